@@ -1,0 +1,180 @@
+"""The wire messages between a provider's agent and the broker, `protocol: 1`.
+
+Every message is a msgspec struct that refuses unknown fields, so a typing error in a provider's file is named
+instead of ignored. Units stand last in each name; prices are decimal strings in USD.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+PROTOCOL = 1
+WELL_KNOWN_PATH = "/.well-known/model-broker"
+DNS_LABEL = "_model-broker"
+
+Kind = Literal["openai", "kserve"]
+Task = Literal["chat", "completion", "embedding", "infer"]
+Proof = Literal["well-known", "dns", "credential"]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Decimal = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?$")]
+Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base of all wire messages."""
+
+
+class DataPolicy(Message):
+    """What the provider does with prompts and answers."""
+
+    retains_data: bool = False
+    trains_on_data: bool = False
+    retention_days: Annotated[int, msgspec.Meta(ge=0, le=3650)] = 0
+
+
+class TokenBand(Message):
+    """A price band in USD per million tokens, in and out: floor <= list <= ceiling, floor > 0."""
+
+    floor_in: Decimal
+    list_in: Decimal
+    ceiling_in: Decimal
+    floor_out: Decimal
+    list_out: Decimal
+    ceiling_out: Decimal
+
+
+class CallBand(Message):
+    """A price band in USD per call: floor <= list <= ceiling, floor > 0."""
+
+    floor_call: Decimal
+    list_call: Decimal
+    ceiling_call: Decimal
+
+
+class EndpointOffer(Message):
+    """One version of one model on a deployment, and the standing terms it is offered on."""
+
+    name: Name
+    model: str
+    version: str = "1"
+    upstream_model: str | None = None
+    """The name the inference server knows the model by; `model` when absent."""
+    tasks: Annotated[list[Task], msgspec.Meta(min_length=1)]
+    domains: dict[Name, Fraction] = {}
+    """Claimed domains, each with the quality the provider declares there, 0 to 1."""
+    quality: Fraction = 0.5
+    """Declared quality outside the claimed domains."""
+    context_length_tokens: Annotated[int, msgspec.Meta(ge=1, le=100_000_000)] | None = None
+    max_output_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
+    tokenizer_json: str | None = None
+    """The text of a Hugging Face `tokenizer.json`, from which the broker counts tokens exactly."""
+    visible_to: list[str] | None = None
+    """Account names that may see the endpoint; all when absent."""
+    price: TokenBand | CallBand
+
+
+class DeploymentOffer(Message):
+    """A server at a URL, and the endpoints on it."""
+
+    protocol: Literal[1] = 1
+    name: Name
+    url: str
+    """Origin and optional path prefix, for instance `https://gpu1.acme.example/llm`, without `/v1` or `/v2`."""
+    kind: Kind
+    capacity: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    """Concurrent calls it serves without queueing."""
+    region: str = "unknown"
+    data_policy: DataPolicy = DataPolicy()
+    proof: Proof = "well-known"
+    credential: str | None = None
+    """Sent upstream as `Authorization: Bearer ...`; kept encrypted by the broker."""
+    endpoints: Annotated[list[EndpointOffer], msgspec.Meta(min_length=1, max_length=1000)]
+
+
+class Registered(Message):
+    """The broker's answer to a registration: what to prove, and the key to sign heartbeats with."""
+
+    protocol: Literal[1] = 1
+    deployment_id: str
+    status: Literal["unproven", "listed", "awaiting_approval", "failed"]
+    nonce: str
+    """To be answered as plain text under `WELL_KNOWN_PATH`, or as TXT record `DNS_LABEL.<host>`."""
+    signing_key: str
+    """Hex, 32 bytes; HMAC-SHA256 key of this deployment."""
+    heartbeat_interval_ms: int
+
+
+class ProbeReport(Message):
+    """One check the broker made before listing, and exactly what it found."""
+
+    check: str
+    ok: bool
+    detail: str = ""
+    latency_ms: float | None = None
+
+
+class Verified(Message):
+    """The outcome of proof and probes."""
+
+    protocol: Literal[1] = 1
+    deployment_id: str
+    status: Literal["listed", "failed", "awaiting_approval"]
+    reports: list[ProbeReport]
+
+
+class LoadReport(Message):
+    """What the inference server says of itself; `None` where it says nothing."""
+
+    running: int | None = None
+    waiting: int | None = None
+    kv_usage: Fraction | None = None
+
+
+class Heartbeat(Message):
+    """One deployment's state at one moment."""
+
+    deployment_id: str
+    sequence: int
+    """Rises with every heartbeat of a deployment, over restarts too (it starts at the clock in ns)."""
+    sent_at_ms: int
+    """Unix time; the broker refuses what is more than `REPLAY_WINDOW_MS` off."""
+    status: Literal["ready", "draining", "down"]
+    load: LoadReport = LoadReport()
+
+
+REPLAY_WINDOW_MS = 30_000
+
+
+class SignedHeartbeat(Message):
+    """A heartbeat as the exact JSON text that was signed, so that no re-encoding can break the signature."""
+
+    deployment_id: str
+    heartbeat_json: str
+    signature: str
+    """Hex HMAC-SHA256 of `heartbeat_json` under the deployment's key."""
+
+
+class HeartbeatBatch(Message):
+    """All heartbeats of one agent: one request per interval, however many deployments."""
+
+    protocol: Literal[1] = 1
+    heartbeats: Annotated[list[SignedHeartbeat], msgspec.Meta(min_length=1, max_length=10_000)]
+
+
+class HeartbeatResult(Message):
+    """What became of one heartbeat."""
+
+    deployment_id: str
+    accepted: bool
+    reason: Literal["", "unknown_deployment", "bad_signature", "replayed", "clock_skew", "malformed"] = ""
+    register_again: bool = False
+
+
+class HeartbeatReply(Message):
+    """The broker's answer to a batch, with the interval it asks for from now on."""
+
+    protocol: Literal[1] = 1
+    interval_ms: int
+    results: list[HeartbeatResult]
