@@ -1,0 +1,98 @@
+"""What providers offer, as values: Provider, Deployment, Endpoint, and their terms."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from uuid import UUID
+
+
+class Task(enum.StrEnum):
+    """What an endpoint can be asked to do."""
+
+    CHAT = "chat"
+    COMPLETION = "completion"
+    EMBEDDING = "embedding"
+    INFER = "infer"
+
+
+class Kind(enum.StrEnum):
+    """The wire format a deployment speaks."""
+
+    OPENAI = "openai"
+    KSERVE = "kserve"
+
+
+class ListingStatus(enum.StrEnum):
+    """How far a deployment has come on its way to the market."""
+
+    UNPROVEN = "unproven"
+    AWAITING_APPROVAL = "awaiting_approval"
+    FAILED = "failed"
+    LISTED = "listed"
+    WITHDRAWN = "withdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """The price band of an endpoint, floor <= list <= ceiling, floor > 0 for what is priced.
+
+    Token rates are micro-dollars per million tokens, call rates nano-dollars per call; what is not priced is 0
+    throughout. An endpoint is priced either by tokens or by the call.
+    """
+
+    floor_in_micros: int = 0
+    list_in_micros: int = 0
+    ceiling_in_micros: int = 0
+    floor_out_micros: int = 0
+    list_out_micros: int = 0
+    ceiling_out_micros: int = 0
+    floor_call_nanos: int = 0
+    list_call_nanos: int = 0
+    ceiling_call_nanos: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A server at a URL. `number` is a small dense integer that all processes agree on."""
+
+    id: UUID
+    number: int
+    provider_id: UUID
+    provider: str
+    name: str
+    url: str
+    kind: Kind
+    capacity: int
+    region: str
+    retains_data: bool
+    trains_on_data: bool
+    retention_days: int
+    credential: str | None
+    status: ListingStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One version of one model on a deployment; `name` is `provider/endpoint`, unique in the market."""
+
+    id: UUID
+    number: int
+    deployment: Deployment
+    name: str
+    model: str
+    version: str
+    upstream_model: str
+    tasks: frozenset[Task]
+    domains: dict[str, float]
+    quality: float
+    context_length_tokens: int | None
+    max_output_tokens: int | None
+    tokenizer_json: str | None
+    visible_to: frozenset[UUID] | None
+    """Accounts that may see it; None means all."""
+    band: Band
+    ledger_account: UUID
+    """Where the provider's earnings are posted."""
+    take_bps: int
+    """The broker's share of a charge, in basis points."""

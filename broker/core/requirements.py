@@ -1,0 +1,57 @@
+"""What a caller asks for: hard constraints that filter, and weights that rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from broker.core.catalog import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How much each part of the score counts; any non-negative numbers, normalised when used."""
+
+    quality: float = 1.0
+    domain_fit: float = 1.0
+    cost: float = 1.0
+    latency: float = 0.5
+    availability: float = 1.0
+
+
+PRESETS: dict[str, Weights] = {
+    "balanced": Weights(),
+    "quality": Weights(quality=4.0, domain_fit=2.0, cost=0.2, latency=0.2, availability=1.0),
+    "cheap": Weights(quality=0.5, domain_fit=0.5, cost=4.0, latency=0.2, availability=1.0),
+    "fast": Weights(quality=0.5, domain_fit=0.5, cost=0.2, latency=4.0, availability=1.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """One call's demands on an endpoint. None means: no such demand."""
+
+    account_id: UUID
+    task: Task
+    model: str
+    """`auto`, a model family, or `provider/endpoint`."""
+    tokens_in_bound: int
+    """No tokenizer makes more tokens of the prompt than this (UTF-8 bytes and a template allowance)."""
+    tokens_in_expected: int
+    tokens_out_max: int | None
+    """What the caller set; None means that the hold sets it."""
+    version: str | None = None
+    domain: str | None = None
+    max_rate_in_micros: int | None = None
+    max_rate_out_micros: int | None = None
+    max_cost_nanos: int | None = None
+    quality_min: float | None = None
+    latency_ms_max: float | None = None
+    regions: frozenset[str] | None = None
+    allow_retention: bool = True
+    allow_training: bool = True
+    providers_only: frozenset[str] | None = None
+    providers_ignore: frozenset[str] = frozenset()
+    providers_order: tuple[str, ...] = ()
+    weights: Weights = field(default_factory=Weights)
+    stream: bool = False

@@ -1,0 +1,145 @@
+"""Every error that users can meet, named as a sentence, with its HTTP status and code.
+
+    BrokerError
+    ├── RequestRefused                    the caller's request cannot be served as it stands
+    │   ├── RequestMalformed (400)        ├── UnknownField (400)
+    │   ├── BodyTooLarge (413)            ├── ModelUnknown (404)
+    │   ├── NothingFits (404|402|503)     ├── MethodNotServed (405)
+    │   └── NotFound (404)                └── Conflict (409)
+    ├── CallerUnknown                     401: no key, a wrong key, a revoked or expired key
+    ├── NotAllowed                        403: the key lacks the role
+    ├── BalanceTooLow                     402: the hold does not fit the balance
+    ├── TooManyCalls                      429: a limit, or all fit providers are full
+    ├── ProviderFailed                    502: every attempt failed
+    │   └── ProviderRefused               4xx passed on: the provider says that the request is wrong
+    ├── DeadlinePassed                    504
+    ├── Unavailable                       503: the database is away, or the broker is stopping
+    └── SettingInvalid                    a setting or command-line value is wrong
+
+One place turns them into HTTP: `broker.gateway.refusals` for the data plane, `broker.api.problems` for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class BrokerError(Exception):
+    """The base: `status` and `code` go to the caller, `detail` is a sentence for people."""
+
+    status = 500
+    code = "internal_error"
+    retryable = False
+    """False adds `x-should-retry: false`, for a client library would retry into a second call."""
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str | None = None,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        facts: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code or type(self).code
+        self.status = status or type(self).status
+        self.retry_after_s = retry_after_s
+        self.facts: Mapping[str, object] = facts or {}
+
+
+class RequestRefused(BrokerError):
+    status = 400
+    code = "request_refused"
+
+
+class RequestMalformed(RequestRefused):
+    code = "request_malformed"
+
+
+class UnknownField(RequestRefused):
+    code = "unknown_field"
+
+
+class BodyTooLarge(RequestRefused):
+    status = 413
+    code = "body_too_large"
+
+
+class ModelUnknown(RequestRefused):
+    status = 404
+    code = "model_not_found"
+
+
+class NothingFits(RequestRefused):
+    """No endpoint passes the hard filters; `facts` say who was rejected and why."""
+
+    status = 404
+    code = "nothing_fits"
+
+
+class MethodNotServed(RequestRefused):
+    status = 405
+    code = "method_not_allowed"
+
+
+class NotFound(RequestRefused):
+    """There is no such object, or it is another's: the answer is the same."""
+
+    status = 404
+    code = "not_found"
+
+
+class Conflict(RequestRefused):
+    status = 409
+    code = "conflict"
+
+
+class CallerUnknown(BrokerError):
+    status = 401
+    code = "invalid_api_key"
+
+
+class NotAllowed(BrokerError):
+    status = 403
+    code = "not_allowed"
+
+
+class BalanceTooLow(BrokerError):
+    status = 402
+    code = "insufficient_balance"
+
+
+class TooManyCalls(BrokerError):
+    status = 429
+    code = "too_many_calls"
+    retryable = True
+
+
+class ProviderFailed(BrokerError):
+    status = 502
+    code = "all_providers_failed"
+
+
+class ProviderRefused(ProviderFailed):
+    """The provider holds the request itself for wrong; its status and text are passed on."""
+
+    status = 400
+    code = "provider_refused"
+
+
+class DeadlinePassed(BrokerError):
+    status = 504
+    code = "deadline_passed"
+
+
+class Unavailable(BrokerError):
+    status = 503
+    code = "unavailable"
+    retryable = True
+
+
+class SettingInvalid(BrokerError):
+    status = 500
+    code = "setting_invalid"

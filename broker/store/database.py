@@ -1,0 +1,31 @@
+"""Connections to PostgreSQL: SQLAlchemy's engine for most things, a bare asyncpg pool for the ledger's batches."""
+
+from __future__ import annotations
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+
+def sqlalchemy_url(database_url: str) -> str:
+    """Return `database_url` in the form SQLAlchemy wants for asyncpg."""
+    scheme, _, rest = database_url.partition("://")
+    if scheme not in ("postgres", "postgresql", "postgresql+asyncpg"):
+        raise ValueError(f"DATABASE_URL must begin with postgresql://, not {scheme}://")
+    return f"postgresql+asyncpg://{rest}"
+
+
+def create_engine(database_url: str, connections_max: int = 10) -> AsyncEngine:
+    """Return an engine; it connects when first used."""
+    return create_async_engine(
+        sqlalchemy_url(database_url),
+        pool_size=connections_max,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_pre_ping=True,
+    )
+
+
+async def create_pool(database_url: str, connections_max: int = 4) -> asyncpg.Pool:
+    """Return a pool of bare connections for statements that are prepared once and run by the thousand."""
+    plain = "postgresql://" + sqlalchemy_url(database_url).partition("://")[2]
+    return await asyncpg.create_pool(plain, min_size=1, max_size=connections_max, timeout=5)
