@@ -1,0 +1,119 @@
+"""The recipes of the books: what a hold, a settlement and its lines are, and what must be true of them.
+
+Two phases: a hold reserves the ceiling of a call, a settlement captures what was used and releases the rest. A call
+is settled once, for at most what was held. Amounts are nano-dollars, times UTC.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from pricing.book import Rate
+from pricing.money import charge_nanos, split
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A reservation on a consumer's funds for one call."""
+
+    call_id: UUID
+    account: UUID
+    """The ledger account that pays."""
+    key_id: str
+    amount_nanos: int
+    created_at: datetime
+    expires_at: datetime
+
+
+class SettlementKind(enum.StrEnum):
+    """How a hold ended."""
+
+    CAPTURED = "captured"
+    RELEASED = "released"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeLine:
+    """What one attempt delivered and what it costs: `charge = take + earnings`."""
+
+    attempt: int
+    endpoint_id: UUID
+    payee: UUID
+    tokens_in: int
+    tokens_out: int
+    rate: Rate
+    price_version: int
+    charge_nanos: int
+    take_nanos: int
+    earnings_nanos: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One row of the call log: what was asked, where it went, what it cost; never what was said."""
+
+    id: UUID
+    created_at: datetime
+    account_id: UUID
+    key_id: str
+    task: str
+    model: str
+    domain: str | None
+    stream: bool
+    status: int
+    code: str
+    endpoint_number: int | None
+    price_version: int
+    hold_nanos: int
+    charge_nanos: int
+    tokens_in: int
+    tokens_out: int
+    ttft_ms: float | None
+    duration_ms: float
+    task_label: str | None
+    session_id: str | None
+    labels_json: str | None
+    story: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The end of a call's hold, its lines, and the record that is written in the same transaction."""
+
+    call_id: UUID
+    kind: SettlementKind
+    charge_nanos: int
+    settled_at: datetime
+    lines: tuple[ChargeLine, ...]
+    record: CallRecord | None
+
+
+def line(
+    attempt: int,
+    endpoint_id: UUID,
+    payee: UUID,
+    tokens: tuple[int, int],
+    terms: tuple[Rate, int, int],
+) -> ChargeLine:
+    """Price one attempt: `tokens` are (in, out), `terms` are (rate, price version, take in basis points)."""
+    rate, price_version, take_bps = terms
+    charge = charge_nanos(rate.picos(*tokens))
+    take, earnings = split(charge, take_bps)
+    return ChargeLine(
+        attempt, endpoint_id, payee, *tokens, rate, price_version, charge, take, earnings
+    )
+
+
+def settlement(
+    hold: Hold, lines: tuple[ChargeLine, ...], settled_at: datetime, record: CallRecord | None
+) -> Settlement:
+    """Close a hold with what was delivered: captured when something costs, else released."""
+    charge = sum(each.charge_nanos for each in lines)
+    assert charge <= hold.amount_nanos, "a charge is never above its hold"
+    kind = SettlementKind.CAPTURED if charge else SettlementKind.RELEASED
+    priced = tuple(each for each in lines if each.charge_nanos)
+    return Settlement(hold.call_id, kind, charge, settled_at, priced, record)

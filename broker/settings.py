@@ -1,0 +1,108 @@
+"""All settings in one value, read from the environment here and nowhere else."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from broker.errors import SettingInvalid
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Every limit of the data plane, written down once."""
+
+    body_bytes_max: int = 16 * 2**20
+    answer_bytes_max: int = 64 * 2**20
+    head_bytes_max: int = 64 * 2**10
+    calls_in_flight_max: int = 2_000
+    attempts_max: int = 4
+    queue_factor: float = 2.0
+    """A deployment takes capacity x this many of our calls; above, it counts as full."""
+    tokens_out_default: int = 4_096
+    """The hold's ceiling on output where the caller and the endpoint name none."""
+    deadline_s: float = 300.0
+    deadline_s_max: float = 3_600.0
+    connect_s: float = 2.0
+    first_byte_s: float = 60.0
+    idle_s: float = 60.0
+    hold_margin_s: float = 120.0
+    """A hold outlives its call's deadline by this, so that the sweeper never races a live call."""
+    batch_rows_max: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a broker process is told at start."""
+
+    database_url: str
+    valkey_url: str
+    secret_key: str
+    """Hex, 32 bytes: encrypts upstream credentials and signing keys at rest."""
+    secret_keys_old: tuple[str, ...] = ()
+    """Former secret keys, still able to decrypt."""
+    allowed_networks: tuple[Network, ...] = ()
+    public_url: str = "http://127.0.0.1:8000"
+    take_bps: int = 1_000
+    tick_s: float = 1.0
+    heartbeat_interval_ms: int = 1_000
+    limits: Limits = field(default_factory=Limits)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """Read the environment. Raises SettingInvalid, naming the variable."""
+        env = os.environ if env is None else env
+        return cls(
+            database_url=_required(env, "DATABASE_URL"),
+            valkey_url=_required(env, "VALKEY_URL"),
+            secret_key=_key(_required(env, "BROKER_SECRET_KEY")),
+            secret_keys_old=tuple(_key(key) for key in _words(env, "BROKER_SECRET_KEYS_OLD")),
+            allowed_networks=tuple(_network(word) for word in _words(env, "BROKER_ALLOW_NETWORKS")),
+            public_url=env.get("BROKER_PUBLIC_URL", cls.public_url).rstrip("/"),
+            take_bps=_integer(env, "BROKER_TAKE_BPS", cls.take_bps, 0, 10_000),
+            heartbeat_interval_ms=_integer(
+                env, "BROKER_HEARTBEAT_INTERVAL_MS", cls.heartbeat_interval_ms, 100, 60_000
+            ),
+        )
+
+
+def _required(env: Mapping[str, str], name: str) -> str:
+    value = env.get(name, "")
+    if not value:
+        raise SettingInvalid(f"{name} is not set.")
+    return value
+
+
+def _words(env: Mapping[str, str], name: str) -> list[str]:
+    return [word.strip() for word in env.get(name, "").split(",") if word.strip()]
+
+
+def _key(text: str) -> str:
+    try:
+        if len(bytes.fromhex(text)) == 32:
+            return text
+    except ValueError:
+        pass
+    raise SettingInvalid("BROKER_SECRET_KEY must be 64 hexadecimal digits (32 bytes).")
+
+
+def _network(word: str) -> Network:
+    try:
+        return ipaddress.ip_network(word)
+    except ValueError:
+        raise SettingInvalid(
+            f"BROKER_ALLOW_NETWORKS: '{word}' is not a network such as 10.0.0.0/8."
+        ) from None
+
+
+def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = env.get(name, "")
+    if not text:
+        return default
+    if not text.lstrip("-").isdigit() or not low <= int(text) <= high:
+        raise SettingInvalid(f"{name} must be a whole number from {low} to {high}, not '{text}'.")
+    return int(text)
