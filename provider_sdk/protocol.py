@@ -17,7 +17,8 @@ DNS_LABEL = "_model-broker"
 Kind = Literal["openai", "kserve"]
 Task = Literal["chat", "completion", "embedding", "infer"]
 Proof = Literal["well-known", "dns", "credential"]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=63)]
+"""No two separators in a row: `--` stands for the slash of `provider/endpoint` in a KServe path."""
 Decimal = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?$")]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 

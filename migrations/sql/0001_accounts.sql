@@ -3,7 +3,7 @@
 CREATE TABLE accounts (
     id          uuid PRIMARY KEY,
     role        text NOT NULL CHECK (role IN ('consumer', 'provider', 'operator')),
-    name        text NOT NULL UNIQUE CHECK (name ~ '^[a-z0-9][a-z0-9._-]{0,62}$'),
+    name        text NOT NULL UNIQUE CHECK (name ~ '^[a-z0-9]+([._-][a-z0-9]+)*$' AND length(name) <= 63),
     created_at  timestamptz NOT NULL,
     closed_at   timestamptz
 );
