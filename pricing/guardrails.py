@@ -1,0 +1,102 @@
+"""What stands between any controller and the market: band, largest step, hysteresis, sanity.
+
+A controller may be wrong, wound up or broken; a published price may not. The stability bound is
+that of x[t+1] = x[t] - g * x[t-delay], which is asymptotically stable exactly for
+0 < g < 2 sin(pi / (2 (2 delay + 1))) (Levin & May, "A note on difference-delay equations",
+Theoretical Population Biology 9, 1976).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pricing.book import FloatArray, IntArray, PriceBook, ProposedRates
+from pricing.snapshot import Bands
+
+
+@dataclass(frozen=True, slots=True)
+class Guardrails:
+    """How far a price may move in one tick, and how little is not worth publishing."""
+
+    max_step_ratio: float = 1.25
+    """A rate ends a tick within [before / ratio, before * ratio], rounded outward."""
+    hysteresis: float = 0.001
+    """Moves smaller than this share of the price are not published."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.max_step_ratio) and self.max_step_ratio > 1.0):
+            raise ValueError("the largest step is a finite ratio above 1")
+        if not 0.0 <= self.hysteresis < 1.0:
+            raise ValueError("hysteresis is a share from 0 to below 1")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clamped:
+    """A book fit to publish, and the endpoints for which the controller proposed nonsense."""
+
+    book: PriceBook
+    misbehaving: IntArray
+
+
+def clamp(
+    previous: PriceBook,
+    proposed: ProposedRates,
+    bands: Bands,
+    version: int,
+    limits: Guardrails = Guardrails(),
+) -> Clamped:
+    """The book of `version` that is nearest to the proposal and allowed.
+
+    A rate without a previous price moves from its list price. NaN, infinite or negative proposals
+    leave an endpoint where it was and name it as misbehaving. The band has the last word: where it
+    moved away from the price, the price jumps into it. Raises ValueError on a proposal whose shape
+    is not that of the bands.
+    """
+    wanted = proposed.rates
+    if wanted.shape != bands.floor.shape:
+        raise ValueError(f"proposed {wanted.shape}, but the bands have {bands.floor.shape}")
+    before = previous.matrix(len(bands))
+    anchor = np.where(before > 0, before, bands.listed).astype(np.float64)
+    insane = (~np.isfinite(wanted) | (wanted < 0.0)) & (bands.ceiling > 0)
+    misbehaving = insane.any(axis=0)
+    stepped = _stepped(anchor, np.where(misbehaving, anchor, wanted), limits.max_step_ratio)
+    bounded = np.clip(stepped, bands.floor, bands.ceiling)
+    moved = _worth_publishing(anchor, bounded, bands, limits.hysteresis)
+    rates = np.where(moved, bounded, anchor).astype(np.int64)
+    return Clamped(
+        book=PriceBook.from_matrix(version, rates),
+        misbehaving=np.flatnonzero(misbehaving).astype(np.int64),
+    )
+
+
+def gain_limit(tau_ticks: int) -> float:
+    """The gain times demand elasticity at which a loop with this delay begins to oscillate.
+
+    For 0, 1, 2, 3 ticks: 2, 1, 0.618, 0.445. Run at half of it.
+    """
+    if tau_ticks < 0:
+        raise ValueError("a delay cannot be below zero")
+    return 2.0 * math.sin(math.pi / (2.0 * (2 * tau_ticks + 1)))
+
+
+def _stepped(anchor: FloatArray, wanted: FloatArray, ratio: float) -> FloatArray:
+    # Outward, so that the smallest rate of 1 can still become 2.
+    low, high = np.floor(anchor / ratio), np.ceil(anchor * ratio)
+    stepped: FloatArray = np.rint(np.clip(wanted, low, high))
+    return stepped
+
+
+def _worth_publishing(
+    anchor: FloatArray, bounded: FloatArray, bands: Bands, hysteresis: float
+) -> NDArray[np.bool_]:
+    """Per endpoint, for its rates move together: a move large enough, or one that ends at an edge
+    of the band, which would otherwise be approached for ever."""
+    large = np.abs(bounded - anchor) > hysteresis * anchor
+    at_edge = (bounded == bands.floor) | (bounded == bands.ceiling)
+    moved: NDArray[np.bool_] = (large | (at_edge & (bounded != anchor))).any(axis=0)
+    outside = (anchor < bands.floor) | (anchor > bands.ceiling)
+    return moved | outside.any(axis=0)
