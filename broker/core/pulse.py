@@ -1,0 +1,155 @@
+"""What changes by the call: in-flight counts, outcomes, latencies and breakers, told by this process as it happens.
+
+Arrays are indexed by endpoint or deployment number and grow on demand. Own counts are exact and immediate; those of
+other processes and the providers' reports arrive once a tick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from broker.core.breaker import Breaker
+from broker.core.market import Bools, Floats, Numbers
+from broker.core.outcome import Outcome
+
+Scalar = TypeVar("Scalar", np.int64, np.float64)
+
+AVAILABILITY_WEIGHT = 0.1
+"""Of the newest outcome in the moving average."""
+LATENCY_WEIGHT = 0.2
+TTFT_MS_PRIOR = 500.0
+TPOT_MS_PRIOR = 20.0
+BYTES_PER_TOKEN_PRIOR = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one delivered attempt showed; None where it showed nothing."""
+
+    ttft_ms: float
+    duration_ms: float
+    tokens_out: int
+    bytes_in_per_token: float | None = None
+    bytes_out_per_token: float | None = None
+
+
+class Pulse:
+    """The live state of this process. All times are seconds of one monotonic clock."""
+
+    def __init__(self) -> None:
+        self.in_flight = np.zeros(0, dtype=np.int64)
+        """This process's own calls, by deployment."""
+        self.others_in_flight = np.zeros(0, dtype=np.int64)
+        """The other processes' calls, by deployment, as of the last tick."""
+        self.refused = np.zeros(0, dtype=np.int64)
+        """Calls turned away because a deployment was full, by deployment; only ever rises."""
+        self.service_s = np.zeros(0, dtype=np.float64)
+        """Mean duration of a call, by deployment."""
+        self.availability = np.zeros(0, dtype=np.float64)
+        self.ttft_ms = np.zeros(0, dtype=np.float64)
+        self.tpot_ms = np.zeros(0, dtype=np.float64)
+        self.bytes_in_per_token = np.zeros(0, dtype=np.float64)
+        self.bytes_out_per_token = np.zeros(0, dtype=np.float64)
+        self.breakers: dict[int, Breaker] = {}
+        self.ejected_elsewhere: frozenset[int] = frozenset()
+        """Endpoints that other processes have ejected, as of the last tick."""
+        self._doubtful: set[int] = set()
+
+    def fit(self, endpoints: int, deployments: int) -> None:
+        """Make room for these many numbers; never shrinks, so that running calls keep their place."""
+        self.in_flight = _grown(self.in_flight, deployments, 0)
+        self.others_in_flight = _grown(self.others_in_flight, deployments, 0)
+        self.refused = _grown(self.refused, deployments, 0)
+        self.service_s = _grown(self.service_s, deployments, 1.0)
+        self.availability = _grown(self.availability, endpoints, 1.0)
+        self.ttft_ms = _grown(self.ttft_ms, endpoints, TTFT_MS_PRIOR)
+        self.tpot_ms = _grown(self.tpot_ms, endpoints, TPOT_MS_PRIOR)
+        self.bytes_in_per_token = _grown(self.bytes_in_per_token, endpoints, BYTES_PER_TOKEN_PRIOR)
+        self.bytes_out_per_token = _grown(
+            self.bytes_out_per_token, endpoints, BYTES_PER_TOKEN_PRIOR
+        )
+
+    def begin(self, endpoint: int, deployment: int, now_s: float) -> None:
+        """Be told that an attempt starts."""
+        self.in_flight[deployment] += 1
+        if endpoint in self._doubtful:
+            self.breakers[endpoint].begin(now_s)
+
+    def end(
+        self,
+        endpoint: int,
+        deployment: int,
+        outcome: Outcome,
+        now_s: float,
+        measured: Measured | None,
+    ) -> None:
+        """Be told how an attempt ended; `measured` when it delivered."""
+        self.in_flight[deployment] -= 1
+        assert self.in_flight[deployment] >= 0, "every end has its begin"
+        if measured is not None:
+            self._measure(endpoint, deployment, measured)
+        if outcome.counts_against_provider:
+            self._blame(endpoint, now_s)
+        elif outcome.fault is None:
+            self.availability[endpoint] += AVAILABILITY_WEIGHT * (1 - self.availability[endpoint])
+            breaker = self.breakers.get(endpoint)
+            if breaker is not None:
+                breaker.succeed(now_s)
+                self._doubtful.discard(endpoint)
+        elif endpoint in self._doubtful:
+            self.breakers[endpoint].forget()
+
+    def refuse(self, deployments: Numbers) -> None:
+        """Be told that these deployments were full when a call wanted them."""
+        np.add.at(self.refused, deployments, 1)
+
+    def load(self, deployments: Numbers) -> Numbers:
+        """Return the calls in flight at each deployment, all processes together."""
+        return self.in_flight[deployments] + self.others_in_flight[deployments]
+
+    def ejected(self, numbers: Numbers, now_s: float) -> Bools | None:
+        """Return which endpoints are out of routing now, or None when none is (the common case)."""
+        if not self._doubtful and not self.ejected_elsewhere:
+            return None
+        out = self.ejected_here(now_s) | self.ejected_elsewhere
+        if not out:
+            return None
+        return np.array([number in out for number in numbers.tolist()], dtype=bool)
+
+    def ejected_here(self, now_s: float) -> set[int]:
+        """Return the endpoints that this process has ejected, to be told to the others."""
+        return {each for each in self._doubtful if not self.breakers[each].admits(now_s)}
+
+    def _blame(self, endpoint: int, now_s: float) -> None:
+        self.availability[endpoint] *= 1 - AVAILABILITY_WEIGHT
+        breaker = self.breakers.setdefault(endpoint, Breaker(window_started_s=now_s))
+        breaker.fail(now_s)
+        if breaker.ejection_s:
+            self._doubtful.add(endpoint)
+
+    def _measure(self, endpoint: int, deployment: int, measured: Measured) -> None:
+        _blend(self.service_s, deployment, measured.duration_ms / 1_000)
+        _blend(self.ttft_ms, endpoint, measured.ttft_ms)
+        if measured.tokens_out > 1:
+            decoding_ms = max(measured.duration_ms - measured.ttft_ms, 0.0)
+            _blend(self.tpot_ms, endpoint, decoding_ms / (measured.tokens_out - 1))
+        if measured.bytes_in_per_token:
+            _blend(self.bytes_in_per_token, endpoint, measured.bytes_in_per_token)
+        if measured.bytes_out_per_token:
+            _blend(self.bytes_out_per_token, endpoint, measured.bytes_out_per_token)
+
+
+def _blend(averages: Floats, number: int, newest: float) -> None:
+    averages[number] += LATENCY_WEIGHT * (newest - averages[number])
+
+
+def _grown(array: NDArray[Scalar], size: int, filler: float) -> NDArray[Scalar]:
+    if size <= array.size:
+        return array
+    wider = np.full(max(size, 2 * array.size), filler, dtype=array.dtype)
+    wider[: array.size] = array
+    return wider
