@@ -1,0 +1,66 @@
+"""The audit log: who did what to which object, written in the transaction that did it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
+
+from broker.store.tables import audit_log
+
+_LIST_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """One thing that was done, by whom, to what.
+
+    `author` is an account's name, `action` a verb, `target` a kind and an id such as
+    `deployments/<id>`; `detail` holds JSON values, no secret and no content.
+    """
+
+    author: str
+    action: str
+    target: str
+    detail: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A deed as it stands in the log."""
+
+    id: UUID
+    at: datetime
+    deed: Deed
+
+
+async def record(connection: AsyncConnection, deed: Deed, now: datetime) -> None:
+    """Append a deed to the log."""
+    await connection.execute(
+        insert(audit_log).values(
+            id=uuid7(),
+            at=now,
+            author=deed.author,
+            action=deed.action,
+            object=deed.target,
+            detail=dict(deed.detail),
+        )
+    )
+
+
+async def list_entries(
+    connection: AsyncConnection, *, before: UUID | None = None, limit: int = 100
+) -> list[Entry]:
+    """Return up to `limit` (at most 1,000) entries, newest first, before the id `before`."""
+    query = select(audit_log).order_by(audit_log.c.id.desc()).limit(min(limit, _LIST_MAX))
+    if before is not None:
+        query = query.where(audit_log.c.id < before)
+    return [
+        Entry(row.id, row.at, Deed(row.author, row.action, row.object, row.detail))
+        for row in await connection.execute(query)
+    ]
