@@ -1,0 +1,116 @@
+"""Real servers for the tests, and for each test an empty database and an empty Valkey."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+import redis.asyncio
+
+from broker.embedded.postgres import EmbeddedPostgres
+from broker.embedded.valkey import EmbeddedValkey
+from broker.store.migrate import upgrade
+
+_numbers = itertools.count(1)
+
+
+@contextlib.contextmanager
+def open_folder() -> Iterator[Path]:
+    """A temporary folder that other accounts may pass through, as the server of a root needs it."""
+    with tempfile.TemporaryDirectory(prefix="broker-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
+
+
+def named(url: str, database: str) -> str:
+    """The address of another database of the same server."""
+    return urlsplit(url)._replace(path=f"/{database}").geturl()
+
+
+@pytest.fixture(scope="session")
+async def postgres_server() -> AsyncIterator[EmbeddedPostgres]:
+    """One PostgreSQL for the session, of each worker's own; it does without fsync."""
+    with open_folder() as folder:
+        async with EmbeddedPostgres(folder, durable=False) as server:
+            yield server
+
+
+@pytest.fixture(scope="session")
+async def valkey_server() -> AsyncIterator[EmbeddedValkey]:
+    """One Valkey for the session, of each worker's own; it keeps nothing on disk."""
+    with open_folder() as folder:
+        async with EmbeddedValkey(folder, durable=False) as server:
+            yield server
+
+
+@pytest.fixture(scope="session")
+async def migrated_template(postgres_server: EmbeddedPostgres) -> str:
+    """The name of a database that has been through all migrations and is copied for each test."""
+    await upgrade(postgres_server.url)
+    return urlsplit(postgres_server.url).path.lstrip("/")
+
+
+@pytest.fixture(scope="session")
+async def database_office(
+    postgres_server: EmbeddedPostgres, migrated_template: str
+) -> AsyncIterator[asyncpg.Connection]:
+    """A connection beside the tests' databases, for making and dropping them."""
+    connection = await asyncpg.connect(named(postgres_server.url, "postgres"))
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def database_url(
+    postgres_server: EmbeddedPostgres,
+    migrated_template: str,
+    database_office: asyncpg.Connection,
+) -> AsyncIterator[str]:
+    """A fresh migrated database; at the end every invariant view must be empty."""
+    name = f"test_{next(_numbers)}"
+    await database_office.execute(
+        f"CREATE DATABASE {name} TEMPLATE {migrated_template} STRATEGY FILE_COPY"
+    )
+    url = named(postgres_server.url, name)
+    try:
+        yield url
+        alarms = await broken_invariants(url)
+    finally:
+        await database_office.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    if alarms:
+        pytest.fail("\n".join(["the test left broken invariants:", *alarms]))
+
+
+async def broken_invariants(url: str) -> list[str]:
+    """Every row of every invariant view, as text; there should be none."""
+    connection = await asyncpg.connect(url)
+    try:
+        views = await connection.fetch(
+            "SELECT viewname FROM pg_views"
+            " WHERE schemaname = 'public' AND viewname LIKE 'invariant\\_%' ORDER BY viewname"
+        )
+        return [
+            f"{view}: {dict(row)}"
+            for (view,) in views
+            for row in await connection.fetch(f'SELECT * FROM "{view}"')
+        ]
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+async def valkey_url(valkey_server: EmbeddedValkey) -> AsyncIterator[str]:
+    """The session's Valkey, emptied before the test."""
+    client = redis.asyncio.from_url(valkey_server.url)
+    await client.flushall()
+    await client.aclose()
+    yield valkey_server.url

@@ -1,0 +1,33 @@
+"""The fixtures that every integration test stands on."""
+
+import asyncpg
+import pytest
+import redis.asyncio
+
+from tests.conftest import broken_invariants
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_each_test_has_a_migrated_database_of_its_own(database_url: str, turn: int) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("CREATE TABLE only_here (number int)")
+    tables = await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname='public'")
+    await connection.close()
+    assert tables > 2
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_each_test_has_an_empty_valkey(valkey_url: str, turn: int) -> None:
+    client = redis.asyncio.from_url(valkey_url)
+    assert await client.dbsize() == 0
+    await client.set("left", "over")
+    await client.aclose()
+
+
+async def test_a_row_in_an_invariant_view_is_an_alarm(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    assert await broken_invariants(database_url) == []
+    await connection.execute("CREATE VIEW invariant_never AS SELECT 7 AS lost_nanos")
+    assert await broken_invariants(database_url) == ["invariant_never: {'lost_nanos': 7}"]
+    await connection.execute("DROP VIEW invariant_never")
+    await connection.close()
