@@ -8,10 +8,10 @@ import secrets
 import string
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import and_, insert, or_, select, update
+from sqlalchemy import Row, Select, and_, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.errors import NotFound
@@ -148,30 +148,41 @@ async def list_keys(connection: AsyncConnection, account_id: UUID) -> list[Liste
 
 
 async def load_all(connection: AsyncConnection, now: datetime) -> dict[str, StoredKey]:
-    """Return every key that opens something at `now`, by id; what expires later is in it."""
+    """Return every key that opens something at `now`, by id; later expiry is the reader's to check."""
+    stored = map(_stored_key, await connection.execute(_stored(now)))
+    return {key.id: key for key in stored}
+
+
+async def find(connection: AsyncConnection, key_id: str, now: datetime) -> StoredKey | None:
+    """Return the key that opens something at `now`, or None."""
+    row = (await connection.execute(_stored(now).where(keys.c.id == key_id))).one_or_none()
+    return _stored_key(row) if row is not None else None
+
+
+def _stored(now: datetime) -> Select[Any]:
     funds = and_(
         ledger_accounts.c.owner_id == accounts.c.id,
         ledger_accounts.c.kind == LEDGER_KINDS[Role.CONSUMER],
         ledger_accounts.c.shard == 0,
     )
-    query = (
-        select(keys, accounts.c.name, accounts.c.role, ledger_accounts.c.id.label("funds"))
+    return (
+        select(*keys.c, accounts.c.name, accounts.c.role, ledger_accounts.c.id.label("funds"))
         .select_from(keys.join(accounts, accounts.c.id == keys.c.account_id))
         .outerjoin(ledger_accounts, funds)
         .where(keys.c.revoked_at.is_(None), accounts.c.closed_at.is_(None))
         .where(or_(keys.c.expires_at.is_(None), keys.c.expires_at > now))
     )
-    return {
-        row.id: StoredKey(
-            id=row.id,
-            account_id=row.account_id,
-            account_name=row.name,
-            role=Role(row.role),
-            secret_sha256=row.secret_sha256,
-            funds=row.funds,
-            calls_max=row.calls_max,
-            content_kept=row.content_kept,
-            expires_at=row.expires_at,
-        )
-        for row in await connection.execute(query)
-    }
+
+
+def _stored_key(row: Row[Any]) -> StoredKey:
+    return StoredKey(
+        id=row.id,
+        account_id=row.account_id,
+        account_name=row.name,
+        role=Role(row.role),
+        secret_sha256=row.secret_sha256,
+        funds=row.funds,
+        calls_max=row.calls_max,
+        content_kept=row.content_kept,
+        expires_at=row.expires_at,
+    )
