@@ -15,6 +15,11 @@ class Task(enum.StrEnum):
     EMBEDDING = "embedding"
     INFER = "infer"
 
+    @property
+    def generates(self) -> bool:
+        """True when the answer is made of tokens that are paid for."""
+        return self in (Task.CHAT, Task.COMPLETION)
+
 
 class Kind(enum.StrEnum):
     """The wire format a deployment speaks."""

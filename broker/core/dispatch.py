@@ -1,0 +1,145 @@
+"""One call's attempts, asked and told: `next_attempt()` says where to go now, `record(outcome)` ends it.
+
+The live broker and the simulator drive the same object, so both make the same attempts of the same
+failures. It holds no socket and no clock: times are parameters, in seconds of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from random import Random
+
+from broker.core.outcome import Fault, Outcome
+from broker.core.retries import RetryBudget
+from broker.core.routing import Candidate
+
+BACKOFF_S = 0.1
+BACKOFF_S_MAX = 2.0
+
+_WORTH_REPEATING = frozenset(
+    {Fault.CONNECT_FAILED, Fault.RESET, Fault.OVERLOADED, Fault.SERVER_ERROR}
+)
+"""Faults that the same endpoint may not show again a moment later."""
+
+
+class End(enum.StrEnum):
+    """Why there is no further attempt."""
+
+    DELIVERED = "delivered"
+    COMMITTED = "committed"
+    """It failed after its first content had gone to the caller."""
+    FINAL = "final"
+    """The outcome is not the provider's fault; another would say the same."""
+    EXHAUSTED = "exhausted"
+    """No candidate, or no attempt, is left."""
+    BUDGET_SPENT = "retry_budget_spent"
+    DEADLINE = "deadline"
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try at one endpoint."""
+
+    index: int
+    candidate: Candidate
+    delay_s: float
+    """To be waited before it starts; 0 while there is an untried candidate."""
+    started_s: float
+    ended_s: float | None = None
+    first_content_s: float | None = None
+    outcome: Outcome | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    charge_nanos: int = 0
+    notes: list[str] = field(default_factory=list)
+    """What metering noticed, such as a claim that was cut."""
+
+    @property
+    def committed(self) -> bool:
+        """True when content of it has gone to the caller."""
+        return self.first_content_s is not None
+
+
+class Dispatch:
+    """The attempts of one call, over a plan of candidates in rank order."""
+
+    def __init__(
+        self,
+        plan: tuple[Candidate, ...],
+        budget: RetryBudget,
+        *,
+        deadline_s: float,
+        attempts_max: int,
+        random: Random,
+    ) -> None:
+        assert plan, "a call without candidates is refused before it is dispatched"
+        self.attempts: list[Attempt] = []
+        self.end: End | None = None
+        self._plan = plan
+        self._budget = budget
+        self._deadline_s = deadline_s
+        self._attempts_max = attempts_max
+        self._random = random
+
+    def next_attempt(self, now_s: float) -> Attempt | None:
+        """Return the attempt to make now, or None once `end` says why there is none."""
+        assert not self.attempts or self.attempts[-1].outcome, "record the last attempt first"
+        if self.end is None:
+            self.end = self._reason_to_stop(now_s)
+        if self.end is not None:
+            return None
+        index = len(self.attempts)
+        candidate, delay_s = self._choose(index)
+        if now_s + delay_s >= self._deadline_s:
+            self.end = End.DEADLINE
+            return None
+        attempt = Attempt(index, candidate, delay_s, started_s=now_s + delay_s)
+        self.attempts.append(attempt)
+        return attempt
+
+    def record(self, outcome: Outcome, now_s: float) -> None:
+        """Be told how the attempt under way ended."""
+        attempt = self.attempts[-1]
+        assert attempt.outcome is None, "an attempt ends once"
+        attempt.outcome = outcome
+        attempt.ended_s = now_s
+        if outcome.fault is None:
+            self.end = End.DELIVERED
+        elif attempt.committed:
+            self.end = End.COMMITTED
+        elif outcome.fault is Fault.DEADLINE:
+            self.end = End.DEADLINE
+        elif not outcome.fails_over:
+            self.end = End.FINAL
+
+    def _reason_to_stop(self, now_s: float) -> End | None:
+        if not self.attempts:
+            self._budget.deposit(now_s)
+            return End.DEADLINE if now_s >= self._deadline_s else None
+        if now_s >= self._deadline_s:
+            return End.DEADLINE
+        if len(self.attempts) >= self._attempts_max or not self._has_candidate():
+            return End.EXHAUSTED
+        return None if self._budget.withdraw(now_s) else End.BUDGET_SPENT
+
+    def _has_candidate(self) -> bool:
+        return len(self.attempts) < len(self._plan) or self._repeatable() is not None
+
+    def _repeatable(self) -> Candidate | None:
+        """Return the best candidate worth a second try, once all had a first."""
+        for attempt in self.attempts[: len(self._plan)]:
+            last = [each for each in self.attempts if each.candidate is attempt.candidate][-1]
+            if last.outcome is not None and last.outcome.fault in _WORTH_REPEATING:
+                return attempt.candidate
+        return None
+
+    def _choose(self, index: int) -> tuple[Candidate, float]:
+        if index < len(self._plan):
+            return self._plan[index], 0.0
+        candidate = self._repeatable()
+        assert candidate is not None
+        last = self.attempts[-1].outcome
+        asked_s = last.retry_after_s if last is not None and last.retry_after_s else 0.0
+        backoff_s = min(BACKOFF_S * 2 ** (index - len(self._plan)), BACKOFF_S_MAX)
+        return candidate, max(backoff_s * (0.5 + self._random.random()), min(asked_s, 5.0))
