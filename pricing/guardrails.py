@@ -61,9 +61,10 @@ def clamp(
         raise ValueError(f"proposed {wanted.shape}, but the bands have {bands.floor.shape}")
     before = previous.matrix(len(bands))
     anchor = np.where(before > 0, before, bands.listed).astype(np.float64)
-    insane = (~np.isfinite(wanted) | (wanted < 0.0)) & (bands.ceiling > 0)
-    misbehaving = insane.any(axis=0)
-    stepped = _stepped(anchor, np.where(misbehaving, anchor, wanted), limits.max_step_ratio)
+    priced = bands.ceiling > 0
+    misbehaving = ((~np.isfinite(wanted) | (wanted < 0.0)) & priced).any(axis=0)
+    usable = priced & ~misbehaving
+    stepped = _stepped(anchor, np.where(usable, wanted, anchor), limits.max_step_ratio)
     bounded = np.clip(stepped, bands.floor, bands.ceiling)
     moved = _worth_publishing(anchor, bounded, bands, limits.hysteresis)
     rates = np.where(moved, bounded, anchor).astype(np.int64)
