@@ -148,7 +148,7 @@ async def list_keys(connection: AsyncConnection, account_id: UUID) -> list[Liste
 
 
 async def load_all(connection: AsyncConnection, now: datetime) -> dict[str, StoredKey]:
-    """Return every key that opens something at `now`, by id; later expiry is the reader's to check."""
+    """Return every key that opens something at `now`, by id; whoever reads it checks expiry."""
     stored = map(_stored_key, await connection.execute(_stored(now)))
     return {key.id: key for key in stored}
 
