@@ -112,6 +112,10 @@ def test_a_band_that_moved_away_pulls_the_price_in_at_once() -> None:
     assert after.rate(0).rate_in_micros == 6_000_000
 
 
+def test_a_price_outside_its_band_is_corrected_however_small_the_move() -> None:
+    assert rate_in(propose(1_000_100.0, before=999_500)) == 1_000_100
+
+
 def test_a_proposal_of_another_shape_is_a_programming_error() -> None:
     with pytest.raises(ValueError, match="bands"):
         clamp(at(2), ProposedRates(np.zeros((3, 2))), bands(TOKENS), 2)
