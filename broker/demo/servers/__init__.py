@@ -1,0 +1,1 @@
+"""Launchers of the demo's inference servers: scripts for environments without the broker."""
