@@ -1,0 +1,181 @@
+"""Which addresses the broker may connect to, checked at connect: calls, probes and webhooks alike.
+
+A name is resolved once, and the very address that was checked is the one connected to, so that a
+name cannot answer with a public address for the check and a private one for the connection (DNS
+rebinding).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final, NamedTuple, TypeAlias, cast
+
+import httpcore
+import httpx
+
+from broker.core.outcome import Fault, Outcome
+from broker.upstream.faults import AttemptFailed
+
+IP: TypeAlias = IPv4Address | IPv6Address
+Network: TypeAlias = IPv4Network | IPv6Network
+
+# Listed in full, for `is_global` changes from one Python to the next.
+_REFUSED_V4: Final = tuple(
+    IPv4Network(text)
+    for text in (
+        "0.0.0.0/8",  # this network, unspecified
+        "10.0.0.0/8",
+        "100.64.0.0/10",  # carrier-grade NAT; holds a metadata address (100.100.100.200)
+        "127.0.0.0/8",
+        "168.63.129.16/32",  # a cloud's host service behind a public address
+        "169.254.0.0/16",  # link-local; holds the metadata address 169.254.169.254
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.88.99.0/24",  # 6to4 relays
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, broadcast
+    )
+)
+_UNICAST_V6: Final = IPv6Network("2000::/3")
+_REFUSED_V6: Final = tuple(
+    IPv6Network(text)
+    for text in (
+        "2001::/23",  # protocol assignments; holds Teredo
+        "2001:db8::/32",
+        "3fff::/20",
+    )
+)
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+_ISATAP: Final = (0x00005EFE, 0x02005EFE)
+
+
+_Sockaddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+
+
+class Address(NamedTuple):
+    """A resolved address in the form that sockets take."""
+
+    family: int
+    sockaddr: _Sockaddr
+
+
+class AddressPolicy:
+    """Public unicast addresses, and whatever lies in `allowed_networks`."""
+
+    def __init__(self, allowed_networks: Iterable[Network] = ()) -> None:
+        self.allowed_networks = tuple(allowed_networks)
+
+    def permits(self, ip: IP | str) -> bool:
+        """True when the broker may connect to `ip`; False for text that is no address, too."""
+        try:
+            address = ip_address(ip)
+        except ValueError:
+            return False
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped  # the kernel connects to just that
+        if any(address in network for network in self.allowed_networks):
+            return True
+        if isinstance(address, IPv4Address):
+            return not any(address in network for network in _REFUSED_V4)
+        carried = _carried(address)
+        if carried is not None and not self.permits(carried):
+            return False
+        if address in _NAT64:
+            return True
+        return address in _UNICAST_V6 and not any(address in each for each in _REFUSED_V6)
+
+
+def _carried(address: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address that packets to `address` may end up at."""
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if address in _NAT64 or (int(address) >> 32) & 0xFFFF_FFFF in _ISATAP:
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return None
+
+
+async def resolve(host: str, port: int, policy: AddressPolicy) -> list[Address]:
+    """Return the permitted addresses of `host`, in the resolver's order.
+
+    Raises `AttemptFailed` (ADDRESS_REFUSED) when there are addresses but none is permitted, and
+    `OSError` when there is none.
+    """
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    addresses = [Address(family, cast(_Sockaddr, sockaddr)) for family, _, _, _, sockaddr in found]
+    permitted = [each for each in addresses if policy.permits(str(each.sockaddr[0]))]
+    if not permitted:
+        detail = f"{host} is at {addresses[0].sockaddr[0]}, a network that is not allowed"
+        raise AttemptFailed(Outcome(Fault.ADDRESS_REFUSED, detail=detail, sent=False))
+    return permitted
+
+
+class _CheckedBackend(httpcore.AsyncNetworkBackend):
+    """Resolves and checks, then lets httpcore connect to the checked address by its number."""
+
+    def __init__(self, policy: AddressPolicy) -> None:
+        self._policy = policy
+        self._inner = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            async with asyncio.timeout(timeout):
+                addresses = await resolve(host, port, self._policy)
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(f"{host} was not resolved in time") from error
+        except AttemptFailed as error:
+            raise httpcore.ConnectError(error.outcome.detail) from error
+        except OSError as error:
+            raise httpcore.ConnectError(f"{host} was not resolved: {error.strerror}") from error
+        for address in addresses[:-1]:
+            try:
+                return await self._inner.connect_tcp(
+                    address.sockaddr[0], port, timeout, local_address, socket_options
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                continue
+        return await self._inner.connect_tcp(
+            addresses[-1].sockaddr[0], port, timeout, local_address, socket_options
+        )
+
+    async def sleep(self, seconds: float) -> None:
+        await self._inner.sleep(seconds)
+
+
+class _CheckedTransport(httpx.AsyncHTTPTransport):
+    """httpx's transport on a pool whose backend checks addresses, for which it has no argument."""
+
+    def __init__(self, policy: AddressPolicy, ssl_context: ssl.SSLContext | None) -> None:
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=ssl_context or httpx.create_ssl_context(),
+            max_connections=16,
+            network_backend=_CheckedBackend(policy),
+        )
+
+
+def checked_httpx_transport(
+    policy: AddressPolicy, ssl_context: ssl.SSLContext | None = None
+) -> httpx.AsyncBaseTransport:
+    """Return a transport for `httpx.AsyncClient` that connects to permitted addresses only.
+
+    A refused address shows as `httpx.ConnectError`. TLS is verified for the name, not the address.
+    The transport uses no proxy; it follows no redirects, and `follow_redirects` of the client must
+    stay off.
+    """
+    return _CheckedTransport(policy, ssl_context)

@@ -1,0 +1,122 @@
+"""The HTTP/1.1 client for providers: `send` writes a request and returns an answer at its head.
+
+    client = UpstreamClient(policy, Limits())
+    head = request_head(b"POST", b"/v1/chat/completions", origin.authority, headers, len(body))
+    response = await client.send(origin, head, body, timeouts)
+    while (data := await response.next_chunk()) is not None: ...
+
+**Stale connections.** A provider may close a kept connection in the very moment in which it is used
+again. If a connection that was used before ends without one byte of an answer, the request is sent
+once more, on a connection that was never used; in every other case the attempt has failed with
+RESET. Ask for `Connection: close` in requests for streams: some servers close after a stream
+whatever they announce.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+
+from broker.core.outcome import Fault
+from broker.upstream.addresses import AddressPolicy
+from broker.upstream.dial import Dialler
+from broker.upstream.faults import AttemptFailed
+from broker.upstream.pool import OriginPool
+from broker.upstream.request import (
+    Limits,
+    Origin,
+    Timeouts,
+    head_prefix,
+    request_head,
+    sized,
+)
+from broker.upstream.response import HEAD, WHOLE, Response
+
+__all__ = [
+    "AttemptFailed",
+    "Limits",
+    "Origin",
+    "Response",
+    "Timeouts",
+    "UpstreamClient",
+    "head_prefix",
+    "request_head",
+    "sized",
+]
+
+
+class UpstreamClient:
+    """Pools of connections to providers; one per process and event loop."""
+
+    def __init__(
+        self,
+        policy: AddressPolicy,
+        limits: Limits | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._limits = limits or Limits()
+        self._dialler = Dialler(policy, ssl_context)
+        self._pools: dict[Origin, OriginPool] = {}
+        self._closed = False
+
+    async def send(
+        self,
+        origin: Origin,
+        head: bytes,
+        body: bytes | Sequence[bytes],
+        timeouts: Timeouts,
+        whole_bytes: int | None = None,
+    ) -> Response:
+        """Send one request and return when the head of the answer is there; raise `AttemptFailed`.
+
+        With `whole_bytes` it returns when the whole body is there, of at most so many bytes, which
+        spares a wake-up; `read` then does not wait.
+        """
+        pool = self._pools.get(origin)
+        if pool is None:
+            pool = self._add_pool(origin)
+        loop = pool.loop
+        now = loop.time()
+        total_due = now + timeouts.total_s
+        limits = self._limits
+        room, wants = limits.high_water_bytes, HEAD
+        if whole_bytes is not None:
+            room, wants = whole_bytes, WHOLE
+        connection = pool.take(now)
+        used = True
+        if connection is None:
+            connection, used = await pool.obtain(timeouts, total_due)
+            now = loop.time()
+        while True:
+            waiter = loop.create_future()
+            response = Response(timeouts, limits, now, total_due, waiter, room, wants)
+            connection.ask(head, body, response)
+            try:
+                await waiter
+            except BaseException:  # the caller has left
+                response.abort()
+                raise
+            failure = response.failure
+            if failure is None:
+                return response
+            if not (used and failure.fault is Fault.RESET and response.silent):
+                raise AttemptFailed(failure)
+            connection = await pool.dial_again(timeouts, total_due)
+            used = False
+            now = loop.time()
+
+    def connections(self, origin: Origin) -> tuple[int, int]:
+        """Return how many connections to `origin` are busy and how many idle."""
+        pool = self._pools.get(origin)
+        return (0, 0) if pool is None else (pool.busy, pool.idle)
+
+    async def aclose(self) -> None:
+        """Abort what is under way and close every connection."""
+        self._closed = True
+        for pool in tuple(self._pools.values()):
+            await pool.aclose()
+
+    def _add_pool(self, origin: Origin) -> OriginPool:
+        assert not self._closed, "the client is closed"
+        pool = self._pools[origin] = OriginPool(origin, self._limits, self._dialler)
+        return pool

@@ -1,0 +1,315 @@
+"""One HTTP/1.1 connection: it writes requests, parses answers with llhttp, keeps the timeouts.
+
+Hot path: one parser and one timer per connection, not per call. The timer is armed lazily: when it
+fires before what is due now, it is armed again; so a call that ends in time neither makes nor
+cancels a timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final, Protocol, cast
+
+import httptools
+
+from broker.core.outcome import Fault, Outcome
+from broker.upstream import faults
+from broker.upstream.response import CHUNK, WHOLE, Response
+
+_JOINED_BYTES: Final = 65_536
+"""Bodies up to this are copied behind their head; larger ones are handed over uncopied."""
+_TICK_S: Final = 0.002
+"""Timers of the loop count in milliseconds and may fire that much early."""
+
+
+_CLOSE: Final = b"\r\nconnection: close\r\n"
+
+
+class _Surplus(Exception):
+    """More bytes came than the answer has."""
+
+
+class Keeper(Protocol):
+    """The pool, as far as a connection needs it."""
+
+    def release(self, connection: Connection) -> None:
+        """Take back a connection that is ready for the next request."""
+
+    def lost(self, connection: Connection) -> None:
+        """Forget a connection that is closed."""
+
+
+class Connection(asyncio.Protocol):
+    """The state of one connection; `response` is the answer it works on, None when idle."""
+
+    __slots__ = (
+        "_complete",
+        "_due_at",
+        "_final",
+        "_head_limit",
+        "_headers",
+        "_headless",
+        "_keep",
+        "_keeper",
+        "_large",
+        "_loop",
+        "_parser",
+        "_progress",
+        "_quiet_bytes",
+        "_timer",
+        "_transport",
+        "closed",
+        "idle_since",
+        "response",
+    )
+
+    def __init__(
+        self, keeper: Keeper, head_limit_bytes: int, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.response: Response | None = None
+        self.idle_since = 0.0
+        self.closed = False
+        self._keeper = keeper
+        self._loop = loop
+        self._head_limit = head_limit_bytes
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport
+        self._timer: asyncio.TimerHandle | None = None
+        self._due_at = 0.0
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._headless = False
+        self._final = False
+        self._large = False
+        self._complete = False
+        self._keep = False
+        self._progress = False
+        self._quiet_bytes = 0
+
+    def ask(self, head: bytes, body: bytes | Sequence[bytes], response: Response) -> None:
+        """Write one request; `response` is told what becomes of it."""
+        self.response = response
+        response.carrier = self
+        self._complete = False
+        self._quiet_bytes = 0
+        self._headless = head.startswith(b"HEAD ")
+        self._final = _CLOSE in head
+        if type(body) is bytes and len(body) <= _JOINED_BYTES:
+            self._large = False
+            self._transport.write(head + body)
+        else:
+            self._large = True
+            pieces = (body,) if isinstance(body, bytes) else body
+            self._transport.writelines((head, *pieces))
+        due = min(response.asked_at + response.timeouts.first_byte_s, response.total_due)
+        if self._timer is None or due < self._due_at:
+            self._arm(due)
+
+    # ------------------------------------------------------------------ told by the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        response = self.response
+        if response is None:  # bytes nobody asked for: what follows them could not be trusted
+            self.abort()
+            return
+        response.heard_at = self._loop.time()
+        self._quiet_bytes += len(data)
+        self._progress = False
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self._complete:
+                response.fail(self._refusal(error, response))
+                return
+            self._keep = False  # the answer stands, its connection does not
+        if self._complete:
+            self._finish(response)
+        else:
+            self._take(response)
+
+    def eof_received(self) -> None:
+        response = self.response
+        if response is None:
+            self.abort()
+        elif response.status and _ends_with_connection(response):
+            self._keep = False
+            self._finish(response)
+        else:
+            response.fail(faults.of_lost_connection(None, response.status))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.closed:
+            self.closed = True
+            self._disarm()
+        response = self.response
+        self.response = None
+        if response is not None:
+            response.carrier = None
+            response.fail(faults.of_lost_connection(exc, response.status))
+        self._parser = None  # it holds our methods, and we held it
+        self._keeper.lost(self)
+
+    # ------------------------------------------------------------------ told by the parser
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            raise _Surplus
+        self._headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        response = self.response
+        assert response is not None
+        status = self._parser.get_status_code()
+        if status < 200:
+            if status < 100 or status == 101:
+                raise ValueError(f"status {status} was not asked for")
+            return
+        if self._quiet_bytes > self._head_limit:
+            size = sum(len(name) + len(value) + 4 for name, value in self._headers)
+            if size > self._head_limit:
+                raise OverflowError
+        response.status = status
+        response.headers = self._headers
+        self._headers = []  # trailers end up here, unseen
+        self._progress = True
+        if self._headless:
+            self._complete = True
+            raise _Surplus  # the parser would wait for the body that a HEAD request does not get
+
+    def on_body(self, data: bytes) -> None:
+        response = self.response
+        assert response is not None
+        response.chunks.append(data)
+        response.buffered += len(data)
+        self._progress = True
+
+    def on_message_complete(self) -> None:
+        response = self.response
+        assert response is not None
+        if response.status:  # else it was an informational answer, and the real one is to come
+            self._complete = True
+            self._keep = not self._final and self._parser.should_keep_alive()
+
+    # ------------------------------------------------------------------ told by the response
+
+    def abort(self) -> None:
+        """Close at once; the pool hears of it when the transport is gone."""
+        self.response = None
+        if not self.closed:
+            self.closed = True
+            self._disarm()
+            self._transport.abort()
+
+    def resume(self) -> None:
+        """Take bytes from the provider again; silence is counted from now."""
+        response = self.response
+        if response is not None and response.paused:
+            response.paused = False
+            response.heard_at = self._loop.time()
+            self._transport.resume_reading()
+            self.watch()
+
+    def watch(self) -> None:
+        """Arm the timer for what is due next in the present phase."""
+        response = self.response
+        if response is not None:
+            due = _due_at(response)
+            if self._timer is None or due < self._due_at:
+                self._arm(due)
+
+    # ------------------------------------------------------------------ its own steps
+
+    def _take(self, response: Response) -> None:
+        """Hand on what came of an answer that is not over."""
+        if self._progress:
+            self._quiet_bytes = 0
+        elif self._quiet_bytes > self._head_limit:
+            response.fail(self._refusal(OverflowError(), response))
+            return
+        if not response.status:
+            return
+        if self._timer is not None and response.heard_at + response.timeouts.idle_s < self._due_at:
+            self.watch()
+        if response.buffered > response.room and not response.paused and response.overflow():
+            response.paused = True
+            self._transport.pause_reading()
+        wants = response.wants
+        if wants != WHOLE and response.waiter is not None and (wants != CHUNK or response.chunks):
+            response.wake()
+
+    def _finish(self, response: Response) -> None:
+        """End a whole answer: the connection goes back first, then the waiter hears."""
+        self.response = None
+        response.carrier = None
+        if response.wants == WHOLE and response.buffered > response.room:
+            response.overflow()
+        response.done = response.failure is None
+        if response.paused:
+            response.paused = False
+            self._transport.resume_reading()
+        if self._keep and not (self._large and self._transport.get_write_buffer_size()):
+            self._keeper.release(self)
+        else:
+            self.abort()
+        response.wake()
+
+    def _refusal(self, error: Exception, response: Response) -> Outcome:
+        cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
+        if isinstance(cause, OverflowError):
+            detail = f"the head is over {self._head_limit} bytes"
+            return Outcome(Fault.TOO_LARGE, status=response.status or None, detail=detail)
+        return faults.of_parser_error(cause or error, response.status)  # type: ignore[arg-type]
+
+    def _arm(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due_at = due
+        self._timer = self._loop.call_at(due, self._tick)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        self._timer = None
+        response = self.response
+        if response is None:
+            return
+        now = self._loop.time()
+        due = _due_at(response)
+        if now + _TICK_S < due:
+            self._arm(due)
+        else:
+            response.fail(_timeout(response, now))
+
+
+def _due_at(response: Response) -> float:
+    """Return the loop time at which the present phase of an answer is too late."""
+    if not response.status:
+        return min(response.asked_at + response.timeouts.first_byte_s, response.total_due)
+    if response.paused:  # it is we who keep the provider waiting
+        return response.total_due
+    return min(response.heard_at + response.timeouts.idle_s, response.total_due)
+
+
+def _timeout(response: Response, now: float) -> Outcome:
+    status = response.status or None
+    if now + _TICK_S >= response.total_due:
+        return Outcome(Fault.TOTAL_TIMEOUT, status=status, detail="the whole took too long")
+    if status is None:
+        return Outcome(Fault.FIRST_BYTE_TIMEOUT, detail="no answer in time")
+    return Outcome(Fault.IDLE_TIMEOUT, status=status, detail="the answer stopped coming")
+
+
+def _ends_with_connection(response: Response) -> bool:
+    """True when the body has no length of its own, so that the end of the connection is its end."""
+    return response.header(b"content-length") is None and (
+        response.header(b"transfer-encoding") is None
+    )

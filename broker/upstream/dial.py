@@ -1,0 +1,73 @@
+"""Opening a TCP or TLS connection to an origin, at an address that the policy has permitted."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import TypeVar
+
+import httpx
+
+from broker.upstream.addresses import Address, AddressPolicy, resolve
+from broker.upstream.request import Origin
+
+_P = TypeVar("_P", bound=asyncio.Protocol)
+
+
+class Dialler:
+    """Opens connections; without an `ssl_context` of its own it trusts the public authorities."""
+
+    def __init__(self, policy: AddressPolicy, ssl_context: ssl.SSLContext | None) -> None:
+        self._policy = policy
+        self._ssl_context = ssl_context
+
+    async def dial(self, origin: Origin, make_protocol: Callable[[], _P]) -> _P:
+        """Return a protocol connected to `origin`; addresses are tried in the resolver's order.
+
+        Raises `AttemptFailed` for a refused address, else whatever the loop raises for the last
+        address.
+        """
+        addresses = await resolve(origin.host, origin.port, self._policy)
+        for address in addresses[:-1]:
+            try:
+                return await self._open(origin, address, make_protocol)
+            except OSError:
+                continue
+        return await self._open(origin, addresses[-1], make_protocol)
+
+    async def _open(self, origin: Origin, address: Address, make_protocol: Callable[[], _P]) -> _P:
+        """Connect to exactly this address: resolving again could give another."""
+        loop = asyncio.get_running_loop()
+        sock = await connected_socket(address)
+        try:
+            if origin.scheme != "https":
+                _, protocol = await loop.create_connection(make_protocol, sock=sock)
+            else:
+                _, protocol = await loop.create_connection(
+                    make_protocol, sock=sock, ssl=self._context(), server_hostname=origin.host
+                )
+        except BaseException:
+            sock.close()
+            raise
+        return protocol
+
+    def _context(self) -> ssl.SSLContext:
+        if self._ssl_context is None:
+            self._ssl_context = httpx.create_ssl_context()
+            self._ssl_context.set_alpn_protocols(["http/1.1"])
+        return self._ssl_context
+
+
+async def connected_socket(address: Address) -> socket.socket:
+    """Return a non-blocking TCP socket connected to `address`."""
+    sock = socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(sock, address.sockaddr)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

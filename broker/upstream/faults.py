@@ -1,0 +1,50 @@
+"""Foreign errors of sockets, names, TLS and parsers become `Outcome`s in this one place."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from broker.core.outcome import Fault, Outcome
+
+
+class AttemptFailed(Exception):
+    """The attempt did not deliver; `outcome` says why and whether anything was sent."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(f"{outcome.fault}: {outcome.detail}")
+        self.outcome = outcome
+
+
+def malformed(detail: str, status: int | None = None) -> AttemptFailed:
+    """Return the failure of an answer that is not what its protocol says it must be."""
+    return AttemptFailed(Outcome(Fault.MALFORMED, status=status, detail=detail))
+
+
+def of_connect_error(error: Exception) -> Outcome:
+    """Return what it means that no connection came about: nothing was sent."""
+    if isinstance(error, AttemptFailed):
+        return error.outcome
+    if isinstance(error, ssl.SSLCertVerificationError):
+        detail = f"certificate refused: {error.verify_message}"
+    elif isinstance(error, socket.gaierror):
+        detail = f"name not resolved: {error.strerror}"
+    elif isinstance(error, TimeoutError):
+        return Outcome(Fault.CONNECT_TIMEOUT, detail="no connection in time", sent=False)
+    elif isinstance(error, OSError):
+        detail = error.strerror or type(error).__name__
+    else:
+        detail = f"{type(error).__name__}: {error}"
+    return Outcome(Fault.CONNECT_FAILED, detail=detail, sent=False)
+
+
+def of_lost_connection(error: Exception | None, status: int) -> Outcome:
+    """Return what it means that a connection ended with its answer outstanding."""
+    when = "in mid-answer" if status else "before an answer"
+    cause = "closed by the provider" if error is None else type(error).__name__
+    return Outcome(Fault.RESET, status=status or None, detail=f"{cause} {when}")
+
+
+def of_parser_error(error: Exception, status: int) -> Outcome:
+    """Return what it means that the parser refused the bytes."""
+    return Outcome(Fault.MALFORMED, status=status or None, detail=f"not HTTP/1.1: {error}")

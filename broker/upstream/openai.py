@@ -1,0 +1,238 @@
+"""What the broker must know of OpenAI answers: usage, how much text, an end, an error.
+
+Typed msgspec structs skip everything else unread. They are wide enough for llama.cpp, vLLM, SGLang
+and TGI, which differ in nulls, in names for reasoning, and in the shape of errors inside a 200.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from broker.upstream.faults import malformed
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class _PromptDetails(msgspec.Struct, gc=False):
+    cached_tokens: Count | None = None
+
+
+class _CompletionDetails(msgspec.Struct, gc=False):
+    reasoning_tokens: Count | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: Any = None
+    """A string of JSON by the book; an object from some servers."""
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function | None = None
+
+
+class _Message(msgspec.Struct):
+    """A message of a completion or a delta of a chunk."""
+
+    content: str | list[Any] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message | None = None
+    delta: _Message | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
+class _Vector(msgspec.Struct):
+    embedding: msgspec.Raw
+
+
+class _Embeddings(msgspec.Struct):
+    data: list[_Vector] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
+class CompletionFacts(msgspec.Struct, frozen=True):
+    """Facts of a whole completion; token counts are what the provider claims, if anything."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cached_tokens: int | None = None
+    text_bytes: int = 0
+    """UTF-8 bytes of content, reasoning, refusals, tool names and arguments, over all choices."""
+    text: str = ""
+    """The content of all choices, without reasoning and tool calls."""
+    finished: bool = False
+    """True when every choice has a finish reason."""
+    error: str | None = None
+    has_choices: bool = False
+
+
+class ChunkFacts(CompletionFacts, frozen=True):
+    """Facts of one chunk of a stream; `finished` when a choice in it is."""
+
+    done: bool = False
+    """True for `[DONE]`."""
+
+    @property
+    def has_content(self) -> bool:
+        """True when the chunk delivers something: text, reasoning, or a part of a tool call."""
+        return self.text_bytes > 0
+
+
+class EmbeddingFacts(msgspec.Struct, frozen=True):
+    """Facts of an embeddings answer."""
+
+    prompt_tokens: int | None = None
+    vectors: int = 0
+    error: str | None = None
+
+
+_DONE: Final = ChunkFacts(done=True)
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_EMBEDDINGS: Final = msgspec.json.Decoder(_Embeddings)
+
+
+def read_completion(body: bytes) -> CompletionFacts:
+    """Return the facts of a whole answer. Raises `AttemptFailed` (MALFORMED), also for none."""
+    answer = _decoded(body)
+    if answer.error is not None:
+        return CompletionFacts(error=_error_text(answer.error))
+    choices = answer.choices
+    if not choices:
+        raise malformed("a completion without choices", 200)
+    text_bytes, text = _delivered(choices)
+    finished = all(choice.finish_reason is not None for choice in choices)
+    return CompletionFacts(*_counts(answer.usage), text_bytes, text, finished, None, True)
+
+
+def read_chunk(data: bytes) -> ChunkFacts:
+    """Return the facts of the data of one event. Raises `AttemptFailed` (MALFORMED)."""
+    if data == b"[DONE]":
+        return _DONE
+    answer = _decoded(data)
+    if answer.error is not None:
+        return ChunkFacts(error=_error_text(answer.error))
+    choices = answer.choices
+    if not choices:
+        return ChunkFacts(*_counts(answer.usage))
+    text_bytes, text = _delivered(choices)
+    finished = any(choice.finish_reason is not None for choice in choices)
+    return ChunkFacts(*_counts(answer.usage), text_bytes, text, finished, None, True)
+
+
+def read_embedding(body: bytes) -> EmbeddingFacts:
+    """Return the facts of an embeddings answer. Raises `AttemptFailed` (MALFORMED)."""
+    try:
+        answer = _EMBEDDINGS.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise malformed(f"not an embeddings answer: {error}", 200) from error
+    if answer.error is not None:
+        return EmbeddingFacts(error=_error_text(answer.error))
+    if not answer.data:
+        raise malformed("an embeddings answer without vectors", 200)
+    if any(bytes(vector.embedding[:1]) not in (b"[", b'"') for vector in answer.data):
+        raise malformed("an embedding that is neither a list nor base64", 200)
+    return EmbeddingFacts(_counts(answer.usage)[0], len(answer.data))
+
+
+def _decoded(body: bytes) -> _Answer:
+    try:
+        return _ANSWER.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise malformed(f"not an OpenAI answer: {error}", 200) from error
+
+
+def _counts(usage: _Usage | None) -> tuple[int | None, int | None, int | None, int | None]:
+    """Return prompt, completion, reasoning and cached tokens."""
+    if usage is None:
+        return None, None, None, None
+    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+    return (
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        None if completion is None else completion.reasoning_tokens,
+        None if prompt is None else prompt.cached_tokens,
+    )
+
+
+def _delivered(choices: list[_Choice]) -> tuple[int, str]:
+    """Return the bytes delivered and the content, over all choices."""
+    if len(choices) == 1:
+        return _delivered_by(choices[0])
+    parts = [_delivered_by(choice) for choice in choices]
+    return sum(size for size, _ in parts), "".join(text for _, text in parts)
+
+
+def _delivered_by(choice: _Choice) -> tuple[int, str]:
+    message = choice.delta or choice.message
+    if message is None:
+        text = choice.text or ""
+        return _size(text), text
+    content = message.content
+    text = content if isinstance(content, str) else _joined(content)
+    size = _size(text)
+    # vLLM names its reasoning twice while it renames it: count it once
+    reasoning = message.reasoning_content or message.reasoning
+    if reasoning:
+        size += _size(reasoning)
+    if message.refusal:
+        size += _size(message.refusal)
+    if message.tool_calls:
+        size += sum(_function_size(call.function) for call in message.tool_calls)
+    if message.function_call is not None:
+        size += _function_size(message.function_call)
+    return size, text
+
+
+def _joined(content: list[Any] | None) -> str:
+    """Return the text of content in parts."""
+    if not content:
+        return ""
+    texts = [part.get("text") for part in content if isinstance(part, dict)]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _function_size(function: _Function | None) -> int:
+    if function is None:
+        return 0
+    size = _size(function.name or "")
+    arguments = function.arguments
+    if isinstance(arguments, str):
+        return size + _size(arguments)
+    return size if arguments is None else size + len(msgspec.json.encode(arguments))
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _error_text(error: Any) -> str:
+    """Return what an error object or string says, cut to 200 characters."""
+    if isinstance(error, dict):
+        error = error.get("message") or error
+    text = error if isinstance(error, str) else msgspec.json.encode(error).decode()
+    return text[:200] or "an error without words"
