@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -23,11 +21,18 @@ _numbers = itertools.count(1)
 
 
 @contextlib.contextmanager
-def open_folder() -> Iterator[Path]:
+def passable_folder() -> Iterator[Path]:
     """A temporary folder that other accounts may pass through, as the server of a root needs it."""
     with tempfile.TemporaryDirectory(prefix="broker-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o711)
+        yield folder
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A fresh folder for servers of the test's own; `tmp_path` is closed to other accounts."""
+    with passable_folder() as folder:
         yield folder
 
 
@@ -39,7 +44,7 @@ def named(url: str, database: str) -> str:
 @pytest.fixture(scope="session")
 async def postgres_server() -> AsyncIterator[EmbeddedPostgres]:
     """One PostgreSQL for the session, of each worker's own; it does without fsync."""
-    with open_folder() as folder:
+    with passable_folder() as folder:
         async with EmbeddedPostgres(folder, durable=False) as server:
             yield server
 
@@ -47,7 +52,7 @@ async def postgres_server() -> AsyncIterator[EmbeddedPostgres]:
 @pytest.fixture(scope="session")
 async def valkey_server() -> AsyncIterator[EmbeddedValkey]:
     """One Valkey for the session, of each worker's own; it keeps nothing on disk."""
-    with open_folder() as folder:
+    with passable_folder() as folder:
         async with EmbeddedValkey(folder, durable=False) as server:
             yield server
 
@@ -108,9 +113,9 @@ async def broken_invariants(url: str) -> list[str]:
 
 
 @pytest.fixture
-async def valkey_url(valkey_server: EmbeddedValkey) -> AsyncIterator[str]:
+async def valkey_url(valkey_server: EmbeddedValkey) -> str:
     """The session's Valkey, emptied before the test."""
     client = redis.asyncio.from_url(valkey_server.url)
     await client.flushall()
     await client.aclose()
-    yield valkey_server.url
+    return valkey_server.url

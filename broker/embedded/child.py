@@ -1,4 +1,4 @@
-"""One child process with its log file: started on a leash, watched, stopped by its own process id."""
+"""One child process with its log file: started on a leash, watched, stopped by its own id."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from broker.embedded.failures import EmbeddedServerFailed
 from broker.embedded.leash import Identity, leashed
 
 _POLL_S = 0.02
+_PROBE_S = 2.0
+_LOG_BYTES_MAX = 10_000_000
+
+Probe = Callable[[], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +44,12 @@ class Child:
         self.command = command
         self._process = process
         self._log_start = seen
+        self._swept = False
 
     @classmethod
     async def start(cls, command: Command) -> Child:
         """Start it; a program that cannot be run shows as a child that ended, with its reason."""
-        command.log.parent.mkdir(parents=True, exist_ok=True)
-        with command.log.open("ab") as log:
+        with _open_log(command.log) as log:
             seen = log.tell()
             process = await asyncio.create_subprocess_exec(
                 *leashed(command.argv, end_signal=command.end_signal, identity=command.identity),
@@ -53,6 +58,7 @@ class Child:
                 stderr=log,
                 env=command.env,
                 cwd=command.folder,
+                start_new_session=True,  # Ctrl-C in a terminal is for us to pass on, in order
             )
         return cls(command, process, seen)
 
@@ -62,6 +68,7 @@ class Child:
 
     @property
     def pid(self) -> int:
+        """The process id, which is that of its process group too."""
         return self._process.pid
 
     @property
@@ -73,12 +80,16 @@ class Child:
         """Wait for its end and return its code."""
         return await self._process.wait()
 
-    async def ready(self, probe: Callable[[], Awaitable[bool]], *, limit_s: float) -> None:
-        """Wait until `probe` says yes; raise `EmbeddedServerFailed` if it ends or the limit passes."""
+    async def ready(self, probe: Probe, *, limit_s: float) -> None:
+        """Wait for `probe` to say yes; `EmbeddedServerFailed` if it ends or the limit passes."""
         deadline = time.monotonic() + limit_s
-        while not await probe():
+        while True:
             if self.returncode is not None:
                 raise self.failure(f"ended with code {self.returncode} while starting")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PROBE_S):
+                    if await probe():
+                        return
             if time.monotonic() > deadline:
                 raise self.failure(f"was not ready after {limit_s:g} s")
             await asyncio.sleep(_POLL_S)
@@ -88,18 +99,18 @@ class Child:
         if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(self.command.end_signal)
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(limit_s):
                     await self._process.wait()
-            except TimeoutError:
-                pass
-        self.kill()
+        self.sweep()
         await self._process.wait()
 
-    def kill(self) -> None:
+    def sweep(self) -> None:
         """Kill what is left of its process group, the child's own children included."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        if not self._swept:  # once: after its end the id may come to name a stranger's group
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        self._swept = True
 
     def last_lines(self, count: int = 20) -> str:
         """Return the end of what it wrote since this start."""
@@ -116,38 +127,12 @@ class Child:
         )
 
 
-async def end_orphan(pid: int, *, program: str, end_signal: signal.Signals, limit_s: float) -> bool:
-    """End process `pid` if it runs `program`; True if nothing of that kind is left.
-
-    Call it with the folder's lock held: then the process belongs to a parent that died, and has
-    at most been told to end.
-    """
-    deadline = time.monotonic() + limit_s
-    if await runs(pid, program):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, end_signal)
-    while await runs(pid, program):
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(_POLL_S)
-    return True
-
-
-async def runs(pid: int, program: str) -> bool:
-    """Tell whether `pid` lives and has `program` in its command line; ids are used again."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return False  # not ours, so not one that we started
-    record = Path(f"/proc/{pid}/cmdline")
-    if record.exists():
-        with contextlib.suppress(OSError):
-            return program.encode() in record.read_bytes()
-        return False
-    listing = await asyncio.create_subprocess_exec(
-        "ps", "-o", "command=", "-p", str(pid), stdout=asyncio.subprocess.PIPE
-    )
-    output, _ = await listing.communicate()
-    return program.encode() in output
+def _open_log(path: Path) -> IO[bytes]:
+    """Open a log for its owner's eyes only, beginning a new one when it has grown large."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size > _LOG_BYTES_MAX:
+            path.rename(path.with_name(f"{path.name}.old"))
+    log = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+    log.seek(0, os.SEEK_END)
+    return log

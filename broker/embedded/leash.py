@@ -1,8 +1,8 @@
-"""Ties a command to the life of its parent: run as a script, it leashes itself, then becomes the command.
+"""Ties a command to the life of its parent: run as a script, it then becomes the command.
 
-It is a script of its own, not a `preexec_fn`, because Python code between fork and exec may deadlock
-in a process with threads, and because other event loops offer no `user=`. Standard library only,
-and all of it imported at the top: the account that is dropped to may not be able to reach Python.
+It is a script of its own, not a `preexec_fn`, because Python code between fork and exec may
+deadlock in a process with threads, and because other event loops offer no `user=`. Standard library
+only, and all imported at the top: the account that it drops to may not be able to reach Python.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ def leashed(
 ) -> list[str]:
     """Return the command line that runs `command` with this very process as its parent.
 
-    The command leads a session of its own, so that Ctrl-C in a terminal does not reach it, and on
-    Linux it gets `end_signal` when the thread that started it ends, however that happens. The
-    process id stays the same throughout.
+    On Linux the command gets `end_signal` when the thread that started it ends, however that
+    happens. The process id stays the same throughout.
     """
     account = f"{identity.uid}:{identity.gid}" if identity else "-"
     options = [str(os.getpid()), str(int(end_signal)), account]
@@ -59,14 +58,12 @@ def _die_with(parent_pid: int, end_signal: int) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Put on the leash and become the command; never returns."""
     parent_pid, end_signal, account, *command = arguments
-    if os.getsid(0) != os.getpid():
-        os.setsid()
     if account != "-":
         _drop_to(account)
     if sys.platform == "linux":
         _die_with(int(parent_pid), int(end_signal))
     try:
-        os.execvp(command[0], command)
+        os.execvp(command[0], command)  # noqa: S606 - to become a command is its job
     except OSError as error:
         sys.exit(f"cannot run {command[0]}: {error.strerror}")
 

