@@ -1,0 +1,143 @@
+"""The catalog as a whole: a provider's offer goes in, what the market lists comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker.core.catalog import Deployment, Endpoint, Kind, ListingStatus
+from broker.core.terms import Terms, band_of, check_deployment, make_of, refuse
+from broker.store import changes, listing, offers
+from broker.store.accounts import Account, ids_by_name
+from broker.store.deployments import DeploymentRecord, deployment_of, open_credential
+from broker.store.sealing import Sealer, SecretUnreadable
+from broker.store.tables import accounts, deployments, endpoints
+from provider_sdk.protocol import DeploymentOffer, EndpointOffer
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """Where a deployment stands after its provider registered it (again)."""
+
+    deployment_id: UUID
+    status: ListingStatus
+    nonce: str
+    signing_key: bytes
+    changed: bool
+    """False when the offer said nothing new."""
+
+
+async def register(
+    connection: AsyncConnection,
+    provider: Account,
+    offer: DeploymentOffer,
+    sealer: Sealer,
+    terms: tuple[int, datetime],
+) -> Registration:
+    """Make the catalog say what the offer says; `terms` are the take in basis points, and now.
+
+    The same name is the same deployment: it keeps its nonce and signing key, and what did not
+    change stays untouched. Raises RequestMalformed with the name of the field.
+    """
+    take_bps, now = terms
+    check_deployment(offer)
+    # One registration of a provider at a time; FOR NO KEY UPDATE leaves foreign keys alone.
+    await connection.execute(
+        select(accounts.c.id).where(accounts.c.id == provider.id).with_for_update(key_share=True)
+    )
+    wanted = await _wanted(connection, offer, take_bps)
+    saved = await listing.save(connection, provider.id, offer, sealer, now)
+    replaced = await offers.replace(connection, (saved.id, provider.id), wanted, now)
+    status = saved.status
+    if replaced.added and status is not ListingStatus.UNPROVEN:
+        await listing.doubt(connection, saved.id, now)
+        status = ListingStatus.UNPROVEN
+    changed = saved.changed or replaced.changed
+    if changed:
+        await changes.announce(connection, changes.CATALOG)
+    return Registration(saved.id, status, saved.nonce, saved.signing_key, changed)
+
+
+async def withdraw(
+    connection: AsyncConnection, provider_id: UUID, deployment_id: UUID, now: datetime
+) -> bool:
+    """Take a deployment off the market; False when it was off already. Raises NotFound."""
+    withdrawn = await listing.withdraw(connection, deployment_id, provider_id, now)
+    if withdrawn:
+        await offers.retire_all(connection, deployment_id, now)
+    return withdrawn
+
+
+async def load_market(
+    connection: AsyncConnection, sealer: Sealer
+) -> tuple[list[Deployment], list[Endpoint]]:
+    """Return all that is listed, each by number; what has an unreadable credential is left out."""
+    query = (
+        select(deployments, accounts.c.name.label("provider"))
+        .join(accounts, accounts.c.id == deployments.c.provider_id)
+        .where(deployments.c.status == ListingStatus.LISTED.value, accounts.c.closed_at.is_(None))
+        .order_by(deployments.c.number)
+    )
+    listed: list[Deployment] = []
+    for row in await connection.execute(query):
+        try:
+            listed.append(deployment_of(row, row.provider, open_credential(row, sealer)))
+        except SecretUnreadable as error:
+            _log.error("a deployment is left out", reason=error.detail)
+    return listed, await offers.load(connection, {each.id: each for each in listed})
+
+
+async def endpoints_of(connection: AsyncConnection, record: DeploymentRecord) -> list[Endpoint]:
+    """Return the endpoints in force on one deployment, listed or not."""
+    return await offers.load(connection, {record.deployment.id: record.deployment})
+
+
+async def count_numbers(connection: AsyncConnection) -> tuple[int, int]:
+    """Return one more than the greatest (deployment number, endpoint number) ever given."""
+    row = (
+        await connection.execute(
+            select(
+                select(func.coalesce(func.max(deployments.c.number) + 1, 0)).scalar_subquery(),
+                select(func.coalesce(func.max(endpoints.c.number) + 1, 0)).scalar_subquery(),
+            )
+        )
+    ).one()
+    return row[0], row[1]
+
+
+async def _wanted(
+    connection: AsyncConnection, offer: DeploymentOffer, take_bps: int
+) -> list[offers.Wanted]:
+    names = {name for each in offer.endpoints for name in each.visible_to or ()}
+    known = await ids_by_name(connection, names) if names else {}
+    wanted = []
+    for place, each in enumerate(offer.endpoints):
+        field = f"endpoints[{place}]"
+        terms = Terms(
+            domains=dict(each.domains),
+            quality=each.quality,
+            visible_to=_visible_to(each, known, field),
+            take_bps=take_bps,
+            band=band_of(each.price, f"{field}.price"),
+        )
+        make = make_of(each, Kind(offer.kind), field)
+        wanted.append(offers.Wanted(field, each.name, make, terms))
+    return wanted
+
+
+def _visible_to(
+    offer: EndpointOffer, known: dict[str, UUID], field: str
+) -> tuple[UUID, ...] | None:
+    if offer.visible_to is None:
+        return None
+    for name in offer.visible_to:
+        if name not in known:
+            raise refuse(f"{field}.visible_to", f"there is no account named '{name}'.")
+    return tuple(sorted({known[name] for name in offer.visible_to}))

@@ -1,0 +1,143 @@
+"""Deployments as they stand: a provider's servers, and the secrets sealed in their rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+import structlog
+from sqlalchemy import ColumnElement, Row, Select, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker.core.catalog import Deployment, Kind, ListingStatus
+from broker.errors import NotFound
+from broker.store.sealing import Sealer, SecretUnreadable
+from broker.store.tables import accounts, deployments
+from provider_sdk.protocol import ProbeReport
+
+Proof = Literal["well-known", "dns", "credential"]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentRecord:
+    """A deployment and what its status rests on; its terms last changed at `updated_at`."""
+
+    deployment: Deployment
+    proof: Proof
+    nonce: str
+    reports: tuple[ProbeReport, ...]
+    approved_by: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+async def find(
+    connection: AsyncConnection,
+    deployment_id: UUID,
+    sealer: Sealer,
+    *,
+    provider_id: UUID | None = None,
+) -> DeploymentRecord:
+    """Return a deployment. With `provider_id`, another's is NotFound. Raises SecretUnreadable."""
+    conditions = [deployments.c.id == deployment_id]
+    if provider_id is not None:
+        conditions.append(deployments.c.provider_id == provider_id)
+    row = (await connection.execute(_select(*conditions))).one_or_none()
+    if row is None:
+        raise NotFound("There is no such deployment.")
+    return _record(row, open_credential(row, sealer))
+
+
+async def list_deployments(
+    connection: AsyncConnection, *, provider_id: UUID | None = None
+) -> list[DeploymentRecord]:
+    """Return deployments, oldest first, of one provider or of all, without their credentials."""
+    conditions = [] if provider_id is None else [deployments.c.provider_id == provider_id]
+    rows = await connection.execute(_select(*conditions).order_by(deployments.c.number))
+    return [_record(row, None) for row in rows]
+
+
+async def load_signing_keys(connection: AsyncConnection, sealer: Sealer) -> dict[UUID, bytes]:
+    """Return the key of every deployment that is not withdrawn; unreadable ones are logged."""
+    query = select(deployments.c.id, deployments.c.signing_key_sealed).where(
+        deployments.c.status != ListingStatus.WITHDRAWN.value
+    )
+    keys: dict[UUID, bytes] = {}
+    for row in await connection.execute(query):
+        key = opened(row.signing_key_sealed, signing_key_place(row.id), sealer)
+        if key is not None:
+            keys[row.id] = key
+    return keys
+
+
+def open_credential(row: Row[Any], sealer: Sealer) -> str | None:
+    """Return the upstream credential of a deployment's row. Raises SecretUnreadable."""
+    if row.credential_sealed is None:
+        return None
+    return sealer.open(row.credential_sealed, credential_place(row.id)).decode()
+
+
+def deployment_of(row: Row[Any], provider: str, credential: str | None) -> Deployment:
+    """Return the value of a deployment's row."""
+    return Deployment(
+        id=row.id,
+        number=row.number,
+        provider_id=row.provider_id,
+        provider=provider,
+        name=row.name,
+        url=row.url,
+        kind=Kind(row.kind),
+        capacity=row.capacity,
+        region=row.region,
+        retains_data=row.retains_data,
+        trains_on_data=row.trains_on_data,
+        retention_days=row.retention_days,
+        credential=credential,
+        status=ListingStatus(row.status),
+    )
+
+
+def _record(row: Row[Any], credential: str | None) -> DeploymentRecord:
+    return DeploymentRecord(
+        deployment=deployment_of(row, row.provider, credential),
+        proof=row.proof,
+        nonce=row.nonce,
+        reports=tuple(msgspec.convert(row.reports, list[ProbeReport])),
+        approved_by=row.approved_by,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def _select(*conditions: ColumnElement[bool]) -> Select[Any]:
+    return (
+        select(deployments, accounts.c.name.label("provider"))
+        .join(accounts, accounts.c.id == deployments.c.provider_id)
+        .where(*conditions)
+    )
+
+
+def opened(sealed: bytes | None, bound_to: str, sealer: Sealer) -> bytes | None:
+    """Return a secret, None when there is none or it cannot be opened, which is logged."""
+    if sealed is None:
+        return None
+    try:
+        return sealer.open(sealed, bound_to)
+    except SecretUnreadable as error:
+        _log.error("a secret cannot be opened", reason=error.detail)
+        return None
+
+
+def credential_place(deployment_id: UUID) -> str:
+    """Return what the upstream credential of a deployment is sealed to."""
+    return f"deployments/{deployment_id}/credential"
+
+
+def signing_key_place(deployment_id: UUID) -> str:
+    """Return what the signing key of a deployment is sealed to."""
+    return f"deployments/{deployment_id}/signing_key"
