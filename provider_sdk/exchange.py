@@ -29,7 +29,7 @@ class Wire(Protocol):
         """Close at once, with a RST where the system lets us."""
 
 
-class BodyTooLargeError(Exception):
+class BodyTooLarge(Exception):
     """The request's body is larger than the handler wants to hold."""
 
 
@@ -61,13 +61,13 @@ class Exchange:
             yield data
 
     async def body(self, limit_bytes: int = 64 * 1024 * 1024) -> bytes:
-        """The whole body of the request; `BodyTooLargeError` above the limit."""
+        """The whole body of the request; `BodyTooLarge` above the limit."""
         parts: list[bytes] = []
         size = 0
         async for data in self.chunks():
             size += len(data)
             if size > limit_bytes:
-                raise BodyTooLargeError(f"the body is larger than {limit_bytes} bytes")
+                raise BodyTooLarge(f"the body is larger than {limit_bytes} bytes")
             parts.append(data)
         return b"".join(parts)
 

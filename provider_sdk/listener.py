@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 HEAD_LIMIT_BYTES = 32 * 1024
 UNREAD_LIMIT_BYTES = 64 * 1024
 IDLE_S = 75.0
+SWALLOW_S = 5.0
+CONNECTIONS_LIMIT = 4096
 
 
 Handler = Callable[[Exchange], Awaitable[None]]
@@ -149,9 +151,12 @@ class Connection(asyncio.Protocol):
             return False
         if self._h11.their_state is h11.SEND_BODY:
             # a small unread body is swallowed, so that it does not cost the connection
-            while await self.next_data() is not None:
-                if self._unread_bytes > UNREAD_LIMIT_BYTES:
-                    return False
+            swallowed_bytes = 0
+            async with asyncio.timeout(SWALLOW_S):
+                while (data := await self.next_data()) is not None:
+                    swallowed_bytes += len(data)
+                    if swallowed_bytes > UNREAD_LIMIT_BYTES:
+                        return False
         if self._h11.their_state is not h11.DONE or not self._listener.accepting:
             return False
         self._h11.start_next_cycle()
@@ -223,6 +228,9 @@ class Listener:
                 accepted, _address = self._socket.accept()
             except OSError:
                 return
+            if len(self.connections) >= CONNECTIONS_LIMIT:
+                accepted.close()
+                continue
             accepted.setblocking(False)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task: asyncio.Task[object] = loop.create_task(

@@ -14,7 +14,7 @@ from provider_sdk.testing.script import Script
 _MIB = b"x" * (1024 * 1024)
 
 
-class CutError(Exception):
+class Cut(Exception):
     """The answer ends here, before its end."""
 
 
@@ -30,7 +30,7 @@ async def deliver(exchange: Exchange, answer: Answer, script: Script) -> None:
     try:
         await exchange.start(200, _head(answer, script))
         await _Sender(exchange, script).send_all(answer)
-    except CutError:
+    except Cut:
         if script.cut_by_reset:
             exchange.reset()
         else:
@@ -99,7 +99,7 @@ class _Sender:
         script = self._script
         for index, chunk in enumerate(answer.chunks):
             if script.cut_after_chunks is not None and index >= script.cut_after_chunks:
-                raise CutError
+                raise Cut
             if script.stall_after_chunks is not None and index >= script.stall_after_chunks:
                 await asyncio.Event().wait()
             await self._keep_pace(chunk.tokens)
@@ -121,7 +121,7 @@ class _Sender:
             room = script.cut_after_bytes - self._sent_bytes
             if room < len(data):
                 await self._exchange.send(data[:room])
-                raise CutError
+                raise Cut
         self._sent_bytes += len(data)
         if script.byte_interval_ms is None:
             await self._exchange.send(data)

@@ -27,7 +27,7 @@ _FORMATS = {
 }
 
 
-class BadInferenceError(Exception):
+class BadInference(Exception):
     """The request does not follow the protocol; the text says how."""
 
 
@@ -53,13 +53,13 @@ def infer(model: str, version: str, headers: dict[str, str], body: bytes) -> Ans
     body = _decompressed(body, headers.get("content-encoding", ""))
     header_length = int(headers.get(HEADER_LENGTH) or len(body))
     if not 0 < header_length <= len(body):
-        raise BadInferenceError(
+        raise BadInference(
             f"inference header size should be in range (0, {len(body)}], got: {header_length}"
         )
     try:
         request = msgspec.json.decode(body[:header_length], type=dict[str, Any])
     except msgspec.DecodeError as error:
-        raise BadInferenceError(f"failed to parse the request JSON buffer: {error}") from error
+        raise BadInference(f"failed to parse the request JSON buffer: {error}") from error
     echoed = _outputs(request, body[header_length:])
     value: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": []}
     if "id" in request:
@@ -80,7 +80,7 @@ def _decompressed(body: bytes, encoding: str) -> bytes:
         if encoding in ("gzip", "deflate"):
             return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(body)
     except zlib.error as error:
-        raise BadInferenceError(f"the body is not {encoding}: {error}") from error
+        raise BadInference(f"the body is not {encoding}: {error}") from error
     return body
 
 
@@ -97,7 +97,7 @@ def _outputs(request: dict[str, Any], tail: bytes) -> list[tuple[dict[str, Any],
             raw = tail[offset : offset + size]
             offset += size
             if len(raw) != size:
-                raise BadInferenceError(f"unexpected size of input {tensor['name']}")
+                raise BadInference(f"unexpected size of input {tensor['name']}")
         name = tensor["name"].replace("INPUT", "OUTPUT")
         if wanted and name not in wanted:
             continue
@@ -105,9 +105,7 @@ def _outputs(request: dict[str, Any], tail: bytes) -> list[tuple[dict[str, Any],
         binary = bool(parameters.get("binary_data", by_default))
         echoed.append(_echo(name, tensor, raw, binary))
     if not echoed:
-        raise BadInferenceError(
-            "the request has no input, or asks for an output that does not exist"
-        )
+        raise BadInference("the request has no input, or asks for an output that does not exist")
     return echoed
 
 
@@ -150,5 +148,5 @@ def _unpack(datatype: str, raw: bytes) -> list[Any]:
 
 def _format(datatype: str) -> str:
     if datatype not in _FORMATS:
-        raise BadInferenceError(f"unsupported datatype {datatype}")
+        raise BadInference(f"unsupported datatype {datatype}")
     return _FORMATS[datatype]

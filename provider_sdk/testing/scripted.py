@@ -25,7 +25,7 @@ from provider_sdk.testing import answers, kserve
 from provider_sdk.testing.answers import Answer, Told, answer_text, chat_prompt, embedding_vector
 from provider_sdk.testing.delivery import deliver
 from provider_sdk.testing.script import Playback, Script
-from provider_sdk.testing.slots import QueueFullError, Slots
+from provider_sdk.testing.slots import QueueFull, Slots
 
 __all__ = [
     "Received",
@@ -155,7 +155,7 @@ class ScriptedProvider:
             script = self._playback.next()
             async with self._slots.place():
                 await self._serve(exchange, received, script)
-        except QueueFullError:
+        except QueueFull:
             await self._error(exchange, 429, "too many requests", retry_after_s=1.0)
         except (asyncio.CancelledError, ConnectionError):
             self.cancelled += 0 if exchange.ended else 1
@@ -174,7 +174,7 @@ class ScriptedProvider:
             return
         try:
             answer = self._answer(received, script)
-        except (kserve.BadInferenceError, msgspec.DecodeError, TypeError, KeyError) as error:
+        except (kserve.BadInference, msgspec.DecodeError, TypeError, KeyError) as error:
             await self._error(exchange, 400, f"bad request: {error}")
             return
         if answer is None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class QueueFullError(Exception):
+class QueueFull(Exception):
     """No place is free and the queue has no room."""
 
 
@@ -31,7 +31,7 @@ class Slots:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """A place for the length of the block; `QueueFullError` when one cannot even wait."""
+        """A place for the length of the block; `QueueFull` when one cannot even wait."""
         if self._free() and not self._queue:
             self.running += 1
         else:
@@ -44,7 +44,7 @@ class Slots:
 
     async def _wait(self) -> None:
         if self.queue_limit is not None and len(self._queue) >= self.queue_limit:
-            raise QueueFullError
+            raise QueueFull
         turn = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
         try:

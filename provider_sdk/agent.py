@@ -1,0 +1,173 @@
+"""Keeps a provider's deployments alive at a broker: one signed batch of heartbeats per interval.
+
+It never dies because the broker is away, registers again when told to, and says that it is
+draining before it stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import signal
+from collections.abc import Iterator, Sequence
+
+from provider_sdk.backoff import Backoff
+from provider_sdk.client import BrokerClient, ProviderError
+from provider_sdk.deployment import Deployment
+from provider_sdk.protocol import HeartbeatBatch, HeartbeatReply, HeartbeatResult
+from provider_sdk.station import Station
+
+log = logging.getLogger(__name__)
+
+FIRST_INTERVAL_MS = 1000
+INTERVAL_BOUNDS_MS = (20, 300_000)
+JITTER = 0.1
+AWAY_MOST_S = 10.0
+LAST_WORD_TIMEOUT_S = 3.0
+
+
+class Agent:
+    """Registers deployments and keeps them alive until it is stopped."""
+
+    def __init__(
+        self,
+        deployments: Sequence[Deployment],
+        *,
+        broker: str,
+        key: str,
+        retry_s: tuple[float, float] = (0.5, 30.0),
+        drain_s: float = 30.0,
+    ) -> None:
+        """`retry_s`: first and longest pause between attempts to enrol; `drain_s`: how long calls
+        through the front may take to end after a stop. `OSError` when a front's port is taken."""
+        self._rng = random.Random()  # noqa: S311 - spreads load, guards nothing
+        self._client = BrokerClient(broker, key)
+        self._drain_s = drain_s
+        self._stop = asyncio.Event()
+        self._interval_ms = FIRST_INTERVAL_MS
+        self._away = Backoff(0.2, AWAY_MOST_S, self._rng)
+        self._complaint = ""
+        self.stations = [
+            Station(deployment, self._client, Backoff(*retry_s, self._rng))
+            for deployment in deployments
+        ]
+
+    def stop(self) -> None:
+        """Drain and end; `run` returns when that is done."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Run until `stop`, SIGTERM or SIGINT; a second signal does not wait for the drain."""
+        for station in self.stations:
+            station.open()
+            station.enrol()
+        watches = [asyncio.create_task(self._watch(station)) for station in self.stations]
+        try:
+            with self._signals():
+                await self._beat_until_stopped()
+        finally:
+            for task in watches:
+                task.cancel()
+            await asyncio.gather(*watches, return_exceptions=True)
+            await self._end()
+
+    async def _end(self) -> None:
+        log.info("draining")
+        await self._send(draining=True)
+        await asyncio.gather(*(station.close(self._drain_s) for station in self.stations))
+        await self._client.close()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        caught: list[signal.Signals] = []
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # only the main thread may, and not on every system
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.add_signal_handler(number, self.stop)
+                caught.append(number)
+        try:
+            yield
+        finally:
+            for number in caught:
+                loop.remove_signal_handler(number)
+
+    async def _watch(self, station: Station) -> None:
+        while True:
+            try:
+                await station.look()
+            except Exception:
+                log.exception("the state of %s could not be read", station.name)
+            await asyncio.sleep(self._pause_s())
+
+    def _pause_s(self) -> float:
+        return self._interval_ms / 1000 * self._rng.uniform(1 - JITTER, 1 + JITTER)
+
+    async def _beat_until_stopped(self) -> None:
+        while not self._stop.is_set():
+            reached = await self._send(draining=False)
+            pause_s = self._pause_s()
+            if reached:
+                self._away.reset()
+            else:
+                pause_s = max(pause_s, self._away.next_s())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), pause_s)
+
+    async def _send(self, *, draining: bool) -> bool:
+        """Send one batch; whether the broker took it (or there was nothing to send)."""
+        beats = [station.heartbeat(draining=draining) for station in self.stations]
+        signed = [beat for beat in beats if beat is not None]
+        if not signed:
+            return True
+        try:
+            reply = await self._client.heartbeat(
+                HeartbeatBatch(heartbeats=signed), timeout_s=LAST_WORD_TIMEOUT_S
+            )
+        except ProviderError as error:
+            self._complain(str(error))
+            return False
+        self._complain("")
+        self._obey(reply)
+        return True
+
+    def _complain(self, complaint: str) -> None:
+        """Log a trouble when it begins, changes and ends, not at each heartbeat."""
+        if complaint and complaint != self._complaint:
+            log.warning("heartbeats do not arrive: %s", complaint)
+        elif self._complaint and not complaint:
+            log.info("heartbeats arrive again")
+        self._complaint = complaint
+
+    def _obey(self, reply: HeartbeatReply) -> None:
+        least_ms, most_ms = INTERVAL_BOUNDS_MS
+        self._interval_ms = min(most_ms, max(least_ms, reply.interval_ms))
+        by_id = {
+            station.registered.deployment_id: station
+            for station in self.stations
+            if station.registered is not None
+        }
+        for result in reply.results:
+            station = by_id.get(result.deployment_id)
+            if station is not None and not result.accepted:
+                self._mend(station, result)
+
+    def _mend(self, station: Station, result: HeartbeatResult) -> None:
+        log.warning("the broker did not accept a heartbeat of %s: %s", station.name, result.reason)
+        if result.reason == "clock_skew":
+            log.warning("the clocks of this machine and of the broker differ: set this one")
+        if result.register_again or result.reason == "unknown_deployment":
+            station.enrol()
+
+
+def run(*deployments: Deployment, broker: str, key: str) -> None:
+    """Keep deployments alive at a broker until SIGTERM or Ctrl-C."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+    async def keep_alive() -> None:
+        await Agent(deployments, broker=broker, key=key).run()
+
+    asyncio.run(keep_alive())
