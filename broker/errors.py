@@ -4,7 +4,7 @@
     ├── RequestRefused                    the caller's request cannot be served as it stands
     │   ├── RequestMalformed (400)        ├── UnknownField (400)
     │   ├── BodyTooLarge (413)            ├── ModelUnknown (404)
-    │   ├── NothingFits (404|402|503)     ├── MethodNotServed (405)
+    │   ├── NothingFits (404|503)         ├── MethodNotServed (405)
     │   └── NotFound (404)                └── Conflict (409)
     ├── CallerUnknown                     401: no key, a wrong key, a revoked or expired key
     ├── NotAllowed                        403: the key lacks the role

@@ -35,7 +35,7 @@ class Limits:
     batch_rows_max: int = 512
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Settings:
     """What a broker process is told at start."""
 

@@ -40,6 +40,8 @@ class Requirements:
     tokens_in_expected: int
     tokens_out_max: int | None
     """What the caller set; None means that the hold sets it."""
+    choices: int = 1
+    """How many answers are asked for at once; each may be as long as the limit."""
     version: str | None = None
     domain: str | None = None
     max_rate_in_micros: int | None = None

@@ -31,7 +31,7 @@ class Candidate:
     number: int
     rate: Rate
     tokens_out_max: int
-    """Output limit that is sent upstream, so that the charge stays under the hold."""
+    """Output limit of each choice, sent upstream so that the charge stays under the hold."""
     ceiling_nanos: int
 
 
@@ -134,5 +134,5 @@ def _candidate(market: Market, view: View, at: int) -> Candidate:
     rate = market.book.rate(number)
     tokens_out = int(view.tokens_out[at])
     assert tokens_out < NO_LIMIT_TOKENS
-    ceiling = charge_nanos(rate.picos(view.tokens_in_bound, tokens_out))
+    ceiling = charge_nanos(rate.picos(view.tokens_in_bound, view.choices * tokens_out))
     return Candidate(number, rate, tokens_out, ceiling)

@@ -39,6 +39,7 @@ class View:
     full_above: float
     availability: Floats
     tokens_in_bound: int
+    choices: int
 
     @classmethod
     def of(
@@ -55,7 +56,7 @@ class View:
             claims, quality = market.domain_columns(wanted.task, wanted.model, wanted.domain)
         tokens_out = _output_limit(wanted, group, limits)
         expected_out = np.minimum(tokens_out, TOKENS_OUT_EXPECTED)
-        cost = wanted.tokens_in_expected * group.rate_in + expected_out * group.rate_out
+        cost = wanted.tokens_in_expected * group.rate_in + wanted.choices * expected_out * group.rate_out
         load = pulse.load(group.deployments) / group.capacity
         latency = pulse.ttft_ms[group.numbers] * np.maximum(load, 1.0)
         latency += pulse.tpot_ms[group.numbers] * expected_out
@@ -70,13 +71,14 @@ class View:
             full_above=limits.queue_factor,
             availability=pulse.availability[group.numbers],
             tokens_in_bound=wanted.tokens_in_bound,
+            choices=wanted.choices,
         )
 
     def ceiling_picos(self) -> Floats:
         """Return the most that the call can cost at each endpoint, in pico-dollars."""
         group = self.group
-        bound = self.tokens_in_bound * group.rate_in + self.tokens_out * group.rate_out
-        return bound + group.rate_call
+        bound_in = self.tokens_in_bound * group.rate_in
+        return bound_in + self.choices * self.tokens_out * group.rate_out + group.rate_call
 
     def free_share(self, members: Numbers) -> Floats:
         """Return the free share of each member's capacity, never quite zero."""

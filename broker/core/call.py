@@ -1,0 +1,103 @@
+"""One request of a consumer as values: who asks, what is demanded, and the body to be passed on.
+
+The body keeps its top-level members as raw slices. What goes upstream is reassembled from the very
+slices that were priced, so a repeated member cannot bill one thing and run another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from broker.core.metering import TEMPLATE_TOKENS
+from broker.core.requirements import Requirements
+
+BYTES_PER_TOKEN_EXPECTED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """Whose money a call spends."""
+
+    account_id: UUID
+    key_id: str
+    funds: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAiBody:
+    """A JSON request of the OpenAI kind, its members raw."""
+
+    path: bytes
+    members: dict[str, msgspec.Raw]
+    size_bytes: int
+    stream: bool
+    usage_asked: bool
+    """The caller wants the usage chunk of a stream."""
+    choices: int
+
+    def render(self, model: str, tokens_out_max: int | None) -> bytes:
+        """Return the body for a provider: its name of the model, and an output limit within the hold."""
+        parts = [b'{"model":' + msgspec.json.encode(model)]
+        limit_name = "max_tokens"
+        for name, raw in self.members.items():
+            if name in _OUTPUT_LIMITS:
+                limit_name = name
+            elif name not in _REPLACED:
+                parts.append(msgspec.json.encode(name) + b":" + memoryview(raw).tobytes())
+        if tokens_out_max is not None:
+            parts.append(b'"%s":%d' % (limit_name.encode(), tokens_out_max))
+        if self.stream:
+            parts.append(b'"stream":true,"stream_options":' + self._stream_options())
+        return b",".join(parts) + b"}"
+
+    def _stream_options(self) -> bytes:
+        raw = self.members.get("stream_options")
+        options = msgspec.json.decode(raw) if raw is not None else None
+        return msgspec.json.encode({**(options or {}), "include_usage": True})
+
+
+_OUTPUT_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
+_REPLACED = frozenset({"model", "broker", "stream", "stream_options"})
+
+
+@dataclass(frozen=True, slots=True)
+class TensorBody:
+    """A KServe v2 request, passed through untouched."""
+
+    headers: tuple[tuple[bytes, bytes], ...]
+    payload: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the body."""
+        return len(self.payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, from its admission on. `started_s` and `deadline_s` are on the monotonic clock."""
+
+    id: UUID
+    payer: Payer
+    wanted: Requirements
+    body: OpenAiBody | TensorBody
+    created_at: datetime
+    started_s: float
+    deadline_s: float
+    task_label: str | None = None
+    session_id: str | None = None
+    labels_json: str | None = None
+
+
+def tokens_in_bound(size_bytes: int) -> int:
+    """Return what no tokenizer exceeds for a body of this size: a token is at least a byte."""
+    return size_bytes + TEMPLATE_TOKENS
+
+
+def tokens_in_expected(size_bytes: int) -> int:
+    """Return the usual number of tokens of a body of this size."""
+    return max(size_bytes // BYTES_PER_TOKEN_EXPECTED, 1)

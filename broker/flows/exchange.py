@@ -1,0 +1,168 @@
+"""Makes one attempt: a request in the provider's words, its answer up to the commit point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from broker.core.call import Call, OpenAiBody, TensorBody
+from broker.core.catalog import Endpoint, Task
+from broker.core.dispatch import Attempt
+from broker.core.metering import Delivered
+from broker.core.outcome import Fault, Outcome, fault_of_status
+from broker.flows.tab import Tab
+from broker.flows.targets import make_target
+from broker.upstream.client import Response, Timeouts, sized
+from broker.upstream.faults import AttemptFailed, malformed
+from broker.upstream.openai import read_completion, read_embedding
+from broker.upstream.streaming import StreamReader
+
+REFUSAL_BYTES_MAX = 65_536
+"""Of an error answer, this much is read."""
+DETAIL_CHARACTERS_MAX = 500
+
+_PASSED_BACK = frozenset({b"content-type", b"content-encoding", b"inference-header-content-length"})
+"""The headers of a provider's answer that a caller sees."""
+
+
+@dataclass(frozen=True, slots=True)
+class WholeAnswer:
+    """An answer that is not a stream."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+    delivered: Delivered
+
+
+@dataclass(slots=True)
+class StreamedAnswer:
+    """A stream whose first content has come."""
+
+    response: Response
+    reader: StreamReader
+    attempt: Attempt
+    opening: bytes
+    """The events up to and with the first content."""
+
+
+async def read_whole(tab: Tab, attempt: Attempt) -> WholeAnswer:
+    """Make an attempt whose answer is read whole. Raises AttemptFailed."""
+    limit = tab.runtime.settings.limits.answer_bytes_max
+    response = await _send(tab, attempt, limit)
+    body = await response.read(limit)
+    if response.status != 200:
+        raise AttemptFailed(_refused(response, body))
+    headers = tuple(each for each in response.headers if each[0] in _PASSED_BACK)
+    delivered = _facts(tab.call, body)
+    return WholeAnswer(200, headers, body, delivered)
+
+
+async def open_stream(tab: Tab, attempt: Attempt) -> StreamedAnswer:
+    """Make an attempt that streams, up to its first content. Raises AttemptFailed."""
+    response = await _send(tab, attempt, None)
+    try:
+        if response.status != 200:
+            raise AttemptFailed(_refused(response, await response.read(REFUSAL_BYTES_MAX)))
+        if not (response.header(b"content-type") or b"").startswith(b"text/event-stream"):
+            raise malformed("a stream was asked for, the answer is none", 200)
+        body = tab.call.body
+        assert isinstance(body, OpenAiBody)
+        reader = StreamReader(usage_asked=body.usage_asked)
+        opening: list[bytes] = []
+        while not reader.has_content and not reader.ended:
+            data = await response.next_chunk()
+            if data is None:
+                reader.finish()
+                break
+            opening.append(reader.feed(data))
+    except BaseException:
+        response.abort()
+        raise
+    attempt.first_content_s = tab.runtime.now_s()
+    return StreamedAnswer(response, reader, attempt, b"".join(opening))
+
+
+async def _send(tab: Tab, attempt: Attempt, whole_bytes: int | None) -> Response:
+    runtime, call = tab.runtime, tab.call
+    limits = runtime.settings.limits
+    left_s = max(call.deadline_s - runtime.now_s(), 0.001)
+    timeouts = Timeouts(
+        connect_s=limits.connect_s,
+        first_byte_s=limits.first_byte_s,
+        idle_s=limits.idle_s,
+        total_s=left_s,
+    )
+    endpoint = tab.market.endpoint(attempt.candidate.number)
+    try:
+        if isinstance(call.body, TensorBody):
+            target = make_target(
+                endpoint.deployment, b"POST", model_path(endpoint) + b"/infer", call.body.headers
+            )
+            body = call.body.payload
+        else:
+            target = runtime.targets.of(endpoint, call.body.path)
+            body = call.body.render(endpoint.upstream_model, _limit(call, attempt))
+        head = sized(target.prefix + b"x-request-id: %s\r\n" % str(call.id).encode(), len(body))
+        return await runtime.upstream.send(target.origin, head, body, timeouts, whole_bytes)
+    except AttemptFailed as failure:
+        if failure.outcome.fault is Fault.TOTAL_TIMEOUT:
+            # All the time that was left has gone: that is the call's own deadline.
+            raise AttemptFailed(Outcome(Fault.DEADLINE)) from None
+        raise
+
+
+def _limit(call: Call, attempt: Attempt) -> int | None:
+    return attempt.candidate.tokens_out_max if call.wanted.task.generates else None
+
+
+def model_path(endpoint: Endpoint) -> bytes:
+    """Return the path of an endpoint's model on its KServe server."""
+    version = f"/versions/{endpoint.version}" if endpoint.version else ""
+    return f"/v2/models/{endpoint.upstream_model}{version}".encode()
+
+
+def _facts(call: Call, body: bytes) -> Delivered:
+    """Return what an answer shows of its usage. Raises AttemptFailed: malformed, an error."""
+    if call.wanted.task is Task.INFER:
+        if not body:
+            raise malformed("an empty answer", 200)
+        return Delivered(claimed_in=0, claimed_out=0, text_bytes=0, generates=False)
+    if call.wanted.task is Task.EMBEDDING:
+        embedding = read_embedding(body)
+        return Delivered(embedding.prompt_tokens, 0, 0, generates=False)
+    facts = read_completion(body)
+    if facts.error is not None:
+        raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, detail=facts.error))
+    assert isinstance(call.body, OpenAiBody)
+    return Delivered(
+        claimed_in=facts.prompt_tokens,
+        claimed_out=facts.completion_tokens,
+        text_bytes=facts.text_bytes,
+        hidden_out=facts.reasoning_tokens or 0,
+        choices=call.body.choices,
+    )
+
+
+def _refused(response: Response, body: bytes) -> Outcome:
+    """Return the outcome of an answer that is no 200."""
+    retry_after = response.header(b"retry-after") or b""
+    return Outcome(
+        fault=fault_of_status(response.status) or Fault.MALFORMED,
+        status=response.status,
+        detail=_detail(body),
+        retry_after_s=float(retry_after) if retry_after.isdigit() else None,
+    )
+
+
+def _detail(body: bytes) -> str:
+    """Return the sentence in a provider's error answer, of whichever shape."""
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return body[:DETAIL_CHARACTERS_MAX].decode("utf-8", "replace")
+    error = answer.get("error", answer) if isinstance(answer, dict) else answer
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("detail") or error
+    return str(error)[:DETAIL_CHARACTERS_MAX]

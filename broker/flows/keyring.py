@@ -1,0 +1,79 @@
+"""Knows every key that opens something, so that the data plane asks no database who is calling."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from datetime import datetime
+
+from broker.core.call import Payer
+from broker.errors import CallerUnknown, NotAllowed, TooManyCalls
+from broker.store.keys import StoredKey, parse
+
+KEY_SHAPE = "Send 'Authorization: Bearer bk_...' with a key of your account."
+
+
+class Keyring:
+    """All keys by id, and how many calls each has under way. Keys are swapped whole."""
+
+    def __init__(self, keys: Mapping[str, StoredKey]) -> None:
+        self._keys = keys
+        self._under_way: dict[str, int] = {}
+
+    def swap(self, keys: Mapping[str, StoredKey]) -> None:
+        """Take the newest keys; calls under way stay counted."""
+        self._keys = keys
+
+    def find(self, authorization: bytes | None, now: datetime) -> StoredKey:
+        """Return the key of an `Authorization` header. Raises CallerUnknown."""
+        if not authorization:
+            raise CallerUnknown(f"There is no key in the request. {KEY_SHAPE}")
+        parts = parse(_token(authorization))
+        if parts is None:
+            raise CallerUnknown(f"That is not a key. {KEY_SHAPE}")
+        key = self._keys.get(parts[0])
+        if key is None or not key.opens(parts[1], now):
+            raise CallerUnknown("The key is wrong, revoked or expired.")
+        return key
+
+    def payer(self, key: StoredKey) -> Payer:
+        """Return whose money a key spends. Raises NotAllowed: only consumers' keys buy."""
+        if key.funds is None:
+            raise NotAllowed(
+                f"This is a key of a {key.role.value}; calls are made with a consumer's key."
+            )
+        return Payer(key.account_id, key.id, key.funds)
+
+    def enter(self, key: StoredKey) -> None:
+        """Count a call in. Raises TooManyCalls when the key has its most under way."""
+        under_way = self._under_way.get(key.id, 0)
+        if key.calls_max is not None and under_way >= key.calls_max:
+            raise TooManyCalls(
+                f"This key may have {key.calls_max} calls under way at once.",
+                code="key_concurrency",
+                retry_after_s=1.0,
+            )
+        self._under_way[key.id] = under_way + 1
+
+    def leave(self, key: StoredKey) -> None:
+        """Count a call out."""
+        under_way = self._under_way[key.id] - 1
+        if under_way:
+            self._under_way[key.id] = under_way
+        else:
+            del self._under_way[key.id]
+
+
+def _token(authorization: bytes) -> str:
+    """Return the key in a Bearer header, or the password of a Basic one (as tritonclient sends)."""
+    scheme, _, rest = authorization.decode("latin-1").partition(" ")
+    if scheme.lower() == "bearer":
+        return rest.strip()
+    if scheme.lower() == "basic":
+        try:
+            decoded = base64.b64decode(rest.strip(), validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return ""
+        return decoded.partition(":")[2]
+    return ""

@@ -1,0 +1,49 @@
+"""What a broker process has in hand while it runs: built once in `broker.bootstrap`, passed to flows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from random import Random
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from broker.core.market import Market
+from broker.core.pulse import Pulse
+from broker.core.retries import RetryBudget
+from broker.core.view import RoutingLimits
+from broker.flows.batch import LedgerBatcher
+from broker.flows.keyring import Keyring
+from broker.flows.targets import Targets
+from broker.live.room import Live
+from broker.settings import Settings
+from broker.upstream.client import UpstreamClient
+
+
+@dataclass(slots=True, eq=False)
+class Runtime:
+    """The broker's hands. `market` and `keyring` are swapped whole when they change."""
+
+    settings: Settings
+    engine: AsyncEngine
+    pool: asyncpg.Pool
+    live: Live
+    ledger: LedgerBatcher
+    upstream: UpstreamClient
+    market: Market
+    keyring: Keyring
+    targets: Targets
+    pulse: Pulse
+    retries: RetryBudget
+    random: Random
+    routing: RoutingLimits
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now_s: Callable[[], float] = time.monotonic
+    calls_in_flight: int = 0
+    stopping: bool = False
+    running: set[asyncio.Task[None]] = field(default_factory=set)
+    """Settlements that outlive their request, kept from the garbage collector."""

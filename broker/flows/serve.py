@@ -1,0 +1,110 @@
+"""Serves one request: decide, reserve, forward, settle. Read it from top to bottom.
+
+A whole answer has been settled when `serve` returns it. A stream settles itself before its last
+piece; whoever stops listening before cancels the work upstream and pays for what was delivered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from broker.core import story
+from broker.core.call import Call, OpenAiBody
+from broker.core.dispatch import End
+from broker.core.outcome import Fault, Outcome
+from broker.core.routing import Decision
+from broker.errors import BrokerError, DeadlinePassed, ProviderFailed, ProviderRefused
+from broker.flows.decide import choose, refusal
+from broker.flows.exchange import StreamedAnswer, WholeAnswer, open_stream, read_whole
+from broker.flows.log_call import Ending, log_call
+from broker.flows.runtime import Runtime
+from broker.flows.stream import Stream
+from broker.flows.tab import Tab, reserve
+from broker.upstream.faults import AttemptFailed
+
+
+async def serve(call: Call, runtime: Runtime) -> tuple[Tab, WholeAnswer | Stream]:
+    """Serve one call. Raises a BrokerError when it cannot be served; then nothing is charged."""
+    decision = choose(call.wanted, runtime)
+    if not decision.plan:
+        raise _log(refusal(call.wanted, decision, runtime), call, decision, runtime)
+    hold = reserve(call, decision, runtime.settings.limits.hold_margin_s)
+    try:
+        await runtime.ledger.hold(hold)
+    except BrokerError as error:
+        raise _log(error, call, decision, runtime) from None
+
+    tab = Tab(call, decision, hold, runtime)
+    try:
+        answer = await _forward(tab)
+        if isinstance(answer, StreamedAnswer):
+            return tab, Stream(tab, answer)
+        await tab.settle(answer.status, "served")
+        return tab, answer
+    except BrokerError as error:
+        await tab.settle(error.status, error.code)
+        raise
+    except asyncio.CancelledError:
+        tab.end(Outcome(Fault.CALLER_LEFT))
+        tab.settle_later(499, "caller_left")
+        raise
+    except BaseException:
+        tab.end(Outcome(Fault.CALLER_LEFT, detail="internal error"))
+        tab.settle_later(500, "internal_error")
+        raise
+
+
+async def _forward(tab: Tab) -> WholeAnswer | StreamedAnswer:
+    """Make attempts until one commits: at its whole body, or at the first content of a stream."""
+    body = tab.call.body
+    streams = isinstance(body, OpenAiBody) and body.stream
+    while (attempt := await tab.begin()) is not None:
+        try:
+            if streams:
+                return await open_stream(tab, attempt)
+            answer = await read_whole(tab, attempt)
+        except AttemptFailed as failure:
+            tab.end(failure.outcome)
+            continue
+        tab.end(Outcome(status=answer.status), answer.delivered)
+        return answer
+    raise failure_of(tab)
+
+
+def failure_of(tab: Tab) -> BrokerError:
+    """Return the error for a call whose attempts have all failed."""
+    facts = {"attempts": _told(tab)}
+    attempts = tab.dispatch.attempts
+    last = attempts[-1].outcome if attempts else None
+    if tab.dispatch.end is End.FINAL and last is not None:
+        return ProviderRefused(
+            f"The provider refused the request: {last.detail}",
+            status=last.status or 400,
+            facts=facts,
+        )
+    if tab.dispatch.end is End.DEADLINE:
+        return DeadlinePassed("The deadline passed before a provider had answered.", facts=facts)
+    return ProviderFailed(
+        f"No provider delivered an answer in {len(attempts)} attempts.", facts=facts
+    )
+
+
+def _told(tab: Tab) -> list[dict[str, object]]:
+    return [
+        {
+            "endpoint": tab.market.endpoint(each.candidate.number).name,
+            "outcome": each.outcome.fault.value,
+            "status": each.outcome.status,
+        }
+        for each in tab.dispatch.attempts
+        if each.outcome is not None and each.outcome.fault is not None
+    ]
+
+
+def _log(error: BrokerError, call: Call, decision: Decision, runtime: Runtime) -> BrokerError:
+    """Keep the story of a call that was refused before it was dispatched."""
+    duration_ms = (runtime.now_s() - call.started_s) * 1_000
+    told = story.encode(call.wanted, decision, [], error.code, call.started_s)
+    ending = Ending(error.status, error.code, decision.price_version, duration_ms, told)
+    runtime.ledger.record(log_call(call, ending))
+    return error

@@ -1,0 +1,110 @@
+"""The rest of a stream after its commit point: pieces for the caller, settled before the last."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import msgspec
+
+from broker.core.call import OpenAiBody
+from broker.core.metering import Delivered
+from broker.core.outcome import Fault, Outcome
+from broker.errors import Unavailable
+from broker.flows.exchange import StreamedAnswer
+from broker.flows.tab import Tab
+from broker.upstream.faults import AttemptFailed
+from pricing.money import format_usd
+
+
+class Stream:
+    """What is left of an answer that streams. Iterate `pieces` to its end, or close it."""
+
+    def __init__(self, tab: Tab, answer: StreamedAnswer) -> None:
+        self._tab = tab
+        self._answer = answer
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Yield bytes for the caller. After a failure the last piece is an SSE error event."""
+        reader, response = self._answer.reader, self._answer.response
+        try:
+            yield self._answer.opening
+            while not reader.ended:
+                data = await response.next_chunk()
+                if data is None:
+                    reader.finish()
+                elif piece := reader.feed(data):
+                    yield piece
+            self._tab.end(Outcome(status=200), self._delivered(complete=True))
+            await self._tab.settle(200, "served")
+        except AttemptFailed as failure:
+            response.abort()
+            yield await self._fail(failure.outcome)
+            return
+        except Unavailable as error:
+            yield error_event(error.code, error.detail)
+            return
+        except (asyncio.CancelledError, GeneratorExit):
+            response.abort()
+            self._tab.end(Outcome(Fault.CALLER_LEFT), self._delivered(complete=False))
+            self._tab.settle_later(499, "caller_left")
+            raise
+        await self._drain()
+        yield self._tail()
+
+    async def _fail(self, outcome: Outcome) -> bytes:
+        """Charge what was delivered, then say that it broke off: never a clean end."""
+        if outcome.fault is Fault.TOTAL_TIMEOUT:
+            outcome = Outcome(Fault.DEADLINE, status=200)
+        self._tab.end(outcome, self._delivered(complete=False))
+        code = "deadline_passed" if outcome.fault is Fault.DEADLINE else "provider_cut_off"
+        try:
+            await self._tab.settle(200, code)
+        except Unavailable as error:
+            code = error.code
+        cost = format_usd(self._tab.charge_nanos)
+        return error_event(
+            code, f"The answer broke off ({outcome.fault}); what came cost {cost} USD.", cost
+        )
+
+    def _delivered(self, *, complete: bool) -> Delivered:
+        reader = self._answer.reader
+        body = self._tab.call.body
+        assert isinstance(body, OpenAiBody)
+        return Delivered(
+            claimed_in=reader.prompt_tokens,
+            claimed_out=reader.completion_tokens,
+            text_bytes=reader.text_bytes,
+            hidden_out=reader.reasoning_tokens or 0,
+            complete=complete,
+            choices=body.choices,
+        )
+
+    async def _drain(self) -> None:
+        """Let the connection come to its end, so that it can be used again."""
+        response = self._answer.response
+        if response.done:
+            return
+        try:
+            while await response.next_chunk() is not None:
+                pass
+        except AttemptFailed:
+            response.abort()
+
+    def _tail(self) -> bytes:
+        """The usage, the cost and `[DONE]`: kept back until the settlement was durable."""
+        cost = {
+            "call_id": str(self._tab.call.id),
+            "endpoint": self._tab.endpoint.name,
+            "price_version": self._tab.decision.price_version,
+            "cost_usd": format_usd(self._tab.charge_nanos),
+        }
+        return self._answer.reader.tail(msgspec.json.encode(cost))
+
+
+def error_event(code: str, message: str, cost_usd: str | None = None) -> bytes:
+    """Return an SSE event with an error in OpenAI's shape."""
+    error: dict[str, object] = {"message": message, "type": "provider_error", "code": code}
+    if cost_usd is not None:
+        error["broker"] = {"cost_usd": cost_usd}
+    return b"data: " + msgspec.json.encode({"error": error}) + b"\n\n"

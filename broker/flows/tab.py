@@ -1,0 +1,189 @@
+"""Keeps one call's tab: its attempts, what each delivered, and the one settlement at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from broker.core import ledger, story
+from broker.core.call import Call
+from broker.core.catalog import Endpoint
+from broker.core.dispatch import Attempt, Dispatch
+from broker.core.ledger import CallRecord, ChargeLine, Hold
+from broker.core.metering import NOTHING, Delivered, Expected, meter
+from broker.core.outcome import Outcome
+from broker.core.pulse import Measured
+from broker.core.routing import Decision
+from broker.errors import Unavailable
+from broker.flows.log_call import Ending, log_call
+from broker.flows.runtime import Runtime
+
+
+class Tab:
+    """Opened once the hold is durable. Every attempt begins and ends here; it settles once."""
+
+    def __init__(self, call: Call, decision: Decision, hold: Hold, runtime: Runtime) -> None:
+        self.call = call
+        self.decision = decision
+        self.hold = hold
+        self.runtime = runtime
+        # The endpoints of this call's market, whatever is swapped in while it runs.
+        self.market = runtime.market
+        self.lines: list[ChargeLine] = []
+        self.charge_nanos = 0
+        self._settled = False
+        self._attempt: Attempt | None = None
+        self.dispatch = Dispatch(
+            decision.plan,
+            runtime.retries,
+            deadline_s=call.deadline_s,
+            attempts_max=runtime.routing.attempts_max,
+            random=runtime.random,
+        )
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint of the latest attempt."""
+        return self.market.endpoint(self.dispatch.attempts[-1].candidate.number)
+
+    async def begin(self) -> Attempt | None:
+        """Begin the next attempt, after its delay if it has one; None when there is none."""
+        attempt = self.dispatch.next_attempt(self.runtime.now_s())
+        if attempt is None:
+            return None
+        self._attempt = attempt
+        number = attempt.candidate.number
+        deployment = self.market.endpoint(number).deployment.number
+        self.runtime.pulse.begin(number, deployment, attempt.started_s)
+        if attempt.delay_s:
+            await asyncio.sleep(attempt.delay_s)
+        return attempt
+
+    def end(self, outcome: Outcome, delivered: Delivered | None = None) -> None:
+        """End the attempt under way, if one is, and price what it delivered."""
+        attempt, self._attempt = self._attempt, None
+        if attempt is None:
+            return
+        now_s = self.runtime.now_s()
+        self.dispatch.record(outcome, now_s)
+        endpoint = self.market.endpoint(attempt.candidate.number)
+        measured = None
+        if delivered is not None:
+            self._price(attempt, endpoint, delivered)
+            if outcome.fault is None:
+                measured = _measure(attempt, self.call, delivered, now_s)
+        self.runtime.pulse.end(
+            endpoint.number, endpoint.deployment.number, outcome, now_s, measured
+        )
+
+    def _price(self, attempt: Attempt, endpoint: Endpoint, delivered: Delivered) -> None:
+        pulse = self.runtime.pulse
+        size_bytes = self.call.body.size_bytes
+        expected = Expected(
+            tokens_in_bound=self.call.wanted.tokens_in_bound,
+            body_bytes=size_bytes,
+            tokens_out_max=attempt.candidate.tokens_out_max * self.call.wanted.choices,
+            bytes_in_per_token=float(pulse.bytes_in_per_token[endpoint.number]),
+            bytes_out_per_token=float(pulse.bytes_out_per_token[endpoint.number]),
+        )
+        usage = meter(delivered, expected)
+        attempt.notes.extend(usage.notes)
+        if usage is NOTHING:
+            return
+        terms = (attempt.candidate.rate, self.decision.price_version, endpoint.take_bps)
+        line = ledger.line(
+            attempt.index,
+            endpoint.id,
+            endpoint.ledger_account,
+            (usage.tokens_in, usage.tokens_out),
+            terms,
+        )
+        attempt.tokens_in, attempt.tokens_out = usage.tokens_in, usage.tokens_out
+        attempt.charge_nanos = line.charge_nanos
+        self.lines.append(line)
+        self.charge_nanos += line.charge_nanos
+
+    async def settle(self, status: int, code: str) -> None:
+        """Capture what was delivered and release the rest; durable when it returns.
+
+        Raises Unavailable when the hold was gone (its time had run out): nothing was charged then.
+        """
+        if self._settled:
+            return
+        self._settled = True
+        settled_at = self.runtime.clock()
+        record = self._record(status, code)
+        closing = ledger.settlement(self.hold, tuple(self.lines), settled_at, record)
+        if not await self.runtime.ledger.settle(closing):
+            raise Unavailable(
+                "The call outlived its hold and was not charged.", code="hold_expired"
+            )
+
+    def settle_later(self, status: int, code: str) -> None:
+        """Settle without a caller to wait for it."""
+        if self._settled:
+            return
+        task = asyncio.get_running_loop().create_task(self.settle(status, code))
+        self.runtime.running.add(task)
+        task.add_done_callback(self.runtime.running.discard)
+
+    def _record(self, status: int, code: str) -> CallRecord:
+        attempts = self.dispatch.attempts
+        last = attempts[-1] if attempts else None
+        end = self.dispatch.end
+        return log_call(
+            self.call,
+            Ending(
+                status=status,
+                code=code,
+                endpoint_number=last.candidate.number if last else None,
+                price_version=self.decision.price_version,
+                hold_nanos=self.hold.amount_nanos,
+                charge_nanos=self.charge_nanos,
+                tokens_in=sum(each.tokens_in for each in attempts),
+                tokens_out=sum(each.tokens_out for each in attempts),
+                ttft_ms=_ttft_ms(last, self.call),
+                duration_ms=(self.runtime.now_s() - self.call.started_s) * 1_000,
+                story=story.encode(
+                    self.call.wanted,
+                    self.decision,
+                    attempts,
+                    end.value if end else code,
+                    self.call.started_s,
+                ),
+            ),
+        )
+
+
+def reserve(call: Call, decision: Decision, margin_s: float) -> Hold:
+    """Return the hold for a call: the dearest permitted plan, a margin beyond its deadline."""
+    return Hold(
+        call_id=call.id,
+        account=call.payer.funds,
+        key_id=call.payer.key_id,
+        amount_nanos=decision.hold_nanos,
+        created_at=call.created_at,
+        expires_at=call.created_at + timedelta(seconds=call.deadline_s - call.started_s + margin_s),
+    )
+
+
+def _ttft_ms(last: Attempt | None, call: Call) -> float | None:
+    if last is None or last.first_content_s is None:
+        return None
+    return (last.first_content_s - call.started_s) * 1_000
+
+
+def _measure(attempt: Attempt, call: Call, delivered: Delivered, now_s: float) -> Measured:
+    first_s = attempt.first_content_s or now_s
+    bytes_in = bytes_out = None
+    if delivered.claimed_in and attempt.tokens_in:
+        bytes_in = call.body.size_bytes / attempt.tokens_in
+    if delivered.claimed_out and attempt.tokens_out and delivered.text_bytes:
+        bytes_out = delivered.text_bytes / attempt.tokens_out
+    return Measured(
+        ttft_ms=(first_s - attempt.started_s) * 1_000,
+        duration_ms=(now_s - attempt.started_s) * 1_000,
+        tokens_out=attempt.tokens_out,
+        bytes_in_per_token=bytes_in,
+        bytes_out_per_token=bytes_out,
+    )

@@ -1,0 +1,97 @@
+"""Turns a request into a `Call`: who pays, what is demanded, until when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+import uuid_utils.compat as uuid7s
+
+from broker.core.call import (
+    Call,
+    OpenAiBody,
+    Payer,
+    TensorBody,
+    tokens_in_bound,
+    tokens_in_expected,
+)
+from broker.core.catalog import Task
+from broker.core.requirements import Requirements
+from broker.errors import TooManyCalls, Unavailable
+from broker.flows.runtime import Runtime
+from broker.gateway.wishes import Wishes
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a door has read of a request, before anything of the market is known."""
+
+    task: Task
+    model: str
+    wishes: Wishes
+    body: OpenAiBody | TensorBody
+    tokens_out_max: int | None = None
+    choices: int = 1
+    version: str | None = None
+
+
+def admit(asked: Asked, payer: Payer, runtime: Runtime) -> Call:
+    """Return the call. Raises RequestMalformed for wishes that make no sense."""
+    wishes = asked.wishes
+    limits = runtime.settings.limits
+    rate_in, rate_out = wishes.max_rates()
+    size_bytes = asked.body.size_bytes
+    infers = asked.task is Task.INFER
+    wanted = Requirements(
+        account_id=payer.account_id,
+        task=asked.task,
+        model=asked.model,
+        tokens_in_bound=0 if infers else tokens_in_bound(size_bytes),
+        tokens_in_expected=0 if infers else tokens_in_expected(size_bytes),
+        tokens_out_max=asked.tokens_out_max,
+        choices=asked.choices,
+        version=asked.version,
+        domain=wishes.domain,
+        max_rate_in_micros=rate_in,
+        max_rate_out_micros=rate_out,
+        max_cost_nanos=wishes.max_cost_nanos(),
+        quality_min=wishes.quality_min,
+        latency_ms_max=wishes.latency_ms_max,
+        regions=wishes.regions(),
+        allow_retention=wishes.data_policy != "no_retention",
+        allow_training=wishes.data_policy == "any",
+        providers_only=_names(wishes.providers.only),
+        providers_ignore=frozenset(wishes.providers.ignore),
+        providers_order=tuple(wishes.providers.order),
+        weights=wishes.weighed(),
+        stream=isinstance(asked.body, OpenAiBody) and asked.body.stream,
+    )
+    now_s = runtime.now_s()
+    deadline_s = min(wishes.deadline_s or limits.deadline_s, limits.deadline_s_max)
+    created_at = runtime.clock()
+    return Call(
+        id=uuid7s.uuid7(),
+        payer=payer,
+        wanted=wanted,
+        body=asked.body,
+        created_at=created_at,
+        started_s=now_s,
+        deadline_s=now_s + deadline_s,
+        task_label=wishes.task,
+        session_id=wishes.session_id,
+        labels_json=msgspec.json.encode(wishes.labels).decode() if wishes.labels else None,
+    )
+
+
+def require_room(runtime: Runtime) -> None:
+    """Shed load early. Raises Unavailable while stopping, TooManyCalls above the limit."""
+    if runtime.stopping:
+        raise Unavailable("The broker is stopping.", retry_after_s=1.0)
+    if runtime.calls_in_flight >= runtime.settings.limits.calls_in_flight_max:
+        raise TooManyCalls(
+            "The broker has its most calls under way.", code="overloaded", retry_after_s=1.0
+        )
+
+
+def _names(names: list[str] | None) -> frozenset[str] | None:
+    return None if names is None else frozenset(names)

@@ -1,0 +1,178 @@
+"""The `broker` object of a body and the `x-broker-*` headers: constraints and wishes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from broker.core.requirements import PRESETS, Weights
+from broker.errors import RequestMalformed, UnknownField
+from pricing.money import MoneyError, parse_rate_micros, parse_usd_nanos
+
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e9)]
+Weight = Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Names = Annotated[list[Text], msgspec.Meta(max_length=1_000)]
+DataPolicy = Literal["any", "no_training", "no_retention"]
+_PREFIX = b"x-broker-"
+
+
+class _Wish(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The base: a misspelt wish is refused by name instead of being ignored."""
+
+
+class MaxPrice(_Wish):
+    """In USD per million tokens."""
+
+    input: Decimal | None = msgspec.field(name="in", default=None)
+    output: Decimal | None = msgspec.field(name="out", default=None)
+
+
+class Providers(_Wish):
+    """Names of providers: nobody else, none of these, these first."""
+
+    only: Names | None = None
+    ignore: Names = []
+    order: Names = []
+
+
+class WeightsWish(_Wish):
+    """How much each part of the score counts; what is not named counts nothing."""
+
+    quality: Weight = 0.0
+    domain_fit: Weight = 0.0
+    cost: Weight = 0.0
+    latency: Weight = 0.0
+    availability: Weight = 0.0
+
+
+class Wishes(_Wish):
+    """All that a caller may ask of the broker itself."""
+
+    domain: Text | None = None
+    max_price: Decimal | MaxPrice | None = None
+    """USD per million tokens; one number bounds both in and out."""
+    max_cost: Decimal | None = None
+    """USD for the whole call, at most."""
+    quality_min: Share | None = None
+    latency_ms_max: Positive | None = None
+    region: Text | Names | None = None
+    data_policy: DataPolicy = "any"
+    providers: Providers = Providers()
+    weights: WeightsWish | Text | None = None
+    """Weights, or the name of a preset: quality, cheap, fast, balanced."""
+    deadline_s: Positive | None = None
+    task: Text | None = None
+    """The caller's own name for what the call is for."""
+    labels: Annotated[dict[Text, Text], msgspec.Meta(max_length=50)] | None = None
+    session_id: Text | None = None
+
+    def weighed(self) -> Weights:
+        """Return the weights. Raises RequestMalformed for a preset there is not."""
+        if self.weights is None:
+            return PRESETS["balanced"]
+        if isinstance(self.weights, str):
+            if self.weights not in PRESETS:
+                known = ", ".join(PRESETS)
+                raise RequestMalformed(
+                    f"broker.weights: there is no preset '{self.weights}', only {known}."
+                )
+            return PRESETS[self.weights]
+        return Weights(**msgspec.structs.asdict(self.weights))
+
+    def max_rates(self) -> tuple[int | None, int | None]:
+        """Return the highest token rates, in and out, in micro-dollars per million tokens."""
+        price = self.max_price
+        if isinstance(price, MaxPrice):
+            return _micros(price.input), _micros(price.output)
+        return _micros(price), _micros(price)
+
+    def max_cost_nanos(self) -> int | None:
+        """Return the most the call may cost, in nano-dollars."""
+        if self.max_cost is None:
+            return None
+        try:
+            return parse_usd_nanos(f"{self.max_cost:f}")
+        except MoneyError as error:
+            raise RequestMalformed(f"broker.max_cost: {error}.") from None
+
+    def regions(self) -> frozenset[str] | None:
+        """Return the regions allowed, None for all."""
+        if self.region is None:
+            return None
+        return frozenset([self.region] if isinstance(self.region, str) else self.region)
+
+
+NO_WISHES = Wishes()
+_decode = msgspec.json.Decoder(Wishes).decode
+
+
+def read_wishes(raw: msgspec.Raw | None, headers: Iterable[tuple[bytes, bytes]]) -> Wishes:
+    """Return the wishes of a request; the body's win over the headers' one by one.
+
+    Raises UnknownField and RequestMalformed, naming the field.
+    """
+    named = {name: value for name, value in headers if name.startswith(_PREFIX)}
+    if raw is None and not named:
+        return NO_WISHES
+    try:
+        if not named:
+            assert raw is not None
+            return _decode(raw)
+        told = _from_headers(named)
+        if raw is not None:
+            told |= msgspec.json.decode(raw, type=dict[str, Any])
+        return msgspec.convert(told, Wishes, strict=False)
+    except msgspec.ValidationError as error:
+        raise _refused(str(error)) from None
+    except (msgspec.DecodeError, RecursionError):
+        raise RequestMalformed("The broker object is not valid JSON.") from None
+
+
+def _from_headers(named: dict[bytes, bytes]) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    for name, value in named.items():
+        field = name[len(_PREFIX) :].decode("latin-1").replace("-", "_")
+        text = value.decode("latin-1").strip()
+        if field.startswith("providers_"):
+            told.setdefault("providers", {})[field.removeprefix("providers_")] = _words(text)
+        elif field == "region":
+            told[field] = _words(text)
+        elif field == "labels" or (field in ("weights", "max_price") and "=" in text):
+            told[field] = dict(_pair(word, field) for word in _words(text))
+        else:
+            told[field] = text
+    return told
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _pair(word: str, field: str) -> tuple[str, str]:
+    name, equals, value = word.partition("=")
+    if not equals:
+        raise RequestMalformed(f"x-broker-{field}: '{word}' is not of the form name=value.")
+    return name.strip(), value.strip()
+
+
+def _refused(reason: str) -> RequestMalformed | UnknownField:
+    if "unknown field" in reason:
+        field = reason.split("`")[1]
+        return UnknownField(f"broker: there is no field '{field}'.")
+    where = reason.partition(" - at ")
+    path = where[2].strip("`").removeprefix("$") or ""
+    return RequestMalformed(f"broker{path}: {where[0]}.")
+
+
+def _micros(price: Decimal | None) -> int | None:
+    if price is None:
+        return None
+    try:
+        return parse_rate_micros(f"{price:f}")
+    except MoneyError as error:
+        raise RequestMalformed(f"broker.max_price: {error}.") from None

@@ -1,0 +1,79 @@
+"""Reads a provider's SSE stream on its way through: what to pass on now, what to keep for the end.
+
+Usage and `[DONE]` are kept back, for the caller gets them only once the call has been settled.
+"""
+
+from __future__ import annotations
+
+from broker.core.outcome import Fault, Outcome
+from broker.upstream.faults import AttemptFailed, malformed
+from broker.upstream.openai import read_chunk
+from broker.upstream.sse import SseSplitter, data_of
+
+_DONE = b"[DONE]"
+
+
+class StreamReader:
+    """Told of bytes as they come; `feed` returns the bytes to pass on."""
+
+    def __init__(self, *, usage_asked: bool) -> None:
+        self.has_content = False
+        self.ended = False
+        """`[DONE]` has come, or the stream ended cleanly after a finish reason."""
+        self.text_bytes = 0
+        self.prompt_tokens: int | None = None
+        self.completion_tokens: int | None = None
+        self.reasoning_tokens: int | None = None
+        self._finished = False
+        self._usage_asked = usage_asked
+        self._usage_event: bytes | None = None
+        self._splitter = SseSplitter()
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes, return what may be passed on. Raises AttemptFailed: malformed, an error event."""
+        passed: list[bytes] = []
+        for event in self._splitter.feed(data):
+            payload = data_of(event)
+            if payload is None:
+                passed.append(event)
+            elif payload == _DONE:
+                self.ended = True
+            elif not self.ended and self._keep(payload):
+                passed.append(event)
+        return b"".join(passed)
+
+    def finish(self) -> None:
+        """Be told that the provider's stream ended cleanly. Raises AttemptFailed if it was cut."""
+        if not self._finished and not self.ended:
+            raise AttemptFailed(Outcome(Fault.RESET, status=200, detail="ended without a finish"))
+        self.ended = True
+
+    def tail(self, cost_json: bytes) -> bytes:
+        """Return the end of the stream: usage with the cost where usage was asked for, else a comment."""
+        if self._usage_event is not None:
+            usage = self._usage_event.rstrip()[:-1] + b',"broker":' + cost_json + b"}"
+            return b"data: " + usage + b"\n\ndata: [DONE]\n\n"
+        return b": broker " + cost_json + b"\n\ndata: [DONE]\n\n"
+
+    def _keep(self, payload: bytes) -> bool:
+        """Note what an event says; False when it is not to be passed on now."""
+        facts = read_chunk(payload)
+        if facts.error is not None:
+            raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, detail=facts.error))
+        if facts.text_bytes:
+            self.text_bytes += facts.text_bytes
+            self.has_content = True
+        if facts.finished:
+            self._finished = True
+        if facts.completion_tokens is None:
+            return True
+        self.prompt_tokens = facts.prompt_tokens
+        self.completion_tokens = facts.completion_tokens
+        self.reasoning_tokens = facts.reasoning_tokens
+        if facts.has_choices:
+            return True
+        if not payload.rstrip().endswith(b"}"):
+            raise malformed("a usage chunk that is no object", 200)
+        if self._usage_asked:
+            self._usage_event = payload
+        return False
