@@ -32,14 +32,25 @@ CREATE TABLE holds (
 ) PARTITION BY RANGE (created_at);
 
 -- The gate: whoever deletes the row settles the call, so a call is settled once.
+-- No foreign key on the account: the statement that opens a hold has just locked its row of balances, and a key's own
+-- look-up would write to the account for every call.
 CREATE TABLE open_holds (
     call_id             uuid PRIMARY KEY,
-    ledger_account_id   uuid NOT NULL REFERENCES ledger_accounts,
+    ledger_account_id   uuid NOT NULL,
+    process_id          integer NOT NULL,
     amount_nanos        bigint NOT NULL CHECK (amount_nanos > 0),
     created_at          timestamptz NOT NULL,
     expires_at          timestamptz NOT NULL
 ) WITH (fillfactor = 70);
 CREATE INDEX open_holds_expiry ON open_holds (expires_at);
+CREATE INDEX open_holds_process ON open_holds (process_id);
+
+-- Brokers that hold a lease. `suspected_at` is when a sweep first found the lease free; the owner clears it.
+CREATE TABLE broker_processes (
+    id              integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    started_at      timestamptz NOT NULL,
+    suspected_at    timestamptz
+);
 
 CREATE TABLE settlements (
     call_id             uuid NOT NULL,

@@ -1,0 +1,134 @@
+"""A lane to the books: one connection, one statement in flight; what arrives meanwhile goes next.
+
+A batch that the books refuse is halved until only the offender fails. A lost connection is opened
+anew by the next batch; what it means for the batch that was under way, the subclass decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import asyncpg
+import structlog
+
+from broker.errors import Unavailable
+from broker.store import ledger
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_log = structlog.get_logger()
+
+
+class Lane(ABC, Generic[Item, Result]):
+    """The machinery; a subclass says what one batch sends and what its outcome means."""
+
+    def __init__(self, pool: asyncpg.Pool, rows_max: int, statement_s: float) -> None:
+        self._pool = pool
+        self._rows_max = rows_max
+        self._statement_s = statement_s
+        self._queue: deque[Item] = deque()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._connection: ledger.Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._task = asyncio.create_task(self._run(), name=type(self).__name__)
+
+    async def close(self, timeout_s: float) -> None:
+        """Send what waits, for at most `timeout_s`, and let go of the connection."""
+        self._closing = True
+        self._wake.set()
+        if self._task is not None:
+            done, _ = await asyncio.wait([self._task], timeout=timeout_s)
+            if not done:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+        self._abandon()
+        await self._release()
+
+    def put(self, item: Item) -> None:
+        """Queue one item for the next statement. Raises Unavailable once closed."""
+        if self._task is None or self._task.done():
+            raise Unavailable("The ledger is closed.")
+        self._queue.append(item)
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            if self._queue:
+                await self._work()
+            elif self._closing:
+                return
+            else:
+                self._wake.clear()
+                await self._wake.wait()
+
+    @abstractmethod
+    async def _work(self) -> None:
+        """Send one batch and deal with all that can become of it; raises nothing but a cancel."""
+
+    @abstractmethod
+    async def _send(self, connection: ledger.Connection, items: Sequence[Item]) -> Sequence[Result]:
+        """Send one statement for all items."""
+
+    @abstractmethod
+    def _deliver(self, items: Sequence[Item], results: Sequence[Result]) -> None:
+        """Tell the waiting callers."""
+
+    @abstractmethod
+    async def _offend(self, item: Item, error: Exception) -> None:
+        """Deal with the one item that the books refuse."""
+
+    @abstractmethod
+    def _abandon(self) -> None:
+        """Tell the callers that still wait that nothing more will be sent."""
+
+    async def _execute(self, items: Sequence[Item]) -> None:
+        """Send and deliver, in halves where the books refuse. Raises when the database is away."""
+        try:
+            connection = await self._connected()
+            async with asyncio.timeout(self._statement_s):
+                results = await self._send(connection, items)
+        except Exception as error:
+            if ledger.is_away(error):
+                await self._drop()
+                raise
+            if len(items) == 1:
+                await self._offend(items[0], error)
+                return
+            middle = len(items) // 2
+            await self._execute(items[:middle])
+            await self._execute(items[middle:])
+            return
+        self._deliver(items, results)
+
+    async def _connected(self) -> ledger.Connection:
+        if self._connection is not None and self._connection.is_closed():
+            await self._drop()
+        if self._connection is None:
+            self._connection = await self._pool.acquire(timeout=self._statement_s)
+            await ledger.prepare_session(self._connection)
+        return self._connection
+
+    async def _drop(self) -> None:
+        """Cut the connection: its statement may still run, and must not be waited for."""
+        if self._connection is not None:
+            self._connection.terminate()
+        await self._release()
+
+    async def _release(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError):
+                await self._pool.release(connection, timeout=1)

@@ -1,0 +1,205 @@
+"""The lanes of settlements and of records without a hold: kept and tried until they are written."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from broker.core.ledger import CallRecord, Hold, Settlement, settlement
+from broker.errors import BrokerError, Unavailable
+from broker.flows.lane import Lane
+from broker.store import ledger
+from broker.store.ledger import SettleResult
+
+_STATEMENT_S: Final = 30.0
+_RETRY_FIRST_S: Final = 0.1
+_RETRY_MAX_S: Final = 5.0
+_RECORDS_MAX: Final = 10_000
+
+_log = structlog.get_logger()
+
+
+class _Closing:
+    __slots__ = ("done", "future", "sent", "settlement")
+
+    def __init__(self, settlement: Settlement, future: asyncio.Future[bool] | None) -> None:
+        self.settlement = settlement
+        self.future = future
+        self.sent = False
+        """A statement with it was sent: if the hold is gone, that may be our own doing."""
+        self.done = False
+
+
+class SettlementLane(Lane[_Closing, SettleResult]):
+    """Settlements of one process, with their call records."""
+
+    def __init__(self, pool: asyncpg.Pool, rows_max: int, take_account: UUID) -> None:
+        super().__init__(pool, rows_max, _STATEMENT_S)
+        self._take_account = take_account
+        self._back_off = _BackOff()
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """Wait until the settlement is durable. The item stays queued if the caller leaves."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.put(_Closing(settlement, future))
+        return await future
+
+    def release(self, hold: Hold) -> None:
+        """Close a hold that nobody waits for."""
+        self.put(_Closing(settlement(hold, (), datetime.now(UTC), None), None))
+
+    async def _work(self) -> None:
+        batch = self._next_batch()
+        try:
+            await self._execute(batch)
+            self._back_off.reset()
+        except asyncio.CancelledError:
+            self._put_back(batch)
+            raise
+        except Exception as error:
+            self._put_back(batch)
+            _log.warning("ledger_away", error=repr(error), settlements=len(self._queue))
+            await self._back_off.sleep()
+
+    def _next_batch(self) -> list[_Closing]:
+        """A second settlement of a call waits: it must find the hold gone, not break the batch."""
+        batch: dict[UUID, _Closing] = {}
+        while self._queue and len(batch) < self._rows_max:
+            if self._queue[0].settlement.call_id in batch:
+                break
+            closing = self._queue.popleft()
+            batch[closing.settlement.call_id] = closing
+        return list(batch.values())
+
+    def _put_back(self, batch: Sequence[_Closing]) -> None:
+        self._queue.extendleft(each for each in reversed(batch) if not each.done)
+
+    async def _send(
+        self, connection: ledger.Connection, items: Sequence[_Closing]
+    ) -> Sequence[SettleResult]:
+        doubtful = [each.settlement for each in items if each.sent]
+        for each in items:
+            each.sent = True
+        settlements = [each.settlement for each in items]
+        results = await ledger.settle_batch(connection, settlements, self._take_account)
+        if not doubtful:
+            return results
+        ours = await _settled_as_told(connection, doubtful)
+        return [
+            SettleResult(settled=True) if each.call_id in ours else result
+            for each, result in zip(settlements, results, strict=True)
+        ]
+
+    def _deliver(self, items: Sequence[_Closing], results: Sequence[SettleResult]) -> None:
+        for closing, result in zip(items, results, strict=True):
+            closing.done = True
+            if result.fault is not None:
+                _refuse(closing, result.fault)
+            elif closing.future is not None and not closing.future.done():
+                closing.future.set_result(result.settled)
+
+    async def _offend(self, item: _Closing, error: Exception) -> None:
+        """Money comes before the log: without its call record the settlement may still stand."""
+        if item.settlement.record is None:
+            item.done = True
+            _refuse(item, repr(error))
+            return
+        _log.error("call_record_lost", call_id=str(item.settlement.call_id), error=repr(error))
+        item.settlement = dataclasses.replace(item.settlement, record=None)
+        await self._execute([item])
+
+    def _abandon(self) -> None:
+        for closing in self._queue:
+            _log.error("settlement_abandoned", call_id=str(closing.settlement.call_id))
+            if closing.future is not None and not closing.future.done():
+                closing.future.set_exception(Unavailable("The ledger is closed."))
+        self._queue.clear()
+
+
+class RecordLane(Lane[CallRecord, None]):
+    """Records of calls that were refused before a hold."""
+
+    def __init__(self, pool: asyncpg.Pool, rows_max: int) -> None:
+        super().__init__(pool, rows_max, _STATEMENT_S)
+        self._back_off = _BackOff()
+        self._dropped = 0
+
+    def record(self, record: CallRecord) -> None:
+        """Queue one record; drops it, counted in the log, when too many wait."""
+        if len(self._queue) < _RECORDS_MAX:
+            self.put(record)
+            return
+        self._dropped += 1
+        if self._dropped % 1_000 == 1:
+            _log.warning("call_records_dropped", so_far=self._dropped)
+
+    async def _work(self) -> None:
+        batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._rows_max))]
+        try:
+            await self._execute(batch)
+            self._back_off.reset()
+        except Exception as error:
+            # Writing a record twice is harmless, so the whole batch goes back.
+            self._queue.extendleft(reversed(batch))
+            _log.warning("ledger_away", error=repr(error), records=len(self._queue))
+            await self._back_off.sleep()
+
+    async def _send(
+        self, connection: ledger.Connection, items: Sequence[CallRecord]
+    ) -> Sequence[None]:
+        await ledger.record_batch(connection, items)
+        return (None,) * len(items)
+
+    def _deliver(self, items: Sequence[CallRecord], results: Sequence[None]) -> None:
+        """Nobody waits for a record."""
+
+    async def _offend(self, item: CallRecord, error: Exception) -> None:
+        _log.error("call_record_lost", call_id=str(item.id), error=repr(error))
+
+    def _abandon(self) -> None:
+        if self._queue:
+            _log.warning("call_records_dropped", so_far=self._dropped + len(self._queue))
+        self._queue.clear()
+
+
+class _BackOff:
+    """Growing pauses with jitter."""
+
+    def __init__(self) -> None:
+        self._pause_s = _RETRY_FIRST_S
+
+    def reset(self) -> None:
+        self._pause_s = _RETRY_FIRST_S
+
+    async def sleep(self) -> None:
+        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, _RETRY_MAX_S)
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+
+
+def _refuse(closing: _Closing, reason: str) -> None:
+    call_id = str(closing.settlement.call_id)
+    _log.error("settlement_refused", call_id=call_id, reason=reason)
+    if closing.future is not None and not closing.future.done():
+        closing.future.set_exception(
+            BrokerError("The ledger refuses this settlement.", code="settlement_refused")
+        )
+
+
+async def _settled_as_told(
+    connection: ledger.Connection, settlements: Sequence[Settlement]
+) -> frozenset[UUID]:
+    """The calls that a statement of unknown fate did settle just as it was told."""
+    found = await ledger.settled_as(connection, [each.call_id for each in settlements])
+    return frozenset(
+        each.call_id
+        for each in settlements
+        if found.get(each.call_id) == (each.kind, each.charge_nanos)
+    )

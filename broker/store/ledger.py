@@ -1,0 +1,192 @@
+"""The books: holds opened and closed by the batch, each in one round trip and one commit.
+
+Rows are locked in one order everywhere, open holds by call id before balances by account id, so
+that no two batches wait for each other. In READ COMMITTED, `FOR UPDATE` inside a statement returns
+the newest committed version of a balance, and the `UPDATE` of the same statement follows to that
+version: what was judged is what is changed.
+
+A batch travels as JSON: one call encodes it, where an array for each column costs the driver four
+times as much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from broker.core.ledger import CallRecord, Hold, Settlement, SettlementKind
+from broker.store.sql import statement
+
+Connection = Any
+"""A bare asyncpg connection, or the pool's stand-in for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldResult:
+    """What became of one hold; `available_nanos` is what is left, None without an account."""
+
+    accepted: bool
+    available_nanos: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SettleResult:
+    """What became of one settlement: made by us, found gone, or refused for a `fault`."""
+
+    settled: bool
+    fault: str | None = None
+
+
+_ACCEPTED: Final = HoldResult(accepted=True, available_nanos=0)
+_SETTLED: Final = SettleResult(settled=True)
+_VERDICTS: Final = {
+    0: SettleResult(settled=False),
+    2: SettleResult(settled=False, fault="a ledger account is missing"),
+    3: SettleResult(settled=False, fault="the lines do not sum to the charge"),
+}
+
+
+class _Wanted(msgspec.Struct, frozen=True, gc=False):
+    call_id: UUID
+    kind: SettlementKind
+    charge_nanos: int
+    settled_at: datetime
+
+
+class _Line(msgspec.Struct, frozen=True, gc=False):
+    n: int
+    attempt: int
+    endpoint_id: UUID
+    payee: UUID
+    tokens_in: int
+    tokens_out: int
+    rate_in_micros: int
+    rate_out_micros: int
+    rate_call_nanos: int
+    price_version: int
+    charge_nanos: int
+    take_nanos: int
+    earnings_nanos: int
+
+
+def is_away(error: Exception) -> bool:
+    """Whether a statement failed for the database or the way to it, not for its rows.
+
+    Against the rows are held data errors (class 22), broken constraints (class 23) and whatever
+    is no error of the driver at all: such a row would fail for ever.
+    """
+    if isinstance(error, asyncpg.PostgresError):
+        return error.sqlstate is None or error.sqlstate[:2] not in ("22", "23")
+    return isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError)
+
+
+async def prepare_session(connection: Connection) -> None:
+    """Fix what the ledger's commits and plans rest on, before the first statement."""
+    await connection.execute(statement("ledger_session"))
+
+
+async def hold_batch(
+    connection: Connection, holds: Sequence[Hold], process_id: int
+) -> list[HoldResult]:
+    """Open holds, per account in order while they fit; one statement, committed on return.
+
+    A refused hold may fit what its account has left: a running sum refuses all that stand behind
+    a hold too big. Raises asyncpg's error, with nothing written, when a call has a hold already.
+    """
+    refused = await connection.fetch(statement("hold"), _json(holds), process_id)
+    results = [_ACCEPTED] * len(holds)
+    for n, available_nanos in refused:
+        results[n - 1] = HoldResult(accepted=False, available_nanos=available_nanos)
+    return results
+
+
+async def settle_batch(
+    connection: Connection, settlements: Sequence[Settlement], take_account: UUID
+) -> list[SettleResult]:
+    """Close holds, with lines and call records; one statement, committed on return.
+
+    Whoever deletes the open hold settles the call; everybody else is told that it was gone. A
+    missing account refuses that call alone. Raises asyncpg's error, with nothing written, when a
+    row breaks a constraint, such as a charge above its hold.
+    """
+    wanted = [
+        _Wanted(each.call_id, each.kind, each.charge_nanos, each.settled_at) for each in settlements
+    ]
+    assert len({each.call_id for each in wanted}) == len(wanted), "a batch settles a call once"
+    records = [each.record for each in settlements if each.record is not None]
+    left = await connection.fetch(
+        statement("settle"), _json(wanted), _json(_lines(settlements)), _json(records), take_account
+    )
+    results = [_SETTLED] * len(settlements)
+    for n, verdict in left:
+        results[n - 1] = _VERDICTS[verdict]
+    return results
+
+
+async def record_batch(connection: Connection, records: Sequence[CallRecord]) -> None:
+    """Write call records that belong to no hold: refused calls. Writing one twice is harmless."""
+    await connection.execute(statement("record"), _json(records))
+
+
+async def settled_as(
+    connection: Connection, call_ids: Sequence[UUID]
+) -> dict[UUID, tuple[SettlementKind, int]]:
+    """Return kind and charge in nanos of those calls that are settled."""
+    rows = await connection.fetch(
+        "SELECT call_id, kind, charge_nanos FROM settlements WHERE call_id = ANY($1::uuid[])",
+        call_ids,
+    )
+    return {row["call_id"]: (SettlementKind(row["kind"]), row["charge_nanos"]) for row in rows}
+
+
+async def expire_holds(connection: Connection, now: datetime, limit: int) -> int:
+    """Settle up to `limit` holds past their expiry as expired; return how many."""
+    return int(await connection.fetchval(statement("expire_holds"), now, limit))
+
+
+async def release_holds_of(connection: Connection, process_ids: Sequence[int], limit: int) -> int:
+    """Settle up to `limit` holds of dead processes as released; return how many."""
+    return int(await connection.fetchval(statement("release_holds"), process_ids, limit))
+
+
+async def take_account(connection: Connection, process_id: int) -> UUID:
+    """Return this process's shard of the commission account, which is sharded to have no hot row.
+
+    Raises LookupError when the schema has none.
+    """
+    ids = await connection.fetch("SELECT id FROM ledger_accounts WHERE kind = 'take' ORDER BY id")
+    if not ids:
+        raise LookupError("the ledger has no take account")
+    return UUID(bytes=ids[process_id % len(ids)]["id"].bytes)
+
+
+def _lines(settlements: Sequence[Settlement]) -> list[_Line]:
+    return [
+        _Line(
+            n,
+            line.attempt,
+            line.endpoint_id,
+            line.payee,
+            line.tokens_in,
+            line.tokens_out,
+            line.rate.rate_in_micros,
+            line.rate.rate_out_micros,
+            line.rate.rate_call_nanos,
+            line.price_version,
+            line.charge_nanos,
+            line.take_nanos,
+            line.earnings_nanos,
+        )
+        for n, settlement in enumerate(settlements, 1)
+        for line in settlement.lines
+    ]
+
+
+def _json(rows: object) -> str:
+    return msgspec.json.encode(rows).decode()

@@ -1,0 +1,6 @@
+-- What the ledger's commits and plans rest on, whatever the server's defaults are.
+SET synchronous_commit = on;
+SET default_transaction_isolation = 'read committed';
+-- Plans must not follow the statistics of tables that fill and empty by the second.
+SET enable_seqscan = off;
+SET jit = off;

@@ -1,0 +1,21 @@
+-- Settles the holds of dead processes as released. $1: the processes; $2: how many at most. Skips holds being settled.
+WITH gate AS MATERIALIZED (
+    SELECT o.call_id, o.ledger_account_id, o.amount_nanos, o.created_at FROM open_holds o
+     WHERE o.process_id = ANY($1::integer[]) LIMIT $2::integer FOR UPDATE SKIP LOCKED
+), locked AS MATERIALIZED (
+    SELECT b.ledger_account_id AS account FROM balances b
+     WHERE b.ledger_account_id = ANY(ARRAY(SELECT ledger_account_id FROM gate)) ORDER BY b.ledger_account_id FOR UPDATE
+), ours AS MATERIALIZED (
+    SELECT g.* FROM gate g JOIN locked l ON l.account = g.ledger_account_id
+), closed AS (
+    DELETE FROM open_holds WHERE call_id = ANY(ARRAY(SELECT call_id FROM ours))
+), settled AS (
+    INSERT INTO settlements (call_id, ledger_account_id, kind, hold_nanos, charge_nanos, held_at, settled_at)
+    SELECT call_id, ledger_account_id, 'released', amount_nanos, 0, created_at, greatest(now(), created_at)
+      FROM ours
+), moved AS (
+    UPDATE balances b SET held_nanos = b.held_nanos - d.nanos
+      FROM (SELECT ledger_account_id, sum(amount_nanos)::bigint AS nanos FROM ours GROUP BY ledger_account_id) d
+     WHERE b.ledger_account_id = d.ledger_account_id
+)
+SELECT count(*) FROM ours

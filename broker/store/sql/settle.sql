@@ -1,0 +1,73 @@
+-- Closes holds. $1: the settlements as JSON, in order; $2: their lines, each with the place `n` of its settlement, from 1;
+-- $3: their call records; $4: the take account. Returns the places of those not settled, each with a verdict: 0 the
+-- hold is gone, 2 a ledger account is missing, 3 the lines do not sum to the charge.
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM ROWS FROM (json_to_recordset($1::json) AS (
+        call_id uuid, kind text, charge_nanos bigint, settled_at timestamptz
+    )) WITH ORDINALITY AS w(call_id, kind, charge_nanos, settled_at, n)
+), line AS MATERIALIZED (
+    SELECT * FROM json_to_recordset($2::json) AS l(
+        n integer, attempt smallint, endpoint_id uuid, payee uuid, tokens_in bigint, tokens_out bigint,
+        rate_in_micros bigint, rate_out_micros bigint, rate_call_nanos bigint, price_version bigint,
+        charge_nanos bigint, take_nanos bigint, earnings_nanos bigint)
+), gate AS MATERIALIZED (
+    SELECT o.call_id, o.ledger_account_id AS payer, o.amount_nanos, o.created_at
+      FROM open_holds o WHERE o.call_id = ANY(ARRAY(SELECT call_id FROM wanted)) ORDER BY o.call_id FOR UPDATE
+), locked AS MATERIALIZED (
+    SELECT b.ledger_account_id AS account FROM balances b
+     WHERE b.ledger_account_id = ANY(ARRAY(SELECT payer FROM gate) || ARRAY(SELECT payee FROM line) || $4::uuid)
+     ORDER BY b.ledger_account_id FOR UPDATE
+), due AS MATERIALIZED (
+    SELECT l.n, sum(l.charge_nanos) AS nanos,
+           bool_and(k.account IS NOT NULL) AND EXISTS (SELECT 1 FROM locked WHERE account = $4::uuid) AS known
+      FROM line l LEFT JOIN locked k ON k.account = l.payee GROUP BY l.n
+), judged AS MATERIALIZED (
+    SELECT w.n, w.call_id, w.kind, w.charge_nanos, g.payer, g.amount_nanos AS hold_nanos, g.created_at AS held_at,
+           -- A settlement kept back while the database was away is dated late enough to fall behind no seal.
+           greatest(w.settled_at, g.created_at, now() - interval '30 minutes') AS settled_at,
+           CASE WHEN g.call_id IS NULL THEN 0
+                WHEN p.account IS NULL OR NOT coalesce(d.known, true) THEN 2
+                WHEN w.charge_nanos <> coalesce(d.nanos, 0) THEN 3
+                ELSE 1 END AS verdict
+      FROM wanted w
+      LEFT JOIN gate g ON g.call_id = w.call_id
+      LEFT JOIN locked p ON p.account = g.payer
+      LEFT JOIN due d ON d.n = w.n
+), ours AS MATERIALIZED (
+    SELECT * FROM judged WHERE verdict = 1
+), closed AS (
+    DELETE FROM open_holds WHERE call_id = ANY(ARRAY(SELECT call_id FROM ours))
+), settled AS (
+    INSERT INTO settlements (call_id, ledger_account_id, kind, hold_nanos, charge_nanos, held_at, settled_at)
+    SELECT call_id, payer, kind, hold_nanos, charge_nanos, held_at, settled_at FROM ours
+), lined AS (
+    INSERT INTO settlement_lines (call_id, attempt, settled_at, endpoint_id, payer_id, payee_id, take_id, tokens_in,
+        tokens_out, rate_in_micros, rate_out_micros, rate_call_nanos, price_version, charge_nanos, take_nanos,
+        earnings_nanos)
+    SELECT o.call_id, l.attempt, o.settled_at, l.endpoint_id, o.payer, l.payee, $4::uuid, l.tokens_in,
+           l.tokens_out, l.rate_in_micros, l.rate_out_micros, l.rate_call_nanos, l.price_version, l.charge_nanos,
+           l.take_nanos, l.earnings_nanos
+      FROM ours o JOIN line l USING (n)
+), recorded AS (
+    INSERT INTO calls (id, created_at, account_id, key_id, task, model, domain, stream, status, code, endpoint_number,
+        price_version, hold_nanos, charge_nanos, tokens_in, tokens_out, ttft_ms, duration_ms, task_label, session_id,
+        labels, story)
+    SELECT r.id, r.created_at, r.account_id, r.key_id, r.task, r.model, r.domain, r.stream, r.status, r.code,
+           r.endpoint_number, r.price_version, r.hold_nanos, r.charge_nanos, r.tokens_in, r.tokens_out, r.ttft_ms,
+           r.duration_ms, r.task_label, r.session_id, r.labels_json::jsonb, decode(r.story, 'base64')
+      FROM ours o JOIN json_to_recordset($3::json) AS r(
+        id uuid, created_at timestamptz, account_id uuid, key_id text, task text, model text, domain text,
+        stream boolean, status smallint, code text, endpoint_number integer, price_version bigint, hold_nanos bigint,
+        charge_nanos bigint, tokens_in bigint, tokens_out bigint, ttft_ms real, duration_ms real, task_label text,
+        session_id text, labels_json text, story text) ON r.id = o.call_id
+), delta AS (
+    SELECT payer AS account, -charge_nanos AS posted_nanos, -hold_nanos AS held_nanos FROM ours
+    UNION ALL SELECT l.payee, l.earnings_nanos, 0 FROM ours o JOIN line l USING (n)
+    UNION ALL SELECT $4::uuid, l.take_nanos, 0 FROM ours o JOIN line l USING (n)
+), moved AS (
+    UPDATE balances b SET posted_nanos = b.posted_nanos + d.posted_nanos, held_nanos = b.held_nanos + d.held_nanos
+      FROM (SELECT account, sum(posted_nanos)::bigint AS posted_nanos, sum(held_nanos)::bigint AS held_nanos
+              FROM delta GROUP BY account) d
+     WHERE b.ledger_account_id = d.account
+)
+SELECT n::integer, verdict FROM judged WHERE verdict <> 1
