@@ -27,7 +27,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The base of all wire messages."""
 
 
-class DataPolicy(Message):
+class DataPolicy(Message, frozen=True, kw_only=True):
     """What the provider does with prompts and answers."""
 
     retains_data: bool = False
@@ -35,7 +35,7 @@ class DataPolicy(Message):
     retention_days: Annotated[int, msgspec.Meta(ge=0, le=3650)] = 0
 
 
-class TokenBand(Message):
+class TokenBand(Message, frozen=True, kw_only=True):
     """A price band in USD per million tokens, in and out: floor <= list <= ceiling, floor > 0."""
 
     floor_in: Decimal
@@ -46,7 +46,7 @@ class TokenBand(Message):
     ceiling_out: Decimal
 
 
-class CallBand(Message):
+class CallBand(Message, frozen=True, kw_only=True):
     """A price band in USD per call: floor <= list <= ceiling, floor > 0."""
 
     floor_call: Decimal
@@ -54,7 +54,7 @@ class CallBand(Message):
     ceiling_call: Decimal
 
 
-class EndpointOffer(Message):
+class EndpointOffer(Message, frozen=True, kw_only=True):
     """One version of one model on a deployment, and the standing terms it is offered on."""
 
     name: Name
@@ -76,7 +76,7 @@ class EndpointOffer(Message):
     price: TokenBand | CallBand
 
 
-class DeploymentOffer(Message):
+class DeploymentOffer(Message, frozen=True, kw_only=True):
     """A server at a URL, and the endpoints on it."""
 
     protocol: Literal[1] = 1
@@ -94,7 +94,7 @@ class DeploymentOffer(Message):
     endpoints: Annotated[list[EndpointOffer], msgspec.Meta(min_length=1, max_length=1000)]
 
 
-class Registered(Message):
+class Registered(Message, frozen=True, kw_only=True):
     """The broker's answer to a registration: what to prove, and the key to sign heartbeats with."""
 
     protocol: Literal[1] = 1
@@ -107,7 +107,7 @@ class Registered(Message):
     heartbeat_interval_ms: int
 
 
-class ProbeReport(Message):
+class ProbeReport(Message, frozen=True, kw_only=True):
     """One check the broker made before listing, and exactly what it found."""
 
     check: str
@@ -116,7 +116,7 @@ class ProbeReport(Message):
     latency_ms: float | None = None
 
 
-class Verified(Message):
+class Verified(Message, frozen=True, kw_only=True):
     """The outcome of proof and probes."""
 
     protocol: Literal[1] = 1
@@ -125,7 +125,7 @@ class Verified(Message):
     reports: list[ProbeReport]
 
 
-class LoadReport(Message):
+class LoadReport(Message, frozen=True, kw_only=True):
     """What the inference server says of itself; `None` where it says nothing."""
 
     running: int | None = None
@@ -133,7 +133,7 @@ class LoadReport(Message):
     kv_usage: Fraction | None = None
 
 
-class Heartbeat(Message):
+class Heartbeat(Message, frozen=True, kw_only=True):
     """One deployment's state at one moment."""
 
     deployment_id: str
@@ -148,7 +148,7 @@ class Heartbeat(Message):
 REPLAY_WINDOW_MS = 30_000
 
 
-class SignedHeartbeat(Message):
+class SignedHeartbeat(Message, frozen=True, kw_only=True):
     """A heartbeat as the exact JSON text that was signed, so that no re-encoding can break the signature."""
 
     deployment_id: str
@@ -157,14 +157,14 @@ class SignedHeartbeat(Message):
     """Hex HMAC-SHA256 of `heartbeat_json` under the deployment's key."""
 
 
-class HeartbeatBatch(Message):
+class HeartbeatBatch(Message, frozen=True, kw_only=True):
     """All heartbeats of one agent: one request per interval, however many deployments."""
 
     protocol: Literal[1] = 1
     heartbeats: Annotated[list[SignedHeartbeat], msgspec.Meta(min_length=1, max_length=10_000)]
 
 
-class HeartbeatResult(Message):
+class HeartbeatResult(Message, frozen=True, kw_only=True):
     """What became of one heartbeat."""
 
     deployment_id: str
@@ -173,7 +173,7 @@ class HeartbeatResult(Message):
     register_again: bool = False
 
 
-class HeartbeatReply(Message):
+class HeartbeatReply(Message, frozen=True, kw_only=True):
     """The broker's answer to a batch, with the interval it asks for from now on."""
 
     protocol: Literal[1] = 1
