@@ -32,6 +32,7 @@ class EmbeddedValkey(EmbeddedServer):
 
     async def prepare(self) -> None:
         """End a server whose parent was killed, before two write into one file."""
+        self.folder.chmod(0o700)  # for it writes its data readable by all
         pid = recorded_pid(self.folder / "pid")
         if pid is None:
             return

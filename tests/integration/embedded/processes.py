@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -29,6 +30,11 @@ def lives(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in "ZX"
+
+
+def mode(path: Path) -> int:
+    """Who may do what with the file or folder."""
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def command_line(pid: int) -> str:

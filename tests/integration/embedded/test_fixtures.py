@@ -26,6 +26,8 @@ async def test_each_test_has_an_empty_valkey(valkey_url: str, turn: int) -> None
 
 async def test_a_row_in_an_invariant_view_is_an_alarm(database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
+    known = "SELECT count(*) FROM pg_views WHERE viewname LIKE 'invariant%'"
+    assert await connection.fetchval(known) >= 5, "the migrations bring the invariants"
     assert await broken_invariants(database_url) == []
     await connection.execute("CREATE VIEW invariant_never AS SELECT 7 AS lost_nanos")
     assert await broken_invariants(database_url) == ["invariant_never: {'lost_nanos': 7}"]

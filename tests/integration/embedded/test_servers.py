@@ -16,7 +16,7 @@ from broker.embedded.failures import AlreadyRunning, EmbeddedServerFailed
 from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.server import EmbeddedServer
 from broker.embedded.valkey import EmbeddedValkey
-from tests.integration.embedded.processes import command_line, family, lives, program, until
+from tests.integration.embedded.processes import command_line, family, lives, mode, program, until
 
 BOTH = pytest.mark.parametrize("kind", [EmbeddedPostgres, EmbeddedValkey])
 
@@ -97,14 +97,14 @@ async def test_a_server_dies_with_a_parent_that_is_killed_and_starts_again_with_
         await write(url, "kept")
         parent.kill()
         await parent.wait()
-    async with kind(open_folder) as server:  # at once, while the old one may still be ending
+        await until(lambda: not lives(int(pid)))
+    await until(lambda: family(open_folder) == set())
+    async with kind(open_folder) as server:
         assert await read(server) == ["kept"]
-    await until(lambda: not lives(int(pid)))
-    assert family(open_folder) == set()
 
 
 @BOTH
-async def test_a_stopped_orphan_is_ended_before_its_folder_is_used_again(
+async def test_an_orphan_is_ended_before_its_folder_is_used_again(
     open_folder: Path, kind: type[EmbeddedServer]
 ) -> None:
     first = kind(open_folder)
@@ -162,8 +162,14 @@ async def test_secrets_and_logs_are_for_their_owner_only(
     async with kind(open_folder) as server:
         assert server.password in server.url
         for name in ("password", "log", "lock"):
-            assert (open_folder / name).stat().st_mode & 0o077 == 0
+            assert mode(open_folder / name) == 0o600
         assert server.password not in command_line(server.child.pid)
+
+
+async def test_what_valkey_writes_is_closed_to_other_accounts(open_folder: Path) -> None:
+    async with EmbeddedValkey(open_folder):
+        assert {"appendonlydir", "settings"} <= set(os.listdir(open_folder))  # noqa: PTH208
+        assert mode(open_folder) == 0o700
 
 
 async def test_without_the_password_nobody_gets_in(open_folder: Path) -> None:
