@@ -1,0 +1,98 @@
+"""The one connection to Valkey: it never raises, says once that Valkey is away, and comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+_log = structlog.get_logger(__name__)
+_Answer = TypeVar("_Answer")
+
+TIMEOUT_S = 0.5
+BACKOFF_S = 0.1
+BACKOFF_S_MAX = 5.0
+_CONNECTIONS_MAX = 16
+
+AWAY = (RedisError, OSError, TimeoutError)
+"""What is raised when Valkey is away, or so unwell that it makes no difference."""
+
+
+class Valkey:
+    """Asks Valkey, and answers with the fallback while it is away.
+
+    After a failure nothing is asked for a while, which grows to `BACKOFF_S_MAX`, so that a Valkey
+    that is away costs its callers nothing.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url = url
+        self._timeout_s = timeout_s
+        self._now_s = now_s
+        self._failures = 0
+        self._silent_until_s = 0.0
+        self._client = self.client()
+        self.reachable = True
+        """As far as the last answer told."""
+
+    def client(self) -> Redis:
+        """Return a client with connections of its own; it connects when first used."""
+        pool = BlockingConnectionPool.from_url(
+            self._url,
+            max_connections=_CONNECTIONS_MAX,
+            timeout=self._timeout_s,
+            socket_timeout=self._timeout_s,
+            socket_connect_timeout=self._timeout_s,
+            retry=Retry(NoBackoff(), 1),  # once, for a connection that died while it lay idle
+        )
+        return Redis.from_pool(pool)
+
+    async def ask(
+        self, question: Callable[[Redis], Awaitable[_Answer]], fallback: _Answer
+    ) -> _Answer:
+        """Return Valkey's answer, or `fallback` when it is away."""
+        if self._now_s() < self._silent_until_s:
+            return fallback
+        try:
+            answer = await question(self._client)
+        except AWAY as error:
+            self.failed(error)
+            return fallback
+        self.succeeded()
+        return answer
+
+    def failed(self, error: Exception) -> None:
+        """Be told that Valkey did not answer."""
+        if self.reachable:
+            _log.warning("valkey is away; going on with what was last known", reason=str(error))
+        self.reachable = False
+        self._silent_until_s = self._now_s() + backoff_s(self._failures)
+        self._failures += 1
+
+    def succeeded(self) -> None:
+        """Be told that Valkey answered."""
+        if not self.reachable:
+            _log.info("valkey is back")
+        self.reachable = True
+        self._failures = 0
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+
+def backoff_s(failures: int) -> float:
+    """Return how long to wait after one more than `failures` failures in a row."""
+    return min(BACKOFF_S * 2.0 ** min(failures, 10), BACKOFF_S_MAX)

@@ -1,0 +1,99 @@
+"""The price book feed: the leader of the tick publishes, all hear, the newest version wins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, cast
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+
+from broker.live.connection import AWAY, Valkey, backoff_s
+from pricing.book import BookMalformed, PriceBook
+
+_log = structlog.get_logger(__name__)
+
+_KEY: Final = "broker:book"
+_SILENCE_S: Final = 5.0
+_VERSION_DIGITS: Final = 20
+
+# A late leader cannot take the feed back: only a version not below the present one is told.
+_PUBLISH: Final = """
+local old = redis.call('GETRANGE', KEYS[1], 0, 19)
+if old ~= '' and old > string.sub(ARGV[1], 1, 20) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1])
+redis.call('PUBLISH', KEYS[1], ARGV[1])
+return 1
+"""
+
+
+class BookFeed:
+    """Publishes books, and holds the newest one heard."""
+
+    def __init__(self, valkey: Valkey) -> None:
+        self._valkey = valkey
+        self._newest: PriceBook | None = None
+        self.listening = False
+        """True while every book that is published arrives here."""
+
+    @property
+    def newest(self) -> PriceBook | None:
+        """The book of the highest version heard so far."""
+        return self._newest
+
+    async def publish(self, book: PriceBook) -> bool:
+        """Tell all processes; False when Valkey is away or has a newer one."""
+        data = f"{book.version:0{_VERSION_DIGITS}d}".encode() + book.to_bytes()
+        told = await self._valkey.ask(
+            lambda client: cast(Awaitable[int], client.eval(_PUBLISH, 1, _KEY, data)), 0
+        )
+        return bool(told)
+
+    async def fetch(self) -> None:
+        """Look up the last published book, for whoever does not listen."""
+        data = await self._valkey.ask(lambda client: cast(Awaitable[Any], client.get(_KEY)), None)
+        if data is not None:
+            self._take(data)
+
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """Listen for ever, calling `heard` whenever `newest` has changed; ends by cancellation."""
+        failures = 0
+        while True:
+            client = self._valkey.client()
+            try:
+                async with client.pubsub() as channel:
+                    await channel.subscribe(_KEY)
+                    await self._follow(client, channel, heard)
+            except AWAY as error:
+                self._valkey.failed(error)
+            finally:
+                failures = 0 if self.listening else failures + 1
+                self.listening = False
+                await client.aclose()
+            await asyncio.sleep(backoff_s(failures))
+
+    async def _follow(self, client: Redis, channel: PubSub, heard: Callable[[], None]) -> None:
+        # First subscribed, then looked up: no book is missed in between.
+        stored = await cast(Awaitable[Any], client.get(_KEY))
+        if stored is not None and self._take(stored):
+            heard()
+        self.listening = True
+        while True:
+            message = await channel.get_message(timeout=_SILENCE_S)
+            if message is None:
+                await client.ping()  # raises when Valkey is gone without a word
+            elif message["type"] == "message" and self._take(message["data"]):
+                heard()
+
+    def _take(self, data: bytes) -> bool:
+        try:
+            book = PriceBook.from_bytes(data[_VERSION_DIGITS:])
+        except BookMalformed as error:
+            _log.warning("a published price book is not understood", reason=str(error))
+            return False
+        if self._newest is not None and book.version <= self._newest.version:
+            return False
+        self._newest = book
+        return True

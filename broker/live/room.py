@@ -1,0 +1,47 @@
+"""All that is shared among processes and may be lost, in one place."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from dataclasses import dataclass
+
+from broker.live.beats import Beats
+from broker.live.breakers import Ejections
+from broker.live.bulletin import Bulletin
+from broker.live.connection import Valkey
+from broker.live.feed import BookFeed
+from broker.live.loads import Loads
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Live:
+    """This process's view of what all processes share."""
+
+    process: str
+    valkey: Valkey
+    beats: Beats
+    loads: Loads
+    ejections: Ejections
+    books: BookFeed
+
+    @classmethod
+    def connect(cls, valkey_url: str) -> Live:
+        """Return the view; it connects when first used, and works while Valkey is away."""
+        process = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        valkey = Valkey(valkey_url)
+        return cls(
+            process=process,
+            valkey=valkey,
+            beats=Beats(valkey),
+            loads=Loads(Bulletin(valkey, "loads", process)),
+            ejections=Ejections(Bulletin(valkey, "ejections", process)),
+            books=BookFeed(valkey),
+        )
+
+    async def close(self) -> None:
+        """Take back what this process told the others, and close the connections."""
+        await self.loads.leave()
+        await self.ejections.leave()
+        await self.valkey.close()
