@@ -1,0 +1,338 @@
+"""How connections are kept, dropped, limited, dialled again, and closed."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from broker.core.outcome import Fault
+from broker.upstream.addresses import AddressPolicy
+from broker.upstream.client import (
+    AttemptFailed,
+    Limits,
+    Origin,
+    Timeouts,
+    UpstreamClient,
+    request_head,
+)
+from tests.integration.upstream.scripted import (
+    BODY,
+    LOOPBACK,
+    OK,
+    PATIENT,
+    answering,
+    ask,
+    certificates,
+    client_of,
+    on_both_loops,
+    read_request,
+    serving,
+    until,
+)
+
+
+@on_both_loops
+async def test_a_stale_connection_is_replaced_once_when_no_byte_of_an_answer_came() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.requests.append(await read_request(reader))
+        writer.write(OK)
+        if server.connections == 1:  # ends in the very moment in which it is used again
+            server.requests.append(await read_request(reader))
+        else:
+            await reader.read()
+
+    async with serving(handle) as server, client_of() as client:
+        for _ in range(2):
+            assert await (await ask(client, server)).read() == b"ok"
+        assert server.connections == 2
+        assert len(server.requests) == 3
+
+
+@on_both_loops
+async def test_a_fresh_connection_that_dies_is_not_replaced() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+
+    async with serving(handle) as server, client_of() as client:
+        with pytest.raises(AttemptFailed) as failed:
+            await ask(client, server)
+        assert failed.value.outcome.fault is Fault.RESET
+        assert failed.value.outcome.sent
+        assert server.connections == 1
+
+
+@on_both_loops
+async def test_the_replacement_of_a_stale_connection_is_not_replaced_again() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        if server.connections == 1:
+            writer.write(OK)
+            await read_request(reader)
+
+    async with serving(handle) as server, client_of() as client:
+        await (await ask(client, server)).read()
+        with pytest.raises(AttemptFailed) as failed:
+            await ask(client, server)
+        assert failed.value.outcome.fault is Fault.RESET
+        assert server.connections == 2
+
+
+@on_both_loops
+async def test_a_used_connection_that_dies_after_a_byte_of_the_answer_is_not_replaced() -> None:
+    async with answering(OK, b"H", close=True) as server, client_of() as client:
+        await (await ask(client, server)).read()
+        with pytest.raises(AttemptFailed) as failed:
+            await ask(client, server)
+        assert failed.value.outcome.fault is Fault.RESET
+        assert server.connections == 1
+
+
+@on_both_loops
+async def test_a_used_connection_that_stalls_is_not_replaced() -> None:
+    async with answering(OK, b"") as server, client_of() as client:
+        await (await ask(client, server)).read()
+        with pytest.raises(AttemptFailed) as failed:
+            await ask(client, server, Timeouts(first_byte_s=0.05))
+        assert failed.value.outcome.fault is Fault.FIRST_BYTE_TIMEOUT
+        assert server.connections == 1
+
+
+@on_both_loops
+async def test_a_connection_closed_by_the_provider_leaves_the_pool() -> None:
+    async with answering(OK, close=True) as server, client_of() as client:
+        await (await ask(client, server)).read()
+        await until(lambda: client.connections(server.origin) == (0, 0))
+
+
+@on_both_loops
+async def test_connections_that_said_close_are_not_kept() -> None:
+    for answer in (
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok",
+    ):
+        async with answering(answer) as server, client_of() as client:
+            assert await (await ask(client, server)).read() == b"ok"
+            assert client.connections(server.origin)[1] == 0
+
+
+@on_both_loops
+async def test_a_request_that_asked_to_close_is_the_last_on_its_connection() -> None:
+    async with answering(OK) as server, client_of() as client:
+        headers = [(b"Connection", b"close")]
+        head = request_head(b"POST", b"/", server.origin.authority, headers, len(BODY))
+        response = await client.send(server.origin, head, BODY, PATIENT)
+        assert await response.read() == b"ok"
+        assert client.connections(server.origin)[1] == 0
+
+
+@on_both_loops
+async def test_bytes_nobody_asked_for_end_an_idle_connection() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(OK)
+        await writer.drain()
+        await until(lambda: client.connections(server.origin) == (0, 1))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison")
+        await reader.read()
+
+    async with serving(handle) as server, client_of() as client:
+        assert await (await ask(client, server)).read() == b"ok"
+        await until(lambda: client.connections(server.origin) == (0, 0))
+
+
+@on_both_loops
+async def test_bytes_behind_an_answer_are_not_taken_for_the_next_one() -> None:
+    for surplus in (b"H", b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison", b"\0junk"):
+        async with answering(OK + surplus) as server, client_of() as client:
+            assert await (await ask(client, server)).read() == b"ok"
+            assert client.connections(server.origin)[1] == 0
+
+
+@on_both_loops
+async def test_idle_connections_are_dropped_after_their_time() -> None:
+    limits = Limits(idle_s=0.1)
+    async with answering(OK, OK) as server, client_of(limits) as client:
+        first, second = await asyncio.gather(ask(client, server), ask(client, server))
+        await first.read()
+        await second.read()
+        assert client.connections(server.origin) == (0, 2)
+        await until(lambda: client.connections(server.origin) == (0, 0))
+
+
+@on_both_loops
+async def test_the_connection_used_last_is_used_next() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        name = b"%d" % server.connections
+        while True:
+            await read_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n" + name)
+
+    async with serving(handle) as server, client_of() as client:
+        answers = await asyncio.gather(*(ask(client, server) for _ in range(3)))
+        names = [await answer.read() for answer in answers]
+        assert sorted(names) == [b"1", b"2", b"3"]
+        picks = [await (await ask(client, server)).read() for _ in range(3)]
+        assert len(set(picks)) == 1
+
+
+@on_both_loops
+async def test_calls_over_the_connection_limit_wait_their_turn() -> None:
+    busy = peak = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal busy, peak
+        while True:
+            request = await read_request(reader)
+            server.requests.append(request)
+            busy += 1
+            peak = max(peak, busy)
+            await asyncio.sleep(0.002)
+            busy -= 1
+            closing = b"connection: close\r\n" if len(server.requests) % 3 == 0 else b""
+            writer.write(b"HTTP/1.1 200 OK\r\n%bcontent-length: 2\r\n\r\nok" % closing)
+
+    limits = Limits(connections_per_origin=3)
+    async with serving(handle) as server, client_of(limits) as client:
+
+        async def call() -> bytes:
+            return await (await ask(client, server)).read()
+
+        assert await asyncio.gather(*(call() for _ in range(40))) == [b"ok"] * 40
+        assert peak <= 3
+        assert client.connections(server.origin)[0] == 0
+
+
+@on_both_loops
+async def test_a_turn_that_does_not_come_in_time_is_an_overload() -> None:
+    limits = Limits(connections_per_origin=1, waiting_per_origin=1)
+    async with answering(b"") as server, client_of(limits) as client:
+        first = asyncio.create_task(ask(client, server))
+        await until(lambda: len(server.requests) == 1)
+        second = asyncio.create_task(ask(client, server, Timeouts(connect_s=0.05)))
+        await asyncio.sleep(0)
+        for call in (ask(client, server), second):  # no room to wait in, and too long a wait
+            with pytest.raises(AttemptFailed) as failed:
+                await call
+            assert failed.value.outcome.fault is Fault.OVERLOADED
+            assert not failed.value.outcome.sent
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        await until(lambda: client.connections(server.origin) == (0, 0))
+
+
+@on_both_loops
+async def test_a_caller_who_leaves_the_queue_takes_no_slot_along() -> None:
+    limits = Limits(connections_per_origin=1)
+    async with answering(OK, OK, OK) as server, client_of(limits) as client:
+        for cancel_late in (False, True):
+            held = await ask(client, server)
+            waiting = asyncio.create_task(ask(client, server))
+            await asyncio.sleep(0)
+            if cancel_late:
+                await until(lambda: held.done)  # noqa: B023 - awaited at once
+            waiting.cancel()
+            await held.read()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        assert await (await ask(client, server)).read() == b"ok"
+
+
+@on_both_loops
+async def test_connections_that_never_come_about_leave_their_slots() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening: refused
+        origin = Origin("http", "127.0.0.1", taken.getsockname()[1])
+        async with client_of(Limits(connections_per_origin=1)) as client:
+            for _ in range(3):
+                with pytest.raises(AttemptFailed) as failed:
+                    await client.send(origin, b"", b"", PATIENT)
+                assert failed.value.outcome.fault is Fault.CONNECT_FAILED
+                assert not failed.value.outcome.sent
+
+
+@on_both_loops
+async def test_a_connection_that_does_not_come_about_in_time_is_a_connect_timeout() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        _, trusting = certificates(Path(folder))
+    async with answering(b"") as server, client_of(ssl_context=trusting) as client:
+        origin = Origin("https", "localhost", server.port)  # it never says hello
+        with pytest.raises(AttemptFailed) as failed:
+            await client.send(origin, b"x", b"", Timeouts(connect_s=0.1))
+        assert failed.value.outcome.fault is Fault.CONNECT_TIMEOUT
+        assert not failed.value.outcome.sent
+
+
+@on_both_loops
+async def test_tls_is_spoken_to_a_certificate_of_the_trusted_authority() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        served, trusting = certificates(Path(folder))
+    large = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n" + bytes(1_000_000)
+    async with answering(OK, large) as server:
+        server_names: list[str | None] = []
+        served.sni_callback = lambda _s, name, _c: server_names.append(name)
+        async with serving(server.handler, served) as secure, client_of(None, trusting) as client:
+            assert await (await ask(client, secure)).read() == b"ok"
+            assert await (await ask(client, secure)).read() == bytes(1_000_000)
+            assert secure.connections == 1
+            assert server_names == ["localhost"]
+
+
+@on_both_loops
+async def test_tls_with_a_foreign_certificate_or_another_name_fails_to_connect() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        served, _ = certificates(Path(folder))
+        other_name, trusting_other = certificates(Path(folder), host="elsewhere.example")
+    async with answering(OK) as server:
+        for tls, context in (
+            (served, None),
+            (served, trusting_other),
+            (other_name, trusting_other),
+        ):
+            async with serving(server.handler, tls) as secure, client_of(None, context) as client:
+                with pytest.raises(AttemptFailed) as failed:
+                    await ask(client, secure)
+                assert failed.value.outcome.fault is Fault.CONNECT_FAILED
+                assert "certificate" in failed.value.outcome.detail
+                assert not failed.value.outcome.sent
+    assert server.requests == []
+
+
+@on_both_loops
+async def test_a_private_address_is_refused_before_a_connection_is_made() -> None:
+    async with answering(OK) as server:
+        client = UpstreamClient(AddressPolicy())
+        for host in ("127.0.0.1", "localhost", "::ffff:127.0.0.1", "2130706433", "0x7f.1"):
+            with pytest.raises(AttemptFailed) as failed:
+                await client.send(Origin("http", host, server.port), b"", b"", PATIENT)
+            assert failed.value.outcome.fault is Fault.ADDRESS_REFUSED
+            assert not failed.value.outcome.sent
+        assert server.connections == 0
+        await client.aclose()
+
+
+@on_both_loops
+async def test_a_name_that_does_not_resolve_fails_to_connect() -> None:
+    async with client_of() as client:
+        with pytest.raises(AttemptFailed) as failed:
+            await client.send(Origin("http", "nowhere.invalid", 80), b"", b"", PATIENT)
+        assert failed.value.outcome.fault is Fault.CONNECT_FAILED
+        assert "not resolved" in failed.value.outcome.detail
+
+
+@on_both_loops
+async def test_closing_the_client_ends_every_call() -> None:
+    limits = Limits(connections_per_origin=1)
+    async with answering(b"") as server:
+        client = UpstreamClient(LOOPBACK, limits)
+        calls = [asyncio.create_task(ask(client, server)) for _ in range(3)]
+        await until(lambda: len(server.requests) == 1)
+        await client.aclose()
+        for call in calls:
+            with pytest.raises(AttemptFailed):
+                await call
+        assert client.connections(server.origin) == (0, 0)
