@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from provider_sdk.backoff import Backoff
 from provider_sdk.client import BrokerClient, ProviderError
 from provider_sdk.deployment import Deployment
-from provider_sdk.protocol import HeartbeatBatch, HeartbeatReply, HeartbeatResult
+from provider_sdk.protocol import HeartbeatBatch, HeartbeatReply, HeartbeatResult, Registered
 from provider_sdk.station import Station
 
 log = logging.getLogger(__name__)
@@ -45,18 +45,29 @@ class Agent:
         self._rng = random.Random()  # noqa: S311 - spreads load, guards nothing
         self._client = BrokerClient(broker, key)
         self._drain_s = drain_s
-        self._stop = asyncio.Event()
+        self._stopping = False
+        self._nudge = asyncio.Event()
+        """Set when there is a reason not to wait for the next heartbeat's time."""
         self._interval_ms = FIRST_INTERVAL_MS
         self._away = Backoff(0.2, AWAY_MOST_S, self._rng)
         self._complaint = ""
         self.stations = [
-            Station(deployment, self._client, Backoff(*retry_s, self._rng))
+            Station(deployment, self._client, Backoff(*retry_s, self._rng), self._begin_to_beat)
             for deployment in deployments
         ]
 
     def stop(self) -> None:
         """Drain and end; `run` returns when that is done."""
-        self._stop.set()
+        self._stopping = True
+        self._nudge.set()
+
+    def _begin_to_beat(self, registered: Registered) -> None:
+        self._keep_interval(registered.heartbeat_interval_ms)
+        self._nudge.set()
+
+    def _keep_interval(self, interval_ms: int) -> None:
+        least_ms, most_ms = INTERVAL_BOUNDS_MS
+        self._interval_ms = min(most_ms, max(least_ms, interval_ms))
 
     async def run(self) -> None:
         """Run until `stop`, SIGTERM or SIGINT; a second signal does not wait for the drain."""
@@ -106,7 +117,7 @@ class Agent:
         return self._interval_ms / 1000 * self._rng.uniform(1 - JITTER, 1 + JITTER)
 
     async def _beat_until_stopped(self) -> None:
-        while not self._stop.is_set():
+        while not self._stopping:
             reached = await self._send(draining=False)
             pause_s = self._pause_s()
             if reached:
@@ -114,7 +125,8 @@ class Agent:
             else:
                 pause_s = max(pause_s, self._away.next_s())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), pause_s)
+                await asyncio.wait_for(self._nudge.wait(), pause_s)
+            self._nudge.clear()
 
     async def _send(self, *, draining: bool) -> bool:
         """Send one batch; whether the broker took it (or there was nothing to send)."""
@@ -142,8 +154,7 @@ class Agent:
         self._complaint = complaint
 
     def _obey(self, reply: HeartbeatReply) -> None:
-        least_ms, most_ms = INTERVAL_BOUNDS_MS
-        self._interval_ms = min(most_ms, max(least_ms, reply.interval_ms))
+        self._keep_interval(reply.interval_ms)
         by_id = {
             station.registered.deployment_id: station
             for station in self.stations

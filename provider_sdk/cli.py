@@ -63,6 +63,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+class _Card(msgspec.Struct):
+    id: str
+
+
+class _Cards(msgspec.Struct):
+    data: list[_Card]
+
+
 async def check(config: Config) -> int:
     """Print what can be said of each deployment without the broker; 1 when one is not right."""
     good = True
@@ -142,14 +150,8 @@ async def _check_models(deployment: Deployment) -> bool:
 
 
 def _listed(content: bytes) -> set[str]:
-    class Card(msgspec.Struct):
-        id: str
-
-    class Cards(msgspec.Struct):
-        data: list[Card]
-
     try:
-        return {card.id for card in msgspec.json.decode(content, type=Cards).data}
+        return {card.id for card in msgspec.json.decode(content, type=_Cards).data}
     except msgspec.DecodeError:
         return set()
 

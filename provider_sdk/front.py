@@ -119,10 +119,10 @@ class Front:
             upload = asyncio.create_task(_upload(exchange, upstream, writer))
             await _download(exchange, upstream, reader)
         finally:
+            writer.transport.abort()
             if upload is not None:
                 upload.cancel()
                 await asyncio.gather(upload, return_exceptions=True)
-            writer.transport.abort()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 

@@ -42,6 +42,7 @@ class Connection(asyncio.Protocol):
         self._wake = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
+        self._gone = False
         self.busy = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -60,12 +61,18 @@ class Connection(asyncio.Protocol):
         self._wake.set()
 
     def eof_received(self) -> None:
-        self._task.cancel()
+        self._leave()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the name is asyncio's
         self._writable.set()
         self._listener.left(self)
-        self._task.cancel()
+        self._leave()
+
+    def _leave(self) -> None:
+        """The caller is gone; told once, so that what cleans up after it is not cut short."""
+        if not self._gone:
+            self._gone = True
+            self._task.cancel()
 
     def pause_writing(self) -> None:
         self._writable.clear()

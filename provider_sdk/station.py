@@ -35,8 +35,15 @@ STALE_S = 5.0
 class Station:
     """One deployment and everything that runs for it."""
 
-    def __init__(self, deployment: Deployment, client: BrokerClient, backoff: Backoff) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        client: BrokerClient,
+        backoff: Backoff,
+        on_registered: Callable[[Registered], None],
+    ) -> None:
         self.name = deployment.name
+        self._on_registered = on_registered
         self._deployment = deployment
         self._client = client
         self._backoff = backoff
@@ -90,6 +97,7 @@ class Station:
         self.registered = registered
         if self.front is not None:
             self.front.nonce = registered.nonce
+        self._on_registered(registered)
         self._say_how_to_prove(registered)
         self._backoff.reset()
         self.listed = registered.status == "listed"

@@ -7,7 +7,6 @@ import json
 import signal
 import struct
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +27,6 @@ MESSAGES = [{"role": "user", "content": "Name a tree"}]
 PROMPT = chat_prompt(MESSAGES)
 CHAT = {"model": "scripted", "messages": MESSAGES}
 STREAM = {**CHAT, "stream": True}
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[ScriptedProvider]:
-    async with ScriptedProvider() as running:
-        yield running
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
-        yield client
 
 
 async def chat(http: httpx.AsyncClient, provider: ScriptedProvider, **more: Any) -> httpx.Response:

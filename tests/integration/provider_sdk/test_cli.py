@@ -1,0 +1,121 @@
+"""The command checks and runs a provider's file."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from provider_sdk.cli import advise, main
+from provider_sdk.testing.broker import FakeBroker
+from provider_sdk.testing.scripted import Script, ScriptedProvider
+from tests.integration.provider_sdk.offers import fronted
+from tests.integration.provider_sdk.waiting import until
+
+
+def provider_file(folder: Path, provider: ScriptedProvider, broker: str, key: str) -> Path:
+    front = fronted(provider.url).front
+    path = folder / "provider.toml"
+    path.write_text(
+        f'''
+broker = "{broker}"
+key = "{key}"
+
+[[deployments]]
+name = "gpu1"
+url = "http://{front}"
+kind = "openai"
+capacity = 4
+server = "{provider.url}"
+front = "{front}"
+
+[[deployments.endpoints]]
+name = "e"
+model = "scripted"
+tasks = ["chat"]
+price = {{ floor_call = "0.001", list_call = "0.002", ceiling_call = "0.01" }}
+'''
+    )
+    return path
+
+
+async def command(*arguments: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "provider_sdk.cli", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_check_says_what_is_readable(tmp_path: Path, provider: ScriptedProvider) -> None:
+    path = provider_file(tmp_path, provider, "http://127.0.0.1:9", "bk")
+    code, out, _err = await command("check", str(path))
+    assert code == 0, out
+    assert "load by vllm" in out
+    assert "running 0, waiting 0, KV cache 0.0" in out
+    assert "all well" in out
+
+
+async def test_check_names_a_missing_model_and_a_dead_server(
+    tmp_path: Path, provider: ScriptedProvider
+) -> None:
+    path = provider_file(tmp_path, provider, "http://127.0.0.1:9", "bk")
+    provider.script = Script(models=("other",))
+    code, out, _err = await command("check", str(path))
+    assert code == 1
+    assert "does not list the model 'scripted'" in out
+    provider.script = Script(refuse=True)
+    code, out, _err = await command("check", str(path))
+    assert code == 1
+    assert f"the server does not answer: {provider.url}" in out
+
+
+async def test_run_registers_and_drains_on_sigterm(
+    tmp_path: Path, provider: ScriptedProvider, broker: FakeBroker
+) -> None:
+    path = provider_file(tmp_path, provider, broker.url, broker.key)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "provider_sdk.cli", "run", str(path)),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        await until(lambda: broker.heartbeats, 15)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _out, said = await asyncio.wait_for(process.communicate(), 15)
+    assert process.returncode == 0, said.decode()
+    assert broker.heartbeats[-1].status == "draining"
+    assert b"gpu1 is listed" in said
+
+
+def test_a_wrong_file_is_one_line_on_stderr(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "provider.toml"
+    path.write_text("broker = 1\n")
+    assert main(["run", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "broker" in said
+
+
+def test_the_example_and_the_help_are_for_newcomers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["example"]) == 0
+    assert "[[deployments]]" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "provider.toml" in capsys.readouterr().out
+
+
+def test_advice_is_given_where_something_is_perhaps_not_meant() -> None:
+    told = advise(fronted("http://127.0.0.1:1", server_credential="s"))
+    assert any("credential" in text for text in told)
+    assert any("https" in text for text in told)
+    bare = fronted("http://127.0.0.1:1", front=None, url="https://x.example")
+    assert advise(bare)[0].startswith("no `front`")
