@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -18,15 +19,28 @@ from broker.embedded.valkey import EmbeddedValkey
 from broker.store.migrate import upgrade
 
 _numbers = itertools.count(1)
+_MEMORY_BYTES_MIN = 2_000_000_000
 
 
 @contextlib.contextmanager
-def passable_folder() -> Iterator[Path]:
+def passable_folder(parent: str | None = None) -> Iterator[Path]:
     """A temporary folder that other accounts may pass through, as the server of a root needs it."""
-    with tempfile.TemporaryDirectory(prefix="broker-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        prefix="broker-", dir=parent, ignore_cleanup_errors=True
+    ) as name:
         folder = Path(name)
         folder.chmod(0o711)
         yield folder
+
+
+def memory() -> str | None:
+    """A file system in memory, if there is a roomy one: there, databases are copied 20 x faster."""
+    with contextlib.suppress(OSError, AttributeError):
+        facts = os.statvfs("/dev/shm")
+        room = facts.f_bavail * facts.f_frsize
+        if room > _MEMORY_BYTES_MIN and not facts.f_flag & os.ST_NOEXEC:
+            return "/dev/shm"
+    return None
 
 
 @pytest.fixture
@@ -44,7 +58,7 @@ def named(url: str, database: str) -> str:
 @pytest.fixture(scope="session")
 async def postgres_server() -> AsyncIterator[EmbeddedPostgres]:
     """One PostgreSQL for the session, of each worker's own; it does without fsync."""
-    with passable_folder() as folder:
+    with passable_folder(memory()) as folder:
         async with EmbeddedPostgres(folder, durable=False) as server:
             yield server
 
