@@ -101,10 +101,12 @@ async def history(
     numbers: Sequence[int],
     since: datetime,
     *,
+    until: datetime | None = None,
     limit: int = 1_000,
 ) -> list[PriceChange]:
-    """Return changes of these endpoints from `since` on, oldest first, the newest `limit` of them.
+    """Return changes of these endpoints from `since` on and before `until`, oldest first.
 
+    Of more than `limit` the newest are returned.
     The rate in force at `since` is not among them unless it changed then: see `rates_at`.
     """
     query = (
@@ -113,6 +115,8 @@ async def history(
         .order_by(price_changes.c.at.desc(), price_changes.c.version.desc())
         .limit(min(limit, _HISTORY_MAX))
     )
+    if until is not None:
+        query = query.where(price_changes.c.at < until)
     return [_change(row) for row in await connection.execute(query)][::-1]
 
 

@@ -1,0 +1,94 @@
+"""Builds the control plane: everything under `/api`, beside `/health` and `/metrics`."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from litestar import Litestar, Router
+from litestar.di import Provide
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.types import ASGIApp, BeforeMessageSendHookHandler, Message, Scope
+from prometheus_client import CollectorRegistry
+
+from broker.api.accounts import AccountController
+from broker.api.callers import CallerMiddleware, refuse_unknown_query
+from broker.api.health import alive, ready
+from broker.api.keys import KeyController
+from broker.api.metrics import count_answers, create_registry, metrics
+from broker.api.money import MoneyController
+from broker.api.operations import OperationController
+from broker.api.parts import Parts, dependencies
+from broker.api.price_feed import PriceFeed
+from broker.api.prices import PriceController
+from broker.api.problems import exception_handlers
+
+BODY_BYTES_MAX = 1 << 20
+
+
+def create_api(parts: Parts, registry: CollectorRegistry | None = None) -> Litestar:
+    """Return the control plane over the running broker's parts.
+
+    `registry` takes its metrics and is what `/metrics` shows; a new one when absent.
+    """
+    registry = registry or create_registry(parts)
+    feed = PriceFeed(lambda: parts.market, lambda: parts.stopping)
+    given = {"parts": parts, "registry": registry, "feed": feed}
+    return Litestar(
+        route_handlers=[_api(parts), alive, ready, metrics],
+        dependencies={
+            **dependencies(parts),
+            **{name: _constant(part) for name, part in given.items()},
+        },
+        guards=[refuse_unknown_query],
+        exception_handlers=exception_handlers(),
+        before_send=[_tell_version(), count_answers(registry)],
+        request_max_body_size=BODY_BYTES_MAX,
+        openapi_config=_openapi(),
+        logging_config=None,
+        debug=False,
+    )
+
+
+def _api(parts: Parts) -> Router:
+    def authenticate(app: ASGIApp) -> ASGIApp:
+        return CallerMiddleware(app, parts)
+
+    return Router(
+        "/api",
+        route_handlers=[
+            AccountController,
+            KeyController,
+            MoneyController,
+            PriceController,
+            OperationController,
+        ],
+        middleware=[authenticate],
+        security=[{"key": []}],
+    )
+
+
+def _constant(part: object) -> Provide:
+    return Provide(lambda: part, sync_to_thread=False)
+
+
+def _tell_version() -> BeforeMessageSendHookHandler:
+    header = (b"x-broker-version", version("model-broker").encode())
+
+    async def tell(message: Message, _: Scope) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], header]
+
+    return tell
+
+
+def _openapi() -> OpenAPIConfig:
+    # No viewer that loads scripts from elsewhere: it would run beside the console's session.
+    return OpenAPIConfig(
+        title="Model broker",
+        version=version("model-broker"),
+        path="/api/docs",
+        render_plugins=[JsonRenderPlugin(), YamlRenderPlugin()],
+        components=Components(security_schemes={"key": SecurityScheme("http", scheme="bearer")}),
+    )

@@ -1,0 +1,88 @@
+"""Who calls, and what each role may: authentication as middleware, roles as guards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+from litestar.middleware.authentication import (
+    AbstractAuthenticationMiddleware,
+    AuthenticationResult,
+)
+from litestar.params import QueryParameter
+from litestar.types import ASGIApp, Guard
+
+from broker.api.parts import Parts
+from broker.errors import CallerUnknown, NotAllowed, UnknownField
+from broker.flows import authenticate
+from broker.flows.login import SESSION_COOKIE
+from broker.store.accounts import Role
+
+OPEN = "open_to_all"
+"""`opt` of a route that needs no caller."""
+
+Connection = ASGIConnection[Any, Any, Any, Any]
+
+
+class CallerMiddleware(AbstractAuthenticationMiddleware):
+    """Puts the caller into `request.user`, from the key or, for reading, the session cookie."""
+
+    def __init__(self, app: ASGIApp, parts: Parts) -> None:
+        super().__init__(app, exclude_from_auth_key=OPEN)
+        self.parts = parts
+
+    async def authenticate_request(self, connection: Connection) -> AuthenticationResult:
+        """Return the caller. Raises CallerUnknown."""
+        engine, now = self.parts.engine, self.parts.clock()
+        authorization = connection.headers.get("authorization")
+        if authorization is not None:
+            caller = await authenticate.by_key(engine, _bearer(authorization), now)
+            return AuthenticationResult(user=caller, auth=None)
+        cookie = connection.cookies.get(SESSION_COOKIE)
+        # A cookie travels with what other sites send too, so it opens reading only.
+        if cookie and connection.scope.get("method") in ("GET", "HEAD"):
+            caller = await authenticate.by_session(engine, cookie, now)
+            return AuthenticationResult(user=caller, auth=None)
+        raise CallerUnknown("No key was given: send 'Authorization: Bearer bk_...'.")
+
+
+def _bearer(authorization: str) -> str:
+    scheme, _, text = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not text.strip():
+        raise CallerUnknown("The Authorization header must be 'Bearer bk_...'.")
+    return text.strip()
+
+
+def allow(*roles: Role) -> Guard:
+    """Return a guard that lets only these roles pass."""
+    names = " or ".join(f"{role}s" for role in roles)
+
+    def guard(connection: Connection, _: BaseRouteHandler) -> None:
+        if connection.user.role not in roles:
+            raise NotAllowed(f"Only {names} may do this; the key is a {connection.user.role}'s.")
+
+    return guard
+
+
+OPERATORS = allow(Role.OPERATOR)
+PROVIDERS = allow(Role.PROVIDER)
+TRADERS = allow(Role.CONSUMER, Role.PROVIDER)
+
+
+def refuse_unknown_query(connection: Connection, handler: BaseRouteHandler) -> None:
+    """A guard against a misspelt query parameter, which would otherwise do nothing in silence."""
+    signatures = [handler.parsed_fn_signature]
+    signatures += [each.parsed_fn_signature for each in handler.resolve_dependencies().values()]
+    fields = [field for each in signatures for field in each.parameters.items()]
+    known = {
+        field.kwarg_definition.name or name
+        for name, field in fields
+        if isinstance(field.kwarg_definition, QueryParameter)
+    }
+    unknown = [name for name in connection.query_params if name not in known]
+    if unknown:
+        raise UnknownField(
+            f"Unknown query parameter: {', '.join(sorted(unknown))}.",
+            facts={"fields": [{"field": name, "in": "query"} for name in sorted(unknown)]},
+        )

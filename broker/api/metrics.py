@@ -1,0 +1,102 @@
+"""`/metrics`: what the process counts, in the text format of Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from litestar import Response, get
+from litestar.types import BeforeMessageSendHookHandler, Message, Scope
+from prometheus_client import CollectorRegistry, Counter, PlatformCollector, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from broker.api.callers import OPEN
+from broker.api.parts import GivenRegistry, Parts
+from broker.flows.read_prices import Health, Listing, read_prices
+
+
+class MarketCollector(Collector):
+    """Reads the market when it is scraped, so that nothing is counted twice.
+
+    An endpoint that is not visible to all goes by its number: whoever may scrape learns no name.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the gauges of the market."""
+        market = self.parts.market
+        listings = read_prices(market, self.parts.pulse, self.parts.now_s())
+        yield GaugeMetricFamily(
+            "broker_price_version", "Version of the price book in use.", market.book.version
+        )
+        yield from _endpoint_gauges(listings)
+        states = GaugeMetricFamily("broker_endpoints", "Endpoints by health.", labels=["health"])
+        for health in Health:
+            count = sum(each.health is health for each in listings)
+            states.add_metric([health.value], count)
+        yield states
+
+
+def _endpoint_gauges(listings: list[Listing]) -> Iterator[Metric]:
+    for name, text, value in _ENDPOINT_GAUGES:
+        family = GaugeMetricFamily(name, text, labels=["endpoint"])
+        for listing in listings:
+            endpoint = listing.endpoint
+            label = f"private/{endpoint.number}" if endpoint.visible_to else endpoint.name
+            family.add_metric([label], value(listing))
+        yield family
+
+
+def _rate(member: str) -> Callable[[Listing], float]:
+    return lambda listing: getattr(listing.rate, member, 0)
+
+
+_ENDPOINT_GAUGES: tuple[tuple[str, str, Callable[[Listing], float]], ...] = (
+    ("broker_endpoint_load", "Calls in flight over capacity.", lambda listing: listing.load),
+    (
+        "broker_endpoint_price_in_micros",
+        "Micro-dollars per million tokens in.",
+        _rate("rate_in_micros"),
+    ),
+    (
+        "broker_endpoint_price_out_micros",
+        "Micro-dollars per million tokens out.",
+        _rate("rate_out_micros"),
+    ),
+    ("broker_endpoint_price_call_nanos", "Nano-dollars per call.", _rate("rate_call_nanos")),
+)
+
+
+def create_registry(parts: Parts) -> CollectorRegistry:
+    """Return a registry with the process and the market; others may register more."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    registry.register(MarketCollector(parts))
+    return registry
+
+
+def count_answers(registry: CollectorRegistry) -> BeforeMessageSendHookHandler:
+    """Return a hook that counts the control plane's answers by route, never by the path asked."""
+    answers = Counter(
+        "broker_api_answers",
+        "Answers of the control plane.",
+        ["method", "route", "status"],
+        registry=registry,
+    )
+
+    async def count(message: Message, scope: Scope) -> None:
+        if message["type"] == "http.response.start":
+            method, route = scope.get("method"), scope.get("path_template")
+            answers.labels(method or "", route or "unknown", str(message["status"])).inc()
+
+    return count
+
+
+@get("/metrics", summary="Metrics", tags=["Health"], opt={OPEN: True}, include_in_schema=False)
+async def metrics(registry: GivenRegistry) -> Response[bytes]:
+    """All metrics as text."""
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,83 @@
+"""Balance and statement of the caller."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from litestar import Controller, get
+
+from broker.api.callers import TRADERS
+from broker.api.parts import GivenCaller, GivenEngine
+from broker.api.wire import STRETCH, Cursor, GivenStretch, Limit, Reply, from_cursor, to_cursor
+from broker.flows import statement as statements
+from broker.store.statements import Entry, EntryKind, Span
+from pricing.money import format_usd
+
+
+class BalanceShown(Reply):
+    """`available` = `posted` - `held`; what is held belongs to calls under way."""
+
+    posted_usd: str
+    held_usd: str
+    available_usd: str
+
+
+class EntryShown(Reply):
+    """One movement of the balance; `source` is the id of the call or the transfer."""
+
+    at: datetime
+    kind: EntryKind
+    amount_usd: str
+    source: UUID
+    reason: str
+
+
+class Statement(Reply):
+    """Entries, newest first; `cursor` asks for the page before."""
+
+    entries: list[EntryShown]
+    cursor: str | None
+
+
+class MoneyController(Controller):
+    """`/api/balance` and `/api/statement`"""
+
+    guards = (TRADERS,)
+    tags = ("Money",)
+
+    @get("/balance", summary="The balance")
+    async def balance(self, engine: GivenEngine, caller: GivenCaller) -> BalanceShown:
+        balance = await statements.balance(engine, caller)
+        return BalanceShown(
+            posted_usd=format_usd(balance.posted_nanos),
+            held_usd=format_usd(balance.held_nanos),
+            available_usd=format_usd(balance.available_nanos),
+        )
+
+    @get("/statement", summary="What moved the balance", dependencies=STRETCH)
+    async def statement(
+        self,
+        engine: GivenEngine,
+        caller: GivenCaller,
+        stretch: GivenStretch,
+        limit: Limit = 100,
+        cursor: Cursor = None,
+    ) -> Statement:
+        span = Span(stretch.since, stretch.until, from_cursor(cursor), limit)
+        entries = await statements.statement(engine, caller, span)
+        full = len(entries) == limit
+        return Statement(
+            entries=[_shown(each) for each in entries],
+            cursor=to_cursor(entries[-1].at, entries[-1].source) if full else None,
+        )
+
+
+def _shown(entry: Entry) -> EntryShown:
+    return EntryShown(
+        at=entry.at,
+        kind=entry.kind,
+        amount_usd=format_usd(entry.amount_nanos),
+        source=entry.source,
+        reason=entry.reason,
+    )

@@ -1,0 +1,150 @@
+"""Turns every error into an RFC 9457 problem: the one place of the control plane that does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import asyncpg
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.types import ExceptionHandlersMap
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from broker.errors import BrokerError, RequestMalformed, Unavailable
+from pricing.money import MoneyError
+
+MEDIA_TYPE = "application/problem+json"
+
+_CODES = {
+    400: "request_malformed",
+    401: "invalid_api_key",
+    403: "not_allowed",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "media_type_not_served",
+    429: "too_many_calls",
+    503: "unavailable",
+}
+_DATABASE_AWAY = (
+    OSError,
+    PoolTimeout,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
+
+Answer = Response[dict[str, Any]]
+
+
+def exception_handlers() -> ExceptionHandlersMap:
+    """The table that Litestar looks errors up in, the most special class first."""
+    return {
+        BrokerError: _broker_error,
+        HTTPException: _http_error,
+        MoneyError: _money_error,
+        Exception: _any_error,
+    }
+
+
+def problem(error: BrokerError) -> Answer:
+    """Render one error; its facts become members beside the standard ones."""
+    headers: dict[str, str] = {}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return _render(error.status, error.code, error.detail, headers=headers, facts=error.facts)
+
+
+def is_database_away(error: BaseException) -> bool:
+    """True when PostgreSQL cannot be reached, as against having refused a statement."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or isinstance(_driver_error(error), _DATABASE_AWAY)
+    return isinstance(error, _DATABASE_AWAY)
+
+
+def _driver_error(error: DBAPIError) -> BaseException | None:
+    # SQLAlchemy's adapter wraps what asyncpg raised once more.
+    return error.orig.__cause__ if error.orig is not None else None
+
+
+def _broker_error(_: Request[Any, Any, Any], error: BrokerError) -> Answer:
+    return problem(error)
+
+
+def _money_error(_: Request[Any, Any, Any], error: MoneyError) -> Answer:
+    return problem(RequestMalformed(str(error), code="amount_invalid"))
+
+
+def _http_error(_: Request[Any, Any, Any], error: HTTPException) -> Answer:
+    status = error.status_code
+    code = _CODES.get(status, "request_refused" if status < 500 else "internal_error")
+    if isinstance(error, ValidationException):
+        detail, fields = _faults(error)
+        return _render(status, code, detail, facts={"fields": fields} if fields else {})
+    detail = error.detail if status < 500 else "Something broke in the broker."
+    return _render(status, code, detail, headers=error.headers)
+
+
+def _faults(error: ValidationException) -> tuple[str, list[dict[str, str]]]:
+    """The sentence and the fields that it speaks of."""
+    raw = error.extra if isinstance(error.extra, list) else []
+    fields = [
+        {
+            "field": _written(str(each.get("key") or "body")),
+            "in": str(getattr(each.get("source"), "value", each.get("source") or "body")),
+            "problem": str(each.get("message", "")),
+        }
+        for each in raw
+        if isinstance(each, dict)
+    ]
+    if not fields:
+        return error.detail, []
+    return "; ".join(f"{each['field']}: {each['problem']}" for each in fields), fields
+
+
+def _written(name: str) -> str:
+    """The name on the wire of a parameter that Python keeps another name for."""
+    return {"since": "from", "until": "to"}.get(name, name)
+
+
+def _any_error(request: Request[Any, Any, Any], error: Exception) -> Answer:
+    if is_database_away(error):
+        structlog.get_logger("broker.api").warning("database_away", path=request.url.path)
+        return problem(Unavailable("The database cannot be reached.", retry_after_s=1))
+    structlog.get_logger("broker.api").error(
+        "request_broke", method=request.method, path=request.url.path, exc_info=error
+    )
+    return problem(BrokerError("Something broke in the broker."))
+
+
+def _render(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    facts: Mapping[str, object] | None = None,
+) -> Answer:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = "Error"
+    body = {
+        **msgspec.to_builtins(dict(facts or {})),
+        "type": f"urn:model-broker:{code}",
+        "title": phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))

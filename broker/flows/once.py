@@ -1,0 +1,55 @@
+"""Does a request once, however often it is sent under its `Idempotency-Key`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from broker.store import idempotency
+from broker.store.idempotency import Answer
+
+Act = Callable[[AsyncConnection], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as its sender knows it; without a key it is done each time it is sent.
+
+    `meaning` is what makes two requests the same one, such as the path and the parsed body.
+    """
+
+    account_id: UUID
+    key: str | None
+    meaning: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The answer, and whether it is a former one."""
+
+    answer: Answer
+    replayed: bool
+
+
+async def once(engine: AsyncEngine, request: Request, act: Act, now: datetime) -> Done:
+    """Run `act` in one transaction with the record of its answer, or return the recorded one.
+
+    Of several at once one acts, the others wait for its answer. Raises Conflict when the key stands
+    for another request, and what `act` raises, after which the key is free again.
+    """
+    async with engine.begin() as connection:
+        if request.key is None:
+            return Done(await act(connection), replayed=False)
+        meaning = hashlib.sha256(request.meaning).digest()
+        place = (connection, request.account_id, request.key)
+        former = await idempotency.claim(*place, meaning, now)
+        if former is not None:
+            return Done(former, replayed=True)
+        answer = await act(connection)
+        await idempotency.keep(*place, answer)
+        return Done(answer, replayed=False)

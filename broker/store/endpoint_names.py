@@ -1,0 +1,66 @@
+"""Names of endpoints by number or id, retired ones too: what old calls and prices speak of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker.store.tables import accounts, endpoints
+
+
+@dataclass(frozen=True, slots=True)
+class NamedEndpoint:
+    """An endpoint as it was named; `name` is `provider/endpoint`."""
+
+    id: UUID
+    number: int
+    name: str
+    model: str
+    version: str
+    provider_id: UUID
+
+
+async def by_numbers(
+    connection: AsyncConnection, numbers: Collection[int]
+) -> dict[int, NamedEndpoint]:
+    """Return the endpoints of these numbers, by number."""
+    found = await _fetch(connection, _named().where(endpoints.c.number.in_(sorted(set(numbers)))))
+    return {each.number: each for each in found}
+
+
+async def by_name(connection: AsyncConnection, name: str) -> list[NamedEndpoint]:
+    """Return all that ever went by `provider/endpoint`, the newest first."""
+    provider, _, endpoint = name.partition("/")
+    query = _named().where(accounts.c.name == provider, endpoints.c.name == endpoint)
+    return await _fetch(connection, query.order_by(endpoints.c.number.desc()))
+
+
+async def numbers_of_provider(connection: AsyncConnection, provider_id: UUID) -> list[int]:
+    """Return the numbers of all endpoints that a provider has ever had."""
+    query = select(endpoints.c.number).where(endpoints.c.provider_id == provider_id)
+    return list((await connection.execute(query)).scalars())
+
+
+def _named() -> Select[Any]:
+    return select(endpoints, accounts.c.name.label("provider")).join(
+        accounts, accounts.c.id == endpoints.c.provider_id
+    )
+
+
+async def _fetch(connection: AsyncConnection, query: Select[Any]) -> list[NamedEndpoint]:
+    return [
+        NamedEndpoint(
+            id=row.id,
+            number=row.number,
+            name=f"{row.provider}/{row.name}",
+            model=row.model,
+            version=row.version,
+            provider_id=row.provider_id,
+        )
+        for row in await connection.execute(query)
+    ]

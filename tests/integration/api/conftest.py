@@ -1,0 +1,112 @@
+"""The control plane over a real database, with a market that tests can swap."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import httpx
+import pytest
+from litestar import Litestar
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from broker.api.app import create_api
+from broker.core.market import Market, build_market
+from broker.core.pulse import Pulse
+from broker.settings import Settings
+from broker.store import accounts, keys
+from broker.store.accounts import Account, Role
+from broker.store.database import create_engine
+from broker.store.keys import KeyTerms
+from pricing.book import PriceBook
+
+
+@dataclass
+class SmallBroker:
+    """The share of the runtime that the control plane uses."""
+
+    settings: Settings
+    engine: AsyncEngine
+    market: Market = field(default_factory=lambda: build_market([], PriceBook.empty(), {}))
+    pulse: Pulse = field(default_factory=Pulse)
+    stopping: bool = False
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now_s: Callable[[], float] = time.monotonic
+
+
+@dataclass(frozen=True)
+class Person:
+    """An account with a key, and a client that sends the key."""
+
+    account: Account
+    key: str
+    http: httpx.AsyncClient
+
+
+@pytest.fixture
+async def broker(database_url: str, valkey_url: str) -> AsyncIterator[SmallBroker]:
+    settings = Settings(database_url, valkey_url, secret_key="07" * 32)
+    engine = create_engine(database_url)
+    yield SmallBroker(settings, engine)
+    await engine.dispose()
+
+
+@pytest.fixture
+def api(broker: SmallBroker) -> Litestar:
+    return create_api(broker)
+
+
+@pytest.fixture
+async def stranger(api: Litestar) -> AsyncIterator[httpx.AsyncClient]:
+    """A client without a key."""
+    async with client_of(api) as client:
+        yield client
+
+
+@pytest.fixture
+async def operator(broker: SmallBroker, api: Litestar) -> AsyncIterator[Person]:
+    async with client_of(api) as client:
+        yield await _person(broker, client, Role.OPERATOR, "ops")
+
+
+@pytest.fixture
+async def consumer(broker: SmallBroker, api: Litestar) -> AsyncIterator[Person]:
+    async with client_of(api) as client:
+        yield await _person(broker, client, Role.CONSUMER, "shop")
+
+
+@pytest.fixture
+async def other_consumer(broker: SmallBroker, api: Litestar) -> AsyncIterator[Person]:
+    async with client_of(api) as client:
+        yield await _person(broker, client, Role.CONSUMER, "rival")
+
+
+@pytest.fixture
+async def provider(broker: SmallBroker, api: Litestar) -> AsyncIterator[Person]:
+    async with client_of(api) as client:
+        yield await _person(broker, client, Role.PROVIDER, "acme")
+
+
+@pytest.fixture
+async def other_provider(broker: SmallBroker, api: Litestar) -> AsyncIterator[Person]:
+    async with client_of(api) as client:
+        yield await _person(broker, client, Role.PROVIDER, "globex")
+
+
+def client_of(api: Litestar) -> httpx.AsyncClient:
+    """A client without a key, straight into the application."""
+    # The application answers errors itself; one that got out would be a fault to see.
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(cast("Any", api)), base_url="http://broker"
+    )
+
+
+async def _person(broker: SmallBroker, client: httpx.AsyncClient, role: Role, name: str) -> Person:
+    async with broker.engine.begin() as connection:
+        account = await accounts.create(connection, role, name, broker.clock())
+        issued = await keys.issue(connection, account.id, KeyTerms(), broker.clock())
+    client.headers["authorization"] = f"Bearer {issued.text}"
+    return Person(account, issued.text, client)

@@ -1,0 +1,114 @@
+"""Every error is a problem document that names what is wrong and tells no more."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from broker.api.app import create_api
+from broker.store.database import create_engine
+from tests.integration.api.conftest import Person, SmallBroker, client_of
+
+MEMBERS = {"type", "title", "status", "detail", "code"}
+
+
+def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-broker-version"]
+    problem: dict[str, Any] = answer.json()
+    assert problem.keys() >= MEMBERS
+    assert (problem["status"], problem["code"]) == (status, code)
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"name": "shop", "role": "consumer", "colour": "red"}, "colour"),
+        ({"name": "shop"}, "role"),
+        ({"name": "shop", "role": "king"}, "role"),
+        ({"name": 7, "role": "consumer"}, "name"),
+        ([], "object"),
+    ],
+)
+async def test_a_faulty_body_is_refused_with_the_field_named(
+    operator: Person, body: object, field: str
+) -> None:
+    answer = await operator.http.post("/api/accounts", json=body)
+    assert field in str(assert_problem(answer, 400, "request_malformed")["detail"])
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b'{"name": "a"', b"null"])
+async def test_a_body_that_is_no_json_is_refused(operator: Person, body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    answer = await operator.http.post("/api/accounts", content=body, headers=headers)
+    assert_problem(answer, 400, "request_malformed")
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/api/accounts?limit=0", "limit"),
+        ("/api/accounts?limit=many", "limit"),
+        ("/api/accounts?cursor=1", "cursor"),
+        ("/api/accounts?role=king", "role"),
+        ("/api/accounts?colour=red", "colour"),
+        ("/api/audit?limit=1001", "limit"),
+        ("/api/prices/history?from=yesterday&endpoint=a/b", "from"),
+        ("/api/prices/history", "endpoint"),
+    ],
+)
+async def test_a_faulty_query_is_refused_with_the_parameter_named(
+    operator: Person, path: str, field: str
+) -> None:
+    answer = await operator.http.get(path)
+    assert answer.status_code == 400
+    assert field in answer.json()["detail"]
+
+
+async def test_paths_and_methods_that_are_not_are_told_so(operator: Person) -> None:
+    assert_problem(await operator.http.get("/api/nothing"), 404, "not_found")
+    assert_problem(await operator.http.get("/nothing"), 404, "not_found")
+    assert_problem(await operator.http.put("/api/accounts"), 405, "method_not_allowed")
+
+
+async def test_a_body_that_is_too_large_is_413(operator: Person) -> None:
+    answer = await operator.http.post(
+        "/api/accounts", json={"name": "a" * (1 << 20), "role": "consumer"}
+    )
+    assert_problem(answer, 413, "body_too_large")
+
+
+async def test_a_dead_database_is_503_and_never_401(broker: SmallBroker, consumer: Person) -> None:
+    away = create_engine("postgresql://nobody@127.0.0.1:1/none")
+    async with client_of(create_api(dataclasses.replace(broker, engine=away))) as client:
+        answer = await client.get(
+            "/api/balance", headers={"authorization": f"Bearer {consumer.key}"}
+        )
+        assert_problem(answer, 503, "unavailable")
+        assert answer.headers["retry-after"] == "1"
+        ready = await client.get("/health/ready")
+        assert (ready.status_code, ready.json()["database"]) == (503, "cannot be reached")
+        assert (await client.get("/health")).status_code == 200
+    await away.dispose()
+
+
+async def test_what_breaks_inside_is_logged_and_not_told(
+    broker: SmallBroker, operator: Person
+) -> None:
+    def broken() -> float:
+        raise RuntimeError("the secret inside")
+
+    async with client_of(create_api(dataclasses.replace(broker, now_s=broken))) as client:
+        headers = {"authorization": f"Bearer {operator.key}"}
+        with capture_logs() as logs:
+            answer = await client.get("/api/prices", headers=headers)
+    problem = assert_problem(answer, 500, "internal_error")
+    assert "secret" not in str(problem)
+    assert "Traceback" not in answer.text
+    assert [each["event"] for each in logs] == ["request_broke"]
