@@ -139,7 +139,7 @@ def _by_uv(uv: str, environment: Environment, home: Path, base: Path) -> list[li
 def _by_pip(environment: Environment, home: Path, base: Path) -> list[list[str]]:
     lock = str(environment.lock)
     rules = ["--no-deps", "--require-hashes", "--only-binary", ":all:"]
-    quiet = ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
+    quiet = ["--no-input", "--disable-pip-version-check", "--progress-bar", "off", "--no-compile"]
     pip = [str(home / "bin" / "python"), "-I", "-m", "pip"]
     return [
         [str(base), "-I", "-m", "venv", str(home)],

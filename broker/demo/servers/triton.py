@@ -67,7 +67,7 @@ def backend_folder() -> Path:
     target = Path(sys.prefix) / "backends" / "python"
     target.mkdir(parents=True, exist_ok=True)
     parts = [*(bundle / "backends" / "python").iterdir(), stubs / "triton_python_backend_stub"]
-    for part in parts:
+    for part in filter(Path.is_file, parts):  # pip leaves a __pycache__ there
         if not (target / part.name).exists():
             # Copied aside and renamed: another starter may look at the same moment.
             fresh = target / f".{part.name}.{os.getpid()}"
