@@ -1,0 +1,76 @@
+"""`broker accounts`: open accounts, top them up, see balances."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from broker.cli.local import OPERATOR, now, run_with_engine
+from broker.cli.options import DEFAULT_STATE, State
+from broker.cli.state import StateFolder
+from broker.flows.open_account import list_accounts, open_account
+from broker.flows.statement import balance_of
+from broker.flows.topup import top_up
+from broker.store.accounts import Role
+from pricing.money import format_usd, parse_usd_nanos
+
+app = typer.Typer(help="Open accounts, top them up, see balances.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Lower-case letters, digits and single . _ - between.")]
+
+
+@app.command("open")
+def open_(
+    name: Name,
+    role: Annotated[Role, typer.Option(help="What the account is in the market.")] = Role.CONSUMER,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Open an account."""
+
+    async def work(engine: AsyncEngine) -> None:
+        await open_account(engine, name, role, author=OPERATOR.name, now=now())
+
+    run_with_engine(StateFolder(state), work)
+    typer.echo(f"{name} is open as a {role.value}. Give it a key: broker keys issue {name}")
+
+
+@app.command("topup")
+def topup(
+    name: Name,
+    amount_usd: Annotated[str, typer.Argument(help="In USD, such as 25 or 0.50.")],
+    reason: Annotated[str, typer.Option(help="Kept with the transfer.")] = "top-up",
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Credit a consumer's account."""
+
+    async def work(engine: AsyncEngine) -> str:
+        amount = parse_usd_nanos(amount_usd)
+        await top_up(engine, OPERATOR, name, amount, reason, now())
+        return format_usd((await balance_of(engine, name)).available_nanos)
+
+    available = run_with_engine(StateFolder(state), work)
+    typer.echo(f"{name} has {available} USD available.")
+
+
+@app.command("list")
+def list_(state: State = DEFAULT_STATE) -> None:
+    """List all accounts with their balances."""
+
+    async def work(engine: AsyncEngine) -> Table:
+        table = Table("name", "role", "available USD", "held USD", "opened", box=None)
+        for account in await list_accounts(engine, role=None, after=None, limit=1_000):
+            balance = await balance_of(engine, account.name)
+            table.add_row(
+                account.name,
+                account.role.value,
+                format_usd(balance.available_nanos) if account.ledger_account else "-",
+                format_usd(balance.held_nanos) if account.ledger_account else "-",
+                f"{account.created_at:%Y-%m-%d %H:%M}",
+            )
+        return table
+
+    Console().print(run_with_engine(StateFolder(state), work))

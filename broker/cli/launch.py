@@ -1,0 +1,166 @@
+"""Brings up a whole broker on one machine: database, Valkey, schema, broker, worker."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from broker.cli.local import OPERATOR, now
+from broker.cli.serve import worker_command
+from broker.cli.state import Running, StateFolder
+from broker.embedded.child import Command
+from broker.embedded.lock import FolderLock
+from broker.embedded.postgres import EmbeddedPostgres
+from broker.embedded.readiness import answering
+from broker.embedded.supervise import Service, Supervisor
+from broker.embedded.valkey import EmbeddedValkey
+from broker.errors import Conflict, SettingInvalid
+from broker.flows.login import make_link
+from broker.flows.open_account import open_account
+from broker.store import accounts as account_store
+from broker.store.accounts import Role
+from broker.store.database import create_engine
+from broker.store.migrate import upgrade
+
+_READY_LIMIT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What to bring up, and where."""
+
+    folder: StateFolder
+    host: str
+    port: int
+    allow_networks: str = ""
+
+    @property
+    def url(self) -> str:
+        """Where people and agents of this machine reach the broker."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """A broker that is up. Further services may be started; `up.run()` waits for the end."""
+
+    running: Running
+    up: Supervisor
+    env: Mapping[str, str]
+    console_link: str
+
+
+@contextlib.asynccontextmanager
+async def launch(wanted: Launch, console: Console) -> AsyncIterator[Market]:
+    """Bring up a broker; everything stops when the block ends or a signal comes.
+
+    Raises AlreadyRunning, SettingInvalid for a port that is taken, EmbeddedServerFailed.
+    """
+    folder = wanted.folder
+    with FolderLock(folder.path):
+        require_free(wanted.host, wanted.port)
+        async with Supervisor() as up:
+            database_url = await _database(folder, up, console)
+            valkey_url = await _valkey(folder, up, console)
+            await upgrade(database_url)
+            env = _environment(wanted, database_url, valkey_url)
+            link = await _console_link(database_url, wanted.url)
+            await up.start(_broker(wanted, env))
+            await up.start(_worker(folder, env))
+            running = Running(os.getpid(), wanted.url, database_url, valkey_url)
+            folder.announce(running)
+            try:
+                yield Market(running, up, env, link)
+            finally:
+                folder.retract()
+
+
+def require_free(host: str, port: int) -> None:
+    """Raise SettingInvalid when something else listens on the port, naming a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SettingInvalid(
+                f"Port {port} on {host} cannot be used ({error.strerror}). "
+                f"Choose another, for instance: --port {_free_port(host, family)}"
+            ) from None
+
+
+def _free_port(host: str, family: socket.AddressFamily) -> int:
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def _database(folder: StateFolder, up: Supervisor, console: Console) -> str:
+    given = os.environ.get("DATABASE_URL")
+    if given:
+        console.print("PostgreSQL: yours, as DATABASE_URL says")
+        return given
+    server = EmbeddedPostgres(folder.path / "postgres")
+    await up.host(server)
+    console.print(f"PostgreSQL: embedded, kept in {folder.path / 'postgres'}")
+    return server.url
+
+
+async def _valkey(folder: StateFolder, up: Supervisor, console: Console) -> str:
+    given = os.environ.get("VALKEY_URL")
+    if given:
+        console.print("Valkey: yours, as VALKEY_URL says")
+        return given
+    server = EmbeddedValkey(folder.path / "valkey")
+    await up.host(server)
+    console.print(f"Valkey: embedded, kept in {folder.path / 'valkey'}")
+    return server.url
+
+
+def _environment(wanted: Launch, database_url: str, valkey_url: str) -> dict[str, str]:
+    return os.environ | {
+        "DATABASE_URL": database_url,
+        "VALKEY_URL": valkey_url,
+        "BROKER_SECRET_KEY": wanted.folder.secret_key(),
+        "BROKER_PUBLIC_URL": os.environ.get("BROKER_PUBLIC_URL", wanted.url),
+        "BROKER_ALLOW_NETWORKS": wanted.allow_networks,
+    }
+
+
+async def _console_link(database_url: str, url: str) -> str:
+    """Return a login link that works once, for the operator that every market has."""
+    engine = create_engine(database_url, connections_max=1)
+    try:
+        with contextlib.suppress(Conflict):
+            await open_account(engine, "operator", Role.OPERATOR, author=OPERATOR.name, now=now())
+        async with engine.connect() as connection:
+            operator = await account_store.by_name(connection, "operator")
+        return f"{url}/console/login?token={await make_link(engine, operator.id, now())}"
+    finally:
+        await engine.dispose()
+
+
+def _broker(wanted: Launch, env: Mapping[str, str]) -> Service:
+    listening = ("--host", wanted.host, "--port", str(wanted.port))
+    command = Command(
+        "broker",
+        [sys.executable, "-m", "broker.cli.main", "serve", *listening],
+        wanted.folder.path / "logs" / "broker.log",
+        env=env,
+    )
+    return Service(command, answering(f"{wanted.url}/health/ready"), _READY_LIMIT_S, 40.0)
+
+
+def _worker(folder: StateFolder, env: Mapping[str, str]) -> Service:
+    command = Command(
+        "worker", worker_command(folder, beat=True), folder.path / "logs" / "worker.log", env=env
+    )
+    return Service(command)

@@ -1,0 +1,42 @@
+"""Runs a flow for a command: connects to the database of the broker that runs here, and closes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from broker.cli.state import StateFolder
+from broker.flows.authenticate import Caller
+from broker.store.accounts import Role
+from broker.store.database import create_engine
+
+Answer = TypeVar("Answer")
+
+OPERATOR = Caller(UUID(int=0), "command-line", Role.OPERATOR)
+"""Who has a shell on the broker's machine is an operator."""
+
+
+def run_with_engine(
+    folder: StateFolder, work: Callable[[AsyncEngine], Awaitable[Answer]]
+) -> Answer:
+    """Do `work` on the database that `folder` leads to. Raises SettingInvalid when there is none."""
+    database_url = folder.database_url()
+
+    async def connected() -> Answer:
+        engine = create_engine(database_url, connections_max=2)
+        try:
+            return await work(engine)
+        finally:
+            await engine.dispose()
+
+    return asyncio.run(connected())
+
+
+def now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)

@@ -1,0 +1,26 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+State = Annotated[
+    Path,
+    typer.Option(
+        "--state", envvar="BROKER_STATE", help="Folder that holds everything the broker keeps."
+    ),
+]
+Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
+Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")]
+AllowNetworks = Annotated[
+    str,
+    typer.Option(
+        "--allow-networks",
+        envvar="BROKER_ALLOW_NETWORKS",
+        help="Private networks that providers may be in, such as 10.0.0.0/8,192.168.0.0/16.",
+    ),
+]
+DEFAULT_STATE = Path(".broker")

@@ -1,0 +1,39 @@
+"""`broker up`: a broker on this machine, with embedded servers unless others are given."""
+
+from __future__ import annotations
+
+import asyncio
+
+from rich.console import Console
+
+from broker.cli.launch import Launch, launch
+from broker.cli.options import DEFAULT_STATE, AllowNetworks, Host, Port, State
+from broker.cli.state import StateFolder
+
+
+def up(
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    state: State = DEFAULT_STATE,
+    allow_networks: AllowNetworks = "",
+) -> None:
+    """Start a broker and stay up until Ctrl-C.
+
+    Without DATABASE_URL and VALKEY_URL it starts servers of its own and keeps their data in the
+    state folder; with them it uses yours.
+    """
+    wanted = Launch(StateFolder(state), host, port, allow_networks)
+    asyncio.run(_up(wanted, Console(highlight=False, soft_wrap=True)))
+
+
+async def _up(wanted: Launch, console: Console) -> None:
+    async with launch(wanted, console) as market:
+        console.print(f"\nThe market is open at [bold]{wanted.url}[/bold]")
+        console.print(f"Console (this link works once, for 15 minutes):\n  {market.console_link}")
+        console.print(
+            "Open an account for a consumer, credit it, and give it a key:\n"
+            "  broker accounts open acme && broker accounts topup acme 5 && broker keys issue acme"
+        )
+        console.print("Ctrl-C stops everything and keeps the data.")
+        await market.up.run()
+    console.print("\nStopped. The data is kept for the next start.")
