@@ -6,6 +6,7 @@ slices that were priced, so a repeated member cannot bill one thing and run anot
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -54,10 +55,30 @@ class OpenAiBody:
             parts.append(b'"stream":true,"stream_options":' + self._stream_options())
         return b",".join(parts) + b"}"
 
+    def prompt_text(self) -> str:
+        """Return all text of the prompt, as far as it is text."""
+        for name in ("messages", "prompt", "input"):
+            raw = self.members.get(name)
+            if raw is not None:
+                return "".join(_texts(msgspec.json.decode(raw)))
+        return ""
+
     def _stream_options(self) -> bytes:
         raw = self.members.get("stream_options")
         options = msgspec.json.decode(raw) if raw is not None else None
         return msgspec.json.encode({**(options or {}), "include_usage": True})
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            if name in ("content", "text") or not isinstance(member, str):
+                yield from _texts(member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from _texts(member)
 
 
 _OUTPUT_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})

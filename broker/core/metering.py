@@ -26,6 +26,8 @@ class Delivered:
     """UTF-8 bytes of content, reasoning and tool-call arguments that arrived."""
     hidden_out: int = 0
     """Reasoning tokens the provider claims and does not show; `tokens_out_max` bounds them."""
+    text: str = ""
+    """The content itself, kept only until it has been counted."""
     exact_in: int | None = None
     """By the registered tokenizer, template not included."""
     exact_out: int | None = None

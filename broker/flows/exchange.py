@@ -69,7 +69,8 @@ async def open_stream(tab: Tab, attempt: Attempt) -> StreamedAnswer:
             raise malformed("a stream was asked for, the answer is none", 200)
         body = tab.call.body
         assert isinstance(body, OpenAiBody)
-        reader = StreamReader(usage_asked=body.usage_asked)
+        counted = tab.market.endpoint(attempt.candidate.number).tokenizer_json is not None
+        reader = StreamReader(usage_asked=body.usage_asked, keep_text=counted)
         opening: list[bytes] = []
         while not reader.has_content and not reader.ended:
             data = await response.next_chunk()
@@ -140,6 +141,7 @@ def _facts(call: Call, body: bytes) -> Delivered:
         claimed_in=facts.prompt_tokens,
         claimed_out=facts.completion_tokens,
         text_bytes=facts.text_bytes,
+        text=facts.text,
         hidden_out=facts.reasoning_tokens or 0,
         choices=call.body.choices,
     )

@@ -16,6 +16,7 @@ from broker.core.market import Market
 from broker.core.pulse import Pulse
 from broker.core.retries import RetryBudget
 from broker.core.view import RoutingLimits
+from broker.encoding.tokens import TokenCounter
 from broker.flows.batch import LedgerBatcher
 from broker.flows.keyring import Keyring
 from broker.flows.targets import Targets
@@ -37,6 +38,7 @@ class Runtime:
     market: Market
     keyring: Keyring
     targets: Targets
+    tokens: TokenCounter
     pulse: Pulse
     retries: RetryBudget
     random: Random

@@ -75,6 +75,7 @@ class Stream:
             claimed_in=reader.prompt_tokens,
             claimed_out=reader.completion_tokens,
             text_bytes=reader.text_bytes,
+            text="".join(reader.texts),
             hidden_out=reader.reasoning_tokens or 0,
             complete=complete,
             choices=body.choices,

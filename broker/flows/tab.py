@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 from broker.core import ledger, story
-from broker.core.call import Call
+from broker.core.call import Call, OpenAiBody
 from broker.core.catalog import Endpoint
 from broker.core.dispatch import Attempt, Dispatch
 from broker.core.ledger import CallRecord, ChargeLine, Hold
@@ -86,6 +87,8 @@ class Tab:
             bytes_in_per_token=float(pulse.bytes_in_per_token[endpoint.number]),
             bytes_out_per_token=float(pulse.bytes_out_per_token[endpoint.number]),
         )
+        if endpoint.tokenizer_json is not None:
+            delivered = self._counted(endpoint, delivered)
         usage = meter(delivered, expected)
         attempt.notes.extend(usage.notes)
         if usage is NOTHING:
@@ -102,6 +105,18 @@ class Tab:
         attempt.charge_nanos = line.charge_nanos
         self.lines.append(line)
         self.charge_nanos += line.charge_nanos
+
+    def _counted(self, endpoint: Endpoint, delivered: Delivered) -> Delivered:
+        """Add the exact counts of the endpoint's own tokenizer."""
+        count, body = self.runtime.tokens.count, self.call.body
+        if not isinstance(body, OpenAiBody):
+            return delivered
+        exact_out = count(endpoint.id, delivered.text)
+        if exact_out is not None:
+            # Reasoning and tool calls are not in the text: for them the bytes are the bound.
+            exact_out += delivered.text_bytes - len(delivered.text.encode())
+        exact_in = count(endpoint.id, body.prompt_text())
+        return replace(delivered, exact_in=exact_in, exact_out=exact_out)
 
     async def settle(self, status: int, code: str) -> None:
         """Capture what was delivered and release the rest; durable when it returns.

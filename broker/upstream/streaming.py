@@ -16,7 +16,7 @@ _DONE = b"[DONE]"
 class StreamReader:
     """Told of bytes as they come; `feed` returns the bytes to pass on."""
 
-    def __init__(self, *, usage_asked: bool) -> None:
+    def __init__(self, *, usage_asked: bool, keep_text: bool) -> None:
         self.has_content = False
         self.ended = False
         """`[DONE]` has come, or the stream ended cleanly after a finish reason."""
@@ -24,6 +24,9 @@ class StreamReader:
         self.prompt_tokens: int | None = None
         self.completion_tokens: int | None = None
         self.reasoning_tokens: int | None = None
+        self.texts: list[str] = []
+        """The content, kept only where it will be counted."""
+        self._keep_text = keep_text
         self._finished = False
         self._usage_asked = usage_asked
         self._usage_event: bytes | None = None
@@ -63,6 +66,8 @@ class StreamReader:
         if facts.text_bytes:
             self.text_bytes += facts.text_bytes
             self.has_content = True
+            if self._keep_text:
+                self.texts.append(facts.text)
         if facts.finished:
             self._finished = True
         if facts.completion_tokens is None:

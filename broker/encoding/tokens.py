@@ -1,0 +1,52 @@
+"""Counts tokens exactly with the tokenizers that endpoints have registered.
+
+A tokenizer is loaded in a thread before it is used, for that takes a tenth of a second and more;
+until then, and for very long texts, the count is None and the bound by bytes holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from uuid import UUID
+
+import structlog
+from tokenizers import Tokenizer
+
+from broker.core.catalog import Endpoint
+
+_log = structlog.get_logger()
+
+TEXT_CHARACTERS_MAX = 200_000
+"""Above, counting would hold up every other call."""
+
+
+class TokenCounter:
+    """The tokenizers of the endpoints on the market."""
+
+    def __init__(self) -> None:
+        self._tokenizers: dict[UUID, Tokenizer | None] = {}
+
+    async def prepare(self, endpoints: Iterable[Endpoint]) -> None:
+        """Load what is new, forget what has gone. An unusable tokenizer is logged and left out."""
+        wanted = {each.id: each.tokenizer_json for each in endpoints if each.tokenizer_json}
+        for endpoint_id in self._tokenizers.keys() - wanted.keys():
+            del self._tokenizers[endpoint_id]
+        for endpoint_id, text in wanted.items():
+            if endpoint_id not in self._tokenizers:
+                self._tokenizers[endpoint_id] = await asyncio.to_thread(_load, endpoint_id, text)
+
+    def count(self, endpoint_id: UUID, text: str) -> int | None:
+        """Return the number of tokens of a text, without a template's; None when unknown."""
+        tokenizer = self._tokenizers.get(endpoint_id)
+        if tokenizer is None or len(text) > TEXT_CHARACTERS_MAX:
+            return None
+        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _load(endpoint_id: UUID, text: str) -> Tokenizer | None:
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the library raises bare Exception for a file it cannot read
+        _log.warning("tokenizer_unusable", endpoint_id=str(endpoint_id), reason=str(error)[:200])
+        return None
