@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run(*config.deployments, broker=config.broker, key=config.key)
     except OSError as error:
-        print(f"broker-provider: {error}", file=sys.stderr)
+        print(f"broker-provider: {error.strerror or error}", file=sys.stderr)
         return 1
     return 0
 

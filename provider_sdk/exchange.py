@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from http import HTTPStatus
 from typing import Protocol
 
 import h11
 
+_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -74,7 +76,8 @@ class Exchange:
     async def start(self, status: int, headers: Headers = ()) -> None:
         """Send the head of the answer."""
         self.started = True
-        self._wire.write(h11.Response(status_code=status, headers=list(headers)))
+        reason = _REASONS.get(status, b"")
+        self._wire.write(h11.Response(status_code=status, headers=list(headers), reason=reason))
         await self._wire.drain()
 
     async def send(self, data: bytes) -> None:

@@ -32,6 +32,20 @@ STALE_S = 5.0
 """A load read longer ago is not passed on."""
 
 
+def _front_of(deployment: Deployment, listen: str) -> Front:
+    try:
+        return Front(
+            deployment.server,
+            listen=listen,
+            prefix=urlsplit(deployment.url).path,
+            credential=deployment.credential,
+            server_credential=deployment.server_credential,
+        )
+    except OSError as error:
+        text = f"the front of {deployment.name} cannot listen on {listen}: {error.strerror}"
+        raise OSError(error.errno, text) from error
+
+
 class Station:
     """One deployment and everything that runs for it."""
 
@@ -56,13 +70,7 @@ class Station:
         )
         self.front: Front | None = None
         if deployment.front is not None:
-            self.front = Front(
-                deployment.server,
-                listen=deployment.front,
-                prefix=urlsplit(deployment.url).path,
-                credential=deployment.credential,
-                server_credential=deployment.server_credential,
-            )
+            self.front = _front_of(deployment, deployment.front)
         self.registered: Registered | None = None
         self.listed = False
         self._enrolment: asyncio.Task[None] | None = None

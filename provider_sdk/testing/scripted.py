@@ -21,6 +21,7 @@ import msgspec
 
 from provider_sdk.exchange import Exchange
 from provider_sdk.listener import Listener
+from provider_sdk.protocol import WELL_KNOWN_PATH
 from provider_sdk.testing import answers, kserve
 from provider_sdk.testing.answers import Answer, Told, answer_text, chat_prompt, embedding_vector
 from provider_sdk.testing.delivery import deliver
@@ -36,7 +37,6 @@ __all__ = [
     "embedding_vector",
 ]
 
-WELL_KNOWN_PATH = "/.well-known/model-broker"
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|infer))?")
 _OPENAI_WORK = {
     "/v1/chat/completions": answers.chat,

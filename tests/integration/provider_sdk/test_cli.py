@@ -94,6 +94,19 @@ async def test_run_registers_and_drains_on_sigterm(
     assert b"gpu1 is listed" in said
 
 
+async def test_a_taken_front_port_is_said_plainly(
+    tmp_path: Path, provider: ScriptedProvider, broker: FakeBroker
+) -> None:
+    path = provider_file(tmp_path, provider, broker.url, broker.key)
+    taken = f"127.0.0.1:{provider.port}"
+    lines = [f'front = "{taken}"' if "front =" in x else x for x in path.read_text().split("\n")]
+    path.write_text("\n".join(lines))
+    code, _out, err = await command("run", str(path))
+    assert code == 1
+    assert err.strip().startswith(f"broker-provider: the front of gpu1 cannot listen on {taken}")
+    assert err.count("\n") == 1
+
+
 def test_a_wrong_file_is_one_line_on_stderr(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

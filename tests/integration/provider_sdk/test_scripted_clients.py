@@ -10,6 +10,7 @@ import openai
 import pytest
 import tritonclient.http as triton
 
+from provider_sdk.front import Front
 from provider_sdk.testing.scripted import (
     Script,
     ScriptedProvider,
@@ -52,7 +53,9 @@ async def test_the_openai_client_talks_to_it(provider: ScriptedProvider) -> None
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
-async def test_the_triton_client_talks_to_it(binary: bool, compression: str | None) -> None:
+async def test_the_triton_client_talks_to_it_directly_and_through_a_front(
+    binary: bool, compression: str | None
+) -> None:
     def talk(address: str) -> None:
         with triton.InferenceServerClient(address) as client:
             assert client.is_server_ready()
@@ -73,3 +76,11 @@ async def test_the_triton_client_talks_to_it(binary: bool, compression: str | No
     async with ScriptedProvider(Script(kind="kserve", models=("echo",))) as provider:
         await asyncio.to_thread(talk, provider.url.removeprefix("http://"))
         assert provider.calls == 1
+        front = Front(provider.url, prefix="/llm")
+        front.open()
+        await asyncio.to_thread(talk, f"127.0.0.1:{front.port}/llm")
+        await front.close()
+        assert provider.calls == 2
+        direct, fronted = provider.work_received
+        encoding = "content-encoding"
+        assert direct.headers.get(encoding) == fronted.headers.get(encoding) == compression
