@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from broker.core.market import Market
 
@@ -24,7 +24,12 @@ class PriceFeed:
         self._listeners = 0
         self._watch: asyncio.Task[None] | None = None
 
-    async def follow(self, heartbeat_s: float) -> AsyncIterator[Market | None]:
+    @property
+    def watching(self) -> bool:
+        """True while anybody listens."""
+        return self._watch is not None
+
+    async def follow(self, heartbeat_s: float) -> AsyncGenerator[Market | None, None]:
         """Yield the market now and each new one, None after `heartbeat_s` without."""
         self._arrive()
         try:

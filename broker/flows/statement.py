@@ -18,6 +18,15 @@ async def balance(engine: AsyncEngine, caller: Caller) -> Balance:
         return await read_balance(connection, await _ledger_account(connection, caller))
 
 
+async def balance_of(engine: AsyncEngine, name: str) -> Balance:
+    """Return an account's balance by its name, nothing for an operator. Raises NotFound."""
+    async with engine.connect() as connection:
+        account = await account_store.by_name(connection, name)
+        if account.ledger_account is None:
+            return Balance(posted_nanos=0, held_nanos=0)
+        return await read_balance(connection, account.ledger_account)
+
+
 async def statement(engine: AsyncEngine, caller: Caller, span: Span) -> list[Entry]:
     """Return the caller's entries, newest first. Raises NotFound for an operator."""
     async with engine.connect() as connection:

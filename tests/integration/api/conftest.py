@@ -48,7 +48,7 @@ class Person:
 
 @pytest.fixture
 async def broker(database_url: str, valkey_url: str) -> AsyncIterator[SmallBroker]:
-    settings = Settings(database_url, valkey_url, secret_key="07" * 32)
+    settings = Settings(database_url, valkey_url, secret_key="ab" * 32)
     engine = create_engine(database_url)
     yield SmallBroker(settings, engine)
     await engine.dispose()

@@ -1,0 +1,44 @@
+"""Health, metrics, and the description of the interface: open to all, telling nothing private."""
+
+from __future__ import annotations
+
+import httpx
+
+from tests.integration.api.conftest import Person, SmallBroker
+from tests.integration.api.market import list_endpoints, publish
+from tests.integration.catalog.offers import endpoint_offer
+
+
+async def test_health_and_readiness_need_no_key(
+    broker: SmallBroker, stranger: httpx.AsyncClient
+) -> None:
+    assert (await stranger.get("/health")).json() == {"status": "ok"}
+    ready = await stranger.get("/health/ready")
+    assert (ready.status_code, ready.json()["ready"]) == (200, True)
+    assert ready.headers["x-broker-version"]
+    broker.stopping = True
+    stopping = await stranger.get("/health/ready")
+    assert (stopping.status_code, stopping.json()["process"]) == (503, "stopping")
+
+
+async def test_metrics_count_by_route_and_name_no_private_endpoint(
+    broker: SmallBroker, stranger: httpx.AsyncClient, provider: Person, consumer: Person
+) -> None:
+    hidden = endpoint_offer(name="hidden", visible_to=["shop"])
+    await list_endpoints(broker, provider.account, endpoint_offer(), hidden)
+    await publish(broker, 3, 250_000)
+    await consumer.http.get("/api/balance")
+    await stranger.get("/api/nothing/secret-path")
+    text = (await stranger.get("/metrics")).text
+    assert 'broker_api_answers_total{method="GET",route="/api/balance",status="200"} 1.0' in text
+    assert 'broker_endpoint_price_in_micros{endpoint="acme/law"} 250000.0' in text
+    assert 'broker_endpoints{health="ready"} 2.0' in text
+    assert "broker_price_version 3.0" in text
+    assert "hidden" not in text
+    assert "secret-path" not in text
+
+
+async def test_the_interface_describes_itself(stranger: httpx.AsyncClient) -> None:
+    described = (await stranger.get("/api/docs/openapi.json")).json()
+    assert {"/api/balance", "/api/prices/stream", "/health"} <= described["paths"].keys()
+    assert (await stranger.get("/api/docs")).status_code == 200

@@ -1,0 +1,174 @@
+"""Prices over HTTP: now, over time, and as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import uvicorn
+from litestar import Litestar
+
+from broker.core.market import Presence
+from tests.integration.api.conftest import Person, SmallBroker
+from tests.integration.api.market import list_endpoints, publish
+from tests.integration.catalog.offers import endpoint_offer
+
+HIDDEN = endpoint_offer(name="hidden", visible_to=["shop"])
+
+
+def names(answer: httpx.Response) -> list[str]:
+    return [each["name"] for each in answer.json()["endpoints"]]
+
+
+async def test_prices_tell_rate_band_load_and_health(
+    broker: SmallBroker, provider: Person, consumer: Person
+) -> None:
+    await list_endpoints(broker, provider.account)
+    await publish(broker, 7, 250_000)
+    broker.pulse.fit(1, 1)
+    broker.pulse.in_flight[0] = 1
+    answer = (await consumer.http.get("/api/prices")).json()
+    assert answer["version"] == 7
+    [endpoint] = answer["endpoints"]
+    assert endpoint["name"] == "acme/law"
+    assert endpoint["price"] == {
+        "price_in_usd": "0.25",
+        "price_out_usd": "0.50",
+        "price_call_usd": "0.00",
+    }
+    assert endpoint["ceiling"]["price_out_usd"] == "6.00"
+    assert (endpoint["load"], endpoint["health"]) == (0.25, "ready")
+
+
+async def test_health_tells_what_is_away_and_what_has_no_price(
+    broker: SmallBroker, provider: Person, consumer: Person
+) -> None:
+    await list_endpoints(broker, provider.account)
+    healths = []
+    for version, rate, presence in (
+        (1, 100_000, Presence.DRAINING),
+        (2, 100_000, Presence.DOWN),
+        (3, 0, Presence.READY),
+    ):
+        await publish(broker, version, rate, presence={0: presence})
+        [endpoint] = (await consumer.http.get("/api/prices")).json()["endpoints"]
+        healths.append(endpoint["health"])
+    assert healths == ["draining", "down", "unpriced"]
+    assert endpoint["price"] is None
+
+
+async def test_a_private_endpoint_is_seen_by_those_listed_its_owner_and_operators(
+    broker: SmallBroker,
+    provider: Person,
+    other_provider: Person,
+    consumer: Person,
+    other_consumer: Person,
+    operator: Person,
+) -> None:
+    await list_endpoints(broker, provider.account, endpoint_offer(), HIDDEN)
+    await publish(broker, 1, 100_000)
+    seen = {
+        person.account.name: names(await person.http.get("/api/prices"))
+        for person in (consumer, provider, operator, other_consumer, other_provider)
+    }
+    both, public = ["acme/hidden", "acme/law"], ["acme/law"]
+    assert seen == {"shop": both, "acme": both, "ops": both, "rival": public, "globex": public}
+    path = "/api/prices/history?endpoint=acme/hidden"
+    assert (await other_consumer.http.get(path)).status_code == 404
+    assert (await other_provider.http.get(path)).status_code == 404
+    for person in (consumer, provider, operator):
+        assert (await person.http.get(path)).status_code == 200
+
+
+async def test_history_begins_with_the_price_in_force_and_keeps_to_its_bounds(
+    broker: SmallBroker, provider: Person, consumer: Person
+) -> None:
+    await list_endpoints(broker, provider.account)
+    start = datetime.now(UTC) - timedelta(minutes=5)
+    for step in range(5):
+        await publish(broker, step + 1, 100_000 * (step + 1), start + timedelta(seconds=step))
+
+    async def versions(**params: str) -> list[int]:
+        answer = await consumer.http.get(
+            "/api/prices/history", params={"endpoint": "acme/law", **params}
+        )
+        assert answer.status_code == 200, answer.text
+        return [each["version"] for each in answer.json()["changes"]]
+
+    def after(seconds: float) -> str:
+        return (start + timedelta(seconds=seconds)).isoformat()
+
+    assert await versions() == [1, 2, 3, 4, 5]
+    assert await versions(**{"from": after(1.5)}) == [2, 3, 4, 5]
+    assert await versions(**{"from": after(1.5), "to": after(4)}) == [2, 3, 4]
+    assert await versions(limit="2") == [4, 5]
+
+
+async def test_the_history_of_what_is_not_there_is_404(consumer: Person) -> None:
+    answer = await consumer.http.get("/api/prices/history?endpoint=acme/nothing")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+@contextlib.asynccontextmanager
+async def served(api: Litestar) -> AsyncIterator[str]:
+    """The application on a port of its own, for what an in-process client cannot: streams."""
+    config = uvicorn.Config(api, port=0, lifespan="off", ws="none", log_level="error")
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server._serve())
+    while not server.started:  # noqa: ASYNC110 (uvicorn tells it by this flag alone)
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    await asyncio.wait_for(task, 10)
+
+
+async def books(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, Any]]:
+    async for line in lines:
+        if line.startswith("data: "):
+            yield json.loads(line.removeprefix("data: "))
+
+
+async def test_the_stream_delivers_each_new_book_without_what_is_hidden(
+    broker: SmallBroker, api: Litestar, provider: Person, consumer: Person, other_consumer: Person
+) -> None:
+    await list_endpoints(broker, provider.account, endpoint_offer(), HIDDEN)
+    await publish(broker, 1, 100_000)
+    headers = {"authorization": f"Bearer {other_consumer.key}"}
+    async with asyncio.timeout(30), served(api) as url, httpx.AsyncClient(timeout=20) as client:
+        async with client.stream("GET", f"{url}/api/prices/stream", headers=headers) as answer:
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            assert answer.headers["x-broker-version"]
+            told = books(answer.aiter_lines())
+            first = await anext(told)
+            await publish(broker, 2, 300_000)
+            second = await anext(told)
+        assert (first["version"], second["version"]) == (1, 2)
+        assert [each["name"] for each in second["endpoints"]] == ["acme/law"]
+        assert second["endpoints"][0]["price"]["price_in_usd"] == "0.30"
+
+
+async def test_the_stream_ends_when_the_broker_stops(
+    broker: SmallBroker, api: Litestar, consumer: Person
+) -> None:
+    headers = {"authorization": f"Bearer {consumer.key}"}
+    async with (
+        asyncio.timeout(30),
+        served(api) as url,
+        httpx.AsyncClient(timeout=20) as client,
+        client.stream("GET", f"{url}/api/prices/stream", headers=headers) as answer,
+    ):
+        lines = answer.aiter_lines()
+        await anext(lines)
+        broker.stopping = True
+        rest = [line async for line in lines]
+    assert rest[-1] == ""
+
+
+async def test_the_stream_asks_for_a_key_as_everything_does(stranger: httpx.AsyncClient) -> None:
+    assert (await stranger.get("/api/prices/stream")).status_code == 401
