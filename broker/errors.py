@@ -16,7 +16,8 @@
     ├── Unavailable                       503: the database is away, or the broker is stopping
     └── SettingInvalid                    a setting or command-line value is wrong
 
-One place turns them into HTTP: `broker.gateway.refusals` for the data plane, `broker.api.problems` for the rest.
+One place turns them into HTTP: `broker.gateway.refusals` for the data plane, `broker.api.problems`
+for the rest.
 """
 
 from __future__ import annotations

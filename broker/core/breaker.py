@@ -1,9 +1,10 @@
-"""Ejects an endpoint that fails: a windowed ratio with a minimum of samples, a growing ejection, capped probes.
+"""Ejects an endpoint that fails: a windowed ratio, a growing ejection, capped probes.
 
-Closed → open when, over two windows, failures reach RATIO of at least SAMPLES_MIN calls, or CONSECUTIVE fail in a row.
-Open → half-open after the ejection; then at most one probing call at a time. A probe that succeeds closes, one that
-fails opens for twice as long, up to a maximum. After Envoy's outlier detection and the circuit breaker of Nygard,
-"Release It!". That not everything is ejected at once is the router's care: it sees all candidates.
+Closed → open when, over two windows, failures reach RATIO of at least SAMPLES_MIN calls, or
+CONSECUTIVE fail in a row. Open → half-open after the ejection; then at most one probing call at a
+time. A probe that succeeds closes, one that fails opens for twice as long, up to a maximum. After
+Envoy's outlier detection and the circuit breaker of Nygard, "Release It!". That not everything is
+ejected at once is the router's care: it sees all candidates.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class OpenAiBody:
     choices: int
 
     def render(self, model: str, tokens_out_max: int | None) -> bytes:
-        """Return the body for a provider: its name of the model, and an output limit within the hold."""
+        """Return the body for a provider: its name of the model, an output limit in the hold."""
         parts = [b'{"model":' + msgspec.json.encode(model)]
         limit_name = "max_tokens"
         for name, raw in self.members.items():
@@ -100,7 +100,7 @@ class TensorBody:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, from its admission on. `started_s` and `deadline_s` are on the monotonic clock."""
+    """One request, from its admission on; `started_s`, `deadline_s` are on the monotonic clock."""
 
     id: UUID
     payer: Payer

@@ -42,8 +42,8 @@ class ListingStatus(enum.StrEnum):
 class Band:
     """The price band of an endpoint, floor <= list <= ceiling, floor > 0 for what is priced.
 
-    Token rates are micro-dollars per million tokens, call rates nano-dollars per call; what is not priced is 0
-    throughout. An endpoint is priced either by tokens or by the call.
+    Token rates are micro-dollars per million tokens, call rates nano-dollars per call; what is not
+    priced is 0 throughout. An endpoint is priced either by tokens or by the call.
     """
 
     floor_in_micros: int = 0
@@ -79,7 +79,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One version of one model on a deployment; `name` is `provider/endpoint`, unique in the market."""
+    """One version of one model on a deployment; `name` is `provider/endpoint`, and unique."""
 
     id: UUID
     number: int

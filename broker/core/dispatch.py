@@ -1,4 +1,4 @@
-"""One call's attempts, asked and told: `next_attempt()` says where to go now, `record(outcome)` ends it.
+"""One call's attempts, asked and told: `next_attempt()` says where to go, `record()` ends it.
 
 The live broker and the simulator drive the same object, so both make the same attempts of the same
 failures. It holds no socket and no clock: times are parameters, in seconds of one monotonic clock.

@@ -1,7 +1,7 @@
-"""The recipes of the books: what a hold, a settlement and its lines are, and what must be true of them.
+"""The recipes of the books: what a hold, a settlement and its lines are, and what must hold.
 
-Two phases: a hold reserves the ceiling of a call, a settlement captures what was used and releases the rest. A call
-is settled once, for at most what was held. Amounts are nano-dollars, times UTC.
+Two phases: a hold reserves the ceiling of a call, a settlement captures what was used and releases
+the rest. A call is settled once, for at most what was held. Amounts are nano-dollars, times UTC.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class CallRecord:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of a call's hold, its lines, and the record that is written in the same transaction."""
+    """The end of a call's hold, its lines, and the record written in the same transaction."""
 
     call_id: UUID
     kind: SettlementKind
@@ -99,7 +99,7 @@ def line(
     tokens: tuple[int, int],
     terms: tuple[Rate, int, int],
 ) -> ChargeLine:
-    """Price one attempt: `tokens` are (in, out), `terms` are (rate, price version, take in basis points)."""
+    """Price one attempt: `tokens` are (in, out), `terms` (rate, price version, take in bps)."""
     rate, price_version, take_bps = terms
     charge = charge_nanos(rate.picos(*tokens))
     take, earnings = split(charge, take_bps)

@@ -1,7 +1,7 @@
-"""One immutable picture of the market: endpoints, prices and who may be called, swapped whole when it changes.
+"""One immutable picture of the market: endpoints, prices, who may be called; swapped whole.
 
-Columns are arrays indexed by endpoint number. What changes by the call (in-flight counts, breakers, latencies) is not
-here but in `broker.core.pulse`, which stands beside it.
+Columns are arrays indexed by endpoint number. What changes by the call (in-flight counts, breakers,
+latencies) is not here but in `broker.core.pulse`, which stands beside it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Presence(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """The endpoints that a model name can mean for a task, their columns cut out and in one order."""
+    """The endpoints that a model name can mean for a task, their columns cut out, in one order."""
 
     numbers: Numbers
     deployments: Numbers
@@ -72,7 +72,7 @@ class Market:
     book: PriceBook
     by_name: Mapping[str, int]
     groups: dict[tuple[Task, str], Group] = field(default_factory=dict)
-    """By task and model; under the model `auto` all of the task, under `provider/endpoint` just the one."""
+    """By task and model; under `auto` all of the task, under `provider/endpoint` just the one."""
     domains: dict[tuple[Task, str, str], tuple[Bools, Floats]] = field(default_factory=dict)
     """Claims and declared quality per domain, aligned with the group; filled on first use."""
 
@@ -118,7 +118,7 @@ _DOMAINS_CACHED_MAX = 10_000
 def build_market(
     endpoints: Iterable[Endpoint], book: PriceBook, presence: Mapping[int, Presence]
 ) -> Market:
-    """Build the picture. `endpoints` are those listed, `book` may lack some of them (they are not routed to)."""
+    """Build the picture of those listed; what `book` lacks is not routed to."""
     listed = sorted(endpoints, key=lambda each: each.number)
     by_number: list[Endpoint | None] = [None] * (listed[-1].number + 1 if listed else 0)
     members: dict[tuple[Task, str], list[Endpoint]] = {}

@@ -1,4 +1,4 @@
-"""What became of one attempt at a provider, as one closed set of kinds, and what each kind means for the call."""
+"""What became of one attempt at a provider: a closed set of kinds, and what each means for the call."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What changes by the call: in-flight counts, outcomes, latencies and breakers, told by this process as it happens.
+"""What changes by the call: in-flight counts, outcomes, latencies, breakers, told as it happens.
 
-Arrays are indexed by endpoint or deployment number and grow on demand. Own counts are exact and immediate; those of
-other processes and the providers' reports arrive once a tick.
+Arrays are indexed by endpoint or deployment number and grow on demand. Own counts are exact and
+immediate; those of other processes and the providers' reports arrive once a tick.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Pulse:
         self._doubtful: set[int] = set()
 
     def fit(self, endpoints: int, deployments: int) -> None:
-        """Make room for these many numbers; never shrinks, so that running calls keep their place."""
+        """Make room for so many numbers; never shrinks, so that running calls keep their place."""
         self.in_flight = _grown(self.in_flight, deployments, 0)
         self.others_in_flight = _grown(self.others_in_flight, deployments, 0)
         self.refused = _grown(self.refused, deployments, 0)

@@ -36,7 +36,7 @@ class Requirements:
     model: str
     """`auto`, a model family, or `provider/endpoint`."""
     tokens_in_bound: int
-    """No tokenizer makes more tokens of the prompt than this (UTF-8 bytes and a template allowance)."""
+    """No tokenizer makes more tokens of the prompt (its UTF-8 bytes and a template allowance)."""
     tokens_in_expected: int
     tokens_out_max: int | None
     """What the caller set; None means that the hold sets it."""

@@ -1,4 +1,4 @@
-"""The whole story of one call in a few kilobytes: demands, candidates with scores, rejections, attempts.
+"""The story of one call in a few kilobytes: demands, scored candidates, rejections, attempts.
 
 It is kept with the call so that every decision can be looked up. Arrays are kept as raw bytes: to
 pack a hundred candidates costs microseconds, and nobody reads most of them.

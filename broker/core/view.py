@@ -1,4 +1,4 @@
-"""A group of endpoints as one call sees it: what each would cost there, how soon, how full it is."""
+"""A group of endpoints as one call sees it: what each would cost, how soon, how full it is."""
 
 from __future__ import annotations
 
@@ -56,7 +56,10 @@ class View:
             claims, quality = market.domain_columns(wanted.task, wanted.model, wanted.domain)
         tokens_out = _output_limit(wanted, group, limits)
         expected_out = np.minimum(tokens_out, TOKENS_OUT_EXPECTED)
-        cost = wanted.tokens_in_expected * group.rate_in + wanted.choices * expected_out * group.rate_out
+        cost = (
+            wanted.tokens_in_expected * group.rate_in
+            + wanted.choices * expected_out * group.rate_out
+        )
         load = pulse.load(group.deployments) / group.capacity
         latency = pulse.ttft_ms[group.numbers] * np.maximum(load, 1.0)
         latency += pulse.tpot_ms[group.numbers] * expected_out

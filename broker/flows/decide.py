@@ -36,8 +36,8 @@ def choose(wanted: Requirements, runtime: Runtime) -> Decision:
 def refusal(wanted: Requirements, decision: Decision, runtime: Runtime) -> BrokerError:
     """Return the error for a decision without a candidate, with who was rejected and why.
 
-    TooManyCalls when all that fit are full, else NothingFits, with the cheapest price that would have
-    fitted where the price was in the way.
+    TooManyCalls when all that fit are full, else NothingFits, with the cheapest price that would
+    have fitted where the price was in the way.
     """
     reasons = {Rejection(int(each)) for each in decision.reasons}
     facts: dict[str, object] = {"rejected": _told(decision, runtime)}

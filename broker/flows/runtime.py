@@ -1,4 +1,4 @@
-"""What a broker process has in hand while it runs: built once in `broker.bootstrap`, passed to flows."""
+"""What a broker process has in hand while it runs: built once in `bootstrap`, passed to flows."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class Target:
 
 
 class Targets:
-    """Targets by endpoint number and path, made on first use, remade when the deployment changes."""
+    """Targets by endpoint number and path, made on first use, anew when a deployment changes."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, bytes], tuple[Deployment, Target]] = {}

@@ -99,7 +99,7 @@ class Watch:
 
 
 def require_utf8(body: bytes) -> None:
-    """Raise RequestMalformed for a body that is not UTF-8: the decoder does not look into slices."""
+    """Raise RequestMalformed for a body that is not UTF-8: the decoder skips over slices."""
     if body.isascii():
         return
     try:

@@ -16,14 +16,14 @@ import msgspec
 from broker.core.call import TensorBody
 from broker.core.catalog import Task
 from broker.core.requirements import Requirements
-from broker.errors import NotAllowed, NotFound, RequestMalformed, Unavailable
+from broker.errors import NotAllowed, NotFound, Unavailable
 from broker.flows.decide import choose, refusal
 from broker.flows.exchange import WholeAnswer
 from broker.flows.look_up import look_up_model
 from broker.flows.runtime import Runtime
 from broker.flows.serve import serve
 from broker.gateway.admit import Asked, admit
-from broker.gateway.asgi import Receive, Scope, Send, Watch, header, read_body, respond
+from broker.gateway.asgi import Receive, Scope, Send, Watch, read_body, respond
 from broker.gateway.openai import send_whole
 from broker.gateway.wishes import read_wishes
 from broker.store.keys import StoredKey
