@@ -35,7 +35,7 @@ class DataPolicy(Message, frozen=True, kw_only=True):
     retention_days: Annotated[int, msgspec.Meta(ge=0, le=3650)] = 0
 
 
-class TokenBand(Message, frozen=True, kw_only=True):
+class TokenBand(Message, frozen=True, kw_only=True, tag_field="per", tag="mtok"):
     """A price band in USD per million tokens, in and out: floor <= list <= ceiling, floor > 0."""
 
     floor_in: Decimal
@@ -46,7 +46,7 @@ class TokenBand(Message, frozen=True, kw_only=True):
     ceiling_out: Decimal
 
 
-class CallBand(Message, frozen=True, kw_only=True):
+class CallBand(Message, frozen=True, kw_only=True, tag_field="per", tag="call"):
     """A price band in USD per call: floor <= list <= ceiling, floor > 0."""
 
     floor_call: Decimal

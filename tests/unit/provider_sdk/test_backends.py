@@ -1,7 +1,7 @@
 """Golden samples of what inference servers export, and the load read from them.
 
-The samples of llama.cpp and Triton are taken from running servers; those of vLLM, SGLang, TGI and
-TensorRT-LLM are made from the names in their sources and documentation.
+All are made from the names in the servers' sources and documentation: llama.cpp, Triton, vLLM,
+SGLang, TGI and TensorRT-LLM.
 """
 
 from __future__ import annotations
