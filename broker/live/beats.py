@@ -20,7 +20,6 @@ _log = structlog.get_logger(__name__)
 MISSED_INTERVALS: Final = 3.5
 """Out after three missed heartbeats, and half an interval for jitter and the way here."""
 
-_KEY: Final = "broker:beats"
 _SEQUENCE_DIGITS: Final = 20
 _HEAD_DIGITS: Final = _SEQUENCE_DIGITS + 15
 
@@ -143,6 +142,7 @@ class Beats:
         wall_s: Callable[[], float] = time.time,
     ) -> None:
         self._valkey = valkey
+        self._key = valkey.key("beats")
         self._now_s = now_s
         self._offset_ms = int((wall_s() - now_s()) * 1_000)
         self._known: dict[UUID, Beat] = {}
@@ -164,7 +164,7 @@ class Beats:
             arguments += [beat.deployment_id.bytes, _pack(beat)]
         everything: list[Any] = [None, [1] * len(beats)]
         answer = await self._valkey.ask(
-            lambda client: _evaluate(client, _STORE, arguments), everything
+            lambda client: self._evaluate(client, _STORE, arguments), everything
         )
         self._heard_at(answer[0])
         received_ms = self.now_ms()
@@ -178,7 +178,9 @@ class Beats:
     async def load(self) -> BeatSheet:
         """Hear what all processes were told, and return it with what this one knows."""
         nothing: list[Any] = [None, []]
-        now_ms, flat = await self._valkey.ask(lambda client: _evaluate(client, _LOAD, []), nothing)
+        now_ms, flat = await self._valkey.ask(
+            lambda client: self._evaluate(client, _LOAD, []), nothing
+        )
         self._heard_at(now_ms)
         for beat in _unpack_all(zip(flat[::2], flat[1::2], strict=True)):
             if beat.sequence >= self.last_sequence(beat.deployment_id):
@@ -189,6 +191,10 @@ class Beats:
         """Return what is known, without asking."""
         return BeatSheet(dict(self._known), self.now_ms(), self._reachable_since_ms)
 
+    async def _evaluate(self, client: Redis, script: str, arguments: list[bytes]) -> list[Any]:
+        asked = client.eval(script, 1, self._key, *arguments)
+        return await cast(Awaitable[list[Any]], asked)
+
     def _heard_at(self, now_ms: int | None) -> None:
         if now_ms is None:
             self._reachable_since_ms = None
@@ -196,10 +202,6 @@ class Beats:
         self._offset_ms = now_ms - int(self._now_s() * 1_000)
         if self._reachable_since_ms is None:
             self._reachable_since_ms = now_ms
-
-
-async def _evaluate(client: Redis, script: str, arguments: list[bytes]) -> list[Any]:
-    return await cast(Awaitable[list[Any]], client.eval(script, 1, _KEY, *arguments))
 
 
 def _pack(beat: Beat) -> bytes:

@@ -38,7 +38,7 @@ class Bulletin:
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._valkey = valkey
-        self._key = f"broker:{name}"
+        self._key = valkey.key(name)
         self._process = process.encode()
         self._now_s = now_s
         self._heard: Mapping[bytes, bytes] = {}

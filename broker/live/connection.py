@@ -34,11 +34,13 @@ class Valkey:
     def __init__(
         self,
         url: str,
+        market: str = "",
         *,
         timeout_s: float = TIMEOUT_S,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = url
+        self._market = market
         self._timeout_s = timeout_s
         self._now_s = now_s
         self._failures = 0
@@ -46,6 +48,10 @@ class Valkey:
         self._client = self.client()
         self.reachable = True
         """As far as the last answer told."""
+
+    def key(self, name: str) -> str:
+        """Return a key of this market's own: another database's prices are none of ours."""
+        return f"broker:{self._market}:{name}"
 
     def client(self) -> Redis:
         """Return a client with connections of its own; it connects when first used."""

@@ -15,7 +15,6 @@ from pricing.book import BookMalformed, PriceBook
 
 _log = structlog.get_logger(__name__)
 
-_KEY: Final = "broker:book"
 _SILENCE_S: Final = 5.0
 _VERSION_DIGITS: Final = 20
 
@@ -34,6 +33,7 @@ class BookFeed:
 
     def __init__(self, valkey: Valkey) -> None:
         self._valkey = valkey
+        self._key = valkey.key("book")
         self._newest: PriceBook | None = None
         self.listening = False
         """True while every book that is published arrives here."""
@@ -47,15 +47,9 @@ class BookFeed:
         """Tell all processes; False when Valkey is away or has a newer one."""
         data = f"{book.version:0{_VERSION_DIGITS}d}".encode() + book.to_bytes()
         told = await self._valkey.ask(
-            lambda client: cast(Awaitable[int], client.eval(_PUBLISH, 1, _KEY, data)), 0
+            lambda client: cast(Awaitable[int], client.eval(_PUBLISH, 1, self._key, data)), 0
         )
         return bool(told)
-
-    async def fetch(self) -> None:
-        """Look up the last published book, for whoever does not listen."""
-        data = await self._valkey.ask(lambda client: cast(Awaitable[Any], client.get(_KEY)), None)
-        if data is not None:
-            self._take(data)
 
     async def listen(self, heard: Callable[[], None]) -> None:
         """Listen for ever, calling `heard` whenever `newest` has changed; ends by cancellation."""
@@ -64,7 +58,7 @@ class BookFeed:
             client = self._valkey.client()
             try:
                 async with client.pubsub() as channel:
-                    await channel.subscribe(_KEY)
+                    await channel.subscribe(self._key)
                     await self._follow(client, channel, heard)
             except AWAY as error:
                 self._valkey.failed(error)
@@ -76,7 +70,7 @@ class BookFeed:
 
     async def _follow(self, client: Redis, channel: PubSub, heard: Callable[[], None]) -> None:
         # First subscribed, then looked up: no book is missed in between.
-        stored = await cast(Awaitable[Any], client.get(_KEY))
+        stored = await cast(Awaitable[Any], client.get(self._key))
         if stored is not None and self._take(stored):
             heard()
         self.listening = True

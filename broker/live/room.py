@@ -27,10 +27,10 @@ class Live:
     books: BookFeed
 
     @classmethod
-    def connect(cls, valkey_url: str) -> Live:
-        """Return the view; it connects when first used, and works while Valkey is away."""
+    def connect(cls, valkey_url: str, market: str = "") -> Live:
+        """Return the view of the market of that id, whether or not Valkey is there."""
         process = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        valkey = Valkey(valkey_url)
+        valkey = Valkey(valkey_url, market)
         return cls(
             process=process,
             valkey=valkey,

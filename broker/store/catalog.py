@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.core.catalog import Deployment, Endpoint, Kind, ListingStatus
 from broker.core.terms import Terms, band_of, check_deployment, make_of, refuse
 from broker.store import changes, listing, offers
-from broker.store.accounts import Account, ids_by_name
+from broker.store.accounts import ids_by_name
 from broker.store.deployments import DeploymentRecord, deployment_of, open_credential
 from broker.store.sealing import Sealer, SecretUnreadable
 from broker.store.tables import accounts, deployments, endpoints
@@ -36,7 +36,7 @@ class Registration:
 
 async def register(
     connection: AsyncConnection,
-    provider: Account,
+    provider_id: UUID,
     offer: DeploymentOffer,
     sealer: Sealer,
     terms: tuple[int, datetime],
@@ -50,11 +50,11 @@ async def register(
     check_deployment(offer)
     # One registration of a provider at a time; FOR NO KEY UPDATE leaves foreign keys alone.
     await connection.execute(
-        select(accounts.c.id).where(accounts.c.id == provider.id).with_for_update(key_share=True)
+        select(accounts.c.id).where(accounts.c.id == provider_id).with_for_update(key_share=True)
     )
     wanted = await _wanted(connection, offer, take_bps)
-    saved = await listing.save(connection, provider.id, offer, sealer, now)
-    replaced = await offers.replace(connection, (saved.id, provider.id), wanted, now)
+    saved = await listing.save(connection, provider_id, offer, sealer, now)
+    replaced = await offers.replace(connection, (saved.id, provider_id), wanted, now)
     status = saved.status
     if replaced.added and status is not ListingStatus.UNPROVEN:
         await listing.doubt(connection, saved.id, now)

@@ -8,6 +8,7 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from broker.store.away import DATABASE_AWAY
 from broker.store.database import sqlalchemy_url
 
 CHANNEL = "market"
@@ -34,7 +35,7 @@ class Listener:
 
     @classmethod
     async def connect(cls, database_url: str, heard: Callable[[str], None]) -> Listener:
-        """Listen, calling `heard` with each payload. Raises OSError or asyncpg's errors."""
+        """Listen, calling `heard` with each payload. Raises one of DATABASE_AWAY."""
         plain = "postgresql://" + sqlalchemy_url(database_url).partition("://")[2]
         connection = await asyncpg.connect(plain, timeout=_CONNECT_S)
         await connection.add_listener(CHANNEL, lambda *told: heard(str(told[-1])))
@@ -44,7 +45,7 @@ class Listener:
         """True when the server answers within `within_s`; a half-open connection hears nothing."""
         try:
             await self._connection.execute("SELECT 1", timeout=within_s)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except DATABASE_AWAY:
             return False
         return True
 

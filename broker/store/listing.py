@@ -183,11 +183,20 @@ async def set_verdict(
             deployments.c.updated_at == seen.updated_at,
             deployments.c.status != ListingStatus.WITHDRAWN.value,
         )
-        .values(status=status.value, reports=msgspec.to_builtins(list(reports)))
+        .values(status=status.value, reports=[_storable(each) for each in reports])
     )
     if judged.rowcount == 0:
         raise Conflict("The deployment was changed while it was being verified; verify it again.")
     await changes.announce(connection, changes.CATALOG)
+
+
+def _storable(report: ProbeReport) -> Any:
+    # What a server answered is quoted in there, and jsonb takes everything but NUL.
+    return msgspec.to_builtins(
+        msgspec.structs.replace(
+            report, detail=report.detail.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        )
+    )
 
 
 async def _locked(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> Row[Any]:

@@ -59,7 +59,7 @@ async def register(
 ) -> Registration:
     """Register in a transaction of its own."""
     async with engine.begin() as connection:
-        return await catalog.register(connection, provider, offered, SEALER, (TAKE_BPS, now))
+        return await catalog.register(connection, provider.id, offered, SEALER, (TAKE_BPS, now))
 
 
 async def enlist(connection: AsyncConnection, registered: Registration) -> None:

@@ -296,7 +296,7 @@ async def test_a_change_is_announced_once_it_is_committed(engine, acme: Account,
     listener = await changes.Listener.connect(database_url, heard.append)
     try:
         async with engine.begin() as connection:
-            await catalog.register(connection, acme, offer(), SEALER, (1_000, NOW))
+            await catalog.register(connection, acme.id, offer(), SEALER, (1_000, NOW))
             assert await listener.alive(5.0)
             assert heard == []
         await register(engine, acme, offer(), LATER)

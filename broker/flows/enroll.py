@@ -1,0 +1,147 @@
+"""Brings a deployment to the market: registered, proven to be the registrant's, probed, listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, cast
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from broker.core.catalog import Endpoint, ListingStatus
+from broker.errors import Conflict, NotAllowed
+from broker.flows.authenticate import Caller
+from broker.flows.prove import APPROVAL_MISSING, probe, prove
+from broker.store import audit, catalog, deployments, listing
+from broker.store.accounts import Role
+from broker.store.deployments import DeploymentRecord
+from broker.store.sealing import Sealer
+from broker.upstream.addresses import AddressPolicy
+from provider_sdk.protocol import DeploymentOffer, ProbeReport, Registered, Verified
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """What enrolling takes: the database, the key to secrets, the allowed addresses, the terms."""
+
+    engine: AsyncEngine
+    sealer: Sealer
+    policy: AddressPolicy
+    take_bps: int
+    clock: Callable[[], datetime]
+    heartbeat_interval_ms: Callable[[], int]
+
+
+async def register(desk: Enrolment, provider: Caller, offer: DeploymentOffer) -> Registered:
+    """Make the catalog say what the offer says, again without effect.
+
+    Raises NotAllowed, and RequestMalformed with the name of the field.
+    """
+    _require(provider, Role.PROVIDER)
+    now = desk.clock()
+    async with desk.engine.begin() as connection:
+        registration = await catalog.register(
+            connection, provider.account_id, offer, desk.sealer, (desk.take_bps, now)
+        )
+        if registration.changed:
+            detail = {"name": offer.name, "url": offer.url, "status": registration.status.value}
+            place = _place(registration.deployment_id)
+            deed = audit.Deed(provider.name, "register_deployment", place, detail)
+            await audit.record(connection, deed, now)
+    return Registered(
+        deployment_id=str(registration.deployment_id),
+        status=cast(
+            Literal["unproven", "listed", "awaiting_approval", "failed"],
+            registration.status.value,
+        ),
+        nonce=registration.nonce,
+        signing_key=registration.signing_key.hex(),
+        heartbeat_interval_ms=desk.heartbeat_interval_ms(),
+    )
+
+
+async def verify(desk: Enrolment, provider: Caller, deployment_id: UUID) -> Verified:
+    """Ask for the proof, then probe, then list; what failed is told and kept.
+
+    A deployment that was listed and fails is listed no more. No transaction is open meanwhile, so
+    terms that change under a verification void it: Conflict. Raises NotFound, NotAllowed.
+    """
+    _require(provider, Role.PROVIDER)
+    async with desk.engine.connect() as connection:
+        record = await deployments.find(
+            connection, deployment_id, desk.sealer, provider_id=provider.account_id
+        )
+        endpoints = await catalog.endpoints_of(connection, record)
+    if record.deployment.status is ListingStatus.WITHDRAWN:
+        raise Conflict("The deployment was withdrawn; register it again.")
+    status, reports = await _judge(record, endpoints, desk.policy)
+    async with desk.engine.begin() as connection:
+        await listing.set_verdict(connection, record, status, reports)
+        await _audit_verdict(connection, record, status, provider.name, desk.clock())
+    return Verified(
+        deployment_id=str(deployment_id),
+        status=cast(Literal["listed", "failed", "awaiting_approval"], status.value),
+        reports=reports,
+    )
+
+
+async def approve(engine: AsyncEngine, operator: str, deployment_id: UUID, now: datetime) -> None:
+    """Let a credential pass for a proof; the next verification lists the deployment if it works.
+
+    `operator` is the account's name. Raises NotFound, or Conflict where no approval is awaited.
+    """
+    async with engine.begin() as connection:
+        await listing.approve(connection, deployment_id, operator, now)
+        deed = audit.Deed(operator, "approve_deployment", _place(deployment_id))
+        await audit.record(connection, deed, now)
+
+
+async def withdraw(
+    engine: AsyncEngine, provider: Caller, deployment_id: UUID, now: datetime
+) -> None:
+    """Take a deployment off the market, again without effect. Raises NotFound, NotAllowed."""
+    _require(provider, Role.PROVIDER)
+    async with engine.begin() as connection:
+        if await catalog.withdraw(connection, provider.account_id, deployment_id, now):
+            deed = audit.Deed(provider.name, "withdraw_deployment", _place(deployment_id))
+            await audit.record(connection, deed, now)
+
+
+async def _judge(
+    record: DeploymentRecord, endpoints: list[Endpoint], policy: AddressPolicy
+) -> tuple[ListingStatus, list[ProbeReport]]:
+    proof = await prove(record, policy)
+    if proof == APPROVAL_MISSING:
+        return ListingStatus.AWAITING_APPROVAL, [proof]
+    if not proof.ok:
+        return ListingStatus.FAILED, [proof]
+    reports = [proof, *await probe(endpoints, policy)]
+    passed = all(each.ok for each in reports)
+    return (ListingStatus.LISTED if passed else ListingStatus.FAILED), reports
+
+
+async def _audit_verdict(
+    connection: AsyncConnection,
+    record: DeploymentRecord,
+    status: ListingStatus,
+    author: str,
+    now: datetime,
+) -> None:
+    before = record.deployment.status
+    if status is not before:
+        detail = {"from": before.value, "to": status.value}
+        deed = audit.Deed(author, "verify_deployment", _place(record.deployment.id), detail)
+        await audit.record(connection, deed, now)
+
+
+def _require(caller: Caller, role: Role) -> None:
+    if caller.role is not role:
+        raise NotAllowed(
+            f"Only a {role.value} may do that; this is a key of a {caller.role.value}."
+        )
+
+
+def _place(deployment_id: UUID) -> str:
+    return f"deployments/{deployment_id}"

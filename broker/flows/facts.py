@@ -1,0 +1,77 @@
+"""What a process knows of the market from outside, and what it tells the other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+
+import numpy as np
+
+from broker.core.catalog import Band, Deployment, Endpoint
+from broker.core.market import Numbers, Presence
+from broker.core.pulse import Pulse
+from broker.live.loads import Counts, RefusalMeter
+from broker.store.keys import StoredKey
+from pricing.book import PriceBook
+from pricing.snapshot import Bands
+
+# In the order that Bands wants: floor, list, ceiling of in, then out, then call.
+_bounds = attrgetter(*(each.name for each in fields(Band)))
+
+
+def _none() -> Numbers:
+    return np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Facts:
+    """All there is to know at one moment; nothing in it is changed in place."""
+
+    loaded: bool = False
+    """False until keys and catalog have been read once: no key can be called wrong before."""
+    changed: bool = False
+    """True when a Market built of the facts before these is out of date."""
+    keys: Mapping[str, StoredKey] = field(default_factory=dict)
+    deployments: tuple[Deployment, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    book: PriceBook = field(default_factory=PriceBook.empty)
+    presence: Mapping[int, Presence] = field(default_factory=dict)
+    """By deployment number; who is not named is ready."""
+    others_in_flight: Numbers = field(default_factory=_none)
+    """The other processes' calls, by deployment number."""
+    ejected_elsewhere: frozenset[int] = frozenset()
+    """Endpoint numbers that other processes have ejected."""
+
+    @property
+    def deployment_numbers(self) -> int:
+        """One more than the greatest deployment number in use."""
+        return max((each.number for each in self.deployments), default=-1) + 1
+
+    @property
+    def endpoint_numbers(self) -> int:
+        """One more than the greatest endpoint number in use."""
+        return max((each.number for each in self.endpoints), default=-1) + 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Own:
+    """What this process tells the others: its calls by deployment, the endpoints it has ejected."""
+
+    counts: Counts
+    ejected: frozenset[int]
+
+
+def own_of(pulse: Pulse, refusals: RefusalMeter, now_s: float) -> Own:
+    """Return what a process's pulse is worth telling; `now_s` is the pulse's monotonic clock."""
+    counts = Counts(
+        in_flight=pulse.in_flight.copy(),
+        refused_per_s=refusals.per_s(pulse.refused, now_s),
+        service_s=pulse.service_s.copy(),
+    )
+    return Own(counts, frozenset(pulse.ejected_here(now_s)))
+
+
+def bands_of(endpoints: Iterable[Endpoint]) -> Bands:
+    """Return the price bands by endpoint number."""
+    return Bands.from_rows({each.number: _bounds(each.band) for each in endpoints})

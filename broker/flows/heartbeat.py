@@ -1,0 +1,154 @@
+"""Takes a batch of signed heartbeats: believes each on its own, and says when to come again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from broker.live.beats import Beat, Beats
+from broker.store import deployments
+from broker.store.away import DATABASE_AWAY
+from broker.store.sealing import Sealer
+from provider_sdk.protocol import (
+    Heartbeat,
+    HeartbeatBatch,
+    HeartbeatReply,
+    HeartbeatResult,
+    SignedHeartbeat,
+)
+from provider_sdk.signing import examine
+
+_log = structlog.get_logger(__name__)
+
+DEPLOYMENTS_PER_INTERVAL: Final = 200
+"""So many deployments may beat at the shortest interval; with more it grows in proportion."""
+INTERVAL_MS_MAX: Final = 30_000
+KEYS_LOADED_EVERY_S: Final = 1.0
+"""Strangers' ids make us look for new deployments no more often than this."""
+_SEQUENCE_MAX: Final = 2**63 - 1
+
+
+def interval_ms(shortest_ms: int, deployments_known: int) -> int:
+    """Return how often each agent shall beat, in ms."""
+    grown = shortest_ms * deployments_known // DEPLOYMENTS_PER_INTERVAL
+    return min(max(shortest_ms, grown), max(shortest_ms, INTERVAL_MS_MAX))
+
+
+class HeartbeatDesk:
+    """Knows every deployment's signing key, and where its last heartbeat left off."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        sealer: Sealer,
+        beats: Beats,
+        shortest_ms: int,
+        *,
+        wall_s: Callable[[], float] = time.time,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._sealer = sealer
+        self._beats = beats
+        self._shortest_ms = shortest_ms
+        self._wall_s = wall_s
+        self._now_s = now_s
+        self._keys: Mapping[UUID, str] = {}
+        self._load_again_at_s = 0.0
+        self._current = False
+
+    def forget_keys(self) -> None:
+        """Be told that the catalog has changed: a deployment may have come or gone."""
+        self._current = False
+
+    def interval_ms(self) -> int:
+        """Return the interval that agents are asked for now."""
+        return interval_ms(self._shortest_ms, len(self._keys))
+
+    async def receive(self, batch: HeartbeatBatch) -> HeartbeatReply:
+        """Take a batch; each heartbeat has its own result, in the same order."""
+        await self._know(batch)
+        results = [self._examine(each) for each in batch.heartbeats]
+        believed = [each for each in results if isinstance(each, Beat)]
+        accepted = iter(await self._beats.accept(believed) if believed else ())
+        return HeartbeatReply(
+            interval_ms=self.interval_ms(),
+            results=[
+                _taken(each, next(accepted)) if isinstance(each, Beat) else each for each in results
+            ],
+        )
+
+    def _examine(self, signed: SignedHeartbeat) -> Beat | HeartbeatResult:
+        deployment_id = _id_of(signed)
+        key = None if deployment_id is None else self._keys.get(deployment_id)
+        if deployment_id is None or key is None:
+            return HeartbeatResult(
+                deployment_id=signed.deployment_id,
+                accepted=False,
+                reason="unknown_deployment",
+                # While the database is away, unknown may only mean not loaded.
+                register_again=self._current,
+            )
+        heartbeat = examine(
+            signed,
+            key,
+            last_sequence=self._beats.last_sequence(deployment_id),
+            now_ms=int(self._wall_s() * 1_000),
+        )
+        if isinstance(heartbeat, str):
+            return HeartbeatResult(
+                deployment_id=signed.deployment_id, accepted=False, reason=heartbeat
+            )
+        if heartbeat.sequence > _SEQUENCE_MAX:
+            return HeartbeatResult(
+                deployment_id=signed.deployment_id, accepted=False, reason="malformed"
+            )
+        return self._beat(deployment_id, heartbeat)
+
+    def _beat(self, deployment_id: UUID, heartbeat: Heartbeat) -> Beat:
+        return Beat(
+            deployment_id=deployment_id,
+            sequence=heartbeat.sequence,
+            status=heartbeat.status,
+            interval_ms=self.interval_ms(),
+            running=heartbeat.load.running,
+            waiting=heartbeat.load.waiting,
+            kv_usage=heartbeat.load.kv_usage,
+        )
+
+    async def _know(self, batch: HeartbeatBatch) -> None:
+        """Load the keys when they have changed, or when there is an id not among them."""
+        strange = any(_id_of(each) not in self._keys for each in batch.heartbeats)
+        now_s = self._now_s()
+        if (self._current and not strange) or now_s < self._load_again_at_s:
+            return
+        self._load_again_at_s = now_s + KEYS_LOADED_EVERY_S
+        try:
+            async with self._engine.connect() as connection:
+                keys = await deployments.load_signing_keys(connection, self._sealer)
+        except DATABASE_AWAY as error:
+            self._current = False
+            _log.warning("signing keys are not loaded", reason=str(error))
+            return
+        self._keys = {deployment_id: key.hex() for deployment_id, key in keys.items()}
+        self._current = True
+
+
+def _id_of(signed: SignedHeartbeat) -> UUID | None:
+    try:
+        return UUID(signed.deployment_id)
+    except ValueError:
+        return None
+
+
+def _taken(beat: Beat, accepted: bool) -> HeartbeatResult:
+    return HeartbeatResult(
+        deployment_id=str(beat.deployment_id),
+        accepted=accepted,
+        reason="" if accepted else "replayed",
+    )

@@ -1,0 +1,166 @@
+"""Keeps a process's facts fresh: keys and catalog, beats, the other processes, the newest book."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from broker.flows.facts import Facts, Own, bands_of
+from broker.live.beats import judge
+from broker.live.room import Live
+from broker.store import catalog, changes, keys, prices
+from broker.store.away import DATABASE_AWAY
+from broker.store.sealing import Sealer
+from pricing.book import PriceBook
+
+_log = structlog.get_logger(__name__)
+
+LOADED_EVERY_S: Final = 30.0
+"""Everything is loaded anew so often, in case something changed it without a word."""
+LOADS_WITHIN_S: Final = 5.0
+SETTLES_S: Final = 0.02
+"""What is heard within so short a time is looked up at once."""
+
+_EVERYTHING: Final = frozenset({changes.KEYS, changes.CATALOG})
+
+
+class Refresher:
+    """Holds the newest facts of one process. What cannot be asked stays as it was last known."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        sealer: Sealer,
+        live: Live,
+        *,
+        clock: Callable[[], datetime],
+        now_s: Callable[[], float] = time.monotonic,
+        hears: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`hears` says whether every change of the database is told to `mark` now."""
+        self._engine = engine
+        self._sealer = sealer
+        self._live = live
+        self._clock = clock
+        self._now_s = now_s
+        self._hears = hears
+        self._due = set(_EVERYTHING)
+        self._all_due_at_s = 0.0
+        self._complained = False
+        self._woken = asyncio.Event()
+        self.facts = Facts()
+
+    def mark(self, what: str) -> None:
+        """Be told that keys or catalog have changed, so that they are loaded at once."""
+        self._due |= {what} & _EVERYTHING
+        self.wake()
+
+    def wake(self) -> None:
+        """Be told that there is something new, such as a book in the feed."""
+        self._woken.set()
+
+    async def run(
+        self, tick_s: float, own: Callable[[], Own], apply: Callable[[Facts], None]
+    ) -> None:
+        """Refresh each tick, and at once when woken, until cancelled; `apply` gets all facts."""
+        told_at_s = self._now_s()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, told_at_s + tick_s - self._now_s())):
+                    await self._woken.wait()
+                    await asyncio.sleep(SETTLES_S)
+            self._woken.clear()
+            ticks = self._now_s() >= told_at_s + tick_s
+            told_at_s = self._now_s() if ticks else told_at_s
+            try:
+                apply(await self.refresh(own() if ticks else None))
+            except Exception:  # one bad refresh must not leave the process blind for good
+                _log.exception("the facts were not refreshed")
+
+    async def refresh(self, own: Own | None = None) -> Facts:
+        """Bring the facts up to date; with `own`, exchange loads and ejections as well."""
+        if own is not None:
+            await asyncio.gather(
+                self._live.beats.load(),
+                self._live.loads.exchange(own.counts),
+                self._live.ejections.exchange(own.ejected),
+            )
+        before = self.facts
+        newest = await self._look_up(before)
+        numbers = {each.id: each.number for each in newest.deployments}
+        presence = judge(self._live.beats.sheet(), numbers, before.presence)
+        others = self._live.loads.others(newest.deployment_numbers)
+        self.facts = replace(
+            newest,
+            changed=(
+                newest.endpoints is not before.endpoints
+                or newest.book is not before.book
+                or presence != before.presence
+            ),
+            presence=presence,
+            others_in_flight=others.in_flight,
+            ejected_elsewhere=self._live.ejections.elsewhere(),
+        )
+        return self.facts
+
+    async def _look_up(self, before: Facts) -> Facts:
+        """Return the facts with what the database says, as far as there is a need to ask it."""
+        now_s = self._now_s()
+        if not self._hears() or now_s >= self._all_due_at_s:
+            self._due |= _EVERYTHING
+        due, self._due = self._due, set()
+        newest = before
+        try:
+            async with asyncio.timeout(LOADS_WITHIN_S):
+                if due or not self._live.books.listening:
+                    async with self._engine.connect() as connection:
+                        newest = await self._load(connection, before, due)
+        except DATABASE_AWAY as error:
+            self._due |= due
+            if not self._complained:
+                _log.warning("going on with the catalog last known", reason=str(error))
+            self._complained = True
+        else:
+            self._complained = False
+            if due == _EVERYTHING:
+                self._all_due_at_s = now_s + LOADED_EVERY_S
+        return replace(newest, book=self._newest_book(newest))
+
+    async def _load(self, connection: AsyncConnection, before: Facts, due: set[str]) -> Facts:
+        newest = before
+        if changes.KEYS in due:
+            loaded_keys = await keys.load_all(connection, self._clock())
+            newest = replace(newest, keys=loaded_keys)
+        if changes.CATALOG in due:
+            deployments, endpoints = await catalog.load_market(connection, self._sealer)
+            # The same objects stay while nothing changed: others remember things by them.
+            if tuple(deployments) != before.deployments:
+                newest = replace(newest, deployments=tuple(deployments))
+            if tuple(endpoints) != before.endpoints:
+                newest = replace(newest, endpoints=tuple(endpoints))
+        version = await prices.latest_version(connection)
+        if version > max(before.book.version, _version(self._live.books.newest)):
+            newest = replace(newest, book=await prices.latest_book(connection))
+        return replace(newest, loaded=True)
+
+    def _newest_book(self, newest: Facts) -> PriceBook:
+        """The book of the highest version; before the first there are the list prices."""
+        heard = self._live.books.newest
+        if heard is not None and heard.version > newest.book.version:
+            return heard
+        if newest.book.version == 0:
+            listed = PriceBook.from_matrix(0, bands_of(newest.endpoints).listed)
+            return listed if listed.changed(newest.book).size else newest.book
+        return newest.book
+
+
+def _version(book: PriceBook | None) -> int:
+    return 0 if book is None else book.version

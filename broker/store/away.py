@@ -1,0 +1,17 @@
+"""What is raised when PostgreSQL is away, for the loops that go on with what was last known."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import asyncpg
+from sqlalchemy.exc import SQLAlchemyError
+
+DATABASE_AWAY: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    SQLAlchemyError,
+)
+"""SQLAlchemy passes on what happens while it connects as it is, and wraps the rest."""
