@@ -33,11 +33,11 @@ class SseSplitter:
         Raises `AttemptFailed` (MALFORMED) when one event is over the limit, whole or not.
         """
         if not self._pending and data.endswith(b"\n\n") and b"\r" not in data:
-            events = [part + b"\n\n" for part in data.split(b"\n\n")]
-            events.pop()
-            if len(data) > self._limit_bytes and max(map(len, events)) > self._limit_bytes:
-                raise malformed(f"an event is over {self._limit_bytes} bytes")
-            return events
+            parts = data.split(b"\n\n")
+            if not parts.pop():  # with three LF at the end, the last one opens the next event
+                if len(data) > self._limit_bytes and len(max(parts, key=len)) > self._limit_bytes:
+                    raise malformed(f"an event is over {self._limit_bytes} bytes")
+                return [part + b"\n\n" for part in parts]
         return self._feed_slowly(data)
 
     def rest(self) -> bytes:

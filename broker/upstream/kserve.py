@@ -1,0 +1,150 @@
+"""What the broker must know of KServe v2 with Triton's binary tensors: refusals, errors in a 200.
+
+A body is JSON, or with `Inference-Header-Content-Length: n` n bytes of JSON and then raw tensors.
+The broker reads that JSON only to refuse what would reach into a provider's host: shared memory
+regions.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import unquote
+
+import msgspec
+
+from broker.errors import BodyTooLarge, NotAllowed, RequestMalformed
+from broker.upstream.faults import malformed
+
+DENIED_PATHS: Final = (
+    "/v2/repository",
+    "/v2/systemsharedmemory",
+    "/v2/cudasharedmemory",
+    "/v2/xpusharedmemory",
+    "/v2/trace",
+    "/v2/logging",
+)
+"""Everything at or below these is refused, and the trace settings of a model too."""
+
+HEADER_LENGTH: Final = b"inference-header-content-length"
+_INFLATED_BYTES_MAX: Final = 268_435_456
+_DENIED_IN_MODEL: Final = re.compile(r"/(?:trace/setting|load|unload)(?:/|$)")
+_SLASHES: Final = re.compile(r"/{2,}")
+_WINDOW_BITS: Final = {b"gzip": 31, b"deflate": 47}
+
+
+class _Failure(msgspec.Struct):
+    error: Any = None
+
+
+class InferFacts(msgspec.Struct, frozen=True):
+    """Facts of a 200 answer: the error that it is after all, and the size of its JSON."""
+
+    error: str | None
+    json_bytes: int
+
+
+def is_denied(path: str) -> bool:
+    """True for paths that manage a server's models, memory, traces or logs."""
+    plain = _SLASHES.sub("/", unquote(path))
+    if "/../" in f"{plain}/" or "/./" in f"{plain}/":
+        return True
+    for denied in DENIED_PATHS:
+        if plain == denied or plain.startswith(f"{denied}/"):
+            return True
+    return plain.startswith("/v2/models/") and _DENIED_IN_MODEL.search(plain) is not None
+
+
+def check_infer(headers: Sequence[tuple[bytes, bytes]], payload: bytes) -> None:
+    """Check the JSON of an infer request, its header names in lower case.
+
+    Raises `RequestMalformed` for a header length that cannot be and for unknown encodings,
+    `NotAllowed` for shared memory, `BodyTooLarge` for a body that inflates without bounds.
+    """
+    lengths = [value for name, value in headers if name == HEADER_LENGTH]
+    encodings = [value for name, value in headers if name == b"content-encoding"]
+    if len(lengths) > 1 or len(encodings) > 1:
+        raise RequestMalformed("a header that must be single stands twice")
+    needed = check_header_length(lengths[0]) if lengths else None
+    if encodings and encodings[0].strip().lower() != b"identity":
+        payload = _inflated(payload, encodings[0].strip().lower(), needed)
+    if needed is not None:
+        if needed > len(payload):
+            raise RequestMalformed("Inference-Header-Content-Length is over the length of the body")
+        payload = payload[:needed]
+    refuse_shared_memory(payload)
+
+
+def check_header_length(value: bytes) -> int:
+    """Return the length of the JSON in bytes. Raises `RequestMalformed`."""
+    if not value.isdigit() or len(value) > 12:
+        raise RequestMalformed("Inference-Header-Content-Length is no number of bytes")
+    return int(value)
+
+
+def refuse_shared_memory(header_json: bytes) -> None:
+    """Raise `NotAllowed` when the JSON of a request names a shared memory region.
+
+    Only JSON that has the words, or an escape that could spell them, is parsed; with a hook that
+    sees every key, for parsers differ on which of two equal keys they believe.
+    """
+    if b"shared_memory" not in header_json and b"\\u" not in header_json:
+        return
+    try:
+        json.loads(header_json, object_pairs_hook=_refuse_keys)
+    except (ValueError, RecursionError) as error:
+        raise RequestMalformed("the JSON of the request cannot be read") from error
+
+
+def read_infer(header_length: bytes | None, body: bytes) -> InferFacts:
+    """Return the facts of a 200 answer; `header_length` is the value of its header, if it has one.
+
+    Raises `AttemptFailed` (MALFORMED) for an empty answer, or a length that cannot be.
+    """
+    if not body:
+        raise malformed("an empty answer", 200)
+    json_bytes = len(body)
+    if header_length is not None:
+        if not header_length.isdigit() or not 0 < int(header_length[:15]) <= len(body):
+            raise malformed("the header length of the answer cannot be", 200)
+        json_bytes = int(header_length)
+    error = None
+    if b'"error"' in body[: min(json_bytes, 64)]:  # it stands alone, so it stands first
+        error = _error_of(body[:json_bytes])
+    return InferFacts(error, json_bytes)
+
+
+def _error_of(body: bytes) -> str | None:
+    try:
+        error = msgspec.json.decode(body, type=_Failure).error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as failure:
+        raise malformed(f"not a KServe answer: {failure}", 200) from failure
+    if error is None:
+        return None
+    text = error if isinstance(error, str) else msgspec.json.encode(error).decode()
+    return text[:200] or "an error without words"
+
+
+def _refuse_keys(pairs: list[tuple[str, Any]]) -> None:
+    for key, _ in pairs:
+        if key.startswith("shared_memory"):
+            raise NotAllowed("Shared memory regions are not served.", code="shared_memory_denied")
+
+
+def _inflated(payload: bytes, encoding: bytes, needed: int | None) -> bytes:
+    """Return the first `needed` bytes of a compressed body, all of it when None."""
+    window_bits = _WINDOW_BITS.get(encoding)
+    if window_bits is None:
+        raise RequestMalformed("the body must be encoded with gzip, deflate, or not at all")
+    limit = _INFLATED_BYTES_MAX if needed is None else min(needed, _INFLATED_BYTES_MAX)
+    inflater = zlib.decompressobj(window_bits)
+    try:
+        plain = inflater.decompress(payload, limit + 1)
+    except zlib.error as error:
+        raise RequestMalformed(f"the body is not {encoding.decode()}") from error
+    if needed is None and len(plain) > limit:
+        raise BodyTooLarge(f"the body inflates to more than {limit} bytes")
+    return plain

@@ -1,0 +1,173 @@
+"""Has a KServe v2 server show one model: live, ready, described, inferring from made-up input."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from importlib import import_module
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+import numpy as np
+
+from broker.errors import RequestMalformed
+from broker.upstream.addresses import AddressPolicy
+from broker.upstream.faults import AttemptFailed
+from broker.upstream.kserve import HEADER_LENGTH, read_infer
+from broker.upstream.prober import Answer, ProbeFailed, Prober
+from provider_sdk.protocol import ProbeReport
+
+_ELEMENTS_MAX: Final = 4_194_304
+_TEXT: Final = b"probe"
+_LENGTH_NAME: Final = HEADER_LENGTH.decode()
+
+
+class _Tensor(msgspec.Struct):
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class _Metadata(msgspec.Struct):
+    inputs: list[_Tensor]
+
+
+class _Server(msgspec.Struct):
+    extensions: list[str] = []
+
+
+async def probe_kserve(
+    url: str, credential: str | None, model: str, version: str | None, policy: AddressPolicy
+) -> list[ProbeReport]:
+    """Check server and model, then infer once from zeros and short texts; stops at what fails.
+
+    `version` None or empty leaves the choice to the server.
+    """
+    path = f"/v2/models/{quote(model, safe='')}"
+    if version:
+        path += f"/versions/{quote(version, safe='')}"
+    reports: list[ProbeReport] = []
+    try:
+        async with Prober(url, credential, policy) as prober:
+            await _check_live(prober, reports)
+            await _get(prober, f"{path}/ready", reports)
+            answer = await _get(prober, path, reports)
+            await _infer(prober, path, _described(answer), reports)
+    except RequestMalformed as malformed_url:
+        reports.append(ProbeReport(check="url", ok=False, detail=malformed_url.detail))
+    except _Stopped as stopped:
+        reports.append(ProbeReport(check=stopped.check, ok=False, detail=stopped.detail))
+    return reports
+
+
+class _Stopped(Exception):
+    """A check failed, and the others would say no more."""
+
+    def __init__(self, check: str, detail: str) -> None:
+        super().__init__(detail)
+        self.check = check
+        self.detail = detail
+
+
+async def _get(prober: Prober, path: str, reports: list[ProbeReport]) -> Answer:
+    """GET what must answer 200, and report it."""
+    check = f"GET {path}"
+    try:
+        answer = await prober.get(path)
+    except ProbeFailed as failed:
+        raise _Stopped(check, str(failed)) from failed
+    if answer.status != 200:
+        raise _Stopped(check, answer.quoted())
+    reports.append(ProbeReport(check=check, ok=True, latency_ms=answer.latency_ms))
+    return answer
+
+
+async def _check_live(prober: Prober, reports: list[ProbeReport]) -> None:
+    """Live is a must; ready as a whole is not, for Triton is not while any of its models is not."""
+    await _get(prober, "/v2/health/live", reports)
+    check = "GET /v2/health/ready"
+    try:
+        answer = await prober.get("/v2/health/ready")
+    except ProbeFailed as failed:
+        raise _Stopped(check, str(failed)) from failed
+    detail = "" if answer.status == 200 else f"not ready as a whole: {answer.quoted()}"
+    reports.append(ProbeReport(check=check, ok=True, detail=detail, latency_ms=answer.latency_ms))
+
+
+def _described(answer: Answer) -> _Metadata:
+    try:
+        return msgspec.json.decode(answer.body, type=_Metadata)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _Stopped("model metadata", f"{error}; {answer.quoted()}") from error
+
+
+async def _infer(
+    prober: Prober, path: str, metadata: _Metadata, reports: list[ProbeReport]
+) -> None:
+    check = f"POST {path}/infer"
+    # importing tritonclient takes a second, and its request bodies are what consumers will send
+    triton: Any = await asyncio.to_thread(import_module, "tritonclient.http")
+    binary = await _speaks_binary(prober)
+    inputs = []
+    for tensor in metadata.inputs:
+        shape = [max(size, 1) for size in tensor.shape]
+        numbers = _zeros(tensor.datatype, shape, binary=binary)
+        if numbers is None:
+            detail = f"not called: no input is made up for {tensor.datatype} {tensor.shape}"
+            reports.append(ProbeReport(check=check, ok=True, detail=detail))
+            return
+        made = triton.InferInput(tensor.name, shape, tensor.datatype)
+        inputs.append(made.set_data_from_numpy(numbers, binary_data=binary))
+    body, header_length = triton.InferenceServerClient.generate_request_body(inputs)
+    headers = {"content-type": "application/json"}
+    if header_length is not None:
+        headers = {"content-type": "application/octet-stream", _LENGTH_NAME: str(header_length)}
+    try:
+        answer = await prober.post(f"{path}/infer", body, headers)
+    except ProbeFailed as failed:
+        raise _Stopped(check, str(failed)) from failed
+    fault = _fault_of(answer, triton)
+    if fault is not None:
+        raise _Stopped(check, fault)
+    reports.append(ProbeReport(check=check, ok=True, latency_ms=answer.latency_ms))
+
+
+def _fault_of(answer: Answer, triton: Any) -> str | None:
+    """Return what is wrong with an answer to an infer call, None when nothing is."""
+    if answer.status != 200:
+        return answer.quoted()
+    length = answer.headers.get(_LENGTH_NAME)
+    try:
+        facts = read_infer(None if length is None else length.encode(), answer.body)
+        if facts.error is not None:
+            return f"an error: {facts.error}"
+        result = triton.InferenceServerClient.parse_response_body(
+            answer.body, header_length=None if length is None else facts.json_bytes
+        )
+        outputs = result.get_response()["outputs"]
+        sizes = [math.prod(output["shape"]) for output in outputs]
+    except AttemptFailed as failed:
+        return f"{failed.outcome.detail}; {answer.quoted()}"
+    except (ValueError, KeyError, TypeError, triton.InferenceServerException) as error:
+        return f"not a KServe answer: {error!r}; {answer.quoted()}"
+    return None if any(sizes) else f"every output is empty; {answer.quoted()}"
+
+
+async def _speaks_binary(prober: Prober) -> bool:
+    """True when the server announces the binary tensor extension."""
+    try:
+        answer = await prober.get("/v2")
+        return "binary_tensor_data" in msgspec.json.decode(answer.body, type=_Server).extensions
+    except (ProbeFailed, msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+
+
+def _zeros(datatype: str, shape: list[int], *, binary: bool) -> np.ndarray[Any, Any] | None:
+    """Return zeros or short texts; None for an unknown datatype or too large a tensor."""
+    if math.prod(shape) > _ELEMENTS_MAX or (datatype == "BF16" and not binary):
+        return None
+    if datatype == "BYTES":
+        return np.full(shape, _TEXT, dtype=np.object_)
+    numpy_type = import_module("tritonclient.utils").triton_to_np_dtype(datatype)
+    return None if numpy_type is None else np.zeros(shape, dtype=numpy_type)

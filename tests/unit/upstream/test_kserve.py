@@ -1,0 +1,134 @@
+"""What is refused of KServe requests, and what is read of answers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+
+import pytest
+
+from broker.core.outcome import Fault
+from broker.errors import NotAllowed, RequestMalformed
+from broker.upstream.faults import AttemptFailed
+from broker.upstream.kserve import check_infer, is_denied, read_infer
+
+REQUEST = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [0.0]}]}
+SHARED = json.dumps(
+    {"inputs": [{"name": "x", "parameters": {"shared_memory_region": "r"}}]}
+).encode()
+LENGTH = b"inference-header-content-length"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/repository/index",
+        "/v2/repository/models/m/load",
+        "/v2/repository",
+        "/v2//repository/index",
+        "/v2/%72epository/index",
+        "/v2/x/../repository/index",
+        "/v2/models/m/../../logging",
+        "/v2/systemsharedmemory/status",
+        "/v2/systemsharedmemory/region/r/register",
+        "/v2/cudasharedmemory/region/r/unregister",
+        "/v2/trace/setting",
+        "/v2/models/m/trace/setting",
+        "/v2/models/m/load",
+        "/v2/logging",
+    ],
+)
+def test_paths_that_manage_a_server_are_denied(path: str) -> None:
+    assert is_denied(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2",
+        "/v2/health/ready",
+        "/v2/models/m/infer",
+        "/v2/models/repository/infer",
+        "/v2/models/logging/versions/1/infer",
+        "/v2/models/acme/loader/infer",
+    ],
+)
+def test_paths_that_use_a_model_are_not_denied(path: str) -> None:
+    assert not is_denied(path)
+
+
+def test_requests_in_json_and_binary_pass() -> None:
+    body = json.dumps(REQUEST).encode()
+    check_infer([], body)
+    check_infer([(LENGTH, b"%d" % len(body))], body + b"\0shared_memory_region\\u\0")
+    check_infer([(b"content-encoding", b"gzip")], gzip.compress(body))
+    check_infer([(b"content-encoding", b"deflate")], zlib.compress(body))
+    check_infer([(b"content-encoding", b"identity")], body)
+    told = json.dumps({"inputs": [{"data": ["what is a shared_memory_region? \\u0041"]}]}).encode()
+    check_infer([], told)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        SHARED,
+        SHARED.replace(b"shared_memory_region", b"\\u0073hared_memory_region"),
+        b'{"inputs":[{"parameters":{"shared_memory_region":"r"},"parameters":{}}]}',
+        b'{"outputs":[{"parameters":{"shared_memory_byte_size":1}}],"inputs":[]}',
+    ],
+)
+def test_shared_memory_is_not_allowed_however_it_is_spelt(body: bytes) -> None:
+    for headers, payload in (
+        ([], body),
+        ([(LENGTH, b"%d" % len(body))], body + bytes(50)),
+        ([(b"content-encoding", b"gzip")], gzip.compress(body)),
+        ([(b"content-encoding", b"Deflate")], zlib.compress(body)),
+        ([(b"content-encoding", b"gzip"), (LENGTH, b"%d" % len(body))], gzip.compress(body + b"x")),
+    ):
+        with pytest.raises(NotAllowed):
+            check_infer(headers, payload)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(LENGTH, b"999")],
+        [(LENGTH, b"-1")],
+        [(LENGTH, b"1e1")],
+        [(LENGTH, b"")],
+        [(LENGTH, b"9" * 40)],
+        [(LENGTH, b"1"), (LENGTH, b"2")],
+        [(b"content-encoding", b"gzip")],
+        [(b"content-encoding", b"br")],
+        [(b"content-encoding", b"gzip"), (b"content-encoding", b"gzip")],
+    ],
+)
+def test_lengths_and_encodings_that_cannot_be_are_malformed(
+    headers: list[tuple[bytes, bytes]],
+) -> None:
+    with pytest.raises(RequestMalformed):
+        check_infer(headers, json.dumps(REQUEST).encode())
+
+
+def test_json_that_cannot_be_read_is_malformed_where_it_must_be_read() -> None:
+    for body in (b'{"shared_memory', b'"\\u00', b'["shared_memory",' + b"[" * 100_000):
+        with pytest.raises(RequestMalformed):
+            check_infer([], body)
+
+
+def test_an_answer_is_told_from_an_error_inside_a_200() -> None:
+    good = b'{"model_name":"m","outputs":[{"name":"y","data":["\\"error\\""]}]}'
+    assert read_infer(None, good).error is None
+    assert read_infer(b"%d" % len(good), good + bytes(9)).json_bytes == len(good)
+    assert read_infer(None, b'{"error":"no such model"}').error == "no such model"
+    assert read_infer(b"14", b'{"error":"no"}tail').error == "no"
+
+
+@pytest.mark.parametrize(
+    ("length", "body"), [(None, b""), (b"99", b"{}"), (b"0", b"{}"), (b"x", b"{}"), (b"-1", b"{}")]
+)
+def test_an_answer_that_cannot_be_is_malformed(length: bytes | None, body: bytes) -> None:
+    with pytest.raises(AttemptFailed) as failed:
+        read_infer(length, body)
+    assert failed.value.outcome.fault is Fault.MALFORMED

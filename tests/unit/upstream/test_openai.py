@@ -1,0 +1,179 @@
+"""The facts of OpenAI answers, as llama.cpp, vLLM, SGLang and TGI write them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from broker.core.outcome import Fault
+from broker.upstream.faults import AttemptFailed
+from broker.upstream.openai import ChunkFacts, read_chunk, read_completion, read_embedding
+
+USAGE = {"prompt_tokens": 24, "completion_tokens": 30, "total_tokens": 54}
+
+
+def completion(**choice: Any) -> bytes:
+    """Return a completion with one choice."""
+    choice = {"index": 0, "finish_reason": "stop", **choice}
+    return json.dumps({"object": "chat.completion", "choices": [choice], "usage": USAGE}).encode()
+
+
+def chunk(delta: dict[str, Any], **more: Any) -> ChunkFacts:
+    """Return the facts of a chunk with one choice."""
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
+    return read_chunk(json.dumps({"choices": [choice], **more}).encode())
+
+
+def test_a_completion_says_its_usage_text_and_end() -> None:
+    facts = read_completion(completion(message={"role": "assistant", "content": "grün"}))
+    assert (facts.prompt_tokens, facts.completion_tokens) == (24, 30)
+    assert (facts.reasoning_tokens, facts.cached_tokens) == (None, None)
+    assert (facts.text, facts.text_bytes) == ("grün", 5)
+    assert facts.finished
+    assert facts.has_choices
+    assert facts.error is None
+
+
+def test_details_of_usage_are_read_where_they_are() -> None:
+    usage = {
+        **USAGE,
+        "prompt_tokens_details": {"cached_tokens": 7, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 9},
+    }
+    body = json.dumps({"choices": [{"text": "x", "finish_reason": "stop"}], "usage": usage})
+    facts = read_completion(body.encode())
+    assert (facts.cached_tokens, facts.reasoning_tokens) == (7, 9)
+    nulls = {**USAGE, "prompt_tokens_details": None, "completion_tokens_details": None}
+    body = json.dumps({"choices": [{"text": "x", "finish_reason": "stop"}], "usage": nulls})
+    assert read_completion(body.encode()).completion_tokens == 30
+
+
+@pytest.mark.parametrize(
+    ("message", "size", "text"),
+    [
+        ({"content": None, "refusal": "no"}, 2, ""),
+        ({"content": "a", "reasoning_content": "bb"}, 3, "a"),
+        ({"content": "a", "reasoning": "bb"}, 3, "a"),
+        ({"content": "a", "reasoning": "bb", "reasoning_content": "bb"}, 3, "a"),
+        ({"content": [{"type": "text", "text": "ab"}, {"type": "image"}]}, 2, "ab"),
+        ({"tool_calls": [{"function": {"name": "f", "arguments": '{"x":1}'}}]}, 8, ""),
+        ({"tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]}, 8, ""),
+        ({"content": "", "tool_calls": None}, 0, ""),
+        ({"function_call": {"name": "ff", "arguments": "{}"}}, 4, ""),
+    ],
+)
+def test_everything_that_is_delivered_counts(message: dict[str, Any], size: int, text: str) -> None:
+    facts = read_completion(completion(message=message))
+    assert (facts.text_bytes, facts.text) == (size, text)
+    assert (chunk(message).text_bytes, chunk(message).text) == (size, text)
+    assert chunk(message).has_content == (size > 0)
+
+
+def test_all_choices_count_and_all_must_have_finished() -> None:
+    choices: list[dict[str, Any]] = [
+        {"message": {"content": "a"}, "finish_reason": "stop"},
+        {"message": {"content": "b"}, "finish_reason": None},
+    ]
+    facts = read_completion(json.dumps({"choices": choices}).encode())
+    assert (facts.text, facts.text_bytes, facts.finished) == ("ab", 2, False)
+    choices[1]["finish_reason"] = "length"
+    assert read_completion(json.dumps({"choices": choices}).encode()).finished
+
+
+def test_the_older_completions_have_text() -> None:
+    assert read_completion(completion(text="abc")).text == "abc"
+    facts = read_chunk(b'{"choices":[{"index":0,"text":" x","finish_reason":null}],"timings":{}}')
+    assert (facts.text, facts.has_content, facts.finished) == (" x", True, False)
+
+
+def test_a_stream_of_llama_cpp_is_understood() -> None:
+    first = chunk({"role": "assistant", "content": None})
+    assert not first.has_content
+    assert first.has_choices
+    assert chunk({"content": " fox"}).text == " fox"
+    last = read_chunk(b'{"choices":[{"finish_reason":"stop","index":0,"delta":{}}]}')
+    assert last.finished
+    assert not last.has_content
+    usage = read_chunk(
+        b'{"choices":[],"usage":{"completion_tokens":5,"prompt_tokens":9,"total_tokens":14,'
+        b'"prompt_tokens_details":{"cached_tokens":3}},"timings":{"predicted_ms":1.5}}'
+    )
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) == (9, 5, 3)
+    assert not usage.has_choices
+    assert read_chunk(b"[DONE]").done
+
+
+def test_usage_in_every_chunk_is_read_as_vllm_and_tgi_send_it() -> None:
+    facts = chunk({"content": "x", "tool_calls": []}, usage=USAGE, prompt_token_ids=None)
+    assert (facts.completion_tokens, facts.text) == (30, "x")
+    assert chunk({"content": "x"}, usage=None).completion_tokens is None
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ({"message": "out of memory", "code": 500}, "out of memory"),
+        ({"code": 500}, '{"code":500}'),
+        ("overloaded", "overloaded"),
+        ({"message": "x" * 500}, "x" * 200),
+        ("", "an error without words"),
+    ],
+)
+def test_an_error_inside_a_200_is_found(error: Any, words: str) -> None:
+    body = json.dumps({"error": error, "error_type": "x"}).encode()
+    assert read_completion(body).error == words
+    assert read_chunk(body).error == words
+    assert read_embedding(body).error == words
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"<html>",
+        b"\xff\xfe",
+        b'{"choices":{}}',
+        b'{"choices":[1]}',
+        b'{"choices":[{"message":"x"}]}',
+        b'{"choices":[{"message":{"content":1}}]}',
+        b'{"choices":[{"text":"x"}],"usage":{"prompt_tokens":-1}}',
+        b'{"choices":[{"text":"x"}],"usage":{"completion_tokens":"9"}}',
+        b'{"choices":[{"text":"x"}],"usage":{"completion_tokens":1e300}}',
+        b'{"choices":[{"text":"x"}],"usage":{"completion_tokens":99999999999999999999}}',
+        b'{"choices":' + b"[" * 100_000,
+    ],
+)
+def test_what_is_no_openai_answer_is_malformed(body: bytes) -> None:
+    for read in (read_completion, read_chunk):
+        with pytest.raises(AttemptFailed) as failed:
+            read(body)
+        assert failed.value.outcome.fault is Fault.MALFORMED
+
+
+def test_an_answer_without_choices_is_malformed_but_a_chunk_is_not() -> None:
+    for body in (b"{}", b'{"choices":[]}', b'{"choices":null}'):
+        with pytest.raises(AttemptFailed):
+            read_completion(body)
+        assert not read_chunk(body).has_choices
+
+
+def test_embeddings_are_counted_in_both_encodings() -> None:
+    vectors = [{"index": 0, "embedding": [0.5, 1.0]}, {"index": 1, "embedding": "AAAA"}]
+    body = json.dumps({"data": vectors, "usage": {"prompt_tokens": 3, "total_tokens": 3}})
+    facts = read_embedding(body.encode())
+    assert (facts.vectors, facts.prompt_tokens, facts.error) == (2, 3, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{}", b'{"data":[]}', b'{"data":[{"x":1}]}', b'{"data":[{"embedding":null}]}', b"[1]"],
+)
+def test_embeddings_without_vectors_are_malformed(body: bytes) -> None:
+    with pytest.raises(AttemptFailed) as failed:
+        read_embedding(body)
+    assert failed.value.outcome.fault is Fault.MALFORMED
