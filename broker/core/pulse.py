@@ -73,6 +73,12 @@ class Pulse:
             self.bytes_out_per_token, endpoints, BYTES_PER_TOKEN_PRIOR
         )
 
+    def take_others(self, in_flight: Numbers, ejected: frozenset[int]) -> None:
+        """Be told, once a tick, what the other processes have under way and have ejected."""
+        self.others_in_flight[:] = 0
+        self.others_in_flight[: in_flight.size] = in_flight
+        self.ejected_elsewhere = ejected
+
     def begin(self, endpoint: int, deployment: int, now_s: float) -> None:
         """Be told that an attempt starts."""
         self.in_flight[deployment] += 1

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from broker.core.call import Payer
-from broker.errors import CallerUnknown, NotAllowed, TooManyCalls
+from broker.errors import CallerUnknown, NotAllowed, TooManyCalls, Unavailable
 from broker.store.keys import StoredKey, parse
 
 KEY_SHAPE = "Send 'Authorization: Bearer bk_...' with a key of your account."
@@ -17,8 +17,9 @@ KEY_SHAPE = "Send 'Authorization: Bearer bk_...' with a key of your account."
 class Keyring:
     """All keys by id, and how many calls each has under way. Keys are swapped whole."""
 
-    def __init__(self, keys: Mapping[str, StoredKey]) -> None:
-        self._keys = keys
+    def __init__(self) -> None:
+        self._keys: Mapping[str, StoredKey] | None = None
+        """None until they have been read once: no key can be called wrong before."""
         self._under_way: dict[str, int] = {}
 
     def swap(self, keys: Mapping[str, StoredKey]) -> None:
@@ -26,7 +27,9 @@ class Keyring:
         self._keys = keys
 
     def find(self, authorization: bytes | None, now: datetime) -> StoredKey:
-        """Return the key of an `Authorization` header. Raises CallerUnknown."""
+        """Return the key of an `Authorization` header. Raises CallerUnknown, Unavailable."""
+        if self._keys is None:
+            raise Unavailable("The broker has not read its keys yet.", retry_after_s=1.0)
         if not authorization:
             raise CallerUnknown(f"There is no key in the request. {KEY_SHAPE}")
         parts = parse(_token(authorization))

@@ -18,10 +18,13 @@ from broker.core.retries import RetryBudget
 from broker.core.view import RoutingLimits
 from broker.encoding.tokens import TokenCounter
 from broker.flows.batch import LedgerBatcher
+from broker.flows.heartbeat import HeartbeatDesk
 from broker.flows.keyring import Keyring
 from broker.flows.targets import Targets
 from broker.live.room import Live
 from broker.settings import Settings
+from broker.store.sealing import Sealer
+from broker.upstream.addresses import AddressPolicy
 from broker.upstream.client import UpstreamClient
 
 
@@ -33,7 +36,10 @@ class Runtime:
     engine: AsyncEngine
     pool: asyncpg.Pool
     live: Live
+    sealer: Sealer
+    addresses: AddressPolicy
     ledger: LedgerBatcher
+    heartbeats: HeartbeatDesk
     upstream: UpstreamClient
     market: Market
     keyring: Keyring

@@ -1,0 +1,107 @@
+"""Builds a broker process out of its parts, and takes it down again in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from random import Random, SystemRandom
+
+import asyncpg
+
+from broker.core.market import build_market
+from broker.core.pulse import Pulse
+from broker.core.retries import RetryBudget
+from broker.core.view import RoutingLimits
+from broker.encoding.tokens import TokenCounter
+from broker.flows.background import Background
+from broker.flows.batch import LedgerBatcher
+from broker.flows.heartbeat import HeartbeatDesk
+from broker.flows.keyring import Keyring
+from broker.flows.runtime import Runtime
+from broker.flows.targets import Targets
+from broker.live.room import Live
+from broker.settings import Limits, Settings
+from broker.store.database import create_engine, create_pool
+from broker.store.ledger import take_account
+from broker.store.market_id import market_id
+from broker.store.sealing import Sealer
+from broker.upstream.addresses import AddressPolicy
+from broker.upstream.client import Limits as UpstreamLimits
+from broker.upstream.client import UpstreamClient
+from pricing.book import PriceBook
+
+DRAIN_S = 20.0
+_DRAIN_POLL_S = 0.05
+
+
+@contextlib.asynccontextmanager
+async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
+    """Build everything and run it until the block ends; then drain and close in reverse."""
+    async with contextlib.AsyncExitStack() as stack:
+        runtime = await _build(settings, stack)
+        async with Background(runtime).running():
+            yield runtime
+            runtime.stopping = True
+            await _drain(runtime)
+
+
+async def _build(settings: Settings, stack: contextlib.AsyncExitStack) -> Runtime:
+    engine = create_engine(settings.database_url)
+    stack.push_async_callback(engine.dispose)
+    pool = await create_pool(settings.database_url)
+    stack.push_async_callback(pool.close)
+    async with engine.connect() as connection:
+        live = Live.connect(settings.valkey_url, await market_id(connection))
+    stack.push_async_callback(live.close)
+    sealer = Sealer(settings.secret_key, settings.secret_keys_old)
+    addresses = AddressPolicy(settings.allowed_networks)
+    upstream = UpstreamClient(addresses, UpstreamLimits(head_bytes=settings.limits.head_bytes_max))
+    stack.push_async_callback(upstream.aclose)
+    return Runtime(
+        settings=settings,
+        engine=engine,
+        pool=pool,
+        live=live,
+        sealer=sealer,
+        addresses=addresses,
+        ledger=await _open_ledger(settings, pool, stack),
+        heartbeats=HeartbeatDesk(engine, sealer, live.beats, settings.heartbeat_interval_ms),
+        upstream=upstream,
+        market=build_market((), PriceBook.empty(), {}),
+        keyring=Keyring(),
+        targets=Targets(),
+        tokens=TokenCounter(),
+        pulse=Pulse(),
+        retries=RetryBudget(time.monotonic()),
+        random=Random(SystemRandom().getrandbits(64)),  # noqa: S311 - spreads load, keeps no secret
+        routing=_routing_limits(settings.limits),
+    )
+
+
+def _routing_limits(limits: Limits) -> RoutingLimits:
+    return RoutingLimits(
+        attempts_max=limits.attempts_max,
+        queue_factor=limits.queue_factor,
+        tokens_out_default=limits.tokens_out_default,
+    )
+
+
+async def _open_ledger(
+    settings: Settings, pool: asyncpg.Pool, stack: contextlib.AsyncExitStack
+) -> LedgerBatcher:
+    process_id = SystemRandom().getrandbits(62)
+    async with pool.acquire() as connection:
+        take = await take_account(connection, process_id)
+    ledger = LedgerBatcher(pool, take, process_id, settings.limits.batch_rows_max)
+    ledger.start()
+    stack.push_async_callback(ledger.drain)
+    return ledger
+
+
+async def _drain(runtime: Runtime) -> None:
+    """Wait for the calls and settlements under way, for at most DRAIN_S."""
+    due_s = runtime.now_s() + DRAIN_S
+    while (runtime.calls_in_flight or runtime.running) and runtime.now_s() < due_s:
+        await asyncio.sleep(_DRAIN_POLL_S)  # noqa: ASYNC110 - only at the end, and bounded

@@ -1,0 +1,85 @@
+"""Keeps a process's picture of the market fresh, and moves the prices while it leads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from broker.core.market import build_market
+from broker.flows.facts import Facts, Own, own_of
+from broker.flows.listen import ChangeListener
+from broker.flows.refresh import Refresher
+from broker.flows.runtime import Runtime
+from broker.flows.tick import Ticker
+from broker.live.loads import RefusalMeter
+from broker.store import changes
+from broker.store.leadership import Leadership
+
+
+class Background:
+    """All that a broker process does without being asked."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        settings = runtime.settings
+        self._runtime = runtime
+        self._refusals = RefusalMeter()
+        self._listener = ChangeListener(settings.database_url, self._hear)
+        self._refresher = Refresher(
+            runtime.engine,
+            runtime.sealer,
+            runtime.live,
+            clock=runtime.clock,
+            now_s=runtime.now_s,
+            hears=lambda: self._listener.listening,
+        )
+        self._ticker = Ticker(
+            runtime.engine,
+            Leadership(settings.database_url),
+            runtime.live,
+            lambda: self._refresher.facts.endpoints,
+            clock=runtime.clock,
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look once before the block, and on and on while it runs."""
+        self._apply(await self._refresher.refresh(self._own()))
+        runtime = self._runtime
+        work = (
+            self._listener.run(),
+            self._refresher.run(runtime.settings.tick_s, self._own, self._apply),
+            self._ticker.run(runtime.now_s),
+            runtime.live.books.listen(self._refresher.wake),
+        )
+        tasks = [asyncio.create_task(each) for each in work]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _hear(self, what: str) -> None:
+        if what == changes.CATALOG:
+            self._runtime.heartbeats.forget_keys()
+        self._refresher.mark(what)
+
+    def _own(self) -> Own:
+        return own_of(self._runtime.pulse, self._refusals, self._runtime.now_s())
+
+    async def _count_tokens(self, facts: Facts) -> None:
+        await self._runtime.tokens.prepare(facts.endpoints)
+
+    def _apply(self, facts: Facts) -> None:
+        """Put new facts where the calls look: keys, pulse, and, if it changed, the market."""
+        runtime = self._runtime
+        if facts.loaded:
+            runtime.keyring.swap(facts.keys)
+        runtime.pulse.fit(facts.endpoint_numbers, facts.deployment_numbers)
+        runtime.pulse.take_others(facts.others_in_flight, facts.ejected_elsewhere)
+        if facts.changed:
+            runtime.market = build_market(facts.endpoints, facts.book, facts.presence)
+            task = asyncio.create_task(self._count_tokens(facts))
+            runtime.running.add(task)
+            task.add_done_callback(runtime.running.discard)
