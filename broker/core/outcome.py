@@ -1,4 +1,4 @@
-"""What became of one attempt at a provider: a closed set of kinds, and what each means for the call."""
+"""What became of one attempt at a provider: a closed set of kinds, each with what it means."""
 
 from __future__ import annotations
 
