@@ -21,7 +21,7 @@ DataPolicy = Literal["any", "no_training", "no_retention"]
 _PREFIX = b"x-broker-"
 
 
-class _Wish(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class _Wish(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The base: a misspelt wish is refused by name instead of being ignored."""
 
 
