@@ -14,7 +14,10 @@ from prometheus_client import CollectorRegistry
 
 from broker.api.accounts import AccountController
 from broker.api.callers import CallerMiddleware, refuse_unknown_query
+from broker.api.calls import CallController
+from broker.api.deployments import DeploymentController, ProviderController
 from broker.api.health import alive, ready
+from broker.api.heartbeats import heartbeats
 from broker.api.keys import KeyController
 from broker.api.metrics import count_answers, create_registry, metrics
 from broker.api.money import MoneyController
@@ -36,7 +39,7 @@ def create_api(parts: Parts, registry: CollectorRegistry | None = None) -> Lites
     feed = PriceFeed(lambda: parts.market, lambda: parts.stopping)
     given = {"parts": parts, "registry": registry, "feed": feed}
     return Litestar(
-        route_handlers=[_api(parts), alive, ready, metrics],
+        route_handlers=[_api(parts), heartbeats, alive, ready, metrics],
         dependencies={
             **dependencies(parts),
             **{name: _constant(part) for name, part in given.items()},
@@ -61,7 +64,10 @@ def _api(parts: Parts) -> Router:
             AccountController,
             KeyController,
             MoneyController,
+            CallController,
             PriceController,
+            ProviderController,
+            DeploymentController,
             OperationController,
         ],
         middleware=[authenticate],

@@ -18,7 +18,10 @@ from broker.api.price_feed import PriceFeed
 from broker.core.market import Market
 from broker.core.pulse import Pulse
 from broker.flows.authenticate import Caller
+from broker.flows.heartbeat import HeartbeatDesk
 from broker.settings import Settings
+from broker.store.sealing import Sealer
+from broker.upstream.addresses import AddressPolicy
 
 CallerRequest = Request[Caller, None, State]
 
@@ -34,6 +37,12 @@ class Parts(Protocol):
     def market(self) -> Market: ...
     @property
     def pulse(self) -> Pulse: ...
+    @property
+    def sealer(self) -> Sealer: ...
+    @property
+    def addresses(self) -> AddressPolicy: ...
+    @property
+    def heartbeats(self) -> HeartbeatDesk: ...
     @property
     def stopping(self) -> bool: ...
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -16,11 +17,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.api.app import create_api
 from broker.core.market import Market, build_market
 from broker.core.pulse import Pulse
+from broker.flows.heartbeat import HeartbeatDesk
+from broker.live.room import Live
 from broker.settings import Settings
 from broker.store import accounts, keys
 from broker.store.accounts import Account, Role
 from broker.store.database import create_engine
 from broker.store.keys import KeyTerms
+from broker.store.sealing import Sealer
+from broker.upstream.addresses import AddressPolicy
 from pricing.book import PriceBook
 
 
@@ -33,6 +38,9 @@ class SmallBroker:
     market: Market = field(default_factory=lambda: build_market([], PriceBook.empty(), {}))
     pulse: Pulse = field(default_factory=Pulse)
     stopping: bool = False
+    sealer: Sealer = field(init=False)
+    addresses: AddressPolicy = field(init=False)
+    heartbeats: HeartbeatDesk = field(init=False)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     now_s: Callable[[], float] = time.monotonic
 
@@ -48,9 +56,18 @@ class Person:
 
 @pytest.fixture
 async def broker(database_url: str, valkey_url: str) -> AsyncIterator[SmallBroker]:
-    settings = Settings(database_url, valkey_url, secret_key="ab" * 32)
+    loopback = ipaddress.ip_network("127.0.0.0/8")
+    settings = Settings(
+        database_url, valkey_url, secret_key="ab" * 32, allowed_networks=(loopback,)
+    )
     engine = create_engine(database_url)
-    yield SmallBroker(settings, engine)
+    live = Live.connect(valkey_url)
+    broker = SmallBroker(settings, engine)
+    broker.sealer = Sealer(settings.secret_key)
+    broker.addresses = AddressPolicy(settings.allowed_networks)
+    broker.heartbeats = HeartbeatDesk(engine, broker.sealer, live.beats, 1_000)
+    yield broker
+    await live.close()
     await engine.dispose()
 
 

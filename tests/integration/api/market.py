@@ -20,7 +20,7 @@ async def list_endpoints(broker: SmallBroker, provider: Account, *endpoints: End
     offered = offer(endpoints=list(endpoints) or [endpoint_offer()])
     async with broker.engine.begin() as connection:
         terms = (TAKE_BPS, broker.clock())
-        registered = await catalog.register(connection, provider, offered, SEALER, terms)
+        registered = await catalog.register(connection, provider.id, offered, SEALER, terms)
         await enlist(connection, registered)
 
 

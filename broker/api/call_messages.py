@@ -1,0 +1,219 @@
+"""How calls are told: the whole story to who paid, their own attempts to providers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from broker.api.price_messages import Price, price
+from broker.api.wire import Reply
+from broker.flows.read_call import ToldCall, ToldStory
+from broker.store.call_log import LoggedLine
+from pricing.money import format_usd
+
+
+class ChargeLine(Reply):
+    """What one attempt delivered and cost; `take_usd` and `earnings_usd` make up the charge."""
+
+    attempt: int
+    endpoint: str | None
+    tokens_in: int
+    tokens_out: int
+    price: Price
+    price_version: int
+    charge_usd: str
+    take_usd: str
+    earnings_usd: str
+
+
+class CallShown(Reply):
+    """A call of the caller's; `endpoint` is where the last attempt went."""
+
+    id: UUID
+    created_at: datetime
+    account: str
+    key_id: str
+    task: str
+    model: str
+    domain: str | None
+    stream: bool
+    status: int
+    code: str
+    endpoint: str | None
+    price_version: int
+    hold_usd: str
+    charge_usd: str
+    tokens_in: int
+    tokens_out: int
+    ttft_ms: float | None
+    duration_ms: float
+    task_label: str | None
+    session_id: str | None
+    labels: dict[str, Any] | None
+
+
+class CandidateShown(Reply):
+    """An endpoint that could have served the call; `parts` make up the score."""
+
+    endpoint: str | None
+    score: float
+    parts: dict[str, float]
+    expected_cost_usd: str
+
+
+class RejectedShown(Reply):
+    """An endpoint that could not, and why."""
+
+    endpoint: str | None
+    reason: str
+
+
+class AttemptShown(Reply):
+    """One try at a provider; times are counted from the beginning of the call."""
+
+    endpoint: str | None
+    started_ms: float
+    duration_ms: float
+    ttft_ms: float | None
+    outcome: str
+    status: int | None
+    detail: str
+    tokens_in: int
+    tokens_out: int
+    charge_usd: str
+    notes: list[str]
+
+
+class CallStory(CallShown):
+    """The whole story of a call."""
+
+    end: str
+    requirements: dict[str, Any]
+    candidates: list[CandidateShown]
+    rejected: list[RejectedShown]
+    attempts: list[AttemptShown]
+    lines: list[ChargeLine]
+
+
+class ProvidedCall(Reply):
+    """A call as its provider sees it: what went to its own endpoints, and what that earned."""
+
+    id: UUID
+    created_at: datetime
+    task: str
+    stream: bool
+    lines: list[ChargeLine]
+    earnings_usd: str
+
+
+class ProvidedStory(ProvidedCall):
+    """A provider's part of a call, failed attempts included."""
+
+    attempts: list[AttemptShown]
+
+
+class CallList(Reply):
+    """Calls, newest first; `cursor` asks for the page before."""
+
+    calls: list[CallShown]
+    cursor: UUID | None
+
+
+class ProvidedCallList(Reply):
+    """Calls served by the provider's endpoints, newest first, page by page as above."""
+
+    calls: list[ProvidedCall]
+    cursor: UUID | None
+
+
+def call_shown(told: ToldCall) -> CallShown:
+    """Tell a call to who paid for it."""
+    return CallShown(**_members(told))
+
+
+def call_story(found: ToldStory) -> CallStory:
+    """Tell the whole story."""
+    told, story = found.told, found.story
+    return CallStory(
+        **_members(told),
+        end=story.end,
+        requirements=story.requirements,
+        candidates=[
+            CandidateShown(
+                endpoint=told.name(each.endpoint_number),
+                score=each.score,
+                parts=each.parts,
+                expected_cost_usd=each.expected_cost_usd,
+            )
+            for each in story.candidates
+        ],
+        rejected=[
+            RejectedShown(endpoint=told.name(each.endpoint_number), reason=each.reason)
+            for each in story.rejected
+        ],
+        attempts=_attempts(found),
+        lines=_lines(told),
+    )
+
+
+def provided_call(told: ToldCall) -> ProvidedCall:
+    """Tell a call to a provider."""
+    return ProvidedCall(**_provided(told))
+
+
+def provided_story(found: ToldStory) -> ProvidedStory:
+    """Tell a provider its attempts."""
+    return ProvidedStory(**_provided(found.told), attempts=_attempts(found))
+
+
+def _members(told: ToldCall) -> dict[str, Any]:
+    call = told.call
+    same = {
+        name: getattr(call, name) for name in CallShown.__struct_fields__ if hasattr(call, name)
+    }
+    return same | {
+        "endpoint": told.name(call.endpoint_number),
+        "hold_usd": format_usd(call.hold_nanos),
+        "charge_usd": format_usd(call.charge_nanos),
+    }
+
+
+def _provided(told: ToldCall) -> dict[str, Any]:
+    call = told.call
+    return {
+        "id": call.id,
+        "created_at": call.created_at,
+        "task": call.task,
+        "stream": call.stream,
+        "lines": _lines(told),
+        "earnings_usd": format_usd(sum(each.earnings_nanos for each in told.lines)),
+    }
+
+
+def _attempts(found: ToldStory) -> list[AttemptShown]:
+    return [
+        AttemptShown(
+            endpoint=found.told.name(each["endpoint_number"]),
+            **{name: value for name, value in each.items() if name != "endpoint_number"},
+        )
+        for each in found.story.attempts
+    ]
+
+
+def _lines(told: ToldCall) -> list[ChargeLine]:
+    return [_line(each, told) for each in told.lines]
+
+
+def _line(line: LoggedLine, told: ToldCall) -> ChargeLine:
+    return ChargeLine(
+        attempt=line.attempt,
+        endpoint=told.name(line.endpoint_number),
+        tokens_in=line.tokens_in,
+        tokens_out=line.tokens_out,
+        price=price(line.rate),
+        price_version=line.price_version,
+        charge_usd=format_usd(line.charge_nanos),
+        take_usd=format_usd(line.take_nanos),
+        earnings_usd=format_usd(line.earnings_nanos),
+    )

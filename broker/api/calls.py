@@ -1,0 +1,47 @@
+"""Calls: a list of them, and the whole story of each."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from litestar import Controller, get
+from litestar.params import FromPath
+
+from broker.api.call_messages import (
+    CallList,
+    CallStory,
+    ProvidedCallList,
+    ProvidedStory,
+    call_shown,
+    call_story,
+    provided_call,
+    provided_story,
+)
+from broker.api.parts import GivenCaller, GivenEngine
+from broker.api.wire import After, Limit
+from broker.flows.read_call import list_calls, read_call
+from broker.store.accounts import Role
+
+
+class CallController(Controller):
+    """`/api/calls`"""
+
+    path = "/calls"
+    tags = ("Calls",)
+
+    @get(summary="List calls: a consumer's own, a provider's served ones, an operator's all")
+    async def list(
+        self, engine: GivenEngine, caller: GivenCaller, limit: Limit = 100, cursor: After = None
+    ) -> CallList | ProvidedCallList:
+        calls = await list_calls(engine, caller, before=cursor, limit=limit)
+        following = calls[-1].call.id if len(calls) == limit else None
+        if caller.role is Role.PROVIDER:
+            return ProvidedCallList(calls=[provided_call(each) for each in calls], cursor=following)
+        return CallList(calls=[call_shown(each) for each in calls], cursor=following)
+
+    @get("/{call_id:uuid}", summary="The whole story of a call")
+    async def read(
+        self, engine: GivenEngine, caller: GivenCaller, call_id: FromPath[UUID]
+    ) -> CallStory | ProvidedStory:
+        found = await read_call(engine, caller, call_id)
+        return provided_story(found) if caller.role is Role.PROVIDER else call_story(found)
