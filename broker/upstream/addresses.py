@@ -8,6 +8,7 @@ rebinding).
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import ssl
 from collections.abc import Iterable
@@ -158,12 +159,20 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         await self._inner.sleep(seconds)
 
 
+@functools.cache
+def public_tls_context() -> ssl.SSLContext:
+    """Return the context that trusts the public authorities; made once, for that takes a while."""
+    context = httpx.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
 class _CheckedTransport(httpx.AsyncHTTPTransport):
     """httpx's transport on a pool whose backend checks addresses, for which it has no argument."""
 
     def __init__(self, policy: AddressPolicy, ssl_context: ssl.SSLContext | None) -> None:
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context or httpx.create_ssl_context(),
+            ssl_context=ssl_context or public_tls_context(),
             max_connections=16,
             network_backend=_CheckedBackend(policy),
         )

@@ -8,9 +8,7 @@ import ssl
 from collections.abc import Callable
 from typing import TypeVar
 
-import httpx
-
-from broker.upstream.addresses import Address, AddressPolicy, resolve
+from broker.upstream.addresses import Address, AddressPolicy, public_tls_context, resolve
 from broker.upstream.request import Origin
 
 _P = TypeVar("_P", bound=asyncio.Protocol)
@@ -46,18 +44,15 @@ class Dialler:
                 _, protocol = await loop.create_connection(make_protocol, sock=sock)
             else:
                 _, protocol = await loop.create_connection(
-                    make_protocol, sock=sock, ssl=self._context(), server_hostname=origin.host
+                    make_protocol,
+                    sock=sock,
+                    ssl=self._ssl_context or public_tls_context(),
+                    server_hostname=origin.host,
                 )
         except BaseException:
             sock.close()
             raise
         return protocol
-
-    def _context(self) -> ssl.SSLContext:
-        if self._ssl_context is None:
-            self._ssl_context = httpx.create_ssl_context()
-            self._ssl_context.set_alpn_protocols(["http/1.1"])
-        return self._ssl_context
 
 
 async def connected_socket(address: Address) -> socket.socket:

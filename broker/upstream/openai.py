@@ -154,7 +154,7 @@ def read_embedding(body: bytes) -> EmbeddingFacts:
         return EmbeddingFacts(error=_error_text(answer.error))
     if not answer.data:
         raise malformed("an embeddings answer without vectors", 200)
-    if any(memoryview(vector.embedding)[:1] not in (b"[", b'"') for vector in answer.data):
+    if any(memoryview(vector.embedding)[0] not in b'["' for vector in answer.data):
         raise malformed("an embedding that is neither a list nor base64", 200)
     return EmbeddingFacts(_counts(answer.usage)[0], len(answer.data))
 
