@@ -13,7 +13,7 @@ from broker.core.catalog import Deployment, Endpoint, Kind
 from broker.store.deployments import DeploymentRecord
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.probe import probe_dns, probe_kserve, probe_openai, probe_wellknown
-from provider_sdk.protocol import ProbeReport
+from provider_sdk.protocol import ProbeReport, Task
 
 AT_ONCE: Final = 4
 """Endpoints of one deployment that are probed side by side."""
@@ -68,5 +68,5 @@ async def _probe(
     url, credential, model = deployment.url, deployment.credential, endpoint.upstream_model
     if deployment.kind is Kind.KSERVE:
         return await probe_kserve(url, credential, model, endpoint.version, policy)
-    tasks = [task.value for task in sorted(endpoint.tasks)]
+    tasks: list[Task] = [task.value for task in sorted(endpoint.tasks)]
     return await probe_openai(url, credential, model, tasks, policy)
