@@ -1,0 +1,239 @@
+"""A deployment comes to the market: it proves itself and is probed, and what failed is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from ipaddress import ip_network
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from broker.core.catalog import ListingStatus
+from broker.errors import Conflict, NotAllowed, NotFound
+from broker.flows import enroll
+from broker.flows.authenticate import Caller
+from broker.flows.enroll import Enrolment
+from broker.store import audit, catalog, deployments
+from broker.store.accounts import Role
+from broker.upstream.addresses import AddressPolicy
+from provider_sdk.protocol import Registered, Verified
+from provider_sdk.testing.scripted import Script, ScriptedProvider
+from tests.integration.catalog.offers import (
+    NOW,
+    SEALER,
+    TAKE_BPS,
+    endpoint_offer,
+    offer,
+    open_account,
+)
+from tests.integration.live.waiting import until
+
+LOOPBACK = AddressPolicy([ip_network("127.0.0.0/8")])
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedProvider]:
+    """A server with one model, which proves nothing yet."""
+    async with ScriptedProvider(Script(models=("tiny-law",))) as server:
+        yield server
+
+
+@pytest.fixture
+def desk(engine) -> Enrolment:
+    """Where deployments are enrolled; loopback is allowed."""
+    return Enrolment(engine, SEALER, LOOPBACK, TAKE_BPS, lambda: datetime.now(UTC), lambda: 1_000)
+
+
+@pytest.fixture
+def provider(acme) -> Caller:
+    """The provider, calling with a key."""
+    return Caller(acme.id, acme.name, acme.role)
+
+
+async def enroll_and_verify(desk, provider, server, **changes) -> tuple[Registered, Verified]:
+    """Register the server, have it answer its nonce, verify it."""
+    registered = await enroll.register(desk, provider, offer(url=server.url, **changes))
+    server.script = msgspec.structs.replace(server.script, nonce=registered.nonce)
+    return registered, await enroll.verify(desk, provider, UUID(registered.deployment_id))
+
+
+async def listed(desk: Enrolment) -> list[str]:
+    async with desk.engine.connect() as connection:
+        return [each.name for each in (await catalog.load_market(connection, SEALER))[1]]
+
+
+def failures(verified: Verified) -> list[str]:
+    return [f"{each.check}: {each.detail}" for each in verified.reports if not each.ok]
+
+
+async def test_a_deployment_that_proves_itself_and_works_is_listed(desk, provider, server):
+    registered, verified = await enroll_and_verify(desk, provider, server)
+    assert registered.status == "unproven"
+    assert len(bytes.fromhex(registered.signing_key)) == 32
+    assert registered.heartbeat_interval_ms == 1_000
+    assert (verified.status, failures(verified)) == ("listed", [])
+    assert any(each.check == "acme/law: POST /v1/chat/completions" for each in verified.reports)
+    assert await listed(desk) == ["acme/law"]
+    again = await enroll.register(desk, provider, offer(url=server.url))
+    assert again.status == "listed"
+    assert again.nonce == registered.nonce
+
+
+async def test_a_wrong_nonce_is_told_and_nothing_is_probed(desk, provider, server):
+    server.script = Script(models=("tiny-law",), nonce="another's")
+    registered = await enroll.register(desk, provider, offer(url=server.url))
+    verified = await enroll.verify(desk, provider, UUID(registered.deployment_id))
+    assert verified.status == "failed"
+    (failure,) = failures(verified)
+    assert "another's" in failure
+    assert server.calls == 0
+    assert await listed(desk) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ({"models": ("other",)}, ["acme/law", "tiny-law", "other"]),
+        ({"status": 500}, ["POST /v1/chat/completions", "500"]),
+        ({"malformed_json": True}, ["POST /v1/chat/completions"]),
+        ({"api_key": "s3cret"}, ["401"]),
+    ],
+)
+async def test_a_failing_probe_says_exactly_what_failed(desk, provider, server, script, words):
+    server.script = Script(**({"models": ("tiny-law",)} | script))
+    _, verified = await enroll_and_verify(desk, provider, server)
+    assert verified.status == "failed"
+    told = "\n".join(failures(verified))
+    assert all(word in told for word in words), told
+    assert await listed(desk) == []
+    async with desk.engine.connect() as connection:
+        (record,) = await deployments.list_deployments(connection)
+    assert list(record.reports) == verified.reports
+
+
+async def test_a_server_that_is_away_fails_with_the_reason(desk, provider, server):
+    registered = await enroll.register(desk, provider, offer(url=server.url))
+    server.kill()
+    verified = await enroll.verify(desk, provider, UUID(registered.deployment_id))
+    assert verified.status == "failed"
+    assert "Connect" in failures(verified)[0]
+
+
+async def test_a_private_address_is_refused_before_anything_is_sent(desk, provider, server):
+    strict = replace(desk, policy=AddressPolicy())
+    _, verified = await enroll_and_verify(strict, provider, server)
+    assert verified.status == "failed"
+    assert "not allowed" in failures(verified)[0]
+    assert not server.received
+
+
+async def test_a_listed_deployment_that_fails_is_listed_no_more_until_it_works(
+    desk, provider, server
+):
+    registered, _ = await enroll_and_verify(desk, provider, server)
+    deployment_id = UUID(registered.deployment_id)
+    working = server.script
+    server.script = msgspec.structs.replace(working, status=500)
+    assert (await enroll.verify(desk, provider, deployment_id)).status == "failed"
+    assert await listed(desk) == []
+    server.script = working
+    assert (await enroll.verify(desk, provider, deployment_id)).status == "listed"
+    assert await listed(desk) == ["acme/law"]
+
+
+async def test_one_bad_endpoint_is_named_among_good_ones(desk, provider, server):
+    endpoints = [endpoint_offer(), endpoint_offer(name="med", model="tiny-med")]
+    _, verified = await enroll_and_verify(desk, provider, server, endpoints=endpoints)
+    assert verified.status == "failed"
+    assert failures(verified)
+    assert all(each.startswith("acme/med: ") for each in failures(verified))
+
+
+async def test_a_mere_credential_waits_for_an_operator(desk, provider, server):
+    server.script = Script(models=("tiny-law",), api_key="s3cret")
+    offered = offer(url=server.url, proof="credential", credential="s3cret")
+    registered = await enroll.register(desk, provider, offered)
+    deployment_id = UUID(registered.deployment_id)
+    waiting = await enroll.verify(desk, provider, deployment_id)
+    assert waiting.status == "awaiting_approval"
+    assert server.calls == 0
+    await enroll.approve(desk.engine, "operator", deployment_id, NOW)
+    assert await listed(desk) == []
+    verified = await enroll.verify(desk, provider, deployment_id)
+    assert (verified.status, failures(verified)) == ("listed", [])
+    moved = msgspec.structs.replace(offered, url=f"{server.url}/elsewhere")
+    await enroll.register(desk, provider, moved)
+    again = await enroll.verify(desk, provider, deployment_id)
+    assert again.status == "awaiting_approval", "the approval was for the former address"
+
+
+async def test_where_a_proof_is_due_there_is_nothing_to_approve(desk, provider, server):
+    registered = await enroll.register(desk, provider, offer(url=server.url))
+    with pytest.raises(Conflict):
+        await enroll.approve(desk.engine, "operator", UUID(registered.deployment_id), NOW)
+
+
+async def test_a_triton_server_is_probed_in_its_own_words(desk, provider):
+    script = Script(kind="kserve", models=("tiny-law",))
+    async with ScriptedProvider(script) as server:
+        endpoints = [endpoint_offer(tasks=["infer"])]
+        _, verified = await enroll_and_verify(
+            desk, provider, server, kind="kserve", endpoints=endpoints
+        )
+    assert (verified.status, failures(verified)) == ("listed", [])
+
+
+async def test_a_withdrawn_deployment_must_register_before_it_is_verified(desk, provider, server):
+    registered, _ = await enroll_and_verify(desk, provider, server)
+    deployment_id = UUID(registered.deployment_id)
+    await enroll.withdraw(desk.engine, provider, deployment_id, NOW)
+    await enroll.withdraw(desk.engine, provider, deployment_id, NOW)
+    assert await listed(desk) == []
+    with pytest.raises(Conflict):
+        await enroll.verify(desk, provider, deployment_id)
+    await enroll.register(desk, provider, offer(url=server.url))
+    assert (await enroll.verify(desk, provider, deployment_id)).status == "listed"
+
+
+async def test_only_its_provider_may_touch_a_deployment(desk, provider, server, engine):
+    registered = await enroll.register(desk, provider, offer(url=server.url))
+    deployment_id = UUID(registered.deployment_id)
+    other = await open_account(engine, Role.PROVIDER, "rival")
+    rival = Caller(other.id, other.name, other.role)
+    with pytest.raises(NotFound):
+        await enroll.verify(desk, rival, deployment_id)
+    with pytest.raises(NotFound):
+        await enroll.withdraw(engine, rival, deployment_id, NOW)
+    consumer = Caller(other.id, "firm", Role.CONSUMER)
+    with pytest.raises(NotAllowed):
+        await enroll.register(desk, consumer, offer(url=server.url))
+
+
+async def test_the_audit_log_tells_the_way_to_the_market(desk, provider, server):
+    await enroll_and_verify(desk, provider, server)
+    await enroll.register(desk, provider, offer(url=server.url))
+    async with desk.engine.connect() as connection:
+        entries = await audit.list_entries(connection)
+    assert [each.deed.action for each in entries] == ["verify_deployment", "register_deployment"]
+    assert entries[0].deed.detail == {"from": "unproven", "to": ListingStatus.LISTED.value}
+
+
+async def test_terms_that_change_under_a_verification_void_it(desk, provider, server):
+    server.script = msgspec.structs.replace(server.script, stall=True)
+    registered = await enroll.register(desk, provider, offer(url=server.url))
+    server.script = msgspec.structs.replace(server.script, nonce=registered.nonce)
+    deployment_id = UUID(registered.deployment_id)
+    verification = asyncio.create_task(enroll.verify(desk, provider, deployment_id))
+    await until(lambda: server.calls)
+    async with ScriptedProvider() as elsewhere:
+        await enroll.register(desk, provider, offer(url=elsewhere.url))
+    server.kill()
+    with pytest.raises(Conflict):
+        await verification
+    async with desk.engine.connect() as connection:
+        (record,) = await deployments.list_deployments(connection)
+    assert record.deployment.status is ListingStatus.UNPROVEN

@@ -1,0 +1,185 @@
+"""Heartbeats: each is believed on its own merits, in any process, whatever else is away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+
+from broker.flows.heartbeat import HeartbeatDesk, interval_ms
+from broker.live.room import Live
+from broker.store import catalog
+from broker.store.catalog import Registration
+from broker.store.database import create_engine
+from provider_sdk.protocol import (
+    REPLAY_WINDOW_MS,
+    Heartbeat,
+    HeartbeatBatch,
+    HeartbeatResult,
+    LoadReport,
+    SignedHeartbeat,
+)
+from provider_sdk.signing import sign
+from tests.integration.catalog.offers import NOW, SEALER, endpoint_offer, offer, register
+
+NOW_S = 1_800_000_000.0
+
+
+@dataclass
+class Time:
+    """A wall clock that stands until it is moved."""
+
+    now_s: float = NOW_S
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def wall() -> Time:
+    """The brokers' wall clock."""
+    return Time()
+
+
+@pytest.fixture
+def monotonic() -> Time:
+    """The brokers' monotonic clock."""
+    return Time(1_000.0)
+
+
+@pytest.fixture
+def desk(engine, here, wall, monotonic) -> HeartbeatDesk:
+    """One process's desk."""
+    return HeartbeatDesk(engine, SEALER, here.beats, 1_000, wall_s=wall, now_s=monotonic)
+
+
+@pytest.fixture
+async def gpu1(engine, acme) -> Registration:
+    """A registered deployment."""
+    return await register(engine, acme, offer())
+
+
+def signed(of: Registration, sequence: int, key: bytes | None = None, **changes) -> SignedHeartbeat:
+    heartbeat = Heartbeat(
+        deployment_id=str(of.deployment_id),
+        sequence=sequence,
+        sent_at_ms=int(NOW_S * 1_000),
+        status="ready",
+    )
+    heartbeat = msgspec.structs.replace(heartbeat, **changes)
+    return sign(heartbeat, (key or of.signing_key).hex())
+
+
+async def beat(desk: HeartbeatDesk, *heartbeats: SignedHeartbeat) -> list[HeartbeatResult]:
+    return (await desk.receive(HeartbeatBatch(heartbeats=list(heartbeats)))).results
+
+
+async def reasons(desk: HeartbeatDesk, *heartbeats: SignedHeartbeat) -> list[str]:
+    return [each.reason for each in await beat(desk, *heartbeats)]
+
+
+async def test_a_signed_heartbeat_is_accepted_and_kept(desk, gpu1, here: Live):
+    load = LoadReport(running=3, waiting=1, kv_usage=0.25)
+    (result,) = await beat(desk, signed(gpu1, 1, status="draining", load=load))
+    assert result.accepted
+    assert result.deployment_id == str(gpu1.deployment_id)
+    kept = (await here.beats.load()).beats[gpu1.deployment_id]
+    assert (kept.status, kept.running, kept.waiting, kept.kv_usage) == ("draining", 3, 1, 0.25)
+
+
+async def test_a_replayed_heartbeat_is_refused_in_every_process(desk, gpu1, engine, there, wall):
+    other = HeartbeatDesk(engine, SEALER, there.beats, 1_000, wall_s=wall)
+    told = signed(gpu1, 5)
+    assert await reasons(desk, told) == [""]
+    assert await reasons(desk, told) == ["replayed"]
+    assert await reasons(other, told, signed(gpu1, 4)) == ["replayed", "replayed"]
+    assert await reasons(other, signed(gpu1, 6)) == [""]
+
+
+async def test_one_bad_heartbeat_does_not_spoil_the_batch(desk, gpu1, engine, acme):
+    second = offer(name="gpu2", endpoints=[endpoint_offer(name="med")])
+    gpu2 = await register(engine, acme, second)
+    results = await beat(desk, signed(gpu1, 1, key=gpu2.signing_key), signed(gpu2, 1))
+    assert [(each.accepted, each.reason) for each in results] == [
+        (False, "bad_signature"),
+        (True, ""),
+    ]
+
+
+async def test_an_altered_text_is_refused(desk, gpu1):
+    told = signed(gpu1, 1)
+    altered = told.heartbeat_json.replace("ready", "down")
+    assert altered != told.heartbeat_json
+    forged = msgspec.structs.replace(told, heartbeat_json=altered)
+    assert await reasons(desk, forged) == ["bad_signature"]
+
+
+@pytest.mark.parametrize("sign_of_skew", [-1, 1])
+async def test_a_clock_that_is_off_is_named(desk, gpu1, wall, sign_of_skew):
+    wall.now_s = NOW_S + sign_of_skew * (REPLAY_WINDOW_MS / 1_000 - 1)
+    assert await reasons(desk, signed(gpu1, 1)) == [""]
+    wall.now_s = NOW_S + sign_of_skew * (REPLAY_WINDOW_MS / 1_000 + 1)
+    assert await reasons(desk, signed(gpu1, 2)) == ["clock_skew"]
+
+
+async def test_a_sequence_beyond_all_bounds_is_malformed(desk, gpu1):
+    assert await reasons(desk, signed(gpu1, 2**63)) == ["malformed"]
+    assert await reasons(desk, signed(gpu1, 2**63 - 1)) == [""]
+
+
+async def test_an_unknown_deployment_is_asked_to_register_again(desk, gpu1):
+    stranger = signed(gpu1, 1, deployment_id=str(uuid4()))
+    nonsense = msgspec.structs.replace(stranger, deployment_id="nonsense")
+    for result in await beat(desk, stranger, nonsense):
+        assert (result.accepted, result.reason) == (False, "unknown_deployment")
+        assert result.register_again
+
+
+async def test_a_deployment_that_registers_later_is_found(desk, gpu1, engine, acme, monotonic):
+    assert await reasons(desk, signed(gpu1, 1)) == [""]
+    second = offer(name="gpu2", endpoints=[endpoint_offer(name="med")])
+    gpu2 = await register(engine, acme, second)
+    monotonic.now_s += 1.0
+    assert await reasons(desk, signed(gpu2, 1)) == [""]
+
+
+async def test_a_withdrawn_deployment_is_unknown_once_the_change_is_heard(
+    desk, gpu1, engine, acme, monotonic
+):
+    assert await reasons(desk, signed(gpu1, 1)) == [""]
+    async with engine.begin() as connection:
+        await catalog.withdraw(connection, acme.id, gpu1.deployment_id, NOW)
+    desk.forget_keys()
+    monotonic.now_s += 1.0
+    assert await reasons(desk, signed(gpu1, 2)) == ["unknown_deployment"]
+
+
+async def test_known_deployments_go_on_while_the_database_is_away(gpu1, database_url, here, wall):
+    engine = create_engine(database_url)
+    clock = Time(0.0)
+    desk = HeartbeatDesk(engine, SEALER, here.beats, 1_000, wall_s=wall, now_s=clock)
+    assert await reasons(desk, signed(gpu1, 1)) == [""]
+    await engine.dispose()
+    away = create_engine("postgresql://nobody@127.0.0.1:1/none")
+    desk._engine = away
+    clock.now_s += 10.0
+    stranger = signed(gpu1, 1, deployment_id=str(UUID(int=9)))
+    known, unknown = await beat(desk, signed(gpu1, 2), stranger)
+    assert known.accepted
+    assert not unknown.register_again, "it may be registered: nobody can tell"
+    await away.dispose()
+
+
+async def test_heartbeats_are_taken_while_valkey_is_away(desk, gpu1, here, passage):
+    await passage.close()
+    assert await reasons(desk, signed(gpu1, 1)) == [""]
+    assert await reasons(desk, signed(gpu1, 1)) == ["replayed"]
+    assert here.beats.sheet().beats[gpu1.deployment_id].sequence == 1
+
+
+def test_the_interval_grows_with_the_number_of_deployments():
+    intervals = [interval_ms(1_000, number) for number in (1, 200, 201, 2_000, 100_000)]
+    assert intervals == [1_000, 1_000, 1_005, 10_000, 30_000]
+    assert interval_ms(60_000, 1) == 60_000

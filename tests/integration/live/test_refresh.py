@@ -1,0 +1,221 @@
+"""A process's facts: they follow the database at once, and stay when it is away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from broker.core.market import Presence, build_market
+from broker.core.pulse import Pulse
+from broker.flows.facts import Facts, own_of
+from broker.flows.listen import ChangeListener
+from broker.flows.refresh import Refresher
+from broker.live.beats import Beat
+from broker.live.loads import Counts, RefusalMeter
+from broker.live.room import Live
+from broker.store import keys, prices
+from broker.store.accounts import Role
+from broker.store.database import create_engine
+from broker.store.keys import KeyTerms
+from pricing.book import PriceBook
+from tests.integration.catalog.offers import (
+    LATER,
+    NOW,
+    SEALER,
+    endpoint_offer,
+    enlist,
+    offer,
+    open_account,
+    register,
+)
+from tests.integration.live.waiting import until
+
+
+def clock() -> datetime:
+    return datetime.now(UTC)
+
+
+@pytest.fixture
+def refresher(engine, here) -> Refresher:
+    """A process that hears of no changes, and so looks each time."""
+    return Refresher(engine, SEALER, here, clock=clock)
+
+
+@contextlib.asynccontextmanager
+async def running(engine, live: Live, database_url: str) -> AsyncIterator[Refresher]:
+    """A process that listens, with a tick so long that only what it hears can wake it."""
+
+    def heard(what: str) -> None:
+        refresher.mark(what)
+
+    listener = ChangeListener(database_url, heard)
+    refresher = Refresher(engine, SEALER, live, clock=clock, hears=lambda: listener.listening)
+    pulse, meter = Pulse(), RefusalMeter()
+    tasks = [
+        asyncio.create_task(listener.run()),
+        asyncio.create_task(live.books.listen(refresher.wake)),
+        asyncio.create_task(
+            refresher.run(300.0, lambda: own_of(pulse, meter, 0.0), lambda _facts: None)
+        ),
+    ]
+    try:
+        await until(lambda: refresher.facts.loaded and live.books.listening)
+        yield refresher
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def enlisted(engine, acme, **changes):
+    registered = await register(engine, acme, offer(**changes))
+    async with engine.begin() as connection:
+        await enlist(connection, registered)
+    return registered
+
+
+def names(facts: Facts) -> list[str]:
+    return [each.name for each in facts.endpoints]
+
+
+async def test_before_the_first_look_nothing_is_known_and_it_says_so(refresher, engine, acme):
+    assert not refresher.facts.loaded
+    await enlisted(engine, acme)
+    facts = await refresher.refresh()
+    assert facts.loaded
+    assert facts.changed
+    assert names(facts) == ["acme/law"]
+    assert not (await refresher.refresh()).changed
+
+
+async def test_before_the_first_book_the_list_prices_hold(refresher, engine, acme):
+    await enlisted(engine, acme)
+    facts = await refresher.refresh()
+    number = facts.endpoints[0].number
+    assert facts.book.version == 0
+    assert facts.book.rate(number).rate_in_micros == 200_000
+    market = build_market(facts.endpoints, facts.book, facts.presence)
+    assert list(market.by_name) == ["acme/law"]
+
+
+async def test_what_did_not_change_stays_the_same_object(refresher, engine, acme):
+    await enlisted(engine, acme)
+    first = await refresher.refresh()
+    again = await refresher.refresh()
+    assert again.endpoints is first.endpoints
+    assert again.book is first.book
+    await register(engine, acme, offer(capacity=9), LATER)
+    third = await refresher.refresh()
+    assert third.changed
+    assert third.endpoints[0].deployment.capacity == 9
+
+
+async def test_a_revoked_key_and_a_new_endpoint_are_heard_of_at_once(
+    engine, acme, here, database_url
+):
+    firm = await open_account(engine, Role.CONSUMER, "firm")
+    async with running(engine, here, database_url) as refresher:
+        async with engine.begin() as connection:
+            issued = await keys.issue(connection, firm.id, KeyTerms(), clock())
+        await until(lambda: issued.id in refresher.facts.keys)
+        async with engine.begin() as connection:
+            await keys.revoke(connection, issued.id, clock())
+        await until(lambda: issued.id not in refresher.facts.keys)
+        await enlisted(engine, acme)
+        await until(lambda: names(refresher.facts) == ["acme/law"])
+
+
+async def test_a_listener_that_is_cut_off_comes_back_and_missed_nothing(
+    engine, acme, here, database_url, database_office
+):
+    async with running(engine, here, database_url) as refresher:
+        name = database_url.rpartition("/")[2]
+        await database_office.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
+        )
+        await until(lambda: _enlisted_quietly(engine, acme))
+        await until(lambda: names(refresher.facts) == ["acme/law"])
+
+
+async def _enlisted_quietly(engine, acme) -> bool:
+    try:
+        await enlisted(engine, acme)
+    except Exception:  # the pool's connections were cut too, each says so once
+        return False
+    return True
+
+
+async def test_a_published_book_arrives_at_once(engine, acme, here, there, database_url):
+    await enlisted(engine, acme)
+    rates = np.array([[300_000], [600_000], [0]], dtype=np.int64)
+    async with running(engine, here, database_url) as refresher:
+        await there.books.publish(PriceBook.from_matrix(1, rates))
+        await until(lambda: refresher.facts.book.version == 1)
+        assert refresher.facts.book.rate(0).rate_in_micros == 300_000
+
+
+async def test_without_a_feed_the_newest_book_comes_from_the_database(
+    refresher, engine, acme, passage
+):
+    await enlisted(engine, acme)
+    await passage.close()
+    first = await refresher.refresh()
+    rates = np.array([[300_000], [600_000], [0]], dtype=np.int64)
+    for version in (1, 2):
+        book = PriceBook.from_matrix(version, rates * version)
+        async with engine.begin() as connection:
+            await prices.insert_book(connection, book, "test", [(0, 0.5)], LATER)
+    facts = await refresher.refresh()
+    assert (first.book.version, facts.book.version) == (0, 2)
+    assert facts.changed
+    assert facts.book.rate(0).rate_out_micros == 1_200_000
+
+
+async def test_facts_stay_while_the_database_is_away(refresher, engine, acme):
+    await enlisted(engine, acme)
+    before = await refresher.refresh()
+    refresher._engine = create_engine("postgresql://nobody@127.0.0.1:1/none")
+    facts = await refresher.refresh()
+    assert facts.loaded
+    assert facts.endpoints is before.endpoints
+    assert not facts.changed
+    await refresher._engine.dispose()
+    refresher._engine = engine
+    await register(engine, acme, offer(capacity=9), LATER)
+    assert (await refresher.refresh()).endpoints[0].deployment.capacity == 9
+
+
+async def test_a_process_hears_of_the_others_calls_and_ejections(refresher, engine, acme, there):
+    await enlisted(engine, acme)
+    busy = Counts(np.array([3]), np.array([0.0]), np.array([1.0]))
+    await there.loads.exchange(busy)
+    await there.ejections.exchange({0})
+    pulse = Pulse()
+    pulse.fit(1, 1)
+    facts = await refresher.refresh(own_of(pulse, RefusalMeter(), 1.0))
+    assert facts.others_in_flight.tolist() == [3]
+    assert facts.ejected_elsewhere == frozenset({0})
+
+
+async def test_a_draining_deployment_changes_the_market(refresher, engine, acme, there):
+    registered = await enlisted(engine, acme, endpoints=[endpoint_offer()])
+    pulse = Pulse()
+    own = own_of(pulse, RefusalMeter(), 1.0)
+    await refresher.refresh(own)
+    await there.beats.accept([Beat(registered.deployment_id, 1, "draining", 60_000)])
+    facts = await refresher.refresh(own)
+    assert facts.changed
+    assert facts.presence == {facts.deployments[0].number: Presence.DRAINING}
+    assert not (await refresher.refresh(own)).changed
+
+
+async def test_an_expired_key_is_not_loaded(refresher, engine):
+    firm = await open_account(engine, Role.CONSUMER, "firm")
+    async with engine.begin() as connection:
+        await keys.issue(connection, firm.id, KeyTerms(expires_at=NOW), NOW)
+    assert (await refresher.refresh()).keys == {}

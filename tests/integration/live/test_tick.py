@@ -1,0 +1,281 @@
+"""The price tick: load moves prices within their bands, one process leads, a late one is fenced."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from sqlalchemy import func, select
+
+from broker.core.catalog import Endpoint
+from broker.flows.tick import DT_S_MAX, Ticker
+from broker.live.beats import Beat
+from broker.live.loads import Counts
+from broker.live.room import Live
+from broker.store import catalog, prices
+from broker.store.leadership import Leadership
+from broker.store.tables import price_books
+from pricing.book import PriceBook
+from tests.integration.catalog.offers import (
+    CALL_BAND,
+    SEALER,
+    endpoint_offer,
+    enlist,
+    offer,
+    register,
+)
+from tests.integration.live.waiting import until
+
+MakeTicker = Callable[..., Ticker]
+
+
+@pytest.fixture
+async def listed(engine, acme) -> list[Endpoint]:
+    """One listed endpoint, number 0, on deployment 0 of capacity 4."""
+    registered = await register(engine, acme, offer())
+    async with engine.begin() as connection:
+        await enlist(connection, registered)
+        return (await catalog.load_market(connection, SEALER))[1]
+
+
+@pytest.fixture
+async def make_ticker(engine, database_url, here, listed) -> AsyncIterator[MakeTicker]:
+    """Make tickers of processes; they give up their lead in the end."""
+    made: list[Ticker] = []
+
+    def make(live: Live = here, endpoints: list[Endpoint] = listed) -> Ticker:
+        leadership = Leadership(database_url)
+        ticker = Ticker(
+            engine, leadership, live, lambda: endpoints, clock=lambda: datetime.now(UTC)
+        )
+        made.append(ticker)
+        return ticker
+
+    yield make
+    for ticker in made:
+        ticker.close()
+
+
+async def load(live: Live, in_flight: int, refused_per_s: float = 0.0) -> None:
+    counts = Counts(np.array([in_flight]), np.array([refused_per_s]), np.array([2.0]))
+    await live.loads.exchange(counts)
+
+
+def rate_in(book: PriceBook | None) -> int:
+    assert book is not None
+    return book.rate(0).rate_in_micros
+
+
+async def stored_versions(engine) -> list[int]:
+    async with engine.connect() as connection:
+        query = select(price_books.c.version).order_by(price_books.c.version)
+        return list((await connection.execute(query)).scalars())
+
+
+async def newest(engine) -> PriceBook:
+    async with engine.connect() as connection:
+        return await prices.latest_book(connection)
+
+
+async def test_the_first_book_holds_the_list_prices(make_ticker, engine):
+    book = await make_ticker().step(0.0)
+    assert book is not None
+    assert book.version == 1
+    assert rate_in(book) == 200_000
+    assert (await newest(engine)).to_bytes() == book.to_bytes()
+
+
+async def test_prices_rise_under_load_and_fall_after_it_within_the_band(make_ticker, here, engine):
+    ticker = make_ticker()
+    await ticker.step(0.0)
+    await load(here, in_flight=4, refused_per_s=4.0)
+    rates = []
+    for second in range(1, 120):
+        await ticker.step(float(second))
+        rates.append(rate_in(await newest(engine)))
+    assert rates == sorted(rates)
+    assert rates[0] > 200_000
+    assert rates[-1] == 2_000_000, "the ceiling"
+    await load(here, in_flight=0)
+    falling = []
+    for second in range(120, 400):
+        await ticker.step(float(second))
+        falling.append(rate_in(await newest(engine)))
+    assert falling == sorted(falling, reverse=True)
+    assert falling[-1] == 100_000, "the floor"
+
+
+async def test_nothing_is_stored_when_nothing_changes(make_ticker, engine, here):
+    ticker = make_ticker()
+    await ticker.step(0.0)
+    for second in range(1, 400):
+        await ticker.step(float(second))
+    at_floor = await stored_versions(engine)
+    assert await ticker.step(400.0) is None
+    assert await ticker.step(401.0) is None
+    assert await stored_versions(engine) == at_floor
+    assert at_floor == list(range(1, len(at_floor) + 1))
+
+
+async def test_changes_carry_the_load_they_came_from(make_ticker, engine, here):
+    ticker = make_ticker()
+    await ticker.step(0.0)
+    await load(here, in_flight=6)
+    await ticker.step(5.0)
+    async with engine.connect() as connection:
+        changes = await prices.history(connection, [0], datetime(2020, 1, 1, tzinfo=UTC))
+        (last,) = await prices.rates_at(connection, [0], datetime.now(UTC))
+    assert [each.version for each in changes] == [1, 2]
+    assert (changes[0].load, changes[1].load) == (0.0, 1.5)
+    assert last == changes[1]
+
+
+async def test_the_other_processes_calls_count(make_ticker, here, there):
+    ticker = make_ticker()
+    await ticker.step(0.0)
+    await load(there, in_flight=8)
+    await load(here, in_flight=0)
+    assert rate_in(await ticker.step(5.0)) > 200_000
+
+
+async def test_a_provider_cannot_talk_its_own_price_up(make_ticker, here, listed):
+    ticker = make_ticker()
+    await ticker.step(0.0)
+    boast = Beat(listed[0].deployment.id, 1, "ready", 60_000, running=1_000, waiting=1_000)
+    await here.beats.accept([boast])
+    await load(here, in_flight=0)
+    assert rate_in(await ticker.step(5.0)) < 200_000
+
+
+async def test_a_report_adds_what_the_broker_cannot_see(make_ticker, here, listed):
+    ticker = make_ticker()
+    await ticker.step(0.0)
+    await here.beats.accept([Beat(listed[0].deployment.id, 1, "ready", 60_000, running=9)])
+    await load(here, in_flight=2)
+    assert rate_in(await ticker.step(5.0)) > 200_000, "(2 + 1) / 4 is above the target, 2 / 4 below"
+
+
+async def test_one_of_two_leads_and_the_other_takes_over(make_ticker, engine, here, there):
+    first, second = make_ticker(here), make_ticker(there)
+    await first.step(0.0)
+    assert await second.step(0.0) is None
+    assert (first.leads, second.leads) == (True, False)
+    await load(here, in_flight=8)
+    await load(there, in_flight=0)
+    raised = rate_in(await first.step(5.0))
+    first.close()
+    await load(there, in_flight=0)
+
+    async def takes_over() -> bool:
+        await second.step(6.0)
+        return second.leads
+
+    await until(takes_over)
+    assert rate_in(await newest(engine)) == raised, "it goes on where the first one left off"
+    assert await first.step(7.0) is None
+    book = await second.step(7.0)
+    assert book is not None
+    assert book.version == 3
+    assert raised < rate_in(book) < raised * 1.1
+
+
+async def test_a_leader_whose_connection_dies_leads_no_more_until_it_has_the_lock_again(
+    make_ticker, engine, database_url, database_office, here, there
+):
+    first, second = make_ticker(here), make_ticker(there)
+    await first.step(0.0)
+    await database_office.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = $1)",
+        database_url.rpartition("/")[2],
+    )
+
+    async def takes_over() -> bool:
+        await second.step(1.0)
+        return second.leads
+
+    await until(takes_over)
+    assert await first.step(2.0) is None
+    assert not first.leads
+
+
+async def test_a_late_leader_is_fenced_by_the_version(make_ticker, engine, here):
+    ticker = make_ticker()
+    first = await ticker.step(0.0)
+    assert first is not None
+    usurped = PriceBook.from_matrix(2, first.matrix() * 2)
+    async with engine.begin() as connection:
+        await prices.insert_book(connection, usurped, "another", [(0, 9.0)], datetime.now(UTC))
+    await load(here, in_flight=8)
+    assert await ticker.step(5.0) is None
+    assert not ticker.leads
+    assert await stored_versions(engine) == [1, 2]
+    assert rate_in(await newest(engine)) == 400_000
+
+    async def leads_again() -> bool:
+        await ticker.step(6.0)
+        return ticker.leads
+
+    await until(leads_again)
+    await load(here, in_flight=8)
+    assert rate_in(await ticker.step(7.0)) > 400_000, "it resumed from the other's book"
+
+
+async def test_a_tick_that_comes_very_late_counts_as_a_short_one(make_ticker, here):
+    ticker = make_ticker()
+    await ticker.step(0.0)
+    await load(here, in_flight=6)
+    late = rate_in(await ticker.step(3_600.0))
+    assert late < 200_000 * np.exp((1.5 - 0.7) * DT_S_MAX / 60.0) * 1.01
+
+
+async def test_a_book_is_published_and_told_again(make_ticker, here, there):
+    ticker = make_ticker(here)
+    book = await ticker.step(0.0)
+    key = here.valkey.key("book")
+    assert await here.valkey.ask(lambda client: client.delete(key), 0) == 1
+    for second in range(1, 12):
+        await ticker.step(float(second))
+    stored = await there.valkey.ask(lambda client: client.get(key), None)
+    assert stored is not None
+    assert PriceBook.from_bytes(stored[20:]).version >= book.version
+
+
+async def test_prices_move_on_while_valkey_is_away(make_ticker, here, passage):
+    ticker = make_ticker()
+    await ticker.step(0.0)
+    await passage.close()
+    await load(here, in_flight=8)
+    assert rate_in(await ticker.step(5.0)) > 200_000
+
+
+async def test_an_endpoint_that_is_retired_loses_its_price_and_a_new_one_starts_at_list(
+    make_ticker, engine, acme, here, listed
+):
+    endpoints = list(listed)
+    ticker = make_ticker(here, endpoints)
+    await ticker.step(0.0)
+    by_call = endpoint_offer(name="by-call", price=CALL_BAND)
+    registered = await register(engine, acme, offer(endpoints=[by_call]))
+    async with engine.begin() as connection:
+        await enlist(connection, registered)
+        endpoints[:] = (await catalog.load_market(connection, SEALER))[1]
+    book = await ticker.step(1.0)
+    assert book is not None
+    number = endpoints[0].number
+    assert book.rate(number).rate_call_nanos == 200_000
+    assert (await newest(engine)).rate(number).rate_call_nanos == 200_000
+    assert not book.matrix()[:, 0].any()
+
+
+async def test_versions_are_drawn_once(engine):
+    book = PriceBook.empty(1)
+    async with engine.begin() as connection:
+        await prices.insert_book(connection, book, "test", [], datetime.now(UTC))
+    async with engine.begin() as connection:
+        with pytest.raises(prices.VersionTaken):
+            await prices.insert_book(connection, book, "test", [], datetime.now(UTC))
+        count = select(func.count()).select_from(price_books)
+        assert (await connection.execute(count)).scalar_one() == 1
