@@ -7,14 +7,20 @@ from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, get, post
-from litestar.params import FromQuery, HeaderParameter, JSONBody
+from litestar import Controller, Response, get, post
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.api.callers import OPERATORS
-from broker.api.parts import GivenCaller, GivenEngine, GivenTime
+from broker.api.money import balance_shown
+from broker.api.parts import GivenCaller, GivenEngine, GivenParts, GivenTime
 from broker.api.wire import After, Body, Limit, Reply
+from broker.flows.once import Request, once
 from broker.flows.open_account import list_accounts, open_account
+from broker.flows.topup import Order, move
 from broker.store.accounts import Account, Role
+from broker.store.idempotency import Answer
+from pricing.money import parse_usd_nanos
 
 IdempotencyKey = Annotated[
     str | None,
@@ -88,6 +94,33 @@ class AccountController(Controller):
         full = len(accounts) == limit
         return AccountList(
             accounts=[_shown(each) for each in accounts], cursor=accounts[-1].id if full else None
+        )
+
+    @post("/{name:str}/topups", summary="Top up a consumer's funds")
+    async def top_up(
+        self,
+        name: FromPath[str],
+        data: JSONBody[TopupWanted],
+        parts: GivenParts,
+        caller: GivenCaller,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response[bytes]:
+        amount_nanos = parse_usd_nanos(data.amount_usd)
+        now = parts.clock()
+
+        async def act(connection: AsyncConnection) -> Answer:
+            order = Order(name, amount_nanos, data.reason)
+            balance = await move(connection, caller, order, now)
+            return Answer(201, msgspec.json.encode(balance_shown(balance)))
+
+        meaning = msgspec.json.encode(["topup", name, amount_nanos, data.reason])
+        request = Request(caller.account_id, idempotency_key, meaning)
+        done = await once(parts.engine, request, act, now)
+        return Response(
+            done.answer.body,
+            status_code=done.answer.status,
+            media_type="application/json",
+            headers={"idempotent-replayed": "true"} if done.replayed else {},
         )
 
 

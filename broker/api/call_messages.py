@@ -6,10 +6,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from broker.api.price_messages import Price, price
 from broker.api.wire import Reply
 from broker.flows.read_call import ToldCall, ToldStory
-from broker.store.call_log import LoggedLine
+from broker.store.calls import CutCall
+from broker.store.charge_lines import ChargedAttempt
 from pricing.money import format_usd
 
 
@@ -96,6 +99,18 @@ class CallStory(CallShown):
     lines: list[ChargeLine]
 
 
+class UnfinishedCall(Reply):
+    """A call without a record: `under_way`, or cut short when the broker that served it died."""
+
+    id: UUID
+    created_at: datetime
+    key_id: str
+    end: str
+    hold_usd: str
+    charge_usd: str
+    settled_at: datetime | None
+
+
 class ProvidedCall(Reply):
     """A call as its provider sees it: what went to its own endpoints, and what that earned."""
 
@@ -157,6 +172,19 @@ def call_story(found: ToldStory) -> CallStory:
     )
 
 
+def unfinished_call(cut: CutCall) -> UnfinishedCall:
+    """Tell what a call's hold tells."""
+    return UnfinishedCall(
+        id=cut.id,
+        created_at=cut.created_at,
+        key_id=cut.key_id,
+        end="under_way" if cut.ended is None else cut.ended.value,
+        hold_usd=format_usd(cut.hold_nanos),
+        charge_usd=format_usd(cut.charge_nanos),
+        settled_at=cut.settled_at,
+    )
+
+
 def provided_call(told: ToldCall) -> ProvidedCall:
     """Tell a call to a provider."""
     return ProvidedCall(**_provided(told))
@@ -168,19 +196,19 @@ def provided_story(found: ToldStory) -> ProvidedStory:
 
 
 def _members(told: ToldCall) -> dict[str, Any]:
-    call = told.call
-    same = {
-        name: getattr(call, name) for name in CallShown.__struct_fields__ if hasattr(call, name)
-    }
-    return same | {
-        "endpoint": told.name(call.endpoint_number),
-        "hold_usd": format_usd(call.hold_nanos),
-        "charge_usd": format_usd(call.charge_nanos),
+    record = told.record
+    names = (name for name in CallShown.__struct_fields__ if hasattr(record, name))
+    return {name: getattr(record, name) for name in names} | {
+        "account": told.account,
+        "endpoint": told.name(record.endpoint_number),
+        "hold_usd": format_usd(record.hold_nanos),
+        "charge_usd": format_usd(record.charge_nanos),
+        "labels": None if record.labels_json is None else msgspec.json.decode(record.labels_json),
     }
 
 
 def _provided(told: ToldCall) -> dict[str, Any]:
-    call = told.call
+    call = told.record
     return {
         "id": call.id,
         "created_at": call.created_at,
@@ -205,7 +233,7 @@ def _lines(told: ToldCall) -> list[ChargeLine]:
     return [_line(each, told) for each in told.lines]
 
 
-def _line(line: LoggedLine, told: ToldCall) -> ChargeLine:
+def _line(line: ChargedAttempt, told: ToldCall) -> ChargeLine:
     return ChargeLine(
         attempt=line.attempt,
         endpoint=told.name(line.endpoint_number),

@@ -12,15 +12,18 @@ from broker.api.call_messages import (
     CallStory,
     ProvidedCallList,
     ProvidedStory,
+    UnfinishedCall,
     call_shown,
     call_story,
     provided_call,
     provided_story,
+    unfinished_call,
 )
 from broker.api.parts import GivenCaller, GivenEngine
 from broker.api.wire import After, Limit
 from broker.flows.read_call import list_calls, read_call
 from broker.store.accounts import Role
+from broker.store.calls import CutCall
 
 
 class CallController(Controller):
@@ -34,7 +37,7 @@ class CallController(Controller):
         self, engine: GivenEngine, caller: GivenCaller, limit: Limit = 100, cursor: After = None
     ) -> CallList | ProvidedCallList:
         calls = await list_calls(engine, caller, before=cursor, limit=limit)
-        following = calls[-1].call.id if len(calls) == limit else None
+        following = calls[-1].record.id if len(calls) == limit else None
         if caller.role is Role.PROVIDER:
             return ProvidedCallList(calls=[provided_call(each) for each in calls], cursor=following)
         return CallList(calls=[call_shown(each) for each in calls], cursor=following)
@@ -42,6 +45,8 @@ class CallController(Controller):
     @get("/{call_id:uuid}", summary="The whole story of a call")
     async def read(
         self, engine: GivenEngine, caller: GivenCaller, call_id: FromPath[UUID]
-    ) -> CallStory | ProvidedStory:
+    ) -> CallStory | ProvidedStory | UnfinishedCall:
         found = await read_call(engine, caller, call_id)
+        if isinstance(found, CutCall):
+            return unfinished_call(found)
         return provided_story(found) if caller.role is Role.PROVIDER else call_story(found)

@@ -11,7 +11,7 @@ from broker.api.callers import TRADERS
 from broker.api.parts import GivenCaller, GivenEngine
 from broker.api.wire import STRETCH, Cursor, GivenStretch, Limit, Reply, from_cursor, to_cursor
 from broker.flows import statement as statements
-from broker.store.statements import Entry, EntryKind, Span
+from broker.store.statements import Balance, Entry, EntryKind, Span
 from pricing.money import format_usd
 
 
@@ -48,12 +48,7 @@ class MoneyController(Controller):
 
     @get("/balance", summary="The balance")
     async def balance(self, engine: GivenEngine, caller: GivenCaller) -> BalanceShown:
-        balance = await statements.balance(engine, caller)
-        return BalanceShown(
-            posted_usd=format_usd(balance.posted_nanos),
-            held_usd=format_usd(balance.held_nanos),
-            available_usd=format_usd(balance.available_nanos),
-        )
+        return balance_shown(await statements.balance(engine, caller))
 
     @get("/statement", summary="What moved the balance", dependencies=STRETCH)
     async def statement(
@@ -71,6 +66,15 @@ class MoneyController(Controller):
             entries=[_shown(each) for each in entries],
             cursor=to_cursor(entries[-1].at, entries[-1].source) if full else None,
         )
+
+
+def balance_shown(balance: Balance) -> BalanceShown:
+    """Write a balance."""
+    return BalanceShown(
+        posted_usd=format_usd(balance.posted_nanos),
+        held_usd=format_usd(balance.held_nanos),
+        available_usd=format_usd(balance.available_nanos),
+    )
 
 
 def _shown(entry: Entry) -> EntryShown:

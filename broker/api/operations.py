@@ -7,10 +7,12 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Controller, get
+from litestar.params import FromQuery
 
 from broker.api.callers import OPERATORS
 from broker.api.parts import GivenEngine
 from broker.api.wire import After, Limit, Reply
+from broker.flows.check import check
 from broker.flows.read_audit import read_audit
 
 
@@ -30,6 +32,20 @@ class AuditLog(Reply):
 
     entries: list[DeedShown]
     cursor: UUID | None
+
+
+class AlarmShown(Reply):
+    """A row of an invariant view: something that must not be."""
+
+    view: str
+    row: dict[str, Any]
+
+
+class LedgerChecked(Reply):
+    """`ok` when there is no alarm."""
+
+    ok: bool
+    alarms: list[AlarmShown]
 
 
 class OperationController(Controller):
@@ -55,3 +71,9 @@ class OperationController(Controller):
             for each in entries
         ]
         return AuditLog(entries=shown, cursor=shown[-1].id if len(shown) == limit else None)
+
+    @get("/ledger/check", summary="Ask whether the books balance")
+    async def check(self, engine: GivenEngine, *, replay: FromQuery[bool] = False) -> LedgerChecked:
+        alarms = await check(engine, replay=replay)
+        shown = [AlarmShown(view=each.view, row=dict(each.row)) for each in alarms]
+        return LedgerChecked(ok=not shown, alarms=shown)

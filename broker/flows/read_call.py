@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from broker.core.ledger import CallRecord
 from broker.core.story import Story, decode
 from broker.errors import NotFound
 from broker.flows.authenticate import Caller
-from broker.store import call_log, endpoint_names
+from broker.store import accounts as account_store
+from broker.store import calls as call_store
+from broker.store import charge_lines, endpoint_names
 from broker.store.accounts import Role
-from broker.store.call_log import Choice, LoggedCall, LoggedLine
-from broker.store.endpoint_names import NamedEndpoint
+from broker.store.calls import CutCall, Filter
+from broker.store.charge_lines import ChargedAttempt
 
 
 @dataclass(frozen=True, slots=True)
 class ToldCall:
-    """A call, its charge lines, and the endpoints by number that both speak of."""
+    """A call, who paid for it, its charge lines, and the endpoints' names by number."""
 
-    call: LoggedCall
-    lines: list[LoggedLine]
-    endpoints: Mapping[int, NamedEndpoint]
+    record: CallRecord
+    account: str
+    lines: list[ChargedAttempt]
+    names: Mapping[int, str]
 
     def name(self, number: int | None) -> str | None:
         """Return `provider/endpoint` of a number."""
-        named = None if number is None else self.endpoints.get(number)
-        return None if named is None else named.name
+        return None if number is None else self.names.get(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,79 +45,88 @@ class ToldStory:
 async def list_calls(
     engine: AsyncEngine, caller: Caller, *, before: UUID | None, limit: int
 ) -> list[ToldCall]:
-    """Return calls, newest first. A provider's are those that went to an endpoint of its own."""
-    async with engine.connect() as connection:
-        choice = await _choice(connection, caller)
-        calls = await call_log.list_calls(connection, choice, before=before, limit=limit)
-        lines = await call_log.find_lines(connection, [each.id for each in calls])
-        numbers = {each.endpoint_number for each in calls}
-        names = await _names(connection, numbers | {each.endpoint_number for each in lines}, caller)
-    return [_told(each, lines, names) for each in calls]
+    """Return calls, newest first. A provider's are those that ended at an endpoint of its own."""
+    own = await _own_numbers(engine, caller)
+    account_id = caller.account_id if caller.role is Role.CONSUMER else None
+    wanted = Filter(account_id, own, before)
+    return await _tell(engine, await call_store.list_calls(engine, wanted, limit), own, ())
 
 
-async def read_call(engine: AsyncEngine, caller: Caller, call_id: UUID) -> ToldStory:
+async def read_call(engine: AsyncEngine, caller: Caller, call_id: UUID) -> ToldStory | CutCall:
     """Return a call with its story; a provider gets its own attempts and lines of it alone.
 
-    Raises NotFound for a call that is not, is another's, or had no attempt at the caller's.
+    A call under way, or cut short by a broker's death, is told from its hold. Raises NotFound for a
+    call that is not, is another's, or had no attempt at the caller's.
     """
-    async with engine.connect() as connection:
-        found = await call_log.find_call(connection, call_id)
-        if found is None or not _may_read(caller, found[0]):
+    found = await call_store.find_call(engine, call_id)
+    if found is None or (caller.role is Role.CONSUMER and found.account_id != caller.account_id):
+        raise _not_found()
+    if isinstance(found, CutCall):
+        if caller.role is Role.PROVIDER:
             raise _not_found()
-        call, story = found[0], decode(found[1])
-        lines = await call_log.find_lines(connection, [call_id])
-        names = await _names(connection, _numbers(call, story), caller)
-    if caller.role is Role.PROVIDER:
-        story = _own_part(story, names)
+        return found
+    own = await _own_numbers(engine, caller)
+    story = decode(found.story)
+    if own is not None:
+        story = _own_part(story, own)
         if not story.attempts:
             raise _not_found()
-    return ToldStory(_told(call, lines, names), story)
+    [told] = await _tell(engine, [found], own, _numbers(story))
+    return ToldStory(told, story)
 
 
 def _not_found() -> NotFound:
     return NotFound("There is no such call.")
 
 
-def _may_read(caller: Caller, call: LoggedCall) -> bool:
-    return caller.role is not Role.CONSUMER or call.account_id == caller.account_id
-
-
-async def _choice(connection: AsyncConnection, caller: Caller) -> Choice:
-    if caller.role is Role.OPERATOR:
-        return Choice()
-    if caller.role is Role.CONSUMER:
-        return Choice(account_id=caller.account_id)
-    own = await endpoint_names.numbers_of_provider(connection, caller.account_id)
-    return Choice(endpoint_numbers=own)
-
-
-async def _names(
-    connection: AsyncConnection, numbers: Iterable[int | None], caller: Caller
-) -> dict[int, NamedEndpoint]:
-    wanted = [each for each in numbers if each is not None]
-    names = await endpoint_names.by_numbers(connection, wanted)
+async def _own_numbers(engine: AsyncEngine, caller: Caller) -> list[int] | None:
+    """The endpoints that a provider's view is cut to; None for all others."""
     if caller.role is not Role.PROVIDER:
-        return names
-    return {n: named for n, named in names.items() if named.provider_id == caller.account_id}
+        return None
+    async with engine.connect() as connection:
+        return await endpoint_names.numbers_of_provider(connection, caller.account_id)
 
 
-def _told(
-    call: LoggedCall, lines: list[LoggedLine], names: Mapping[int, NamedEndpoint]
-) -> ToldCall:
-    own = [each for each in lines if each.call_id == call.id and each.endpoint_number in names]
-    return ToldCall(call, own, names)
+async def _tell(
+    engine: AsyncEngine,
+    records: list[CallRecord],
+    own: Collection[int] | None,
+    numbers: Collection[int],
+) -> list[ToldCall]:
+    async with engine.connect() as connection:
+        lines = await charge_lines.find_lines(connection, [each.id for each in records])
+        named = {each.endpoint_number for each in records if each.endpoint_number is not None}
+        named.update(numbers, (each.endpoint_number for each in lines))
+        names = await _names(connection, named if own is None else named.intersection(own))
+        payers = {each.account_id for each in records}
+        accounts = await account_store.names_by_id(connection, payers)
+    return [
+        ToldCall(
+            record=each,
+            account=accounts[each.account_id],
+            lines=[
+                line for line in lines if line.call_id == each.id and line.endpoint_number in names
+            ],
+            names=names,
+        )
+        for each in records
+    ]
 
 
-def _numbers(call: LoggedCall, story: Story) -> set[int | None]:
+async def _names(connection: AsyncConnection, numbers: Collection[int]) -> dict[int, str]:
+    found = await endpoint_names.by_numbers(connection, numbers)
+    return {number: each.name for number, each in found.items()}
+
+
+def _numbers(story: Story) -> set[int]:
     return {
-        call.endpoint_number,
         *(each.endpoint_number for each in story.candidates),
         *(each.endpoint_number for each in story.rejected),
         *(each["endpoint_number"] for each in story.attempts),
     }
 
 
-def _own_part(story: Story, own: Mapping[int, NamedEndpoint]) -> Story:
+def _own_part(story: Story, own: Collection[int]) -> Story:
     """What a provider may know: its attempts, and nothing of the caller's wishes or of rivals."""
     attempts = [each for each in story.attempts if each["endpoint_number"] in own]
     return Story({}, story.price_version, [], [], attempts, "")

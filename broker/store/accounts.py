@@ -119,6 +119,12 @@ async def ids_by_name(connection: AsyncConnection, names: Iterable[str]) -> dict
     return {row.name: row.id for row in await connection.execute(query)}
 
 
+async def names_by_id(connection: AsyncConnection, ids: Iterable[UUID]) -> dict[UUID, str]:
+    """Return the names of those of `ids` that are accounts."""
+    query = select(accounts.c.id, accounts.c.name).where(accounts.c.id.in_(sorted(set(ids))))
+    return {row.id: row.name for row in await connection.execute(query)}
+
+
 async def close(connection: AsyncConnection, account_id: UUID, now: datetime) -> None:
     """Close an account: its keys open nothing any more, its record stays. Raises NotFound."""
     closed = await connection.execute(

@@ -83,10 +83,7 @@ async def read_entries(
     """Return up to `span.limit` entries, newest first."""
     sources = (_charges, _earnings, _incoming, _outgoing)
     # Each source gives its own newest, so that no index is read further than the page.
-    newest: list[Select[Any]] = [
-        sa.select(sa.literal_column("*")).select_from(_page(source(ledger_account), span))
-        for source in sources
-    ]
+    newest = [sa.select(_page(source(ledger_account), span)) for source in sources]
     entries = sa.union_all(*newest).subquery()
     query = sa.select(entries).order_by(entries.c.at.desc(), entries.c.source.desc())
     rows = await connection.execute(query.limit(span.limit))

@@ -1,0 +1,152 @@
+"""Calls over HTTP: the whole story to who paid, to providers their own attempts only."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from tests.integration.api.conftest import Person, SmallBroker
+from tests.integration.api.market import list_endpoints, publish
+from tests.integration.api.sales import hold_only, sell
+from tests.integration.catalog.offers import endpoint_offer
+
+MADE_UP = "/api/calls/00000000-0000-7000-8000-000000000000"
+
+
+@pytest.fixture
+async def failed_over(
+    broker: SmallBroker,
+    operator: Person,
+    consumer: Person,
+    provider: Person,
+    other_provider: Person,
+) -> UUID:
+    """A call whose first attempt failed at acme, and that globex served."""
+    await list_endpoints(broker, provider.account, endpoint_offer(name="best", quality=0.9))
+    await list_endpoints(broker, other_provider.account, endpoint_offer(name="next", quality=0.5))
+    await publish(broker, 7, 1_000_000)
+    await operator.http.post("/api/accounts/shop/topups", json={"amount_usd": "5"})
+    return await sell(broker, consumer, fails_first=True)
+
+
+async def story(person: Person, call_id: UUID) -> dict[str, Any]:
+    answer = await person.http.get(f"/api/calls/{call_id}")
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+async def test_who_paid_reads_the_whole_story(consumer: Person, failed_over: UUID) -> None:
+    told = await story(consumer, failed_over)
+    assert (told["account"], told["status"], told["end"]) == ("shop", 200, "delivered")
+    assert told["endpoint"] == "globex/next"
+    assert told["requirements"]["model"] == "auto"
+    assert [each["endpoint"] for each in told["candidates"]] == ["acme/best", "globex/next"]
+    assert told["candidates"][0]["score"] > told["candidates"][1]["score"]
+    assert set(told["candidates"][0]["parts"]) >= {"quality", "cost", "latency", "availability"}
+    first, second = told["attempts"]
+    assert (first["endpoint"], first["outcome"]) == ("acme/best", "connect_failed")
+    assert first["detail"] == "connection refused"
+    assert (second["endpoint"], second["outcome"]) == ("globex/next", "delivered")
+    assert (second["duration_ms"], second["ttft_ms"]) == (500.0, 100.0)
+    [line] = told["lines"]
+    assert (line["endpoint"], line["charge_usd"]) == ("globex/next", "0.002")
+    assert line["price"]["price_in_usd"] == "1.00"
+    assert told["charge_usd"] == "0.002"
+    assert told["labels"] == {"team": "a"}
+
+
+async def test_rejected_endpoints_are_told_with_the_reason(
+    broker: SmallBroker, operator: Person, consumer: Person, provider: Person
+) -> None:
+    small = endpoint_offer(name="small", context_length_tokens=10)
+    await list_endpoints(broker, provider.account, endpoint_offer(), small)
+    await publish(broker, 1, 1_000_000)
+    await operator.http.post("/api/accounts/shop/topups", json={"amount_usd": "5"})
+    told = await story(consumer, await sell(broker, consumer))
+    [rejected] = told["rejected"]
+    assert rejected["endpoint"] == "acme/small"
+    assert "context" in rejected["reason"]
+
+
+async def test_a_provider_sees_its_own_attempts_and_nothing_of_rivals_or_wishes(
+    provider: Person, other_provider: Person, failed_over: UUID
+) -> None:
+    lost = await story(provider, failed_over)
+    assert [each["endpoint"] for each in lost["attempts"]] == ["acme/best"]
+    assert (lost["lines"], lost["earnings_usd"]) == ([], "0.00")
+    won = await story(other_provider, failed_over)
+    assert [each["endpoint"] for each in won["attempts"]] == ["globex/next"]
+    assert won["earnings_usd"] == "0.0018"
+    for told in (lost, won):
+        assert told.keys() == {
+            "id",
+            "created_at",
+            "task",
+            "stream",
+            "lines",
+            "earnings_usd",
+            "attempts",
+        }
+
+
+async def test_the_call_of_another_is_not_found(
+    other_consumer: Person, provider: Person, consumer: Person, failed_over: UUID
+) -> None:
+    refused = [
+        await other_consumer.http.get(f"/api/calls/{failed_over}"),
+        await other_consumer.http.get(MADE_UP),
+        await consumer.http.get(MADE_UP),
+        await provider.http.get(MADE_UP),
+        await consumer.http.get("/api/calls/nonsense"),
+    ]
+    assert [each.status_code for each in refused] == [404] * 5
+    assert refused[0].json()["detail"] == refused[1].json()["detail"]
+
+
+async def test_each_role_lists_what_is_its_own(
+    broker: SmallBroker,
+    operator: Person,
+    consumer: Person,
+    other_consumer: Person,
+    provider: Person,
+    other_provider: Person,
+    failed_over: UUID,
+) -> None:
+    await operator.http.post("/api/accounts/rival/topups", json={"amount_usd": "5"})
+    theirs = await sell(broker, other_consumer)
+
+    async def ids(person: Person) -> list[str]:
+        return [each["id"] for each in (await person.http.get("/api/calls")).json()["calls"]]
+
+    assert await ids(operator) == [str(theirs), str(failed_over)]
+    assert await ids(consumer) == [str(failed_over)]
+    assert await ids(other_consumer) == [str(theirs)]
+    assert await ids(provider) == [str(theirs)]
+    assert await ids(other_provider) == [str(failed_over)]
+
+
+async def test_calls_are_listed_page_by_page(
+    broker: SmallBroker, consumer: Person, failed_over: UUID
+) -> None:
+    newer = await sell(broker, consumer)
+    first = (await consumer.http.get("/api/calls?limit=1")).json()
+    second = (await consumer.http.get(f"/api/calls?limit=1&cursor={first['cursor']}")).json()
+    third = (await consumer.http.get(f"/api/calls?limit=1&cursor={second['cursor']}")).json()
+    assert [each["id"] for page in (first, second) for each in page["calls"]] == [
+        str(newer),
+        str(failed_over),
+    ]
+    assert third == {"calls": [], "cursor": None}
+
+
+async def test_a_call_under_way_is_told_from_its_hold(
+    broker: SmallBroker, operator: Person, consumer: Person, other_consumer: Person
+) -> None:
+    await operator.http.post("/api/accounts/shop/topups", json={"amount_usd": "5"})
+    call_id = await hold_only(broker, consumer)
+    told = await story(consumer, call_id)
+    assert (told["end"], told["hold_usd"], told["settled_at"]) == ("under_way", "0.005", None)
+    assert (await other_consumer.http.get(f"/api/calls/{call_id}")).status_code == 404
