@@ -9,9 +9,9 @@ from operator import attrgetter
 import numpy as np
 
 from broker.core.catalog import Band, Deployment, Endpoint
-from broker.core.market import Numbers, Presence
+from broker.core.market import Presence
 from broker.core.pulse import Pulse
-from broker.live.loads import Counts, RefusalMeter
+from broker.live.loads import Counts, Numbers, RefusalMeter
 from broker.store.keys import StoredKey
 from pricing.book import PriceBook
 from pricing.snapshot import Bands

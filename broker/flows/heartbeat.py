@@ -65,6 +65,7 @@ class HeartbeatDesk:
     def forget_keys(self) -> None:
         """Be told that the catalog has changed: a deployment may have come or gone."""
         self._current = False
+        self._load_again_at_s = 0.0
 
     def interval_ms(self) -> int:
         """Return the interval that agents are asked for now."""

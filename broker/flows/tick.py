@@ -119,6 +119,8 @@ class Ticker:
 
     async def _move(self, now_s: float) -> PriceBook | None:
         endpoints = self._listed()
+        if not endpoints:
+            return None  # an empty book would take the price of all, should this be a mistake
         bands = bands_of(endpoints)
         lead = self._lead or await self._resume(bands, now_s)
         load = self._load(endpoints, len(bands))

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 _log = structlog.get_logger(__name__)
 _Answer = TypeVar("_Answer")
 
-TIMEOUT_S = 0.5
+TIMEOUT_S = 1.0
 BACKOFF_S = 0.1
 BACKOFF_S_MAX = 5.0
 _CONNECTIONS_MAX = 16

@@ -11,10 +11,11 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from broker.core.market import Floats, Numbers
 from broker.live.bulletin import Bulletin
 
 _log = structlog.get_logger(__name__)
+Numbers = NDArray[np.int64]
+Floats = NDArray[np.float64]
 _Scalar = TypeVar("_Scalar", np.int64, np.float64)
 
 SERVICE_S_PRIOR = 1.0

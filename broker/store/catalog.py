@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.catalog import Deployment, Endpoint, Kind, ListingStatus
@@ -16,7 +16,7 @@ from broker.store import changes, listing, offers
 from broker.store.accounts import ids_by_name
 from broker.store.deployments import DeploymentRecord, deployment_of, open_credential
 from broker.store.sealing import Sealer, SecretUnreadable
-from broker.store.tables import accounts, deployments, endpoints
+from broker.store.tables import accounts, deployments
 from provider_sdk.protocol import DeploymentOffer, EndpointOffer
 
 _log = structlog.get_logger(__name__)
@@ -97,19 +97,6 @@ async def load_market(
 async def endpoints_of(connection: AsyncConnection, record: DeploymentRecord) -> list[Endpoint]:
     """Return the endpoints in force on one deployment, listed or not."""
     return await offers.load(connection, {record.deployment.id: record.deployment})
-
-
-async def count_numbers(connection: AsyncConnection) -> tuple[int, int]:
-    """Return one more than the greatest (deployment number, endpoint number) ever given."""
-    row = (
-        await connection.execute(
-            select(
-                select(func.coalesce(func.max(deployments.c.number) + 1, 0)).scalar_subquery(),
-                select(func.coalesce(func.max(endpoints.c.number) + 1, 0)).scalar_subquery(),
-            )
-        )
-    ).one()
-    return row[0], row[1]
 
 
 async def _wanted(

@@ -279,3 +279,14 @@ async def test_versions_are_drawn_once(engine):
             await prices.insert_book(connection, book, "test", [], datetime.now(UTC))
         count = select(func.count()).select_from(price_books)
         assert (await connection.execute(count)).scalar_one() == 1
+
+
+async def test_when_nothing_seems_to_be_listed_the_last_book_stands(
+    make_ticker, engine, here, listed
+):
+    endpoints = list(listed)
+    ticker = make_ticker(here, endpoints)
+    await ticker.step(0.0)
+    endpoints.clear()
+    assert await ticker.step(1.0) is None
+    assert await stored_versions(engine) == [1]
