@@ -1,0 +1,90 @@
+"""Who may call what: every endpoint of the control plane against every role, none forgotten."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from litestar import Litestar
+from litestar.routes import HTTPRoute
+
+from tests.integration.api.conftest import Person
+
+ID = "00000000-0000-7000-8000-000000000000"
+ALL = frozenset({"consumer", "provider", "operator"})
+TRADERS = frozenset({"consumer", "provider"})
+OPERATOR = frozenset({"operator"})
+PROVIDER = frozenset({"provider"})
+OPEN = ALL | {"stranger"}
+
+RIGHTS = {
+    ("GET", "/api/accounts"): OPERATOR,
+    ("POST", "/api/accounts"): OPERATOR,
+    ("POST", "/api/accounts/{name}/topups"): OPERATOR,
+    ("GET", "/api/accounts/{name}/keys"): ALL,
+    ("POST", "/api/accounts/{name}/keys"): ALL,
+    ("DELETE", "/api/keys/{key_id}"): ALL,
+    ("GET", "/api/balance"): TRADERS,
+    ("GET", "/api/statement"): TRADERS,
+    ("GET", "/api/calls"): ALL,
+    ("GET", "/api/calls/{call_id}"): ALL,
+    ("GET", "/api/prices"): ALL,
+    ("GET", "/api/prices/history"): ALL,
+    ("GET", "/api/prices/stream"): ALL,
+    ("GET", "/api/provider/deployments"): PROVIDER,
+    ("POST", "/api/provider/deployments"): PROVIDER,
+    ("POST", "/api/provider/deployments/{deployment_id}/verify"): PROVIDER,
+    ("DELETE", "/api/provider/deployments/{deployment_id}"): PROVIDER,
+    ("POST", "/api/provider/heartbeats"): OPEN,
+    ("GET", "/api/deployments"): OPERATOR,
+    ("POST", "/api/deployments/{deployment_id}/approve"): OPERATOR,
+    ("GET", "/api/audit"): OPERATOR,
+    ("GET", "/api/ledger/check"): OPERATOR,
+    ("GET", "/health"): OPEN,
+    ("GET", "/health/ready"): OPEN,
+    ("GET", "/metrics"): OPEN,
+}
+
+
+def described(api: Litestar) -> set[tuple[str, str]]:
+    """Every route there is, but for the descriptions under `/api/docs`."""
+    return {
+        (method, route.path_format)
+        for route in api.routes
+        if isinstance(route, HTTPRoute) and not route.path_format.startswith("/api/docs")
+        for method in route.methods
+        if method != "OPTIONS"
+    }
+
+
+async def test_the_table_names_every_route(api: Litestar) -> None:
+    assert described(api) == set(RIGHTS)
+
+
+@pytest.mark.parametrize("role", ["stranger", "consumer", "provider", "operator"])
+async def test_each_role_may_do_what_the_table_says_and_nothing_else(
+    role: str,
+    stranger: httpx.AsyncClient,
+    consumer: Person,
+    provider: Person,
+    operator: Person,
+) -> None:
+    clients = {
+        "stranger": stranger,
+        "consumer": consumer.http,
+        "provider": provider.http,
+        "operator": operator.http,
+    }
+    for (method, path), allowed in RIGHTS.items():
+        if path.endswith("/stream") and role != "stranger":
+            continue  # an answer without end; the streams' own tests follow it
+        answer = await clients[role].request(method, _filled(path))
+        barred = {"stranger": 401}.get(role, 403)
+        if role in allowed:
+            assert answer.status_code not in (401, 403), (method, path, answer.text)
+        else:
+            assert answer.status_code == barred, (method, path, answer.text)
+
+
+def _filled(path: str) -> str:
+    filled = path.replace("{name}", "shop").replace("{key_id}", "none")
+    return filled.replace("{call_id}", ID).replace("{deployment_id}", ID)
