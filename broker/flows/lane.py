@@ -97,9 +97,8 @@ class Lane(ABC, Generic[Item, Result]):
     async def _execute(self, items: Sequence[Item]) -> None:
         """Send and deliver, in halves where the books refuse. Raises when the database is away."""
         try:
-            connection = await self._connected()
             async with asyncio.timeout(self._statement_s):
-                results = await self._send(connection, items)
+                results = await self._send(await self._connected(), items)
         except Exception as error:
             if ledger.is_away(error):
                 await self._drop()
@@ -114,16 +113,16 @@ class Lane(ABC, Generic[Item, Result]):
         self._deliver(items, results)
 
     async def _connected(self) -> ledger.Connection:
-        if self._connection is not None and self._connection.is_closed():
+        if self._connection is not None and ledger.is_lost(self._connection):
             await self._drop()
         if self._connection is None:
-            self._connection = await self._pool.acquire(timeout=self._statement_s)
+            self._connection = await self._pool.acquire()
             await ledger.prepare_session(self._connection)
         return self._connection
 
     async def _drop(self) -> None:
         """Cut the connection: its statement may still run, and must not be waited for."""
-        if self._connection is not None:
+        if self._connection is not None and not ledger.is_lost(self._connection):
             self._connection.terminate()
         await self._release()
 

@@ -86,6 +86,14 @@ def is_away(error: Exception) -> bool:
     return isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError)
 
 
+def is_lost(connection: Connection) -> bool:
+    """Whether nothing more can be sent on this connection."""
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        return True  # the pool has taken it back, for it broke
+
+
 async def prepare_session(connection: Connection) -> None:
     """Fix what the ledger's commits and plans rest on, before the first statement."""
     await connection.execute(statement("ledger_session"))

@@ -1,0 +1,55 @@
+"""Keeps the tables in shape: partitions ahead of time, seals behind, and no expired rows."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker.store import idempotency, sessions
+
+_SEAL = """
+INSERT INTO seals (ledger_account_id, sealed_before, posted_nanos)
+SELECT b.ledger_account_id, :before, coalesce(s.posted_nanos, 0) + coalesce(e.folded_nanos, 0)
+  FROM balances b
+  LEFT JOIN seals s ON s.ledger_account_id = b.ledger_account_id AND s.sealed_before = :last
+  LEFT JOIN (SELECT ledger_account_id, sum(amount_nanos) AS folded_nanos FROM ledger_entries
+              WHERE at >= :last AND at < :before GROUP BY ledger_account_id) e
+         ON e.ledger_account_id = b.ledger_account_id
+"""
+
+
+async def ensure_partitions(connection: AsyncConnection, first: date, months: int = 3) -> int:
+    """Make the monthly partitions from `first`'s month on that are missing; return how many."""
+    made = await connection.scalar(
+        text("SELECT ensure_partitions(:first, :months)"), {"first": first, "months": months}
+    )
+    return int(made or 0)
+
+
+async def delete_expired(connection: AsyncConnection, now: datetime) -> int:
+    """Delete expired idempotency keys, login links and console sessions; return how many."""
+    keys = await idempotency.delete_expired(connection, now)
+    return keys + await sessions.delete_expired(connection, now)
+
+
+async def last_seal(connection: AsyncConnection) -> datetime | None:
+    """Return the moment before which all is sealed, None when nothing is."""
+    found: datetime | None = await connection.scalar(
+        text("SELECT max(sealed_before) FROM seal_periods")
+    )
+    return found
+
+
+async def insert_seals(
+    connection: AsyncConnection, sealed_before: datetime, last: datetime | None
+) -> int:
+    """Seal every balance as of `sealed_before`, on top of the seals of `last`; return how many."""
+    await connection.execute(
+        text("INSERT INTO seal_periods (sealed_before, created_at) VALUES (:before, now())"),
+        {"before": sealed_before},
+    )
+    beginning = last or datetime.fromisoformat("0001-01-02T00:00:00+00:00")
+    done = await connection.execute(text(_SEAL), {"before": sealed_before, "last": beginning})
+    return done.rowcount

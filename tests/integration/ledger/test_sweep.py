@@ -1,0 +1,149 @@
+"""Leases, orphans and the sweep."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from broker.flows.lease import Lease
+from broker.flows.sweep import release_orphans, sweep_expired
+from broker.store import ledger
+from broker.store.database import create_pool
+from tests.integration.ledger.books import PROCESS, Standing, a_capture, a_hold, standing
+from tests.integration.ledger.conftest import FUNDS_NANOS
+from tests.integration.ledger.waiting import until
+from tests.integration.ledger.way import Way
+
+
+@pytest.fixture
+async def way(database_url: str) -> AsyncIterator[Way]:
+    async with Way(database_url) as way:
+        yield way
+
+
+@pytest.fixture
+async def lease(way: Way) -> AsyncIterator[Lease]:
+    pool = await create_pool(way.url)
+    lease = Lease(pool, beat_s=0.1)
+    await lease.acquire()
+    yield lease
+    await lease.release()
+    pool.terminate()
+
+
+async def test_an_expired_hold_is_given_back(
+    pool: asyncpg.Pool, connection: asyncpg.Connection, consumer: UUID
+) -> None:
+    await ledger.hold_batch(connection, [a_hold(consumer, 1_000, lasts_s=-1)], PROCESS)
+    assert await sweep_expired(pool, datetime.now(UTC)) == 1
+    assert await standing(connection, consumer) == Standing(FUNDS_NANOS, 0)
+
+
+async def test_holds_of_a_live_process_are_left_alone(
+    lease: Lease, pool: asyncpg.Pool, connection: asyncpg.Connection, consumer: UUID
+) -> None:
+    await ledger.hold_batch(connection, [a_hold(consumer, 1_000)], lease.process_id)
+    for _ in range(3):
+        assert await release_orphans(pool, grace_s=0) == 0
+    assert (await standing(connection, consumer)).held_nanos == 1_000
+
+
+async def test_holds_of_a_dead_process_are_released_after_the_grace_and_others_are_not(
+    lease: Lease, way: Way, pool: asyncpg.Pool, connection: asyncpg.Connection, consumer: UUID
+) -> None:
+    survivor = Lease(pool)
+    await survivor.acquire()
+    await ledger.hold_batch(connection, [a_hold(consumer, 1_000)], lease.process_id)
+    await ledger.hold_batch(connection, [a_hold(consumer, 500)], survivor.process_id)
+    way.close()  # as a kill would, it ends the session
+
+    async def suspected() -> bool:
+        assert await release_orphans(pool, grace_s=3_600) == 0
+        return bool(await connection.fetchval("SELECT count(suspected_at) FROM broker_processes"))
+
+    await until(suspected)
+    assert await release_orphans(pool, grace_s=3_600) == 0, "the grace is not over"
+    assert await release_orphans(pool, grace_s=0) == 1
+    assert await standing(connection, consumer) == Standing(FUNDS_NANOS, 500)
+    assert await connection.fetchval("SELECT kind FROM settlements") == "released"
+    assert await connection.fetch("SELECT id FROM broker_processes") == [(survivor.process_id,)]
+    await survivor.release()
+
+
+async def test_a_lease_that_was_lost_is_taken_again_and_clears_the_suspicion(
+    lease: Lease, way: Way, pool: asyncpg.Pool, connection: asyncpg.Connection, consumer: UUID
+) -> None:
+    await ledger.hold_batch(connection, [a_hold(consumer, 1_000)], lease.process_id)
+    way.close()
+
+    async def suspected() -> bool:
+        await release_orphans(pool, grace_s=3_600)
+        return bool(await connection.fetchval("SELECT count(suspected_at) FROM broker_processes"))
+
+    await until(suspected)
+    way.open = True
+
+    async def cleared() -> bool:
+        return not await connection.fetchval("SELECT count(suspected_at) FROM broker_processes")
+
+    await until(cleared)
+    assert lease.is_held
+    assert await release_orphans(pool, grace_s=0) == 0
+    assert (await standing(connection, consumer)).held_nanos == 1_000
+
+
+async def test_a_process_struck_off_while_it_was_cut_off_is_known_again(
+    lease: Lease, way: Way, pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    way.close()
+
+    async def struck_off() -> bool:
+        await release_orphans(pool, grace_s=0)
+        return not await connection.fetchval("SELECT count(*) FROM broker_processes")
+
+    await until(struck_off)
+    way.open = True
+
+    async def known() -> bool:
+        return bool(await connection.fetchval("SELECT count(*) FROM broker_processes"))
+
+    await until(known)
+    assert await release_orphans(pool, grace_s=0) == 0
+
+
+async def test_a_process_that_stops_in_order_leaves_nothing(
+    pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    lease = Lease(pool)
+    first = await lease.acquire()
+    await lease.release()
+    assert await connection.fetchval("SELECT count(*) FROM broker_processes") == 0
+    second = Lease(pool)
+    assert await second.acquire() > first, "numbers are never used again"
+    await second.release()
+
+
+async def test_a_settlement_after_its_hold_was_released_as_an_orphan_finds_it_gone(
+    lease: Lease,
+    way: Way,
+    pool: asyncpg.Pool,
+    connection: asyncpg.Connection,
+    consumer: UUID,
+    provider: UUID,
+    take: UUID,
+) -> None:
+    hold = a_hold(consumer, 100_000)
+    await ledger.hold_batch(connection, [hold], lease.process_id)
+    way.close()
+
+    async def released() -> bool:
+        return await release_orphans(pool, grace_s=0) == 1
+
+    await until(released)
+    [result] = await ledger.settle_batch(connection, [a_capture(hold, (provider, 10))], take)
+    assert not result.settled
+    assert await standing(connection, provider) == Standing(0, 0)

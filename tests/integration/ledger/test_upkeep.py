@@ -1,0 +1,286 @@
+"""Top-ups and adjustments, seals, checks, upkeep, and what the call log tells."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+import pytest
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid_utils.compat import uuid7
+
+from broker.core.ledger import CallRecord, SettlementKind
+from broker.errors import BalanceTooLow, BrokerError, NotAllowed, NotFound, RequestMalformed
+from broker.flows.authenticate import Caller
+from broker.flows.check import check
+from broker.flows.open_account import open_account
+from broker.flows.seal import seal
+from broker.flows.topup import adjust, top_up
+from broker.store import invariants, ledger, maintenance
+from broker.store.accounts import Role
+from broker.store.calls import CutCall, Filter, find_call, list_calls
+from broker.store.database import create_engine
+from tests.integration.ledger.books import PROCESS, a_capture, a_hold, fund
+
+OPERATOR = Caller(UUID(int=0), "office", Role.OPERATOR)
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(database_url, connections_max=2)
+    await open_account(engine, "acme", Role.CONSUMER, author="office", now=NOW)
+    await open_account(engine, "gpus", Role.PROVIDER, author="office", now=NOW)
+    await open_account(engine, "boss", Role.OPERATOR, author="office", now=NOW)
+    yield engine
+    await engine.dispose()
+
+
+async def test_a_topup_moves_money_from_the_world_and_is_audited(
+    engine: AsyncEngine, connection: asyncpg.Connection
+) -> None:
+    await top_up(engine, OPERATOR, "acme", 5_000, "first", NOW)
+    balance = await top_up(engine, OPERATOR, "acme", 2_000, "second", NOW)
+    assert (balance.posted_nanos, balance.held_nanos) == (7_000, 0)
+    world = await connection.fetchval(
+        "SELECT posted_nanos FROM balances JOIN ledger_accounts ON id = ledger_account_id"
+        " WHERE kind = 'world'"
+    )
+    assert world == -7_000
+    deeds = await connection.fetch("SELECT * FROM audit_log WHERE action = 'topup' ORDER BY id")
+    assert [(deed["author"], deed["object"]) for deed in deeds] == [("office", "accounts/acme")] * 2
+
+
+async def test_an_adjustment_goes_both_ways_but_never_below_what_is_available(
+    engine: AsyncEngine,
+) -> None:
+    await adjust(engine, OPERATOR, "gpus", 3_000, "owed since May", NOW)
+    balance = await adjust(engine, OPERATOR, "gpus", -1_000, "counted twice", NOW)
+    assert balance.posted_nanos == 2_000
+    with pytest.raises(BalanceTooLow):
+        await adjust(engine, OPERATOR, "gpus", -2_001, "too much", NOW)
+
+
+@pytest.mark.parametrize(
+    ("name", "amount_nanos", "error", "code"),
+    [
+        ("acme", 0, RequestMalformed, "amount_out_of_bounds"),
+        ("acme", -1, RequestMalformed, "amount_out_of_bounds"),
+        ("acme", 10**18 + 1, RequestMalformed, "amount_out_of_bounds"),
+        ("gpus", 1, RequestMalformed, "not_funds"),
+        ("boss", 1, NotFound, "not_found"),
+        ("nobody", 1, NotFound, "not_found"),
+    ],
+)
+async def test_a_topup_out_of_bounds_is_refused_by_name(
+    engine: AsyncEngine, name: str, amount_nanos: int, error: type[BrokerError], code: str
+) -> None:
+    with pytest.raises(error) as caught:
+        await top_up(engine, OPERATOR, name, amount_nanos, "", NOW)
+    assert caught.value.code == code
+
+
+async def test_a_balance_has_a_ceiling(engine: AsyncEngine) -> None:
+    for _ in range(4):
+        await top_up(engine, OPERATOR, "acme", 10**18, "", NOW)
+    with pytest.raises(RequestMalformed):
+        await top_up(engine, OPERATOR, "acme", 1, "", NOW)
+
+
+async def test_only_an_operator_moves_money_and_an_adjustment_says_why(
+    engine: AsyncEngine,
+) -> None:
+    with pytest.raises(NotAllowed):
+        await top_up(engine, replace(OPERATOR, role=Role.CONSUMER), "acme", 1, "", NOW)
+    with pytest.raises(RequestMalformed, match="reason"):
+        await adjust(engine, OPERATOR, "acme", 1, " ", NOW)
+
+
+async def _trade(
+    connection: asyncpg.Connection, consumer: UUID, provider: UUID, take: UUID
+) -> None:
+    hold = a_hold(consumer, 100_000)
+    await ledger.hold_batch(connection, [hold], PROCESS)
+    await ledger.settle_batch(connection, [a_capture(hold, (provider, 10))], take)
+
+
+async def _backdate(connection: asyncpg.Connection, age: timedelta) -> None:
+    """Make all records so far older, as the passing of time would."""
+    moved = {
+        "holds": ("created_at", "expires_at"),
+        "settlements": ("settled_at", "held_at"),
+        "settlement_lines": ("settled_at",),
+        "transfers": ("created_at",),
+        "calls": ("created_at",),
+    }
+    async with connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        for table, columns in moved.items():
+            changes = ", ".join(f"{column} = {column} - $1::interval" for column in columns)
+            await connection.execute(f"UPDATE {table} SET {changes}", age)
+
+
+async def test_seals_fold_what_came_before_and_checks_go_on_from_them(
+    engine: AsyncEngine,
+    connection: asyncpg.Connection,
+    consumer: UUID,
+    provider: UUID,
+    take: UUID,
+) -> None:
+    await _trade(connection, consumer, provider, take)
+    await _backdate(connection, timedelta(hours=5))
+    now = datetime.now(UTC)
+    assert await seal(engine, now - timedelta(hours=3), now)
+    assert not await seal(engine, now - timedelta(hours=3), now)
+    await _trade(connection, consumer, provider, take)
+    await _backdate(connection, timedelta(hours=2))
+    assert await seal(engine, now - timedelta(hours=1, minutes=1), now)
+    await _trade(connection, consumer, provider, take)
+
+    assert await check(engine, replay=True) == []
+    sealed = await connection.fetch(
+        "SELECT posted_nanos FROM seals WHERE ledger_account_id = $1 ORDER BY sealed_before",
+        provider,
+    )
+    assert [row["posted_nanos"] for row in sealed] == [9_000, 18_000]
+
+
+async def test_a_hold_from_before_a_seal_may_settle_after_it(
+    engine: AsyncEngine,
+    connection: asyncpg.Connection,
+    consumer: UUID,
+    provider: UUID,
+    take: UUID,
+) -> None:
+    now = datetime.now(UTC)
+    hold = replace(a_hold(consumer, 100_000), created_at=now - timedelta(hours=2))
+    await ledger.hold_batch(connection, [hold], PROCESS)
+    await seal(engine, now - timedelta(hours=1), now)
+    assert await check(engine, replay=True) == []
+    await ledger.settle_batch(connection, [a_capture(hold, (provider, 10))], take)
+    assert await check(engine, replay=True) == []
+
+
+async def test_a_seal_is_old_and_immutable(
+    engine: AsyncEngine, connection: asyncpg.Connection
+) -> None:
+    now = datetime.now(UTC)
+    with pytest.raises(RequestMalformed):
+        await seal(engine, now - timedelta(minutes=59), now)
+    await seal(engine, now - timedelta(hours=1), now)
+    for table in ("seals", "seal_periods"):
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+            await connection.execute(f"DELETE FROM {table}")
+
+
+async def test_every_tampered_record_raises_an_alarm(
+    engine: AsyncEngine,
+    connection: asyncpg.Connection,
+    consumer: UUID,
+    provider: UUID,
+    take: UUID,
+) -> None:
+    await _trade(connection, consumer, provider, take)
+    opened = a_hold(consumer, 5_000)
+    await ledger.hold_batch(connection, [opened], PROCESS)
+    tampering = {
+        "UPDATE balances SET posted_nanos = posted_nanos + 1 WHERE posted_nanos = 9000": {
+            "invariant_books_sum_to_zero",
+            "invariant_balance_is_its_entries",
+            "replay_balance_is_its_entries",
+        },
+        "UPDATE balances SET held_nanos = held_nanos + 1 WHERE held_nanos = 5000": {
+            "invariant_held_is_open_holds"
+        },
+        "DELETE FROM open_holds": {
+            "invariant_held_is_open_holds",
+            "invariant_hold_is_open_or_settled",
+        },
+        "DELETE FROM settlements": {
+            "invariant_hold_is_open_or_settled",
+            "invariant_lines_sum_to_charge",
+            "invariant_served_call_is_settled",
+        },
+        "UPDATE settlement_lines SET charge_nanos = charge_nanos + 1, take_nanos = take_nanos + 1 "
+        "WHERE true": {
+            "invariant_balance_is_its_entries",
+            "invariant_lines_sum_to_charge",
+            "replay_balance_is_its_entries",
+        },
+        "UPDATE calls SET charge_nanos = 1": {"invariant_served_call_is_settled"},
+    }
+    for statement, views in tampering.items():
+        async with engine.connect() as inside:
+            await inside.exec_driver_sql("SET session_replication_role = replica")
+            await inside.exec_driver_sql(statement)
+            names = await invariants.view_names(inside, "invariant_")
+            names += await invariants.view_names(inside, "replay_")
+            found = {name for name in names if await invariants.alarms_of(inside, name)}
+            await inside.rollback()
+        assert found == views, statement
+
+
+async def test_immutable_records_refuse_changes(
+    engine: AsyncEngine,
+    connection: asyncpg.Connection,
+    consumer: UUID,
+    provider: UUID,
+    take: UUID,
+) -> None:
+    await _trade(connection, consumer, provider, take)
+    for table in ("holds", "settlements", "settlement_lines", "transfers"):
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+            await connection.execute(f"DELETE FROM {table}")
+    with pytest.raises(DBAPIError):
+        async with engine.begin() as inside:
+            await inside.exec_driver_sql("UPDATE settlements SET kind = 'released'")
+
+
+async def test_partitions_are_made_ahead_and_once(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        assert await maintenance.ensure_partitions(connection, date(2040, 11, 30), months=3) == 15
+        assert await maintenance.ensure_partitions(connection, date(2040, 12, 1), months=3) == 5
+
+
+async def test_a_call_is_found_by_its_record_or_by_its_hold(
+    engine: AsyncEngine,
+    connection: asyncpg.Connection,
+    consumer: UUID,
+    provider: UUID,
+    take: UUID,
+) -> None:
+    await fund(connection, consumer, 1)
+    served, open_, expired = (a_hold(consumer, 100_000, lasts_s) for lasts_s in (60, 60, -1))
+    await ledger.hold_batch(connection, [served, open_, expired], PROCESS)
+    capture = a_capture(served, (provider, 10))
+    await ledger.settle_batch(connection, [capture], take)
+    await ledger.expire_holds(connection, datetime.now(UTC), 10)
+
+    assert await find_call(engine, served.call_id) == capture.record
+    still = await find_call(engine, open_.call_id)
+    assert isinstance(still, CutCall)
+    assert still.ended is None
+    gone = await find_call(engine, expired.call_id)
+    assert isinstance(gone, CutCall)
+    assert (gone.ended, gone.charge_nanos) == (SettlementKind.EXPIRED, 0)
+    assert await find_call(engine, uuid7()) is None
+
+
+async def test_calls_are_listed_newest_first_by_account_and_by_endpoint(
+    engine: AsyncEngine, connection: asyncpg.Connection, consumer: UUID
+) -> None:
+    records: list[CallRecord] = []
+    for number in range(4):
+        capture = a_capture(a_hold(consumer, 1_000))
+        assert capture.record is not None
+        records.append(replace(capture.record, hold_nanos=0, endpoint_number=number % 2))
+    await ledger.record_batch(connection, records)
+    newest = list(reversed(records))
+    assert await list_calls(engine, Filter()) == newest
+    assert await list_calls(engine, Filter(before=records[2].id), limit=1) == [records[1]]
+    assert await list_calls(engine, Filter(account_id=records[1].account_id)) == [records[1]]
+    assert await list_calls(engine, Filter(endpoint_numbers=[1])) == [newest[0], newest[2]]

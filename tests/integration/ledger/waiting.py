@@ -1,0 +1,28 @@
+"""Polls the database until a state is reached."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+
+
+async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 15.0) -> None:
+    """Return once `condition` holds; fail with TimeoutError when it never does."""
+    async with asyncio.timeout(timeout_s):
+        while not await condition():  # noqa: ASYNC110 - the state is another process's
+            await asyncio.sleep(0.01)
+
+
+async def until_blocked(watcher: asyncpg.Connection, count: int = 1) -> None:
+    """Return once `count` backends of this database wait for a lock."""
+
+    async def blocked() -> bool:
+        found = await watcher.fetchval(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return bool(found >= count)
+
+    await until(blocked)
