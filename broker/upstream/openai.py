@@ -23,24 +23,24 @@ class _CompletionDetails(msgspec.Struct, gc=False):
     reasoning_tokens: Count | None = None
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
 
 
-class _Function(msgspec.Struct):
+class _Function(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: Any = None
     """A string of JSON by the book; an object from some servers."""
 
 
-class _ToolCall(msgspec.Struct):
+class _ToolCall(msgspec.Struct, gc=False):
     function: _Function | None = None
 
 
-class _Message(msgspec.Struct):
+class _Message(msgspec.Struct, gc=False):
     """A message of a completion or a delta of a chunk."""
 
     content: str | list[Any] | None = None
@@ -51,14 +51,14 @@ class _Message(msgspec.Struct):
     function_call: _Function | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     message: _Message | None = None
     delta: _Message | None = None
     text: str | None = None
     finish_reason: str | None = None
 
 
-class _Answer(msgspec.Struct):
+class _Answer(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: Any = None
@@ -111,6 +111,7 @@ class EmbeddingFacts(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
+_UNCOUNTED: Final = (None, None, None, None)
 _DONE: Final = ChunkFacts(done=True)
 _ANSWER: Final = msgspec.json.Decoder(_Answer)
 _EMBEDDINGS: Final = msgspec.json.Decoder(_Embeddings)
@@ -140,8 +141,11 @@ def read_chunk(data: bytes) -> ChunkFacts:
     if not choices:
         return ChunkFacts(*_counts(answer.usage))
     text_bytes, text = _delivered(choices)
-    finished = any(choice.finish_reason is not None for choice in choices)
-    return ChunkFacts(*_counts(answer.usage), text_bytes, text, finished, None, True)
+    finished = choices[0].finish_reason is not None
+    if len(choices) > 1:
+        finished = any(choice.finish_reason is not None for choice in choices)
+    counts = _UNCOUNTED if answer.usage is None else _counts(answer.usage)
+    return ChunkFacts(*counts, text_bytes, text, finished, None, True)
 
 
 def read_embedding(body: bytes) -> EmbeddingFacts:
@@ -169,7 +173,7 @@ def _decoded(body: bytes) -> _Answer:
 def _counts(usage: _Usage | None) -> tuple[int | None, int | None, int | None, int | None]:
     """Return prompt, completion, reasoning and cached tokens."""
     if usage is None:
-        return None, None, None, None
+        return _UNCOUNTED
     prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
     return (
         usage.prompt_tokens,
