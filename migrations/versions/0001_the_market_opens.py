@@ -10,7 +10,7 @@ down_revision: str | Sequence[str] | None = None
 branch_labels = None
 depends_on = None
 
-PARTS = ("accounts", "catalog", "ledger", "calls", "partitions", "invariants")
+PARTS = ("accounts", "catalog", "ledger", "calls", "partitions", "invariants", "views")
 
 
 def upgrade() -> None:

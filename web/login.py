@@ -1,0 +1,103 @@
+"""Logging in, by a one-time link or a key, and out."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from typing import Annotated, Any
+
+from litestar import Request, Response, get, post
+from litestar.datastructures import Cookie
+from litestar.enums import RequestEncodingType
+from litestar.params import Body
+from litestar.response import Redirect
+
+from broker.errors import CallerUnknown, NotAllowed
+from broker.flows import authenticate, login
+from broker.flows.login import SESSION_COOKIE, SESSION_LIFETIME, Login
+from web.desk import Desk
+from web.painter import Page
+from web.viewer import Viewer, find_viewer
+
+HOME = "/console"
+LOGIN = f"{HOME}/login"
+FORM_COOKIE = "broker_login"
+"""Holds what the login form must send along: another site can neither read nor set it."""
+_FORM_LIFETIME_S = 3_600
+_KEY_CHARACTERS_MAX = 200
+
+AnyRequest = Request[Any, Any, Any]
+Form = Annotated[dict[str, str], Body(media_type=RequestEncodingType.URL_ENCODED)]
+
+
+@get("/login")
+async def show_login(desk: Desk, request: AnyRequest, token: str | None = None) -> Response[Any]:
+    """Redeem a link, or show the form. The token leaves the address bar by the redirect."""
+    if token is not None:
+        try:
+            opened = await login.redeem(desk.parts.engine, token, desk.parts.clock())
+        except CallerUnknown as error:
+            return _form(desk, request, error)
+        return _enter(desk, opened)
+    if await find_viewer(desk.parts, request.cookies.get(SESSION_COOKIE)) is not None:
+        return Redirect(HOME, status_code=303)
+    return _form(desk, request)
+
+
+@post("/login", status_code=200)
+async def log_in(desk: Desk, request: AnyRequest, data: Form) -> Response[Any]:
+    """Open a session for the owner of a key."""
+    _check(request.cookies.get(FORM_COOKIE, ""), data)
+    now = desk.parts.clock()
+    try:
+        key = data.get("key", "").strip()[:_KEY_CHARACTERS_MAX]
+        caller = await authenticate.by_key(desk.parts.engine, key, now)
+        opened = await login.open_session(desk.parts.engine, caller.account_id, now)
+    except CallerUnknown as error:
+        return _form(desk, request, error)
+    return _enter(desk, opened)
+
+
+@post("/logout", status_code=303)
+async def log_out(desk: Desk, viewer: Viewer, data: Form) -> Response[Any]:
+    """End the session."""
+    _check(viewer.csrf_token, data)
+    await login.close_session(desk.parts.engine, viewer.session_token)
+    return Redirect(LOGIN, status_code=303, cookies=[_cookie(desk, SESSION_COOKIE, "", 0)])
+
+
+def _check(expected: str, data: dict[str, str]) -> None:
+    given = data.get("csrf_token", "")
+    if not expected or not hmac.compare_digest(given.encode(), expected.encode()):
+        raise NotAllowed("The form has expired; load the page again.", code="csrf_token_invalid")
+
+
+def _form(desk: Desk, request: AnyRequest, error: CallerUnknown | None = None) -> Page:
+    # A cookie that is there already stays, so that forms in two tabs both work.
+    form_token = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(32)
+    page = desk.painter.page(
+        "login.html",
+        status=error.status if error else 200,
+        error=error,
+        form_token=form_token,
+    )
+    page.cookies.append(_cookie(desk, FORM_COOKIE, form_token, _FORM_LIFETIME_S))
+    return page
+
+
+def _enter(desk: Desk, opened: Login) -> Response[Any]:
+    lifetime_s = round(SESSION_LIFETIME.total_seconds())
+    cookie = _cookie(desk, SESSION_COOKIE, opened.token, lifetime_s)
+    return Redirect(HOME, status_code=303, cookies=[cookie])
+
+
+def _cookie(desk: Desk, name: str, value: str, lifetime_s: int) -> Cookie:
+    return Cookie(
+        key=name,
+        value=value,
+        max_age=lifetime_s,
+        path=HOME,
+        httponly=True,
+        secure=desk.parts.settings.public_url.startswith("https://"),
+        samesite="strict",
+    )

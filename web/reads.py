@@ -1,0 +1,126 @@
+"""All that the console asks the database, each a plain query over a `console_*` view."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker.flows.authenticate import Caller
+from broker.store.accounts import Role
+
+_BEFORE = text(
+    "SELECT p.* FROM console_endpoints e CROSS JOIN LATERAL ("
+    " SELECT * FROM console_prices WHERE endpoint_number = e.number AND at < :since"
+    " ORDER BY at DESC, version DESC LIMIT 1) p"
+    " WHERE e.retired_at IS NULL AND (:number < 0 OR e.number = :number)"
+)
+_SINCE = text(
+    "SELECT DISTINCT ON (endpoint_number, date_bin(:step, at, :since)) * FROM console_prices"
+    " WHERE at >= :since AND (:number < 0 OR endpoint_number = :number)"
+    " ORDER BY endpoint_number, date_bin(:step, at, :since), at DESC, version DESC"
+)
+_CALL = (
+    "SELECT id, created_at, account_id, account, key_id, task, model, domain, stream, status, code,"
+    " endpoint_number, price_version, hold_nanos, charge_nanos, tokens_in, tokens_out, ttft_ms,"
+    " duration_ms, task_label, session_id, labels FROM console_calls"
+)
+_ALL_CALLS = text(f"{_CALL} ORDER BY id DESC LIMIT :limit")
+_OWN_CALLS = text(f"{_CALL} WHERE account_id = :account ORDER BY id DESC LIMIT :limit")
+_CALLS_SERVED = text(
+    "SELECT c.* FROM console_endpoints e CROSS JOIN LATERAL ("  # noqa: S608 - only constants
+    f" {_CALL} WHERE endpoint_number = e.number ORDER BY id DESC LIMIT :limit) c"
+    " WHERE e.provider_id = :account ORDER BY c.id DESC LIMIT :limit"
+)
+_ONE_CALL = text(f"{_CALL} WHERE id = :id")
+_STORIES = text("SELECT id, story FROM console_calls WHERE id = ANY(:ids)")
+_CHARGES = text("SELECT * FROM console_charges WHERE call_id = ANY(:ids) ORDER BY call_id, attempt")
+_NAMES = text(
+    "SELECT number, name, provider_id FROM console_endpoints WHERE number = ANY(:numbers)"
+)
+_WAITING = text(
+    "SELECT * FROM console_deployments WHERE status NOT IN ('listed', 'withdrawn')"
+    " AND (:everyone OR provider_id = :account) ORDER BY updated_at DESC LIMIT 50"
+)
+_PURSE = text(
+    "SELECT kind, posted_nanos, held_nanos FROM console_purses"
+    " WHERE account_id = :account OR (:operator AND account_id IS NULL)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What an endpoint number stands for, also once it is retired."""
+
+    name: str
+    provider_id: UUID
+
+
+async def price_steps(
+    connection: AsyncConnection, since: datetime, step: timedelta, number: int = -1
+) -> list[Row[Any]]:
+    """Return the prices in force before `since`, and the last of every `step` since, oldest first.
+
+    Of one endpoint, or of all in force where `number` is below zero.
+    """
+    values = {"since": since, "number": number}
+    before = await connection.execute(_BEFORE, values)
+    after = await connection.execute(_SINCE, {**values, "step": step})
+    return [*before, *after]
+
+
+async def last_calls(connection: AsyncConnection, caller: Caller, limit: int) -> list[Row[Any]]:
+    """Return the newest calls that concern the caller, newest first.
+
+    A provider's are those whose last attempt was at one of its endpoints.
+    """
+    query = {
+        Role.OPERATOR: _ALL_CALLS,
+        Role.CONSUMER: _OWN_CALLS,
+        Role.PROVIDER: _CALLS_SERVED,
+    }[caller.role]
+    values: dict[str, Any] = {"limit": limit}
+    if caller.role is not Role.OPERATOR:
+        values["account"] = caller.account_id
+    return list(await connection.execute(query, values))
+
+
+async def call(connection: AsyncConnection, call_id: UUID) -> Row[Any] | None:
+    """Return one call, whoever it concerns."""
+    return (await connection.execute(_ONE_CALL, {"id": call_id})).first()
+
+
+async def stories(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, bytes]:
+    """Return the packed stories of calls."""
+    rows = await connection.execute(_STORIES, {"ids": list(ids)})
+    return {row.id: row.story for row in rows}
+
+
+async def charges(connection: AsyncConnection, ids: Sequence[UUID]) -> list[Row[Any]]:
+    """Return the charge lines of calls, by call and attempt."""
+    return list(await connection.execute(_CHARGES, {"ids": list(ids)}))
+
+
+async def names(connection: AsyncConnection, numbers: Sequence[int]) -> dict[int, Named]:
+    """Return what these endpoint numbers stand for."""
+    rows = await connection.execute(_NAMES, {"numbers": list(numbers)})
+    return {row.number: Named(row.name, row.provider_id) for row in rows}
+
+
+async def waiting(connection: AsyncConnection, caller: Caller) -> list[Row[Any]]:
+    """Return deployments that are not on the market yet: a provider's own, for operators all."""
+    if caller.role is Role.CONSUMER:
+        return []
+    values = {"everyone": caller.role is Role.OPERATOR, "account": caller.account_id}
+    return list(await connection.execute(_WAITING, values))
+
+
+async def purse(connection: AsyncConnection, caller: Caller) -> Row[Any] | None:
+    """Return the caller's funds or earnings; of an operator, the broker's take."""
+    values = {"operator": caller.role is Role.OPERATOR, "account": caller.account_id}
+    return (await connection.execute(_PURSE, values)).first()

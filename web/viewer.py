@@ -1,0 +1,43 @@
+"""Tells who looks at the console: an account with a session, known by its cookie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from litestar import Request
+
+from broker.errors import CallerUnknown
+from broker.flows.authenticate import Caller
+from broker.flows.login import SESSION_COOKIE
+from broker.store import sessions
+from web.parts import Parts
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who looks, and the tokens of the session: `csrf_token` stands in forms, the other nowhere."""
+
+    caller: Caller
+    csrf_token: str
+    session_token: str
+
+
+async def find_viewer(parts: Parts, session_token: str | None) -> Viewer | None:
+    """Return whose session this is, None when it is unknown or has ended."""
+    if not session_token:
+        return None
+    async with parts.engine.connect() as connection:
+        session = await sessions.find_session(connection, session_token, parts.clock())
+    if session is None:
+        return None
+    caller = Caller(session.account_id, session.name, session.role, expires_at=session.expires_at)
+    return Viewer(caller, session.csrf_token, session_token)
+
+
+async def require_viewer(parts: Parts, request: Request[Any, Any, Any]) -> Viewer:
+    """Return who asks. Raises CallerUnknown."""
+    viewer = await find_viewer(parts, request.cookies.get(SESSION_COOKIE))
+    if viewer is None:
+        raise CallerUnknown("The session has ended; log in again.", code="session_ended")
+    return viewer
