@@ -1,0 +1,137 @@
+"""A real Celery worker with its beat, on a real Valkey and PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from broker.flows.lease import Lease
+from broker.settings import Settings
+from broker.store import ledger
+from broker.worker import TASKS, create_app
+from tests.integration.ledger.books import PROCESS, Standing, a_hold, standing
+from tests.integration.ledger.conftest import FUNDS_NANOS
+from tests.integration.ledger.waiting import until
+
+_WORKER = (sys.executable, "-m", "celery", "--app", "broker.worker", "worker")
+_OPTIONS = ("--loglevel", "warning", "--without-gossip", "--without-mingle", "--concurrency", "1")
+
+
+@asynccontextmanager
+async def worker(
+    env: dict[str, str], folder: Path, *options: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A worker in a folder of its own; it must stop by itself when asked."""
+    log = (folder / "worker.log").open("wb")
+    process = await asyncio.create_subprocess_exec(
+        *_WORKER, *_OPTIONS, *options, env=os.environ | env, cwd=folder, stdout=log, stderr=log
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), timeout=20)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        log.close()
+    assert process.returncode == 0, (folder / "worker.log").read_text()
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.fixture
+def environment(database_url: str, valkey_url: str) -> dict[str, str]:
+    root = str(Path(__file__).parents[3])
+    return {
+        "DATABASE_URL": database_url,
+        "VALKEY_URL": valkey_url,
+        "BROKER_SECRET_KEY": "00" * 32,
+        "PYTHONPATH": root,
+    }
+
+
+@pytest.mark.parametrize("pool_kind", ["prefork", "solo"])
+async def test_the_beat_has_expired_holds_given_back(
+    environment: dict[str, str],
+    tmp_path: Path,
+    connection: asyncpg.Connection,
+    consumer: UUID,
+    pool_kind: str,
+) -> None:
+    beat = ("--beat", "--schedule", str(tmp_path / "state-of-beat"))
+    expired, live = a_hold(consumer, 1_000, lasts_s=-1), a_hold(consumer, 500)
+    await ledger.hold_batch(connection, [expired, live], PROCESS)
+    async with worker(environment, tmp_path, "--pool", pool_kind, *beat):
+
+        async def swept() -> bool:
+            return await standing(connection, consumer) == Standing(FUNDS_NANOS, 500)
+
+        await until(swept, timeout_s=60)
+    kinds = await connection.fetch("SELECT kind FROM settlements")
+    assert [row["kind"] for row in kinds] == ["expired"]
+    assert "celerybeat-schedule" not in names_in(tmp_path)
+
+
+async def test_every_task_runs_in_a_worker_process(
+    environment: dict[str, str],
+    tmp_path: Path,
+    pool: asyncpg.Pool,
+    connection: asyncpg.Connection,
+    consumer: UUID,
+) -> None:
+    lease = Lease(pool)
+    await lease.acquire()
+    await ledger.hold_batch(connection, [a_hold(consumer, 1_000)], lease.process_id)
+    await connection.execute(
+        "INSERT INTO login_links (token_sha256, account_id, created_at, expires_at)"
+        " SELECT '\\x00', id, now(), now() FROM accounts LIMIT 1"
+    )
+    app = create_app(Settings.from_env(environment))
+    async with worker(environment, tmp_path, "--pool", "solo"):
+        for name in TASKS:
+            await asyncio.to_thread(app.send_task, name)
+
+        async def done() -> bool:
+            links = await connection.fetchval("SELECT count(*) FROM login_links")
+            seals = await connection.fetchval("SELECT count(*) FROM seal_periods")
+            return bool(links == 0 and seals == 1)
+
+        await until(done, timeout_s=60)
+    log = (tmp_path / "worker.log").read_text()
+    assert "Traceback" not in log
+    assert (await standing(connection, consumer)).held_nanos == 1_000
+    await asyncio.to_thread(app.close)
+    await lease.release()
+
+
+async def test_an_alarm_is_in_the_workers_log(
+    environment: dict[str, str], tmp_path: Path, connection: asyncpg.Connection, consumer: UUID
+) -> None:
+    app = create_app(Settings.from_env(environment))
+    tamper = "UPDATE balances SET posted_nanos = posted_nanos + $2 WHERE ledger_account_id = $1"
+    await connection.execute(tamper, consumer, 7)
+    log = tmp_path / "worker.log"
+    async with worker(environment, tmp_path, "--pool", "solo"):
+        await asyncio.to_thread(app.send_task, "broker.check_invariants")
+
+        async def told() -> bool:
+            return "invariant_balance_is_its_entries" in log.read_text()
+
+        await until(told, timeout_s=60)
+    await connection.execute(tamper, consumer, -7)
+    await asyncio.to_thread(app.close)
+    assert "ledger_alarm" in log.read_text()
