@@ -1,16 +1,26 @@
-"""Who may serve a call: the hard filters, each with its reason, in one place."""
+"""Who may serve a call: the hard filters, each with its reason, in one place.
+
+What is asked of an endpoint's terms and price has one answer until the market changes, and is
+remembered with the market. What depends on this very call or this very moment is measured anew.
+"""
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Hashable
 
 import numpy as np
 
-from broker.core.market import Bools, Group, Market, Numbers
+from broker.core.catalog import Task
+from broker.core.columns import NO_LIMIT_TOKENS, Bools, Floats, Numbers
+from broker.core.market import Market, Shortlist
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
-from broker.core.view import View
+from broker.core.view import RoutingLimits, View, ceiling_picos
 from pricing.money import PICOS_PER_NANO
+
+SHORTLISTS_MAX = 256
+"""Callers name what they like, so what is remembered of one market has an end."""
 
 
 class Rejection(enum.IntEnum):
@@ -20,13 +30,13 @@ class Rejection(enum.IntEnum):
     UNPRICED = 2
     PROVIDER_EXCLUDED = 3
     VERSION = 4
-    CONTEXT_TOO_SHORT = 5
-    OUTPUT_TOO_SHORT = 6
-    REGION = 7
-    RETAINS_DATA = 8
-    TRAINS_ON_DATA = 9
-    QUALITY_TOO_LOW = 10
-    RATE_TOO_HIGH = 11
+    REGION = 5
+    RETAINS_DATA = 6
+    TRAINS_ON_DATA = 7
+    QUALITY_TOO_LOW = 8
+    RATE_TOO_HIGH = 9
+    CONTEXT_TOO_SHORT = 10
+    OUTPUT_TOO_SHORT = 11
     COST_TOO_HIGH = 12
     TOO_SLOW = 13
     EJECTED = 14
@@ -38,8 +48,11 @@ class _Strikes:
 
     def __init__(self, size: int) -> None:
         self.reasons = np.zeros(size, dtype=np.int64)
+        self.any = False
+        """False: nothing can have struck, so nobody need look."""
 
     def strike(self, bad: Bools, reason: Rejection) -> None:
+        self.any = True
         self.reasons[bad & (self.reasons == 0)] = reason
 
     @property
@@ -47,73 +60,166 @@ class _Strikes:
         return np.asarray(self.reasons == 0, dtype=bool)
 
 
-def shown(wanted: Requirements, market: Market, group: Group) -> Bools | None:
-    """Say which endpoints the account may see; None: all. A private one must not even be named."""
-    if not group.has_private:
+def shortlist(wanted: Requirements, market: Market) -> Shortlist | None:
+    """Return the endpoints whose terms meet the demands; None: there is no such model here.
+
+    A private endpoint that the account may not see is neither on the list nor among the rejected:
+    it must not even be named.
+    """
+    key = _terms_asked(wanted, market)
+    try:
+        return market.shortlists[key]
+    except KeyError:
+        made = _shortlist(wanted, market)
+    if len(market.shortlists) >= SHORTLISTS_MAX:
+        market.shortlists.clear()
+    market.shortlists[key] = made
+    return made
+
+
+def _terms_asked(wanted: Requirements, market: Market) -> Hashable:
+    return (
+        wanted.task,
+        wanted.model,
+        wanted.domain,
+        wanted.account_id if market.columns.has_private else None,
+        wanted.version,
+        wanted.providers_only,
+        wanted.providers_ignore,
+        wanted.regions,
+        wanted.allow_retention,
+        wanted.allow_training,
+        wanted.quality_min,
+        wanted.max_rate_in_micros,
+        wanted.max_rate_out_micros,
+    )
+
+
+def _shortlist(wanted: Requirements, market: Market) -> Shortlist | None:
+    members = market.columns.members.get((wanted.task, wanted.model))
+    if members is not None:
+        members = _shown(wanted, market, members)
+    if members is None or not members.size:
         return None
-    visible = [market.endpoint(number).visible_to for number in group.numbers.tolist()]
-    return np.array([each is None or wanted.account_id in each for each in visible], dtype=bool)
+    rates = market.book.matrix(len(market.endpoints))[:, members].astype(np.float64)
+    quality, domain_fit = _in_domain(wanted, market, members)
+    reasons = _reject_by_terms(wanted, market, members, quality, rates)
+    kept, refused = np.flatnonzero(reasons == 0), np.flatnonzero(reasons)
+    numbers, rates = members[kept], rates[:, kept]
+    columns = market.columns
+    context_tokens, output_tokens = columns.context_tokens[numbers], columns.output_tokens[numbers]
+    return Shortlist(
+        numbers=numbers,
+        deployments=columns.deployment[numbers],
+        rate_in=rates[0],
+        rate_out=rates[1],
+        rate_call=rates[2] * PICOS_PER_NANO if rates[2].any() else None,
+        capacity=columns.capacity[numbers],
+        context_tokens=context_tokens,
+        output_tokens=output_tokens,
+        context_tokens_min=int(context_tokens.min(initial=NO_LIMIT_TOKENS)),
+        output_tokens_min=int(output_tokens.min(initial=NO_LIMIT_TOKENS)),
+        quality=quality[kept],
+        domain_fit=domain_fit[kept],
+        rejected=members[refused],
+        reasons=reasons[refused],
+    )
 
 
-def reject(wanted: Requirements, market: Market, view: View, pulse: Pulse, now_s: float) -> Numbers:
-    """Return the first Rejection of each endpoint, 0 where it is eligible."""
-    group = view.group
-    strikes = _Strikes(group.numbers.size)
-    if not group.all_callable:
-        strikes.strike(~group.present, Rejection.NOT_PRESENT)
-        strikes.strike(~group.priced, Rejection.UNPRICED)
-    _strike_terms(wanted, market, view, strikes)
-    _strike_measures(wanted, view, strikes)
-    ejected = pulse.ejected(group.numbers, now_s)
-    if ejected is not None and not ejected[strikes.standing].all():
-        # Were everything that is left ejected, trying one beats refusing: never eject all.
-        strikes.strike(ejected, Rejection.EJECTED)
-    full = np.asarray(view.load >= view.full_above, dtype=bool)
-    if full.any():
-        strikes.strike(full, Rejection.FULL)
+def _shown(wanted: Requirements, market: Market, members: Numbers) -> Numbers:
+    private = market.columns.private[members]
+    if not private.any():
+        return members
+    seen = ~private
+    for at in np.flatnonzero(private).tolist():
+        visible_to = market.endpoint(int(members[at])).visible_to
+        seen[at] = visible_to is None or wanted.account_id in visible_to
+    return members[seen]
+
+
+def _in_domain(wanted: Requirements, market: Market, members: Numbers) -> tuple[Floats, Floats]:
+    """Return (quality, domain fit) of each member for the asked domain, or without one."""
+    quality, specialist = market.columns.quality[members], market.columns.specialist[members]
+    if wanted.domain is None:
+        # No domain is known, so the generalist is the safer choice.
+        return quality, np.where(specialist, 0.5, 1.0)
+    domain_fit = np.where(specialist, 0.0, 0.5)
+    for at in np.flatnonzero(specialist).tolist():
+        declared = market.endpoint(int(members[at])).domains.get(wanted.domain)
+        if declared is not None:
+            quality[at], domain_fit[at] = declared, 1.0
+    return quality, domain_fit
+
+
+def _reject_by_terms(
+    wanted: Requirements, market: Market, members: Numbers, quality: Floats, rates: Floats
+) -> Numbers:
+    columns, strikes = market.columns, _Strikes(members.size)
+    strikes.strike(market.away[members], Rejection.NOT_PRESENT)
+    strikes.strike(~_priced(wanted.task, rates), Rejection.UNPRICED)
+    if wanted.providers_only is not None:
+        listed = columns.provider.among(members, wanted.providers_only)
+        strikes.strike(~listed, Rejection.PROVIDER_EXCLUDED)
+    if wanted.providers_ignore:
+        ignored = columns.provider.among(members, wanted.providers_ignore)
+        strikes.strike(ignored, Rejection.PROVIDER_EXCLUDED)
+    if wanted.version is not None:
+        strikes.strike(~columns.version.among(members, [wanted.version]), Rejection.VERSION)
+    if wanted.regions is not None:
+        strikes.strike(~columns.region.among(members, wanted.regions), Rejection.REGION)
+    if not wanted.allow_retention:
+        strikes.strike(columns.retains_data[members], Rejection.RETAINS_DATA)
+    if not wanted.allow_training:
+        strikes.strike(columns.trains_on_data[members], Rejection.TRAINS_ON_DATA)
+    if wanted.quality_min is not None:
+        strikes.strike(quality < wanted.quality_min, Rejection.QUALITY_TOO_LOW)
+    if wanted.max_rate_in_micros is not None:
+        strikes.strike(rates[0] > wanted.max_rate_in_micros, Rejection.RATE_TOO_HIGH)
+    if wanted.max_rate_out_micros is not None:
+        strikes.strike(rates[1] > wanted.max_rate_out_micros, Rejection.RATE_TOO_HIGH)
     return strikes.reasons
 
 
-def _strike_terms(wanted: Requirements, market: Market, view: View, strikes: _Strikes) -> None:
-    group = view.group
-    if wanted.providers_only is not None or wanted.providers_ignore:
-        strikes.strike(_excluded(wanted, market, group), Rejection.PROVIDER_EXCLUDED)
-    if wanted.version is not None:
-        versions = [market.endpoint(number).version for number in group.numbers.tolist()]
-        strikes.strike(np.array([each != wanted.version for each in versions]), Rejection.VERSION)
+def _priced(task: Task, rates: Floats) -> Bools:
+    """Say whose price is more than nothing for what the task counts."""
+    paid: Bools = rates[2] > 0
+    if task is not Task.INFER:
+        paid |= rates[0] > 0
+    if task.generates:
+        paid |= rates[1] > 0
+    return paid
+
+
+def reject(
+    wanted: Requirements,
+    listed: Shortlist,
+    view: View,
+    limits: RoutingLimits,
+    moment: tuple[Pulse, float],
+) -> Numbers | None:
+    """Return a Rejection for each endpoint of the view, 0 where it is eligible; None: all are.
+
+    `moment` is (pulse, now in seconds).
+    """
+    load = view.load
+    if not load.size:
+        return None
+    pulse, now_s = moment
+    strikes = _Strikes(load.size)
     needed = wanted.tokens_in_expected + (wanted.tokens_out_max or 0)
-    strikes.strike(group.context_tokens < needed, Rejection.CONTEXT_TOO_SHORT)
-    if wanted.tokens_out_max is not None:
-        strikes.strike(group.output_tokens < wanted.tokens_out_max, Rejection.OUTPUT_TOO_SHORT)
-    if wanted.regions is not None:
-        regions = [market.endpoint(each).deployment.region for each in group.numbers.tolist()]
-        strikes.strike(np.array([each not in wanted.regions for each in regions]), Rejection.REGION)
-    if not wanted.allow_retention:
-        strikes.strike(group.retains_data, Rejection.RETAINS_DATA)
-    if not wanted.allow_training:
-        strikes.strike(group.trains_on_data, Rejection.TRAINS_ON_DATA)
-
-
-def _strike_measures(wanted: Requirements, view: View, strikes: _Strikes) -> None:
-    group = view.group
-    if wanted.quality_min is not None:
-        strikes.strike(view.quality < wanted.quality_min, Rejection.QUALITY_TOO_LOW)
-    if wanted.max_rate_in_micros is not None:
-        strikes.strike(group.rate_in > wanted.max_rate_in_micros, Rejection.RATE_TOO_HIGH)
-    if wanted.max_rate_out_micros is not None:
-        strikes.strike(group.rate_out > wanted.max_rate_out_micros, Rejection.RATE_TOO_HIGH)
+    if listed.context_tokens_min < needed:
+        strikes.strike(listed.context_tokens < needed, Rejection.CONTEXT_TOO_SHORT)
+    if wanted.tokens_out_max is not None and listed.output_tokens_min < wanted.tokens_out_max:
+        strikes.strike(listed.output_tokens < wanted.tokens_out_max, Rejection.OUTPUT_TOO_SHORT)
     if wanted.max_cost_nanos is not None:
-        ceiling = view.ceiling_picos()
+        ceiling = ceiling_picos(wanted, listed, view)
         strikes.strike(ceiling > wanted.max_cost_nanos * PICOS_PER_NANO, Rejection.COST_TOO_HIGH)
     if wanted.latency_ms_max is not None:
         strikes.strike(view.latency_ms > wanted.latency_ms_max, Rejection.TOO_SLOW)
-
-
-def _excluded(wanted: Requirements, market: Market, group: Group) -> Bools:
-    providers = [market.endpoint(each).deployment.provider for each in group.numbers.tolist()]
-    only = wanted.providers_only
-    return np.array(
-        [each in wanted.providers_ignore or (only is not None and each not in only)
-         for each in providers],
-        dtype=bool,
-    )  # fmt: skip
+    ejected = pulse.ejected(listed.numbers, now_s)
+    if ejected is not None and not ejected[strikes.standing].all():
+        # Were everything that is left ejected, trying one beats refusing: never eject all.
+        strikes.strike(ejected, Rejection.EJECTED)
+    if load[load.argmax()] >= limits.queue_factor:
+        strikes.strike(load >= limits.queue_factor, Rejection.FULL)
+    return strikes.reasons if strikes.any else None

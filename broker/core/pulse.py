@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.core.breaker import Breaker
-from broker.core.market import Bools, Floats, Numbers
+from broker.core.columns import Bools, Floats, Numbers
 from broker.core.outcome import Outcome
 
 Scalar = TypeVar("Scalar", np.int64, np.float64)
@@ -115,7 +115,7 @@ class Pulse:
 
     def load(self, deployments: Numbers) -> Numbers:
         """Return the calls in flight at each deployment, all processes together."""
-        return self.in_flight[deployments] + self.others_in_flight[deployments]
+        return self.in_flight.take(deployments) + self.others_in_flight.take(deployments)
 
     def ejected(self, numbers: Numbers, now_s: float) -> Bools | None:
         """Return which endpoints are out of routing now, or None when none is (the common case)."""

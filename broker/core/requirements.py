@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from uuid import UUID
+
+import msgspec
 
 from broker.core.catalog import Task
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
+class Weights(msgspec.Struct, frozen=True):
     """How much each part of the score counts; any non-negative numbers, normalised when used."""
 
     quality: float = 1.0
@@ -27,9 +27,11 @@ PRESETS: dict[str, Weights] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Requirements:
-    """One call's demands on an endpoint. None means: no such demand."""
+class Requirements(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One call's demands on an endpoint. None means: no such demand.
+
+    A struct and not a dataclass, for one is made and encoded for every call.
+    """
 
     account_id: UUID
     task: Task
@@ -55,5 +57,5 @@ class Requirements:
     providers_only: frozenset[str] | None = None
     providers_ignore: frozenset[str] = frozenset()
     providers_order: tuple[str, ...] = ()
-    weights: Weights = field(default_factory=Weights)
+    weights: Weights = Weights()
     stream: bool = False

@@ -7,25 +7,25 @@ Randomized Load Balancing", 2001).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from random import Random
 
+import msgspec
 import numpy as np
 
-from broker.core.eligibility import reject, shown
-from broker.core.market import NO_LIMIT_TOKENS, Floats, Market, Numbers
+from broker.core.columns import NO_LIMIT_TOKENS, Floats, Numbers
+from broker.core.eligibility import reject, shortlist
+from broker.core.market import Market
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
 from broker.core.scoring import score_parts, weigh
 from broker.core.view import RoutingLimits, View
 from pricing.book import Rate
-from pricing.money import PICOS_PER_NANO, charge_nanos
+from pricing.money import charge_nanos
 
 NEAR_BEST = 0.03
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """An endpoint that may serve the call, with the most that it can cost there."""
 
     number: int
@@ -35,18 +35,18 @@ class Candidate:
     ceiling_nanos: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Decision:
-    """Where a call goes, and why. Arrays of eligible endpoints are aligned and in rank order."""
+class Decision(msgspec.Struct, frozen=True, eq=False):
+    """Where a call goes, and why. The arrays of eligible endpoints are aligned, in no order."""
 
     plan: tuple[Candidate, ...]
-    """The first of the ranking, as many as there may be attempts."""
-    ranking: Numbers
+    """The best, in the order in which they are tried; as many as there may be attempts."""
+    eligible: Numbers
+    """Endpoint numbers."""
     scores: Floats
     parts: Floats
     """Shape (5, eligible), rows as in PARTS."""
-    costs_nanos: Floats
-    """Expected cost."""
+    costs_picos: Floats
+    """Expected cost, in pico-dollars."""
     rejected: Numbers
     reasons: Numbers
     """A Rejection for each of `rejected`."""
@@ -67,72 +67,86 @@ def route(
 ) -> Decision | None:
     """Decide. `chance` is (random source, now in seconds). None: no endpoint has that name here."""
     random, now_s = chance
-    group = market.group(wanted.task, wanted.model)
-    if group is None:
+    listed = shortlist(wanted, market)
+    if listed is None:
         return None
-    seen = shown(wanted, market, group)
-    if seen is not None and not seen.any():
-        return None
-    view = View.of(wanted, market, group, pulse, limits)
-    reasons = reject(wanted, market, view, pulse, now_s)
-    if seen is not None:
-        reasons = np.where(seen, reasons, -1)
-    eligible = np.flatnonzero(reasons == 0)
-    refused = np.flatnonzero(reasons > 0)
-    parts = score_parts(view, eligible)
+    view = View.of(wanted, listed, pulse, limits)
+    rejected, reasons = listed.rejected, listed.reasons
+    struck = reject(wanted, listed, view, limits, (pulse, now_s))
+    if struck is not None:
+        refused = np.flatnonzero(struck)
+        # Those that came nearest to being eligible are told first.
+        rejected = np.concatenate((view.numbers[refused], rejected))
+        reasons = np.concatenate((struck[refused], reasons))
+        view = view.only(np.flatnonzero(struck == 0))
+    parts = score_parts(view)
     scores = weigh(wanted.weights, parts)
-    order = _rank(wanted, market, view, eligible, scores, random)
-    ranked = eligible[order]
     return Decision(
-        plan=tuple(_candidate(market, view, int(at)) for at in ranked[: limits.attempts_max]),
-        ranking=group.numbers[ranked],
-        scores=scores[order],
-        parts=parts[:, order],
-        costs_nanos=view.cost_picos[ranked] / PICOS_PER_NANO,
-        rejected=group.numbers[refused],
-        reasons=reasons[refused],
-        price_version=market.book.version,
+        _plan(wanted, market, view, _choose(wanted, market, view, scores, limits, random)),
+        view.numbers,
+        scores,
+        parts,
+        view.cost_picos,
+        rejected,
+        reasons,
+        market.book.version,
     )
 
 
-def _rank(
+def _choose(
     wanted: Requirements,
     market: Market,
     view: View,
-    eligible: Numbers,
     scores: Floats,
+    limits: RoutingLimits,
     random: Random,
-) -> Numbers:
-    """Return the order of the eligible: by the caller's order of providers, then by score."""
-    if eligible.size < 2:
-        return np.arange(eligible.size)
-    order = np.argsort(-scores, kind="stable")
+) -> list[int]:
+    """Return the places of the best, in the order in which they are to be tried."""
+    length = min(limits.attempts_max, scores.size)
+    if not length:
+        return []
+    left = scores.copy()
     if wanted.providers_order:
-        places = {provider: place for place, provider in enumerate(wanted.providers_order)}
-        numbers = view.group.numbers[eligible[order]].tolist()
-        wishes = [
-            places.get(market.endpoint(number).deployment.provider, len(places))
-            for number in numbers
-        ]
-        return order[np.argsort(np.array(wishes), kind="stable")]
-    near = int(np.count_nonzero(scores >= scores[order[0]] * (1 - NEAR_BEST)))
-    if near > 1:
-        nearest = eligible[order[:near]]
-        first = _draw(view.group.capacity[nearest] * view.free_share(nearest), random)
-        order = np.concatenate((order[first : first + 1], order[:first], order[first + 1 :]))
-    return order
+        # A score lies within 0..1, so a place in the caller's order weighs more than any score.
+        left -= 2 * _wishes(wanted, market, view)
+        places = [int(left.argmax())]
+    else:
+        near = (scores >= scores[scores.argmax()] * (1 - NEAR_BEST)).nonzero()[0]
+        places = [int(near[0]) if near.size == 1 else _draw(view, near, random)]
+    while len(places) < length:
+        left[places[-1]] = -np.inf
+        places.append(int(left.argmax()))
+    return places
 
 
-def _draw(weights: Floats, random: Random) -> int:
-    edges = np.cumsum(weights)
-    drawn = int(np.searchsorted(edges, random.random() * edges[-1], side="right"))
-    return min(drawn, weights.size - 1)
+def _wishes(wanted: Requirements, market: Market, view: View) -> Numbers:
+    """Return each endpoint's place in the caller's order of providers; the last if not named."""
+    provider = market.columns.provider
+    place_of = np.full(len(provider.code_of), len(wanted.providers_order))
+    for place, name in enumerate(wanted.providers_order):
+        if name in provider.code_of:
+            place_of[provider.code_of[name]] = place
+    return np.asarray(place_of[provider.codes[view.numbers]])
 
 
-def _candidate(market: Market, view: View, at: int) -> Candidate:
-    number = int(view.group.numbers[at])
-    rate = market.book.rate(number)
-    tokens_out = int(view.tokens_out[at])
-    assert tokens_out < NO_LIMIT_TOKENS
-    ceiling = charge_nanos(rate.picos(view.tokens_in_bound, view.choices * tokens_out))
-    return Candidate(number, rate, tokens_out, ceiling)
+def _draw(view: View, near: Numbers, random: Random) -> int:
+    """Draw one of those near the best, each weighted by its free capacity, never quite zero."""
+    free_share = np.maximum(1.0 - view.load.take(near), 0.01)
+    edges = (free_share * view.capacity.take(near)).cumsum()
+    drawn = int(edges.searchsorted(random.random() * edges[-1], side="right"))
+    return int(near[min(drawn, near.size - 1)])
+
+
+def _plan(
+    wanted: Requirements, market: Market, view: View, places: list[int]
+) -> tuple[Candidate, ...]:
+    plan = []
+    for place in places:
+        number = int(view.numbers[place])
+        limit = view.tokens_out
+        limit = limit if isinstance(limit, int) else int(limit[place])
+        assert limit < NO_LIMIT_TOKENS
+        rate = market.rate(number)
+        picos = rate.picos(wanted.tokens_in_bound, wanted.choices * limit)
+        plan.append(Candidate(number, rate, limit, charge_nanos(picos)))
+    return tuple(plan)

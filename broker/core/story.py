@@ -1,7 +1,7 @@
 """The story of one call in a few kilobytes: demands, scored candidates, rejections, attempts.
 
-It is kept with the call so that every decision can be looked up. Arrays are kept as raw bytes: to
-pack a hundred candidates costs microseconds, and nobody reads most of them.
+It is kept with the call so that every decision can be looked up. Packing must be quick, and nobody
+reads most of them: arrays are kept as raw bytes, and ranked when they are read.
 """
 
 from __future__ import annotations
@@ -11,25 +11,45 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from broker.core.columns import Bools, Floats, Numbers
 from broker.core.dispatch import Attempt
 from broker.core.eligibility import Rejection
+from broker.core.outcome import Fault
 from broker.core.requirements import Requirements
 from broker.core.routing import Decision
 from broker.core.scoring import PARTS
-from pricing.money import format_usd
+from pricing.money import PICOS_PER_NANO, format_usd
 
 CANDIDATES_KEPT_MAX = 1_000
 """Of each, the best candidates and the first rejected; a market may be much larger."""
 
 
+class _PackedAttempt(msgspec.Struct, array_like=True):
+    endpoint_number: int
+    started_s: float
+    """Since the call began."""
+    duration_s: float
+    ttft_s: float | None
+    fault: Fault | None
+    status: int | None
+    detail: str
+    tokens_in: int
+    tokens_out: int
+    charge_nanos: int
+    notes: list[str]
+
+
 class _Packed(msgspec.Struct, array_like=True):
-    requirements: dict[str, Any]
+    requirements: Any
+    """Packed as Requirements, read as a map: a story outlives the names of today's demands."""
     price_version: int
-    ranking: bytes
-    scores: bytes
+    planned: list[int]
+    eligible: bytes
+    figures: bytes
+    """Scores, parts and costs, in rows."""
     rejected: bytes
     reasons: bytes
-    attempts: list[dict[str, Any]]
+    attempts: list[_PackedAttempt]
     end: str
 
 
@@ -74,89 +94,116 @@ def encode(
     started_s: float,
 ) -> bytes:
     """Pack a call's story; `started_s` is when the call began, on the attempts' clock."""
-    kept = slice(CANDIDATES_KEPT_MAX)
-    numbers = np.vstack((decision.scores, decision.parts, decision.costs_nanos))
+    eligible = decision.eligible
+    figures = np.empty((len(PARTS) + 2, eligible.size), dtype="<f4")
+    figures[0] = decision.scores
+    figures[1:-1] = decision.parts
+    figures[-1] = decision.costs_picos
+    planned = [each.number for each in decision.plan]
+    if eligible.size > CANDIDATES_KEPT_MAX:
+        kept = _best(decision.scores, np.isin(eligible, planned))
+        eligible, figures = eligible[kept], figures[:, kept]
+    rejected = decision.rejected[:CANDIDATES_KEPT_MAX]
     return _encode(
         _Packed(
-            _demands(wanted),
+            wanted,
             decision.price_version,
-            decision.ranking[kept].astype("<i4").tobytes(),
-            numbers[:, kept].astype("<f4").tobytes(),
-            decision.rejected[kept].astype("<i4").tobytes(),
-            decision.reasons[kept].astype("i1").tobytes(),
-            [_attempt(each, started_s) for each in attempts],
+            planned,
+            eligible.astype("<i4").tobytes(),
+            figures.tobytes(),
+            rejected.astype("<i4").tobytes() if rejected.size else b"",
+            decision.reasons[: rejected.size].astype("i1").tobytes() if rejected.size else b"",
+            [_packed(each, started_s) for each in attempts],
             end,
         )
+    )
+
+
+def _best(scores: Floats, planned: Bools) -> Numbers:
+    """Return the places of the best of very many, those that were planned among them."""
+    order = np.argsort(np.where(planned, -np.inf, -scores), kind="stable")
+    return order[:CANDIDATES_KEPT_MAX]
+
+
+def _packed(attempt: Attempt, started_s: float) -> _PackedAttempt:
+    outcome = attempt.outcome
+    assert outcome is not None, "a story is told when all attempts have ended"
+    begun_s, first_s = attempt.started_s, attempt.first_content_s
+    return _PackedAttempt(
+        attempt.candidate.number,
+        begun_s - started_s,
+        (attempt.ended_s or begun_s) - begun_s,
+        None if first_s is None else first_s - begun_s,
+        outcome.fault,
+        outcome.status,
+        outcome.detail,
+        attempt.tokens_in,
+        attempt.tokens_out,
+        attempt.charge_nanos,
+        attempt.notes,
     )
 
 
 def decode(story: bytes) -> Story:
     """Unpack what `encode` packed."""
     packed = _decode(story)
-    ranking = np.frombuffer(packed.ranking, "<i4")
-    table = np.frombuffer(packed.scores, "<f4").reshape(len(PARTS) + 2, ranking.size)
-    candidates = [
-        ScoredCandidate(
-            int(number),
-            round(float(column[0]), 4),
-            {name: round(float(part), 4) for name, part in zip(PARTS, column[1:-1], strict=True)},
-            format_usd(round(float(column[-1]))),
-        )
-        for number, column in zip(ranking, table.T, strict=True)
-    ]
-    rejected = [
-        RejectedEndpoint(int(number), Rejection(int(reason)).name.lower())
-        for number, reason in zip(
-            np.frombuffer(packed.rejected, "<i4"), np.frombuffer(packed.reasons, "i1"), strict=True
-        )
-    ]
+    rejected = np.frombuffer(packed.rejected, "<i4").tolist()
+    reasons = np.frombuffer(packed.reasons, "i1").tolist()
     return Story(
-        packed.requirements,
+        _demands(packed.requirements),
         packed.price_version,
-        candidates,
-        rejected,
-        packed.attempts,
+        _ranked(packed),
+        [
+            RejectedEndpoint(number, Rejection(reason).name.lower())
+            for number, reason in zip(rejected, reasons, strict=True)
+        ],
+        [_told(each) for each in packed.attempts],
         packed.end,
     )
 
 
-def _demands(wanted: Requirements) -> dict[str, Any]:
-    """What was asked for beyond the defaults."""
-    demands: dict[str, Any] = {}
-    for name in _TOLD:
-        value = getattr(wanted, name)
-        if value is not None and value != _DEFAULTS.get(name):
-            demands[name] = sorted(value) if isinstance(value, frozenset) else value
-    weights = wanted.weights
-    demands["weights"] = {
-        "quality": weights.quality,
-        "domain_fit": weights.domain_fit,
-        "cost": weights.cost,
-        "latency": weights.latency,
-        "availability": weights.availability,
-    }
-    return demands
-
-
-_TOLD = tuple(
-    each for each in Requirements.__dataclass_fields__ if each not in ("account_id", "weights")
-)
-_DEFAULTS = {name: field.default for name, field in Requirements.__dataclass_fields__.items()}
-
-
-def _attempt(attempt: Attempt, started_s: float) -> dict[str, Any]:
-    outcome = attempt.outcome
-    assert outcome is not None, "a story is told when all attempts have ended"
-    ended_s = attempt.ended_s or attempt.started_s
-    first_s = attempt.first_content_s
+def _demands(requirements: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for; whose call it was, its record says."""
     return {
-        "endpoint_number": attempt.candidate.number,
-        "started_ms": round((attempt.started_s - started_s) * 1_000, 3),
-        "duration_ms": round((ended_s - attempt.started_s) * 1_000, 3),
-        "ttft_ms": None if first_s is None else round((first_s - attempt.started_s) * 1_000, 3),
-        "outcome": "delivered" if outcome.fault is None else outcome.fault.value,
-        "status": outcome.status,
-        "detail": outcome.detail,
+        name: sorted(value) if isinstance(value, list) and name in _SETS else value
+        for name, value in requirements.items()
+        if name != "account_id"
+    }
+
+
+_SETS = frozenset({"regions", "providers_only", "providers_ignore"})
+
+
+def _ranked(packed: _Packed) -> list[ScoredCandidate]:
+    """The candidates: those planned in their order, the others by falling score."""
+    eligible = np.frombuffer(packed.eligible, "<i4").tolist()
+    figures = np.frombuffer(packed.figures, "<f4").reshape(len(PARTS) + 2, len(eligible))
+    places = {number: place for place, number in enumerate(packed.planned)}
+    order = sorted(
+        range(len(eligible)),
+        key=lambda at: (places.get(eligible[at], len(places)), -figures[0, at]),
+    )
+    return [
+        ScoredCandidate(
+            eligible[at],
+            round(float(score), 4),
+            {name: round(float(part), 4) for name, part in zip(PARTS, parts, strict=True)},
+            format_usd(round(float(cost_picos) / PICOS_PER_NANO)),
+        )
+        for at in order
+        for score, *parts, cost_picos in [figures[:, at]]
+    ]
+
+
+def _told(attempt: _PackedAttempt) -> dict[str, Any]:
+    return {
+        "endpoint_number": attempt.endpoint_number,
+        "started_ms": round(attempt.started_s * 1_000, 3),
+        "duration_ms": round(attempt.duration_s * 1_000, 3),
+        "ttft_ms": None if attempt.ttft_s is None else round(attempt.ttft_s * 1_000, 3),
+        "outcome": "delivered" if attempt.fault is None else attempt.fault.value,
+        "status": attempt.status,
+        "detail": attempt.detail,
         "tokens_in": attempt.tokens_in,
         "tokens_out": attempt.tokens_out,
         "charge_usd": format_usd(attempt.charge_nanos),

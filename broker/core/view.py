@@ -1,12 +1,14 @@
-"""A group of endpoints as one call sees it: what each would cost, how soon, how full it is."""
+"""A shortlist as one call sees it: what each endpoint would cost, how soon, how full it is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
-from broker.core.market import Bools, Floats, Group, Market, Numbers
+from broker.core.columns import Floats, Numbers
+from broker.core.market import Shortlist
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
 
@@ -23,78 +25,88 @@ class RoutingLimits:
     tokens_out_default: int = 4_096
 
 
-@dataclass(slots=True, eq=False)
-class View:
-    """Arrays are aligned with `group.numbers`."""
+class View(msgspec.Struct, eq=False):
+    """All arrays are aligned with `numbers`."""
 
-    group: Group
-    claims: Bools | None
+    numbers: Numbers
+    capacity: Floats
     quality: Floats
-    tokens_out: Numbers
-    """Output limit at each endpoint."""
+    domain_fit: Floats
+    tokens_out: int | Numbers
+    """Output limit; an array where it differs from endpoint to endpoint."""
     cost_picos: Floats
+    """Expected."""
     latency_ms: Floats
+    """Expected."""
     load: Floats
     """Calls in flight over capacity."""
-    full_above: float
     availability: Floats
-    tokens_in_bound: int
-    choices: int
 
     @classmethod
     def of(
-        cls,
-        wanted: Requirements,
-        market: Market,
-        group: Group,
-        pulse: Pulse,
-        limits: RoutingLimits,
+        cls, wanted: Requirements, listed: Shortlist, pulse: Pulse, limits: RoutingLimits
     ) -> View:
-        """Look at a group with a call's eyes."""
-        claims, quality = None, group.quality
-        if wanted.domain is not None:
-            claims, quality = market.domain_columns(wanted.task, wanted.model, wanted.domain)
-        tokens_out = _output_limit(wanted, group, limits)
-        expected_out = np.minimum(tokens_out, TOKENS_OUT_EXPECTED)
-        cost = (
-            wanted.tokens_in_expected * group.rate_in
-            + wanted.choices * expected_out * group.rate_out
+        """Look at a shortlist with a call's eyes."""
+        tokens_out = _output_limit(wanted, listed, limits)
+        # Floats, for numpy is slow to mix an int with an array of floats.
+        expected_out = (
+            float(min(tokens_out, TOKENS_OUT_EXPECTED))
+            if isinstance(tokens_out, int)
+            else np.minimum(tokens_out, float(TOKENS_OUT_EXPECTED))
         )
-        load = pulse.load(group.deployments) / group.capacity
-        latency = pulse.ttft_ms[group.numbers] * np.maximum(load, 1.0)
-        latency += pulse.tpot_ms[group.numbers] * expected_out
+        cost = listed.rate_out * (wanted.choices * expected_out)
+        cost += listed.rate_in * float(wanted.tokens_in_expected)
+        if listed.rate_call is not None:
+            cost += listed.rate_call
+        load = pulse.load(listed.deployments) / listed.capacity
+        latency = np.maximum(load, 1.0)
+        latency *= pulse.ttft_ms.take(listed.numbers)
+        latency += pulse.tpot_ms.take(listed.numbers) * expected_out
         return cls(
-            group=group,
-            claims=claims,
-            quality=quality,
-            tokens_out=tokens_out,
-            cost_picos=cost + group.rate_call,
-            latency_ms=latency,
-            load=load,
-            full_above=limits.queue_factor,
-            availability=pulse.availability[group.numbers],
-            tokens_in_bound=wanted.tokens_in_bound,
-            choices=wanted.choices,
+            listed.numbers,
+            listed.capacity,
+            listed.quality,
+            listed.domain_fit,
+            tokens_out,
+            cost,
+            latency,
+            load,
+            pulse.availability.take(listed.numbers),
         )
 
-    def ceiling_picos(self) -> Floats:
-        """Return the most that the call can cost at each endpoint, in pico-dollars."""
-        group = self.group
-        bound_in = self.tokens_in_bound * group.rate_in
-        return bound_in + self.choices * self.tokens_out * group.rate_out + group.rate_call
+    def only(self, places: Numbers) -> View:
+        """Return the view of the endpoints at these places."""
+        tokens_out = self.tokens_out
+        return View(
+            self.numbers[places],
+            self.capacity[places],
+            self.quality[places],
+            self.domain_fit[places],
+            tokens_out if isinstance(tokens_out, int) else tokens_out[places],
+            self.cost_picos[places],
+            self.latency_ms[places],
+            self.load[places],
+            self.availability[places],
+        )
 
-    def free_share(self, members: Numbers) -> Floats:
-        """Return the free share of each member's capacity, never quite zero."""
-        return np.maximum(1.0 - self.load[members], 0.01)
+
+def ceiling_picos(wanted: Requirements, listed: Shortlist, view: View) -> Floats:
+    """Return the most that a call can cost at each endpoint of a shortlist, in pico-dollars."""
+    ceiling = listed.rate_in * float(wanted.tokens_in_bound)
+    ceiling += listed.rate_out * (wanted.choices * view.tokens_out)
+    return ceiling if listed.rate_call is None else ceiling + listed.rate_call
 
 
-def _output_limit(wanted: Requirements, group: Group, limits: RoutingLimits) -> Numbers:
+def _output_limit(wanted: Requirements, listed: Shortlist, limits: RoutingLimits) -> int | Numbers:
     if not wanted.task.generates:
-        return np.zeros(group.numbers.size, dtype=np.int64)
+        return 0
     if wanted.tokens_out_max is not None:
-        return np.full(group.numbers.size, wanted.tokens_out_max, dtype=np.int64)
+        return wanted.tokens_out_max
     # A server refuses a prompt and output limit that exceed its context together, and how many
     # tokens the prompt makes is known only roughly: twice the estimate leaves room.
     prompt = min(wanted.tokens_in_bound, 2 * wanted.tokens_in_expected + 64)
-    room = np.maximum(group.context_tokens - prompt, 1)
-    return np.minimum(np.minimum(group.output_tokens, limits.tokens_out_default), room)
+    most = limits.tokens_out_default
+    if min(listed.output_tokens_min, listed.context_tokens_min - prompt) >= most:
+        return most
+    room = np.maximum(listed.context_tokens - prompt, 1)
+    return np.minimum(np.minimum(listed.output_tokens, most), room)

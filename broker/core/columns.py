@@ -1,0 +1,106 @@
+"""The catalog as columns: what a decision reads of each endpoint and no price tick changes.
+
+Arrays are indexed by endpoint number; a number not in use has zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from broker.core.catalog import Endpoint, Task
+
+AUTO = "auto"
+"""The model that means: any endpoint of the task."""
+NO_LIMIT_TOKENS = 1 << 40
+"""Stands for an endpoint that names no context length or output limit."""
+
+Numbers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Words:
+    """A column of words, each word one small number."""
+
+    codes: Numbers
+    code_of: Mapping[str, int]
+
+    def among(self, numbers: Numbers, words: Iterable[str]) -> Bools:
+        """Say which endpoints have one of these words."""
+        wanted = [self.code_of[word] for word in words if word in self.code_of]
+        return np.isin(self.codes[numbers], wanted)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """All endpoints, by number. Build it with `build_columns`."""
+
+    endpoints: tuple[Endpoint | None, ...]
+    """None where a number is not in use."""
+    by_name: Mapping[str, int]
+    members: Mapping[tuple[Task, str], Numbers]
+    """By task and model; under `auto` all of the task, under `provider/endpoint` just the one."""
+    deployment: Numbers
+    capacity: Floats
+    context_tokens: Numbers
+    output_tokens: Numbers
+    quality: Floats
+    specialist: Bools
+    """It claims at least one domain."""
+    retains_data: Bools
+    trains_on_data: Bools
+    private: Bools
+    has_private: bool
+    provider: Words
+    region: Words
+    version: Words
+
+
+def build_columns(endpoints: Iterable[Endpoint]) -> Columns:
+    """Lay out the endpoints that are listed."""
+    listed = sorted(endpoints, key=lambda each: each.number)
+    size = listed[-1].number + 1 if listed else 0
+    by_number: list[Endpoint | None] = [None] * size
+    members: dict[tuple[Task, str], list[int]] = {}
+    for each in listed:
+        by_number[each.number] = each
+        for task in each.tasks:
+            for model in (AUTO, each.model, each.name):
+                members.setdefault((task, model), []).append(each.number)
+
+    numbers = np.array([each.number for each in listed], dtype=np.int64)
+
+    def column(kind: type, value: Callable[[Endpoint], Any]) -> NDArray[Any]:
+        array: NDArray[Any] = np.zeros(size, dtype=kind)
+        array[numbers] = [value(each) for each in listed]
+        return array
+
+    def words(value: Callable[[Endpoint], str]) -> Words:
+        code_of: dict[str, int] = {}
+        codes = column(np.int64, lambda each: code_of.setdefault(value(each), len(code_of)))
+        return Words(codes, code_of)
+
+    return Columns(
+        endpoints=tuple(by_number),
+        by_name={each.name: each.number for each in sorted(listed, key=lambda each: each.name)},
+        members={key: np.array(each, dtype=np.int64) for key, each in members.items()},
+        deployment=column(np.int64, lambda each: each.deployment.number),
+        capacity=column(np.float64, lambda each: each.deployment.capacity),
+        context_tokens=column(np.int64, lambda e: e.context_length_tokens or NO_LIMIT_TOKENS),
+        output_tokens=column(np.int64, lambda each: each.max_output_tokens or NO_LIMIT_TOKENS),
+        quality=column(np.float64, lambda each: each.quality),
+        specialist=column(np.bool_, lambda each: bool(each.domains)),
+        retains_data=column(np.bool_, lambda each: each.deployment.retains_data),
+        trains_on_data=column(np.bool_, lambda each: each.deployment.trains_on_data),
+        private=column(np.bool_, lambda each: each.visible_to is not None),
+        has_private=any(each.visible_to is not None for each in listed),
+        provider=words(lambda each: each.deployment.provider),
+        region=words(lambda each: each.deployment.region),
+        version=words(lambda each: each.version),
+    )

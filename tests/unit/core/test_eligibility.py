@@ -1,0 +1,214 @@
+"""Every hard filter, its reason, and what an account must not even hear of."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from broker.core.catalog import Task
+from broker.core.eligibility import Rejection
+from broker.core.market import Market, Presence
+from broker.core.outcome import Fault, Outcome
+from broker.core.pulse import Pulse
+from broker.core.routing import Decision, route
+from broker.core.view import RoutingLimits
+from pricing.book import Rate
+from tests.fakes import (
+    ACCOUNT,
+    OTHER_ACCOUNT,
+    RATE,
+    decide,
+    endpoint,
+    market,
+    pulse,
+    requirements,
+)
+
+FAILED = Outcome(Fault.SERVER_ERROR, status=500)
+UNPRICED = Rate(0, 0, 0)
+
+
+def reasons(decision: Decision) -> dict[int, str]:
+    """Why each rejected endpoint was rejected, by number."""
+    pairs = zip(decision.rejected.tolist(), decision.reasons.tolist(), strict=True)
+    return {number: Rejection(reason).name for number, reason in pairs}
+
+
+def eligible(decision: Decision) -> set[int]:
+    return set(decision.eligible.tolist())
+
+
+def eject(live: Pulse, number: int, now_s: float = 0.0) -> None:
+    """Let an endpoint fail until its breaker opens."""
+    while number not in live.ejected_here(now_s):
+        live.begin(number, number, now_s)
+        live.end(number, number, FAILED, now_s, None)
+
+
+def occupy(live: Pulse, number: int, calls: int) -> None:
+    for _ in range(calls):
+        live.begin(number, number, 0.0)
+
+
+TERMS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("UNPRICED", {"rate": UNPRICED}, {}),
+    ("PROVIDER_EXCLUDED", {"name": "zeta/small"}, {"providers_only": frozenset({"acme"})}),
+    ("PROVIDER_EXCLUDED", {"name": "zeta/small"}, {"providers_ignore": frozenset({"zeta"})}),
+    ("VERSION", {"version": "2"}, {"version": "1"}),
+    ("CONTEXT_TOO_SHORT", {"context_length_tokens": 150}, {}),
+    ("OUTPUT_TOO_SHORT", {"max_output_tokens": 99}, {}),
+    ("REGION", {"deployment": {"region": "us"}}, {"regions": frozenset({"eu", "uk"})}),
+    ("RETAINS_DATA", {"deployment": {"retains_data": True}}, {"allow_retention": False}),
+    ("TRAINS_ON_DATA", {"deployment": {"trains_on_data": True}}, {"allow_training": False}),
+    ("QUALITY_TOO_LOW", {"quality": 0.39}, {"quality_min": 0.4}),
+    ("RATE_TOO_HIGH", {"rate": Rate(500_001, 1, 0)}, {"max_rate_in_micros": 500_000}),
+    ("RATE_TOO_HIGH", {"rate": Rate(1, 1_500_001, 0)}, {"max_rate_out_micros": 1_500_000}),
+    # 464 tokens in at 0.5 and 100 out at 1.5 micro-dollars are 382,000 nano-dollars.
+    ("COST_TOO_HIGH", {"rate": Rate(500_003, 1_500_000, 0)}, {"max_cost_nanos": 382_001}),
+]
+
+
+@pytest.mark.parametrize(("reason", "unfit", "demands"), TERMS)
+def test_an_endpoint_that_breaks_a_demand_is_rejected_with_the_reason(
+    reason: str, unfit: dict[str, Any], demands: dict[str, Any]
+) -> None:
+    where = market([endpoint(0), endpoint(1, **unfit)])
+    decision = decide(where, **demands)
+    assert reasons(decision) == {1: reason}
+    assert eligible(decision) == {0}
+
+
+@pytest.mark.parametrize(("reason", "unfit", "demands"), TERMS)
+def test_what_just_meets_the_demands_is_not_rejected(
+    reason: str, unfit: dict[str, Any], demands: dict[str, Any]
+) -> None:
+    fit = endpoint(
+        0, quality=0.4, max_output_tokens=100, context_length_tokens=200, rate=RATE
+    )  # fmt: skip
+    assert reasons(decide(market([fit]), **demands)) == {}
+
+
+@pytest.mark.parametrize("presence", [Presence.DRAINING, Presence.DOWN])
+def test_an_endpoint_whose_agent_is_draining_or_away_is_not_called(presence: Presence) -> None:
+    where = market([endpoint(0), endpoint(1)], {1: presence})
+    assert reasons(decide(where)) == {1: "NOT_PRESENT"}
+
+
+def test_an_endpoint_that_cannot_answer_in_time_is_too_slow() -> None:
+    where = market([endpoint(0), endpoint(1)])
+    live = pulse(where)
+    live.ttft_ms[1] = 10_000.0
+    # 500 ms and 100 tokens of 20 ms are 2,500 ms.
+    assert reasons(decide(where, live, latency_ms_max=2_500.0)) == {1: "TOO_SLOW"}
+
+
+def test_an_endpoint_that_fails_again_and_again_is_ejected() -> None:
+    where = market([endpoint(0), endpoint(1)])
+    live = pulse(where)
+    eject(live, 1)
+    assert reasons(decide(where, live)) == {1: "EJECTED"}
+
+
+def test_an_endpoint_that_another_process_ejected_is_ejected_here() -> None:
+    where = market([endpoint(0), endpoint(1)])
+    live = pulse(where)
+    live.ejected_elsewhere = frozenset({1})
+    assert reasons(decide(where, live)) == {1: "EJECTED"}
+
+
+def test_when_everything_is_ejected_everything_is_tried() -> None:
+    where = market([endpoint(0), endpoint(1)])
+    live = pulse(where)
+    eject(live, 0)
+    eject(live, 1)
+    assert eligible(decide(where, live)) == {0, 1}
+
+
+def test_when_all_that_the_terms_leave_is_ejected_it_is_tried() -> None:
+    where = market([endpoint(0), endpoint(1, quality=0.1)])
+    live = pulse(where)
+    eject(live, 0)
+    decision = decide(where, live, quality_min=0.4)
+    assert eligible(decision) == {0}
+    assert reasons(decision) == {1: "QUALITY_TOO_LOW"}
+
+
+def test_when_all_that_an_account_may_see_is_ejected_it_is_tried() -> None:
+    where = market([endpoint(0), endpoint(1, visible_to=[OTHER_ACCOUNT])])
+    live = pulse(where)
+    eject(live, 0)
+    assert eligible(decide(where, live)) == {0}
+
+
+def test_a_deployment_with_capacity_times_the_queue_factor_in_flight_is_full() -> None:
+    where = market([endpoint(0), endpoint(1, deployment={"capacity": 2})])
+    live = pulse(where)
+    occupy(live, 1, 3)
+    assert reasons(decide(where, live, limits=RoutingLimits(queue_factor=2.0))) == {}
+    occupy(live, 1, 1)
+    assert reasons(decide(where, live, limits=RoutingLimits(queue_factor=2.0))) == {1: "FULL"}
+
+
+def test_the_first_reason_in_the_order_of_the_filters_is_the_one_told() -> None:
+    unfit = endpoint(1, quality=0.1, deployment={"region": "us", "retains_data": True})
+    where = market([endpoint(0), unfit])
+    live = pulse(where)
+    occupy(live, 1, 100)
+    demands = {"regions": frozenset({"eu"}), "allow_retention": False, "quality_min": 0.4}
+    assert reasons(decide(where, live, **demands)) == {1: "REGION"}
+
+
+def test_without_a_limit_of_its_own_a_call_fits_wherever_its_prompt_does() -> None:
+    where = market([endpoint(0, context_length_tokens=600, max_output_tokens=None)])
+    decision = decide(where, tokens_out_max=None)
+    # The prompt may be twice as long as expected, and a template comes on top.
+    assert decision.plan[0].tokens_out_max == 600 - (2 * 100 + 64)
+
+
+@pytest.mark.parametrize("model", ["small", "auto", "zeta/secret"])
+def test_a_private_endpoint_is_never_named_to_others(model: str) -> None:
+    secret = endpoint(1, "zeta/secret", visible_to=[OTHER_ACCOUNT])
+    where = market([endpoint(0), secret])
+    if model == "zeta/secret":
+        assert _decided(where, model) is None
+        return
+    decision = decide(where, model=model)
+    assert eligible(decision) == {0}
+    assert reasons(decision) == {}
+
+
+@pytest.mark.parametrize("model", ["small", "auto", "zeta/secret"])
+def test_a_private_endpoint_is_there_for_the_accounts_it_lists(model: str) -> None:
+    where = market([endpoint(1, "zeta/secret", visible_to=[ACCOUNT, OTHER_ACCOUNT])])
+    assert eligible(decide(where, model=model)) == {1}
+
+
+def test_a_private_endpoint_that_breaks_a_demand_is_not_named_either() -> None:
+    where = market([endpoint(0), endpoint(1, quality=0.1, visible_to=[OTHER_ACCOUNT])])
+    assert reasons(decide(where, quality_min=0.4)) == {}
+
+
+@pytest.mark.parametrize(
+    ("task", "rate"),
+    [
+        (Task.EMBEDDING, Rate(0, 1_000_000, 0)),
+        (Task.INFER, Rate(1_000_000, 1_000_000, 0)),
+    ],
+)
+def test_an_endpoint_whose_price_would_make_the_task_free_is_unpriced(
+    task: Task, rate: Rate
+) -> None:
+    free = endpoint(0, tasks=[task], rate=rate)
+    priced = endpoint(1, tasks=[task], rate=Rate(0, 0, 1_000))
+    infers = task is Task.INFER
+    tokens = {"tokens_in_bound": 0, "tokens_in_expected": 0} if infers else {}
+    decision = decide(market([free, priced]), task=task, tokens_out_max=None, **tokens)
+    assert reasons(decision) == {0: "UNPRICED"}
+    assert eligible(decision) == {1}
+
+
+def _decided(where: Market, model: str) -> Decision | None:
+    chance = (Random(1), 0.0)
+    return route(requirements(model=model), where, pulse(where), RoutingLimits(), chance)
