@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import entry_points
 
 import uvicorn
@@ -14,7 +14,10 @@ from broker.bootstrap import open_runtime
 from broker.flows.runtime import Runtime
 from broker.gateway.app import Gateway
 from broker.gateway.asgi import Receive, Scope, Send, respond
+from broker.logs import configure_logging
 from broker.settings import Settings
+
+Mounted = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 KEEP_ALIVE_S = 75
 BACKLOG = 2_048
@@ -29,7 +32,7 @@ class BrokerApp:
         self._stack = contextlib.AsyncExitStack()
         self._gateway: Gateway | None = None
         self._api: Litestar | None = None
-        self._mounts: Mapping[str, Litestar] = {}
+        self._mounts: Mapping[str, Mounted] = {}
         self._runtime: Runtime | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,9 +50,12 @@ class BrokerApp:
         if path == "/":
             await respond(send, 307, [(b"location", b"/console")], b"")
             return
-        mount = self._mounts.get(path.split("/", 2)[1], self._api)
-        assert mount is not None
-        await mount(scope, receive, send)  # type: ignore[arg-type]  # Litestar's own ASGI types
+        mounted = self._mounts.get(path.split("/", 2)[1])
+        if mounted is not None:
+            await mounted(scope, receive, send)
+            return
+        assert self._api is not None
+        await self._api(scope, receive, send)  # type: ignore[arg-type]  # Litestar's ASGI types
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -75,8 +81,7 @@ class BrokerApp:
         mounts = {
             point.name: point.load()(runtime) for point in entry_points(group="broker.mounts")
         }
-        for mounted in (self._api, *mounts.values()):
-            await self._stack.enter_async_context(mounted.lifespan())
+        await self._stack.enter_async_context(self._api.lifespan())
         self._mounts = mounts
 
     def stop_soon(self) -> None:
@@ -99,6 +104,7 @@ class _Server(uvicorn.Server):
 
 def run(settings: Settings, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
+    configure_logging()
     app = BrokerApp(settings)
     config = uvicorn.Config(
         app,

@@ -103,5 +103,5 @@ async def _open_ledger(
 async def _drain(runtime: Runtime) -> None:
     """Wait for the calls and settlements under way, for at most DRAIN_S."""
     due_s = runtime.now_s() + DRAIN_S
-    while (runtime.calls_in_flight or runtime.running) and runtime.now_s() < due_s:
-        await asyncio.sleep(_DRAIN_POLL_S)  # noqa: ASYNC110 - only at the end, and bounded
+    while (runtime.calls_in_flight or runtime.running) and runtime.now_s() < due_s:  # noqa: ASYNC110 - only at the end, and bounded
+        await asyncio.sleep(_DRAIN_POLL_S)

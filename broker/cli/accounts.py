@@ -12,10 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.cli.local import OPERATOR, now, run_with_engine
 from broker.cli.options import DEFAULT_STATE, State
 from broker.cli.state import StateFolder
+from broker.flows.authenticate import Caller
 from broker.flows.open_account import list_accounts, open_account
-from broker.flows.statement import balance_of
+from broker.flows.statement import balance
 from broker.flows.topup import top_up
-from broker.store.accounts import Role
+from broker.store.accounts import Account, Role
 from pricing.money import format_usd, parse_usd_nanos
 
 app = typer.Typer(help="Open accounts, top them up, see balances.", no_args_is_help=True)
@@ -49,8 +50,8 @@ def topup(
 
     async def work(engine: AsyncEngine) -> str:
         amount = parse_usd_nanos(amount_usd)
-        await top_up(engine, OPERATOR, name, amount, reason, now())
-        return format_usd((await balance_of(engine, name)).available_nanos)
+        credited = await top_up(engine, OPERATOR, name, amount, reason, now())
+        return format_usd(credited.available_nanos)
 
     available = run_with_engine(StateFolder(state), work)
     typer.echo(f"{name} has {available} USD available.")
@@ -63,14 +64,20 @@ def list_(state: State = DEFAULT_STATE) -> None:
     async def work(engine: AsyncEngine) -> Table:
         table = Table("name", "role", "available USD", "held USD", "opened", box=None)
         for account in await list_accounts(engine, role=None, after=None, limit=1_000):
-            balance = await balance_of(engine, account.name)
             table.add_row(
                 account.name,
                 account.role.value,
-                format_usd(balance.available_nanos) if account.ledger_account else "-",
-                format_usd(balance.held_nanos) if account.ledger_account else "-",
+                *await _amounts(engine, account),
                 f"{account.created_at:%Y-%m-%d %H:%M}",
             )
         return table
 
     Console().print(run_with_engine(StateFolder(state), work))
+
+
+async def _amounts(engine: AsyncEngine, account: Account) -> tuple[str, str]:
+    """Return what is available and what is held; an operator has neither."""
+    if account.ledger_account is None:
+        return "-", "-"
+    owned = await balance(engine, Caller(account.id, account.name, account.role))
+    return format_usd(owned.available_nanos), format_usd(owned.held_nanos)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
 
 from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -14,10 +16,12 @@ from broker.cli.state import StateFolder
 from broker.demo.showcase import show
 from broker.demo.start import DemoServer, agent, prepare_servers
 from broker.errors import Conflict
+from broker.flows.authenticate import Caller
 from broker.flows.issue_key import issue_key
 from broker.flows.open_account import open_account
-from broker.flows.statement import balance_of
+from broker.flows.statement import balance
 from broker.flows.topup import top_up
+from broker.store import accounts as account_store
 from broker.store.accounts import Role
 from broker.store.database import create_engine
 from broker.store.keys import KeyTerms
@@ -42,9 +46,7 @@ async def _demo(wanted: Launch, console: Console) -> None:
     folder = wanted.folder
     async with launch(wanted, console) as market:
         servers = await prepare_servers(folder.path / "demo", console.print)
-        async with asyncio.TaskGroup() as starting:
-            for server in servers:
-                starting.create_task(_open(server, market, folder))
+        await asyncio.gather(*(_open(server, market, folder) for server in servers))
         key = await _key(market, folder)
         await show(market.running.url, key, console, [each.provider.name for each in servers])
         console.print(f"\nConsole (this link works once):\n  {market.console_link}")
@@ -66,7 +68,10 @@ async def _key(market: Market, folder: StateFolder) -> str:
     key = await _issued(market, folder, CONSUMER, Role.CONSUMER)
 
     async def fill(engine: AsyncEngine) -> None:
-        missing = BALANCE_NANOS - (await balance_of(engine, CONSUMER)).available_nanos
+        async with engine.connect() as connection:
+            account = await account_store.by_name(connection, CONSUMER)
+        owned = await balance(engine, Caller(account.id, CONSUMER, Role.CONSUMER))
+        missing = BALANCE_NANOS - owned.available_nanos
         if missing > 0:
             await top_up(engine, OPERATOR, CONSUMER, missing, "demo", now())
 
@@ -82,19 +87,19 @@ async def _issued(market: Market, folder: StateFolder, name: str, role: Role) ->
     issued: list[str] = []
 
     async def issue(engine: AsyncEngine) -> None:
-        try:
+        # It may have been opened at an earlier start that ended before the key was written down.
+        with contextlib.suppress(Conflict):
             await open_account(engine, name, role, author=OPERATOR.name, now=now())
-        except Conflict:
-            pass  # opened at an earlier start, which ended before its key was written down
-        issued.append((await issue_key(engine, OPERATOR, name, KeyTerms(label="demo"), now())).text)
+        key = await issue_key(engine, OPERATOR, name, KeyTerms(label="demo"), now())
+        issued.append(key.text)
 
     await _on_database(market, issue)
     return folder.remember(f"demo/{name}.broker-key", issued.pop)
 
 
-async def _on_database(market: Market, work: object) -> None:
+async def _on_database(market: Market, work: Callable[[AsyncEngine], Awaitable[None]]) -> None:
     engine = create_engine(market.running.database_url, connections_max=1)
     try:
-        await work(engine)  # type: ignore[operator]
+        await work(engine)
     finally:
         await engine.dispose()

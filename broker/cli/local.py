@@ -24,7 +24,7 @@ OPERATOR = Caller(UUID(int=0), "command-line", Role.OPERATOR)
 def run_with_engine(
     folder: StateFolder, work: Callable[[AsyncEngine], Awaitable[Answer]]
 ) -> Answer:
-    """Do `work` on the database that `folder` leads to. Raises SettingInvalid when there is none."""
+    """Do `work` on the database of the broker of `folder`. Raises SettingInvalid without one."""
     database_url = folder.database_url()
 
     async def connected() -> Answer:

@@ -33,7 +33,8 @@ def worker(
         "VALKEY_URL": folder.valkey_url(),
         "BROKER_SECRET_KEY": folder.secret_key(),
     }
-    os.execve(sys.executable, worker_command(folder, beat=beat), env)
+    # In its place, so that a process manager's signals reach Celery itself.
+    os.execve(sys.executable, worker_command(folder, beat=beat), env)  # noqa: S606
 
 
 def worker_command(folder: StateFolder, *, beat: bool) -> list[str]:

@@ -16,6 +16,8 @@ from broker.live.loads import RefusalMeter
 from broker.store import changes
 from broker.store.leadership import Leadership
 
+_END_S = 0.5
+
 
 class Background:
     """All that a broker process does without being asked."""
@@ -56,9 +58,7 @@ class Background:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _end(tasks)
 
     def _hear(self, what: str) -> None:
         if what == changes.CATALOG:
@@ -83,3 +83,12 @@ class Background:
             task = asyncio.create_task(self._count_tokens(facts))
             runtime.running.add(task)
             task.add_done_callback(runtime.running.discard)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel until it is done: a client library may take a cancellation for its own time-out."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_END_S)

@@ -25,14 +25,14 @@ class _Wish(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     """The base: a misspelt wish is refused by name instead of being ignored."""
 
 
-class MaxPrice(_Wish):
+class MaxPrice(_Wish, frozen=True, kw_only=True):
     """In USD per million tokens."""
 
     input: Decimal | None = msgspec.field(name="in", default=None)
     output: Decimal | None = msgspec.field(name="out", default=None)
 
 
-class Providers(_Wish):
+class Providers(_Wish, frozen=True, kw_only=True):
     """Names of providers: nobody else, none of these, these first."""
 
     only: Names | None = None
@@ -40,7 +40,7 @@ class Providers(_Wish):
     order: Names = []
 
 
-class WeightsWish(_Wish):
+class WeightsWish(_Wish, frozen=True, kw_only=True):
     """How much each part of the score counts; what is not named counts nothing."""
 
     quality: Weight = 0.0
@@ -50,7 +50,7 @@ class WeightsWish(_Wish):
     availability: Weight = 0.0
 
 
-class Wishes(_Wish):
+class Wishes(_Wish, frozen=True, kw_only=True):
     """All that a caller may ask of the broker itself."""
 
     domain: Text | None = None
