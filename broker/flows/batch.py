@@ -59,7 +59,7 @@ class LedgerBatcher:
         """
         if self._draining:
             raise Unavailable("The broker is stopping.", retry_after_s=1.0)
-        if max(len(self._holds), len(self._settlements)) >= self._queue_max:
+        if max(len(self._holds.queue), len(self._settlements.queue)) >= self._queue_max:
             raise TooManyCalls("Too many calls wait for the ledger.", retry_after_s=1.0)
         await self._holds.hold(hold)
 

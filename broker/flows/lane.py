@@ -32,14 +32,12 @@ class Lane(ABC, Generic[Item, Result]):
         self._pool = pool
         self._rows_max = rows_max
         self._statement_s = statement_s
-        self._queue: deque[Item] = deque()
+        self.queue: deque[Item] = deque()
+        """What waits for the next statement."""
         self._wake = asyncio.Event()
         self._closing = False
         self._connection: ledger.Connection | None = None
         self._task: asyncio.Task[None] | None = None
-
-    def __len__(self) -> int:
-        return len(self._queue)
 
     def start(self) -> None:
         """Begin to send."""
@@ -61,12 +59,12 @@ class Lane(ABC, Generic[Item, Result]):
         """Queue one item for the next statement. Raises Unavailable once closed."""
         if self._task is None or self._task.done():
             raise Unavailable("The ledger is closed.")
-        self._queue.append(item)
+        self.queue.append(item)
         self._wake.set()
 
     async def _run(self) -> None:
         while True:
-            if self._queue:
+            if self.queue:
                 await self._work()
             elif self._closing:
                 return

@@ -64,8 +64,8 @@ class HoldLane(Lane[_Asked, HoldResult]):
 
     async def _work(self) -> None:
         batch: list[_Asked] = []
-        while self._queue and len(batch) < self._rows_max:
-            asked = self._queue.popleft()
+        while self.queue and len(batch) < self._rows_max:
+            asked = self.queue.popleft()
             if not asked.future.done():
                 batch.append(asked)
         if not batch:
@@ -102,7 +102,7 @@ class HoldLane(Lane[_Asked, HoldResult]):
                 again.append(asked)  # it fits, but stood behind a hold too big
             else:
                 _fail(asked, _too_low(asked.hold, left))
-        self._queue.extendleft(reversed(again))
+        self.queue.extendleft(reversed(again))
 
     def _accept(self, asked: _Asked) -> None:
         if asked.future.done():
@@ -130,8 +130,8 @@ class HoldLane(Lane[_Asked, HoldResult]):
             _fail(asked, _away())
 
     def _abandon(self) -> None:
-        while self._queue:
-            _fail(self._queue.popleft(), _away())
+        while self.queue:
+            _fail(self.queue.popleft(), _away())
 
 
 def _fail(asked: _Asked, error: BrokerError) -> None:

@@ -126,7 +126,7 @@ async def settle_batch(
     wanted = [
         _Wanted(each.call_id, each.kind, each.charge_nanos, each.settled_at) for each in settlements
     ]
-    assert len({each.call_id for each in wanted}) == len(wanted), "a batch settles a call once"
+    assert len({each.call_id.int for each in wanted}) == len(wanted), "a batch settles a call once"
     records = [each.record for each in settlements if each.record is not None]
     left = await connection.fetch(
         statement("settle"), _json(wanted), _json(_lines(settlements)), _json(records), take_account

@@ -188,7 +188,7 @@ async def test_a_caller_cancelled_at_any_moment_leaves_a_hold_only_when_told_so(
         # Cancelled in the very turn in which the answer arrives.
         waiting = asyncio.create_task(batcher.hold(a_hold(consumer, 1_000)))
         await asyncio.sleep(0)
-        asked = batcher._holds._queue[-1] if len(batcher._holds) else None
+        asked = batcher._holds.queue[-1] if batcher._holds.queue else None
         if asked is not None:
             asked.future.add_done_callback(lambda _, task=waiting: task.cancel())
         [outcome] = await asyncio.gather(waiting, return_exceptions=True)
