@@ -31,13 +31,20 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a test without fixtures on the standard loop and on uvloop, bounded in time."""
+    """Run a test without fixtures on the standard loop and on uvloop, bounded in time.
+
+    An exception that a callback raised into the loop fails the test as well.
+    """
 
     @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
     def run(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        unhandled: list[dict[str, Any]] = []
+
         async def bounded() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda _, why: unhandled.append(why))
             async with asyncio.timeout(30):
                 await test()
+            assert unhandled == []
 
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(bounded())

@@ -19,6 +19,7 @@ from broker.upstream.client import (
     UpstreamClient,
     request_head,
 )
+from broker.upstream.connection import Connection
 from tests.integration.upstream.scripted import (
     BODY,
     LOOPBACK,
@@ -227,19 +228,57 @@ async def test_a_turn_that_does_not_come_in_time_is_an_overload() -> None:
 
 @on_both_loops
 async def test_a_caller_who_leaves_the_queue_takes_no_slot_along() -> None:
-    limits = Limits(connections_per_origin=1)
-    async with answering(OK, OK, OK) as server, client_of(limits) as client:
-        for cancel_late in (False, True):
-            held = await ask(client, server)
-            waiting = asyncio.create_task(ask(client, server))
-            await asyncio.sleep(0)
-            if cancel_late:
-                await until(lambda: held.done)  # noqa: B023 - awaited at once
-            waiting.cancel()
-            await held.read()
-            with pytest.raises(asyncio.CancelledError):
-                await waiting
+    async with answering(OK, OK) as server, client_of(Limits(connections_per_origin=1)) as client:
+        held = await ask(client, server)
+        waiting = asyncio.create_task(ask(client, server))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await held.read()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
         assert await (await ask(client, server)).read() == b"ok"
+
+
+@on_both_loops
+async def test_a_caller_who_leaves_as_his_turn_comes_gives_it_back() -> None:
+    half = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
+    async with answering(half, OK) as server, client_of(Limits(connections_per_origin=1)) as client:
+        held = await ask(client, server)
+        waiting = asyncio.create_task(ask(client, server))
+        await asyncio.sleep(0)
+        connection = held.carrier
+        assert isinstance(connection, Connection)
+        connection.data_received(b"ok")  # the turn comes ...
+        waiting.cancel()  # ... and in the same step of the loop the caller leaves
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert client.connections(server.origin) == (0, 1)
+        assert await (await ask(client, server)).read() == b"ok"
+        assert server.connections == 1
+
+
+@on_both_loops
+async def test_a_connection_idle_for_too_long_is_not_taken_even_before_it_is_reaped() -> None:
+    async with answering(OK) as server, client_of() as client:
+        await (await ask(client, server)).read()
+        pool = client._pools[server.origin]
+        assert pool.take(pool.loop.time() + 5) is None
+        await until(lambda: client.connections(server.origin) == (0, 0))
+
+
+@on_both_loops
+async def test_connections_closed_as_soon_as_they_are_opened_leave_their_slots() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async with serving(handle) as server, client_of(Limits(connections_per_origin=3)) as client:
+        for _ in range(20):
+            with pytest.raises(AttemptFailed) as failed:
+                await ask(client, server)
+            assert failed.value.outcome.fault in (Fault.RESET, Fault.CONNECT_FAILED)
+        pool = client._pools[server.origin]
+        await until(lambda: pool.busy == 0)
+        assert pool._slots == 3
 
 
 @on_both_loops

@@ -282,6 +282,7 @@ async def test_an_early_answer_is_taken_and_the_half_sent_body_ends_the_connecti
         response = await client.send(server.origin, head, body, PATIENT)
         assert response.status == 413
         assert await response.read() == b"no"
+        assert client.connections(server.origin)[1] == 0
 
 
 @on_both_loops
