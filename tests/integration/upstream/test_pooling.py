@@ -375,3 +375,11 @@ async def test_closing_the_client_ends_every_call() -> None:
             with pytest.raises(AttemptFailed):
                 await call
         assert client.connections(server.origin) == (0, 0)
+
+
+@on_both_loops
+async def test_a_connection_lost_while_it_is_dialled_frees_no_slot_a_second_time() -> None:
+    async with client_of(Limits(connections_per_origin=3)) as client:
+        pool = client._add_pool(Origin("http", "127.0.0.1", 1))
+        pool._new_connection().connection_lost(None)
+        assert pool._slots == 3
