@@ -1,0 +1,136 @@
+"""How connections come about, or why they do not."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from broker.core.outcome import Fault
+from broker.upstream.addresses import AddressPolicy
+from broker.upstream.client import (
+    AttemptFailed,
+    Limits,
+    Origin,
+    Timeouts,
+    UpstreamClient,
+)
+from tests.integration.upstream.scripted import (
+    OK,
+    PATIENT,
+    answering,
+    ask,
+    certificates,
+    client_of,
+    on_both_loops,
+    serving,
+    until,
+)
+
+
+@on_both_loops
+async def test_connections_closed_as_soon_as_they_are_opened_leave_their_slots() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async with serving(handle) as server, client_of(Limits(connections_per_origin=3)) as client:
+        for _ in range(20):
+            with pytest.raises(AttemptFailed) as failed:
+                await ask(client, server)
+            assert failed.value.outcome.fault in (Fault.RESET, Fault.CONNECT_FAILED)
+        pool = client._pools[server.origin]
+        await until(lambda: pool.busy == 0)
+        assert pool._slots == 3
+
+
+@on_both_loops
+async def test_connections_that_never_come_about_leave_their_slots() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening: refused
+        origin = Origin("http", "127.0.0.1", taken.getsockname()[1])
+        async with client_of(Limits(connections_per_origin=1)) as client:
+            for _ in range(3):
+                with pytest.raises(AttemptFailed) as failed:
+                    await client.send(origin, b"", b"", PATIENT)
+                assert failed.value.outcome.fault is Fault.CONNECT_FAILED
+                assert not failed.value.outcome.sent
+
+
+@on_both_loops
+async def test_a_connection_that_does_not_come_about_in_time_is_a_connect_timeout() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        _, trusting = certificates(Path(folder))
+    async with answering(b"") as server, client_of(ssl_context=trusting) as client:
+        origin = Origin("https", "localhost", server.port)  # it never says hello
+        with pytest.raises(AttemptFailed) as failed:
+            await client.send(origin, b"x", b"", Timeouts(connect_s=0.1))
+        assert failed.value.outcome.fault is Fault.CONNECT_TIMEOUT
+        assert not failed.value.outcome.sent
+
+
+@on_both_loops
+async def test_tls_is_spoken_to_a_certificate_of_the_trusted_authority() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        served, trusting = certificates(Path(folder))
+    large = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n" + bytes(1_000_000)
+    async with answering(OK, large) as server:
+        server_names: list[str | None] = []
+        served.sni_callback = lambda _s, name, _c: server_names.append(name)
+        async with serving(server.handler, served) as secure, client_of(None, trusting) as client:
+            assert await (await ask(client, secure)).read() == b"ok"
+            assert await (await ask(client, secure)).read() == bytes(1_000_000)
+            assert secure.connections == 1
+            assert server_names == ["localhost"]
+
+
+@on_both_loops
+async def test_tls_with_a_foreign_certificate_or_another_name_fails_to_connect() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        served, _ = certificates(Path(folder))
+        other_name, trusting_other = certificates(Path(folder), host="elsewhere.example")
+    async with answering(OK) as server:
+        for tls, context in (
+            (served, None),
+            (served, trusting_other),
+            (other_name, trusting_other),
+        ):
+            async with serving(server.handler, tls) as secure, client_of(None, context) as client:
+                with pytest.raises(AttemptFailed) as failed:
+                    await ask(client, secure)
+                assert failed.value.outcome.fault is Fault.CONNECT_FAILED
+                assert "certificate" in failed.value.outcome.detail
+                assert not failed.value.outcome.sent
+    assert server.requests == []
+
+
+@on_both_loops
+async def test_a_private_address_is_refused_before_a_connection_is_made() -> None:
+    async with answering(OK) as server:
+        client = UpstreamClient(AddressPolicy())
+        for host in ("127.0.0.1", "localhost", "::ffff:127.0.0.1", "2130706433", "0x7f.1"):
+            with pytest.raises(AttemptFailed) as failed:
+                await client.send(Origin("http", host, server.port), b"", b"", PATIENT)
+            assert failed.value.outcome.fault is Fault.ADDRESS_REFUSED
+            assert not failed.value.outcome.sent
+        assert server.connections == 0
+        await client.aclose()
+
+
+@on_both_loops
+async def test_a_name_that_does_not_resolve_fails_to_connect() -> None:
+    async with client_of() as client:
+        with pytest.raises(AttemptFailed) as failed:
+            await client.send(Origin("http", "nowhere.invalid", 80), b"", b"", PATIENT)
+        assert failed.value.outcome.fault is Fault.CONNECT_FAILED
+        assert "not resolved" in failed.value.outcome.detail
+
+
+@on_both_loops
+async def test_a_connection_lost_while_it_is_dialled_frees_no_slot_a_second_time() -> None:
+    async with client_of(Limits(connections_per_origin=3)) as client:
+        pool = client._add_pool(Origin("http", "127.0.0.1", 1))
+        pool._new_connection().connection_lost(None)
+        assert pool._slots == 3
