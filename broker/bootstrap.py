@@ -19,6 +19,7 @@ from broker.flows.background import Background
 from broker.flows.batch import LedgerBatcher
 from broker.flows.heartbeat import HeartbeatDesk
 from broker.flows.keyring import Keyring
+from broker.flows.lease import Lease
 from broker.flows.runtime import Runtime
 from broker.flows.targets import Targets
 from broker.live.room import Live
@@ -91,7 +92,9 @@ def _routing_limits(limits: Limits) -> RoutingLimits:
 async def _open_ledger(
     settings: Settings, pool: asyncpg.Pool, stack: contextlib.AsyncExitStack
 ) -> LedgerBatcher:
-    process_id = SystemRandom().getrandbits(62)
+    lease = Lease(pool)
+    process_id = await lease.acquire()
+    stack.push_async_callback(lease.release)
     async with pool.acquire() as connection:
         take = await take_account(connection, process_id)
     ledger = LedgerBatcher(pool, take, process_id, settings.limits.batch_rows_max)

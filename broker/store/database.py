@@ -25,7 +25,7 @@ def create_engine(database_url: str, connections_max: int = 10) -> AsyncEngine:
     )
 
 
-async def create_pool(database_url: str, connections_max: int = 4) -> asyncpg.Pool:
+async def create_pool(database_url: str, connections_max: int = 6) -> asyncpg.Pool:
     """Return a pool of bare connections for statements that are prepared once and run by the thousand."""
     plain = "postgresql://" + sqlalchemy_url(database_url).partition("://")[2]
     return await asyncpg.create_pool(plain, min_size=1, max_size=connections_max, timeout=5)
