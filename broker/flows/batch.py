@@ -7,13 +7,14 @@ that nobody waits for is still made.
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 
 from broker.core.ledger import CallRecord, Hold, Settlement
-from broker.errors import TooManyCalls, Unavailable
-from broker.flows.lane_holds import HoldLane
+from broker.flows.lane_holds import HoldLane, HoldTerms
 from broker.flows.lane_settlements import RecordLane, SettlementLane
 
 
@@ -33,9 +34,8 @@ class LedgerBatcher:
     ) -> None:
         self._records = RecordLane(pool, rows_max)
         self._settlements = SettlementLane(pool, rows_max, take_account)
-        self._holds = HoldLane(pool, rows_max, process_id, self._settlements)
-        self._queue_max = queue_max
-        self._draining = False
+        terms = HoldTerms(process_id, rows_max, queue_max)
+        self._holds = HoldLane(pool, terms, self._settlements)
 
     def start(self) -> None:
         """Begin to send batches."""
@@ -45,31 +45,26 @@ class LedgerBatcher:
 
     async def drain(self, timeout_s: float = 10.0) -> None:
         """Take no new hold, write all that waits, and let go of the connections."""
-        self._draining = True
         await self._holds.close(timeout_s)
         await self._settlements.close(timeout_s)
         await self._records.close(timeout_s)
 
-    async def hold(self, hold: Hold) -> None:
+    def hold(self, hold: Hold) -> Coroutine[Any, Any, None]:
         """Reserve `hold.amount_nanos`; durable when this returns.
 
         Raises BalanceTooLow, TooManyCalls when too much waits already, Unavailable when the
         database is away, Conflict for a call that has a hold, and BrokerError when the ledger
         account does not exist.
         """
-        if self._draining:
-            raise Unavailable("The broker is stopping.", retry_after_s=1.0)
-        if max(len(self._holds.queue), len(self._settlements.queue)) >= self._queue_max:
-            raise TooManyCalls("Too many calls wait for the ledger.", retry_after_s=1.0)
-        await self._holds.hold(hold)
+        return self._holds.hold(hold)  # one coroutine fewer than awaiting it here, for every call
 
-    async def settle(self, settlement: Settlement) -> bool:
+    def settle(self, settlement: Settlement) -> Coroutine[Any, Any, bool]:
         """Capture or release; durable when this returns. False when the hold was gone already.
 
         Goes on when the caller is cancelled, and while the database is away. Raises BrokerError
         when the books refuse it: a missing account, lines that do not sum to the charge.
         """
-        return await self._settlements.settle(settlement)
+        return self._settlements.settle(settlement)
 
     def record(self, record: CallRecord) -> None:
         """Write, soon, the record of a call that had no hold; dropped when too many wait."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import asyncpg
 import structlog
 
 from broker.core.ledger import Hold
-from broker.errors import BalanceTooLow, BrokerError, Conflict, Unavailable
+from broker.errors import BalanceTooLow, BrokerError, Conflict, TooManyCalls, Unavailable
 from broker.flows.lane import Lane
 from broker.flows.lane_settlements import SettlementLane
 from broker.store import ledger
@@ -23,6 +24,15 @@ _AWAY_S: Final = 1.0
 """After a failure, holds are refused at once for this long."""
 
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class HoldTerms:
+    """Whose holds these are, how many go into a statement, and how many may wait."""
+
+    process_id: int
+    rows_max: int
+    queue_max: int
 
 
 class _Asked:
@@ -38,18 +48,21 @@ class _Asked:
 class HoldLane(Lane[_Asked, HoldResult]):
     """Holds of one process; what nobody waits for any more goes to `settlements` for release."""
 
-    def __init__(
-        self, pool: asyncpg.Pool, rows_max: int, process_id: int, settlements: SettlementLane
-    ) -> None:
-        super().__init__(pool, rows_max, _STATEMENT_S)
-        self._process_id = process_id
+    def __init__(self, pool: asyncpg.Pool, terms: HoldTerms, settlements: SettlementLane) -> None:
+        super().__init__(pool, terms.rows_max, _STATEMENT_S)
+        self._process_id = terms.process_id
+        self._queue_max = terms.queue_max
         self._settlements = settlements
         self._away_until_s = 0.0
 
     async def hold(self, hold: Hold) -> None:
         """Wait until the hold is durable. Raises as `LedgerBatcher.hold` says."""
+        if self._closing:
+            raise Unavailable("The broker is stopping.", retry_after_s=_AWAY_S)
+        if max(len(self.queue), len(self._settlements.queue)) >= self._queue_max:
+            raise TooManyCalls("Too many calls wait for the ledger.", retry_after_s=_AWAY_S)
         loop = asyncio.get_running_loop()
-        if loop.time() < self._away_until_s:
+        if self._away_until_s and loop.time() < self._away_until_s:
             raise _away()
         future: asyncio.Future[None] = loop.create_future()
         self.put(_Asked(hold, future))

@@ -1,0 +1,125 @@
+"""Random batches of holds, captures, releases and expiries, against a ledger kept in a dict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from broker.core.ledger import Hold
+from broker.store import ledger
+from tests.integration.ledger.books import (
+    PROCESS,
+    Standing,
+    a_capture,
+    a_hold,
+    open_account,
+    standing,
+)
+
+FUNDS_NANOS = 10_000
+"""Ten tokens."""
+
+holds = st.tuples(
+    st.just("hold"), st.lists(st.tuples(st.integers(0, 2), st.integers(1, 6)), max_size=5)
+)
+captures = st.tuples(
+    st.just("capture"), st.lists(st.tuples(st.integers(0, 30), st.integers(0, 6)), max_size=5)
+)
+expiries = st.tuples(st.just("expire"), st.lists(st.tuples(st.integers(0, 30), st.just(0))))
+steps = st.lists(st.one_of(holds, captures, expiries), max_size=12)
+
+
+@dataclass
+class Oracle:
+    """What the books must say, by ledger account."""
+
+    consumers: list[UUID]
+    provider: UUID
+    take: UUID
+    posted: dict[UUID, int] = field(default_factory=dict)
+    held: dict[UUID, int] = field(default_factory=dict)
+    calls: list[Hold] = field(default_factory=list)
+    """Every call that was ever held, settled ones too."""
+    open: dict[UUID, Hold] = field(default_factory=dict)
+
+    def hold(self, asked: list[Hold]) -> list[bool]:
+        """A running sum for each account, in which the refused count too."""
+        available = {each: self.posted[each] - self.held[each] for each in self.consumers}
+        accepted = []
+        for hold in asked:
+            available[hold.account] -= hold.amount_nanos
+            accepted.append(available[hold.account] >= 0)
+            if accepted[-1]:
+                self.held[hold.account] += hold.amount_nanos
+                self.open[hold.call_id] = hold
+                self.calls.append(hold)
+        return accepted
+
+    def capture(self, hold: Hold, tokens: int) -> bool:
+        """At a tenth for the broker; False when the hold is gone."""
+        if self.open.pop(hold.call_id, None) is None:
+            return False
+        charge = tokens * 1_000
+        self.held[hold.account] -= hold.amount_nanos
+        self.posted[hold.account] -= charge
+        self.posted[self.take] += charge // 10
+        self.posted[self.provider] += charge - charge // 10
+        return True
+
+
+async def play(connection: asyncpg.Connection, oracle: Oracle, step: tuple[str, list]) -> None:
+    kind, parts = step
+    if kind == "hold":
+        asked = [a_hold(oracle.consumers[who], tokens * 1_000) for who, tokens in parts]
+        results = await ledger.hold_batch(connection, asked, PROCESS)
+        assert [result.accepted for result in results] == oracle.hold(asked)
+        return
+    chosen = {number % len(oracle.calls): tokens for number, tokens in parts if oracle.calls}
+    picked = [(oracle.calls[number], tokens) for number, tokens in chosen.items()]
+    if kind == "capture":
+        fitting = [(hold, min(tokens, hold.amount_nanos // 1_000)) for hold, tokens in picked]
+        wanted = [
+            a_capture(hold, *([(oracle.provider, tokens)] if tokens else []))
+            for hold, tokens in fitting
+        ]
+        results = await ledger.settle_batch(connection, wanted, oracle.take)
+        expected = [oracle.capture(hold, tokens) for hold, tokens in fitting]
+        assert [result.settled for result in results] == expected
+    else:
+        past = datetime.now(UTC) - timedelta(seconds=1)
+        for hold, _ in picked:
+            await connection.execute(
+                "UPDATE open_holds SET expires_at = $2 WHERE call_id = $1", hold.call_id, past
+            )
+        expired = sum(oracle.capture(replace(hold), 0) for hold, _ in picked)
+        assert await ledger.expire_holds(connection, datetime.now(UTC), 100) == expired
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(steps=steps)
+async def test_the_books_agree_with_the_oracle_after_every_step(
+    connection: asyncpg.Connection, take: UUID, steps: list[tuple[str, list]]
+) -> None:
+    consumers = [await open_account(connection, "consumer", FUNDS_NANOS) for _ in range(3)]
+    provider = await open_account(connection, "provider")
+    oracle = Oracle(consumers, provider, take)
+    for account in (*consumers, provider, take):
+        before = await standing(connection, account)
+        oracle.posted[account], oracle.held[account] = before.posted_nanos, before.held_nanos
+    for step in steps:
+        await play(connection, oracle, step)
+        for account in oracle.posted:
+            expected = Standing(oracle.posted[account], oracle.held[account])
+            assert await standing(connection, account) == expected
+    for hold in list(oracle.open.values()):
+        await ledger.settle_batch(connection, [a_capture(hold)], take)
