@@ -1,13 +1,13 @@
 """One request of a consumer as values: who asks, what is demanded, and the body to be passed on.
 
-The body keeps its top-level members as raw slices. What goes upstream is reassembled from the very
-slices that were priced, so a repeated member cannot bill one thing and run another.
+Structs and not dataclasses, for they are made for every call. The body keeps its top-level members
+as raw slices. What goes upstream is reassembled from the very slices that were priced, so a
+repeated member cannot bill one thing and run another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -19,8 +19,7 @@ from broker.core.requirements import Requirements
 BYTES_PER_TOKEN_EXPECTED = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Payer:
+class Payer(msgspec.Struct, frozen=True):
     """Whose money a call spends."""
 
     account_id: UUID
@@ -28,8 +27,7 @@ class Payer:
     funds: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAiBody:
+class OpenAiBody(msgspec.Struct, frozen=True, eq=False):
     """A JSON request of the OpenAI kind, its members raw."""
 
     path: bytes
@@ -85,8 +83,7 @@ _OUTPUT_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
 _REPLACED = frozenset({"model", "broker", "stream", "stream_options"})
 
 
-@dataclass(frozen=True, slots=True)
-class TensorBody:
+class TensorBody(msgspec.Struct, frozen=True, eq=False):
     """A KServe v2 request, passed through untouched."""
 
     headers: tuple[tuple[bytes, bytes], ...]
@@ -98,8 +95,7 @@ class TensorBody:
         return len(self.payload)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, eq=False):
     """One request, from its admission on; `started_s`, `deadline_s` are on the monotonic clock."""
 
     id: UUID

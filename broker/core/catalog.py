@@ -18,7 +18,7 @@ class Task(enum.StrEnum):
     @property
     def generates(self) -> bool:
         """True when the answer is made of tokens that are paid for."""
-        return self in (Task.CHAT, Task.COMPLETION)
+        return self in ("chat", "completion")
 
 
 class Kind(enum.StrEnum):

@@ -12,7 +12,7 @@ from random import Random
 import msgspec
 import numpy as np
 
-from broker.core.columns import NO_LIMIT_TOKENS, Floats, Numbers
+from broker.core.columns import Floats, Numbers
 from broker.core.eligibility import reject, shortlist
 from broker.core.market import Market
 from broker.core.pulse import Pulse
@@ -131,21 +131,20 @@ def _wishes(wanted: Requirements, market: Market, view: View) -> Numbers:
 
 def _draw(view: View, near: Numbers, random: Random) -> int:
     """Draw one of those near the best, each weighted by its free capacity, never quite zero."""
-    free_share = np.maximum(1.0 - view.load.take(near), 0.01)
-    edges = (free_share * view.capacity.take(near)).cumsum()
-    drawn = int(edges.searchsorted(random.random() * edges[-1], side="right"))
-    return int(near[min(drawn, near.size - 1)])
+    free = np.maximum(1.0 - view.load.take(near), 0.01)
+    free *= view.capacity.take(near)
+    drawn: int = random.choices(near.tolist(), free.tolist())[0]
+    return drawn
 
 
 def _plan(
     wanted: Requirements, market: Market, view: View, places: list[int]
 ) -> tuple[Candidate, ...]:
     plan = []
+    limits = view.tokens_out
     for place in places:
         number = int(view.numbers[place])
-        limit = view.tokens_out
-        limit = limit if isinstance(limit, int) else int(limit[place])
-        assert limit < NO_LIMIT_TOKENS
+        limit = limits if isinstance(limits, int) else int(limits[place])
         rate = market.rate(number)
         picos = rate.picos(wanted.tokens_in_bound, wanted.choices * limit)
         plan.append(Candidate(number, rate, limit, charge_nanos(picos)))

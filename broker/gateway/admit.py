@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 import uuid_utils.compat as uuid7s
 
@@ -22,8 +20,7 @@ from broker.flows.runtime import Runtime
 from broker.gateway.wishes import Wishes
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, eq=False):
     """What a door has read of a request, before anything of the market is known."""
 
     task: Task
