@@ -16,6 +16,8 @@ from broker.core.routing import Candidate
 
 BACKOFF_S = 0.1
 BACKOFF_S_MAX = 2.0
+RETRY_AFTER_S_MAX = 5.0
+"""A provider that asks for a longer wait than this gets no more."""
 
 _WORTH_REPEATING = frozenset(
     {Fault.CONNECT_FAILED, Fault.RESET, Fault.OVERLOADED, Fault.SERVER_ERROR}
@@ -90,7 +92,7 @@ class Dispatch:
         if self.end is not None:
             return None
         index = len(self.attempts)
-        candidate, delay_s = self._choose(index)
+        candidate, delay_s = self._choose(index, now_s)
         if now_s + delay_s >= self._deadline_s:
             self.end = End.DEADLINE
             return None
@@ -126,20 +128,22 @@ class Dispatch:
     def _has_candidate(self) -> bool:
         return len(self.attempts) < len(self._plan) or self._repeatable() is not None
 
-    def _repeatable(self) -> Candidate | None:
-        """Return the best candidate worth a second try, once all had a first."""
-        for attempt in self.attempts[: len(self._plan)]:
-            last = [each for each in self.attempts if each.candidate is attempt.candidate][-1]
+    def _repeatable(self) -> Attempt | None:
+        """Return the last attempt at the best candidate worth another, once all had a first."""
+        for candidate in self._plan:
+            last = [each for each in self.attempts if each.candidate is candidate][-1]
             if last.outcome is not None and last.outcome.fault in _WORTH_REPEATING:
-                return attempt.candidate
+                return last
         return None
 
-    def _choose(self, index: int) -> tuple[Candidate, float]:
+    def _choose(self, index: int, now_s: float) -> tuple[Candidate, float]:
         if index < len(self._plan):
             return self._plan[index], 0.0
-        candidate = self._repeatable()
-        assert candidate is not None
-        last = self.attempts[-1].outcome
-        asked_s = last.retry_after_s if last is not None and last.retry_after_s else 0.0
+        last = self._repeatable()
+        assert last is not None
+        assert last.outcome is not None
+        assert last.ended_s is not None
         backoff_s = min(BACKOFF_S * 2 ** (index - len(self._plan)), BACKOFF_S_MAX)
-        return candidate, max(backoff_s * (0.5 + self._random.random()), min(asked_s, 5.0))
+        backoff_s *= 0.5 + self._random.random()
+        asked_s = min(last.outcome.retry_after_s or 0.0, RETRY_AFTER_S_MAX)
+        return last.candidate, max(backoff_s, last.ended_s + asked_s - now_s)
