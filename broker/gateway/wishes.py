@@ -10,7 +10,7 @@ import msgspec
 
 from broker.core.requirements import PRESETS, Weights
 from broker.errors import RequestMalformed, UnknownField
-from pricing.money import MoneyError, parse_rate_micros, parse_usd_nanos
+from pricing.money import AmountMalformed, MoneyError, parse_rate_micros, parse_usd_nanos
 
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e9)]
@@ -19,6 +19,7 @@ Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Names = Annotated[list[Text], msgspec.Meta(max_length=1_000)]
 DataPolicy = Literal["any", "no_training", "no_retention"]
 _PREFIX = b"x-broker-"
+_DIGITS_MAX = 40
 
 
 class _Wish(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -96,7 +97,7 @@ class Wishes(_Wish, frozen=True, kw_only=True):
         if self.max_cost is None:
             return None
         try:
-            return parse_usd_nanos(f"{self.max_cost:f}")
+            return parse_usd_nanos(_plain(self.max_cost))
         except MoneyError as error:
             raise RequestMalformed(f"broker.max_cost: {error}.") from None
 
@@ -173,6 +174,16 @@ def _micros(price: Decimal | None) -> int | None:
     if price is None:
         return None
     try:
-        return parse_rate_micros(f"{price:f}")
+        return parse_rate_micros(_plain(price))
     except MoneyError as error:
         raise RequestMalformed(f"broker.max_price: {error}.") from None
+
+
+def _plain(amount: Decimal) -> str:
+    """Return an amount without an exponent. Raises AmountMalformed for one of absurd length."""
+    if amount.is_finite() and (
+        abs(amount.adjusted()) > _DIGITS_MAX or len(amount.as_tuple().digits) > _DIGITS_MAX
+    ):
+        # Written out, a few bytes of exponent would become gigabytes.
+        raise AmountMalformed("has too many digits")
+    return f"{amount:f}"
