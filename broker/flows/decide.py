@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 
-from broker.core.catalog import Endpoint
 from broker.core.eligibility import Rejection
 from broker.core.requirements import Requirements
 from broker.core.routing import Decision, route
 from broker.errors import BrokerError, ModelUnknown, NothingFits, TooManyCalls
 from broker.flows.runtime import Runtime
-from pricing.money import charge_nanos, format_rate, format_usd
+from pricing.money import format_rate, format_usd
 
 REJECTIONS_TOLD_MAX = 20
 _PRICED_OUT = frozenset({Rejection.RATE_TOO_HIGH, Rejection.COST_TOO_HIGH})
@@ -67,41 +68,32 @@ def refusal(wanted: Requirements, decision: Decision, runtime: Runtime) -> Broke
 def _priced_out(
     wanted: Requirements, decision: Decision, runtime: Runtime, facts: dict[str, object]
 ) -> NothingFits:
-    dear = decision.rejected[np.isin(decision.reasons, [each.value for each in _PRICED_OUT])]
-    cheapest = min(
-        (runtime.market.endpoint(int(number)) for number in dear),
-        key=lambda each: _ceiling_nanos(wanted, each, runtime),
+    anyhow = msgspec.structs.replace(
+        wanted, max_rate_in_micros=None, max_rate_out_micros=None, max_cost_nanos=None
     )
-    rate = runtime.market.book.rate(cheapest.number)
+    everyone = replace(runtime.routing, attempts_max=len(runtime.market.by_name))
+    chance = (runtime.random, runtime.now_s())
+    fitting = route(anyhow, runtime.market, runtime.pulse, everyone, chance)
+    if fitting is None or not fitting.plan:
+        return NothingFits(f"No endpoint fits: {_counted(decision)}.", facts=facts)
+    cheapest = min(fitting.plan, key=lambda each: each.ceiling_nanos)
+    name, rate = runtime.market.endpoint(cheapest.number).name, cheapest.rate
+    price_in, price_out = format_rate(rate.rate_in_micros), format_rate(rate.rate_out_micros)
+    cost_max = format_usd(cheapest.ceiling_nanos)
     facts["cheapest"] = {
-        "endpoint": cheapest.name,
-        "price_in_usd": format_rate(rate.rate_in_micros),
-        "price_out_usd": format_rate(rate.rate_out_micros),
+        "endpoint": name,
+        "price_in_usd": price_in,
+        "price_out_usd": price_out,
         "price_call_usd": format_usd(rate.rate_call_nanos),
-        "cost_max_usd": format_usd(_ceiling_nanos(wanted, cheapest, runtime)),
+        "cost_max_usd": cost_max,
     }
     return NothingFits(
-        f"Nothing fits within the price asked for. The cheapest that otherwise fits is "
-        f"{cheapest.name} at {format_rate(rate.rate_in_micros)} in and "
-        f"{format_rate(rate.rate_out_micros)} out USD per million tokens, at most "
-        f"{format_usd(_ceiling_nanos(wanted, cheapest, runtime))} USD for this call.",
+        f"Nothing fits within the price asked for. The cheapest that otherwise fits is {name} at "
+        f"{price_in} in and {price_out} out USD per million tokens, at most {cost_max} USD for "
+        "this call.",
         code="nothing_within_price",
         facts=facts,
     )
-
-
-def _ceiling_nanos(wanted: Requirements, endpoint: Endpoint, runtime: Runtime) -> int:
-    limit = wanted.tokens_out_max
-    if not wanted.task.generates:
-        limit = 0
-    elif limit is None:
-        limit = min(
-            runtime.routing.tokens_out_default,
-            endpoint.max_output_tokens or runtime.routing.tokens_out_default,
-            endpoint.context_length_tokens or runtime.routing.tokens_out_default,
-        )
-    rate = runtime.market.book.rate(endpoint.number)
-    return charge_nanos(rate.picos(wanted.tokens_in_bound, wanted.choices * limit))
 
 
 def _told(decision: Decision, runtime: Runtime) -> list[dict[str, str]]:
