@@ -78,6 +78,9 @@ async def open_stream(tab: Tab, attempt: Attempt) -> StreamedAnswer:
                 reader.finish()
                 break
             opening.append(reader.feed(data))
+    except AttemptFailed as failure:
+        response.abort()
+        raise _within_deadline(failure) from None
     except BaseException:
         response.abort()
         raise
@@ -108,10 +111,14 @@ async def _send(tab: Tab, attempt: Attempt, whole_bytes: int | None) -> Response
         head = sized(target.prefix + b"x-request-id: %s\r\n" % str(call.id).encode(), len(body))
         return await runtime.upstream.send(target.origin, head, body, timeouts, whole_bytes)
     except AttemptFailed as failure:
-        if failure.outcome.fault is Fault.TOTAL_TIMEOUT:
-            # All the time that was left has gone: that is the call's own deadline.
-            raise AttemptFailed(Outcome(Fault.DEADLINE)) from None
-        raise
+        raise _within_deadline(failure) from None
+
+
+def _within_deadline(failure: AttemptFailed) -> AttemptFailed:
+    """Tell the call's own deadline, all the time it left having gone, from a provider's fault."""
+    if failure.outcome.fault is Fault.TOTAL_TIMEOUT:
+        return AttemptFailed(Outcome(Fault.DEADLINE))
+    return failure
 
 
 def _limit(call: Call, attempt: Attempt) -> int | None:
@@ -132,6 +139,8 @@ def _facts(call: Call, body: bytes) -> Delivered:
         return Delivered(claimed_in=0, claimed_out=0, text_bytes=0, generates=False)
     if call.wanted.task is Task.EMBEDDING:
         embedding = read_embedding(body)
+        if embedding.error is not None:
+            raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, detail=embedding.error))
         return Delivered(embedding.prompt_tokens, 0, 0, generates=False)
     facts = read_completion(body)
     if facts.error is not None:

@@ -16,6 +16,9 @@ from broker.flows.tab import Tab
 from broker.upstream.faults import AttemptFailed
 from pricing.money import format_usd
 
+DRAIN_S = 0.5
+"""A provider that has said `[DONE]` has so long to end its answer."""
+
 
 class Stream:
     """What is left of an answer that streams. Iterate `pieces` to its end, or close it."""
@@ -45,12 +48,20 @@ class Stream:
             yield error_event(error.code, error.detail)
             return
         except (asyncio.CancelledError, GeneratorExit):
-            response.abort()
-            self._tab.end(Outcome(Fault.CALLER_LEFT), self._delivered(complete=False))
-            self._tab.settle_later(499, "caller_left")
+            self._leave(499, "caller_left")
             raise
-        await self._drain()
+        except BaseException:
+            self._leave(500, "internal_error")
+            raise
         yield self._tail()
+        await self._drain()
+
+    def _leave(self, status: int, code: str) -> None:
+        """Nobody waits for the rest: stop the work upstream and charge what was delivered."""
+        self._answer.response.abort()
+        outcome = Outcome(Fault.CALLER_LEFT, detail="" if status == 499 else code)
+        self._tab.end(outcome, self._delivered(complete=False))
+        self._tab.settle_later(status, code)
 
     async def _fail(self, outcome: Outcome) -> bytes:
         """Charge what was delivered, then say that it broke off: never a clean end."""
@@ -82,14 +93,17 @@ class Stream:
         )
 
     async def _drain(self) -> None:
-        """Let the connection come to its end, so that it can be used again."""
+        """Let the connection come to its end, so that it can be used again; but not for long."""
         response = self._answer.response
         if response.done:
             return
         try:
-            while await response.next_chunk() is not None:
-                pass
-        except AttemptFailed:
+            async with asyncio.timeout(DRAIN_S):
+                while await response.next_chunk() is not None:
+                    pass
+        except (AttemptFailed, TimeoutError):
+            pass
+        finally:
             response.abort()
 
     def _tail(self) -> bytes:

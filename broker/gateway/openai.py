@@ -152,7 +152,10 @@ async def _send_stream(send: Send, tab: Tab, stream: Stream) -> None:
     headers.append((b"cache-control", b"no-cache"))
     pieces = stream.pieces()
     try:
+        # Begun before anything is sent, for closing a generator that never began does nothing.
+        opening = await anext(pieces)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": opening, "more_body": True})
         async for piece in pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
     finally:
