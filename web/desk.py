@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
+
 from broker.errors import TooManyCalls
 from web.board import Boards
 from web.painter import Painter
@@ -50,3 +53,6 @@ class Desk:
     boards: Boards
     teller: Teller = field(default_factory=Teller)
     streams: Streams = field(default_factory=Streams)
+
+
+GivenDesk = NamedDependency[SkipValidation[Desk]]

@@ -15,9 +15,9 @@ from litestar.response import ServerSentEvent, ServerSentEventMessage
 from broker.api.problems import is_database_away
 from web import reads
 from web.board import Board
-from web.desk import Desk
+from web.desk import Desk, GivenDesk
 from web.pages import CALLS_SHOWN
-from web.viewer import Viewer, find_viewer
+from web.viewer import GivenViewer, Viewer, find_viewer
 
 BEAT_S = 1.0
 CALLS_EVERY_BEATS = 2
@@ -27,7 +27,7 @@ RETRY_MS = 2_000
 
 
 @get("/events")
-async def events(desk: Desk, viewer: Viewer) -> ServerSentEvent:
+async def events(desk: GivenDesk, viewer: GivenViewer) -> ServerSentEvent:
     """Events `board` (JSON), `calls` (HTML, newest first), `purse` (HTML), `away`, `ended`."""
     desk.streams.check(viewer.caller.account_id)
     return ServerSentEvent(_messages(desk, viewer), retry_duration=RETRY_MS)

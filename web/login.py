@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from typing import Annotated, Any
+from typing import Any
 
 from litestar import Request, Response, get, post
 from litestar.datastructures import Cookie
-from litestar.enums import RequestEncodingType
-from litestar.params import Body
+from litestar.params import FromQuery, URLEncodedBody
 from litestar.response import Redirect
 
 from broker.errors import CallerUnknown, NotAllowed
 from broker.flows import authenticate, login
 from broker.flows.login import SESSION_COOKIE, SESSION_LIFETIME, Login
-from web.desk import Desk
+from web.desk import Desk, GivenDesk
 from web.painter import Page
-from web.viewer import Viewer, find_viewer
+from web.viewer import GivenViewer, find_viewer
 
 HOME = "/console"
 LOGIN = f"{HOME}/login"
@@ -27,11 +26,13 @@ _FORM_LIFETIME_S = 3_600
 _KEY_CHARACTERS_MAX = 200
 
 AnyRequest = Request[Any, Any, Any]
-Form = Annotated[dict[str, str], Body(media_type=RequestEncodingType.URL_ENCODED)]
+Form = URLEncodedBody[dict[str, str]]
 
 
 @get("/login")
-async def show_login(desk: Desk, request: AnyRequest, token: str | None = None) -> Response[Any]:
+async def show_login(
+    desk: GivenDesk, request: AnyRequest, token: FromQuery[str | None] = None
+) -> Response[Any]:
     """Redeem a link, or show the form. The token leaves the address bar by the redirect."""
     if token is not None:
         try:
@@ -45,7 +46,7 @@ async def show_login(desk: Desk, request: AnyRequest, token: str | None = None) 
 
 
 @post("/login", status_code=200)
-async def log_in(desk: Desk, request: AnyRequest, data: Form) -> Response[Any]:
+async def log_in(desk: GivenDesk, request: AnyRequest, data: Form) -> Response[Any]:
     """Open a session for the owner of a key."""
     _check(request.cookies.get(FORM_COOKIE, ""), data)
     now = desk.parts.clock()
@@ -59,7 +60,7 @@ async def log_in(desk: Desk, request: AnyRequest, data: Form) -> Response[Any]:
 
 
 @post("/logout", status_code=303)
-async def log_out(desk: Desk, viewer: Viewer, data: Form) -> Response[Any]:
+async def log_out(desk: GivenDesk, viewer: GivenViewer, data: Form) -> Response[Any]:
     """End the session."""
     _check(viewer.csrf_token, data)
     await login.close_session(desk.parts.engine, viewer.session_token)

@@ -7,28 +7,29 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from litestar import Request, get
-from litestar.params import Parameter
+from litestar.params import FromPath, PathParameter, QueryParameter
 from sqlalchemy import Row
 
 from broker.errors import NotFound
 from web import reads, words
 from web.board import BoardRow, owns, rate_of
-from web.desk import Desk
+from web.desk import Desk, GivenDesk
 from web.painter import Page
 from web.tale import tell
-from web.viewer import Viewer
+from web.viewer import GivenViewer, Viewer
 
 CALLS_SHOWN = 40
 WINDOWS_MINUTES = (10, 60, 1_440)
 _POINTS_MAX = 600
 
 AnyRequest = Request[Any, Any, Any]
-Window = Annotated[int, Parameter(query="minutes", ge=1, le=WINDOWS_MINUTES[-1])]
-Number = Annotated[int, Parameter(ge=0, le=2**31 - 1)]
+Minutes = Annotated[int, QueryParameter(ge=1, le=WINDOWS_MINUTES[-1])]
+Number = Annotated[int, PathParameter(ge=0, le=2**31 - 1)]
+Chosen = Annotated[int | None, QueryParameter(ge=0, le=2**31 - 1)]
 
 
 @get("/")
-async def market(desk: Desk, viewer: Viewer, endpoint: Number | None = None) -> Page:
+async def market(desk: GivenDesk, viewer: GivenViewer, endpoint: Chosen = None) -> Page:
     """The one page: market, chosen endpoint, own calls."""
     return await _market(desk, viewer, endpoint)
 
@@ -56,7 +57,7 @@ async def _market(desk: Desk, viewer: Viewer, endpoint: int | None) -> Page:
 
 
 @get("/board")
-async def show_board(desk: Desk, viewer: Viewer) -> Page:
+async def show_board(desk: GivenDesk, viewer: GivenViewer) -> Page:
     """The rows of the market alone, for when endpoints have come or gone."""
     board = await desk.boards.look(viewer.caller)
     return desk.painter.page(
@@ -65,7 +66,9 @@ async def show_board(desk: Desk, viewer: Viewer) -> Page:
 
 
 @get("/endpoints/{number:int}")
-async def show_endpoint(desk: Desk, viewer: Viewer, request: AnyRequest, number: Number) -> Page:
+async def show_endpoint(
+    desk: GivenDesk, viewer: GivenViewer, request: AnyRequest, number: Number
+) -> Page:
     """The panel of one endpoint; opened as a page of its own, it is the market with it chosen."""
     if "hx-request" not in request.headers:
         return await _market(desk, viewer, number)
@@ -77,7 +80,7 @@ async def show_endpoint(desk: Desk, viewer: Viewer, request: AnyRequest, number:
 
 @get("/endpoints/{number:int}/series")
 async def series(
-    desk: Desk, viewer: Viewer, number: Number, minutes: Window = WINDOWS_MINUTES[0]
+    desk: GivenDesk, viewer: GivenViewer, number: Number, minutes: Minutes = WINDOWS_MINUTES[0]
 ) -> dict[str, list[float]]:
     """Price in USD (per Mtok out, else in, else per call) and load over time, oldest first."""
     row = (await desk.boards.look(viewer.caller)).row(number)
@@ -99,7 +102,9 @@ async def series(
 
 
 @get("/calls/{call_id:uuid}")
-async def show_call(desk: Desk, viewer: Viewer, request: AnyRequest, call_id: UUID) -> Page:
+async def show_call(
+    desk: GivenDesk, viewer: GivenViewer, request: AnyRequest, call_id: FromPath[UUID]
+) -> Page:
     """The story of one call, as a piece or as a page."""
     async with desk.parts.engine.connect() as connection:
         now = desk.parts.clock()

@@ -116,7 +116,7 @@ async def tell(
         candidates=tuple(_candidates(story, names)) if whole else (),
         more_candidates=max(len(story.candidates) - SHOWN_MAX, 0) if whole else 0,
         rejected=tuple(_rejected(story, names)) if whole else (),
-        attempts=tuple(_attempts(attempts, names, call.duration_ms)),
+        attempts=tuple(_attempts(attempts, names, call.duration_ms if whole else None)),
         charges=tuple(_charges(await reads.charges(connection, [call_id]), names, caller)),
         told_at=now,
     )
@@ -173,18 +173,22 @@ def _rejected(story: Story, names: Mapping[int, Named]) -> Iterable[RejectedGrou
 
 
 def _attempts(
-    attempts: Sequence[Mapping[str, Any]], names: Mapping[int, Named], duration_ms: float
+    attempts: Sequence[Mapping[str, Any]], names: Mapping[int, Named], duration_ms: float | None
 ) -> Iterable[ShownAttempt]:
+    """Place attempts in the duration of the call, or where that is none of the viewer's business,
+    in the time from the first of them to the last."""
+    starts = [each["started_ms"] for each in attempts]
     ends = [each["started_ms"] + each["duration_ms"] for each in attempts]
-    whole_ms = max([duration_ms, *ends, 0.001])
+    from_ms = 0.0 if duration_ms is not None else min(starts, default=0.0)
+    whole_ms = max([duration_ms or 0.0, *ends, from_ms + 0.001]) - from_ms
     for each in attempts:
-        first_ms = each["ttft_ms"]
+        start_ms, first_ms = each["started_ms"] - from_ms, each["ttft_ms"]
         yield ShownAttempt(
             name=name_of(names, each["endpoint_number"]),
             told=each,
-            from_share=each["started_ms"] / whole_ms,
+            from_share=start_ms / whole_ms,
             share=each["duration_ms"] / whole_ms,
-            first_share=None if first_ms is None else (each["started_ms"] + first_ms) / whole_ms,
+            first_share=None if first_ms is None else (start_ms + first_ms) / whole_ms,
         )
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from litestar import Request
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 
 from broker.errors import CallerUnknown
 from broker.flows.authenticate import Caller
@@ -21,6 +23,9 @@ class Viewer:
     caller: Caller
     csrf_token: str
     session_token: str
+
+
+GivenViewer = NamedDependency[SkipValidation[Viewer]]
 
 
 async def find_viewer(parts: Parts, session_token: str | None) -> Viewer | None:

@@ -45,7 +45,7 @@ def usd(nanos: int) -> str:
     """An amount, short: two decimals from a dollar on, three significant digits below."""
     sign = MINUS if nanos < 0 else ""
     dollars = abs(nanos) / NANOS_PER_USD
-    return f"{sign}${_short(dollars) if dollars < 1 else f'{dollars:,.2f}'}"
+    return f"{sign}${_short(dollars) if dollars < 0.9995 else f'{dollars:,.2f}'}"
 
 
 def usd_exact(nanos: int) -> str:

@@ -42,11 +42,18 @@
     all("#board tr[aria-current]").forEach((row) => row.removeAttribute("aria-current"));
     if (chosen) find(`#row-${chosen}`)?.setAttribute("aria-current", "true");
   };
+  const piece = async (url) => {
+    const answer = await fetch(url, { headers: { "HX-Request": "true" } });
+    return answer.ok ? answer.text() : null;
+  };
   const renewBoard = async () => {
-    const answer = await fetch("/console/board", { headers: { "HX-Request": "true" } });
-    if (!answer.ok) return;
-    find("#board").outerHTML = await answer.text();
+    const html = await piece("/console/board");
+    if (html === null) return;
+    find("#board").outerHTML = html;
     htmx.process(find("#board"));
+    const first = find("#board [data-endpoint]");
+    const panel = !chosen && first ? await piece(first.href) : null;
+    if (panel !== null) find("#endpoint").innerHTML = panel;
     mark();
   };
   const last = new Map();

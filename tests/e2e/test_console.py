@@ -1,0 +1,89 @@
+"""The console in a real browser: it logs in, stays live, draws, and tells the story of a call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from broker.flows.login import make_link
+from broker.settings import Settings
+from broker.store.accounts import Role
+from broker.store.database import create_engine
+from broker.store.ledger import prepare_session
+from tests.e2e.browser import MISSING, chromium
+from tests.integration.web.bourse import Bourse, chat, server, wanted
+from tests.integration.web.serving import serving
+from web.app import create_console
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(bool(MISSING), reason=MISSING or "there is a browser"),
+]
+
+
+@pytest.fixture
+async def bourse(database_url: str) -> AsyncIterator[Bourse]:
+    engine = create_engine(database_url, connections_max=4)
+    connection = await asyncpg.connect(database_url)
+    await prepare_session(connection)
+    settings = Settings(database_url, "redis://unused", secret_key="ab" * 32)
+    yield Bourse(settings, engine, connection)
+    await connection.close()
+    await engine.dispose()
+
+
+async def test_a_browser_shows_the_market_live_and_a_call_with_its_story(bourse: Bourse) -> None:
+    clinic = await bourse.account(Role.CONSUMER, "clinic", 10 * 10**9)
+    acme = await bourse.account(Role.PROVIDER, "acme")
+    await bourse.offer(acme, server("gpu1", chat("general"), chat("other", "llama")))
+    number, other = (bourse.market.by_name[f"acme/{each}"] for each in ("general", "other"))
+    async with serving(create_console(bourse)) as origin, chromium() as tab:
+        token = await make_link(bourse.engine, clinic.id, bourse.clock())
+        await tab.open(f"{origin}/console/login?token={token}")
+        await tab.until("document.body?.dataset.live === 'on'")
+        assert await tab.ask("location.pathname + location.search") == "/console"
+        assert await tab.ask("document.cookie") == "", "scripts cannot read the session"
+        await tab.until("document.querySelector('#endpoint .chart canvas')?.width > 100")
+
+        price = f"document.querySelector('#row-{number} [data-cell=price]').textContent"
+        assert await tab.ask(price) == "0.400"
+        await bourse.reprice({number: 2.5}, {}, bourse.clock())
+        await tab.until(f"{price} === '1.000'")
+
+        call = await bourse.call(clinic, wanted(clinic, model="acme/general"))
+        await tab.until(f"!!document.getElementById('call-{call}')")
+        await tab.ask(f"document.querySelector('#call-{call} summary').click()")
+        story = f"document.querySelector('#call-{call} .story')?.innerText"
+        told = await tab.until(story)
+        for part in ("Candidates", "Attempts", "Charge", "acme/general"):
+            assert part in told
+
+        await tab.ask(f"document.querySelector('[data-endpoint=\"{other}\"]').click()")
+        await tab.until(f"!!document.querySelector('#endpoint [data-number=\"{other}\"] canvas')")
+        await tab.until(f"!!document.querySelector('#row-{other}[aria-current]')")
+
+        await tab.ask("document.querySelector('.top form').submit()")
+        await tab.until("location.pathname === '/console/login'")
+        assert tab.complaints == [], "the policy blocks nothing, and no script fails"
+        bourse.stopping = True
+
+
+async def test_an_empty_market_fills_before_the_viewers_eyes(bourse: Bourse) -> None:
+    desk = await bourse.account(Role.OPERATOR, "desk")
+    async with serving(create_console(bourse)) as origin, chromium() as tab:
+        await tab.look(width=390, height=800, scheme="dark")
+        token = await make_link(bourse.engine, desk.id, bourse.clock())
+        await tab.open(f"{origin}/console/login?token={token}")
+        await tab.until("document.body?.dataset.live === 'on'")
+        assert "No endpoints yet" in await tab.ask("document.querySelector('#board').innerText")
+        acme = await bourse.account(Role.PROVIDER, "acme")
+        await bourse.offer(acme, server("gpu1", chat("general")))
+        number = bourse.market.by_name["acme/general"]
+        await tab.until(f"!!document.getElementById('row-{number}')")
+        await tab.until("!!document.querySelector('#endpoint .chart canvas')")
+        wide = await tab.ask("document.documentElement.scrollWidth <= innerWidth")
+        assert wide, "nothing sticks out of a narrow window"
+        assert tab.complaints == []
+        bourse.stopping = True

@@ -1,0 +1,319 @@
+"""What each role sees, and what it does not."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from broker.core.market import Presence
+from broker.core.outcome import DELIVERED, Fault
+from broker.store.accounts import Role
+from broker.store.database import create_engine
+from provider_sdk.protocol import CallBand, ProbeReport
+from tests.integration.web.bourse import Bourse, chat, failed, server, wanted
+from tests.integration.web.conftest import Enter, People
+
+PIECE = {"hx-request": "true"}
+
+
+async def test_an_empty_market_says_what_to_do(bourse: Bourse, enter: Enter) -> None:
+    for role in Role:
+        client = await enter(await bourse.account(role, f"first-{role}"))
+        page = await client.get("/console")
+        assert page.status_code == 200
+        assert "broker-provider run provider.toml" in page.text
+        assert "No calls yet" in page.text
+
+
+async def test_the_market_shows_price_load_and_state(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    await bourse.offer(
+        people.acme,
+        server(
+            "triton",
+            chat(
+                "tickets",
+                tasks=["infer"],
+                price=CallBand(floor_call="0.0001", list_call="0.0002", ceiling_call="0.002"),
+            ),
+            kind="kserve",
+            capacity=4,
+        ),
+    )
+    tickets = bourse.market.endpoint(bourse.market.by_name["acme/tickets"])
+    await bourse.reload({tickets.deployment.number: Presence.DRAINING})
+    bourse.pulse.in_flight[tickets.deployment.number] = 3
+    page = (await (await enter(people.clinic)).get("/console")).text
+    row = page.partition(f'id="row-{tickets.number}"')[2].partition("</tr>")[0]
+    assert "0.000200" in row
+    assert "$/call" in row
+    assert "3/4" in row
+    assert "draining" in row
+    assert 'class="line" d="M' in row
+
+
+@pytest.mark.parametrize(
+    ("state", "presence", "ejected"),
+    [
+        ("ready", Presence.READY, False),
+        ("draining", Presence.DRAINING, False),
+        ("away", Presence.DOWN, False),
+        ("ejected", Presence.READY, True),
+    ],
+)
+async def test_every_state_has_its_badge(
+    bourse: Bourse, people: People, enter: Enter, state: str, presence: Presence, ejected: bool
+) -> None:
+    endpoint = bourse.market.endpoint(bourse.market.by_name["acme/general"])
+    await bourse.reload({endpoint.deployment.number: presence})
+    if ejected:
+        bourse.pulse.ejected_elsewhere = frozenset({endpoint.number})
+    page = (await (await enter(people.clinic)).get("/console")).text
+    row = page.partition(f'id="row-{endpoint.number}"')[2].partition("</tr>")[0]
+    assert f'class="badge {state}"' in row
+
+
+async def test_a_private_endpoint_is_shown_only_to_whom_it_is_listed_for(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    await bourse.offer(people.acme, server("vault", chat("secret", visible_to=["clinic"])))
+    number = bourse.market.by_name["acme/secret"]
+    seen = {}
+    for account in (people.clinic, people.notary, people.acme, people.borealis, people.operator):
+        client = await enter(account)
+        page = await client.get("/console")
+        panel = await client.get(f"/console/endpoints/{number}", headers=PIECE)
+        series = await client.get(f"/console/endpoints/{number}/series")
+        seen[account.name] = f"endpoints/{number}" in page.text
+        expected = 200 if seen[account.name] else 404
+        assert (panel.status_code, series.status_code) == (expected, expected)
+    assert seen == {
+        "clinic": True, "notary": False, "acme": True, "borealis": False, "desk": True,
+    }  # fmt: skip
+
+
+async def test_the_inner_side_of_an_endpoint_is_for_its_provider_and_operators(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    number = bourse.market.by_name["acme/general"]
+    shown = {}
+    for account in (people.clinic, people.acme, people.borealis, people.operator):
+        client = await enter(account)
+        panel = await client.get(f"/console/endpoints/{number}", headers=PIECE)
+        shown[account.name] = "https://gpu1.example.com" in panel.text
+    assert shown == {"clinic": False, "acme": True, "borealis": False, "desk": True}
+
+
+async def test_a_deployment_that_failed_its_probes_says_so_to_its_provider(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    deployment = await bourse.register(people.acme, server("gpu9", chat("new")))
+    report = ProbeReport(check="call", ok=False, detail="answered 404")
+    await bourse.fail(deployment, [ProbeReport(check="proof", ok=True, detail="fine"), report])
+    for account, shown in ((people.acme, True), (people.operator, True), (people.borealis, False)):
+        page = (await (await enter(account)).get("/console")).text
+        assert ("acme/gpu9" in page) is shown
+        assert ("call: answered 404" in page) is shown
+        assert "proof: fine" not in page
+
+
+async def test_a_consumer_sees_its_own_calls_and_an_operator_all(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    own = await bourse.call(people.clinic, wanted(people.clinic))
+    other = await bourse.call(people.notary, wanted(people.notary))
+    clinic = (await (await enter(people.clinic)).get("/console")).text
+    desk = (await (await enter(people.operator)).get("/console")).text
+    assert f"call-{own}" in clinic
+    assert f"call-{other}" not in clinic
+    assert "notary" not in clinic
+    assert f"call-{own}" in desk
+    assert f"call-{other}" in desk
+
+
+async def test_anothers_call_is_as_unknown_as_none(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    call = await bourse.call(people.clinic, wanted(people.clinic, model="tiny-law"))
+    for account in (people.notary, people.acme):
+        client = await enter(account)
+        others = await client.get(f"/console/calls/{call}", headers=PIECE)
+        nobodys = await client.get(f"/console/calls/{uuid4()}", headers=PIECE)
+        assert others.status_code == nobodys.status_code == 404
+        assert others.text == nobodys.text
+
+
+async def test_the_story_of_a_call_tells_candidates_rejected_attempts_and_charge(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    await bourse.offer(people.acme, server("far", chat("distant"), region="us-east"))
+    asked = wanted(people.clinic, regions=frozenset({"eu-west"}), quality_min=0.2)
+    outcomes = [failed(Fault.CONNECT_FAILED), DELIVERED]
+    call = await bourse.call(people.clinic, asked, outcomes, tokens=(800, 100))
+    story = (await (await enter(people.clinic)).get(f"/console/calls/{call}", headers=PIECE)).text
+    assert "regions <b>eu-west</b>" in story
+    candidates = story.partition("Candidates")[2].partition("</section>")[0]
+    assert "acme/general" in candidates
+    assert "borealis/law" in candidates
+    assert candidates.count("<svg") == 2 * 5
+    rejected = story.partition("Rejected")[2].partition("</section>")[0]
+    assert "Outside the asked region" in rejected
+    assert "acme/distant" in rejected
+    attempts = story.partition("Attempts")[2].partition("</section>")[0]
+    assert "connect failed" in attempts
+    assert "it was a connect_failed" in attempts
+    assert "800 → 100 tokens" in attempts
+    charge = story.partition(">Charge")[2].partition("</section>")[0]
+    # 800 x 0.10 + 100 x 0.40 dollars per million tokens
+    assert "$0.00012</b>" in charge
+    assert "commission" not in charge
+
+
+async def test_a_refused_call_says_what_it_fell_to(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    asked = wanted(people.clinic, max_rate_out_micros=1)
+    call = await bourse.call(people.clinic, asked, outcomes=[])
+    client = await enter(people.clinic)
+    page = (await client.get("/console")).text
+    assert "price above max_price" in page
+    story = (await client.get(f"/console/calls/{call}", headers=PIECE)).text
+    assert "Price above max_price" in story
+    assert "refused before it went anywhere" in story
+    assert "Nothing was charged" in story
+
+
+async def test_a_provider_sees_of_a_call_its_own_attempts_only(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    asked = wanted(people.clinic, domain="law")
+    outcomes = [failed(Fault.SERVER_ERROR, 500), DELIVERED]
+    call = await bourse.call(people.clinic, asked, outcomes)
+    told = {}
+    for account in (people.acme, people.borealis, people.operator):
+        client = await enter(account)
+        answer = await client.get(f"/console/calls/{call}", headers=PIECE)
+        assert answer.status_code == 200
+        told[account.name] = answer.text
+    # the specialist comes first, fails, and the generalist serves
+    assert "borealis/law" in told["borealis"]
+    assert "server error" in told["borealis"]
+    assert "acme/general" not in told["borealis"]
+    assert "Nothing was charged" in told["borealis"]
+    assert "acme/general" in told["acme"]
+    assert "borealis/law" not in told["acme"]
+    assert "commission" in told["acme"]
+    for name in ("acme", "borealis"):
+        for inner in ("clinic", "Candidates", "Asked for", "abcdef"):
+            assert inner not in told[name]
+    assert 'x="0.00%"' in told["acme"], "nor how long others had it before"
+    assert "acme/general" in told["desk"]
+    assert "borealis/law" in told["desk"]
+
+
+async def test_a_provider_lists_what_it_served_and_earned(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    served = await bourse.call(people.clinic, wanted(people.clinic, model="acme/general"))
+    elsewhere = await bourse.call(people.clinic, wanted(people.clinic, model="borealis/law"))
+    page = (await (await enter(people.acme)).get("/console")).text
+    calls = page.partition('id="calls"')[2]
+    assert f"call-{served}" in calls
+    assert f"call-{elsewhere}" not in calls
+    # 812 x 0.10 + 240 x 0.40 dollars per million tokens, less a tenth
+    assert 'title="$0.00015948"' in calls
+    assert "clinic" not in calls
+    assert "Earned" in page
+
+
+async def test_a_call_to_a_retired_endpoint_keeps_its_name(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    call = await bourse.call(people.clinic, wanted(people.clinic, model="acme/general"))
+    await bourse.ledger.execute("UPDATE endpoints SET retired_at = now()")
+    client = await enter(people.clinic)
+    story = await client.get(f"/console/calls/{call}", headers=PIECE)
+    assert "acme/general" in story.text
+
+
+async def test_what_a_provider_writes_is_text_and_never_markup(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    hostile = '"><img src=x onerror=alert(1)>'
+    await bourse.offer(people.acme, server("evil", chat("bad", hostile)))
+    call = await bourse.call(people.clinic, wanted(people.clinic, model=hostile))
+    number = bourse.market.by_name["acme/bad"]
+    client = await enter(people.clinic)
+    for path in ("", f"/endpoints/{number}", f"/calls/{call}", "/board"):
+        page = (await client.get(f"/console{path}", headers=PIECE)).text
+        assert "<img" not in page
+        if path:
+            assert "&lt;img" in page or path == f"/calls/{call}"
+
+
+async def test_every_answer_keeps_itself_to_itself(
+    stranger: httpx.AsyncClient, people: People, enter: Enter
+) -> None:
+    client = await enter(people.clinic)
+    answers = [
+        await client.get("/console"),
+        await client.get("/console/nowhere"),
+        await stranger.get("/console"),
+        await stranger.get("/console/login"),
+        await stranger.post("/console/login", content=b"x" * 10_000),
+    ]
+    assert [each.status_code for each in answers][:4] == [200, 404, 303, 200]
+    assert answers[4].status_code < 500
+    for each in answers:
+        policy = each.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert each.headers["x-frame-options"] == "DENY"
+        assert each.headers["referrer-policy"] == "no-referrer"
+        assert each.headers["cache-control"] == "no-store"
+    assert "style=" not in answers[0].text
+    assert "<script>" not in answers[0].text
+
+
+async def test_static_files_are_kept_and_nothing_else_is_served(
+    stranger: httpx.AsyncClient, people: People
+) -> None:
+    page = await stranger.get("/console/login")
+    address = page.text.partition('rel="stylesheet" href="')[2].partition('"')[0]
+    file = await stranger.get(address)
+    assert file.status_code == 200
+    assert file.headers["content-type"].startswith("text/css")
+    assert "immutable" in file.headers["cache-control"]
+    for path in ("../app.py", "..%2fapp.py", "%2e%2e/app.py", "vendor", "nothing.js"):
+        assert (await stranger.get(f"/console/static/{path}")).status_code == 404
+
+
+async def test_the_series_of_an_endpoint_holds_price_and_load_over_time(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    number = bourse.market.by_name["acme/general"]
+    await bourse.reprice({number: 2.0}, {number: 0.75}, bourse.clock())
+    client = await enter(people.clinic)
+    series = (await client.get(f"/console/endpoints/{number}/series?minutes=60")).json()
+    assert series["price"] == [0.4, 0.8, 0.8]
+    assert series["load"][:2] == [0.0, 0.75]
+    assert series["at"] == sorted(series["at"])
+    for minutes in ("0", "100000", "x"):
+        answer = await client.get(f"/console/endpoints/{number}/series?minutes={minutes}")
+        assert answer.status_code == 400
+
+
+async def test_a_database_that_is_away_is_said_and_no_logout(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    client = await enter(people.clinic)
+    engine, bourse.engine = bourse.engine, create_engine("postgresql://broker@127.0.0.1:1/broker")
+    answer = await client.get("/console")
+    await bourse.engine.dispose()
+    bourse.engine = engine
+    assert answer.status_code == 503
+    assert "database is away" in answer.text
+    assert (await client.get("/console")).status_code == 200
