@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
@@ -19,7 +20,9 @@ from broker.store.transfers import Transfer, TransferKind
 from pricing.money import MAX_AMOUNT_NANOS, format_usd
 
 BALANCE_MAX_NANOS: Final = 4 * MAX_AMOUNT_NANOS
-"""No balance may pass this: what fits a BIGINT twice over."""
+"""No account's balance may pass this: what fits a BIGINT twice over."""
+WORLD_MAX_NANOS: Final = 9 * MAX_AMOUNT_NANOS
+"""All the money that the market can take in, for the world's balance is a BIGINT too."""
 REASON_MAX_CHARACTERS: Final = 500
 
 
@@ -78,6 +81,7 @@ async def move(connection: AsyncConnection, author: Caller, order: Order, now: d
         raise NotFound("An operator has no balance.")
     _check_fits(order, account, await read_balance(connection, ledger_account))
     world = await transfers.world(connection)
+    await _check_world(connection, world, order)
     inward = order.amount_nanos > 0
     transfer = Transfer(
         id=uuid7(),
@@ -118,5 +122,14 @@ def _check_fits(order: Order, account: Account, balance: Balance) -> None:
     if balance.posted_nanos + order.amount_nanos > BALANCE_MAX_NANOS:
         raise RequestMalformed(
             f"A balance is at most {format_usd(BALANCE_MAX_NANOS)} USD.",
+            code="amount_out_of_bounds",
+        )
+
+
+async def _check_world(connection: AsyncConnection, world: UUID, order: Order) -> None:
+    taken_in = -(await read_balance(connection, world)).posted_nanos
+    if abs(taken_in + order.amount_nanos) > WORLD_MAX_NANOS:
+        raise RequestMalformed(
+            f"The market takes in at most {format_usd(WORLD_MAX_NANOS)} USD.",
             code="amount_out_of_bounds",
         )

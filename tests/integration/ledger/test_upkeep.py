@@ -91,6 +91,17 @@ async def test_a_balance_has_a_ceiling(engine: AsyncEngine) -> None:
         await top_up(engine, OPERATOR, "acme", 1, "", NOW)
 
 
+async def test_the_market_takes_in_no_more_than_the_world_can_owe(engine: AsyncEngine) -> None:
+    for number in range(3):
+        name = f"rich-{number}"
+        await open_account(engine, name, Role.CONSUMER, author="office", now=NOW)
+        for _ in range(3):
+            await top_up(engine, OPERATOR, name, 10**18, "", NOW)
+    with pytest.raises(RequestMalformed, match="market") as caught:
+        await top_up(engine, OPERATOR, "acme", 1, "", NOW)
+    assert caught.value.code == "amount_out_of_bounds"
+
+
 async def test_only_an_operator_moves_money_and_an_adjustment_says_why(
     engine: AsyncEngine,
 ) -> None:
