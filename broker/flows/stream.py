@@ -53,8 +53,11 @@ class Stream:
         except BaseException:
             self._leave(500, "internal_error")
             raise
-        yield self._tail()
-        await self._drain()
+        try:
+            yield self._tail()
+            await self._drain()
+        finally:
+            response.abort()
 
     def _leave(self, status: int, code: str) -> None:
         """Nobody waits for the rest: stop the work upstream and charge what was delivered."""
@@ -102,9 +105,7 @@ class Stream:
                 while await response.next_chunk() is not None:
                     pass
         except (AttemptFailed, TimeoutError):
-            pass
-        finally:
-            response.abort()
+            return
 
     def _tail(self) -> bytes:
         """The usage, the cost and `[DONE]`: kept back until the settlement was durable."""
