@@ -9,9 +9,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from broker.core.requirements import Weights
 from broker.core.story import Story, decode
 from broker.errors import NotFound
 from broker.flows.authenticate import Caller
@@ -145,7 +147,8 @@ def _demands(requirements: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def _weights(requirements: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
-    weights = requirements.get("weights", {})
+    # What was asked by default is not stored; what it weighed by is worth telling all the same.
+    weights = requirements.get("weights") or msgspec.to_builtins(Weights())
     total = sum(weights.values()) or 1.0
     return tuple((words.PARTS.get(name, name), value / total) for name, value in weights.items())
 

@@ -155,6 +155,7 @@ async def test_the_story_of_a_call_tells_candidates_rejected_attempts_and_charge
     call = await bourse.call(people.clinic, asked, outcomes, tokens=(800, 100))
     story = (await (await enter(people.clinic)).get(f"/console/calls/{call}", headers=PIECE)).text
     assert "regions <b>eu-west</b>" in story
+    assert "latency <b>11%</b>" in story, "the weights, by default"
     candidates = story.partition("Candidates")[2].partition("</section>")[0]
     assert "acme/general" in candidates
     assert "borealis/law" in candidates
