@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from broker.errors import SettingInvalid
 
@@ -56,6 +56,7 @@ class Settings:
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
         """Read the environment. Raises SettingInvalid, naming the variable."""
         env = os.environ if env is None else env
+        usual = Limits()
         return cls(
             database_url=_required(env, "DATABASE_URL"),
             valkey_url=_required(env, "VALKEY_URL"),
@@ -66,6 +67,11 @@ class Settings:
             take_bps=_integer(env, "BROKER_TAKE_BPS", cls.take_bps, 0, 10_000),
             heartbeat_interval_ms=_integer(
                 env, "BROKER_HEARTBEAT_INTERVAL_MS", cls.heartbeat_interval_ms, 100, 60_000
+            ),
+            limits=replace(
+                usual,
+                first_byte_s=_seconds(env, "BROKER_FIRST_BYTE_S", usual.first_byte_s),
+                idle_s=_seconds(env, "BROKER_IDLE_S", usual.idle_s),
             ),
         )
 
@@ -106,3 +112,14 @@ def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: in
     if not text.lstrip("-").isdigit() or not low <= int(text) <= high:
         raise SettingInvalid(f"{name} must be a whole number from {low} to {high}, not '{text}'.")
     return int(text)
+
+
+def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name, "")
+    try:
+        seconds = float(text) if text else default
+    except ValueError:
+        seconds = 0.0
+    if not 0.05 <= seconds <= 3_600:
+        raise SettingInvalid(f"{name} must be a number from 0.05 to 3600, not '{text}'.")
+    return seconds
