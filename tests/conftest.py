@@ -95,16 +95,23 @@ async def database_url(
     database_office: asyncpg.Connection,
 ) -> AsyncIterator[str]:
     """A fresh migrated database; at the end every invariant view must be empty."""
+    async with fresh_database(postgres_server.url, migrated_template, database_office) as url:
+        yield url
+
+
+@contextlib.asynccontextmanager
+async def fresh_database(
+    server_url: str, template: str, office: asyncpg.Connection
+) -> AsyncIterator[str]:
+    """A copy of the template for the block; it fails when the block leaves broken invariants."""
     name = f"test_{next(_numbers)}"
-    await database_office.execute(
-        f"CREATE DATABASE {name} TEMPLATE {migrated_template} STRATEGY FILE_COPY"
-    )
-    url = named(postgres_server.url, name)
+    await office.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    url = named(server_url, name)
     try:
         yield url
         alarms = await broken_invariants(url)
     finally:
-        await database_office.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await office.execute(f"DROP DATABASE {name} WITH (FORCE)")
     if alarms:
         pytest.fail("\n".join(["the test left broken invariants:", *alarms]))
 
