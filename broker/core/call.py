@@ -41,14 +41,14 @@ class OpenAiBody(msgspec.Struct, frozen=True, eq=False):
     def render(self, model: str, tokens_out_max: int | None) -> bytes:
         """Return the body for a provider: its name of the model, an output limit in the hold."""
         parts = [b'{"model":' + msgspec.json.encode(model)]
-        limit_name = "max_tokens"
+        replaced = _REPLACED if tokens_out_max is None else _REPLACED | _OUTPUT_LIMITS
         for name, raw in self.members.items():
-            if name in _OUTPUT_LIMITS:
-                limit_name = name
-            elif name not in _REPLACED:
+            if name not in replaced:
                 parts.append(msgspec.json.encode(name) + b":" + memoryview(raw).tobytes())
         if tokens_out_max is not None:
-            parts.append(b'"%s":%d' % (limit_name.encode(), tokens_out_max))
+            newer = "max_completion_tokens" in self.members
+            name = "max_completion_tokens" if newer else "max_tokens"
+            parts.append(b'"%s":%d' % (name.encode(), tokens_out_max))
         if self.stream:
             parts.append(b'"stream":true,"stream_options":' + self._stream_options())
         return b",".join(parts) + b"}"

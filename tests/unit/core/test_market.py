@@ -1,0 +1,91 @@
+"""The market as one picture: taken over where nothing changed, and with an end to what it keeps."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.core import eligibility
+from broker.core.catalog import Task
+from broker.core.market import Presence, build_market
+from pricing.book import EndpointUnpriced, PriceBook
+from tests.fakes import OTHER_ACCOUNT, decide, endpoint, market, planned
+
+
+def test_a_price_tick_takes_the_columns_over() -> None:
+    members = [endpoint(0), endpoint(3, "zeta/small")]
+    before = market(members)
+    book = PriceBook.from_matrix(8, before.book.matrix() * 2)
+    after = build_market(members, book, {}, before)
+    assert after.columns is before.columns
+    assert decide(after).hold_nanos == 2 * decide(before).hold_nanos
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        [endpoint(0, quality=0.9), endpoint(1)],
+        [endpoint(0)],
+        [endpoint(0), endpoint(1), endpoint(2)],
+        [],
+    ],
+)
+def test_another_catalog_is_laid_out_anew(changed: list) -> None:
+    before = market([endpoint(0), endpoint(1)])
+    after = build_market(changed, before.book, {}, before)
+    assert after.columns is not before.columns
+    assert [each for each in after.endpoints if each] == changed
+
+
+def test_an_endpoint_comes_back_with_its_deployment() -> None:
+    members = [endpoint(0), endpoint(1)]
+    away = market(members, {1: Presence.DOWN})
+    assert planned(decide(away)) == [0]
+    back = build_market(members, away.book, {1: Presence.READY}, away)
+    assert set(planned(decide(back))) == {0, 1}
+
+
+def test_an_endpoint_that_the_book_does_not_know_yet_is_not_routed_to() -> None:
+    priced = market([endpoint(0)])
+    both = build_market([endpoint(0), endpoint(5)], priced.book, {})
+    assert planned(decide(both)) == [0]
+    with pytest.raises(EndpointUnpriced):
+        both.rate(5)
+
+
+def test_an_empty_market_has_nothing_for_anybody() -> None:
+    empty = build_market([], PriceBook.empty(), {})
+    assert empty.endpoints == ()
+    assert not empty.columns.members
+
+
+def test_what_is_remembered_of_the_terms_asked_for_has_an_end() -> None:
+    where = market([endpoint(0)])
+    for number in range(3 * eligibility.SHORTLISTS_MAX):
+        decide(where, domain=f"domain {number}")
+        assert len(where.shortlists) <= eligibility.SHORTLISTS_MAX
+
+
+def test_calls_that_differ_in_size_alone_share_a_shortlist() -> None:
+    where = market([endpoint(0), endpoint(1)])
+    for size in range(5):
+        decide(where, tokens_in_bound=500 + size, tokens_out_max=10 + size)
+    assert len(where.shortlists) == 1
+
+
+def test_accounts_do_not_share_a_shortlist_where_something_is_private() -> None:
+    where = market([endpoint(0), endpoint(1, visible_to=[OTHER_ACCOUNT])])
+    assert planned(decide(where)) == [0]
+    assert set(planned(decide(where, account_id=OTHER_ACCOUNT))) == {0, 1}
+
+
+def test_an_account_sees_what_is_public_and_what_lists_it_by_name() -> None:
+    listed = endpoint(0, "zeta/secret", visible_to=[OTHER_ACCOUNT])
+    where = market([listed, endpoint(1, "acme/small")])
+    assert [each.name for each in where.visible(OTHER_ACCOUNT)] == ["acme/small", "zeta/secret"]
+    assert [each.name for each in where.visible(endpoint().id)] == ["acme/small"]
+
+
+def test_one_endpoint_may_serve_several_tasks() -> None:
+    where = market([endpoint(0, tasks=[Task.CHAT, Task.EMBEDDING])])
+    assert planned(decide(where)) == [0]
+    assert planned(decide(where, task=Task.EMBEDDING, tokens_out_max=None)) == [0]

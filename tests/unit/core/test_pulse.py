@@ -1,0 +1,113 @@
+"""What a process knows of the moment: counts, averages, and who is ejected."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from broker.core.breaker import EJECTION_S
+from broker.core.outcome import DELIVERED, Fault, Outcome
+from broker.core.pulse import TTFT_MS_PRIOR, Measured, Pulse
+from tests.fakes import decide, endpoint, market, planned, pulse
+
+FAILED = Outcome(Fault.RESET)
+
+
+def made() -> Pulse:
+    live = Pulse()
+    live.fit(2, 2)
+    return live
+
+
+def call(live: Pulse, number: int, outcome: Outcome, now_s: float = 0.0) -> None:
+    live.begin(number, number, now_s)
+    live.end(number, number, outcome, now_s, None)
+
+
+def test_calls_of_all_processes_load_a_deployment() -> None:
+    live = made()
+    live.begin(0, 0, 0.0)
+    live.take_others(np.array([3, 1]), frozenset())
+    assert live.load(np.array([0, 1])).tolist() == [4, 1]
+
+
+def test_every_end_has_its_begin() -> None:
+    live = made()
+    call(live, 0, DELIVERED)
+    with pytest.raises(AssertionError):
+        live.end(0, 0, DELIVERED, 0.0, None)
+
+
+def test_growing_keeps_what_is_known_and_fills_up_with_what_is_expected() -> None:
+    live = made()
+    live.begin(1, 1, 0.0)
+    live.availability[1] = 0.25
+    live.fit(5, 5)
+    assert live.in_flight[:5].tolist() == [0, 1, 0, 0, 0]
+    assert live.availability[:5].tolist() == [1.0, 0.25, 1.0, 1.0, 1.0]
+    assert live.ttft_ms[4] == TTFT_MS_PRIOR
+
+
+def test_availability_falls_with_failures_and_recovers_with_successes() -> None:
+    live = made()
+    call(live, 0, FAILED)
+    fallen = live.availability[0]
+    assert fallen < 1.0
+    call(live, 0, DELIVERED)
+    assert fallen < live.availability[0] < 1.0
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault.CALLER_FAULT, Fault.CALLER_LEFT, Fault.DEADLINE, Fault.ADDRESS_REFUSED],
+)
+def test_what_is_not_the_providers_fault_is_no_mark_against_it(fault: Fault) -> None:
+    live = made()
+    for _ in range(20):
+        call(live, 0, Outcome(fault))
+    assert live.availability[0] == 1.0
+    assert not live.ejected_here(0.0)
+
+
+def test_what_was_measured_moves_the_averages() -> None:
+    live = made()
+    live.begin(0, 0, 0.0)
+    live.end(0, 0, DELIVERED, 0.0, Measured(100.0, 1_100.0, 101, 3.0, 5.0))
+    assert live.ttft_ms[0] == pytest.approx(0.8 * 500 + 0.2 * 100)
+    assert live.tpot_ms[0] == pytest.approx(0.8 * 20 + 0.2 * 10)
+    assert live.service_s[0] == pytest.approx(0.8 * 1.0 + 0.2 * 1.1)
+    assert live.bytes_in_per_token[0] == pytest.approx(0.8 * 4 + 0.2 * 3)
+    assert live.bytes_out_per_token[0] == pytest.approx(0.8 * 4 + 0.2 * 5)
+
+
+def test_refusals_only_ever_rise_once_for_each_deployment_named() -> None:
+    live = made()
+    live.refuse(np.array([0, 0, 1]))
+    live.refuse(np.array([1]))
+    assert live.refused[:2].tolist() == [2, 2]
+
+
+def test_one_probe_at_a_time_goes_to_an_endpoint_whose_ejection_is_over() -> None:
+    live = made()
+    for _ in range(3):
+        call(live, 0, FAILED)
+    assert live.ejected_here(0.0) == {0}
+    assert live.ejected_here(EJECTION_S) == set()
+    live.begin(0, 0, EJECTION_S)
+    assert live.ejected_here(EJECTION_S) == {0}
+    live.end(0, 0, DELIVERED, EJECTION_S, None)
+    assert live.ejected(np.array([0, 1]), EJECTION_S) is None
+
+
+def test_a_lone_provider_is_tried_while_it_is_ejected_and_comes_back_with_its_first_success() -> (
+    None
+):
+    where = market([endpoint(0)])
+    live = pulse(where)
+    for number in range(50):
+        assert planned(decide(where, live, now_s=number / 100)) == [0]
+        call(live, 0, FAILED, number / 100)
+    assert live.ejected_here(0.5) == {0}
+    assert planned(decide(where, live, now_s=0.5)) == [0]
+    call(live, 0, DELIVERED, 0.5)
+    assert live.ejected_here(0.5) == set()
