@@ -7,16 +7,16 @@ the rest. A call is settled once, for at most what was held. Amounts are nano-do
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
+
+import msgspec
 
 from pricing.book import Rate
 from pricing.money import charge_nanos, split
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True, gc=False):
     """A reservation on a consumer's funds for one call."""
 
     call_id: UUID
@@ -36,8 +36,7 @@ class SettlementKind(enum.StrEnum):
     EXPIRED = "expired"
 
 
-@dataclass(frozen=True, slots=True)
-class ChargeLine:
+class ChargeLine(msgspec.Struct, frozen=True, gc=False):
     """What one attempt delivered and what it costs: `charge = take + earnings`."""
 
     attempt: int
@@ -52,8 +51,7 @@ class ChargeLine:
     earnings_nanos: int
 
 
-@dataclass(frozen=True, slots=True)
-class CallRecord:
+class CallRecord(msgspec.Struct, frozen=True, gc=False):
     """One row of the call log: what was asked, where it went, what it cost; never what was said."""
 
     id: UUID
@@ -80,8 +78,7 @@ class CallRecord:
     story: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True, gc=False):
     """The end of a call's hold, its lines, and the record written in the same transaction."""
 
     call_id: UUID

@@ -7,7 +7,7 @@ Nothing delivered, nothing paid.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 SUSPICIOUS = 1.3
 TEMPLATE_TOKENS = 64
@@ -16,8 +16,7 @@ END_TOKENS = 8
 """Tokens without text that end an answer or open a tool call."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(msgspec.Struct, frozen=True, gc=False):
     """What was seen of one attempt."""
 
     claimed_in: int | None
@@ -37,8 +36,7 @@ class Delivered:
     choices: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(msgspec.Struct, frozen=True, gc=False):
     """What was known of the call before."""
 
     tokens_in_bound: int
@@ -48,8 +46,7 @@ class Expected:
     bytes_out_per_token: float
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """What is paid for, and what was noticed."""
 
     tokens_in: int

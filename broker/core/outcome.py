@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+import msgspec
 
 
 class Fault(enum.StrEnum):
@@ -39,8 +40,7 @@ class Fault(enum.StrEnum):
 _CALLERS_OWN = frozenset({Fault.CALLER_FAULT, Fault.CALLER_LEFT, Fault.DEADLINE})
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """The end of one attempt: `fault` is None when the whole answer came."""
 
     fault: Fault | None = None

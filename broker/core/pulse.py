@@ -6,9 +6,9 @@ immediate; those of other processes and the providers' reports arrive once a tic
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,8 +26,7 @@ TPOT_MS_PRIOR = 20.0
 BYTES_PER_TOKEN_PRIOR = 4.0
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(msgspec.Struct, frozen=True, gc=False):
     """What one delivered attempt showed; None where it showed nothing."""
 
     ttft_ms: float

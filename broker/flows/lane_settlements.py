@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import structlog
 
 from broker.core.ledger import CallRecord, Hold, Settlement, settlement
@@ -113,7 +113,7 @@ class SettlementLane(Lane[_Closing, SettleResult]):
             _refuse(item, repr(error))
             return
         _log.error("call_record_lost", call_id=str(item.settlement.call_id), error=repr(error))
-        item.settlement = dataclasses.replace(item.settlement, record=None)
+        item.settlement = msgspec.structs.replace(item.settlement, record=None)
         await self._execute([item])
 
     def _abandon(self) -> None:

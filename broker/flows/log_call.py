@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from broker.core.call import Call
 from broker.core.ledger import CallRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True, gc=False):
     """How a call ended: the HTTP status and code its caller saw, and what it came to."""
 
     status: int

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
+
+import msgspec
 
 from broker.core import ledger, story
 from broker.core.call import Call, OpenAiBody
@@ -116,7 +117,7 @@ class Tab:
             # Reasoning and tool calls are not in the text: for them the bytes are the bound.
             exact_out += delivered.text_bytes - len(delivered.text.encode())
         exact_in = count(endpoint.id, body.prompt_text())
-        return replace(delivered, exact_in=exact_in, exact_out=exact_out)
+        return msgspec.structs.replace(delivered, exact_in=exact_in, exact_out=exact_out)
 
     async def settle(self, status: int, code: str) -> None:
         """Capture what was delivered and release the rest; durable when it returns.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from random import Random
 from uuid import UUID
 
 import asyncpg
+from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
 from broker.core.catalog import Task

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from uuid import UUID
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
 from broker.errors import BalanceTooLow, BrokerError, Conflict, TooManyCalls, Unavailable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -96,7 +96,7 @@ async def play(connection: asyncpg.Connection, oracle: Oracle, step: tuple[str, 
             await connection.execute(
                 "UPDATE open_holds SET expires_at = $2 WHERE call_id = $1", hold.call_id, past
             )
-        expired = sum(oracle.capture(replace(hold), 0) for hold, _ in picked)
+        expired = sum(oracle.capture(hold, 0) for hold, _ in picked)
         assert await ledger.expire_holds(connection, datetime.now(UTC), 100) == expired
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
 from broker.core.ledger import SettlementKind

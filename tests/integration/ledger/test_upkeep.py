@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import replace as replaced
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
@@ -106,7 +107,7 @@ async def test_only_an_operator_moves_money_and_an_adjustment_says_why(
     engine: AsyncEngine,
 ) -> None:
     with pytest.raises(NotAllowed):
-        await top_up(engine, replace(OPERATOR, role=Role.CONSUMER), "acme", 1, "", NOW)
+        await top_up(engine, replaced(OPERATOR, role=Role.CONSUMER), "acme", 1, "", NOW)
     with pytest.raises(RequestMalformed, match="reason"):
         await adjust(engine, OPERATOR, "acme", 1, " ", NOW)
 
