@@ -102,9 +102,8 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)  # type: ignore[arg-type]  # passed on as it came
 
 
-def run(settings: Settings, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT, then drain."""
-    configure_logging()
+def create_server(settings: Settings, host: str, port: int) -> uvicorn.Server:
+    """Return a server of one broker process; `port` 0 takes a free one."""
     app = BrokerApp(settings)
     config = uvicorn.Config(
         app,
@@ -124,4 +123,10 @@ def run(settings: Settings, host: str, port: int) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=STOP_LIMIT_S,
     )
-    _Server(config, app).run()
+    return _Server(config, app)
+
+
+def run(settings: Settings, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT, then drain."""
+    configure_logging()
+    create_server(settings, host, port).run()
