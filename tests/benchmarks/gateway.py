@@ -1,0 +1,180 @@
+"""What a brokered call costs in CPU, next to vllm-router in the same run.
+
+    GATEWAY_BENCH=DIR python -m tests.benchmarks.gateway [--stream] [--auto] [--seconds 6]
+
+DIR holds `gateway_cost.py` and `upstream.py`. Needs `wrk`, and `vllm-router` on PATH or named by
+VLLM_ROUTER. The whole path is on: key, decision among 100 endpoints, durable hold, forward, meter,
+capture, call record, with prices ticking. PostgreSQL and Valkey run apart; their CPU is reported
+beside. Without --auto `model` names one endpoint. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.stand import Stand, open_stand, wait_gone
+
+ENDPOINTS = 100
+UPSTREAM_PORT = 9001
+BROKER_PORT = 9040
+ROUTER_PORT = 9031
+NAMED = "benchmark-provider/e0"
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+RUN_LIMIT_S = 540
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--stream", action="store_true", help="64-chunk streams")
+    parser.add_argument("--auto", action="store_true", help="model 'auto' instead of a named one")
+    parser.add_argument("--market", type=int, default=ENDPOINTS, help="registered endpoints")
+    parser.add_argument("--seconds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--connections", type=int, default=32)
+    print(json.dumps(asyncio.run(run(parser.parse_args()))))
+
+
+async def run(options: argparse.Namespace) -> dict[str, object]:
+    """Bring everything up, measure, and return the figures."""
+    bench = Path(os.environ["GATEWAY_BENCH"])
+    with tempfile.TemporaryDirectory(prefix="broker-bench-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        upstream = f"http://127.0.0.1:{UPSTREAM_PORT}"
+        async with (
+            _upstream(bench),
+            open_stand(folder, upstream, options.market) as stand,
+        ):
+            gateways = folder / "gateways.json"
+            gateways.write_text(json.dumps(_gateways(stand, options)))
+            stores_before_s = _stores_cpu_s(stand)
+            printed = await _measure(bench, gateways, options)
+            stores_s = _stores_cpu_s(stand) - stores_before_s
+    print(printed)
+    return _figures(printed, stores_s, options)
+
+
+def _gateways(stand: Stand, options: argparse.Namespace) -> list[dict[str, Any]]:
+    router = os.environ.get("VLLM_ROUTER") or shutil.which("vllm-router")
+    if router is None:
+        raise SystemExit("vllm-router is neither on PATH nor named by VLLM_ROUTER")
+    listening = ["--host", "127.0.0.1", "--port", str(ROUTER_PORT)]
+    body = {
+        "model": "auto" if options.auto else NAMED,
+        "max_tokens": 64,
+        "messages": [
+            {
+                "role": "user",
+                "content": "Classify this support ticket: my order 12345 has not arrived "
+                "and I want a refund. What category is it?",
+            }
+        ],
+    }
+    return [
+        {
+            "name": "vllm-router",
+            "start": [
+                *(router, *listening, "--worker-urls", f"http://127.0.0.1:{UPSTREAM_PORT}"),
+                *("--policy", "round_robin", "--log-level", "error"),
+                *("--prometheus-port", "29031"),
+            ],
+            "port": ROUTER_PORT,
+            "ready": "/health",
+        },
+        {
+            "name": "broker",
+            "start": [
+                *(sys.executable, "-m", "broker.cli.main", "serve"),
+                *("--port", str(BROKER_PORT)),
+            ],
+            "env": stand.env,
+            "port": BROKER_PORT,
+            "ready": "/health/ready",
+            "settle_s": 2,
+            "headers": {"Authorization": f"Bearer {stand.key}"},
+            "body": body,
+        },
+    ]
+
+
+async def _measure(bench: Path, gateways: Path, options: argparse.Namespace) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(bench / "gateway_cost.py"), str(gateways)),
+        *("--seconds", str(options.seconds), "--rounds", str(options.rounds)),
+        *("--connections", str(options.connections), *(["--stream"] if options.stream else [])),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(RUN_LIMIT_S):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        raise SystemExit("the measurement took too long") from None
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return output.decode()
+
+
+def _figures(printed: str, stores_s: float, options: argparse.Namespace) -> dict[str, object]:
+    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines()[1:] if line.strip()}
+    cpu_us, ratio, per_s, p50, p99, rss_mb, failed = rows["broker"]
+    calls = float(per_s) * (options.seconds + 2) * options.rounds
+    return {
+        "mode": "stream" if options.stream else "completion",
+        "model": "auto" if options.auto else "named",
+        "endpoints": options.market,
+        "cpu_us": float(cpu_us),
+        "ratio_to_vllm_router": float(ratio),
+        "vllm_router_cpu_us": float(rows["vllm-router"][0]),
+        "calls_per_s": float(per_s),
+        "p50": p50,
+        "p99": p99,
+        "rss_mb": float(rss_mb),
+        "failed": float(failed),
+        "stores_cpu_us": round(stores_s / max(calls, 1) * 1e6, 1),
+    }
+
+
+@asynccontextmanager
+async def _upstream(bench: Path) -> AsyncIterator[None]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(bench / "upstream.py"), "--port", str(UPSTREAM_PORT)
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        await wait_gone(process, 5)
+
+
+def _stores_cpu_s(stand: Stand) -> float:
+    """Return the CPU seconds that PostgreSQL and Valkey have used, ended backends included."""
+    return sum(_tree_cpu_s(server.child.pid) for server in (stand.postgres, stand.valkey))
+
+
+def _tree_cpu_s(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return 0.0
+    # utime, stime, and those of children that have been waited for
+    own_s = sum(int(fields[at]) for at in (11, 12, 13, 14)) / TICKS_PER_S
+    return own_s + sum(_tree_cpu_s(int(child)) for child in children)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""A broker's stand for benchmarks: embedded servers apart, a funded key, endpoints at one upstream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from broker.cli.local import OPERATOR
+from broker.core.catalog import ListingStatus
+from broker.embedded.postgres import EmbeddedPostgres
+from broker.embedded.valkey import EmbeddedValkey
+from broker.flows.issue_key import issue_key
+from broker.flows.open_account import open_account
+from broker.flows.topup import top_up
+from broker.store import catalog, deployments, listing
+from broker.store.accounts import Account, Role
+from broker.store.database import create_engine
+from broker.store.keys import KeyTerms
+from broker.store.migrate import upgrade
+from broker.store.sealing import Sealer
+from pricing.money import NANOS_PER_USD
+from provider_sdk.protocol import DeploymentOffer, EndpointOffer, TokenBand
+
+SECRET_KEY = "5e" * 32
+CONSUMER = "bench"
+FAMILY = "m"
+BALANCE_USD = 1_000_000
+CAPACITY = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """What a broker process needs to be told, and the key to call it with."""
+
+    postgres: EmbeddedPostgres
+    valkey: EmbeddedValkey
+    env: dict[str, str]
+    key: str
+
+
+@asynccontextmanager
+async def open_stand(folder: Path, upstream_url: str, endpoints: int) -> AsyncIterator[Stand]:
+    """Start durable servers and list `endpoints` endpoints, all at `upstream_url`."""
+    async with (
+        EmbeddedPostgres(folder / "postgres") as postgres,
+        EmbeddedValkey(folder / "valkey") as valkey,
+    ):
+        await upgrade(postgres.url)
+        engine = create_engine(postgres.url, connections_max=2)
+        try:
+            provider = await _open(engine, "benchmark-provider", Role.PROVIDER)
+            await _list(engine, provider, upstream_url, endpoints)
+            await _open(engine, CONSUMER, Role.CONSUMER)
+            amount = BALANCE_USD * NANOS_PER_USD
+            await top_up(engine, OPERATOR, CONSUMER, amount, "benchmark", _now())
+            key = await issue_key(engine, OPERATOR, CONSUMER, KeyTerms(), _now())
+        finally:
+            await engine.dispose()
+        env = {
+            "DATABASE_URL": postgres.url,
+            "VALKEY_URL": valkey.url,
+            "BROKER_SECRET_KEY": SECRET_KEY,
+            "BROKER_ALLOW_NETWORKS": "127.0.0.0/8",
+        }
+        yield Stand(postgres, valkey, env, key.text)
+
+
+async def _open(engine: AsyncEngine, name: str, role: Role) -> Account:
+    return await open_account(engine, name, role, author=OPERATOR.name, now=_now())
+
+
+async def _list(engine: AsyncEngine, provider: Account, url: str, count: int) -> None:
+    """Register and list, without the proof and the probes, which the upstream knows nothing of."""
+    sealer = Sealer(SECRET_KEY)
+    for number in range(count):
+        async with engine.begin() as connection:
+            registered = await catalog.register(
+                connection, provider.id, _offer(number, url), sealer, (1_000, _now())
+            )
+        async with engine.begin() as connection:
+            record = await deployments.find(
+                connection, registered.deployment_id, sealer, provider_id=provider.id
+            )
+            await listing.set_verdict(connection, record, ListingStatus.LISTED, [])
+
+
+def _offer(number: int, url: str) -> DeploymentOffer:
+    cents = 10 + number % 17
+    price = TokenBand(
+        floor_in="0.01",
+        list_in=f"0.{cents}",
+        ceiling_in="5",
+        floor_out="0.01",
+        list_out=f"0.{cents}",
+        ceiling_out="5",
+    )
+    endpoint = EndpointOffer(
+        name=f"e{number}",
+        model=FAMILY,
+        tasks=["chat"],
+        domains={"support": 0.8} if number % 3 else {},
+        quality=0.5 + number % 7 / 20,
+        context_length_tokens=8_192,
+        price=price,
+    )
+    return DeploymentOffer(
+        name=f"d{number}", url=url, kind="openai", capacity=CAPACITY, endpoints=[endpoint]
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def wait_gone(process: asyncio.subprocess.Process, limit_s: float) -> None:
+    """Wait for a process to end, and kill it when it does not."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
