@@ -15,6 +15,7 @@ from broker.flows.tab import Tab
 from broker.flows.targets import make_target
 from broker.upstream.client import Response, Timeouts, sized
 from broker.upstream.faults import AttemptFailed, malformed
+from broker.upstream.kserve import read_infer
 from broker.upstream.openai import read_completion, read_embedding
 from broker.upstream.streaming import StreamReader
 
@@ -55,7 +56,7 @@ async def read_whole(tab: Tab, attempt: Attempt) -> WholeAnswer:
     if response.status != 200:
         raise AttemptFailed(_refused(response, body))
     headers = tuple(each for each in response.headers if each[0] in _PASSED_BACK)
-    delivered = _facts(tab.call, body)
+    delivered = _facts(tab.call, response, body)
     return WholeAnswer(200, headers, body, delivered)
 
 
@@ -131,10 +132,14 @@ def model_path(endpoint: Endpoint) -> bytes:
     return f"/v2/models/{endpoint.upstream_model}{version}".encode()
 
 
-def _facts(call: Call, body: bytes) -> Delivered:
+def _facts(call: Call, response: Response, body: bytes) -> Delivered:
     """Return what an answer shows of its usage. Raises AttemptFailed: malformed, an error."""
     if call.wanted.task is Task.INFER:
-        if not body:
+        if response.header(b"content-encoding") is None:
+            inferred = read_infer(response.header(b"inference-header-content-length"), body)
+            if inferred.error is not None:
+                raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, detail=inferred.error))
+        elif not body:
             raise malformed("an empty answer", 200)
         return Delivered(claimed_in=0, claimed_out=0, text_bytes=0, generates=False)
     if call.wanted.task is Task.EMBEDDING:
