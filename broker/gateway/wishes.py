@@ -121,13 +121,12 @@ def read_wishes(raw: msgspec.Raw | None, headers: Iterable[tuple[bytes, bytes]])
     if raw is None and not named:
         return NO_WISHES
     try:
+        inside = NO_WISHES if raw is None else _decode(raw)
         if not named:
-            assert raw is not None
-            return _decode(raw)
-        told = _from_headers(named)
-        if raw is not None:
-            told |= msgspec.json.decode(raw, type=dict[str, Any])
-        return msgspec.convert(told, Wishes, strict=False)
+            return inside
+        outside = msgspec.convert(_from_headers(named), Wishes, strict=False)
+        told = () if raw is None else msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+        return msgspec.structs.replace(outside, **{name: getattr(inside, name) for name in told})
     except msgspec.ValidationError as error:
         raise _refused(str(error)) from None
     except (msgspec.DecodeError, RecursionError):

@@ -1,0 +1,246 @@
+"""What is read of an OpenAI request, and what is refused, by name."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from broker.core.call import OpenAiBody, Payer
+from broker.core.catalog import Task
+from broker.errors import RequestMalformed, TooManyCalls, Unavailable, UnknownField
+from broker.gateway.admit import Asked, admit, require_room
+from broker.gateway.openai import parse
+from broker.settings import Limits
+from tests.fakes import ACCOUNT
+
+CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+MESSAGES = [{"role": "user", "content": "Hello"}]
+
+
+def parsed(path: str = CHAT, **members: Any) -> Asked:
+    needed = {
+        CHAT: {"messages": MESSAGES},
+        COMPLETIONS: {"prompt": "a"},
+        EMBEDDINGS: {"input": "a"},
+    }
+    body = {"model": "auto"} | needed[path] | members
+    return read(json.dumps(body).encode(), path)
+
+
+def read(body: bytes, path: str = CHAT, headers: list[tuple[bytes, bytes]] | None = None) -> Asked:
+    return parse({"path": path, "headers": headers or []}, body)
+
+
+def openai(asked: Asked) -> OpenAiBody:
+    assert isinstance(asked.body, OpenAiBody)
+    return asked.body
+
+
+class TestRead:
+    @pytest.mark.parametrize(
+        ("path", "task"),
+        [(CHAT, Task.CHAT), (COMPLETIONS, Task.COMPLETION), (EMBEDDINGS, Task.EMBEDDING)],
+    )
+    def test_the_path_says_the_task(self, path: str, task: Task) -> None:
+        asked = parsed(path, model="acme/small")
+        assert (asked.task, asked.model) == (task, "acme/small")
+        assert openai(asked).path == path.encode()
+
+    def test_a_limit_may_have_either_name_and_the_newer_wins(self) -> None:
+        assert parsed().tokens_out_max is None
+        assert parsed(max_tokens=10).tokens_out_max == 10
+        assert parsed(max_completion_tokens=20).tokens_out_max == 20
+        assert parsed(max_tokens=10, max_completion_tokens=20).tokens_out_max == 20
+        assert parsed(max_tokens=10, max_completion_tokens=None).tokens_out_max == 10
+
+    def test_an_embedding_has_no_output_limit_and_no_stream(self) -> None:
+        asked = parsed(EMBEDDINGS, max_tokens=10, stream=True)
+        assert asked.tokens_out_max is None
+        assert not openai(asked).stream
+
+    def test_a_stream_says_whether_usage_is_asked_for(self) -> None:
+        assert not openai(parsed()).stream
+        assert not openai(parsed(stream=None)).stream
+        plain = openai(parsed(stream=True))
+        assert (plain.stream, plain.usage_asked) == (True, False)
+        with_usage = openai(parsed(stream=True, stream_options={"include_usage": True}))
+        assert with_usage.usage_asked
+
+    def test_each_choice_may_cost_the_limit(self) -> None:
+        assert parsed().choices == 1
+        assert parsed(n=3).choices == 3
+        assert parsed(n=None).choices == 1
+        assert parsed(EMBEDDINGS, input=["a", "b"], n=3).choices == 1
+
+    def test_completions_that_are_thrown_away_cost_as_well(self) -> None:
+        assert parsed(COMPLETIONS, n=2, best_of=5).choices == 5
+        assert parsed(COMPLETIONS, n=5, best_of=None).choices == 5
+
+    @pytest.mark.parametrize(
+        ("prompt", "choices"),
+        [
+            ("text", 2),
+            (["a"], 2),
+            (["a", "b", "c"], 6),
+            ([1, 2, 3], 2),
+            ([[1, 2], [3]], 4),
+            ([], 2),
+        ],
+    )
+    def test_each_prompt_of_a_list_is_answered(self, prompt: Any, choices: int) -> None:
+        assert parsed(COMPLETIONS, prompt=prompt, n=2).choices == choices
+
+    def test_what_the_broker_does_not_know_is_kept_raw(self) -> None:
+        asked = read(b'{"model":"auto","messages":[1],"logit_bias": {"1": -1.50}}')
+        assert bytes(openai(asked).members["logit_bias"]) == b'{"1": -1.50}'
+
+    def test_wishes_come_from_body_and_headers(self) -> None:
+        body = b'{"model":"auto","messages":[1],"broker":{"domain":"law"}}'
+        wishes = read(body, headers=[(b"x-broker-region", b"eu")]).wishes
+        assert (wishes.domain, wishes.regions()) == ("law", {"eu"})
+
+
+REFUSED: list[tuple[bytes, str]] = [
+    (b"", "JSON"),
+    (b"{", "JSON"),
+    (b'{"model":"auto",}', "JSON"),
+    (b"[]", "not a JSON object"),
+    (b'"text"', "not a JSON object"),
+    (b"null", "not a JSON object"),
+    (b'{"messages":[1]}', "'model' is missing"),
+    (b'{"model":"auto"}', "'messages' is missing"),
+    (b'{"model":"","messages":[1]}', "'model'"),
+    (b'{"model":3,"messages":[1]}', "'model'"),
+    (b'{"model":null,"messages":[1]}', "'model'"),
+    (b'{"model":"%b","messages":[1]}' % (b"x" * 201), "'model'"),
+    (b'{"model":"auto","messages":[]}', "'messages'"),
+    (b'{"model":"auto","messages":"Hello"}', "'messages'"),
+    (b'{"model":"auto","messages":null}', "'messages'"),
+    (b'{"model":"auto","messages":[1],"stream":"yes"}', "'stream'"),
+    (b'{"model":"auto","messages":[1],"stream":true,"stream_options":3}', "'stream_options'"),
+    (b'{"model":"auto","messages":[1],"n":0}', "'n'"),
+    (b'{"model":"auto","messages":[1],"n":129}', "'n'"),
+    (b'{"model":"auto","messages":[1],"n":"2"}', "'n'"),
+    (b'{"model":"auto","messages":[1],"max_tokens":0}', "'max_tokens'"),
+    (b'{"model":"auto","messages":[1],"max_tokens":-1}', "'max_tokens'"),
+    (b'{"model":"auto","messages":[1],"max_tokens":1.5}', "'max_tokens'"),
+    (b'{"model":"auto","messages":[1],"max_completion_tokens":1e99}', "'max_completion_tokens'"),
+    (b'{"model":"auto","messages":["\xff"]}', "UTF-8"),
+    (b'{"model":"auto","messages":["\xed\xa0\x80"]}', "UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("body", "said"), REFUSED)
+def test_what_makes_no_sense_is_refused_with_its_name(body: bytes, said: str) -> None:
+    with pytest.raises(RequestMalformed, match=said):
+        read(body)
+
+
+@pytest.mark.parametrize("name", ["n", "best_of"])
+def test_completions_name_what_is_wrong_too(name: str) -> None:
+    with pytest.raises(RequestMalformed, match=f"'{name}'"):
+        parsed(COMPLETIONS, **{name: 0})
+
+
+@pytest.mark.parametrize("prompt", [None, 3, {"text": "a"}])
+def test_a_prompt_is_a_text_or_a_list(prompt: Any) -> None:
+    with pytest.raises(RequestMalformed, match="'prompt'"):
+        parsed(COMPLETIONS, prompt=prompt)
+
+
+@pytest.mark.parametrize("where", ["messages", "metadata", "broker", "stream_options"])
+def test_nesting_without_end_is_refused_or_left_alone_but_never_breaks(where: str) -> None:
+    deep = b"[" * 200_000 + b"]" * 200_000
+    members = {b"model": b'"auto"', b"messages": b"[1]", b"stream": b"true"}
+    members[where.encode()] = deep
+    body = b"{" + b",".join(b'"%b":%b' % each for each in members.items()) + b"}"
+    try:
+        read(body)
+    except RequestMalformed:
+        return
+    assert where in ("metadata", "messages")
+
+
+def test_a_wish_there_is_not_is_refused_by_name() -> None:
+    with pytest.raises(UnknownField, match="'domian'"):
+        parsed(broker={"domian": "law"})
+
+
+class TestAdmitted:
+    runtime: Any = SimpleNamespace(
+        settings=SimpleNamespace(
+            limits=Limits(deadline_s=100.0, deadline_s_max=200.0, calls_in_flight_max=2)
+        ),
+        now_s=lambda: 50.0,
+        clock=lambda: datetime(2025, 1, 1, tzinfo=UTC),
+        stopping=False,
+        calls_in_flight=1,
+    )
+    payer = Payer(ACCOUNT, "key", ACCOUNT)
+
+    def admitted(self, **wishes: Any) -> Any:
+        return admit(parsed(max_tokens=10, n=2, broker=wishes), self.payer, self.runtime)
+
+    @pytest.mark.parametrize(
+        ("wishes", "deadline_s"),
+        [({}, 150.0), ({"deadline_s": 5}, 55.0), ({"deadline_s": 900}, 250.0)],
+    )
+    def test_the_deadline_is_what_was_asked_for_within_the_brokers_own(
+        self, wishes: dict[str, Any], deadline_s: float
+    ) -> None:
+        assert self.admitted(**wishes).deadline_s == deadline_s
+
+    @pytest.mark.parametrize(
+        ("policy", "retention", "training"),
+        [("any", True, True), ("no_training", True, False), ("no_retention", False, False)],
+    )
+    def test_a_data_policy_forbids_what_it_says(
+        self, policy: str, retention: bool, training: bool
+    ) -> None:
+        wanted = self.admitted(data_policy=policy).wanted
+        assert (wanted.allow_retention, wanted.allow_training) == (retention, training)
+
+    def test_demands_carry_everything_that_was_asked_for(self) -> None:
+        call = self.admitted(
+            domain="law",
+            max_price={"in": 1, "out": 2},
+            max_cost="0.5",
+            quality_min=0.5,
+            latency_ms_max=900,
+            region=["eu"],
+            providers={"only": ["a"], "ignore": ["b"], "order": ["a"]},
+            weights="cheap",
+            task="triage",
+            session_id="s",
+            labels={"team": "a"},
+        )
+        wanted = call.wanted
+        assert wanted.account_id == ACCOUNT
+        assert (wanted.domain, wanted.quality_min, wanted.latency_ms_max) == ("law", 0.5, 900.0)
+        assert (wanted.max_rate_in_micros, wanted.max_rate_out_micros) == (10**6, 2 * 10**6)
+        assert wanted.max_cost_nanos == 5 * 10**8
+        assert wanted.regions == {"eu"}
+        assert (wanted.providers_only, wanted.providers_ignore) == ({"a"}, {"b"})
+        assert wanted.providers_order == ("a",)
+        assert (wanted.tokens_out_max, wanted.choices) == (10, 2)
+        assert wanted.tokens_in_bound > call.body.size_bytes
+        assert (call.task_label, call.session_id) == ("triage", "s")
+        assert call.labels_json == '{"team":"a"}'
+
+    def test_ids_rise(self) -> None:
+        ids = [self.admitted().id for _ in range(50)]
+        assert ids == sorted(set(ids))
+        assert {each.version for each in ids} == {7}
+
+    def test_there_is_room_until_the_most_calls_are_under_way(self) -> None:
+        require_room(self.runtime)
+        with pytest.raises(TooManyCalls):
+            require_room(SimpleNamespace(**(vars(self.runtime) | {"calls_in_flight": 2})))
+
+    def test_a_broker_that_is_stopping_takes_nothing_new(self) -> None:
+        with pytest.raises(Unavailable):
+            require_room(SimpleNamespace(**(vars(self.runtime) | {"stopping": True})))
