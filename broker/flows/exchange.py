@@ -55,6 +55,8 @@ async def read_whole(tab: Tab, attempt: Attempt) -> WholeAnswer:
     body = await response.read(limit)
     if response.status != 200:
         raise AttemptFailed(_refused(response, body))
+    if isinstance(tab.call.body, OpenAiBody):
+        _require_json(response)
     headers = tuple(each for each in response.headers if each[0] in _PASSED_BACK)
     delivered = _facts(tab.call, response, body)
     return WholeAnswer(200, headers, body, delivered)
@@ -120,6 +122,13 @@ def _within_deadline(failure: AttemptFailed) -> AttemptFailed:
     if failure.outcome.fault is Fault.TOTAL_TIMEOUT:
         return AttemptFailed(Outcome(Fault.DEADLINE))
     return failure
+
+
+def _require_json(response: Response) -> None:
+    """Refuse a body that says it is something else: clients go by what it says."""
+    kind = response.header(b"content-type")
+    if kind is not None and not kind.partition(b";")[0].rstrip().lower().endswith(b"json"):
+        raise malformed("JSON was asked for, the answer says it is something else", 200)
 
 
 def _limit(call: Call, attempt: Attempt) -> int | None:
