@@ -11,6 +11,7 @@ import msgspec
 from provider_sdk.testing.answers import Answer, Chunk
 
 HEADER_LENGTH = "inference-header-content-length"
+_WINDOW_BITS = {"gzip": 31, "deflate": 15}
 _FORMATS = {
     "BOOL": "?",
     "UINT8": "B",
@@ -69,10 +70,22 @@ def infer(model: str, version: str, headers: dict[str, str], body: bytes) -> Ans
         value["outputs"].append(output)
         tail += raw or b""
     head = msgspec.json.encode(value)
+    encoding = headers.get("accept-encoding", "")
     if not any(raw is not None for _output, raw in echoed):
-        return Answer("application/json", [Chunk(head)])
+        return _encoded(Answer("application/json", [Chunk(head)]), encoding)
     length = ((HEADER_LENGTH.encode(), str(len(head)).encode()),)
-    return Answer("application/octet-stream", [Chunk(head + tail)], headers=length)
+    answer = Answer("application/octet-stream", [Chunk(head + tail)], headers=length)
+    return _encoded(answer, encoding)
+
+
+def _encoded(answer: Answer, encoding: str) -> Answer:
+    """The answer compressed where the caller wants it, the header length that of the plain JSON."""
+    if encoding not in _WINDOW_BITS:
+        return answer
+    deflater = zlib.compressobj(wbits=_WINDOW_BITS[encoding])
+    data = b"".join(deflater.compress(chunk.data) for chunk in answer.chunks) + deflater.flush()
+    headers = (*answer.headers, (b"content-encoding", encoding.encode()))
+    return Answer(answer.content_type, [Chunk(data)], headers=headers)
 
 
 def _decompressed(body: bytes, encoding: str) -> bytes:

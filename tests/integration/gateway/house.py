@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -33,6 +33,8 @@ from provider_sdk.testing.scripted import Script, ScriptedProvider
 BODY_BYTES_MAX = 2**20
 _WITHIN_S = 20.0
 _PAUSE_S = 0.02
+_HONEST = Script()
+_KEEPS_NOTHING = DataPolicy()
 
 
 @dataclass(frozen=True)
@@ -139,12 +141,12 @@ class Stall:
     model: str = "small"
     kind: str = "openai"
     tasks: Sequence[str] = ("chat", "completion", "embedding")
-    script: Script = Script()
+    script: Script = _HONEST
     usd_in: str = "0.50"
     usd_out: str = "1.50"
     usd_call: str = "0.001"
     region: str = "eu"
-    data_policy: DataPolicy = DataPolicy()
+    data_policy: DataPolicy = _KEEPS_NOTHING
     capacity: int = 50
     credential: str | None = None
     upstream: str = "upstream-name"

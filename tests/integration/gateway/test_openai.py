@@ -1,4 +1,4 @@
-"""What the unmodified `openai` package gets through the broker, and what the provider sees of it."""
+"""What the unmodified `openai` package gets through the broker, and what providers see of it."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ async def test_tools_are_passed_through_and_tool_calls_come_back(
     choice = answer.choices[0]
     assert choice.finish_reason == "tool_calls"
     assert choice.message.tool_calls is not None
-    assert choice.message.tool_calls[0].function.name == "weather"  # type: ignore[union-attr]
+    assert choice.message.tool_calls[0].function.name == "weather"
     assert provider.work_received[-1].json["tools"] == [TOOL]
 
     stream = await client.chat.completions.create(**asked, stream=True)

@@ -68,7 +68,7 @@ async def test_a_providers_key_may_look_but_not_buy(house: House) -> None:
 
 
 async def _is_known(http: Any) -> bool:
-    return (await http.get("/v1/models")).status_code == 200
+    return bool((await http.get("/v1/models")).status_code == 200)
 
 
 async def test_an_unknown_model_is_not_found_and_says_where_to_look(client: AsyncOpenAI) -> None:
@@ -184,9 +184,13 @@ async def test_a_stream_that_breaks_off_raises_in_the_client_and_what_came_is_ch
     provider.script = Script(models=("upstream-name",), cut_after_chunks=4)
     stream = await _ask(client, stream=True)
     texts: list[str] = []
-    with pytest.raises(openai.APIError, match="broke off"):
+
+    async def read() -> None:
         async for chunk in stream:
-            texts.append(chunk.choices[0].delta.content or "")
+            texts.extend([chunk.choices[0].delta.content or ""])
+
+    with pytest.raises(openai.APIError, match="broke off"):
+        await read()
     assert sum(bool(text) for text in texts) == 3
     story = await house.story(shop, stream.response.headers["x-broker-call-id"])
     assert story["code"] == "provider_cut_off"

@@ -1,0 +1,266 @@
+"""What the unmodified `tritonclient.http` gets through the broker, synchronous and not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
+from tritonclient.http.auth import BasicAuth
+from tritonclient.utils import InferenceServerException
+
+from provider_sdk.testing.scripted import ScriptedProvider
+from tests.integration.gateway.house import Consumer, House, Stall
+
+T = TypeVar("T")
+NUMBERS = np.linspace(-1.0, 1.0, 7, dtype=np.float32)
+TEXTS = np.array(["naïve".encode(), b"", b"\x00\xff raw"], dtype=np.object_)
+
+
+@pytest.fixture(scope="module")
+async def provider(house: House) -> ScriptedProvider:
+    """A generalist; beside it, a dearer specialist in law."""
+    general = Stall(name="acme/topic", model="text-kind", kind="kserve", upstream="m-1")
+    specialist = Stall(
+        name="lexis/law",
+        model="text-law",
+        kind="kserve",
+        upstream="m-2",
+        usd_call="0.002",
+        endpoint={"domains": {"law": 0.9}, "version": "2"},
+    )
+    await house.enrol(general, specialist)
+    return house.providers["acme/topic"]
+
+
+@pytest.fixture(autouse=True)
+def fresh(provider: ScriptedProvider) -> None:
+    provider.received.clear()
+
+
+@pytest.fixture
+async def client(house: House) -> AsyncIterator[Any]:
+    async with triton_aio.InferenceServerClient(house.address) as client:
+        yield client
+
+
+@pytest.fixture
+def headers(shop: Consumer) -> dict[str, str]:
+    """For one test: the client writes into the headers that it is given."""
+    return {"Authorization": f"Bearer {shop.key}"}
+
+
+def _numbers(*, binary: bool = True, values: Any = NUMBERS) -> Any:
+    tensor = triton.InferInput("INPUT0", list(values.shape), "FP32")
+    tensor.set_data_from_numpy(values, binary_data=binary)
+    return tensor
+
+
+def _texts(*, binary: bool = True) -> Any:
+    tensor = triton.InferInput("INPUT1", [3], "BYTES")
+    tensor.set_data_from_numpy(TEXTS if binary else np.array(["a", "", "ü"], object), binary)
+    return tensor
+
+
+async def _in_thread(house: House, work: Callable[[Any], T]) -> T:
+    """Do `work` with a synchronous client, which keeps to the thread that it was made in."""
+
+    def run() -> T:
+        with triton.InferenceServerClient(house.address, network_timeout=20.0) as client:
+            return work(client)
+
+    return await asyncio.to_thread(run)
+
+
+async def test_the_server_tells_of_itself_without_a_key(client: Any, house: House) -> None:
+    assert await client.is_server_live()
+    assert await client.is_server_ready()
+    metadata = await client.get_server_metadata()
+    assert metadata["name"] == "model-broker"
+    assert "binary_tensor_data" in metadata["extensions"]
+    assert await _in_thread(house, lambda sync: sync.is_server_live() and sync.is_server_ready())
+
+
+@pytest.mark.parametrize("name", ["acme/topic", "acme--topic", "text-kind", "auto"])
+async def test_a_model_goes_by_its_endpoint_in_both_spellings_its_family_or_auto(
+    client: Any, house: House, headers: dict[str, str], provider: ScriptedProvider, name: str
+) -> None:
+    assert await client.is_model_ready(name, headers=headers)
+    result = await client.infer(name, [_numbers()], headers=headers)
+    assert np.array_equal(result.as_numpy("OUTPUT0"), NUMBERS)
+    answer = await _in_thread(house, lambda sync: sync.infer(name, [_numbers()], headers=headers))
+    assert np.array_equal(answer.as_numpy("OUTPUT0"), NUMBERS)
+    assert {each.path for each in provider.work_received} == {"/v2/models/m-1/versions/1/infer"}
+
+
+async def test_versions_are_told_apart(client: Any, headers: dict[str, str]) -> None:
+    assert await client.is_model_ready("lexis/law", "2", headers=headers)
+    assert not await client.is_model_ready("lexis/law", "1", headers=headers)
+    result = await client.infer("lexis--law", [_numbers()], model_version="2", headers=headers)
+    assert result.get_response()["model_version"] == "2"
+    with pytest.raises(InferenceServerException, match="1 version"):
+        await client.infer("lexis/law", [_numbers()], model_version="1", headers=headers)
+
+
+async def test_auto_goes_where_the_declared_domain_is_served(
+    client: Any, house: House, shop: Consumer, headers: dict[str, str]
+) -> None:
+    law = headers | {"x-broker-domain": "law", "x-broker-weights": "quality"}
+    result = await client.infer("auto", [_numbers()], headers=law)
+    assert result.get_response()["model_name"] == "m-2"
+    only = headers | {"x-broker-providers-only": "acme"}
+    result = await client.infer("auto", [_numbers()], headers=only)
+    assert result.get_response()["model_name"] == "m-1"
+
+
+async def test_metadata_comes_from_the_provider_and_a_missing_configuration_is_said(
+    client: Any, house: House, headers: dict[str, str]
+) -> None:
+    metadata = await client.get_model_metadata("acme/topic", headers=headers)
+    assert metadata["inputs"][0]["name"] == "INPUT0"
+    sync = await _in_thread(
+        house, lambda client: client.get_model_metadata("acme--topic", headers=headers)
+    )
+    assert sync == metadata
+    with pytest.raises(InferenceServerException, match="does not tell that of itself"):
+        await client.get_model_config("acme/topic", headers=headers)
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+async def test_tensors_pass_in_binary_and_in_json(
+    client: Any, headers: dict[str, str], *, binary_in: bool, binary_out: bool
+) -> None:
+    inputs = [_numbers(binary=binary_in), _texts(binary=binary_in)]
+    outputs = [
+        triton.InferRequestedOutput(name, binary_data=binary_out) for name in ("OUTPUT0", "OUTPUT1")
+    ]
+    if binary_in and not binary_out:  # such bytes have no place in JSON
+        inputs, outputs = inputs[:1], outputs[:1]
+    result = await client.infer("acme/topic", inputs, outputs=outputs, headers=headers)
+    assert np.allclose(result.as_numpy("OUTPUT0"), NUMBERS)
+    if len(inputs) == 2:
+        texts = result.as_numpy("OUTPUT1").tolist()
+        expected = TEXTS.tolist() if binary_in else [b"a", b"", "ü".encode()]
+        assert [t if isinstance(t, bytes) else t.encode() for t in texts] == expected
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_compressed_bodies_pass_both_ways_without_being_unpacked(
+    client: Any, house: House, headers: dict[str, str], provider: ScriptedProvider, encoding: str
+) -> None:
+    packing = {
+        "request_compression_algorithm": encoding,
+        "response_compression_algorithm": encoding,
+        "headers": headers,
+    }
+    result = await client.infer("acme/topic", [_numbers(), _texts()], **packing)
+    assert result.as_numpy("OUTPUT1").tolist() == TEXTS.tolist()
+    received = provider.work_received[-1]
+    assert received.headers["content-encoding"] == encoding
+    assert received.headers["accept-encoding"] == encoding
+    sync = await _in_thread(
+        house, lambda client: client.infer("acme/topic", [_numbers()], **packing)
+    )
+    assert np.array_equal(sync.as_numpy("OUTPUT0"), NUMBERS)
+
+
+async def test_a_large_tensor_passes_untouched_byte_for_byte(
+    house: House, shop: Consumer, headers: dict[str, str], provider: ScriptedProvider
+) -> None:
+    large = np.random.default_rng(7).standard_normal(150_000, dtype=np.float32)
+    body, length = triton.InferenceServerClient.generate_request_body([_numbers(values=large)])
+    length_header = {"Inference-Header-Content-Length": str(length)}
+    answer = await shop.http.post(
+        "/v2/models/acme/topic/infer", content=body, headers=headers | length_header
+    )
+    assert answer.status_code == 200, answer.text
+    assert provider.work_received[-1].body == body
+    assert answer.content.endswith(large.tobytes())
+    result = await _in_thread(
+        house,
+        lambda sync: sync.infer("acme/topic", [_numbers(values=large)], headers=headers),
+    )
+    assert result.as_numpy("OUTPUT0").tobytes() == large.tobytes()
+
+
+async def test_an_inference_costs_its_call_and_says_so(
+    shop: Consumer, house: House, headers: dict[str, str]
+) -> None:
+    body = {"inputs": [{"name": "INPUT0", "datatype": "FP32", "shape": [1], "data": [0.5]}]}
+    answer = await shop.http.post("/v2/models/text-kind/infer", json=body)
+    assert Decimal(answer.headers["x-broker-cost-usd"]) == Decimal("0.001")
+    assert answer.headers["x-broker-endpoint"] == "acme/topic"
+    story = await house.story(shop, answer.headers["x-broker-call-id"])
+    assert story["task"] == "infer"
+    assert Decimal(story["charge_usd"]) == Decimal("0.001")
+
+
+async def test_the_key_may_be_the_password_of_the_basic_auth_plugin(
+    house: House, shop: Consumer
+) -> None:
+    def ask(client: Any) -> Any:
+        client.register_plugin(BasicAuth("anyone", shop.key))
+        return client.infer("acme/topic", [_numbers()])
+
+    result = await _in_thread(house, ask)
+    assert np.array_equal(result.as_numpy("OUTPUT0"), NUMBERS)
+    with pytest.raises(InferenceServerException, match="invalid_api_key"):
+        await _in_thread(house, lambda client: client.infer("acme/topic", [_numbers()]))
+
+
+async def test_a_providers_own_error_is_readable(client: Any, headers: dict[str, str]) -> None:
+    output = triton.InferRequestedOutput("NONE")
+    with pytest.raises(InferenceServerException, match="output that does not exist") as caught:
+        await client.infer("acme/topic", [_numbers()], outputs=[output], headers=headers)
+    assert caught.value.status() == "400"
+
+
+MANAGING: list[tuple[str, tuple[Any, ...]]] = [
+    ("get_model_repository_index", ()),
+    ("load_model", ("acme/topic",)),
+    ("unload_model", ("acme/topic",)),
+    ("get_system_shared_memory_status", ()),
+    ("register_system_shared_memory", ("region", "/dev/shm/x", 8)),
+    ("unregister_cuda_shared_memory", ()),
+    ("get_trace_settings", ("acme--topic",)),
+    ("update_log_settings", ({"log_info": True},)),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), MANAGING)
+async def test_what_reaches_into_a_providers_host_is_refused(
+    client: Any,
+    headers: dict[str, str],
+    provider: ScriptedProvider,
+    name: str,
+    arguments: tuple[Any, ...],
+) -> None:
+    with pytest.raises(InferenceServerException, match="not served"):
+        await getattr(client, name)(*arguments, headers=headers)
+    assert not provider.received
+
+
+async def test_a_tensor_in_shared_memory_is_refused(
+    client: Any, headers: dict[str, str], provider: ScriptedProvider
+) -> None:
+    tensor = triton.InferInput("INPUT0", [2], "FP32")
+    tensor.set_shared_memory("region", 8)
+    for encoding in (None, "gzip"):
+        with pytest.raises(InferenceServerException, match="shared_memory_denied"):
+            await client.infer(
+                "acme/topic",
+                [tensor],
+                headers=dict(headers),
+                request_compression_algorithm=encoding,
+            )
+    output = triton.InferRequestedOutput("OUTPUT0")
+    output.set_shared_memory("region", 8)
+    with pytest.raises(InferenceServerException, match="shared_memory_denied"):
+        await client.infer("acme/topic", [_numbers()], outputs=[output], headers=headers)
+    assert not provider.received
