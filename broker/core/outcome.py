@@ -49,6 +49,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     retry_after_s: float | None = None
     sent: bool = True
     """False when no byte of the request can have reached the provider."""
+    said: str = ""
+    """The provider's own words, which may quote the prompt: for the caller alone, never kept."""
 
     @property
     def fails_over(self) -> bool:

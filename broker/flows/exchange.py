@@ -21,7 +21,7 @@ from broker.upstream.streaming import StreamReader
 
 REFUSAL_BYTES_MAX = 65_536
 """Of an error answer, this much is read."""
-DETAIL_CHARACTERS_MAX = 500
+SAID_CHARACTERS_MAX = 500
 
 _PASSED_BACK = frozenset({b"content-type", b"content-encoding", b"inference-header-content-length"})
 """The headers of a provider's answer that a caller sees."""
@@ -147,18 +147,18 @@ def _facts(call: Call, response: Response, body: bytes) -> Delivered:
         if response.header(b"content-encoding") is None:
             inferred = read_infer(response.header(b"inference-header-content-length"), body)
             if inferred.error is not None:
-                raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, detail=inferred.error))
+                raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, said=inferred.error))
         elif not body:
             raise malformed("an empty answer", 200)
         return Delivered(claimed_in=0, claimed_out=0, text_bytes=0, generates=False)
     if call.wanted.task is Task.EMBEDDING:
         embedding = read_embedding(body)
         if embedding.error is not None:
-            raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, detail=embedding.error))
+            raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, said=embedding.error))
         return Delivered(embedding.prompt_tokens, 0, 0, generates=False)
     facts = read_completion(body)
     if facts.error is not None:
-        raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, detail=facts.error))
+        raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, said=facts.error))
     assert isinstance(call.body, OpenAiBody)
     return Delivered(
         claimed_in=facts.prompt_tokens,
@@ -176,18 +176,18 @@ def _refused(response: Response, body: bytes) -> Outcome:
     return Outcome(
         fault=fault_of_status(response.status) or Fault.MALFORMED,
         status=response.status,
-        detail=_detail(body),
+        said=_sentence(body),
         retry_after_s=float(retry_after) if retry_after.isdigit() else None,
     )
 
 
-def _detail(body: bytes) -> str:
+def _sentence(body: bytes) -> str:
     """Return the sentence in a provider's error answer, of whichever shape."""
     try:
         answer = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):
-        return body[:DETAIL_CHARACTERS_MAX].decode("utf-8", "replace")
+        return body[:SAID_CHARACTERS_MAX].decode("utf-8", "replace")
     error = answer.get("error", answer) if isinstance(answer, dict) else answer
     if isinstance(error, dict):
         error = error.get("message") or error.get("detail") or error
-    return str(error)[:DETAIL_CHARACTERS_MAX]
+    return str(error)[:SAID_CHARACTERS_MAX]

@@ -78,7 +78,7 @@ def failure_of(tab: Tab) -> BrokerError:
     last = attempts[-1].outcome if attempts else None
     if tab.dispatch.end is End.FINAL and last is not None:
         return ProviderRefused(
-            f"The provider refused the request: {last.detail}",
+            f"The provider refused the request: {last.said}",
             status=last.status or 400,
             facts=facts,
         )

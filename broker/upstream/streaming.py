@@ -62,7 +62,7 @@ class StreamReader:
         """Note what an event says; False when it is not to be passed on now."""
         facts = read_chunk(payload)
         if facts.error is not None:
-            raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, detail=facts.error))
+            raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, said=facts.error))
         if facts.text_bytes:
             self.text_bytes += facts.text_bytes
             self.has_content = True
