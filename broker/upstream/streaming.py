@@ -11,6 +11,8 @@ from broker.upstream.openai import read_chunk
 from broker.upstream.sse import SseSplitter, data_of
 
 _DONE = b"[DONE]"
+_WITHOUT_DATA = (b":", b"event", b"id", b"retry")
+"""How an event without data may begin: comments, and fields that say nothing of content."""
 
 
 class StreamReader:
@@ -33,11 +35,13 @@ class StreamReader:
         self._splitter = SseSplitter()
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes, return what may be passed on. Raises AttemptFailed: malformed, an error event."""
+        """Take bytes, return what may be passed on. Raises AttemptFailed: malformed, an error."""
         passed: list[bytes] = []
         for event in self._splitter.feed(data):
             payload = data_of(event)
             if payload is None:
+                if not event.lstrip().startswith(_WITHOUT_DATA) and not event.isspace():
+                    raise malformed("an event that is none", 200)
                 passed.append(event)
             elif payload == _DONE:
                 self.ended = True
@@ -52,7 +56,7 @@ class StreamReader:
         self.ended = True
 
     def tail(self, cost_json: bytes) -> bytes:
-        """Return the end of the stream: usage with the cost where usage was asked for, else a comment."""
+        """Return the end of the stream: usage with the cost if it was asked for, else a comment."""
         if self._usage_event is not None:
             usage = self._usage_event.rstrip()[:-1] + b',"broker":' + cost_json + b"}"
             return b"data: " + usage + b"\n\ndata: [DONE]\n\n"
