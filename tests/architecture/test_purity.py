@@ -110,7 +110,7 @@ def _only_as_main(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.If) and "__name__" in ast.dump(statement.test)
 
 
-def test_importing_every_module_touches_no_file_socket_process_or_thread() -> None:
+def test_importing_every_module_touches_no_file_socket_or_process() -> None:
     names = [
         each.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         for each in shipped()
@@ -124,7 +124,6 @@ def test_importing_every_module_touches_no_file_socket_process_or_thread() -> No
     [
         ("open(__file__).close()", "open"),
         ("import socket\nsocket.socket().close()", "socket.__new__"),
-        ("import threading\nthreading.Thread(target=int).start()", "_thread.start_new_thread"),
         ("import subprocess\nsubprocess.run(['true'])", "subprocess.Popen"),
         ("import os\nos.environ['A_B'] = ''", "os.putenv"),
     ],
