@@ -25,16 +25,22 @@ from broker.upstream.faults import AttemptFailed
 
 async def serve(call: Call, runtime: Runtime) -> tuple[Tab, WholeAnswer | Stream]:
     """Serve one call. Raises a BrokerError when it cannot be served; then nothing is charged."""
+    market = runtime.market
     decision = choose(call.wanted, runtime)
     if not decision.plan:
         raise _log(refusal(call.wanted, decision, runtime), call, decision, runtime)
     hold = reserve(call, decision, runtime.settings.limits.hold_margin_s)
+    first = market.endpoint(decision.plan[0].number).deployment.number
+    # Counted from the decision on: others are decided while this one waits for its hold.
+    runtime.pulse.in_flight[first] += 1
     try:
         await runtime.ledger.hold(hold)
     except BrokerError as error:
         raise _log(error, call, decision, runtime) from None
+    finally:
+        runtime.pulse.in_flight[first] -= 1
 
-    tab = Tab(call, decision, hold, runtime)
+    tab = Tab(call, decision, hold, market, runtime)
     try:
         answer = await _forward(tab)
         if isinstance(answer, StreamedAnswer):

@@ -12,6 +12,7 @@ from broker.core.call import Call, OpenAiBody
 from broker.core.catalog import Endpoint
 from broker.core.dispatch import Attempt, Dispatch
 from broker.core.ledger import CallRecord, ChargeLine, Hold
+from broker.core.market import Market
 from broker.core.metering import NOTHING, Delivered, Expected, meter
 from broker.core.outcome import Outcome
 from broker.core.pulse import Measured
@@ -24,13 +25,15 @@ from broker.flows.runtime import Runtime
 class Tab:
     """Opened once the hold is durable. Every attempt begins and ends here; it settles once."""
 
-    def __init__(self, call: Call, decision: Decision, hold: Hold, runtime: Runtime) -> None:
+    def __init__(
+        self, call: Call, decision: Decision, hold: Hold, market: Market, runtime: Runtime
+    ) -> None:
+        """`market` is the one that was decided on, whatever is swapped in meanwhile."""
         self.call = call
         self.decision = decision
         self.hold = hold
         self.runtime = runtime
-        # The endpoints of this call's market, whatever is swapped in while it runs.
-        self.market = runtime.market
+        self.market = market
         self.lines: list[ChargeLine] = []
         self.charge_nanos = 0
         self._settled = False
