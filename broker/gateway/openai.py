@@ -93,7 +93,7 @@ def parse(scope: Scope, body: bytes) -> Asked:
         body=OpenAiBody(
             path=scope["path"].encode(),
             members=members,
-            size_bytes=len(body),
+            size_bytes=len(body) - _own_bytes(members.get("broker")),
             stream=stream,
             usage_asked=options is not None and options.include_usage,
             choices=choices,
@@ -101,6 +101,11 @@ def parse(scope: Scope, body: bytes) -> Asked:
         tokens_out_max=limit if task.generates else None,
         choices=choices,
     )
+
+
+def _own_bytes(wishes: msgspec.Raw | None) -> int:
+    """Return the size of what is for the broker alone: no provider counts it as prompt."""
+    return 0 if wishes is None else memoryview(wishes).nbytes
 
 
 def _model(members: dict[str, msgspec.Raw]) -> str:
