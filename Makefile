@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Where compiled files are not kept, each start compiles everything anew and takes three times as long.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo up test check install clean
 help:  ## Say what can be made

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.cli.local import OPERATOR, now, run_with_engine
 from broker.cli.options import DEFAULT_STATE, State
 from broker.cli.state import StateFolder
-from broker.flows.authenticate import Caller
-from broker.flows.open_account import list_accounts, open_account
-from broker.flows.statement import balance
-from broker.flows.topup import top_up
-from broker.store.accounts import Account, Role
-from pricing.money import format_usd, parse_usd_nanos
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from broker.store.accounts import Account
 
 app = typer.Typer(help="Open accounts, top them up, see balances.", no_args_is_help=True)
 
+_ARTICLES = {"consumer": "a", "provider": "a", "operator": "an"}
 Name = Annotated[str, typer.Argument(help="Lower-case letters, digits and single . _ - between.")]
 
 
 @app.command("open")
 def open_(
     name: Name,
-    role: Annotated[Role, typer.Option(help="What the account is in the market.")] = Role.CONSUMER,
+    role: Annotated[
+        Literal["consumer", "provider", "operator"],
+        typer.Option(help="What the account is in the market."),
+    ] = "consumer",
     state: State = DEFAULT_STATE,
 ) -> None:
     """Open an account."""
+    from broker.cli.local import OPERATOR, now, run_with_engine
+    from broker.flows.open_account import open_account
+    from broker.store.accounts import Role
 
     async def work(engine: AsyncEngine) -> None:
-        await open_account(engine, name, role, author=OPERATOR.name, now=now())
+        await open_account(engine, name, Role(role), author=OPERATOR.name, now=now())
 
     run_with_engine(StateFolder(state), work)
-    typer.echo(f"{name} is open as a {role.value}. Give it a key: broker keys issue {name}")
+    typer.echo(
+        f"{name} is open as {_ARTICLES[role]} {role}. Give it a key: broker keys issue {name}"
+    )
 
 
 @app.command("topup")
@@ -47,6 +52,9 @@ def topup(
     state: State = DEFAULT_STATE,
 ) -> None:
     """Credit a consumer's account."""
+    from broker.cli.local import OPERATOR, now, run_with_engine
+    from broker.flows.topup import top_up
+    from pricing.money import format_usd, parse_usd_nanos
 
     async def work(engine: AsyncEngine) -> str:
         amount = parse_usd_nanos(amount_usd)
@@ -60,6 +68,11 @@ def topup(
 @app.command("list")
 def list_(state: State = DEFAULT_STATE) -> None:
     """List all accounts with their balances."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from broker.cli.local import run_with_engine
+    from broker.flows.open_account import list_accounts
 
     async def work(engine: AsyncEngine) -> Table:
         table = Table("name", "role", "available USD", "held USD", "opened", box=None)
@@ -77,6 +90,10 @@ def list_(state: State = DEFAULT_STATE) -> None:
 
 async def _amounts(engine: AsyncEngine, account: Account) -> tuple[str, str]:
     """Return what is available and what is held; an operator has neither."""
+    from broker.flows.authenticate import Caller
+    from broker.flows.statement import balance
+    from pricing.money import format_usd
+
     if account.ledger_account is None:
         return "-", "-"
     owned = await balance(engine, Caller(account.id, account.name, account.role))

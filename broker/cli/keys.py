@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.cli.local import OPERATOR, now, run_with_engine
 from broker.cli.options import DEFAULT_STATE, State
 from broker.cli.state import StateFolder
-from broker.flows.issue_key import issue_key, list_keys, revoke_key
-from broker.store.keys import KeyTerms
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 app = typer.Typer(help="Issue, list and revoke keys.", no_args_is_help=True)
 
@@ -30,6 +28,9 @@ def issue(
     state: State = DEFAULT_STATE,
 ) -> None:
     """Make a key and print it; it is shown this once."""
+    from broker.cli.local import OPERATOR, now, run_with_engine
+    from broker.flows.issue_key import issue_key
+    from broker.store.keys import KeyTerms
 
     async def work(engine: AsyncEngine) -> str:
         terms = KeyTerms(label=label, calls_max=calls_max)
@@ -41,6 +42,11 @@ def issue(
 @app.command("list")
 def list_(name: Name, state: State = DEFAULT_STATE) -> None:
     """List an account's keys."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from broker.cli.local import OPERATOR, run_with_engine
+    from broker.flows.issue_key import list_keys
 
     async def work(engine: AsyncEngine) -> Table:
         table = Table("id", "label", "made", "revoked", box=None)
@@ -58,6 +64,8 @@ def revoke(
     state: State = DEFAULT_STATE,
 ) -> None:
     """Revoke a key; it opens nothing from then on."""
+    from broker.cli.local import OPERATOR, now, run_with_engine
+    from broker.flows.issue_key import revoke_key
 
     async def work(engine: AsyncEngine) -> None:
         await revoke_key(engine, OPERATOR, key_id, now())

@@ -49,37 +49,40 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """A broker that is up. Further services may be started; `up.run()` waits for the end."""
+    """A broker that is up, and what further services of it need."""
 
     running: Running
-    up: Supervisor
     env: Mapping[str, str]
     console_link: str
 
 
 @contextlib.asynccontextmanager
-async def launch(wanted: Launch, console: Console) -> AsyncIterator[Market]:
-    """Bring up a broker; everything stops when the block ends or a signal comes.
+async def occupy(wanted: Launch) -> AsyncIterator[Supervisor]:
+    """Take the folder and the port; everything stops when the block ends or a signal comes.
 
-    Raises AlreadyRunning, SettingInvalid for a port that is taken, EmbeddedServerFailed.
+    Raises AlreadyRunning, SettingInvalid for a port that is taken.
     """
-    folder = wanted.folder
-    with FolderLock(folder.path):
+    with FolderLock(wanted.folder.path):
         require_free(wanted.host, wanted.port)
         async with Supervisor() as up:
-            database_url = await _database(folder, up, console)
-            valkey_url = await _valkey(folder, up, console)
-            await upgrade(database_url)
-            env = _environment(wanted, database_url, valkey_url)
-            link = await _console_link(database_url, wanted.url)
-            await up.start(_broker(wanted, env))
-            await up.start(_worker(folder, env))
-            running = Running(os.getpid(), wanted.url, database_url, valkey_url)
-            folder.announce(running)
             try:
-                yield Market(running, up, env, link)
+                yield up
             finally:
-                folder.retract()
+                wanted.folder.retract()
+
+
+async def open_market(wanted: Launch, up: Supervisor, console: Console) -> Market:
+    """Start the databases and the broker. Raises EmbeddedServerFailed."""
+    folder = wanted.folder
+    database_url = await _database(folder, up, console)
+    valkey_url = await _valkey(folder, up, console)
+    await upgrade(database_url)
+    env = _environment(wanted, database_url, valkey_url)
+    link = await _console_link(database_url, wanted.url)
+    await up.start(_broker(wanted, env))
+    running = Running(os.getpid(), wanted.url, database_url, valkey_url)
+    folder.announce(running)
+    return Market(running, env, link)
 
 
 def require_free(host: str, port: int) -> None:
@@ -159,7 +162,8 @@ def _broker(wanted: Launch, env: Mapping[str, str]) -> Service:
     return Service(command, answering(f"{wanted.url}/health/ready"), _READY_LIMIT_S, 40.0)
 
 
-def _worker(folder: StateFolder, env: Mapping[str, str]) -> Service:
+def worker(folder: StateFolder, env: Mapping[str, str]) -> Service:
+    """Return the worker that every market needs once, with the schedule in it."""
     command = Command(
         "worker", worker_command(folder, beat=True), folder.path / "logs" / "worker.log", env=env
     )

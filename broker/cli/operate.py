@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
-from rich.console import Console
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.cli.local import OPERATOR, now, run_with_engine
 from broker.cli.options import DEFAULT_STATE, State
 from broker.cli.state import StateFolder
-from broker.flows import check as checking
-from broker.flows import enroll
-from broker.flows.login import make_link
-from broker.store import accounts as account_store
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from broker.store.invariants import Alarm
 
 
 def approve(
@@ -24,6 +22,8 @@ def approve(
     state: State = DEFAULT_STATE,
 ) -> None:
     """Approve a deployment whose origin is proved by a credential only."""
+    from broker.cli.local import OPERATOR, now, run_with_engine
+    from broker.flows import enroll
 
     async def work(engine: AsyncEngine) -> None:
         await enroll.approve(engine, OPERATOR.name, deployment_id, now())
@@ -37,6 +37,10 @@ def login(
     state: State = DEFAULT_STATE,
 ) -> None:
     """Print a link that logs in to the console once."""
+    from broker.cli.local import now, run_with_engine
+    from broker.flows.login import make_link
+    from broker.store import accounts as account_store
+
     folder = StateFolder(state)
 
     async def work(engine: AsyncEngine) -> str:
@@ -56,9 +60,13 @@ def check(
     ] = False,
 ) -> None:
     """Check that the books balance; exit status 1 when something is off."""
+    from rich.console import Console
 
-    async def work(engine: AsyncEngine) -> list[checking.Alarm]:
-        return await checking.check(engine, replay=replay)
+    from broker.cli.local import run_with_engine
+    from broker.flows.check import check as check_books
+
+    async def work(engine: AsyncEngine) -> list[Alarm]:
+        return await check_books(engine, replay=replay)
 
     alarms = run_with_engine(StateFolder(state), work)
     console = Console(highlight=False)

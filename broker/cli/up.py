@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from broker.cli.launch import Launch, launch
 from broker.cli.options import DEFAULT_STATE, AllowNetworks, Host, Port, State
 from broker.cli.state import StateFolder
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from broker.cli.launch import Launch
 
 
 def up(
@@ -22,12 +25,20 @@ def up(
     Without DATABASE_URL and VALKEY_URL it starts servers of its own and keeps their data in the
     state folder; with them it uses yours.
     """
+    from rich.console import Console
+
+    from broker.cli.launch import Launch
+
     wanted = Launch(StateFolder(state), host, port, allow_networks)
     asyncio.run(_up(wanted, Console(highlight=False, soft_wrap=True)))
 
 
 async def _up(wanted: Launch, console: Console) -> None:
-    async with launch(wanted, console) as market:
+    from broker.cli.launch import occupy, open_market, worker
+
+    async with occupy(wanted) as up:
+        market = await open_market(wanted, up, console)
+        await up.start(worker(wanted.folder, market.env))
         console.print(f"\nThe market is open at [bold]{wanted.url}[/bold]")
         console.print(f"Console (this link works once, for 15 minutes):\n  {market.console_link}")
         console.print(
@@ -35,5 +46,5 @@ async def _up(wanted: Launch, console: Console) -> None:
             "  broker accounts open acme && broker accounts topup acme 5 && broker keys issue acme"
         )
         console.print("Ctrl-C stops everything and keeps the data.")
-        await market.up.run()
+        await up.run()
     console.print("\nStopped. The data is kept for the next start.")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Collection, Sequence
 from urllib.parse import urlsplit
 
+from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +16,7 @@ from rich.text import Text
 from broker.demo.asking import Shown, ask_all, consumer, wait_for
 
 _ANSWER_CHARACTERS = 100
+_WIDE_COLUMNS = 100
 
 
 async def show(base_url: str, key: str, console: Console, providers: Collection[str]) -> None:
@@ -30,18 +34,30 @@ async def show(base_url: str, key: str, console: Console, providers: Collection[
 
 
 def print_shown(console: Console, shown: Sequence[Shown]) -> None:
-    """Print the table: request, routed to, price, cost, why."""
-    table = Table(title="What was routed where, at what price, and why", title_justify="left")
-    for heading in ("request", "routed to", "price", "cost", "why"):
-        # Answers and names are other people's text: no markup is read in them.
-        table.add_column(heading, overflow="fold")
+    """Print the table, fit for eighty columns: request, routed to, price and cost, why."""
+    title = "What was routed where, at what price, and why"
+    table = Table(title=title, title_justify="left", box=HORIZONTALS)
+    table.add_column("request", overflow="fold", ratio=1)
+    narrow = console.width < _WIDE_COLUMNS
+    table.add_column("routed to", overflow="fold", min_width=12 if narrow else 20)
+    table.add_column("price and cost", overflow="fold", min_width=18)
+    table.add_column("why", overflow="fold", min_width=20, max_width=36)
     for each in shown:
+        # Answers and names are other people's text: no markup is read in them.
         request = Text(each.title)
         if each.answer:
             request.append(f"\n{_short(each.answer)}", style="dim")
-        cells = (each.endpoint, each.price, each.cost, each.why)
-        table.add_row(request, *(Text(cell) for cell in cells))
+        endpoint = each.endpoint.replace("/", "/\n") if narrow else each.endpoint
+        per = _stacked(each.price).replace(" per ", "\nper ")
+        price = f"{per}\ncost {each.cost}"
+        table.add_row(request, Text(endpoint), Text(price), Text(_stacked(each.why)))
+        table.add_section()
     console.print(table, soft_wrap=False)
+
+
+def _stacked(text: str) -> str:
+    """One part below the other, for narrow columns."""
+    return text.replace(": ", ":\n").replace(", ", "\n")
 
 
 def _short(answer: str) -> str:
@@ -52,9 +68,10 @@ def _short(answer: str) -> str:
 def print_invitation(console: Console, base_url: str, key: str, *, has_triton: bool) -> None:
     """Print ready-to-paste `curl` and Python lines with a working key."""
     parts = [("Try it with curl:", curl_line(base_url, key))]
-    parts.append(("or in Python:", openai_lines(base_url, key)))
+    python = os.path.relpath(sys.executable)
+    parts.append((f"or in Python, for instance {python}:", openai_lines(base_url, key)))
     if has_triton:
-        parts.append(("or with Triton's client:", triton_lines(base_url, key)))
+        parts.append((f"or with Triton's client, also {python}:", triton_lines(base_url, key)))
     for heading, lines in parts:
         console.print(Text(f"\n{heading}\n", style="bold"))
         # Unwrapped and plain, so that what is pasted is what was printed.
@@ -67,7 +84,7 @@ def curl_line(base_url: str, key: str) -> str:
         "model": "auto",
         "messages": [{"role": "user", "content": "Why does my printer not print?"}],
         "max_tokens": 48,
-        "broker": {"domain": "support"},
+        "broker": {"domain": "support", "quality_min": 0.4},
     }
     return (
         f"curl -i {base_url}/v1/chat/completions"
@@ -85,7 +102,7 @@ answer = client.chat.completions.create(
     model="auto",
     messages=[{{"role": "user", "content": "Why does my printer not print?"}}],
     max_tokens=48,
-    extra_body={{"broker": {{"domain": "support", "weights": "cheap"}}}},
+    extra_body={{"broker": {{"domain": "support", "weights": "quality"}}}},
 )
 print(answer.choices[0].message.content)"""
 
