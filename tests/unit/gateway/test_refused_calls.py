@@ -1,0 +1,134 @@
+"""Why a call goes nowhere, in a sentence and with facts that help."""
+
+from __future__ import annotations
+
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from broker.core.market import Market, Presence
+from broker.core.requirements import Requirements
+from broker.core.view import RoutingLimits
+from broker.errors import BrokerError, ModelUnknown, NothingFits, TooManyCalls
+from broker.flows.decide import choose, refusal
+from broker.gateway.refusals import kserve_refusal, openai_refusal
+from pricing.book import Rate
+from tests.fakes import endpoint, market, pulse, requirements
+
+
+def running(where: Market) -> Any:
+    return SimpleNamespace(
+        market=where,
+        pulse=pulse(where),
+        routing=RoutingLimits(),
+        random=Random(1),
+        now_s=lambda: 0.0,
+    )
+
+
+def refused(runtime: Any, **demands: Any) -> BrokerError:
+    wanted: Requirements = requirements(**demands)
+    decision = choose(wanted, runtime)
+    assert not decision.plan
+    return refusal(wanted, decision, runtime)
+
+
+def test_a_model_that_nobody_serves_is_unknown() -> None:
+    with pytest.raises(ModelUnknown, match="'large'"):
+        choose(requirements(model="large"), running(market([endpoint(0)])))
+
+
+def test_a_price_that_nobody_meets_is_answered_with_the_cheapest_that_would_have_fitted() -> None:
+    members = [
+        endpoint(0, "acme/dear", rate=Rate(10**6, 10**6, 0)),
+        endpoint(1, "acme/cheap", rate=Rate(5 * 10**5, 5 * 10**5, 0)),
+        endpoint(2, "acme/cheapest-but-poor", rate=Rate(10**5, 10**5, 0), quality=0.1),
+        endpoint(3, "acme/cheaper-but-short", rate=Rate(10**5, 10**5, 0), context_length_tokens=50),
+    ]
+    error = refused(running(market(members)), quality_min=0.4, max_rate_in_micros=1_000)
+    assert isinstance(error, NothingFits)
+    assert error.code == "nothing_within_price"
+    # At most 464 tokens in and 100 out, at half a micro-dollar each.
+    assert error.facts["cheapest"] == {
+        "endpoint": "acme/cheap",
+        "price_in_usd": "0.50",
+        "price_out_usd": "0.50",
+        "price_call_usd": "0.00",
+        "cost_max_usd": "0.000282",
+    }
+    assert "acme/cheap at 0.50" in error.detail
+
+
+def test_the_cheapest_that_is_named_would_be_taken_at_its_cost() -> None:
+    members = [endpoint(0), endpoint(1, rate=Rate(5 * 10**5, 5 * 10**5, 0))]
+    runtime = running(market(members))
+    error = refused(runtime, max_cost_nanos=1, tokens_out_max=None)
+    assert error.code == "nothing_within_price"
+    told: Any = error.facts["cheapest"]
+    nanos = round(float(told["cost_max_usd"]) * 10**9)
+    assert choose(requirements(max_cost_nanos=nanos, tokens_out_max=None), runtime).plan
+    assert not choose(requirements(max_cost_nanos=nanos - 1, tokens_out_max=None), runtime).plan
+
+
+def test_where_no_price_would_help_none_is_named() -> None:
+    where = market([endpoint(0, rate=Rate(10**6, 10**6, 0), context_length_tokens=50)])
+    error = refused(running(where), max_rate_in_micros=1_000)
+    assert error.code == "nothing_fits"
+    assert "cheapest" not in error.facts
+
+
+def test_the_rejected_are_told_with_their_reasons() -> None:
+    error = refused(running(market([endpoint(0, "acme/small", quality=0.1)])), quality_min=0.4)
+    assert (error.status, error.code) == (404, "nothing_fits")
+    assert error.facts["rejected"] == [{"endpoint": "acme/small", "reason": "quality_too_low"}]
+    assert "1 quality_too_low" in error.detail
+
+
+def test_when_all_that_fit_are_full_the_caller_may_come_again_and_demand_is_counted() -> None:
+    runtime = running(market([endpoint(0), endpoint(1)]))
+    for number in (0, 1):
+        for _ in range(20):
+            runtime.pulse.begin(number, number, 0.0)
+    error = refused(runtime)
+    assert isinstance(error, TooManyCalls)
+    assert (error.status, error.code, error.retry_after_s) == (429, "providers_full", 1.0)
+    assert runtime.pulse.refused[:2].tolist() == [1, 1]
+
+
+def test_when_all_that_fit_are_away_it_may_pass() -> None:
+    error = refused(running(market([endpoint(0)], {0: Presence.DOWN})))
+    assert (error.status, error.code) == (503, "providers_away")
+
+
+class TestShapes:
+    error = NothingFits("Nothing fits.", facts={"rejected": []}, retry_after_s=0.2)
+
+    def test_openai_clients_read_an_error_object(self) -> None:
+        status, headers, body = openai_refusal(self.error)
+        assert status == 404
+        assert (b"retry-after", b"1") in headers
+        assert body == (
+            b'{"error":{"message":"Nothing fits.","type":"not_found_error","param":null,'
+            b'"code":"nothing_fits","broker":{"rejected":[]}}}'
+        )
+
+    def test_triton_clients_read_a_string(self) -> None:
+        _, _, body = kserve_refusal(self.error)
+        assert body == b'{"error":"Nothing fits. [nothing_fits]","broker":{"rejected":[]}}'
+
+    @pytest.mark.parametrize(
+        ("error", "told"),
+        [
+            (TooManyCalls("x"), False),
+            (NothingFits("x", status=503), True),
+            (NothingFits("x"), False),
+            (BrokerError("x"), True),
+        ],
+    )
+    def test_what_a_client_would_repeat_in_vain_says_so(
+        self, error: BrokerError, told: bool
+    ) -> None:
+        _, headers, _ = openai_refusal(error)
+        assert ((b"x-should-retry", b"false") in headers) is told
