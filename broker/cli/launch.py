@@ -93,17 +93,21 @@ def require_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
+            free = _free_port(host, family, port)
+            advice = f'--port {free} is free (with make: ARGS="--port {free}").' if free else ""
             raise SettingInvalid(
-                f"Port {port} on {host} cannot be used ({error.strerror}). "
-                f"Choose another, for instance: --port {_free_port(host, family)}"
+                f"Port {port} on {host} cannot be used: {error.strerror}. {advice}".strip()
             ) from None
 
 
-def _free_port(host: str, family: socket.AddressFamily) -> int:
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _free_port(host: str, family: socket.AddressFamily, taken: int) -> int | None:
+    """Return a port near the one that is taken, else any; None when the host is the trouble."""
+    for port in (*range(taken + 1, min(taken + 20, 65536)), 0):
+        with socket.socket(family) as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            found: int = probe.getsockname()[1]
+            return found
+    return None
 
 
 async def _database(folder: StateFolder, up: Supervisor, console: Console) -> str:
