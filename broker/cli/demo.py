@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-from broker.cli.options import DEFAULT_STATE, Host, Port, State
+from broker.cli.options import DEFAULT_STATE, Environments, Host, Port, State
 from broker.cli.state import StateFolder
 
 LOOPBACK = "127.0.0.0/8"
 
 
-def demo(host: Host = "127.0.0.1", port: Port = 8000, state: State = DEFAULT_STATE) -> None:
+def demo(
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    state: State = DEFAULT_STATE,
+    environments: Environments = None,
+) -> None:
     """Start a broker with demo providers, send it a few requests, and stay up until Ctrl-C.
 
     The providers are real models on this machine's CPU. Their servers are installed at the first
@@ -22,4 +27,4 @@ def demo(host: Host = "127.0.0.1", port: Port = 8000, state: State = DEFAULT_STA
     from broker.cli.launch import Launch
 
     wanted = Launch(StateFolder(state), host, port, allow_networks=LOOPBACK)
-    asyncio.run(run(wanted, Console(highlight=False, soft_wrap=True)))
+    asyncio.run(run(wanted, Console(highlight=False, soft_wrap=True), environments))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -31,11 +32,14 @@ CONSUMER = "demo"
 BALANCE_NANOS = 5 * NANOS_PER_USD
 
 
-async def run(wanted: Launch, console: Console) -> None:
-    """Open the market, show it, and stay until Ctrl-C. Raises what `occupy` and its like raise."""
+async def run(wanted: Launch, console: Console, environments: Path | None = None) -> None:
+    """Open the market, show it, and stay until Ctrl-C. Raises what `occupy` and its like raise.
+
+    `environments` is where the servers' environments are, if not below the state folder.
+    """
     folder = wanted.folder
     async with occupy(wanted) as up:
-        market, servers = await _open(wanted, up, console)
+        market, servers = await _open(wanted, up, console, environments)
         key = await _key(market, folder)
         await show(market.running.url, key, console, [each.provider.name for each in servers])
         await up.start(worker(folder, market.env))
@@ -46,13 +50,15 @@ async def run(wanted: Launch, console: Console) -> None:
 
 
 async def _open(
-    wanted: Launch, up: Supervisor, console: Console
+    wanted: Launch, up: Supervisor, console: Console, environments: Path | None
 ) -> tuple[Market, list[DemoServer]]:
     """Bring the broker and the providers' servers up side by side."""
     try:
         async with asyncio.TaskGroup() as group:
             opening = group.create_task(open_market(wanted, up, console))
-            servers = await prepare_servers(wanted.folder.path / "demo", console.print)
+            servers = await prepare_servers(
+                wanted.folder.path / "demo", console.print, environments=environments
+            )
             for server in servers:
                 group.create_task(_enter(server, opening, up, wanted.folder))
     except* Exception as failures:

@@ -23,4 +23,12 @@ AllowNetworks = Annotated[
         help="Private networks that providers may be in, such as 10.0.0.0/8,192.168.0.0/16.",
     ),
 ]
+Environments = Annotated[
+    Path | None,
+    typer.Option(
+        "--environments",
+        envvar="BROKER_DEMO_ENVS",
+        help="Folder of the servers' environments, where several demos are to share them.",
+    ),
+]
 DEFAULT_STATE = Path(".broker")
