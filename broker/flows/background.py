@@ -79,7 +79,9 @@ class Background:
         runtime.pulse.fit(facts.endpoint_numbers, facts.deployment_numbers)
         runtime.pulse.take_others(facts.others_in_flight, facts.ejected_elsewhere)
         if facts.changed:
-            runtime.market = build_market(facts.endpoints, facts.book, facts.presence)
+            runtime.market = build_market(
+                facts.endpoints, facts.book, facts.presence, runtime.market
+            )
             task = asyncio.create_task(self._count_tokens(facts))
             runtime.running.add(task)
             task.add_done_callback(runtime.running.discard)
