@@ -1,4 +1,4 @@
-"""A broker's stand for benchmarks: embedded servers apart, a funded key, endpoints at one upstream."""
+"""A stand for benchmarks: embedded servers apart, a funded key, endpoints at one upstream."""
 
 from __future__ import annotations
 
