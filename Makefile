@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LOCKED := --no-deps --require-hashes -r requirements.lock
+OWN := --no-deps --no-build-isolation -e provider_sdk -e .
+QUIETLY := --quiet --disable-pip-version-check --no-compile
 # Where compiled files are not kept, each start compiles everything anew and takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -27,21 +30,24 @@ check: $(READY)  ## Lint, types, contracts
 
 install: $(READY)  ## Make the environment
 
-# Where uv is at hand it is used, for it is many times faster than pip.
+# Where uv is at hand it is tried first, for it is many times faster than pip. An environment that
+# was left half made is begun anew.
 $(READY): requirements.lock pyproject.toml provider_sdk/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3"; exit 1; }
-	@echo "Making $(VENV) ..."
-	@if command -v uv >/dev/null; then \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@echo "Making $(VENV), which takes a minute or two ..."
+	@if test -e $(VENV)/.making; then rm -rf $(VENV); fi
+	@mkdir -p $(VENV) && touch $(VENV)/.making
+	@{ command -v uv >/dev/null && \
 		uv venv --quiet --allow-existing --python "$(PYTHON)" $(VENV) && \
-		uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
-		uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e provider_sdk -e .; \
-	else \
+		uv pip install --quiet --python $(BIN)/python $(LOCKED) && \
+		uv pip install --quiet --python $(BIN)/python $(OWN); \
+	} || { \
 		$(PYTHON) -m venv $(VENV) && \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e provider_sdk -e .; \
-	fi
-	@touch $@
+		$(BIN)/python -m pip install $(QUIETLY) $(LOCKED) && \
+		$(BIN)/python -m pip install $(QUIETLY) $(OWN); \
+	}
+	@rm $(VENV)/.making && touch $@
 
 clean:  ## Remove the environment; the market's data in .broker stays
 	rm -rf $(VENV) build dist *.egg-info

@@ -99,8 +99,9 @@ def command(http_port: int, grpc_port: int, metrics_port: int) -> list[str]:
     ]
     return [
         str(site_packages() / "pytriton" / "tritonserver" / "bin" / "tritonserver"),
-        f"--model-repository={model_repository()}",
-        f"--backend-directory={backend_folder()}",
+        # Seen from `sys.prefix`: the Python backend starts its stubs by a shell, paths unquoted.
+        f"--model-repository={os.path.relpath(model_repository(), sys.prefix)}",
+        f"--backend-directory={os.path.relpath(backend_folder(), sys.prefix)}",
         f"--backend-config=python,shm-region-prefix-name=model_broker_{os.getpid()}_",
         *listeners,
         "--metrics-interval-ms=500",
@@ -137,6 +138,7 @@ def main() -> None:
         sys.exit(reason)
     if options.action == "serve":
         argv = command(options.http_port, options.grpc_port, options.metrics_port)
+        os.chdir(sys.prefix)
         os.execve(argv[0], argv, environment())  # noqa: S606 - no shell is wanted
 
 
