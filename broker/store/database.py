@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: SQLAlchemy's engine for most things, a bare asyncpg pool for the ledger's batches."""
+"""Connections to PostgreSQL: SQLAlchemy's engine, and a bare asyncpg pool for the ledger."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def create_engine(database_url: str, connections_max: int = 10) -> AsyncEngine:
 
 
 async def create_pool(database_url: str, connections_max: int = 6) -> asyncpg.Pool:
-    """Return a pool of bare connections for statements that are prepared once and run by the thousand."""
+    """Return a pool of bare connections, for statements prepared once and run by the thousand."""
     plain = "postgresql://" + sqlalchemy_url(database_url).partition("://")[2]
-    return await asyncpg.create_pool(plain, min_size=1, max_size=connections_max, timeout=5)
+    # No least size: to keep one, the pool would log a traceback whenever the database is away.
+    return await asyncpg.create_pool(plain, min_size=0, max_size=connections_max, timeout=5)
