@@ -37,7 +37,7 @@ from provider_sdk.testing.scripted import Script, ScriptedProvider
 
 PATIENCE_S = 20.0
 """Nothing that must come takes so long; only a test that fails waits for it."""
-_FUNDS_NANOS = 1_000 * 10**9
+FUNDS_NANOS = 1_000 * 10**9
 _OPERATOR = Caller(uuid4(), "test", Role.OPERATOR)
 
 
@@ -176,9 +176,23 @@ class Floor:
         self._agents: list[tuple[Agent, asyncio.Task[None]]] = []
 
     async def __aenter__(self) -> Self:
-        await self.account(Role.CONSUMER, "shop", _FUNDS_NANOS)
+        await self._become_a_market()
+        await self.account(Role.CONSUMER, "shop", FUNDS_NANOS)
         await self.account(Role.OPERATOR, "desk")
         return self
+
+    async def _become_a_market(self) -> None:
+        """Draw an id of its own: a copied database has that of its template, and Valkey is one."""
+        async with self.engine.begin() as connection:
+            await connection.exec_driver_sql(
+                "WITH old AS (DELETE FROM balances b USING ledger_accounts a"
+                " WHERE a.id = b.ledger_account_id AND a.kind = 'world' RETURNING a.id)"
+                " UPDATE ledger_accounts a SET id = uuidv7() FROM old WHERE a.id = old.id"
+            )
+            await connection.exec_driver_sql(
+                "INSERT INTO balances (ledger_account_id, may_overdraw)"
+                " SELECT id, true FROM ledger_accounts WHERE kind = 'world'"
+            )
 
     async def __aexit__(self, *_: object) -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -224,16 +238,19 @@ class Floor:
             by_provider.setdefault(stall.provider, []).append(stall)
         for provider, its in by_provider.items():
             await self._enrol(provider, its)
-        wanted = {stall.name for stall in stalls}
+        wanted = {stall.name: "ready" for stall in stalls}
+        seen: dict[str, str] = {}
 
-        async def listed() -> bool:
-            markets = [await self.market(broker) for broker in self.brokers]
-            return all(
-                wanted <= {name for name, each in market.items() if each["health"] == "ready"}
-                for market in markets
-            )
+        async def listed(broker: BrokerProcess) -> bool:
+            nonlocal seen
+            seen = {name: each["health"] for name, each in (await self.market(broker)).items()}
+            return wanted.items() <= seen.items()
 
-        await until(listed)
+        for broker in self.brokers:
+            try:
+                await until(lambda broker=broker: listed(broker))  # type: ignore[misc]
+            except TimeoutError:
+                raise AssertionError(f"{seen}\n{broker.log.read_text()}") from None
 
     async def _enrol(self, provider: str, stalls: list[Stall]) -> None:
         if provider not in self.keys:

@@ -1,0 +1,225 @@
+"""What becomes of calls and money when a broker is killed, stopped, or loses its servers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+import openai
+import pytest
+
+from broker.embedded.postgres import EmbeddedPostgres
+from broker.embedded.valkey import EmbeddedValkey
+from broker.store.migrate import upgrade
+from tests.conftest import broken_invariants, memory, passable_folder
+from tests.e2e.harness import FUNDS_NANOS, Floor, Stall, free_port, until
+from tests.e2e.trade import Told, ask, chat, listen, try_to
+
+pytestmark = pytest.mark.e2e
+
+
+@dataclass
+class Crowd:
+    """Callers that go on until their broker is gone, and what each of their calls was told."""
+
+    floor: Floor
+    told: list[Told]
+    endless: list[Told]
+
+    async def call_on(self, number: int) -> None:
+        """Call again and again, streams and whole answers in turn; return at the first failure."""
+        client = self.floor.client(max_retries=0)
+        while True:
+            doing = listen if (number + len(self.told)) % 2 else ask
+            self.told.append(Told())
+            told = await try_to(doing, client, self.told[-1], **chat("quick"))
+            if told.failure is not None:
+                return
+
+    async def call_without_end(self, number: int) -> None:
+        """Make a call that does not end by itself."""
+        self.endless.append(Told())
+        client = self.floor.client(max_retries=0)
+        if number % 2:
+            await try_to(listen, client, self.endless[-1], **chat("endless", max_tokens=20_000))
+        else:
+            await try_to(ask, client, self.endless[-1], **chat("slow"))
+
+
+async def test_a_killed_broker_has_charged_what_was_told_and_gives_back_the_rest(
+    floor: Floor,
+) -> None:
+    broker = await floor.open_broker()
+    quick, endless, slow = stalls = [Stall("acme", name) for name in ("quick", "endless", "slow")]
+    await floor.list_stalls(*stalls)
+    quick.behave(tokens_per_s=400.0)
+    endless.behave(tokens_per_s=20.0, output_tokens=10_000)
+    slow.behave(ttft_ms=60_000)
+    crowd = Crowd(floor, [], [])
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(crowd.call_without_end(number))
+        for number in range(16):
+            group.create_task(crowd.call_on(number))
+
+        async def busy() -> bool:
+            whole = sum(told.whole for told in crowd.told)
+            heard = sum(bool(told.text) for told in crowd.endless)
+            return whole >= 200 and heard == 2 and slow.server.in_flight == 2
+
+        await until(busy)
+        await broker.kill()
+    assert await floor.held() >= 4, "the kill left holds behind"
+    await broker.start()
+    await floor.release_orphans()
+    await _check_kill(floor, crowd)
+    served = await ask(floor.client(), Told(), **chat("quick"))
+    assert served.whole
+
+
+async def _check_kill(floor: Floor, crowd: Crowd) -> None:
+    settlements = await floor.settlements()
+    holds = {row["call_id"] for row in await floor.rows("SELECT call_id FROM holds")}
+    assert holds == set(settlements)
+    whole = [told for told in crowd.told if told.whole]
+    for told in whole:
+        assert told.call_id is not None
+        settled = settlements[told.call_id]
+        assert (settled["kind"], settled["charge_nanos"]) == ("captured", told.cost_nanos)
+    kinds = {row["kind"] for row in settlements.values()}
+    assert kinds == {"captured", "released"}
+    cut = [told for told in crowd.endless if told.call_id is not None]
+    assert len(cut) == 2, "the streams said who they are"
+    for told in cut:
+        assert told.call_id is not None
+        assert settlements[told.call_id]["kind"] == "released"
+        assert (await floor.story(told.call_id))["end"] == "released"
+    # What was captured without its caller seeing the end had been written before the kill.
+    records = {row["id"]: row for row in await floor.rows("SELECT * FROM calls")}
+    for call_id, settled in settlements.items():
+        if settled["kind"] == "captured":
+            assert records[call_id]["charge_nanos"] == settled["charge_nanos"]
+    charged = sum(row["charge_nanos"] for row in settlements.values())
+    [shop] = await floor.rows(
+        "SELECT b.* FROM balances b JOIN ledger_accounts a ON a.id = b.ledger_account_id"
+        " WHERE a.kind = 'funds'"
+    )
+    assert (shop["posted_nanos"], shop["held_nanos"]) == (FUNDS_NANOS - charged, 0)
+    assert await broken_invariants(floor.database_url) == []
+
+
+async def test_a_broker_that_is_asked_to_stop_finishes_what_it_began(floor: Floor) -> None:
+    broker = await floor.open_broker()
+    streaming, whole = Stall("acme", "stream"), Stall("acme", "whole")
+    await floor.list_stalls(streaming, whole)
+    streaming.behave(output_tokens=30, tokens_per_s=20.0)
+    whole.behave(ttft_ms=1_500)
+    client = floor.client(max_retries=0)
+    calls = [asyncio.create_task(listen(client, Told(), **chat("stream"))) for _ in range(8)]
+    calls += [asyncio.create_task(ask(client, Told(), **chat("whole"))) for _ in range(8)]
+
+    async def under_way() -> bool:
+        return streaming.server.in_flight == whole.server.in_flight == 8
+
+    await until(under_way)
+    broker.ask_to_stop()
+
+    async def unready() -> bool:
+        try:
+            async with httpx.AsyncClient() as http:
+                return (await http.get(f"{broker.url}/health/ready")).status_code == 503
+        except httpx.ConnectError:
+            return True
+
+    await until(unready)
+    assert not any(call.done() for call in calls), "it is unready before its calls have ended"
+    answers = await asyncio.gather(*calls)
+    await broker.stop()
+    settlements = await floor.settlements()
+    assert len(settlements) == 16
+    for told in answers:
+        assert told.whole
+        assert told.call_id is not None
+        assert settlements[told.call_id]["charge_nanos"] == told.cost_nanos
+    assert await floor.held() == 0
+    assert await floor.rows("SELECT 1 FROM broker_processes") == [], "its lease is given up"
+
+
+@dataclass
+class Servers:
+    """A floor on a PostgreSQL and a Valkey of its own."""
+
+    postgres: EmbeddedPostgres
+    valkey: EmbeddedValkey
+    floor: Floor
+    stall: Stall
+
+
+@pytest.fixture(scope="module")
+async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servers]:
+    """Servers that a test may stop and start again: their ports stay."""
+    with passable_folder(memory()) as folder, passable_folder() as other:
+        async with (
+            EmbeddedPostgres(folder, port=free_port(), durable=False) as postgres,
+            EmbeddedValkey(other, port=free_port(), durable=False) as valkey,
+        ):
+            await upgrade(postgres.url)
+            logs = tmp_path_factory.mktemp("floor")
+            async with Floor(postgres.url, valkey.url, logs) as floor:
+                await floor.open_broker(BROKER_HEARTBEAT_INTERVAL_MS="200")
+                stall = Stall("acme", "steady")
+                await floor.list_stalls(stall)
+                yield Servers(postgres, valkey, floor, stall)
+            assert await broken_invariants(postgres.url) == []
+
+
+async def test_without_valkey_calls_go_on_and_nobody_is_ejected(servers: Servers) -> None:
+    floor = servers.floor
+    client = floor.client(max_retries=0)
+    await servers.valkey.stop()
+    missed = len(servers.stall.server.received)
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + 1.5  # of the seven heartbeats in it three would be too many to miss
+    while loop.time() < ends_at:
+        assert (await ask(client, Told(), **chat("steady"))).whole
+        assert (await floor.market())["acme/steady"]["health"] == "ready"
+        await asyncio.sleep(0.05)
+    assert len(servers.stall.server.received) > missed
+    await servers.valkey.start()
+    assert (await ask(client, Told(), **chat("steady"))).whole
+
+
+async def test_without_postgres_new_calls_are_told_to_come_again_and_old_ones_end(
+    servers: Servers,
+) -> None:
+    floor, stall = servers.floor, servers.stall
+    client = floor.client(max_retries=0)
+    stall.behave(tokens_per_s=20.0, output_tokens=40)
+    begun = asyncio.create_task(listen(client, Told(), **chat("steady")))
+
+    async def under_way() -> bool:
+        return stall.server.in_flight == 1
+
+    await until(under_way)
+    await servers.postgres.stop()
+    for key in ("shop", "shop", "shop"):
+        with pytest.raises(openai.InternalServerError) as refused:
+            await ask(floor.client(key=key, max_retries=0), Told(), **chat("steady"))
+        assert refused.value.status_code == 503
+        assert int(refused.value.response.headers["retry-after"]) >= 1
+    readiness = await floor.http().get("/health/ready")
+    assert (readiness.status_code, readiness.json()["database"]) == (503, "cannot be reached")
+    await servers.postgres.start()
+    told = await begun
+    assert told.call_id is not None
+    assert (await floor.settlement(told.call_id))["charge_nanos"] == told.cost_nanos
+    stall.behave()
+
+    async def serves_again() -> bool:
+        again = await try_to(ask, client, Told(), **chat("steady"))
+        assert again.whole or getattr(again.failure, "status_code", None) == 503
+        return again.whole
+
+    await until(serves_again)
