@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -11,10 +11,16 @@ import redis.asyncio
 
 from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.valkey import EmbeddedValkey
-from tests.conftest import broken_invariants, named
+from tests.conftest import fresh_database
 from tests.integration.gateway.house import Consumer, House, open_house, until
 
-_numbers = itertools.count(1)
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let no two workers open a house for the same module."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.parent == here:
+            item.add_marker(pytest.mark.xdist_group(f"gateway {item.path.stem}"))
 
 
 @pytest.fixture(scope="module")
@@ -25,22 +31,15 @@ async def house(
     database_office: asyncpg.Connection,
 ) -> AsyncIterator[House]:
     """A broker with an empty market; when it has stopped, every invariant view must be empty."""
-    name = f"gateway_{next(_numbers)}"
-    await database_office.execute(
-        f"CREATE DATABASE {name} TEMPLATE {migrated_template} STRATEGY FILE_COPY"
-    )
     client = redis.asyncio.from_url(valkey_server.url)
     await client.flushall()
     await client.aclose()
-    url = named(postgres_server.url, name)
-    try:
-        async with open_house(url, valkey_server.url) as house:
-            yield house
-            await until(lambda: _nothing_held(house))
-        alarms = await broken_invariants(url)
-    finally:
-        await database_office.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    assert not alarms, "\n".join(["the tests left broken invariants:", *alarms])
+    async with (
+        fresh_database(postgres_server.url, migrated_template, database_office) as url,
+        open_house(url, valkey_server.url) as house,
+    ):
+        yield house
+        await until(lambda: _nothing_held(house))
 
 
 async def _nothing_held(house: House) -> bool:
