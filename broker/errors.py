@@ -48,6 +48,8 @@ class BrokerError(Exception):
         self.status = status or type(self).status
         self.retry_after_s = retry_after_s
         self.facts: Mapping[str, object] = facts or {}
+        self.call_id: str | None = None
+        """Of the call that it ended, under which its story can be looked up."""
 
 
 class RequestRefused(BrokerError):

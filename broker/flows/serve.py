@@ -48,6 +48,7 @@ async def serve(call: Call, runtime: Runtime) -> tuple[Tab, WholeAnswer | Stream
         await tab.settle(answer.status, "served")
         return tab, answer
     except BrokerError as error:
+        error.call_id = str(call.id)
         await tab.settle(error.status, error.code)
         raise
     except asyncio.CancelledError:
@@ -113,4 +114,5 @@ def _log(error: BrokerError, call: Call, decision: Decision, runtime: Runtime) -
     told = story.encode(call.wanted, decision, [], error.code, call.started_s)
     ending = Ending(error.status, error.code, decision.price_version, duration_ms, told)
     runtime.ledger.record(log_call(call, ending))
+    error.call_id = str(call.id)
     return error

@@ -53,6 +53,8 @@ def unexpected(error: Exception) -> BrokerError:
 
 def _headers(error: BrokerError) -> list[tuple[bytes, bytes]]:
     headers = [(b"content-type", b"application/json")]
+    if error.call_id is not None:
+        headers.append((b"x-broker-call-id", error.call_id.encode()))
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after_s)))
     if not error.retryable and (error.status >= 500 or error.status in (408, 409, 429)):

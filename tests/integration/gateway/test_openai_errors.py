@@ -108,11 +108,13 @@ async def test_without_money_there_is_a_402_and_no_byte_goes_upstream(
             await _ask(client)
         assert caught.value.status_code == 402
         assert caught.value.code == "insufficient_balance"
+    story = await house.story(poor, caught.value.response.headers["x-broker-call-id"])
+    assert (story["status"], story["attempts"], story["lines"]) == (402, [], [])
     assert provider.calls == 0
 
 
 async def test_when_all_providers_failed_there_is_one_502_with_the_attempts(
-    client: AsyncOpenAI, provider: ScriptedProvider
+    client: AsyncOpenAI, house: House, shop: Consumer, provider: ScriptedProvider
 ) -> None:
     provider.script = Script(models=("upstream-name",), malformed_json=True)
     with pytest.raises(openai.InternalServerError) as caught:
@@ -123,6 +125,8 @@ async def test_when_all_providers_failed_there_is_one_502_with_the_attempts(
     attempts = error.body["broker"]["attempts"]
     assert {each["outcome"] for each in attempts} == {"malformed"}
     assert provider.calls == len(attempts), "the client left it at one call"
+    story = await house.story(shop, error.response.headers["x-broker-call-id"])
+    assert (story["code"], len(story["attempts"])) == ("all_providers_failed", len(attempts))
 
 
 async def test_a_passed_deadline_is_one_504(

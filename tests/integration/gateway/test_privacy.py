@@ -83,15 +83,8 @@ async def test_a_refused_call_has_a_story_too(house: House, shop: Consumer) -> N
     body = {"model": "small", "messages": MESSAGES, "broker": {"region": "moon", "task": "t-1"}}
     answer = await shop.http.post("/v1/chat/completions", json=body)
     assert answer.status_code == 404
-
-    async def listed() -> list[dict[str, Any]]:
-        calls = (await shop.http.get("/api/calls")).json()["calls"]
-        return [call for call in calls if call["task_label"] == "t-1"]
-
-    await until(listed)
-    [call] = await listed()
-    story = await house.story(shop, call["id"])
-    assert story["code"] == "nothing_fits"
+    story = await house.story(shop, answer.headers["x-broker-call-id"])
+    assert (story["code"], story["task_label"]) == ("nothing_fits", "t-1")
     assert {each["reason"] for each in story["rejected"]} == {"region"}
     assert (story["attempts"], story["lines"]) == ([], [])
     assert Decimal(story["charge_usd"]) == 0
