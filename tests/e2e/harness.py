@@ -1,15 +1,10 @@
-"""A trading floor for tests: real broker processes, scripted providers, the books."""
+"""A trading floor for tests: accounts, real broker processes, scripted providers, the books."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import signal
-import socket
-import sys
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, cast
@@ -20,7 +15,6 @@ import httpx
 import msgspec
 import openai
 
-from broker.embedded.child import Child, Command
 from broker.flows.authenticate import Caller
 from broker.flows.open_account import open_account
 from broker.flows.sweep import release_orphans
@@ -31,128 +25,11 @@ from broker.store.database import create_engine, create_pool
 from broker.store.keys import IssuedKey, KeyTerms
 from provider_sdk.agent import Agent
 from provider_sdk.client import BrokerClient
-from provider_sdk.deployment import Deployment
-from provider_sdk.protocol import EndpointOffer, TokenBand
-from provider_sdk.testing.scripted import Script, ScriptedProvider
+from tests.e2e.process import PATIENCE_S, BrokerProcess, free_port, until
+from tests.e2e.stall import Stall
 
-PATIENCE_S = 20.0
-"""Nothing that must come takes so long; only a test that fails waits for it."""
 FUNDS_NANOS = 1_000 * 10**9
 _OPERATOR = Caller(uuid4(), "test", Role.OPERATOR)
-
-
-async def until(holds: Callable[[], Awaitable[bool]], limit_s: float = PATIENCE_S) -> None:
-    """Wait for something that must come; TimeoutError when it does not."""
-    async with asyncio.timeout(limit_s):
-        while not await holds():  # noqa: ASYNC110 - the state is another process's
-            await asyncio.sleep(0.02)
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class BrokerProcess:
-    """One `broker serve` on a port that it keeps over restarts."""
-
-    def __init__(self, env: Mapping[str, str], log: Path, port: int) -> None:
-        listening = ("--host", "127.0.0.1", "--port", str(port))
-        argv = [sys.executable, "-m", "broker.cli.main", "serve", *listening]
-        self.url = f"http://127.0.0.1:{port}"
-        self.log = log
-        self._command = Command("broker", argv, log, env=env)
-        self._child: Child | None = None
-
-    @property
-    def child(self) -> Child:
-        """The process; there must have been a start."""
-        assert self._child is not None
-        return self._child
-
-    async def start(self) -> None:
-        """Start it, again after a stop; returns when it is ready."""
-        self._child = await Child.start(self._command)
-        async with httpx.AsyncClient() as http:
-
-            async def ready() -> bool:
-                with contextlib.suppress(httpx.HTTPError):
-                    return (await http.get(f"{self.url}/health/ready")).is_success
-                return False
-
-            await self._child.ready(ready, limit_s=PATIENCE_S)
-
-    def ask_to_stop(self) -> None:
-        """Send SIGTERM, and do not wait."""
-        os.kill(self.child.pid, signal.SIGTERM)
-
-    async def stop(self) -> None:
-        """Stop it gracefully; a process that had to be killed fails the test."""
-        if self._child is None or self._child.returncode is not None:
-            return
-        self.ask_to_stop()
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await self._child.wait()
-        finally:
-            await self._child.stop(limit_s=0.1)
-
-    async def kill(self) -> None:
-        """`kill -9`."""
-        os.kill(self.child.pid, signal.SIGKILL)
-        await self.child.wait()
-
-
-@dataclass(eq=False)
-class Stall:
-    """A scripted provider's deployment with one chat endpoint; `family` is what callers ask for.
-
-    `price` is USD per million tokens, in and out, and the list price; the band reaches from a
-    tenth of it to ten times as much. Each provider account has any number of stalls.
-    """
-
-    provider: str
-    family: str
-    price: str = "10"
-    capacity: int = 64
-    script: Script = field(default_factory=lambda: Script(output_tokens=8))
-    server: ScriptedProvider = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.server = ScriptedProvider(self.script)
-
-    @property
-    def name(self) -> str:
-        """What the broker calls the endpoint."""
-        return f"{self.provider}/{self.family}"
-
-    def behave(self, **changes: Any) -> None:
-        """Be as at first but for these fields of the script."""
-        self.server.script = msgspec.structs.replace(self.script, **changes)
-
-    def deployment(self) -> Deployment:
-        """What the provider's agent is told."""
-        low, high = float(self.price) / 10, float(self.price) * 10
-        band = {"floor": f"{low:f}", "list": self.price, "ceiling": f"{high:f}"}
-        prices = {f"{at}_{way}": usd for at, usd in band.items() for way in ("in", "out")}
-        chat = EndpointOffer(
-            name=self.family,
-            model=self.family,
-            upstream_model="scripted",
-            tasks=["chat"],
-            price=TokenBand(**prices),
-        )
-        return Deployment(
-            name=self.family,
-            url=self.server.url,
-            server=self.server.url,
-            kind="openai",
-            capacity=self.capacity,
-            endpoints=[chat],
-        )
 
 
 class Floor:
@@ -171,7 +48,8 @@ class Floor:
         }
         self._folder = folder
         self._clients = contextlib.AsyncExitStack()
-        self._desks: dict[str, httpx.AsyncClient] = {}
+        self._https: dict[tuple[str, str], httpx.AsyncClient] = {}
+        self._buyers: dict[tuple[str, str, int], openai.AsyncOpenAI] = {}
         self._stalls = contextlib.AsyncExitStack()
         self._agents: list[tuple[Agent, asyncio.Task[None]]] = []
 
@@ -267,42 +145,40 @@ class Floor:
         self._agents.append((agent, asyncio.create_task(agent.run())))
 
     def http(self, broker: BrokerProcess | None = None, key: str = "desk") -> httpx.AsyncClient:
-        """A bare client with the key of an account, by name, or a key's own text."""
-        known = self.keys.get(key)
-        client = httpx.AsyncClient(
-            base_url=(broker or self.brokers[0]).url,
-            headers={"authorization": f"Bearer {known.text if known else key}"},
-            timeout=PATIENCE_S,
-        )
-        self._clients.push_async_callback(client.aclose)
-        return client
+        """A bare client with the key of an account; one for all who ask for the same."""
+        url = (broker or self.brokers[0]).url
+        if (url, key) not in self._https:
+            bearer = {"authorization": f"Bearer {self.keys[key].text}"}
+            client = httpx.AsyncClient(base_url=url, headers=bearer, timeout=PATIENCE_S)
+            self._clients.push_async_callback(client.aclose)
+            self._https[url, key] = client
+        return self._https[url, key]
 
     def client(
-        self, broker: BrokerProcess | None = None, key: str = "shop", **more: Any
+        self, broker: BrokerProcess | None = None, key: str = "shop", max_retries: int = 2
     ) -> openai.AsyncOpenAI:
-        """The unmodified client of a consumer."""
-        url = f"{(broker or self.brokers[0]).url}/v1"
-        client = openai.AsyncOpenAI(
-            base_url=url, api_key=self.keys[key].text, timeout=PATIENCE_S, **more
-        )
-        self._clients.push_async_callback(client.close)
-        return client
+        """The unmodified client of a consumer; one for all who ask for the same."""
+        asked = ((broker or self.brokers[0]).url, key, max_retries)
+        if asked not in self._buyers:
+            client = openai.AsyncOpenAI(
+                base_url=f"{asked[0]}/v1",
+                api_key=self.keys[key].text,
+                timeout=PATIENCE_S,
+                max_retries=max_retries,
+            )
+            self._clients.push_async_callback(client.close)
+            self._buyers[asked] = client
+        return self._buyers[asked]
 
     async def market(self, broker: BrokerProcess | None = None) -> dict[str, dict[str, Any]]:
         """`GET /api/prices` by endpoint name."""
-        told = (await self._desk(broker).get("/api/prices")).raise_for_status().json()
+        told = (await self.http(broker).get("/api/prices")).raise_for_status().json()
         return {each["name"]: each | {"version": told["version"]} for each in told["endpoints"]}
 
     async def story(self, call_id: UUID) -> dict[str, Any]:
         """`GET /api/calls/{id}`, as soon as the call is there."""
-        answer = await self._desk().get(f"/api/calls/{call_id}")
+        answer = await self.http().get(f"/api/calls/{call_id}")
         return cast("dict[str, Any]", answer.raise_for_status().json())
-
-    def _desk(self, broker: BrokerProcess | None = None) -> httpx.AsyncClient:
-        broker = broker or self.brokers[0]
-        if broker.url not in self._desks:
-            self._desks[broker.url] = self.http(broker)
-        return self._desks[broker.url]
 
     async def rows(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """Look into the books."""

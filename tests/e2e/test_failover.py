@@ -11,7 +11,9 @@ import pytest
 
 from broker.store.accounts import Role
 from provider_sdk.testing.scripted import Script
-from tests.e2e.harness import Floor, Stall, until
+from tests.e2e.harness import Floor
+from tests.e2e.process import until
+from tests.e2e.stall import Stall
 from tests.e2e.trade import Told, ask, chat
 
 pytestmark = pytest.mark.e2e
@@ -72,7 +74,7 @@ async def test_a_provider_s_400_is_passed_on_and_held_against_nobody(
     calls_before = solid.server.calls
     shaky.behave(status=400)
     client = common_floor.client()
-    for _ in range(5):  # as many as would have ejected it
+    for _ in range(5):  # more than it takes to be ejected
         with pytest.raises(openai.BadRequestError, match="scripted failure") as refused:
             await ask(client, Told(), **chat("choosy", FIRST_SHAKY))
         assert refused.value.code == "provider_refused"

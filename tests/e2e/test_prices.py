@@ -9,7 +9,9 @@ import pytest
 
 from pricing.book import Rate
 from pricing.money import charge_nanos, parse_rate_micros
-from tests.e2e.harness import Floor, Stall, until
+from tests.e2e.harness import Floor
+from tests.e2e.process import until
+from tests.e2e.stall import Stall
 from tests.e2e.trade import Told, ask, chat, listen
 
 pytestmark = pytest.mark.e2e
@@ -55,11 +57,10 @@ async def test_prices_rise_under_load_and_fall_after_it_and_bind_at_admission(
     async with asyncio.TaskGroup() as group:
         for _ in range(7):
             group.create_task(caller())
-        await asyncio.sleep(0)
-        stall_bound = group.create_task(listen(client, Told(), **chat("scarce")))
+        streamed = group.create_task(listen(client, Told(), **chat("scarce")))
         await until(risen)
         loaded = False
-    answers.append(stall_bound.result())
+    answers.append(streamed.result())
     peak = max(each["out"] for each in await history(floor, stall.name))
 
     async def fallen() -> bool:

@@ -8,7 +8,9 @@ import openai
 import pytest
 
 from broker.store.accounts import Role
-from tests.e2e.harness import Floor, Stall, until
+from tests.e2e.harness import Floor
+from tests.e2e.process import until
+from tests.e2e.stall import Stall
 from tests.e2e.trade import Told, ask, chat, listen
 
 pytestmark = pytest.mark.e2e

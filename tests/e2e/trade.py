@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -12,6 +13,7 @@ from httpx import Headers
 from pricing.money import parse_usd_nanos
 
 Wishes = dict[str, Any]
+Doing = Callable[..., Awaitable["Told"]]
 
 
 @dataclass(eq=False)
@@ -70,12 +72,10 @@ async def listen(client: openai.AsyncOpenAI, told: Told, **asked: Any) -> Told:
     return told
 
 
-async def try_to(doing: Any, client: openai.AsyncOpenAI, told: Told, **asked: Any) -> Told:
+async def try_to(doing: Doing, client: openai.AsyncOpenAI, told: Told, **asked: Any) -> Told:
     """`ask` or `listen`, with the client's exception kept instead of raised."""
     try:
         await doing(client, told, **asked)
-    except openai.APIError as error:
-        told.failure = error
-    except Exception as error:
+    except Exception as error:  # a connection that was reset is no APIError
         told.failure = error
     return told

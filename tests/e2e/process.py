@@ -1,0 +1,84 @@
+"""One broker process of a test: started, stopped, killed, and waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import httpx
+
+from broker.embedded.child import Child, Command
+
+PATIENCE_S = 20.0
+"""Nothing that must come takes so long; only a test that fails waits for it."""
+
+
+async def until(holds: Callable[[], Awaitable[bool]], limit_s: float = PATIENCE_S) -> None:
+    """Wait for something that must come; TimeoutError when it does not."""
+    async with asyncio.timeout(limit_s):
+        while not await holds():  # noqa: ASYNC110 - the state is another process's
+            await asyncio.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class BrokerProcess:
+    """One `broker serve` on a port that it keeps over restarts."""
+
+    def __init__(self, env: Mapping[str, str], log: Path, port: int) -> None:
+        listening = ("--host", "127.0.0.1", "--port", str(port))
+        argv = [sys.executable, "-m", "broker.cli.main", "serve", *listening]
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = log
+        self._command = Command("broker", argv, log, env=env)
+        self._child: Child | None = None
+
+    @property
+    def child(self) -> Child:
+        """The process; there must have been a start."""
+        assert self._child is not None
+        return self._child
+
+    async def start(self) -> None:
+        """Start it, again after a stop; returns when it is ready."""
+        self._child = await Child.start(self._command)
+        async with httpx.AsyncClient() as http:
+
+            async def ready() -> bool:
+                with contextlib.suppress(httpx.HTTPError):
+                    return (await http.get(f"{self.url}/health/ready")).is_success
+                return False
+
+            await self._child.ready(ready, limit_s=PATIENCE_S)
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM, and do not wait."""
+        os.kill(self.child.pid, signal.SIGTERM)
+
+    async def stop(self) -> None:
+        """Stop it gracefully; a process that had to be killed fails the test."""
+        if self._child is None or self._child.returncode is not None:
+            return
+        self.ask_to_stop()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await self._child.wait()
+        finally:
+            await self._child.stop(limit_s=0.1)
+
+    async def kill(self) -> None:
+        """`kill -9`."""
+        os.kill(self.child.pid, signal.SIGKILL)
+        await self.child.wait()

@@ -1,0 +1,61 @@
+"""A scripted provider's place in the market."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from provider_sdk.deployment import Deployment
+from provider_sdk.protocol import EndpointOffer, TokenBand
+from provider_sdk.testing.scripted import Script, ScriptedProvider
+
+
+@dataclass(eq=False)
+class Stall:
+    """A scripted provider's deployment with one chat endpoint; `family` is what callers ask for.
+
+    `price` is USD per million tokens, in and out, and the list price; the band reaches from a
+    tenth of it to ten times as much. Each provider account has any number of stalls.
+    """
+
+    provider: str
+    family: str
+    price: str = "10"
+    capacity: int = 64
+    script: Script = field(default_factory=lambda: Script(output_tokens=8))
+    server: ScriptedProvider = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.server = ScriptedProvider(self.script)
+
+    @property
+    def name(self) -> str:
+        """What the broker calls the endpoint."""
+        return f"{self.provider}/{self.family}"
+
+    def behave(self, **changes: Any) -> None:
+        """Be as at first but for these fields of the script."""
+        self.server.script = msgspec.structs.replace(self.script, **changes)
+
+    def deployment(self) -> Deployment:
+        """What the provider's agent is told."""
+        low, high = float(self.price) / 10, float(self.price) * 10
+        band = {"floor": f"{low:f}", "list": self.price, "ceiling": f"{high:f}"}
+        prices = {f"{at}_{way}": usd for at, usd in band.items() for way in ("in", "out")}
+        chat = EndpointOffer(
+            name=self.family,
+            model=self.family,
+            upstream_model="scripted",
+            tasks=["chat"],
+            price=TokenBand(**prices),
+        )
+        return Deployment(
+            name=self.family,
+            url=self.server.url,
+            server=self.server.url,
+            kind="openai",
+            capacity=self.capacity,
+            endpoints=[chat],
+        )
