@@ -3,6 +3,7 @@
     BrokerError
     ├── RequestRefused                    the caller's request cannot be served as it stands
     │   ├── RequestMalformed (400)        ├── UnknownField (400)
+    │   ├── BodyTooSlow (408)
     │   ├── BodyTooLarge (413)            ├── ModelUnknown (404)
     │   ├── NothingFits (404|503)         ├── MethodNotServed (405)
     │   └── NotFound (404)                └── Conflict (409)
@@ -68,6 +69,11 @@ class UnknownField(RequestRefused):
 class BodyTooLarge(RequestRefused):
     status = 413
     code = "body_too_large"
+
+
+class BodyTooSlow(RequestRefused):
+    status = 408
+    code = "body_too_slow"
 
 
 class ModelUnknown(RequestRefused):

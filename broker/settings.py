@@ -17,6 +17,8 @@ class Limits:
     """Every limit of the data plane, written down once."""
 
     body_bytes_max: int = 16 * 2**20
+    body_s: float = 120.0
+    """A request's body has so long to come."""
     answer_bytes_max: int = 64 * 2**20
     head_bytes_max: int = 64 * 2**10
     calls_in_flight_max: int = 2_000
@@ -32,6 +34,9 @@ class Limits:
     idle_s: float = 60.0
     hold_margin_s: float = 120.0
     """A hold outlives its call's deadline by this, so that the sweeper never races a live call."""
+    stall_s: float = 60.0
+    """A caller has so long after its deadline to take the answer; less than `hold_margin_s`, for
+    what it has not taken by then is settled while the hold stands."""
     batch_rows_max: int = 512
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from broker.errors import BodyTooLarge, RequestMalformed
+from broker.errors import BodyTooLarge, BodyTooSlow, RequestMalformed
+from broker.settings import Limits
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -31,8 +33,17 @@ def header(headers: Headers, name: bytes) -> bytes | None:
     return None
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
-    """Return the whole body. Raises BodyTooLarge, CallerLeft."""
+async def read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes:
+    """Return the whole body. Raises BodyTooLarge, BodyTooSlow, CallerLeft."""
+    try:
+        async with asyncio.timeout(limits.body_s):
+            return await _read_body(scope, receive, limits.body_bytes_max)
+    except TimeoutError:
+        detail = f"The body of a request must come within {limits.body_s:g} seconds."
+        raise BodyTooSlow(detail) from None
+
+
+async def _read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     announced = header(scope["headers"], b"content-length")
     if announced is not None and (not announced.isdigit() or int(announced) > limit_bytes):
         raise _too_large(limit_bytes)
@@ -72,11 +83,15 @@ async def respond(send: Send, status: int, headers: list[tuple[bytes, bytes]], b
 
 
 class Watch:
-    """Cancels the task that serves a request when its caller leaves."""
+    """Cancels the task that serves a request when its caller leaves, or takes no answer for ever.
 
-    def __init__(self, receive: Receive) -> None:
+    `patience_s`: who has not taken the whole answer by then counts as gone.
+    """
+
+    def __init__(self, receive: Receive, patience_s: float) -> None:
         self.left = False
         self._receive = receive
+        self._patience_s = patience_s
         self._serving = asyncio.current_task()
         self._watching: asyncio.Task[None] | None = None
         loop = asyncio.get_running_loop()
@@ -92,8 +107,12 @@ class Watch:
         self._watching = asyncio.get_running_loop().create_task(self._wait())
 
     async def _wait(self) -> None:
-        message = await self._receive()
-        if message["type"] == "http.disconnect" and self._serving is not None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._patience_s):
+                message = await self._receive()
+                if message["type"] != "http.disconnect":
+                    return
+        if self._serving is not None:
             self.left = True
             self._serving.cancel()
 

@@ -108,16 +108,16 @@ async def infer(
     scope: Scope, receive: Receive, send: Send, runtime: Runtime, key: StoredKey
 ) -> None:
     """Serve one inference. Raises BrokerError before anything was sent."""
-    payer = runtime.keyring.payer(key)
+    payer, limits = runtime.keyring.payer(key), runtime.settings.limits
     path = parse_path(scope["path"])
     wishes = read_wishes(None, scope["headers"])
-    payload = await read_body(scope, receive, runtime.settings.limits.body_bytes_max)
+    payload = await read_body(scope, receive, limits)
     headers = tuple(each for each in scope["headers"] if each[0] in _PASSED_ON)
     check_infer(headers, payload)
     body = TensorBody(headers, payload)
     asked = Asked(Task.INFER, path.model or "auto", wishes, body, version=path.version)
     call = admit(asked, payer, runtime)
-    watch = Watch(receive)
+    watch = Watch(receive, call.deadline_s - call.started_s + limits.stall_s)
     try:
         tab, answer = await serve(call, runtime)
         assert isinstance(answer, WholeAnswer)

@@ -51,10 +51,10 @@ async def handle(
     scope: Scope, receive: Receive, send: Send, runtime: Runtime, key: StoredKey
 ) -> None:
     """Serve one call at this door. Raises BrokerError before anything was sent."""
-    payer = runtime.keyring.payer(key)
-    body = await read_body(scope, receive, runtime.settings.limits.body_bytes_max)
+    payer, limits = runtime.keyring.payer(key), runtime.settings.limits
+    body = await read_body(scope, receive, limits)
     call = admit(parse(scope, body), payer, runtime)
-    watch = Watch(receive)
+    watch = Watch(receive, call.deadline_s - call.started_s + limits.stall_s)
     try:
         tab, answer = await serve(call, runtime)
         if isinstance(answer, WholeAnswer):

@@ -31,6 +31,8 @@ from provider_sdk.protocol import CallBand, DataPolicy, DeploymentOffer, Endpoin
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 
 BODY_BYTES_MAX = 2**20
+BODY_S = 2.0
+STALL_S = 1.0
 _WITHIN_S = 20.0
 _PAUSE_S = 0.02
 _HONEST = Script()
@@ -199,7 +201,7 @@ async def open_house(database_url: str, valkey_url: str) -> AsyncIterator[House]
         valkey_url,
         secret_key="ab" * 32,
         allowed_networks=(loopback,),
-        limits=Limits(body_bytes_max=BODY_BYTES_MAX),
+        limits=Limits(body_bytes_max=BODY_BYTES_MAX, body_s=BODY_S, stall_s=STALL_S),
     )
     server = create_server(settings, "127.0.0.1", 0)
     serving = asyncio.create_task(server.serve())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
@@ -195,6 +196,45 @@ async def test_a_length_beyond_the_limit_is_refused_before_the_body_comes(wire: 
     first = f"POST {PATH} HTTP/1.1\r\n".encode()
     await wire.send(first + wire.head + b"content-length: %d\r\n\r\n" % (BODY_BYTES_MAX + 1))
     assert (await wire.answer())[0] == 413
+
+
+async def test_a_body_that_does_not_come_is_not_awaited_for_ever(wire: Wire) -> None:
+    await wire.send(wire.request()[:-10])
+    status, _, body = await wire.answer()
+    assert (status, json.loads(body)["error"]["code"]) == (408, "body_too_slow")
+
+
+async def test_who_takes_no_answer_is_let_go_and_pays_for_what_was_delivered(
+    house: House, shop: Consumer, provider: ScriptedProvider
+) -> None:
+    tokens = 40_000
+    provider.script = Script(models=("upstream-name",), output_tokens=tokens)
+    wishes = {"deadline_s": 5.0, "task": "not taken"}
+    body = {"model": "small", "messages": MESSAGES, "stream": True, "broker": wishes}
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        caller.setblocking(False)
+        host, port = house.address.split(":")
+        await asyncio.get_running_loop().sock_connect(caller, (host, int(port)))
+        content = json.dumps(body | {"max_tokens": tokens}).encode()
+        head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {shop.key}\r\n"
+        length = f"content-length: {len(content)}\r\n\r\n"
+        await asyncio.get_running_loop().sock_sendall(caller, (head + length).encode() + content)
+        call = await _call_named("not taken", shop)
+    assert (call["code"], call["status"]) == ("caller_left", 499)
+    assert 0 < call["tokens_out"] < tokens
+
+
+async def _call_named(task: str, shop: Consumer) -> dict[str, Any]:
+    found: list[dict[str, Any]] = []
+
+    async def is_told() -> bool:
+        calls = (await shop.http.get("/api/calls")).json()["calls"]
+        found.extend(call for call in calls if call["task_label"] == task)
+        return bool(found)
+
+    await until(is_told)
+    return found[0]
 
 
 async def test_who_leaves_in_the_middle_of_a_body_costs_nothing(
