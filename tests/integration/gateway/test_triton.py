@@ -14,7 +14,7 @@ import tritonclient.http.aio as triton_aio
 from tritonclient.http.auth import BasicAuth
 from tritonclient.utils import InferenceServerException
 
-from provider_sdk.testing.scripted import ScriptedProvider
+from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.gateway.house import Consumer, House, Stall
 
 T = TypeVar("T")
@@ -264,3 +264,39 @@ async def test_a_tensor_in_shared_memory_is_refused(
     with pytest.raises(InferenceServerException, match="shared_memory_denied"):
         await client.infer("acme/topic", [_numbers()], outputs=[output], headers=headers)
     assert not provider.received
+
+
+FAILURES = {
+    "all_providers_failed": ("502", Script(kind="kserve", models=("m-1",), status=500)),
+    "provider_refused": ("422", Script(kind="kserve", models=("m-1",), status=422)),
+    "deadline_passed": ("504", Script(kind="kserve", models=("m-1",), stall=True)),
+}
+
+
+@pytest.mark.parametrize("code", FAILURES)
+async def test_failures_are_readable_too(
+    client: Any, headers: dict[str, str], provider: ScriptedProvider, code: str
+) -> None:
+    status, provider.script = FAILURES[code]
+    hurried = headers | {"x-broker-deadline-s": "0.3" if provider.script.stall else "10"}
+    try:
+        with pytest.raises(InferenceServerException, match=code) as caught:
+            await client.infer("acme/topic", [_numbers()], headers=hurried)
+        assert caught.value.status() == status
+    finally:
+        provider.script = Script(kind="kserve", models=("m-1",))
+
+
+async def test_an_account_without_money_is_told_so(client: Any, house: House) -> None:
+    poor = await house.consumer("poor", usd=0)
+    with pytest.raises(InferenceServerException, match="insufficient_balance") as caught:
+        await client.infer(
+            "acme/topic", [_numbers()], headers={"Authorization": f"Bearer {poor.key}"}
+        )
+    assert caught.value.status() == "402"
+
+
+@pytest.mark.parametrize("name", ["a b", "mödel", "x" * 3_000, "a%2Fb%00", "..", "a/b/c"])
+async def test_a_strange_name_is_not_found(client: Any, headers: dict[str, str], name: str) -> None:
+    with pytest.raises(InferenceServerException, match=r"not_found|not_allowed"):
+        await client.infer(name, [_numbers()], headers=headers)
