@@ -15,7 +15,7 @@ import httpx
 
 from broker.embedded.child import Child, Command
 
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 """Nothing that must come takes so long; only a test that fails waits for it."""
 
 

@@ -16,7 +16,7 @@ from tests.e2e.trade import Told, ask, chat, listen
 pytestmark = pytest.mark.e2e
 
 TICK_LOCK = 0x7469636B
-AT_ONCE_S = 5.0
+AT_ONCE_S = 15.0
 """For what is told to the other brokers at once; unprompted, they would look in 30 s."""
 
 
