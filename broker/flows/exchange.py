@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import msgspec
 
@@ -13,6 +14,7 @@ from broker.core.metering import Delivered
 from broker.core.outcome import Fault, Outcome, fault_of_status
 from broker.flows.tab import Tab
 from broker.flows.targets import make_target
+from broker.upstream.blame import status_meant
 from broker.upstream.client import Response, Timeouts, sized
 from broker.upstream.faults import AttemptFailed, malformed
 from broker.upstream.kserve import read_infer
@@ -22,7 +24,11 @@ from broker.upstream.streaming import StreamReader
 REFUSAL_BYTES_MAX = 65_536
 """Of an error answer, this much is read."""
 SAID_CHARACTERS_MAX = 500
+OPENING_BYTES_MAX = 1_048_576
+"""So much of a stream may come before its first content, for it is kept until then."""
 
+_TICK_S = 0.002
+"""Timers of the loop may fire that much early."""
 _PASSED_BACK = frozenset({b"content-type", b"content-encoding", b"inference-header-content-length"})
 """The headers of a provider's answer that a caller sees."""
 
@@ -74,13 +80,17 @@ async def open_stream(tab: Tab, attempt: Attempt) -> StreamedAnswer:
         assert isinstance(body, OpenAiBody)
         counted = tab.market.endpoint(attempt.candidate.number).tokenizer_json is not None
         reader = StreamReader(usage_asked=body.usage_asked, keep_text=counted)
-        opening: list[bytes] = []
+        opening = bytearray()
         while not reader.has_content and not reader.ended:
             data = await response.next_chunk()
             if data is None:
                 reader.finish()
                 break
-            opening.append(reader.feed(data))
+            opening += reader.feed(data)
+            if reader.failure is not None:
+                raise reader.failure
+            if len(opening) > OPENING_BYTES_MAX and not reader.has_content:
+                raise malformed("much, and no content", 200)
     except AttemptFailed as failure:
         response.abort()
         raise _within_deadline(failure) from None
@@ -88,7 +98,7 @@ async def open_stream(tab: Tab, attempt: Attempt) -> StreamedAnswer:
         response.abort()
         raise
     attempt.first_content_s = tab.runtime.now_s()
-    return StreamedAnswer(response, reader, attempt, b"".join(opening))
+    return StreamedAnswer(response, reader, attempt, bytes(opening))
 
 
 async def _send(tab: Tab, attempt: Attempt, whole_bytes: int | None) -> Response:
@@ -114,6 +124,9 @@ async def _send(tab: Tab, attempt: Attempt, whole_bytes: int | None) -> Response
         head = sized(target.prefix + b"x-request-id: %s\r\n" % str(call.id).encode(), len(body))
         return await runtime.upstream.send(target.origin, head, body, timeouts, whole_bytes)
     except AttemptFailed as failure:
+        if not failure.outcome.sent and runtime.now_s() >= call.deadline_s - _TICK_S:
+            # Out of time before it could connect: a hasty caller must not eject a provider.
+            failure = AttemptFailed(Outcome(Fault.DEADLINE, sent=False))
         raise _within_deadline(failure) from None
 
 
@@ -137,8 +150,8 @@ def _limit(call: Call, attempt: Attempt) -> int | None:
 
 def model_path(endpoint: Endpoint) -> bytes:
     """Return the path of an endpoint's model on its KServe server."""
-    version = f"/versions/{endpoint.version}" if endpoint.version else ""
-    return f"/v2/models/{endpoint.upstream_model}{version}".encode()
+    version = f"/versions/{quote(endpoint.version, safe='')}" if endpoint.version else ""
+    return f"/v2/models/{quote(endpoint.upstream_model, safe='')}{version}".encode()
 
 
 def _facts(call: Call, response: Response, body: bytes) -> Delivered:
@@ -173,10 +186,12 @@ def _facts(call: Call, response: Response, body: bytes) -> Delivered:
 def _refused(response: Response, body: bytes) -> Outcome:
     """Return the outcome of an answer that is no 200."""
     retry_after = response.header(b"retry-after") or b""
+    said = _sentence(body)
+    status = status_meant(response.status, said)
     return Outcome(
-        fault=fault_of_status(response.status) or Fault.MALFORMED,
-        status=response.status,
-        said=_sentence(body),
+        fault=fault_of_status(status) or Fault.MALFORMED,
+        status=status,
+        said=said,
         retry_after_s=float(retry_after) if retry_after.isdigit() else None,
     )
 

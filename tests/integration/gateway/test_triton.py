@@ -287,6 +287,24 @@ async def test_failures_are_readable_too(
         provider.script = Script(kind="kserve", models=("m-1",))
 
 
+async def test_a_500_that_refuses_the_request_is_a_400_that_ejects_nobody(
+    client: Any, headers: dict[str, str], provider: ScriptedProvider
+) -> None:
+    said = '{"error": "Unable to parse \'data\': attempt to access JSON non-array as array"}'
+    provider.script = Script(kind="kserve", models=("m-1",), status=500, body=said)
+    calls_before = provider.calls
+    try:
+        for _ in range(4):
+            with pytest.raises(InferenceServerException, match="Unable to parse") as caught:
+                await client.infer("acme/topic", [_numbers()], headers=dict(headers))
+            assert caught.value.status() == "400"
+    finally:
+        provider.script = Script(kind="kserve", models=("m-1",))
+    assert provider.calls == calls_before + 4, "each was tried once"
+    result = await client.infer("text-kind", [_numbers()], headers=headers)
+    assert result.get_response()["model_name"] == "m-1"
+
+
 async def test_an_account_without_money_is_told_so(client: Any, house: House) -> None:
     poor = await house.consumer("poor", usd=0)
     with pytest.raises(InferenceServerException, match="insufficient_balance") as caught:
