@@ -144,7 +144,11 @@ class Station:
             else:
                 log.error("%s: %s failed: %s", self.name, report.check, report.detail)
         if verified.status == "awaiting_approval":
-            log.warning("%s waits for an operator of the broker to approve it", self.name)
+            log.warning(
+                "%s waits for an operator to approve it: broker approve %s",
+                self.name,
+                verified.deployment_id,
+            )
         elif verified.status == "failed":
             log.error("%s is not listed; the broker will be asked again", self.name)
         return verified.status == "listed"

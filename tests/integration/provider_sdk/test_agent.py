@@ -102,6 +102,17 @@ async def test_it_outlives_a_broker_that_is_away_and_comes_back(
     assert len(broker.registrations) == 1
 
 
+async def test_it_tells_what_an_operator_must_approve_and_is_listed_once_that_is_done(
+    broker: FakeBroker, provider: ScriptedProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.needs_approval = True
+    async with running(broker, fronted(provider.url)) as agent:
+        await until(lambda: broker.verifications)
+        await until(lambda: "broker approve dep-gpu1" in caplog.text)
+        broker.needs_approval = False
+        await until(lambda: agent.stations[0].listed)
+
+
 async def test_it_waits_for_a_broker_that_is_not_there_yet(
     broker: FakeBroker, provider: ScriptedProvider
 ) -> None:
