@@ -21,8 +21,10 @@ Scalar = TypeVar("Scalar", np.int64, np.float64)
 AVAILABILITY_WEIGHT = 0.1
 """Of the newest outcome in the moving average."""
 LATENCY_WEIGHT = 0.2
-TTFT_MS_PRIOR = 500.0
-TPOT_MS_PRIOR = 20.0
+TTFT_MS_PRIOR = 1.0
+TPOT_MS_PRIOR = 0.1
+"""An endpoint that nobody has tried is taken for fast, so that it gets tried (optimism in the face
+of uncertainty); its first call says what it is."""
 BYTES_PER_TOKEN_PRIOR = 4.0
 
 
@@ -138,14 +140,22 @@ class Pulse:
 
     def _measure(self, endpoint: int, deployment: int, measured: Measured) -> None:
         _blend(self.service_s, deployment, measured.duration_ms / 1_000)
-        _blend(self.ttft_ms, endpoint, measured.ttft_ms)
+        _learn(self.ttft_ms, TTFT_MS_PRIOR, endpoint, measured.ttft_ms)
         if measured.tokens_out > 1:
             decoding_ms = max(measured.duration_ms - measured.ttft_ms, 0.0)
-            _blend(self.tpot_ms, endpoint, decoding_ms / (measured.tokens_out - 1))
+            tpot_ms = decoding_ms / (measured.tokens_out - 1)
+            _learn(self.tpot_ms, TPOT_MS_PRIOR, endpoint, tpot_ms)
         if measured.bytes_in_per_token:
             _blend(self.bytes_in_per_token, endpoint, measured.bytes_in_per_token)
         if measured.bytes_out_per_token:
             _blend(self.bytes_out_per_token, endpoint, measured.bytes_out_per_token)
+
+
+def _learn(averages: Floats, prior: float, number: int, newest: float) -> None:
+    if averages[number] == prior:
+        averages[number] = newest
+    else:
+        _blend(averages, number, newest)
 
 
 def _blend(averages: Floats, number: int, newest: float) -> None:

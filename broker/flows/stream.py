@@ -38,6 +38,8 @@ class Stream:
                     reader.finish()
                 elif piece := reader.feed(data):
                     yield piece
+                if reader.failure is not None:
+                    raise reader.failure
             self._tab.end(Outcome(status=200), self._delivered(complete=True))
             await self._tab.settle(200, "served")
         except AttemptFailed as failure:
@@ -115,7 +117,10 @@ class Stream:
             "price_version": self._tab.decision.price_version,
             "cost_usd": format_usd(self._tab.charge_nanos),
         }
-        return self._answer.reader.tail(msgspec.json.encode(cost))
+        paid = self._answer.attempt
+        return self._answer.reader.tail(
+            msgspec.json.encode(cost), (paid.tokens_in, paid.tokens_out)
+        )
 
 
 def error_event(code: str, message: str, cost_usd: str | None = None) -> bytes:

@@ -5,6 +5,8 @@ Usage and `[DONE]` are kept back, for the caller gets them only once the call ha
 
 from __future__ import annotations
 
+import msgspec
+
 from broker.core.outcome import Fault, Outcome
 from broker.upstream.faults import AttemptFailed, malformed
 from broker.upstream.openai import read_chunk
@@ -28,6 +30,8 @@ class StreamReader:
         self.reasoning_tokens: int | None = None
         self.texts: list[str] = []
         """The content, kept only where it will be counted."""
+        self.failure: AttemptFailed | None = None
+        """What ended the stream badly; no more is fed then."""
         self._keep_text = keep_text
         self._finished = False
         self._usage_asked = usage_asked
@@ -35,19 +39,27 @@ class StreamReader:
         self._splitter = SseSplitter()
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes, return what may be passed on. Raises AttemptFailed: malformed, an error."""
+        """Take bytes, return what may be passed on; what is malformed or an error sets `failure`.
+
+        What came before the failure is returned even so: it was counted, so it must be delivered.
+        """
         passed: list[bytes] = []
-        for event in self._splitter.feed(data):
-            payload = data_of(event)
-            if payload is None:
-                if not event.lstrip().startswith(_WITHOUT_DATA) and not event.isspace():
-                    raise malformed("an event that is none", 200)
-                passed.append(event)
-            elif payload == _DONE:
-                self.ended = True
-            elif not self.ended and self._keep(payload):
-                passed.append(event)
+        try:
+            passed.extend(filter(self._passes, self._splitter.feed(data)))
+        except AttemptFailed as failure:
+            self.failure = failure
         return b"".join(passed)
+
+    def _passes(self, event: bytes) -> bool:
+        """Take one event; True when it is to be passed on now. Raises AttemptFailed."""
+        payload = data_of(event)
+        if payload is None:
+            if not event.lstrip().startswith(_WITHOUT_DATA) and not event.isspace():
+                raise malformed("an event that is none", 200)
+            return True
+        if payload == _DONE:
+            self.ended = True
+        return not self.ended and self._keep(payload)
 
     def finish(self) -> None:
         """Be told that the provider's stream ended cleanly. Raises AttemptFailed if it was cut."""
@@ -55,10 +67,17 @@ class StreamReader:
             raise AttemptFailed(Outcome(Fault.RESET, status=200, detail="ended without a finish"))
         self.ended = True
 
-    def tail(self, cost_json: bytes) -> bytes:
-        """Return the end of the stream: usage with the cost if it was asked for, else a comment."""
+    def tail(self, cost_json: bytes, tokens: tuple[int, int]) -> bytes:
+        """Return the end of the stream: usage with the cost if it was asked for, else a comment.
+
+        `tokens` (in, out) are those paid for; they make the usage where the provider told none.
+        """
+        if self._usage_asked and self._usage_event is None:
+            self._usage_event = _usage_chunk(*tokens)
         if self._usage_event is not None:
-            usage = self._usage_event.rstrip()[:-1] + b',"broker":' + cost_json + b"}"
+            # Its JSON may have come in several data lines; a line break in it is mere space.
+            usage = self._usage_event.replace(b"\n", b" ").rstrip()[:-1]
+            usage += b',"broker":' + cost_json + b"}"
             return b"data: " + usage + b"\n\ndata: [DONE]\n\n"
         return b": broker " + cost_json + b"\n\ndata: [DONE]\n\n"
 
@@ -86,3 +105,20 @@ class StreamReader:
         if self._usage_asked:
             self._usage_event = payload
         return False
+
+
+def _usage_chunk(tokens_in: int, tokens_out: int) -> bytes:
+    usage = {
+        "prompt_tokens": tokens_in,
+        "completion_tokens": tokens_out,
+        "total_tokens": tokens_in + tokens_out,
+    }
+    chunk = {
+        "id": "",
+        "object": "chat.completion.chunk",
+        "created": 0,
+        "model": "",
+        "choices": [],
+        "usage": usage,
+    }
+    return msgspec.json.encode(chunk)

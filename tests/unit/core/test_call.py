@@ -125,6 +125,17 @@ def test_the_text_of_a_prompt_is_found_in_every_shape(text: bytes, prompt: str) 
     assert body(text).prompt_text() == prompt
 
 
+def test_a_prompt_that_only_the_provider_can_read_has_no_text_here() -> None:
+    assert body(b'{"messages":[{"content":"Hello","x":1e999}]}').prompt_text() is None
+    nested = b"[" * 900 + b"]" * 900
+    assert body(b'{"input":' + nested + b"}").prompt_text() in ("", None)
+
+
+def test_stream_options_that_only_the_provider_can_read_pass_untouched() -> None:
+    text = b'{"model":"x","stream":true,"stream_options":{"x":1e999}}'
+    assert b'"x":1e999' in rendered(text, stream=True)
+
+
 def test_no_tokenizer_makes_more_tokens_than_there_are_bytes() -> None:
     assert tokens_in_bound(400) >= 400
     assert tokens_in_expected(400) == 100

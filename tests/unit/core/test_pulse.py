@@ -73,11 +73,18 @@ def test_what_was_measured_moves_the_averages() -> None:
     live = made()
     live.begin(0, 0, 0.0)
     live.end(0, 0, DELIVERED, 0.0, Measured(100.0, 1_100.0, 101, 3.0, 5.0))
-    assert live.ttft_ms[0] == pytest.approx(0.8 * 500 + 0.2 * 100)
-    assert live.tpot_ms[0] == pytest.approx(0.8 * 20 + 0.2 * 10)
     assert live.service_s[0] == pytest.approx(0.8 * 1.0 + 0.2 * 1.1)
     assert live.bytes_in_per_token[0] == pytest.approx(0.8 * 4 + 0.2 * 3)
     assert live.bytes_out_per_token[0] == pytest.approx(0.8 * 4 + 0.2 * 5)
+
+
+def test_the_first_call_says_how_fast_an_endpoint_is_and_later_ones_move_the_average() -> None:
+    live = made()
+    for ttft_ms in (100.0, 200.0):
+        live.begin(0, 0, 0.0)
+        live.end(0, 0, DELIVERED, 0.0, Measured(ttft_ms, ttft_ms + 1_000.0, 101))
+    assert live.ttft_ms[0] == pytest.approx(0.8 * 100 + 0.2 * 200)
+    assert live.tpot_ms[0] == pytest.approx(10.0)
 
 
 def test_refusals_only_ever_rise_once_for_each_deployment_named() -> None:

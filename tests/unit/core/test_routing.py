@@ -105,9 +105,15 @@ class TestPreference:
             ]
         )
         live = pulse(where)
-        live.ttft_ms[2] = 100.0
-        live.tpot_ms[2] = 4.0
+        live.ttft_ms[:], live.tpot_ms[:] = 500.0, 20.0
+        live.ttft_ms[2], live.tpot_ms[2] = 100.0, 4.0
         assert first(where, live, weights=PRESETS[preset]) == chosen
+
+    def test_an_untried_endpoint_is_tried_beside_its_measured_twin(self) -> None:
+        where = market([endpoint(0), endpoint(1)])
+        live = pulse(where)
+        live.ttft_ms[0], live.tpot_ms[0] = 5.0, 1.0
+        assert first(where, live) == 1
 
     def test_only_the_part_that_has_weight_counts(self) -> None:
         where = market([endpoint(0, quality=0.1), endpoint(1, quality=0.9)])
