@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
+from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from broker.cli import accounts, demo, keys, operate, serve, up
 from broker.errors import BrokerError
+from pricing.money import MoneyError
 
 app = typer.Typer(
     name="broker",
@@ -18,6 +21,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"model-broker {version('model-broker')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Say the version."),
+    ] = False,
+) -> None:
+    """A brokerage for specialist models. Begin with 'broker demo'."""
+
+
 app.command("demo")(demo.demo)
 app.command("up")(up.up)
 app.add_typer(accounts.app, name="accounts")
@@ -36,8 +57,11 @@ def main() -> None:
         app.add_typer(point.load(), name=point.name)
     try:
         app()
-    except BrokerError as error:
-        Console(stderr=True, highlight=False).print(f"[red]broker:[/red] {error.detail}")
+    except (BrokerError, MoneyError, OSError) as error:
+        # An OSError is a server that cannot be reached, or a file that cannot be written.
+        detail = error.detail if isinstance(error, BrokerError) else error
+        line = Text("broker: ", style="red").append(str(detail), style="default")
+        Console(stderr=True, soft_wrap=True, highlight=False).print(line)
         sys.exit(1)
 
 
