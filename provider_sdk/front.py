@@ -129,6 +129,8 @@ class Front:
     def _request_headers(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
         headers = [(n, v) for n, v in end_to_end(exchange.headers) if n != b"host"]
         if any(name == b"transfer-encoding" for name, _value in exchange.headers):
+            # Never both: a server that believes the length would read the rest as a request.
+            headers = [(n, v) for n, v in headers if n != b"content-length"]
             headers.append((b"transfer-encoding", b"chunked"))
         if self._server_credential is not None:
             headers = [(n, v) for n, v in headers if n != b"authorization"]

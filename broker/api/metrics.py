@@ -45,7 +45,8 @@ def _endpoint_gauges(listings: list[Listing]) -> Iterator[Metric]:
         family = GaugeMetricFamily(name, text, labels=["endpoint"])
         for listing in listings:
             endpoint = listing.endpoint
-            label = f"private/{endpoint.number}" if endpoint.visible_to else endpoint.name
+            public = endpoint.visible_to is None
+            label = endpoint.name if public else f"private/{endpoint.number}"
             family.add_metric([label], value(listing))
         yield family
 

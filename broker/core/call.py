@@ -53,17 +53,23 @@ class OpenAiBody(msgspec.Struct, frozen=True, eq=False):
             parts.append(b'"stream":true,"stream_options":' + self._stream_options())
         return b",".join(parts) + b"}"
 
-    def prompt_text(self) -> str:
-        """Return all text of the prompt, as far as it is text."""
+    def prompt_text(self) -> str | None:
+        """Return all text of the prompt, as far as it is text; None when it cannot be read.
+
+        A member that is passed on raw may hold what only the provider can read, such as 1e999.
+        """
         for name in ("messages", "prompt", "input"):
             raw = self.members.get(name)
             if raw is not None:
-                return "".join(_texts(msgspec.json.decode(raw)))
+                try:
+                    return "".join(_texts(msgspec.json.decode(raw)))
+                except (msgspec.DecodeError, RecursionError):
+                    return None
         return ""
 
     def _stream_options(self) -> bytes:
         raw = self.members.get("stream_options")
-        options = msgspec.json.decode(raw) if raw is not None else None
+        options = _options(raw) if raw is not None else None
         return msgspec.json.encode({**(options or {}), "include_usage": True})
 
 
@@ -79,6 +85,7 @@ def _texts(value: object) -> Iterator[str]:
             yield from _texts(member)
 
 
+_options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
 _OUTPUT_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
 _REPLACED = frozenset({"model", "broker", "stream", "stream_options"})
 

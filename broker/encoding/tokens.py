@@ -41,12 +41,23 @@ class TokenCounter:
         tokenizer = self._tokenizers.get(endpoint_id)
         if tokenizer is None or len(text) > TEXT_CHARACTERS_MAX:
             return None
-        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+        try:
+            return len(tokenizer.encode(text, add_special_tokens=False).ids)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library's panics are no Exception
+            self._tokenizers[endpoint_id] = None
+            _log.warning("tokenizer_broke", endpoint_id=str(endpoint_id), kind=type(error).__name__)
+            return None
 
 
 def _load(endpoint_id: UUID, text: str) -> Tokenizer | None:
     try:
-        return Tokenizer.from_str(text)
+        tokenizer = Tokenizer.from_str(text)
+        # A file may ask for a fixed length: padding is no text, and may be gigabytes of it.
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
     except Exception as error:  # the library raises bare Exception for a file it cannot read
         _log.warning("tokenizer_unusable", endpoint_id=str(endpoint_id), reason=str(error)[:200])
         return None

@@ -23,6 +23,9 @@ _STATEMENT_S: Final = 5.0
 _AWAY_S: Final = 1.0
 """After a failure, holds are refused at once for this long."""
 
+_HOLD_NANOS_MAX: Final = 2**63 - 1
+"""More does not fit a BIGINT, and would break the statement for the holds beside it."""
+
 _log = structlog.get_logger()
 
 
@@ -61,6 +64,8 @@ class HoldLane(Lane[_Asked, HoldResult]):
             raise Unavailable("The broker is stopping.", retry_after_s=_AWAY_S)
         if max(len(self.queue), len(self._settlements.queue)) >= self._queue_max:
             raise TooManyCalls("Too many calls wait for the ledger.", retry_after_s=_AWAY_S)
+        if hold.amount_nanos > _HOLD_NANOS_MAX:
+            raise _beyond_all(hold)
         loop = asyncio.get_running_loop()
         if self._away_until_s and loop.time() < self._away_until_s:
             raise _away()
@@ -159,6 +164,11 @@ def _away() -> Unavailable:
 def _no_account(hold: Hold) -> BrokerError:
     _log.error("ledger_account_missing", account=str(hold.account), call_id=str(hold.call_id))
     return BrokerError("The account has no funds account.", code="ledger_account_missing")
+
+
+def _beyond_all(hold: Hold) -> BalanceTooLow:
+    needed = format_usd(hold.amount_nanos)
+    return BalanceTooLow(f"This call may cost up to {needed} USD, more than any balance holds.")
 
 
 def _too_low(hold: Hold, available_nanos: int) -> BalanceTooLow:

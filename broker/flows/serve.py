@@ -49,6 +49,8 @@ async def serve(call: Call, runtime: Runtime) -> tuple[Tab, WholeAnswer | Stream
         return tab, answer
     except BrokerError as error:
         error.call_id = str(call.id)
+        # One that could not even be asked, say for its address: its attempt is still under way.
+        tab.end(Outcome(Fault.CALLER_LEFT, detail=error.code))
         await tab.settle(error.status, error.code)
         raise
     except asyncio.CancelledError:

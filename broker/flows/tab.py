@@ -73,13 +73,16 @@ class Tab:
         self.dispatch.record(outcome, now_s)
         endpoint = self.market.endpoint(attempt.candidate.number)
         measured = None
-        if delivered is not None:
-            self._price(attempt, endpoint, delivered)
-            if outcome.fault is None:
-                measured = _measure(attempt, self.call, delivered, now_s)
-        self.runtime.pulse.end(
-            endpoint.number, endpoint.deployment.number, outcome, now_s, measured
-        )
+        try:
+            if delivered is not None:
+                self._price(attempt, endpoint, delivered)
+                if outcome.fault is None:
+                    measured = _measure(attempt, self.call, delivered, now_s)
+        finally:
+            # Whatever pricing meets, a call that is not counted out would weigh for ever.
+            self.runtime.pulse.end(
+                endpoint.number, endpoint.deployment.number, outcome, now_s, measured
+            )
 
     def _price(self, attempt: Attempt, endpoint: Endpoint, delivered: Delivered) -> None:
         pulse = self.runtime.pulse
@@ -119,7 +122,8 @@ class Tab:
         if exact_out is not None:
             # Reasoning and tool calls are not in the text: for them the bytes are the bound.
             exact_out += delivered.text_bytes - len(delivered.text.encode())
-        exact_in = count(endpoint.id, body.prompt_text())
+        prompt = body.prompt_text()
+        exact_in = None if prompt is None else count(endpoint.id, prompt)
         return msgspec.structs.replace(delivered, exact_in=exact_in, exact_out=exact_out)
 
     async def settle(self, status: int, code: str) -> None:

@@ -108,9 +108,10 @@ def read_infer(header_length: bytes | None, body: bytes) -> InferFacts:
         raise malformed("an empty answer", 200)
     json_bytes = len(body)
     if header_length is not None:
-        if not header_length.isdigit() or not 0 < int(header_length[:15]) <= len(body):
+        digits = header_length if header_length.isdigit() and len(header_length) <= 12 else b"0"
+        if not 0 < int(digits) <= len(body):
             raise malformed("the header length of the answer cannot be", 200)
-        json_bytes = int(header_length)
+        json_bytes = int(digits)
     error = None
     if b'"error"' in body[: min(json_bytes, 64)]:  # it stands alone, so it stands first
         error = _error_of(body[:json_bytes])

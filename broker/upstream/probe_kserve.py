@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from importlib import import_module
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 import msgspec
@@ -19,18 +19,24 @@ from broker.upstream.prober import Answer, ProbeFailed, Prober
 from provider_sdk.protocol import ProbeReport
 
 _ELEMENTS_MAX: Final = 4_194_304
+_TEXTS_MAX: Final = 65_536
+"""Numbers and texts that are made up for a model at most, whatever its server says it takes."""
 _TEXT: Final = b"probe"
 _LENGTH_NAME: Final = HEADER_LENGTH.decode()
 
 
+_Name = Annotated[str, msgspec.Meta(max_length=1_000)]
+_Size = Annotated[int, msgspec.Meta(le=2**32)]
+
+
 class _Tensor(msgspec.Struct):
-    name: str
-    datatype: str
-    shape: list[int]
+    name: _Name
+    datatype: _Name
+    shape: Annotated[list[_Size], msgspec.Meta(max_length=32)]
 
 
 class _Metadata(msgspec.Struct):
-    inputs: list[_Tensor]
+    inputs: Annotated[list[_Tensor], msgspec.Meta(max_length=256)]
 
 
 class _Server(msgspec.Struct):
@@ -110,9 +116,11 @@ async def _infer(
     triton: Any = await asyncio.to_thread(import_module, "tritonclient.http")
     binary = await _speaks_binary(prober)
     inputs = []
+    left = _ELEMENTS_MAX
     for tensor in metadata.inputs:
         shape = [max(size, 1) for size in tensor.shape]
-        numbers = _zeros(tensor.datatype, shape, binary=binary)
+        numbers = _zeros(tensor.datatype, shape, left, binary=binary)
+        left -= math.prod(shape)
         if numbers is None:
             detail = f"not called: no input is made up for {tensor.datatype} {tensor.shape}"
             reports.append(ProbeReport(check=check, ok=True, detail=detail))
@@ -163,9 +171,13 @@ async def _speaks_binary(prober: Prober) -> bool:
         return False
 
 
-def _zeros(datatype: str, shape: list[int], *, binary: bool) -> np.ndarray[Any, Any] | None:
+def _zeros(
+    datatype: str, shape: list[int], elements_max: int, *, binary: bool
+) -> np.ndarray[Any, Any] | None:
     """Return zeros or short texts; None for an unknown datatype or too large a tensor."""
-    if math.prod(shape) > _ELEMENTS_MAX or (datatype == "BF16" and not binary):
+    if datatype == "BYTES":
+        elements_max = min(elements_max, _TEXTS_MAX)
+    if math.prod(shape) > elements_max or (datatype == "BF16" and not binary):
         return None
     if datatype == "BYTES":
         return np.full(shape, _TEXT, dtype=np.object_)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import unquote
 
 import msgspec
 
@@ -191,9 +192,10 @@ class ScriptedProvider:
             told = Told(script, request, model, _prompt(request))
             return _OPENAI_WORK[received.path](told)
         match = _MODEL.fullmatch(received.path)
-        if match is None or match[1] not in self.script.models:
+        model = unquote(match[1]) if match is not None else ""
+        if match is None or model not in self.script.models:
             return None
-        return kserve.infer(match[1], match[2] or "1", received.headers, received.body)
+        return kserve.infer(model, match[2] or "1", received.headers, received.body)
 
     async def _side(self, exchange: Exchange, received: Received) -> None:
         """Everything that is no work call."""
@@ -225,9 +227,10 @@ class ScriptedProvider:
         if path in ("/v2", "/v2/"):
             return kserve.server_metadata()
         match = _MODEL.fullmatch(path)
-        if match is None or match[1] not in self.script.models:
+        model = unquote(match[1]) if match is not None else ""
+        if match is None or model not in self.script.models:
             return None
-        return {} if match[3] == "ready" else kserve.model_metadata(match[1])
+        return {} if match[3] == "ready" else kserve.model_metadata(model)
 
     def _metrics(self) -> bytes:
         if self.script.kind == "kserve":

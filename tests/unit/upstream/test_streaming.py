@@ -1,0 +1,80 @@
+"""What of a provider's stream is passed on: all that is counted, and nothing after its end."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from broker.core.outcome import Fault
+from broker.upstream.streaming import StreamReader
+
+
+def chunk(text: str) -> bytes:
+    return b"data: " + json.dumps({"choices": [{"delta": {"content": text}}]}).encode() + b"\n\n"
+
+
+@pytest.mark.parametrize(
+    ("end", "fault"),
+    [
+        (b'data: {"error": "no GPU"}\n\n', Fault.SERVER_ERROR),
+        (b"data: {not json\n\n", Fault.MALFORMED),
+        (b"no event\n\n", Fault.MALFORMED),
+    ],
+)
+def test_what_came_in_one_piece_with_the_failure_is_passed_on_for_it_is_charged(
+    end: bytes, fault: Fault
+) -> None:
+    reader = StreamReader(usage_asked=False, keep_text=False)
+    assert reader.feed(chunk("Hello") + chunk(" you") + end + chunk("!")) == (
+        chunk("Hello") + chunk(" you")
+    )
+    assert reader.text_bytes == len("Hello you")
+    assert reader.failure is not None
+    assert reader.failure.outcome.fault is fault
+
+
+def test_what_comes_after_the_end_is_neither_counted_nor_passed_on() -> None:
+    reader = StreamReader(usage_asked=False, keep_text=False)
+    assert reader.feed(chunk("a") + b"data: [DONE]\n\n" + chunk("b")) == chunk("a")
+    assert reader.ended
+    assert reader.text_bytes == 1
+    assert reader.failure is None
+
+
+def test_a_usage_that_came_in_several_lines_is_told_in_one() -> None:
+    reader = StreamReader(usage_asked=True, keep_text=False)
+    usage = b'data: {"choices":[],"usage":\ndata: {"prompt_tokens":3,"completion_tokens":4}}\n\n'
+    assert reader.feed(usage) == b""
+    told, done, _ = reader.tail(b'{"cost_usd":"0.01"}', (1, 1)).split(b"\n\n")
+    assert done == b"data: [DONE]"
+    assert json.loads(told.removeprefix(b"data: ")) == {
+        "choices": [],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 4},
+        "broker": {"cost_usd": "0.01"},
+    }
+
+
+CONTENT = b'data: {"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+COST = b'{"cost_usd":"0.001"}'
+
+
+def tail(*, usage_asked: bool) -> bytes:
+    reader = StreamReader(usage_asked=usage_asked, keep_text=False)
+    reader.feed(CONTENT + DONE)
+    return reader.tail(COST, (7, 2))
+
+
+def test_usage_that_was_asked_for_and_never_came_is_what_was_paid_for() -> None:
+    event, done, rest = tail(usage_asked=True).split(b"\n\n")
+    chunk = msgspec.json.decode(event.removeprefix(b"data: "))
+    assert chunk["usage"] == {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
+    assert chunk["choices"] == []
+    assert chunk["broker"] == {"cost_usd": "0.001"}
+    assert (done, rest) == (b"data: [DONE]", b"")
+
+
+def test_the_cost_is_a_comment_where_no_usage_was_asked_for() -> None:
+    assert tail(usage_asked=False) == b": broker " + COST + b"\n\n" + DONE
