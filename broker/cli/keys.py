@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,6 +26,9 @@ def issue(
     calls_max: Annotated[
         int | None, typer.Option(min=1, help="Most calls under way at once.")
     ] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=36_500, help="Expires after so many; else never.")
+    ] = None,
     state: State = DEFAULT_STATE,
 ) -> None:
     """Make a key and print it; it is shown this once."""
@@ -33,7 +37,8 @@ def issue(
     from broker.store.keys import KeyTerms
 
     async def work(engine: AsyncEngine) -> str:
-        terms = KeyTerms(label=label, calls_max=calls_max)
+        expires_at = None if days is None else now() + timedelta(days=days)
+        terms = KeyTerms(label=label, calls_max=calls_max, expires_at=expires_at)
         return (await issue_key(engine, OPERATOR, name, terms, now())).text
 
     typer.echo(run_with_engine(StateFolder(state), work))
@@ -49,13 +54,17 @@ def list_(name: Name, state: State = DEFAULT_STATE) -> None:
     from broker.flows.issue_key import list_keys
 
     async def work(engine: AsyncEngine) -> Table:
-        table = Table("id", "label", "made", "revoked", box=None)
+        table = Table("id", "label", "made", "expires", "revoked", box=None)
         for key in await list_keys(engine, OPERATOR, name):
-            revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
-            table.add_row(key.id, key.terms.label, f"{key.created_at:%Y-%m-%d %H:%M}", revoked)
+            times = (key.created_at, key.terms.expires_at, key.revoked_at)
+            table.add_row(key.id, key.terms.label, *map(_told, times))
         return table
 
     Console().print(run_with_engine(StateFolder(state), work))
+
+
+def _told(time: datetime | None) -> str:
+    return f"{time:%Y-%m-%d %H:%M}" if time else ""
 
 
 @app.command("revoke")

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.cli.state import StateFolder
+from broker.errors import Unavailable
 from broker.flows.authenticate import Caller
 from broker.store.accounts import Role
 from broker.store.database import create_engine
@@ -24,13 +25,18 @@ OPERATOR = Caller(UUID(int=0), "command-line", Role.OPERATOR)
 def run_with_engine(
     folder: StateFolder, work: Callable[[AsyncEngine], Awaitable[Answer]]
 ) -> Answer:
-    """Do `work` on the database of the broker of `folder`. Raises SettingInvalid without one."""
+    """Do `work` on the database of the broker of `folder`.
+
+    Raises SettingInvalid without one, Unavailable when it cannot be reached.
+    """
     database_url = folder.database_url()
 
     async def connected() -> Answer:
         engine = create_engine(database_url, connections_max=2)
         try:
             return await work(engine)
+        except OSError as error:
+            raise Unavailable(f"The database cannot be reached: {error}.") from None
         finally:
             await engine.dispose()
 

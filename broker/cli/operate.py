@@ -49,7 +49,7 @@ def login(
         return await make_link(engine, owner.id, now())
 
     token = run_with_engine(folder, work)
-    typer.echo(f"{folder.running().url}/console/login?token={token}")
+    typer.echo(f"{folder.url()}/console/login?token={token}")
 
 
 def check(

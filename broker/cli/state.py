@@ -64,6 +64,11 @@ class StateFolder:
             )
         return msgspec.json.decode(file.read_bytes(), type=Running)
 
+    def url(self) -> str:
+        """Return BROKER_PUBLIC_URL, or that of the broker that runs here. Raises SettingInvalid."""
+        given = os.environ.get("BROKER_PUBLIC_URL")
+        return given.rstrip("/") if given else self.running().url
+
     def database_url(self) -> str:
         """Return DATABASE_URL, or that of the broker that runs here. Raises SettingInvalid."""
         return os.environ.get("DATABASE_URL") or self.running().database_url
