@@ -25,14 +25,15 @@ async def test_metrics_count_by_route_and_name_no_private_endpoint(
     broker: SmallBroker, stranger: httpx.AsyncClient, provider: Person, consumer: Person
 ) -> None:
     hidden = endpoint_offer(name="hidden", visible_to=["shop"])
-    await list_endpoints(broker, provider.account, endpoint_offer(), hidden)
+    shelved = endpoint_offer(name="hidden-from-all", visible_to=[])
+    await list_endpoints(broker, provider.account, endpoint_offer(), hidden, shelved)
     await publish(broker, 3, 250_000)
     await consumer.http.get("/api/balance")
     await stranger.get("/api/nothing/secret-path")
     text = (await stranger.get("/metrics")).text
     assert 'broker_api_answers_total{method="GET",route="/api/balance",status="200"} 1.0' in text
     assert 'broker_endpoint_price_in_micros{endpoint="acme/law"} 250000.0' in text
-    assert 'broker_endpoints{health="ready"} 2.0' in text
+    assert 'broker_endpoints{health="ready"} 3.0' in text
     assert "broker_price_version 3.0" in text
     assert "hidden" not in text
     assert "secret-path" not in text

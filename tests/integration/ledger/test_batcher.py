@@ -90,6 +90,13 @@ async def test_an_absurd_amount_fails_alone(
     assert (await standing(connection, consumer)).held_nanos == 3_000
 
 
+async def test_a_call_dearer_than_any_balance_is_a_402_and_reaches_no_statement(
+    batcher: LedgerBatcher, consumer: UUID
+) -> None:
+    with pytest.raises(BalanceTooLow, match="more than any balance"):
+        await batcher.hold(replace(a_hold(consumer, 1), amount_nanos=10**25))
+
+
 async def test_a_missing_account_is_told_loudly(batcher: LedgerBatcher) -> None:
     with pytest.raises(BrokerError, match="no funds account") as caught:
         await batcher.hold(a_hold(uuid7(), 1_000))

@@ -120,6 +120,31 @@ async def test_encodings_pass_untouched(http: httpx.AsyncClient) -> None:
         assert answer.headers["content-length"] == str(len(packed))
 
 
+async def test_a_body_in_chunks_goes_on_without_a_length_that_another_server_might_believe() -> (
+    None
+):
+    seen: list[list[bytes]] = []
+
+    async def server(exchange: Exchange) -> None:
+        seen.append([name for name, _value in exchange.headers])
+        await exchange.answer(200, await exchange.body())
+
+    async with (
+        Listener(server) as listener,
+        front_of(f"http://127.0.0.1:{listener.port}") as (front, _url),
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+        writer.write(
+            b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+            b"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        )
+        answered = await reader.read()
+        writer.close()
+    assert answered.endswith(b"hello")
+    assert b"transfer-encoding" in seen[0]
+    assert b"content-length" not in seen[0]
+
+
 async def test_connections_to_the_front_are_kept(provider: ScriptedProvider) -> None:
     provider.script = Script(close_after_answer=True)
     async with front_of(provider.url) as (front, url):

@@ -262,6 +262,22 @@ async def test_a_model_for_which_no_input_can_be_made_up_is_not_called() -> None
         assert "not called" in reports[-1].detail
 
 
+async def test_what_is_made_up_stays_small_whatever_inputs_a_server_tells_of() -> None:
+    numbers = {"name": "x", "datatype": "FP64", "shape": [4_194_304]}
+    texts = {"name": "x", "datatype": "BYTES", "shape": [4_194_304]}
+    deep = {"name": "x", "datatype": "FP32", "shape": [1] * 65}
+    for inputs, words in (
+        ([numbers, numbers], "not called"),
+        ([texts], "not called"),
+        ([deep], "length <= 32"),
+        ([{**deep, "shape": [1]}] * 257, "length <= 256"),
+    ):
+        table = {**triton(binary=True), "/v2/models/m/versions/1": answer(200, {"inputs": inputs})}
+        async with routes(table) as server:
+            reports = await probe_kserve(url_of(server), None, "m", "1", LOOPBACK)
+        assert words in reports[-1].detail
+
+
 class NameServer(asyncio.DatagramProtocol):
     """Answers every TXT question with one text, or that there is no such name."""
 

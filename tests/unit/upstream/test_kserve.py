@@ -126,7 +126,15 @@ def test_an_answer_is_told_from_an_error_inside_a_200() -> None:
 
 
 @pytest.mark.parametrize(
-    ("length", "body"), [(None, b""), (b"99", b"{}"), (b"0", b"{}"), (b"x", b"{}"), (b"-1", b"{}")]
+    ("length", "body"),
+    [
+        (None, b""),
+        (b"99", b"{}"),
+        (b"0", b"{}"),
+        (b"x", b"{}"),
+        (b"-1", b"{}"),
+        (b"0" * 14 + b"2" + b"0" * 5_000, b"{}"),
+    ],
 )
 def test_an_answer_that_cannot_be_is_malformed(length: bytes | None, body: bytes) -> None:
     with pytest.raises(AttemptFailed) as failed:
