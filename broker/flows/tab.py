@@ -20,6 +20,7 @@ from broker.core.routing import Decision
 from broker.errors import Unavailable
 from broker.flows.log_call import Ending, log_call
 from broker.flows.runtime import Runtime
+from pricing.book import Rate
 
 
 class Tab:
@@ -50,6 +51,11 @@ class Tab:
     def endpoint(self) -> Endpoint:
         """The endpoint of the latest attempt."""
         return self.market.endpoint(self.dispatch.attempts[-1].candidate.number)
+
+    @property
+    def rate(self) -> Rate:
+        """What the latest attempt is charged at."""
+        return self.dispatch.attempts[-1].candidate.rate
 
     async def begin(self) -> Attempt | None:
         """Begin the next attempt, after its delay if it has one; None when there is none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import msgspec
 import uuid_utils.compat as uuid7s
 
@@ -36,11 +38,31 @@ def admit(asked: Asked, payer: Payer, runtime: Runtime) -> Call:
     """Return the call. Raises RequestMalformed for wishes that make no sense."""
     wishes = asked.wishes
     limits = runtime.settings.limits
+    now_s = runtime.now_s()
+    deadline_s = min(wishes.deadline_s or limits.deadline_s, limits.deadline_s_max)
+    created_at = runtime.clock()
+    return Call(
+        id=uuid7s.uuid7(),
+        payer=payer,
+        wanted=demands(asked, payer.account_id),
+        body=asked.body,
+        created_at=created_at,
+        started_s=now_s,
+        deadline_s=now_s + deadline_s,
+        task_label=wishes.task,
+        session_id=wishes.session_id,
+        labels_json=msgspec.json.encode(wishes.labels).decode() if wishes.labels else None,
+    )
+
+
+def demands(asked: Asked, account_id: UUID) -> Requirements:
+    """Return what is asked of an endpoint. Raises RequestMalformed."""
+    wishes = asked.wishes
     rate_in, rate_out = wishes.max_rates()
     size_bytes = asked.body.size_bytes
     infers = asked.task is Task.INFER
-    wanted = Requirements(
-        account_id=payer.account_id,
+    return Requirements(
+        account_id=account_id,
         task=asked.task,
         model=asked.model,
         tokens_in_bound=0 if infers else tokens_in_bound(size_bytes),
@@ -62,21 +84,6 @@ def admit(asked: Asked, payer: Payer, runtime: Runtime) -> Call:
         providers_order=tuple(wishes.providers.order),
         weights=wishes.weighed(),
         stream=isinstance(asked.body, OpenAiBody) and asked.body.stream,
-    )
-    now_s = runtime.now_s()
-    deadline_s = min(wishes.deadline_s or limits.deadline_s, limits.deadline_s_max)
-    created_at = runtime.clock()
-    return Call(
-        id=uuid7s.uuid7(),
-        payer=payer,
-        wanted=wanted,
-        body=asked.body,
-        created_at=created_at,
-        started_s=now_s,
-        deadline_s=now_s + deadline_s,
-        task_label=wishes.task,
-        session_id=wishes.session_id,
-        labels_json=msgspec.json.encode(wishes.labels).decode() if wishes.labels else None,
     )
 
 

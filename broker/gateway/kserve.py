@@ -15,14 +15,15 @@ import msgspec
 
 from broker.core.call import TensorBody
 from broker.core.catalog import Task
-from broker.core.requirements import Requirements
+from broker.core.eligibility import Rejection
+from broker.core.routing import Decision
 from broker.errors import NotAllowed, NotFound, Unavailable
 from broker.flows.decide import choose, refusal
 from broker.flows.exchange import WholeAnswer
 from broker.flows.look_up import look_up_model
 from broker.flows.runtime import Runtime
 from broker.flows.serve import serve
-from broker.gateway.admit import Asked, admit
+from broker.gateway.admit import Asked, admit, demands
 from broker.gateway.asgi import Receive, Scope, Send, Watch, read_body, respond
 from broker.gateway.openai import send_whole
 from broker.gateway.wishes import read_wishes
@@ -38,6 +39,7 @@ _PASSED_ON = frozenset(
     {b"content-type", b"content-encoding", b"accept-encoding", b"inference-header-content-length"}
 )
 _JSON = (b"content-type", b"application/json")
+_NO_BODY = TensorBody((), b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,25 +85,26 @@ async def tell_model(
 ) -> None:
     """Answer with readiness, metadata or configuration of a model, for nothing."""
     wishes = read_wishes(None, scope["headers"])
-    wanted = Requirements(
-        account_id=key.account_id,
-        task=Task.INFER,
-        model=path.model or "auto",
-        tokens_in_bound=0,
-        tokens_in_expected=0,
-        tokens_out_max=None,
-        version=path.version,
-        domain=wishes.domain,
-    )
+    asked = Asked(Task.INFER, path.model or "auto", wishes, _NO_BODY, version=path.version)
+    wanted = demands(asked, key.account_id)
     decision = choose(wanted, runtime)
-    if not decision.plan:
+    number = _best_of(decision)
+    if number is None:
         raise refusal(wanted, decision, runtime)
     if path.verb == "ready":
         await respond(send, 200, [], b"")
         return
-    endpoint = runtime.market.endpoint(decision.plan[0].number)
+    endpoint = runtime.market.endpoint(number)
     headers, body = await look_up_model(endpoint, path.verb, runtime)
     await respond(send, 200, headers, body)
+
+
+def _best_of(decision: Decision) -> int | None:
+    """Return the endpoint that would be called first; one that is full tells of itself too."""
+    if decision.plan:
+        return decision.plan[0].number
+    full = decision.rejected[decision.reasons == Rejection.FULL]
+    return int(full[0]) if full.size else None
 
 
 async def infer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -18,7 +19,8 @@ from broker.gateway.admit import Asked, admit
 from broker.gateway.asgi import Receive, Scope, Send, Watch, read_body, require_utf8, respond
 from broker.gateway.wishes import read_wishes
 from broker.store.keys import StoredKey
-from pricing.money import format_usd
+from pricing.book import Rate
+from pricing.money import format_rate, format_usd
 
 TASKS = {
     "/v1/chat/completions": Task.CHAT,
@@ -26,6 +28,8 @@ TASKS = {
     "/v1/embeddings": Task.EMBEDDING,
 }
 _NEEDED = {Task.CHAT: "messages", Task.COMPLETION: "prompt", Task.EMBEDDING: "input"}
+_OVERRULING = {"n_predict": "max_tokens", "n_cmpl": "n"}
+"""Names by which llama.cpp's server takes more than the limits that the hold was made for."""
 
 T = TypeVar("T")
 
@@ -79,6 +83,8 @@ def parse(scope: Scope, body: bytes) -> Asked:
         raise RequestMalformed(f"The body is not a JSON object: {error}.") from None
     if _NEEDED[task] not in members:
         raise RequestMalformed(f"'{_NEEDED[task]}' is missing.")
+    for name in _OVERRULING.keys() & members.keys():
+        raise RequestMalformed(f"'{name}' is not taken here; say '{_OVERRULING[name]}'.")
     wishes = read_wishes(members.get("broker"), scope["headers"])
     stream = task.generates and bool(_member(members, "stream", _flag))
     options = _member(members, "stream_options", _options) if stream else None
@@ -174,5 +180,15 @@ def broker_headers(tab: Tab) -> list[tuple[bytes, bytes]]:
     return [
         (b"x-broker-call-id", str(tab.call.id).encode()),
         (b"x-broker-endpoint", tab.endpoint.name.encode()),
+        (b"x-broker-price", _price(tab.rate)),
         (b"x-broker-price-version", b"%d" % tab.decision.price_version),
     ]
+
+
+@lru_cache(maxsize=1_024)
+def _price(rate: Rate) -> bytes:
+    """Return a rate as callers write `x-broker-max-price`; `call` only where a call costs."""
+    if rate.rate_call_nanos:
+        return f"call={format_usd(rate.rate_call_nanos)}".encode()
+    price_in, price_out = format_rate(rate.rate_in_micros), format_rate(rate.rate_out_micros)
+    return f"in={price_in},out={price_out}".encode()

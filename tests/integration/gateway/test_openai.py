@@ -69,6 +69,7 @@ async def test_a_chat_is_answered_with_text_usage_and_what_it_cost(client: Async
     assert answer.usage is not None
     assert raw.headers["x-broker-endpoint"] == "acme/small"
     assert int(raw.headers["x-broker-price-version"]) >= 0
+    assert raw.headers["x-broker-price"] == "in=0.50,out=1.50"
     cost = _cost_usd(answer.usage.prompt_tokens, answer.usage.completion_tokens)
     assert Decimal(raw.headers["x-broker-cost-usd"]) == cost
     assert len(raw.headers["x-broker-call-id"]) == 36

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import pytest
 import tritonclient.http as triton
@@ -15,7 +17,7 @@ from tritonclient.http.auth import BasicAuth
 from tritonclient.utils import InferenceServerException
 
 from provider_sdk.testing.scripted import Script, ScriptedProvider
-from tests.integration.gateway.house import Consumer, House, Stall
+from tests.integration.gateway.house import Consumer, House, Stall, until
 
 T = TypeVar("T")
 NUMBERS = np.linspace(-1.0, 1.0, 7, dtype=np.float32)
@@ -129,6 +131,16 @@ async def test_metadata_comes_from_the_provider_and_a_missing_configuration_is_s
     assert sync == metadata
     with pytest.raises(InferenceServerException, match="does not tell that of itself"):
         await client.get_model_config("acme/topic", headers=headers)
+
+
+async def test_metadata_comes_from_where_the_same_wishes_lead_an_inference(
+    client: Any, headers: dict[str, str]
+) -> None:
+    for provider, model in (("acme", "m-1"), ("lexis", "m-2")):
+        wishing = headers | {"x-broker-providers-only": provider}
+        assert (await client.get_model_metadata("auto", headers=dict(wishing)))["name"] == model
+        result = await client.infer("auto", [_numbers()], headers=wishing)
+        assert result.get_response()["model_name"] == model
 
 
 @pytest.mark.parametrize("binary_in", [True, False])
@@ -318,3 +330,22 @@ async def test_an_account_without_money_is_told_so(client: Any, house: House) ->
 async def test_a_strange_name_is_not_found(client: Any, headers: dict[str, str], name: str) -> None:
     with pytest.raises(InferenceServerException, match=r"not_found|not_allowed"):
         await client.infer(name, [_numbers()], headers=headers)
+
+
+async def test_a_model_tells_of_itself_while_it_is_full(house: House, shop: Consumer) -> None:
+    narrow = Stall(name="tiny/narrow", model="narrow", kind="kserve", upstream="m-3", capacity=1)
+    await house.enrol(narrow)
+    tiny, path = house.providers["tiny/narrow"], "/v2/models/narrow"
+    tiny.script = msgspec.structs.replace(tiny.script, stall=True)
+    tensor = {"name": "INPUT0", "datatype": "FP32", "shape": [1], "data": [0.5]}
+    infer = partial(shop.http.post, f"{path}/infer", json={"inputs": [tensor]})
+    calls = [asyncio.create_task(infer()) for _ in range(2)]
+    try:
+        await until(lambda: tiny.calls == len(calls))
+        assert (await infer()).status_code == 429
+        assert (await shop.http.get(f"{path}/ready")).status_code == 200
+        assert (await shop.http.get(path)).json()["name"] == "m-3"
+    finally:
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
