@@ -17,6 +17,8 @@ from broker.core.metering import TEMPLATE_TOKENS
 from broker.core.requirements import Requirements
 
 BYTES_PER_TOKEN_EXPECTED = 4
+ROLE_TOKENS = 8
+"""What a chat template adds to a message."""
 
 
 class Payer(msgspec.Struct, frozen=True):
@@ -67,6 +69,19 @@ class OpenAiBody(msgspec.Struct, frozen=True, eq=False):
                     return None
         return ""
 
+    def tokens_beside_text(self) -> int:
+        """Return the most tokens that a template makes of what is none of `prompt_text`.
+
+        A few for each message's role; for tools, schemas, tool calls and parts the bytes bound it.
+        """
+        raws = [self.members[name] for name in _BESIDE_TEXT if name in self.members]
+        turns = _turns(self.members.get("messages"))
+        for turn in turns:
+            raws += (turn.tool_calls, turn.function_call)
+            if bytes(turn.content)[:1] == b"[":
+                raws.append(turn.content)
+        return ROLE_TOKENS * len(turns) + sum(memoryview(raw).nbytes for raw in raws)
+
     def _stream_options(self) -> bytes:
         raw = self.members.get("stream_options")
         options = _options(raw) if raw is not None else None
@@ -85,6 +100,23 @@ def _texts(value: object) -> Iterator[str]:
             yield from _texts(member)
 
 
+class _Turn(msgspec.Struct):
+    """What of a message is no text of its own."""
+
+    content: msgspec.Raw = msgspec.Raw()
+    tool_calls: msgspec.Raw = msgspec.Raw()
+    function_call: msgspec.Raw = msgspec.Raw()
+
+
+def _turns(messages: msgspec.Raw | None) -> list[_Turn]:
+    try:
+        return [] if messages is None else _turns_of(messages)
+    except (msgspec.DecodeError, RecursionError):
+        return []
+
+
+_BESIDE_TEXT = ("tools", "functions", "response_format")
+_turns_of = msgspec.json.Decoder(list[_Turn]).decode
 _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
 _OUTPUT_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
 _REPLACED = frozenset({"model", "broker", "stream", "stream_options"})

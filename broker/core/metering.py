@@ -30,6 +30,8 @@ class Delivered(msgspec.Struct, frozen=True, gc=False):
     exact_in: int | None = None
     """By the registered tokenizer, template not included."""
     exact_out: int | None = None
+    beside_in: int = 0
+    """Tokens at most that a template makes of a prompt's roles and tools, beside `exact_in`."""
     complete: bool = True
     generates: bool = True
     """False for embeddings: there is no text to bound, an answer is delivered or not."""
@@ -69,14 +71,15 @@ def meter(seen: Delivered, expected: Expected) -> Usage:
 
 def _count_in(seen: Delivered, expected: Expected, notes: list[str]) -> int:
     estimate = round(expected.body_bytes / expected.bytes_in_per_token)
-    bound = expected.tokens_in_bound
+    bound, likely = expected.tokens_in_bound, estimate + TEMPLATE_TOKENS
     if seen.exact_in is not None:
         estimate = seen.exact_in
-        bound = min(bound, seen.exact_in + TEMPLATE_TOKENS)
+        likely = seen.exact_in + seen.beside_in + TEMPLATE_TOKENS
+        bound = min(bound, likely)
     if seen.claimed_in is None:
         notes.append("tokens_in_estimated")
         return min(estimate, bound)
-    return _judge(seen.claimed_in, bound, estimate + TEMPLATE_TOKENS, "tokens_in", notes)
+    return _judge(seen.claimed_in, bound, likely, "tokens_in", notes)
 
 
 def _count_out(seen: Delivered, expected: Expected, notes: list[str]) -> int:

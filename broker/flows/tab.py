@@ -130,7 +130,10 @@ class Tab:
             exact_out += delivered.text_bytes - len(delivered.text.encode())
         prompt = body.prompt_text()
         exact_in = None if prompt is None else count(endpoint.id, prompt)
-        return msgspec.structs.replace(delivered, exact_in=exact_in, exact_out=exact_out)
+        beside_in = 0 if exact_in is None else body.tokens_beside_text()
+        return msgspec.structs.replace(
+            delivered, exact_in=exact_in, exact_out=exact_out, beside_in=beside_in
+        )
 
     async def settle(self, status: int, code: str) -> None:
         """Capture what was delivered and release the rest; durable when it returns.

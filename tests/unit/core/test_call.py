@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.core.call import OpenAiBody, tokens_in_bound, tokens_in_expected
+from broker.core.call import ROLE_TOKENS, OpenAiBody, tokens_in_bound, tokens_in_expected
 
 decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -134,6 +134,24 @@ def test_a_prompt_that_only_the_provider_can_read_has_no_text_here() -> None:
 def test_stream_options_that_only_the_provider_can_read_pass_untouched() -> None:
     text = b'{"model":"x","stream":true,"stream_options":{"x":1e999}}'
     assert b'"x":1e999' in rendered(text, stream=True)
+
+
+def test_roles_and_tools_are_more_tokens_than_the_text_alone() -> None:
+    turn = b'{"role":"user","content":"Hello"}'
+    called = b'{"role":"assistant","tool_calls":[{"id":"1"}]}'
+    pictured = b'{"content":[{"type":"text","text":"Hi"}]}'
+    assert body(b'{"messages":[%b,%b]}' % (turn, turn)).tokens_beside_text() == 2 * ROLE_TOKENS
+    assert body(b'{"messages":[%b],"tools":[{"x":1}]}' % turn).tokens_beside_text() == (
+        ROLE_TOKENS + len(b'[{"x":1}]')
+    )
+    assert body(b'{"messages":[%b]}' % called).tokens_beside_text() == (
+        ROLE_TOKENS + len(b'[{"id":"1"}]')
+    )
+    assert body(b'{"messages":[%b]}' % pictured).tokens_beside_text() == (
+        ROLE_TOKENS + len(b'[{"type":"text","text":"Hi"}]')
+    )
+    assert body(b'{"prompt":"Hello"}').tokens_beside_text() == 0
+    assert body(b'{"messages":[1]}').tokens_beside_text() == 0
 
 
 def test_no_tokenizer_makes_more_tokens_than_there_are_bytes() -> None:

@@ -55,6 +55,12 @@ def test_output_is_never_paid_above_what_was_reserved_for_it() -> None:
     assert metered(claimed_out=5_000, text_bytes=50_000).tokens_out == 1_000
 
 
+def test_a_claim_that_counts_tools_and_roles_is_not_cut_to_the_text_alone() -> None:
+    assert metered(claimed_in=300, exact_in=90, beside_in=200).tokens_in == 300
+    assert metered(claimed_in=400, exact_in=90, beside_in=200).tokens_in == 290 + TEMPLATE_TOKENS
+    assert metered(claimed_in=None, exact_in=90, beside_in=200).tokens_in == 90
+
+
 def test_usage_that_is_missing_is_estimated_by_bytes_without_an_allowance() -> None:
     usage = metered(claimed_in=None, claimed_out=None, text_bytes=201)
     assert usage == Usage(100, 51, ("tokens_in_estimated", "tokens_out_estimated"))

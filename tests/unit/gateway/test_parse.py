@@ -140,6 +140,12 @@ def test_what_makes_no_sense_is_refused_with_its_name(body: bytes, said: str) ->
         read(body)
 
 
+@pytest.mark.parametrize(("name", "better"), [("n_predict", "max_tokens"), ("n_cmpl", "n")])
+def test_a_limit_by_a_name_that_overrules_the_held_one_is_refused(name: str, better: str) -> None:
+    with pytest.raises(RequestMalformed, match=f"'{name}' is not taken here; say '{better}'"):
+        parsed(max_tokens=1, **{name: 100_000})
+
+
 @pytest.mark.parametrize("name", ["n", "best_of"])
 def test_completions_name_what_is_wrong_too(name: str) -> None:
     with pytest.raises(RequestMalformed, match=f"'{name}'"):
