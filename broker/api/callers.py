@@ -60,7 +60,9 @@ def allow(*roles: Role) -> Guard:
 
     def guard(connection: Connection, _: BaseRouteHandler) -> None:
         if connection.user.role not in roles:
-            raise NotAllowed(f"Only {names} may do this; the key is a {connection.user.role}'s.")
+            raise NotAllowed(
+                f"Only {names} may do this; this key's role is {connection.user.role}."
+            )
 
     return guard
 

@@ -85,14 +85,21 @@ def _money_error(_: Request[Any, Any, Any], error: MoneyError) -> Answer:
     return problem(RequestMalformed(str(error), code="amount_invalid"))
 
 
-def _http_error(_: Request[Any, Any, Any], error: HTTPException) -> Answer:
+def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Answer:
     status = error.status_code
     code = _CODES.get(status, "request_refused" if status < 500 else "internal_error")
     if isinstance(error, ValidationException):
         detail, fields = _faults(error)
         return _render(status, code, detail, facts={"fields": fields} if fields else {})
-    detail = error.detail if status < 500 else "Something broke in the broker."
-    return _render(status, code, detail, headers=error.headers)
+    return _render(status, code, _detail(request, error), headers=error.headers)
+
+
+def _detail(request: Request[Any, Any, Any], error: HTTPException) -> str:
+    if error.status_code >= 500:
+        return "Something broke in the broker."
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return f"There is nothing at {request.url.path}. GET /api/docs lists what there is."
+    return error.detail
 
 
 def _faults(error: ValidationException) -> tuple[str, list[dict[str, str]]]:

@@ -72,7 +72,8 @@ async def test_a_faulty_query_is_refused_with_the_parameter_named(
 
 
 async def test_paths_and_methods_that_are_not_are_told_so(operator: Person) -> None:
-    assert_problem(await operator.http.get("/api/nothing"), 404, "not_found")
+    nothing = assert_problem(await operator.http.get("/api/nothing"), 404, "not_found")
+    assert "/api/nothing" in nothing["detail"]
     assert_problem(await operator.http.get("/nothing"), 404, "not_found")
     assert_problem(await operator.http.put("/api/accounts"), 405, "method_not_allowed")
 
