@@ -6,7 +6,7 @@
     endpoint = sdk.EndpointOffer(name="kind", model="text-kind", tasks=["infer"], price=price)
     sdk.run(
         sdk.Deployment(name="gpu1", url="https://gpu1.acme.example", kind="kserve", capacity=8,
-                       server="http://127.0.0.1:8000", front="0.0.0.0:443", endpoints=[endpoint]),
+                       server="http://127.0.0.1:8000", front="0.0.0.0:9001", endpoints=[endpoint]),
         broker="https://broker.example", key="bk_...",
     )
 
