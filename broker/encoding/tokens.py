@@ -14,10 +14,11 @@ import structlog
 from tokenizers import Tokenizer
 
 from broker.core.catalog import Endpoint
+from broker.encoding.trusted import obstacle
 
 _log = structlog.get_logger()
 
-TEXT_CHARACTERS_MAX = 200_000
+TEXT_CHARACTERS_MAX = 50_000
 """Above, counting would hold up every other call."""
 
 
@@ -52,6 +53,10 @@ class TokenCounter:
 
 
 def _load(endpoint_id: UUID, text: str) -> Tokenizer | None:
+    reason = obstacle(text)
+    if reason is not None:
+        _log.warning("tokenizer_not_allowed", endpoint_id=str(endpoint_id), reason=reason)
+        return None
     try:
         tokenizer = Tokenizer.from_str(text)
         # A file may ask for a fixed length: padding is no text, and may be gigabytes of it.

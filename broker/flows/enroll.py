@@ -11,7 +11,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.core.catalog import Endpoint, ListingStatus
-from broker.errors import Conflict, NotAllowed
+from broker.encoding.trusted import obstacle
+from broker.errors import Conflict, NotAllowed, RequestMalformed
 from broker.flows.authenticate import Caller
 from broker.flows.prove import APPROVAL_MISSING, probe, prove
 from broker.store import audit, catalog, deployments, listing
@@ -40,6 +41,7 @@ async def register(desk: Enrolment, provider: Caller, offer: DeploymentOffer) ->
     Raises NotAllowed, and RequestMalformed with the name of the field.
     """
     _require(provider, Role.PROVIDER)
+    _require_tame_tokenizers(offer)
     now = desk.clock()
     async with desk.engine.begin() as connection:
         registration = await catalog.register(
@@ -60,6 +62,18 @@ async def register(desk: Enrolment, provider: Caller, offer: DeploymentOffer) ->
         signing_key=registration.signing_key.hex(),
         heartbeat_interval_ms=desk.heartbeat_interval_ms(),
     )
+
+
+def _require_tame_tokenizers(offer: DeploymentOffer) -> None:
+    for place, endpoint in enumerate(offer.endpoints):
+        reason = obstacle(endpoint.tokenizer_json) if endpoint.tokenizer_json else None
+        if reason is not None:
+            field = f"endpoints[{place}].tokenizer_json"
+            raise RequestMalformed(
+                f"{field} cannot run in the broker: {reason}. "
+                "Without it, tokens are bounded by the bytes of the text.",
+                facts={"field": field},
+            )
 
 
 async def verify(desk: Enrolment, provider: Caller, deployment_id: UUID) -> Verified:
