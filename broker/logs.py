@@ -1,4 +1,4 @@
-"""Sets up logging for a process: one line of key=value an event, tracebacks without local variables."""
+"""Sets up logging for a process: one line of key=value an event, tracebacks without locals."""
 
 from __future__ import annotations
 

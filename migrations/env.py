@@ -1,4 +1,4 @@
-"""Runs the migrations on a connection that the caller hands over, or on `DATABASE_URL` for Alembic's own commands."""
+"""Runs the migrations on a given connection, or on `DATABASE_URL` for Alembic's own commands."""
 
 import asyncio
 import os

@@ -1,7 +1,7 @@
 """The wire messages between a provider's agent and the broker, `protocol: 1`.
 
-Every message is a msgspec struct that refuses unknown fields, so a typing error in a provider's file is named
-instead of ignored. Units stand last in each name; prices are decimal strings in USD.
+Every message is a msgspec struct that refuses unknown fields, so a typing error in a provider's
+file is named instead of ignored. Units stand last in each name; prices are decimal strings in USD.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class DeploymentOffer(Message, frozen=True, kw_only=True):
     protocol: Literal[1] = 1
     name: Name
     url: str
-    """Origin and optional path prefix, for instance `https://gpu1.acme.example/llm`, without `/v1` or `/v2`."""
+    """Origin and optional path prefix, such as `https://gpu1.acme.example/llm`; no `/v1`, `/v2`."""
     kind: Kind
     capacity: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
     """Concurrent calls it serves without queueing."""
@@ -138,7 +138,7 @@ class Heartbeat(Message, frozen=True, kw_only=True):
 
     deployment_id: str
     sequence: int
-    """Rises with every heartbeat of a deployment, over restarts too (it starts at the clock in ns)."""
+    """Rises with every heartbeat of a deployment, over restarts too: it starts at the time in ns."""
     sent_at_ms: int
     """Unix time; the broker refuses what is more than `REPLAY_WINDOW_MS` off."""
     status: Literal["ready", "draining", "down"]
@@ -149,7 +149,7 @@ REPLAY_WINDOW_MS = 30_000
 
 
 class SignedHeartbeat(Message, frozen=True, kw_only=True):
-    """A heartbeat as the exact JSON text that was signed, so that no re-encoding can break the signature."""
+    """A heartbeat as the exact JSON text that was signed: no re-encoding breaks the signature."""
 
     deployment_id: str
     heartbeat_json: str
@@ -164,12 +164,16 @@ class HeartbeatBatch(Message, frozen=True, kw_only=True):
     heartbeats: Annotated[list[SignedHeartbeat], msgspec.Meta(min_length=1, max_length=10_000)]
 
 
+Reason = Literal["", "unknown_deployment", "bad_signature", "replayed", "clock_skew", "malformed"]
+"""Why a heartbeat was not accepted."""
+
+
 class HeartbeatResult(Message, frozen=True, kw_only=True):
     """What became of one heartbeat."""
 
     deployment_id: str
     accepted: bool
-    reason: Literal["", "unknown_deployment", "bad_signature", "replayed", "clock_skew", "malformed"] = ""
+    reason: Reason = ""
     register_again: bool = False
 
 

@@ -106,7 +106,7 @@ def asks() -> tuple[Ask, ...]:
 
 def _chat(model: str, question: str, wishes: dict[str, Any]) -> dict[str, Any]:
     messages = [{"role": "user", "content": question}]
-    return {"model": model, "messages": messages, "max_tokens": 32, "broker": wishes}
+    return {"model": model, "messages": messages, "max_tokens": 20, "broker": wishes}
 
 
 def consumer(base_url: str, key: str) -> httpx.AsyncClient:

@@ -123,7 +123,7 @@ async def main(seconds: float) -> None:
     with tempfile.TemporaryDirectory(prefix="broker-", ignore_cleanup_errors=True) as name:
         os.chmod(name, 0o711)  # noqa: PTH101 - the server's own account passes through
         async with EmbeddedPostgres(Path(name), durable=True) as server:
-            print(json.dumps(await measure(server.url, seconds)))  # noqa: T201 - the result
+            print(json.dumps(await measure(server.url, seconds)))
 
 
 if __name__ == "__main__":
