@@ -138,7 +138,7 @@ class Heartbeat(Message, frozen=True, kw_only=True):
 
     deployment_id: str
     sequence: int
-    """Rises with every heartbeat of a deployment, over restarts too: it starts at the time in ns."""
+    """Rises with every heartbeat of a deployment, over restarts too: begins at the time in ns."""
     sent_at_ms: int
     """Unix time; the broker refuses what is more than `REPLAY_WINDOW_MS` off."""
     status: Literal["ready", "draining", "down"]
