@@ -10,6 +10,8 @@ import enum
 from dataclasses import dataclass, field
 from random import Random
 
+import msgspec
+
 from broker.core.outcome import Fault, Outcome
 from broker.core.retries import RetryBudget
 from broker.core.routing import Candidate
@@ -100,10 +102,12 @@ class Dispatch:
         self.attempts.append(attempt)
         return attempt
 
-    def record(self, outcome: Outcome, now_s: float) -> None:
-        """Be told how the attempt under way ended."""
+    def record(self, outcome: Outcome, now_s: float) -> Outcome:
+        """Be told how the attempt under way ended; return what the pulse is to be told of it."""
         attempt = self.attempts[-1]
         assert attempt.outcome is None, "an attempt ends once"
+        if outcome.counts_against_provider and self._blamed(attempt.candidate):
+            outcome = msgspec.structs.replace(outcome, again=True)
         attempt.outcome = outcome
         attempt.ended_s = now_s
         if outcome.fault is None:
@@ -114,6 +118,16 @@ class Dispatch:
             self.end = End.DEADLINE
         elif not outcome.fails_over:
             self.end = End.FINAL
+        return outcome
+
+    def _blamed(self, candidate: Candidate) -> bool:
+        """True when an attempt of this call has already counted against the candidate."""
+        return any(
+            each.candidate is candidate
+            and each.outcome is not None
+            and each.outcome.counts_against_provider
+            for each in self.attempts
+        )
 
     def _reason_to_stop(self, now_s: float) -> End | None:
         if not self.attempts:

@@ -49,6 +49,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     retry_after_s: float | None = None
     sent: bool = True
     """False when no byte of the request can have reached the provider."""
+    again: bool = False
+    """An earlier attempt of the same call failed there as well: one call is one mark at most."""
     said: str = ""
     """The provider's own words, which may quote the prompt: for the caller alone, never kept."""
 
@@ -60,7 +62,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     @property
     def counts_against_provider(self) -> bool:
         """True when the breaker and availability must hear of it as a failure."""
-        return self.fails_over and self.fault is not Fault.ADDRESS_REFUSED
+        return self.fails_over and self.fault is not Fault.ADDRESS_REFUSED and not self.again
 
 
 DELIVERED = Outcome()

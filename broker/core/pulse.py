@@ -25,6 +25,8 @@ TTFT_MS_PRIOR = 1.0
 TPOT_MS_PRIOR = 0.1
 """An endpoint that nobody has tried is taken for fast, so that it gets tried (optimism in the face
 of uncertainty); its first call says what it is."""
+LATENCY_MS_MIN = 0.01
+"""Nothing takes no time, and scores divide by it."""
 BYTES_PER_TOKEN_PRIOR = 4.0
 
 
@@ -153,7 +155,7 @@ class Pulse:
 
 def _learn(averages: Floats, prior: float, number: int, newest: float) -> None:
     if averages[number] == prior:
-        averages[number] = newest
+        averages[number] = max(newest, LATENCY_MS_MIN)
     else:
         _blend(averages, number, newest)
 

@@ -76,7 +76,7 @@ class Tab:
         if attempt is None:
             return
         now_s = self.runtime.now_s()
-        self.dispatch.record(outcome, now_s)
+        outcome = self.dispatch.record(outcome, now_s)
         endpoint = self.market.endpoint(attempt.candidate.number)
         measured = None
         try:

@@ -78,7 +78,7 @@ class Stub:
             if behaviour.delivers:
                 attempt.first_content_s = now_s
         self._pulse.begin(number, number, now_s)
-        calls.record(outcome, now_s)
+        outcome = calls.record(outcome, now_s)
         self._pulse.end(number, number, outcome, now_s, None)
 
 

@@ -193,3 +193,17 @@ class TestMisuse:
     def test_a_plan_has_a_candidate(self) -> None:
         with pytest.raises(AssertionError):
             dispatch(0)
+
+
+def test_one_call_is_one_mark_against_an_endpoint_however_often_it_is_repeated_there() -> None:
+    calls = dispatch(1)
+    run(calls, Fault.SERVER_ERROR, Fault.SERVER_ERROR, Fault.RESET, Fault.SERVER_ERROR)
+    marks = [each.outcome.counts_against_provider for each in calls.attempts if each.outcome]
+    assert marks == [True, False, False, False]
+
+
+def test_each_endpoint_of_a_call_that_fails_gets_its_own_mark() -> None:
+    calls = dispatch(2)
+    run(calls, *[Fault.SERVER_ERROR] * 4)
+    marks = [each.outcome.counts_against_provider for each in calls.attempts if each.outcome]
+    assert marks == [True, True, False, False]
