@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
+import shutil
+import sys
 from typing import TYPE_CHECKING
 
 from broker.cli.options import DEFAULT_STATE, AllowNetworks, Host, Port, State
@@ -41,10 +45,14 @@ async def _up(wanted: Launch, console: Console) -> None:
         await up.start(worker(wanted.folder, market.env))
         console.print(f"\nThe market is open at [bold]{wanted.url}[/bold]")
         console.print(f"Console (this link works once, for 15 minutes):\n  {market.console_link}")
-        console.print(
-            "Open an account for a consumer, credit it, and give it a key:\n"
-            "  broker accounts open acme && broker accounts topup acme 5 && broker keys issue acme"
-        )
+        console.print("Open an account for a consumer, credit it, and give it a key:")
+        steps = ("accounts open acme", "accounts topup acme 5", "keys issue acme")
+        console.print(f"  {' && '.join(f'{_own_name()} {step}' for step in steps)}")
         console.print("Ctrl-C stops everything and keeps the data.")
         await up.run()
     console.print("\nStopped. The data is kept for the next start.")
+
+
+def _own_name() -> str:
+    """Return how to call this command again from here: make does not put it on the path."""
+    return "broker" if shutil.which("broker") else shlex.quote(os.path.relpath(sys.argv[0]))
