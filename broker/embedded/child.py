@@ -99,9 +99,9 @@ class Child:
         if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(self.command.end_signal)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(limit_s):
-                    await self._process.wait()
+            # Not `asyncio.timeout`: in a task that was cancelled, as by Ctrl-C, the one of Python
+            # 3.11.2 lets the cancellation through again when the time is over.
+            await asyncio.wait({asyncio.ensure_future(self._process.wait())}, timeout=limit_s)
         self.sweep()
         await self._process.wait()
 
