@@ -12,9 +12,9 @@ from random import Random
 
 import msgspec
 
+from broker.core.decision import Candidate
 from broker.core.outcome import Fault, Outcome
 from broker.core.retries import RetryBudget
-from broker.core.routing import Candidate
 
 BACKOFF_S = 0.1
 BACKOFF_S_MAX = 2.0

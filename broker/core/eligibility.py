@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Hashable
+from dataclasses import replace
 
 import numpy as np
 
 from broker.core.catalog import Task
 from broker.core.columns import NO_LIMIT_TOKENS, Bools, Floats, Numbers
-from broker.core.market import Market, Shortlist
+from broker.core.market import Lone, Market, Shortlist
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
 from broker.core.view import RoutingLimits, View, ceiling_picos
@@ -108,12 +109,13 @@ def _shortlist(wanted: Requirements, market: Market) -> Shortlist | None:
     numbers, rates = members[kept], rates[:, kept]
     columns = market.columns
     context_tokens, output_tokens = columns.context_tokens[numbers], columns.output_tokens[numbers]
-    return Shortlist(
+    rate_call = rates[2] * PICOS_PER_NANO if rates[2].any() else None
+    made = Shortlist(
         numbers=numbers,
         deployments=columns.deployment[numbers],
         rate_in=rates[0],
         rate_out=rates[1],
-        rate_call=rates[2] * PICOS_PER_NANO if rates[2].any() else None,
+        rate_call=rate_call,
         capacity=columns.capacity[numbers],
         context_tokens=context_tokens,
         output_tokens=output_tokens,
@@ -123,6 +125,23 @@ def _shortlist(wanted: Requirements, market: Market) -> Shortlist | None:
         domain_fit=domain_fit[kept],
         rejected=members[refused],
         reasons=reasons[refused],
+        lone=None,
+    )
+    return replace(made, lone=_lone(made)) if numbers.size == 1 else made
+
+
+def _lone(listed: Shortlist) -> Lone:
+    return Lone(
+        number=int(listed.numbers[0]),
+        deployment=int(listed.deployments[0]),
+        rate_in=float(listed.rate_in[0]),
+        rate_out=float(listed.rate_out[0]),
+        rate_call=0.0 if listed.rate_call is None else float(listed.rate_call[0]),
+        capacity=float(listed.capacity[0]),
+        context_tokens=listed.context_tokens_min,
+        output_tokens=listed.output_tokens_min,
+        quality=float(listed.quality[0]),
+        domain_fit=float(listed.domain_fit[0]),
     )
 
 

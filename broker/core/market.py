@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
+import msgspec
 import numpy as np
 
 from broker.core.catalog import Endpoint
@@ -26,6 +27,21 @@ class Presence(enum.IntEnum):
     DRAINING = 1
     DOWN = 2
     """Its agent says so, or three heartbeats were missed."""
+
+
+class Lone(msgspec.Struct, frozen=True, gc=False):
+    """A shortlist of one, as plain numbers; rates in pico-dollars."""
+
+    number: int
+    deployment: int
+    rate_in: float
+    rate_out: float
+    rate_call: float
+    capacity: float
+    context_tokens: int
+    output_tokens: int
+    quality: float
+    domain_fit: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +67,8 @@ class Shortlist:
     """Endpoints that do not meet the terms."""
     reasons: Numbers
     """A Rejection for each of `rejected`."""
+    lone: Lone | None
+    """The same in plain numbers, where there is only one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

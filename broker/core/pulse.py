@@ -61,6 +61,7 @@ class Pulse:
         self.ejected_elsewhere: frozenset[int] = frozenset()
         """Endpoints that other processes have ejected, as of the last tick."""
         self._doubtful: set[int] = set()
+        self._view()
 
     def fit(self, endpoints: int, deployments: int) -> None:
         """Make room for so many numbers; never shrinks, so that running calls keep their place."""
@@ -75,6 +76,18 @@ class Pulse:
         self.bytes_out_per_token = _grown(
             self.bytes_out_per_token, endpoints, BYTES_PER_TOKEN_PRIOR
         )
+        self._view()
+
+    def _view(self) -> None:
+        # The same memory, one number at a time: numpy takes four times as long for that.
+        self.in_flight_at = _ints(self.in_flight)
+        self.availability_at = _floats(self.availability)
+        self.bytes_in_per_token_at = _floats(self.bytes_in_per_token)
+        self.bytes_out_per_token_at = _floats(self.bytes_out_per_token)
+        self._others_in_flight_at = _ints(self.others_in_flight)
+        self._service_s_at = _floats(self.service_s)
+        self._ttft_ms_at = _floats(self.ttft_ms)
+        self._tpot_ms_at = _floats(self.tpot_ms)
 
     def take_others(self, in_flight: Numbers, ejected: frozenset[int]) -> None:
         """Be told, once a tick, what the other processes have under way and have ejected."""
@@ -84,7 +97,7 @@ class Pulse:
 
     def begin(self, endpoint: int, deployment: int, now_s: float) -> None:
         """Be told that an attempt starts."""
-        self.in_flight[deployment] += 1
+        self.in_flight_at[deployment] += 1
         if endpoint in self._doubtful:
             self.breakers[endpoint].begin(now_s)
 
@@ -97,14 +110,15 @@ class Pulse:
         measured: Measured | None,
     ) -> None:
         """Be told how an attempt ended; `measured` when it delivered."""
-        self.in_flight[deployment] -= 1
-        assert self.in_flight[deployment] >= 0, "every end has its begin"
+        self.in_flight_at[deployment] -= 1
+        assert self.in_flight_at[deployment] >= 0, "every end has its begin"
         if measured is not None:
             self._measure(endpoint, deployment, measured)
         if outcome.counts_against_provider:
             self._blame(endpoint, now_s)
         elif outcome.fault is None:
-            self.availability[endpoint] += AVAILABILITY_WEIGHT * (1 - self.availability[endpoint])
+            before = self.availability_at[endpoint]
+            self.availability_at[endpoint] = before + AVAILABILITY_WEIGHT * (1 - before)
             breaker = self.breakers.get(endpoint)
             if breaker is not None:
                 breaker.succeed(now_s)
@@ -120,6 +134,14 @@ class Pulse:
         """Return the calls in flight at each deployment, all processes together."""
         return self.in_flight.take(deployments) + self.others_in_flight.take(deployments)
 
+    def load_of(self, deployment: int) -> int:
+        """Return the calls in flight at one deployment, all processes together."""
+        return self.in_flight_at[deployment] + self._others_in_flight_at[deployment]
+
+    def is_doubtful(self, endpoint: int) -> bool:
+        """True when a breaker has something to say of the endpoint, here or elsewhere."""
+        return endpoint in self._doubtful or endpoint in self.ejected_elsewhere
+
     def ejected(self, numbers: Numbers, now_s: float) -> Bools | None:
         """Return which endpoints are out of routing now, or None when none is (the common case)."""
         if not self._doubtful and not self.ejected_elsewhere:
@@ -134,33 +156,33 @@ class Pulse:
         return {each for each in self._doubtful if not self.breakers[each].admits(now_s)}
 
     def _blame(self, endpoint: int, now_s: float) -> None:
-        self.availability[endpoint] *= 1 - AVAILABILITY_WEIGHT
+        self.availability_at[endpoint] *= 1 - AVAILABILITY_WEIGHT
         breaker = self.breakers.setdefault(endpoint, Breaker(window_started_s=now_s))
         breaker.fail(now_s)
         if breaker.ejection_s:
             self._doubtful.add(endpoint)
 
     def _measure(self, endpoint: int, deployment: int, measured: Measured) -> None:
-        _blend(self.service_s, deployment, measured.duration_ms / 1_000)
-        _learn(self.ttft_ms, TTFT_MS_PRIOR, endpoint, measured.ttft_ms)
+        _blend(self._service_s_at, deployment, measured.duration_ms / 1_000)
+        _learn(self._ttft_ms_at, TTFT_MS_PRIOR, endpoint, measured.ttft_ms)
         if measured.tokens_out > 1:
             decoding_ms = max(measured.duration_ms - measured.ttft_ms, 0.0)
             tpot_ms = decoding_ms / (measured.tokens_out - 1)
-            _learn(self.tpot_ms, TPOT_MS_PRIOR, endpoint, tpot_ms)
+            _learn(self._tpot_ms_at, TPOT_MS_PRIOR, endpoint, tpot_ms)
         if measured.bytes_in_per_token:
-            _blend(self.bytes_in_per_token, endpoint, measured.bytes_in_per_token)
+            _blend(self.bytes_in_per_token_at, endpoint, measured.bytes_in_per_token)
         if measured.bytes_out_per_token:
-            _blend(self.bytes_out_per_token, endpoint, measured.bytes_out_per_token)
+            _blend(self.bytes_out_per_token_at, endpoint, measured.bytes_out_per_token)
 
 
-def _learn(averages: Floats, prior: float, number: int, newest: float) -> None:
+def _learn(averages: memoryview[float], prior: float, number: int, newest: float) -> None:
     if averages[number] == prior:
         averages[number] = max(newest, LATENCY_MS_MIN)
     else:
         _blend(averages, number, newest)
 
 
-def _blend(averages: Floats, number: int, newest: float) -> None:
+def _blend(averages: memoryview[float], number: int, newest: float) -> None:
     averages[number] += LATENCY_WEIGHT * (newest - averages[number])
 
 
@@ -170,3 +192,11 @@ def _grown(array: NDArray[Scalar], size: int, filler: float) -> NDArray[Scalar]:
     wider = np.full(max(size, 2 * array.size), filler, dtype=array.dtype)
     wider[: array.size] = array
     return wider
+
+
+def _ints(array: Numbers) -> memoryview[int]:
+    return array.data.cast("B").cast("q")
+
+
+def _floats(array: Floats) -> memoryview[float]:
+    return array.data.cast("B").cast("d")

@@ -9,53 +9,20 @@ from __future__ import annotations
 
 from random import Random
 
-import msgspec
 import numpy as np
 
 from broker.core.columns import Floats, Numbers
+from broker.core.decision import Candidate, Decision
 from broker.core.eligibility import reject, shortlist
+from broker.core.lone import decide_alone
 from broker.core.market import Market
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
 from broker.core.scoring import score_parts, weigh
 from broker.core.view import RoutingLimits, View
-from pricing.book import Rate
 from pricing.money import charge_nanos
 
 NEAR_BEST = 0.03
-
-
-class Candidate(msgspec.Struct, frozen=True):
-    """An endpoint that may serve the call, with the most that it can cost there."""
-
-    number: int
-    rate: Rate
-    tokens_out_max: int
-    """Output limit of each choice, sent upstream so that the charge stays under the hold."""
-    ceiling_nanos: int
-
-
-class Decision(msgspec.Struct, frozen=True, eq=False):
-    """Where a call goes, and why. The arrays of eligible endpoints are aligned, in no order."""
-
-    plan: tuple[Candidate, ...]
-    """The best, in the order in which they are tried; as many as there may be attempts."""
-    eligible: Numbers
-    """Endpoint numbers."""
-    scores: Floats
-    parts: Floats
-    """Shape (5, eligible), rows as in PARTS."""
-    costs_picos: Floats
-    """Expected cost, in pico-dollars."""
-    rejected: Numbers
-    reasons: Numbers
-    """A Rejection for each of `rejected`."""
-    price_version: int
-
-    @property
-    def hold_nanos(self) -> int:
-        """The dearest permitted plan: only one attempt is ever paid, so the dearest candidate."""
-        return max((each.ceiling_nanos for each in self.plan), default=0)
 
 
 def route(
@@ -70,6 +37,10 @@ def route(
     listed = shortlist(wanted, market)
     if listed is None:
         return None
+    if listed.lone is not None:
+        alone = decide_alone(wanted, market, listed, pulse, limits)
+        if alone is not None:
+            return alone
     view = View.of(wanted, listed, pulse, limits)
     rejected, reasons = listed.rejected, listed.reasons
     struck = reject(wanted, listed, view, limits, (pulse, now_s))

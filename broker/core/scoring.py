@@ -40,11 +40,17 @@ def score_parts(view: View) -> Floats:
 
 def weigh(asked: Weights, parts: Floats) -> Floats:
     """Return the weighted mean of the parts; weights that are all 0 score everything 0."""
-    return np.asarray(_normal(asked).dot(parts))
+    return np.asarray(normal(asked).dot(parts))
+
+
+def free_share(load: float) -> float:
+    """Return the free share of a capacity as it counts in a score, of one endpoint."""
+    return max(min(1.25 - load, 1.0), 0.05)
 
 
 @lru_cache(maxsize=256)
-def _normal(asked: Weights) -> Floats:
+def normal(asked: Weights) -> Floats:
+    """Return the weights scaled to a sum of 1, in the order of PARTS; all 0 stay 0."""
     weights = np.array(
         [asked.quality, asked.domain_fit, asked.cost, asked.latency, asked.availability]
     )

@@ -12,11 +12,11 @@ import msgspec
 import numpy as np
 
 from broker.core.columns import Bools, Floats, Numbers
+from broker.core.decision import Decision
 from broker.core.dispatch import Attempt
 from broker.core.eligibility import Rejection
 from broker.core.outcome import Fault
 from broker.core.requirements import Requirements
-from broker.core.routing import Decision
 from broker.core.scoring import PARTS
 from pricing.money import PICOS_PER_NANO, format_usd
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
+from broker.core.decision import Decision
 from broker.core.eligibility import Rejection
 from broker.core.requirements import Requirements
-from broker.core.routing import Decision, route
+from broker.core.routing import route
 from broker.errors import BrokerError, ModelUnknown, NothingFits, TooManyCalls
 from broker.flows.runtime import Runtime
 from pricing.money import format_rate, format_usd

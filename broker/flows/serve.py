@@ -10,9 +10,9 @@ import asyncio
 
 from broker.core import story
 from broker.core.call import Call, OpenAiBody
+from broker.core.decision import Decision
 from broker.core.dispatch import End
 from broker.core.outcome import Fault, Outcome
-from broker.core.routing import Decision
 from broker.errors import BrokerError, DeadlinePassed, ProviderFailed, ProviderRefused
 from broker.flows.decide import choose, refusal
 from broker.flows.exchange import StreamedAnswer, WholeAnswer, open_stream, read_whole
@@ -32,13 +32,13 @@ async def serve(call: Call, runtime: Runtime) -> tuple[Tab, WholeAnswer | Stream
     hold = reserve(call, decision, runtime.settings.limits.hold_margin_s)
     first = market.endpoint(decision.plan[0].number).deployment.number
     # Counted from the decision on: others are decided while this one waits for its hold.
-    runtime.pulse.in_flight[first] += 1
+    runtime.pulse.in_flight_at[first] += 1
     try:
         await runtime.ledger.hold(hold)
     except BrokerError as error:
         raise _log(error, call, decision, runtime) from None
     finally:
-        runtime.pulse.in_flight[first] -= 1
+        runtime.pulse.in_flight_at[first] -= 1
 
     tab = Tab(call, decision, hold, market, runtime)
     try:

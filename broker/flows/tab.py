@@ -10,13 +10,13 @@ import msgspec
 from broker.core import ledger, story
 from broker.core.call import Call, OpenAiBody
 from broker.core.catalog import Endpoint
+from broker.core.decision import Decision
 from broker.core.dispatch import Attempt, Dispatch
 from broker.core.ledger import CallRecord, ChargeLine, Hold
 from broker.core.market import Market
 from broker.core.metering import NOTHING, Delivered, Expected, meter
 from broker.core.outcome import Outcome
 from broker.core.pulse import Measured
-from broker.core.routing import Decision
 from broker.errors import Unavailable
 from broker.flows.log_call import Ending, log_call
 from broker.flows.runtime import Runtime
@@ -97,8 +97,8 @@ class Tab:
             tokens_in_bound=self.call.wanted.tokens_in_bound,
             body_bytes=size_bytes,
             tokens_out_max=attempt.candidate.tokens_out_max * self.call.wanted.choices,
-            bytes_in_per_token=float(pulse.bytes_in_per_token[endpoint.number]),
-            bytes_out_per_token=float(pulse.bytes_out_per_token[endpoint.number]),
+            bytes_in_per_token=pulse.bytes_in_per_token_at[endpoint.number],
+            bytes_out_per_token=pulse.bytes_out_per_token_at[endpoint.number],
         )
         if endpoint.tokenizer_json is not None:
             delivered = self._counted(endpoint, delivered)

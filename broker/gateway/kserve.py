@@ -15,8 +15,8 @@ import msgspec
 
 from broker.core.call import TensorBody
 from broker.core.catalog import Task
+from broker.core.decision import Decision
 from broker.core.eligibility import Rejection
-from broker.core.routing import Decision
 from broker.errors import NotAllowed, NotFound, Unavailable
 from broker.flows.decide import choose, refusal
 from broker.flows.exchange import WholeAnswer

@@ -23,11 +23,12 @@ from typing import Any
 from broker.core import story
 from broker.core.call import Payer
 from broker.core.catalog import Endpoint
+from broker.core.decision import Decision
 from broker.core.dispatch import Dispatch
 from broker.core.market import Market
 from broker.core.outcome import DELIVERED
 from broker.core.retries import RetryBudget
-from broker.core.routing import Decision, route
+from broker.core.routing import route
 from broker.core.view import RoutingLimits
 from broker.gateway import openai
 from broker.gateway.admit import admit

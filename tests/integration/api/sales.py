@@ -11,11 +11,12 @@ from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
 from broker.core.catalog import Task
+from broker.core.decision import Candidate, Decision
 from broker.core.dispatch import Attempt, End
 from broker.core.ledger import CallRecord, Hold, line, settlement
 from broker.core.outcome import DELIVERED, Fault, Outcome
 from broker.core.requirements import Requirements
-from broker.core.routing import Candidate, Decision, route
+from broker.core.routing import route
 from broker.core.story import encode
 from broker.core.view import RoutingLimits
 from broker.store import ledger

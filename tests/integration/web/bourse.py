@@ -16,6 +16,7 @@ from uuid_utils.compat import uuid7
 from broker.core import ledger as recipes
 from broker.core import story
 from broker.core.catalog import Endpoint, ListingStatus, Task
+from broker.core.decision import Decision
 from broker.core.dispatch import Attempt, Dispatch
 from broker.core.ledger import CallRecord, ChargeLine, Hold
 from broker.core.market import Market, Presence, build_market
@@ -23,7 +24,7 @@ from broker.core.outcome import DELIVERED, Fault, Outcome
 from broker.core.pulse import Measured, Pulse
 from broker.core.requirements import Requirements
 from broker.core.retries import RetryBudget
-from broker.core.routing import Decision, route
+from broker.core.routing import route
 from broker.core.view import RoutingLimits
 from broker.settings import Settings
 from broker.store import accounts, catalog, deployments, keys, ledger, listing, prices

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from broker.core.catalog import Task
+from broker.core.decision import Decision
 from broker.core.eligibility import Rejection
 from broker.core.market import Market, Presence
 from broker.core.outcome import Fault, Outcome
 from broker.core.pulse import Pulse
-from broker.core.routing import Decision, route
+from broker.core.routing import route
 from broker.core.view import RoutingLimits
 from pricing.book import Rate
 from tests.fakes import (

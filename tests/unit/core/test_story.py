@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from broker.core import story
+from broker.core.decision import Decision
 from broker.core.dispatch import Attempt, Dispatch
 from broker.core.outcome import DELIVERED, Fault, Outcome
 from broker.core.requirements import Weights
 from broker.core.retries import RetryBudget
-from broker.core.routing import Decision
 from broker.core.story import CANDIDATES_KEPT_MAX, Story
 from pricing.money import format_usd
 from tests.fakes import decide, endpoint, market, planned, requirements

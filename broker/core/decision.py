@@ -1,0 +1,41 @@
+"""What a decision is: where a call may go, the most it can cost there, and why."""
+
+from __future__ import annotations
+
+import msgspec
+
+from broker.core.columns import Floats, Numbers
+from pricing.book import Rate
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """An endpoint that may serve the call, with the most that it can cost there."""
+
+    number: int
+    rate: Rate
+    tokens_out_max: int
+    """Output limit of each choice, sent upstream so that the charge stays under the hold."""
+    ceiling_nanos: int
+
+
+class Decision(msgspec.Struct, frozen=True, eq=False):
+    """Where a call goes, and why. The arrays of eligible endpoints are aligned, in no order."""
+
+    plan: tuple[Candidate, ...]
+    """The best, in the order in which they are tried; as many as there may be attempts."""
+    eligible: Numbers
+    """Endpoint numbers."""
+    scores: Floats
+    parts: Floats
+    """Shape (5, eligible), rows as in PARTS."""
+    costs_picos: Floats
+    """Expected cost, in pico-dollars."""
+    rejected: Numbers
+    reasons: Numbers
+    """A Rejection for each of `rejected`."""
+    price_version: int
+
+    @property
+    def hold_nanos(self) -> int:
+        """The dearest permitted plan: only one attempt is ever paid, so the dearest candidate."""
+        return max((each.ceiling_nanos for each in self.plan), default=0)

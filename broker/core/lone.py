@@ -1,0 +1,81 @@
+"""The decision where the terms leave one endpoint: what `route` does, in plain numbers.
+
+Most calls name their endpoint. For one endpoint the arrays of `route` cost five times what they
+save, and their code evicts other code from the processor's caches: this is an eighth of a call's
+CPU. A test holds both to the same decision.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from broker.core.decision import Candidate, Decision
+from broker.core.market import Lone, Market, Shortlist
+from broker.core.pulse import Pulse
+from broker.core.requirements import Requirements, Weights
+from broker.core.scoring import free_share, normal
+from broker.core.view import TOKENS_OUT_EXPECTED, RoutingLimits
+from pricing.money import charge_nanos
+
+
+def decide_alone(
+    wanted: Requirements, market: Market, listed: Shortlist, pulse: Pulse, limits: RoutingLimits
+) -> Decision | None:
+    """Return the decision; None where the one may be rejected, which is for `route` to tell."""
+    one = listed.lone
+    assert one is not None
+    load = pulse.load_of(one.deployment) / one.capacity
+    if _may_be_rejected(wanted, one) or pulse.is_doubtful(one.number):
+        return None
+    if load >= limits.queue_factor:
+        return None
+    tokens_out = _output_limit(wanted, one, limits)
+    expected_out = wanted.choices * float(min(tokens_out, TOKENS_OUT_EXPECTED))
+    cost = one.rate_out * expected_out + one.rate_in * wanted.tokens_in_expected + one.rate_call
+    parts = (
+        one.quality,
+        one.domain_fit,
+        1.0,
+        1.0,
+        free_share(load) * pulse.availability_at[one.number],
+    )
+    score = sum(map(float.__mul__, _shares(wanted.weights), parts))
+    figures = np.array((score, *parts, cost))
+    rate = market.rate(one.number)
+    picos = rate.picos(wanted.tokens_in_bound, wanted.choices * tokens_out)
+    return Decision(
+        (Candidate(one.number, rate, tokens_out, charge_nanos(picos)),),
+        listed.numbers,
+        figures[:1],
+        figures[1:-1].reshape(-1, 1),
+        figures[-1:],
+        listed.rejected,
+        listed.reasons,
+        market.book.version,
+    )
+
+
+def _may_be_rejected(wanted: Requirements, one: Lone) -> bool:
+    most = wanted.tokens_out_max or 0
+    return (
+        wanted.max_cost_nanos is not None
+        or wanted.latency_ms_max is not None
+        or one.context_tokens < wanted.tokens_in_expected + most
+        or one.output_tokens < most
+    )
+
+
+def _output_limit(wanted: Requirements, one: Lone, limits: RoutingLimits) -> int:
+    if not wanted.task.generates:
+        return 0
+    if wanted.tokens_out_max is not None:
+        return wanted.tokens_out_max
+    prompt = min(wanted.tokens_in_bound, 2 * wanted.tokens_in_expected + 64)
+    return min(one.output_tokens, limits.tokens_out_default, max(one.context_tokens - prompt, 1))
+
+
+@lru_cache(maxsize=256)
+def _shares(weights: Weights) -> tuple[float, ...]:
+    return tuple(normal(weights).tolist())
