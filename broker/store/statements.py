@@ -29,6 +29,14 @@ class EntryKind(enum.StrEnum):
     TOPUP = "topup"
     ADJUSTMENT = "adjustment"
     PAYOUT = "payout"
+    PAYOUT_SENT = "payout_sent"
+    PAYOUT_FAILED = "payout_failed"
+    PAYOUT_RETURNED = "payout_returned"
+    MATURITY = "maturity"
+    RECOVERY = "recovery"
+    REFUND = "refund"
+    SLA_CREDIT = "sla_credit"
+    EVALUATION = "evaluation"
 
 
 @dataclass(frozen=True, slots=True)

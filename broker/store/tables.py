@@ -42,48 +42,48 @@ _KINDS: dict[str, TypeEngine[Any]] = {
 }
 
 
-def _table(name: str, columns: str) -> Table:
+def table(name: str, columns: str) -> Table:
     """A table of columns written `name type, ...`; defaults are left to the database."""
     words = (column.split() for column in columns.split(","))
     return Table(name, metadata, *(Column(key, _KINDS[kind]) for key, kind in words))
 
 
 # Who takes part.
-accounts = _table(
+accounts = table(
     "accounts",
     """
     id uuid, role text, name text, created_at timestamptz, closed_at timestamptz
     """,
 )
-keys = _table(
+keys = table(
     "keys",
     """
     id text, account_id uuid, secret_sha256 bytea, label text, content_kept text,
     calls_max integer, created_at timestamptz, expires_at timestamptz, revoked_at timestamptz
     """,
 )
-login_links = _table(
+login_links = table(
     "login_links",
     """
     token_sha256 bytea, account_id uuid, created_at timestamptz, expires_at timestamptz,
     used_at timestamptz
     """,
 )
-console_sessions = _table(
+console_sessions = table(
     "console_sessions",
     """
     token_sha256 bytea, account_id uuid, csrf_token text, created_at timestamptz,
     expires_at timestamptz
     """,
 )
-idempotency_keys = _table(
+idempotency_keys = table(
     "idempotency_keys",
     """
     account_id uuid, key text, request_sha256 bytea, status smallint, answer bytea,
     created_at timestamptz, expires_at timestamptz
     """,
 )
-audit_log = _table(
+audit_log = table(
     "audit_log",
     """
     id uuid, at timestamptz, author text, action text, object text, detail jsonb
@@ -91,7 +91,7 @@ audit_log = _table(
 )
 
 # What providers offer.
-deployments = _table(
+deployments = table(
     "deployments",
     """
     id uuid, number integer, provider_id uuid, name text, url text, kind text,
@@ -101,7 +101,7 @@ deployments = _table(
     created_at timestamptz, updated_at timestamptz
     """,
 )
-endpoints = _table(
+endpoints = table(
     "endpoints",
     """
     id uuid, number integer, deployment_id uuid, provider_id uuid, name text, model text,
@@ -110,7 +110,7 @@ endpoints = _table(
     retired_at timestamptz
     """,
 )
-offers = _table(
+offers = table(
     "offers",
     """
     endpoint_id uuid, valid_from timestamptz, valid_to timestamptz, domains jsonb,
@@ -120,13 +120,13 @@ offers = _table(
     list_call_nanos bigint, ceiling_call_nanos bigint
     """,
 )
-price_books = _table(
+price_books = table(
     "price_books",
     """
     version bigint, at timestamptz, controller text
     """,
 )
-price_changes = _table(
+price_changes = table(
     "price_changes",
     """
     endpoint_number integer, version bigint, at timestamptz, rate_in_micros bigint,
@@ -135,40 +135,40 @@ price_changes = _table(
 )
 
 # The books.
-ledger_accounts = _table(
+ledger_accounts = table(
     "ledger_accounts",
     """
     id uuid, owner_id uuid, kind text, shard smallint, currency text, created_at timestamptz
     """,
 )
-balances = _table(
+balances = table(
     "balances",
     """
     ledger_account_id uuid, posted_nanos bigint, held_nanos bigint, may_overdraw boolean
     """,
 )
-holds = _table(
+holds = table(
     "holds",
     """
     call_id uuid, ledger_account_id uuid, key_id text, amount_nanos bigint,
     created_at timestamptz, expires_at timestamptz
     """,
 )
-open_holds = _table(
+open_holds = table(
     "open_holds",
     """
     call_id uuid, ledger_account_id uuid, amount_nanos bigint, created_at timestamptz,
     expires_at timestamptz
     """,
 )
-settlements = _table(
+settlements = table(
     "settlements",
     """
     call_id uuid, ledger_account_id uuid, kind text, hold_nanos bigint, charge_nanos bigint,
     held_at timestamptz, settled_at timestamptz
     """,
 )
-settlement_lines = _table(
+settlement_lines = table(
     "settlement_lines",
     """
     call_id uuid, attempt smallint, settled_at timestamptz, endpoint_id uuid, payer_id uuid,
@@ -177,27 +177,27 @@ settlement_lines = _table(
     take_nanos bigint, earnings_nanos bigint
     """,
 )
-transfers = _table(
+transfers = table(
     "transfers",
     """
     id uuid, debit_id uuid, credit_id uuid, amount_nanos bigint, kind text, reason text,
-    author text, created_at timestamptz
+    author text, created_at timestamptz, call_id uuid, about_id uuid
     """,
 )
-seal_periods = _table(
+seal_periods = table(
     "seal_periods",
     """
     sealed_before timestamptz, created_at timestamptz
     """,
 )
-seals = _table(
+seals = table(
     "seals",
     """
     ledger_account_id uuid, sealed_before timestamptz, posted_nanos bigint
     """,
 )
 # A view over the lines of settlements and over transfers.
-ledger_entries = _table(
+ledger_entries = table(
     "ledger_entries",
     """
     ledger_account_id uuid, amount_nanos bigint, at timestamptz, source uuid
@@ -205,7 +205,7 @@ ledger_entries = _table(
 )
 
 # What was asked.
-calls = _table(
+calls = table(
     "calls",
     """
     id uuid, created_at timestamptz, account_id uuid, key_id text, task text, model text,

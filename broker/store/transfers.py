@@ -21,11 +21,22 @@ class TransferKind(enum.StrEnum):
     TOPUP = "topup"
     ADJUSTMENT = "adjustment"
     PAYOUT = "payout"
+    PAYOUT_SENT = "payout_sent"
+    PAYOUT_FAILED = "payout_failed"
+    PAYOUT_RETURNED = "payout_returned"
+    MATURITY = "maturity"
+    RECOVERY = "recovery"
+    REFUND = "refund"
+    SLA_CREDIT = "sla_credit"
+    EVALUATION = "evaluation"
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """`amount_nanos` from `debit` to `credit`, both ledger accounts."""
+    """`amount_nanos` from `debit` to `credit`, both ledger accounts.
+
+    `call_id` is the call that it is about, `about_id` the batch or case that it belongs to.
+    """
 
     id: UUID
     debit: UUID
@@ -35,6 +46,8 @@ class Transfer:
     reason: str
     author: str
     created_at: datetime
+    call_id: UUID | None = None
+    about_id: UUID | None = None
 
 
 async def world(connection: AsyncConnection) -> UUID:
@@ -83,5 +96,7 @@ async def post(connection: AsyncConnection, transfer: Transfer) -> None:
             reason=transfer.reason,
             author=transfer.author,
             created_at=transfer.created_at,
+            call_id=transfer.call_id,
+            about_id=transfer.about_id,
         )
     )

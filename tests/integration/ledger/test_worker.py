@@ -17,7 +17,7 @@ import pytest
 from broker.flows.lease import Lease
 from broker.settings import Settings
 from broker.store import ledger
-from broker.worker import TASKS, create_app
+from broker.worker import JOBS, create_app
 from tests.integration.ledger.books import PROCESS, Standing, a_hold, standing
 from tests.integration.ledger.conftest import FUNDS_NANOS
 from tests.integration.ledger.waiting import until
@@ -102,7 +102,7 @@ async def test_every_task_runs_in_a_worker_process(
     )
     app = create_app(Settings.from_env(environment))
     async with worker(environment, tmp_path, "--pool", "solo"):
-        for name in TASKS:
+        for name in (job.name for job in JOBS):
             await asyncio.to_thread(app.send_task, name)
 
         async def done() -> bool:

@@ -1,0 +1,68 @@
+"""Where background work is done: what its tasks share, and the one way from Celery into async."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import asyncpg
+from celery.schedules import crontab
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from broker.settings import Settings
+from broker.store.database import create_engine, create_pool
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(slots=True)
+class Room:
+    """What the tasks of one worker process share; `alarms` counts what its checks found."""
+
+    settings: Settings
+    engine: AsyncEngine
+    pool: asyncpg.Pool
+    alarms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One kind of work: `name` is the Celery task's, `schedule` None where it is only asked for.
+
+    An order that waits longer than `expires_s` lapses: the next one does its work.
+    """
+
+    name: str
+    work: Callable[[Room], Awaitable[None]]
+    schedule: timedelta | crontab | None = None
+    expires_s: int = 3_600
+
+
+class Bridge:
+    """The one way from Celery into async code: one event loop for each worker process.
+
+    Celery runs the tasks of a process one after the other, so the loop needs no thread of its own.
+    Everything is made at the first task, which is after the fork.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._runner: asyncio.Runner | None = None
+        self._room: Room | None = None
+
+    def run(self, work: Callable[[Room], Awaitable[Answer]]) -> Answer:
+        """Run `work` to its end and return its answer."""
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        return self._runner.run(self._work(work))
+
+    async def _work(self, work: Callable[[Room], Awaitable[Answer]]) -> Answer:
+        if self._room is None:
+            url = self._settings.database_url
+            self._room = Room(
+                self._settings, create_engine(url, connections_max=2), await create_pool(url)
+            )
+        return await work(self._room)

@@ -1,0 +1,69 @@
+"""Keeps the books in order: sweeps, checks, seals, makes partitions, deletes what has expired."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+from celery.schedules import crontab
+
+from broker.flows.check import check
+from broker.flows.seal import AGE_MIN, seal
+from broker.flows.sweep import release_orphans, sweep_expired
+from broker.jobs.room import Job, Room
+from broker.store import maintenance
+
+_log = structlog.get_logger()
+
+
+async def sweep(room: Room) -> None:
+    """Give back what is held for calls that nobody will settle."""
+    await sweep_expired(room.pool, datetime.now(UTC))
+    await release_orphans(room.pool)
+
+
+async def check_invariants(room: Room) -> None:
+    """Fold the open period."""
+    await _check(room, replay=False)
+
+
+async def replay(room: Room) -> None:
+    """Fold everything, which proves the seals."""
+    await _check(room, replay=True)
+
+
+async def make_partitions(room: Room) -> None:
+    """Make the partitions of this month and the two after it."""
+    async with room.engine.begin() as connection:
+        await maintenance.ensure_partitions(connection, datetime.now(UTC).date())
+
+
+async def seal_balances(room: Room) -> None:
+    """Seal as of the last full hour that is old enough."""
+    now = datetime.now(UTC)
+    await seal(room.engine, (now - AGE_MIN).replace(minute=0, second=0, microsecond=0), now)
+
+
+async def clean_up(room: Room) -> None:
+    """Delete expired idempotency keys, login links and sessions."""
+    async with room.engine.begin() as connection:
+        await maintenance.delete_expired(connection, datetime.now(UTC))
+
+
+async def _check(room: Room, *, replay: bool) -> None:
+    alarms = await check(room.engine, replay=replay)
+    room.alarms += len(alarms)
+    for alarm in alarms:
+        row = {name: str(value) for name, value in alarm.row.items()}
+        _log.error("ledger_alarm", view=alarm.view, row=row, so_far=room.alarms)
+
+
+JOBS: Final = (
+    Job("broker.sweep", sweep, timedelta(seconds=5), 5),
+    Job("broker.check_invariants", check_invariants, timedelta(minutes=1), 60),
+    Job("broker.clean_up", clean_up, crontab(minute="17"), 3_600),
+    Job("broker.make_partitions", make_partitions, crontab(minute="10", hour="0"), 86_400),
+    Job("broker.seal_balances", seal_balances, crontab(minute="20", hour="1"), 86_400),
+    Job("broker.replay", replay, crontab(minute="30", hour="3"), 86_400),
+)

@@ -1,0 +1,2 @@
+-- Keys with scopes, limits, allow-lists and rotation.
+SELECT 1;

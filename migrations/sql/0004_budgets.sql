@@ -1,0 +1,2 @@
+-- Budgets of keys by day, month and in total.
+SELECT 1;

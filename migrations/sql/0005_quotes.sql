@@ -1,0 +1,2 @@
+-- Firm quotes.
+SELECT 1;

@@ -1,0 +1,2 @@
+-- Stored answers of calls under an idempotency key.
+SELECT 1;

@@ -1,0 +1,2 @@
+-- Refunds, credit notes, disputes and credits for broken promises.
+SELECT 1;

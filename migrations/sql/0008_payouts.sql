@@ -1,0 +1,2 @@
+-- Earnings that mature, and payouts with their items.
+SELECT 1;

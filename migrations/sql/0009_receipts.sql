@@ -1,0 +1,2 @@
+-- Signed receipts of usage, and the cases that they open.
+SELECT 1;

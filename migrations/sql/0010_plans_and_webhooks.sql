@@ -1,0 +1,2 @@
+-- Commission plans and webhooks.
+SELECT 1;
