@@ -8,29 +8,18 @@ from uuid import UUID
 
 import msgspec
 from litestar import Controller, Response, get, post
-from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.api.callers import OPERATORS
-from broker.api.money import balance_shown
-from broker.api.parts import GivenCaller, GivenEngine, GivenParts, GivenTime
+from broker.api.money import BalanceShown, balance_shown
+from broker.api.once import GivenOnce
+from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import After, Body, Limit, Reply
-from broker.flows.once import Request, once
-from broker.flows.open_account import list_accounts, open_account
+from broker.flows.open_account import list_accounts, open_in
 from broker.flows.topup import Order, move
 from broker.store.accounts import Account, Role
-from broker.store.idempotency import Answer
 from pricing.money import parse_usd_nanos
-
-IdempotencyKey = Annotated[
-    str | None,
-    HeaderParameter(
-        name="Idempotency-Key",
-        min_length=1,
-        max_length=255,
-        description="A request sent again under the same key is done once.",
-    ),
-]
 
 
 class AccountWanted(Body):
@@ -76,11 +65,13 @@ class AccountController(Controller):
         self,
         data: JSONBody[AccountWanted],
         caller: GivenCaller,
-        engine: GivenEngine,
         now: GivenTime,
-    ) -> AccountShown:
-        account = await open_account(engine, data.name, data.role, author=caller.name, now=now)
-        return _shown(account)
+        once: GivenOnce,
+    ) -> Response[AccountShown]:
+        async def act(connection: AsyncConnection) -> AccountShown:
+            return _shown(await open_in(connection, data.name, data.role, caller.name, now))
+
+        return await once(act)
 
     @get(summary="List accounts")
     async def list(
@@ -101,27 +92,16 @@ class AccountController(Controller):
         self,
         name: FromPath[str],
         data: JSONBody[TopupWanted],
-        parts: GivenParts,
         caller: GivenCaller,
-        idempotency_key: IdempotencyKey = None,
-    ) -> Response[bytes]:
-        amount_nanos = parse_usd_nanos(data.amount_usd)
-        now = parts.clock()
+        now: GivenTime,
+        once: GivenOnce,
+    ) -> Response[BalanceShown]:
+        order = Order(name, parse_usd_nanos(data.amount_usd), data.reason)
 
-        async def act(connection: AsyncConnection) -> Answer:
-            order = Order(name, amount_nanos, data.reason)
-            balance = await move(connection, caller, order, now)
-            return Answer(201, msgspec.json.encode(balance_shown(balance)))
+        async def act(connection: AsyncConnection) -> BalanceShown:
+            return balance_shown(await move(connection, caller, order, now))
 
-        meaning = msgspec.json.encode(["topup", name, amount_nanos, data.reason])
-        request = Request(caller.account_id, idempotency_key, meaning)
-        done = await once(parts.engine, request, act, now)
-        return Response(
-            done.answer.body,
-            status_code=done.answer.status,
-            media_type="application/json",
-            headers={"idempotent-replayed": "true"} if done.replayed else {},
-        )
+        return await once(act)
 
 
 def _shown(account: Account) -> AccountShown:

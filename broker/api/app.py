@@ -21,6 +21,7 @@ from broker.api.heartbeats import heartbeats
 from broker.api.keys import KeyController
 from broker.api.metrics import count_answers, create_registry, metrics
 from broker.api.money import MoneyController
+from broker.api.once import given_once
 from broker.api.operations import OperationController
 from broker.api.parts import Parts, dependencies
 from broker.api.price_feed import PriceFeed
@@ -43,6 +44,7 @@ def create_api(parts: Parts, registry: CollectorRegistry | None = None) -> Lites
         dependencies={
             **dependencies(parts),
             **{name: _constant(part) for name, part in given.items()},
+            "once": Provide(given_once),
         },
         guards=[refuse_unknown_query],
         exception_handlers=exception_handlers(),

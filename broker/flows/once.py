@@ -5,22 +5,32 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.store import idempotency
-from broker.store.idempotency import Answer
+from broker.store.idempotency import Answer, Place
+from broker.store.sealing import Sealer
 
 Act = Callable[[AsyncConnection], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Where first answers are kept, sealed, and for how long."""
+
+    engine: AsyncEngine
+    sealer: Sealer
+    kept_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request as its sender knows it; without a key it is done each time it is sent.
 
-    `meaning` is what makes two requests the same one, such as the path and the parsed body.
+    `meaning` is what makes two requests the same one: the method, the path and the body.
     """
 
     account_id: UUID
@@ -36,20 +46,22 @@ class Done:
     replayed: bool
 
 
-async def once(engine: AsyncEngine, request: Request, act: Act, now: datetime) -> Done:
+async def once(memory: Memory, request: Request, act: Act, now: datetime) -> Done:
     """Run `act` in one transaction with the record of its answer, or return the recorded one.
 
     Of several at once one acts, the others wait for its answer. Raises Conflict when the key stands
     for another request, and what `act` raises, after which the key is free again.
     """
-    async with engine.begin() as connection:
+    async with memory.engine.begin() as connection:
         if request.key is None:
             return Done(await act(connection), replayed=False)
+        place = Place(request.account_id, request.key)
         meaning = hashlib.sha256(request.meaning).digest()
-        place = (connection, request.account_id, request.key)
-        former = await idempotency.claim(*place, meaning, now)
+        expires_at = now + timedelta(seconds=memory.kept_s)
+        fresh = idempotency.Fresh(meaning, now, expires_at)
+        former = await idempotency.claim(connection, place, fresh, memory.sealer)
         if former is not None:
             return Done(former, replayed=True)
         answer = await act(connection)
-        await idempotency.keep(*place, answer)
+        await idempotency.keep(connection, place, answer, memory.sealer)
         return Done(answer, replayed=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.store import accounts as account_store
 from broker.store import audit
@@ -17,9 +17,16 @@ async def open_account(
 ) -> Account:
     """Open an account. Raises RequestMalformed for a bad name, Conflict for a taken one."""
     async with engine.begin() as connection:
-        account = await account_store.create(connection, role, name, now)
-        deed = audit.Deed(author, "open_account", f"accounts/{name}", {"role": role.value})
-        await audit.record(connection, deed, now)
+        return await open_in(connection, name, role, author, now)
+
+
+async def open_in(
+    connection: AsyncConnection, name: str, role: Role, author: str, now: datetime
+) -> Account:
+    """Open an account in the caller's transaction. Raises as `open_account` does."""
+    account = await account_store.create(connection, role, name, now)
+    deed = audit.Deed(author, "open_account", f"accounts/{name}", {"role": role.value})
+    await audit.record(connection, deed, now)
     return account
 
 

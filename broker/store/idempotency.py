@@ -1,9 +1,12 @@
-"""Answers kept under `Idempotency-Key`, so that a request sent twice is done once."""
+"""Answers kept under `Idempotency-Key`, so that a request sent twice is done once.
+
+The answer is sealed, for it may hold what is shown once, such as the text of a key.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -11,9 +14,30 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.errors import Conflict
+from broker.store.sealing import Sealer
 from broker.store.tables import idempotency_keys
 
-KEPT_FOR = timedelta(hours=24)
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Whose key this is; a key stands for one request of its account, wherever that is sent."""
+
+    account_id: UUID
+    key: str
+
+    @property
+    def bound_to(self) -> str:
+        """What the kept answer is sealed to."""
+        return f"idempotency_keys.answer/{self.account_id}/{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """What a new claim says: the hash of the request, and how long it stands."""
+
+    request_sha256: bytes
+    created_at: datetime
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,56 +49,51 @@ class Answer:
 
 
 async def claim(
-    connection: AsyncConnection, account_id: UUID, key: str, request_sha256: bytes, now: datetime
+    connection: AsyncConnection, place: Place, fresh: Fresh, sealer: Sealer
 ) -> Answer | None:
-    """Claim `key` for this transaction; None means: go on, and `keep` the answer.
+    """Claim a key for this transaction; None means: go on, and `keep` the answer.
 
     While another transaction has claimed the same key this waits for its end: after its commit its
     answer is returned, after its rollback the key is free again. Raises Conflict when the key
     stands for another request.
     """
-    fresh = {
-        "request_sha256": request_sha256,
+    said = {
+        "request_sha256": fresh.request_sha256,
         "status": 0,
         "answer": b"",
-        "created_at": now,
-        "expires_at": now + KEPT_FOR,
+        "sealed": False,
+        "call_id": None,
+        "process_id": None,
+        "free_at": None,
+        "created_at": fresh.created_at,
+        "expires_at": fresh.expires_at,
     }
     claimed = await connection.execute(
         insert(idempotency_keys)
-        .values(account_id=account_id, key=key, **fresh)
+        .values(account_id=place.account_id, key=place.key, **said)
         .on_conflict_do_update(
             index_elements=["account_id", "key"],
-            set_=fresh,
-            where=idempotency_keys.c.expires_at <= now,
+            set_=said,
+            where=idempotency_keys.c.expires_at <= fresh.created_at,
         )
         .returning(idempotency_keys.c.key)
     )
     if claimed.scalar_one_or_none() is not None:
         return None
-    row = (
-        await connection.execute(
-            sa.select(
-                idempotency_keys.c.request_sha256,
-                idempotency_keys.c.status,
-                idempotency_keys.c.answer,
-            ).where(idempotency_keys.c.account_id == account_id, idempotency_keys.c.key == key)
-        )
-    ).one()
-    if bytes(row.request_sha256) != request_sha256:
-        raise Conflict(
-            f"Idempotency-Key '{key}' was used for another request.",
-            code="idempotency_key_reused",
-        )
-    return Answer(row.status, bytes(row.answer))
+    row = (await connection.execute(sa.select(idempotency_keys).where(_at(place)))).one()
+    if bytes(row.request_sha256) != fresh.request_sha256:
+        raise used_for_another(place.key)
+    body = sealer.open(row.answer, place.bound_to) if row.sealed else bytes(row.answer)
+    return Answer(row.status, body)
 
 
-async def keep(connection: AsyncConnection, account_id: UUID, key: str, answer: Answer) -> None:
+async def keep(connection: AsyncConnection, place: Place, answer: Answer, sealer: Sealer) -> None:
     """Keep the answer of a claimed key; the row commits with what the request did."""
+    sealed = sealer.seal(answer.body, place.bound_to)
     await connection.execute(
         sa.update(idempotency_keys)
-        .where(idempotency_keys.c.account_id == account_id, idempotency_keys.c.key == key)
-        .values(status=answer.status, answer=answer.body)
+        .where(_at(place))
+        .values(status=answer.status, answer=sealed, sealed=True)
     )
 
 
@@ -84,3 +103,16 @@ async def delete_expired(connection: AsyncConnection, now: datetime) -> int:
         sa.delete(idempotency_keys).where(idempotency_keys.c.expires_at <= now)
     )
     return result.rowcount
+
+
+def used_for_another(key: str) -> Conflict:
+    """Return the error for a key that stands for another request."""
+    return Conflict(
+        f"Idempotency-Key '{key}' was used for another request.", code="idempotency_conflict"
+    )
+
+
+def _at(place: Place) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        idempotency_keys.c.account_id == place.account_id, idempotency_keys.c.key == place.key
+    )

@@ -79,8 +79,9 @@ console_sessions = table(
 idempotency_keys = table(
     "idempotency_keys",
     """
-    account_id uuid, key text, request_sha256 bytea, status smallint, answer bytea,
-    created_at timestamptz, expires_at timestamptz
+    account_id uuid, key text, request_sha256 bytea, status smallint, answer bytea, sealed boolean,
+    call_id uuid, process_id integer, free_at timestamptz, created_at timestamptz,
+    expires_at timestamptz
     """,
 )
 audit_log = table(

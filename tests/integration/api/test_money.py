@@ -52,8 +52,8 @@ async def test_a_topup_sent_again_under_its_key_is_done_once(
     headers = {"idempotency-key": "order-1"}
     first = await operator.http.post("/api/accounts/shop/topups", json=TOPUP, headers=headers)
     again = await operator.http.post("/api/accounts/shop/topups", json=TOPUP, headers=headers)
-    assert "idempotent-replayed" not in first.headers
-    assert again.headers["idempotent-replayed"] == "true"
+    assert "x-broker-replayed" not in first.headers
+    assert again.headers["x-broker-replayed"] == "true"
     assert (again.status_code, again.content) == (first.status_code, first.content)
     assert await available(consumer) == "12.50"
 
@@ -67,7 +67,7 @@ async def test_one_key_for_two_requests_is_a_conflict(
         answer = await operator.http.post(
             f"/api/accounts/{path}/topups", json=body, headers=headers
         )
-        assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_key_reused")
+        assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_conflict")
     assert await available(consumer) == "12.50"
     assert await available(other_consumer) == "0.00"
 
@@ -93,7 +93,7 @@ async def test_of_a_topup_sent_ten_times_at_once_one_is_done(
         )
     )
     assert {each.status_code for each in answers} == {201}
-    replayed = [each for each in answers if "idempotent-replayed" in each.headers]
+    replayed = [each for each in answers if "x-broker-replayed" in each.headers]
     assert len(replayed) == 9
     assert len({each.content for each in answers}) == 1
     assert await available(consumer) == "12.50"
