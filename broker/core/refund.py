@@ -56,17 +56,25 @@ def left_of(lines: Sequence[ChargedLine]) -> int:
     return sum(each.left_nanos for each in lines)
 
 
-def share_out(amount_nanos: int, lines: Sequence[ChargedLine]) -> list[GivenLine]:
-    """Share an amount from 1 to `left_of(lines)` among the lines; those that give nothing are left
-    out. Nothing is lost: the shares sum to the amount."""
-    whole = left_of(lines)
-    assert 0 < amount_nanos <= whole, "what goes back is more than nothing and fits the lines"
-    shares = [amount_nanos * each.left_nanos // whole for each in lines]
+def apportion(amount_nanos: int, rooms: Sequence[int]) -> list[int]:
+    """Share an amount from 0 to the sum of `rooms` in their proportion, none above its room."""
+    whole = sum(rooms)
+    assert 0 <= amount_nanos <= whole, "what is shared fits the rooms"
+    shares = [amount_nanos * room // whole for room in rooms] if whole else [0] * len(rooms)
     rest = amount_nanos - sum(shares)
-    for place, each in enumerate(lines):
-        more = min(rest, each.left_nanos - shares[place])
+    for place, room in enumerate(rooms):
+        more = min(rest, room - shares[place])
         shares[place] += more
         rest -= more
+    return shares
+
+
+def share_out(amount_nanos: int, lines: Sequence[ChargedLine]) -> list[GivenLine]:
+    """Share an amount from 1 to `left_of(lines)` among the lines, those that give nothing left out.
+
+    The shares sum to the amount.
+    """
+    shares = apportion(amount_nanos, [each.left_nanos for each in lines])
     return [_given(line, share) for line, share in zip(lines, shares, strict=True) if share]
 
 

@@ -54,6 +54,11 @@ class Taken:
     available_nanos: int
     receivable_nanos: int
 
+    @property
+    def whole_nanos(self) -> int:
+        """All of it."""
+        return self.earnings_nanos + self.available_nanos + self.receivable_nanos
+
 
 async def purses_of(
     connection: AsyncConnection, provider_ids: Iterable[UUID]
