@@ -6,15 +6,17 @@
     │   ├── BodyTooSlow (408)
     │   ├── BodyTooLarge (413)            ├── ModelUnknown (404)
     │   ├── NothingFits (404|503)         ├── MethodNotServed (405)
-    │   └── NotFound (404)                └── Conflict (409)
+    │   └── NotFound (404)                └── Conflict (409) ── AlreadyServed
     ├── CallerUnknown                     401: no key, a wrong key, a revoked or expired key
-    ├── NotAllowed                        403: the key lacks the role
+    ├── NotAllowed                        403: the key lacks the role, or may not ask for that
+    │   └── ScopeMissing (403)
     ├── BalanceTooLow                     402: the hold does not fit the balance
     ├── TooManyCalls                      429: a limit, or all fit providers are full
     ├── ProviderFailed                    502: every attempt failed
     │   └── ProviderRefused               4xx passed on: the provider says that the request is wrong
     ├── DeadlinePassed                    504
     ├── Unavailable                       503: the database is away, or the broker is stopping
+    │   └── HoldExpired                   the call outlived its hold: nothing was charged
     └── SettingInvalid                    a setting or command-line value is wrong
 
 One place turns them into HTTP: `broker.gateway.refusals` for the data plane, `broker.api.problems`
@@ -24,6 +26,9 @@ for the rest.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from uuid import UUID
+
+from pricing.money import format_usd
 
 
 class BrokerError(Exception):
@@ -105,6 +110,22 @@ class Conflict(RequestRefused):
     code = "conflict"
 
 
+class AlreadyServed(Conflict):
+    """A call is sent again that was served and charged, and its answer was not kept."""
+
+    code = "already_served"
+
+    def __init__(self, call_id: UUID, charge_nanos: int, ended: str) -> None:
+        cost_usd = format_usd(charge_nanos)
+        super().__init__(
+            f"This call was served before, as {call_id}, and cost {cost_usd} USD; "
+            "its answer was not kept.",
+            facts={"call_id": str(call_id), "cost_usd": cost_usd, "ended": ended},
+        )
+        self.call_id = str(call_id)
+        self.cost_usd = cost_usd
+
+
 class CallerUnknown(BrokerError):
     status = 401
     code = "invalid_api_key"
@@ -113,6 +134,17 @@ class CallerUnknown(BrokerError):
 class NotAllowed(BrokerError):
     status = 403
     code = "not_allowed"
+
+
+class ScopeMissing(NotAllowed):
+    """The key has scopes, and the one that this takes is not among them."""
+
+    code = "scope_missing"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(
+            f"This key lacks the scope '{scope}', which this takes.", facts={"scope": str(scope)}
+        )
 
 
 class BalanceTooLow(BrokerError):
@@ -147,6 +179,11 @@ class Unavailable(BrokerError):
     status = 503
     code = "unavailable"
     retryable = True
+
+
+class HoldExpired(Unavailable):
+    code = "hold_expired"
+    retryable = False
 
 
 class SettingInvalid(BrokerError):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 
 from broker.core.columns import Floats, Numbers
+from broker.core.scoring import PARTS
 from pricing.book import Rate
 
 
@@ -39,3 +41,10 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     def hold_nanos(self) -> int:
         """The dearest permitted plan: only one attempt is ever paid, so the dearest candidate."""
         return max((each.ceiling_nanos for each in self.plan), default=0)
+
+
+def undecided(price_version: int) -> Decision:
+    """Return the decision about a model that there is not: nobody was considered."""
+    none, nothing = np.empty(0, dtype=np.int64), np.empty(0)
+    parts = np.empty((len(PARTS), 0))
+    return Decision((), none, nothing, parts, nothing, none, none, price_version)

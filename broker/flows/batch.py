@@ -32,6 +32,7 @@ class LedgerBatcher:
         rows_max: int = 512,
         queue_max: int = 10_000,
     ) -> None:
+        self.process_id = process_id
         self._records = RecordLane(pool, rows_max)
         self._settlements = SettlementLane(pool, rows_max, take_account)
         terms = HoldTerms(process_id, rows_max, queue_max)

@@ -10,23 +10,38 @@ import asyncio
 
 from broker.core import story
 from broker.core.call import Call, OpenAiBody
-from broker.core.decision import Decision
+from broker.core.decision import Decision, undecided
 from broker.core.dispatch import End
 from broker.core.outcome import Fault, Outcome
-from broker.errors import BrokerError, DeadlinePassed, ProviderFailed, ProviderRefused
+from broker.errors import (
+    BrokerError,
+    DeadlinePassed,
+    ModelUnknown,
+    ProviderFailed,
+    ProviderRefused,
+)
 from broker.flows.decide import choose, refusal
 from broker.flows.exchange import StreamedAnswer, WholeAnswer, open_stream, read_whole
 from broker.flows.log_call import Ending, log_call
 from broker.flows.runtime import Runtime
 from broker.flows.stream import Stream
 from broker.flows.tab import Tab, reserve
+from broker.flows.turn import Turn
 from broker.upstream.faults import AttemptFailed
 
 
-async def serve(call: Call, runtime: Runtime) -> tuple[Tab, WholeAnswer | Stream]:
-    """Serve one call. Raises a BrokerError when it cannot be served; then nothing is charged."""
+async def serve(
+    call: Call, runtime: Runtime, turn: Turn | None = None
+) -> tuple[Tab, WholeAnswer | Stream]:
+    """Serve one call. Raises a BrokerError when it cannot be served; then nothing is charged.
+
+    `turn` is that of a call under an `Idempotency-Key`.
+    """
     market = runtime.market
-    decision = choose(call.wanted, runtime)
+    try:
+        decision = choose(call.wanted, runtime)
+    except ModelUnknown as error:
+        raise _log(error, call, undecided(market.book.version), runtime) from None
     if not decision.plan:
         raise _log(refusal(call.wanted, decision, runtime), call, decision, runtime)
     hold = reserve(call, decision, runtime.settings.limits.hold_margin_s)
@@ -41,10 +56,15 @@ async def serve(call: Call, runtime: Runtime) -> tuple[Tab, WholeAnswer | Stream
         runtime.pulse.in_flight_at[first] -= 1
 
     tab = Tab(call, decision, hold, market, runtime)
+    tab.turn = turn
     try:
+        if turn is not None:
+            await turn.stands()
         answer = await _forward(tab)
         if isinstance(answer, StreamedAnswer):
             return tab, Stream(tab, answer)
+        if turn is not None:
+            await tab.keep(answer.headers, answer.body)
         await tab.settle(answer.status, "served")
         return tab, answer
     except BrokerError as error:

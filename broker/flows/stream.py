@@ -26,10 +26,13 @@ class Stream:
     def __init__(self, tab: Tab, answer: StreamedAnswer) -> None:
         self._tab = tab
         self._answer = answer
+        if tab.turn is not None:
+            tab.turn.hear(answer.opening)
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield bytes for the caller. After a failure the last piece is an SSE error event."""
         reader, response = self._answer.reader, self._answer.response
+        turn = self._tab.turn
         try:
             yield self._answer.opening
             while not reader.ended:
@@ -37,11 +40,13 @@ class Stream:
                 if data is None:
                     reader.finish()
                 elif piece := reader.feed(data):
+                    if turn is not None:
+                        turn.hear(piece)
                     yield piece
                 if reader.failure is not None:
                     raise reader.failure
             self._tab.end(Outcome(status=200), self._delivered(complete=True))
-            await self._tab.settle(200, "served")
+            tail = await self._settle()
         except AttemptFailed as failure:
             response.abort()
             yield await self._fail(failure.outcome)
@@ -56,10 +61,18 @@ class Stream:
             self._leave(500, "internal_error")
             raise
         try:
-            yield self._tail()
+            yield tail
             await self._drain()
         finally:
             response.abort()
+
+    async def _settle(self) -> bytes:
+        """Settle a stream that came whole; return its tail. Raises HoldExpired."""
+        tail = self._tail()
+        if self._tab.turn is not None:
+            await self._tab.keep((), tail)
+        await self._tab.settle(200, "served")
+        return tail
 
     def _leave(self, status: int, code: str) -> None:
         """Nobody waits for the rest: stop the work upstream and charge what was delivered."""

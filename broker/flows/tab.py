@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from datetime import timedelta
 
 import msgspec
@@ -17,9 +18,11 @@ from broker.core.market import Market
 from broker.core.metering import NOTHING, Delivered, Expected, meter
 from broker.core.outcome import Outcome
 from broker.core.pulse import Measured
-from broker.errors import Unavailable
+from broker.errors import HoldExpired
 from broker.flows.log_call import Ending, log_call
 from broker.flows.runtime import Runtime
+from broker.flows.turn import Turn
+from broker.store.answers import StoredAnswer
 from pricing.book import Rate
 
 
@@ -37,6 +40,8 @@ class Tab:
         self.market = market
         self.lines: list[ChargeLine] = []
         self.charge_nanos = 0
+        self.turn: Turn | None = None
+        """Of a call under an `Idempotency-Key`."""
         self._settled = False
         self._attempt: Attempt | None = None
         self.dispatch = Dispatch(
@@ -138,7 +143,7 @@ class Tab:
     async def settle(self, status: int, code: str) -> None:
         """Capture what was delivered and release the rest; durable when it returns.
 
-        Raises Unavailable when the hold was gone (its time had run out): nothing was charged then.
+        Raises HoldExpired when the hold was gone (its time had run out): nothing was charged then.
         """
         if self._settled:
             return
@@ -147,9 +152,23 @@ class Tab:
         record = self._record(status, code)
         closing = ledger.settlement(self.hold, tuple(self.lines), settled_at, record)
         if not await self.runtime.ledger.settle(closing):
-            raise Unavailable(
-                "The call outlived its hold and was not charged.", code="hold_expired"
-            )
+            raise self._outlived(record)
+
+    def _outlived(self, record: CallRecord) -> HoldExpired:
+        """Log a call whose hold was gone: it cost nothing, whatever was delivered."""
+        error = HoldExpired("The call outlived its hold and was not charged.")
+        error.call_id = str(self.call.id)
+        self.charge_nanos = 0
+        self.runtime.ledger.record(
+            msgspec.structs.replace(record, status=error.status, code=error.code, charge_nanos=0)
+        )
+        return error
+
+    async def keep(self, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """Keep the answer for replays where the caller's key wants it, before it is settled."""
+        if self.turn is not None:
+            terms = (self.endpoint.name, self.rate, self.decision.price_version)
+            await self.turn.keep(StoredAnswer(*terms, list(headers), body))
 
     def settle_later(self, status: int, code: str) -> None:
         """Settle without a caller to wait for it."""
