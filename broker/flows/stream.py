@@ -16,6 +16,10 @@ from broker.flows.tab import Tab
 from broker.upstream.faults import AttemptFailed
 from pricing.money import format_usd
 
+HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+)
 DRAIN_S = 0.5
 """A provider that has said `[DONE]` has so long to end its answer."""
 
@@ -70,7 +74,7 @@ class Stream:
         """Settle a stream that came whole; return its tail. Raises HoldExpired."""
         tail = self._tail()
         if self._tab.turn is not None:
-            await self._tab.keep((), tail)
+            await self._tab.keep(HEADERS, tail)
         await self._tab.settle(200, "served")
         return tail
 

@@ -7,7 +7,7 @@ import math
 import msgspec
 import structlog
 
-from broker.errors import BrokerError
+from broker.errors import AlreadyServed, BrokerError
 
 _log = structlog.get_logger()
 
@@ -55,6 +55,9 @@ def _headers(error: BrokerError) -> list[tuple[bytes, bytes]]:
     headers = [(b"content-type", b"application/json")]
     if error.call_id is not None:
         headers.append((b"x-broker-call-id", error.call_id.encode()))
+    if isinstance(error, AlreadyServed):
+        headers.append((b"x-broker-replayed", b"true"))
+        headers.append((b"x-broker-cost-usd", error.cost_usd.encode()))
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after_s)))
     if not error.retryable and (error.status >= 500 or error.status in (408, 409, 429)):

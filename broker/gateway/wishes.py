@@ -71,6 +71,8 @@ class Wishes(_Wish, frozen=True, kw_only=True):
     """The caller's own name for what the call is for."""
     labels: Annotated[dict[Text, Text], msgspec.Meta(max_length=50)] | None = None
     session_id: Text | None = None
+    on_running: Literal["wait", "refuse"] = "wait"
+    """Of a call whose Idempotency-Key is another's that runs: wait for it, or be refused."""
 
     def weighed(self) -> Weights:
         """Return the weights. Raises RequestMalformed for a preset there is not."""
