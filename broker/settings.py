@@ -44,6 +44,18 @@ class Limits:
     """A longer answer of a call is not kept."""
 
 
+@dataclass(frozen=True, slots=True)
+class Recourse:
+    """What a consumer may ask back, and within which time."""
+
+    dispute_window_days: int = 30
+    """A call can be disputed so long after it was settled."""
+    answer_days: int = 7
+    """A provider that has not answered by then has accepted."""
+    sla_credit_bps: int = 1_000
+    """The share of a charge that goes back where a promised latency was missed."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a broker process is told at start."""
@@ -60,6 +72,7 @@ class Settings:
     tick_s: float = 1.0
     heartbeat_interval_ms: int = 1_000
     limits: Limits = field(default_factory=Limits)
+    recourse: Recourse = field(default_factory=Recourse)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -82,7 +95,17 @@ class Settings:
                 first_byte_s=_seconds(env, "BROKER_FIRST_BYTE_S", usual.first_byte_s),
                 idle_s=_seconds(env, "BROKER_IDLE_S", usual.idle_s),
             ),
+            recourse=_recourse(env),
         )
+
+
+def _recourse(env: Mapping[str, str]) -> Recourse:
+    usual = Recourse()
+    return Recourse(
+        _integer(env, "BROKER_DISPUTE_WINDOW_DAYS", usual.dispute_window_days, 0, 3_650),
+        _integer(env, "BROKER_DISPUTE_ANSWER_DAYS", usual.answer_days, 0, 365),
+        _integer(env, "BROKER_SLA_CREDIT_BPS", usual.sla_credit_bps, 0, 10_000),
+    )
 
 
 def _required(env: Mapping[str, str], name: str) -> str:

@@ -16,6 +16,7 @@ from broker.api.accounts import AccountController
 from broker.api.callers import CallerMiddleware, refuse_unknown_query
 from broker.api.calls import CallController
 from broker.api.deployments import DeploymentController, ProviderController
+from broker.api.disputes import DisputeController
 from broker.api.health import alive, ready
 from broker.api.heartbeats import heartbeats
 from broker.api.keys import KeyController
@@ -27,6 +28,7 @@ from broker.api.parts import Parts, dependencies
 from broker.api.price_feed import PriceFeed
 from broker.api.prices import PriceController
 from broker.api.problems import exception_handlers
+from broker.api.refunds import RefundController
 
 BODY_BYTES_MAX = 1 << 20
 
@@ -71,6 +73,8 @@ def _api(parts: Parts) -> Router:
             ProviderController,
             DeploymentController,
             OperationController,
+            RefundController,
+            DisputeController,
         ],
         middleware=[authenticate],
         security=[{"key": []}],

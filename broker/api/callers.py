@@ -69,6 +69,7 @@ def allow(*roles: Role) -> Guard:
 
 OPERATORS = allow(Role.OPERATOR)
 PROVIDERS = allow(Role.PROVIDER)
+CONSUMERS = allow(Role.CONSUMER)
 TRADERS = allow(Role.CONSUMER, Role.PROVIDER)
 
 

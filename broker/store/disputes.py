@@ -111,6 +111,7 @@ class Wanted:
     provider_id: UUID | None = None
     status: Status | None = None
     call_id: UUID | None = None
+    dispute_id: UUID | None = None
     before: UUID | None = None
 
 
@@ -176,12 +177,13 @@ async def find(connection: AsyncConnection, dispute_id: UUID) -> Dispute | None:
 async def list_disputes(
     connection: AsyncConnection, wanted: Wanted, limit: int = 100
 ) -> list[Dispute]:
-    """Return up to `limit` (at most 1,000), newest first; of a provider's, its own parts alone."""
+    """Return up to `limit` (at most 1,000), newest first; a provider's own parts alone."""
     query = _disputes().order_by(disputes.c.id.desc()).limit(min(limit, LIST_MAX))
     for column, value in (
         (disputes.c.account_id, wanted.account_id),
         (disputes.c.status, wanted.status),
         (disputes.c.call_id, wanted.call_id),
+        (disputes.c.id, wanted.dispute_id),
     ):
         if value is not None:
             query = query.where(column == value)
