@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from litestar import Controller, get
+from litestar import Controller, delete, get
 from litestar.params import FromPath
 
 from broker.api.call_messages import (
@@ -19,8 +19,9 @@ from broker.api.call_messages import (
     provided_story,
     unfinished_call,
 )
-from broker.api.parts import GivenCaller, GivenEngine
+from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import After, Limit
+from broker.flows.forget_answer import forget_answer
 from broker.flows.read_call import list_calls, read_call
 from broker.store.accounts import Role
 from broker.store.calls import CutCall
@@ -50,3 +51,9 @@ class CallController(Controller):
         if isinstance(found, CutCall):
             return unfinished_call(found)
         return provided_story(found) if caller.role is Role.PROVIDER else call_story(found)
+
+    @delete("/{call_id:uuid}/content", summary="Delete what is kept of a call's answer")
+    async def forget(
+        self, engine: GivenEngine, caller: GivenCaller, now: GivenTime, call_id: FromPath[UUID]
+    ) -> None:
+        await forget_answer(engine, caller, call_id, now)

@@ -9,10 +9,20 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.store.ledger import Connection
 from broker.store.sealing import Sealer
+from broker.store.tables import table
 from pricing.book import Rate
+
+stored_answers = table(
+    "stored_answers",
+    """
+    call_id uuid, account_id uuid, sealed bytea, created_at timestamptz, expires_at timestamptz
+    """,
+)
 
 
 class StoredAnswer(msgspec.Struct, frozen=True, array_like=True):
@@ -58,12 +68,14 @@ async def find(
     return None if sealed is None else _decode(sealer.open(sealed, _bound_to(call_id)))
 
 
-async def delete(connection: Connection, call_id: UUID, account_id: UUID) -> bool:
+async def delete(connection: AsyncConnection, call_id: UUID, account_id: UUID) -> bool:
     """Delete an account's answer; return whether there was one."""
     done = await connection.execute(
-        "DELETE FROM stored_answers WHERE call_id = $1 AND account_id = $2", call_id, account_id
+        sa.delete(stored_answers).where(
+            stored_answers.c.call_id == call_id, stored_answers.c.account_id == account_id
+        )
     )
-    return bool(done != "DELETE 0")
+    return done.rowcount > 0
 
 
 async def delete_expired(connection: Connection, now: datetime, limit: int) -> int:
