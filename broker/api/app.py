@@ -13,7 +13,8 @@ from litestar.types import ASGIApp, BeforeMessageSendHookHandler, Message, Scope
 from prometheus_client import CollectorRegistry
 
 from broker.api.accounts import AccountController
-from broker.api.callers import CallerMiddleware, refuse_unknown_query
+from broker.api.audit import AuditController
+from broker.api.callers import CallerMiddleware, refuse_unknown_query, require_scope
 from broker.api.calls import CallController
 from broker.api.deployments import DeploymentController, ProviderController
 from broker.api.disputes import DisputeController
@@ -75,8 +76,10 @@ def _api(parts: Parts) -> Router:
             OperationController,
             RefundController,
             DisputeController,
+            AuditController,
         ],
         middleware=[authenticate],
+        guards=[require_scope],
         security=[{"key": []}],
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -13,8 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.cli.state import StateFolder
 from broker.errors import Unavailable
 from broker.flows.authenticate import Caller
+from broker.settings import Settings
 from broker.store.accounts import Role
 from broker.store.database import create_engine
+from broker.store.sealing import Sealer
 
 Answer = TypeVar("Answer")
 
@@ -41,6 +44,17 @@ def run_with_engine(
             await engine.dispose()
 
     return asyncio.run(connected())
+
+
+def sealer(folder: StateFolder) -> Sealer:
+    """Return what opens the secrets of the broker of `folder`. Raises SettingInvalid."""
+    env = os.environ | {
+        "DATABASE_URL": folder.database_url(),
+        "VALKEY_URL": folder.valkey_url(),
+        "BROKER_SECRET_KEY": folder.secret_key(),
+    }
+    settings = Settings.from_env(env)
+    return Sealer(settings.secret_key, settings.secret_keys_old)
 
 
 def now() -> datetime:

@@ -7,10 +7,12 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.store import audit
-from broker.store.audit import Entry
+from broker.store.audit import Entry, Sought
 
 
-async def read_audit(engine: AsyncEngine, *, before: UUID | None, limit: int) -> list[Entry]:
+async def read_audit(
+    engine: AsyncEngine, sought: Sought, *, before: UUID | None, limit: int
+) -> list[Entry]:
     """Return up to `limit` entries, newest first, before the id `before`."""
     async with engine.connect() as connection:
-        return await audit.list_entries(connection, before=before, limit=limit)
+        return await audit.list_entries(connection, sought, before, limit)

@@ -53,13 +53,42 @@ async def record(connection: AsyncConnection, deed: Deed, now: datetime) -> None
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Which entries: `author`, `action` and `target` exactly, `since` included, `until` not."""
+
+    author: str | None = None
+    action: str | None = None
+    target: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+ALL = Sought()
+
+
 async def list_entries(
-    connection: AsyncConnection, *, before: UUID | None = None, limit: int = 100
+    connection: AsyncConnection, sought: Sought = ALL, before: UUID | None = None, limit: int = 100
 ) -> list[Entry]:
     """Return up to `limit` (at most 1,000) entries, newest first, before the id `before`."""
     query = select(audit_log).order_by(audit_log.c.id.desc()).limit(min(limit, _LIST_MAX))
     if before is not None:
         query = query.where(audit_log.c.id < before)
+    query = query.where(
+        *(
+            column == wanted
+            for column, wanted in (
+                (audit_log.c.author, sought.author),
+                (audit_log.c.action, sought.action),
+                (audit_log.c.object, sought.target),
+            )
+            if wanted is not None
+        )
+    )
+    if sought.since is not None:
+        query = query.where(audit_log.c.at >= sought.since)
+    if sought.until is not None:
+        query = query.where(audit_log.c.at < sought.until)
     return [
         Entry(row.id, row.at, Deed(row.author, row.action, row.object, row.detail))
         for row in await connection.execute(query)
