@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 from litestar import Controller, get
+from litestar.params import QueryParameter
 
 from broker.api.callers import TRADERS
 from broker.api.parts import GivenCaller, GivenEngine
 from broker.api.wire import STRETCH, Cursor, GivenStretch, Limit, Reply, from_cursor, to_cursor
 from broker.flows import statement as statements
+from broker.flows.statement import PurseKind
 from broker.store.statements import Balance, Entry, EntryKind, Span
 from pricing.money import format_usd
 
+Purse = Annotated[PurseKind | None, QueryParameter(description="One of a provider's purses alone.")]
+
 
 class BalanceShown(Reply):
-    """`available` = `posted` - `held`; what is held belongs to calls under way."""
+    """`available` = `posted` - `held`; what is held belongs to calls under way.
+
+    Of a provider, `posted` is all that it is due, and held what is pending or on its way to it.
+    """
 
     posted_usd: str
     held_usd: str
@@ -56,11 +64,12 @@ class MoneyController(Controller):
         engine: GivenEngine,
         caller: GivenCaller,
         stretch: GivenStretch,
+        purse: Purse = None,
         limit: Limit = 100,
         cursor: Cursor = None,
     ) -> Statement:
         span = Span(stretch.since, stretch.until, from_cursor(cursor), limit)
-        entries = await statements.statement(engine, caller, span)
+        entries = await statements.statement(engine, caller, span, purse)
         full = len(entries) == limit
         return Statement(
             entries=[_shown(each) for each in entries],

@@ -2,39 +2,74 @@
 
 from __future__ import annotations
 
-from uuid import UUID
+import enum
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker.errors import NotFound
+from broker.errors import NotFound, RequestMalformed
 from broker.flows.authenticate import Caller
 from broker.store import accounts as account_store
+from broker.store import purses
+from broker.store.accounts import Account, Role
+from broker.store.purses import Contents
 from broker.store.statements import Balance, Entry, Span, read_balance, read_entries
+
+
+class PurseKind(enum.StrEnum):
+    """One of a provider's purses."""
+
+    PENDING = "pending"
+    AVAILABLE = "available"
+    IN_TRANSIT = "in_transit"
+    OWED = "owed"
 
 
 async def balance(engine: AsyncEngine, caller: Caller) -> Balance:
     """Return the caller's balance. Raises NotFound for an operator, who has none."""
     async with engine.connect() as connection:
-        return await read_balance(connection, await _ledger_account(connection, caller))
+        account = await account_store.by_id(connection, caller.account_id)
+        if account.ledger_account is None:
+            raise NotFound("An operator has no balance.")
+        return await _balance(connection, account)
 
 
 async def balance_of(engine: AsyncEngine, name: str) -> Balance:
     """Return an account's balance by its name, nothing for an operator. Raises NotFound."""
     async with engine.connect() as connection:
-        account = await account_store.by_name(connection, name)
-        if account.ledger_account is None:
-            return Balance(posted_nanos=0, held_nanos=0)
-        return await read_balance(connection, account.ledger_account)
+        return await _balance(connection, await account_store.by_name(connection, name))
 
 
-async def statement(engine: AsyncEngine, caller: Caller, span: Span) -> list[Entry]:
-    """Return the caller's entries, newest first. Raises NotFound for an operator."""
+async def statement(
+    engine: AsyncEngine, caller: Caller, span: Span, purse: PurseKind | None = None
+) -> list[Entry]:
+    """Return the caller's entries, newest first: of a provider, those of all its purses together.
+
+    With `purse` those of this one alone, which show what moved between them too. Raises NotFound
+    for an operator, RequestMalformed for a purse of who is no provider.
+    """
     async with engine.connect() as connection:
-        return await read_entries(connection, await _ledger_account(connection, caller), span)
+        account = await account_store.by_id(connection, caller.account_id)
+        if account.ledger_account is None:
+            raise NotFound("An operator has no balance.")
+        if account.role is not Role.PROVIDER:
+            if purse is not None:
+                raise RequestMalformed("Only a provider has several purses.")
+            return await read_entries(connection, [account.ledger_account], span)
+        every = (await purses.purse_of(connection, account.id)).all()
+        wanted = every if purse is None else [dict(zip(PurseKind, every, strict=True))[purse]]
+        return await read_entries(connection, wanted, span)
 
 
-async def _ledger_account(connection: AsyncConnection, caller: Caller) -> UUID:
-    account = await account_store.by_id(connection, caller.account_id)
+def balance_in(contents: Contents) -> Balance:
+    """Return a provider's purses as one balance: held is what it cannot have yet."""
+    held_nanos = contents.pending_nanos + contents.transit_nanos
+    return Balance(held_nanos + contents.available_nanos - contents.owed_nanos, held_nanos)
+
+
+async def _balance(connection: AsyncConnection, account: Account) -> Balance:
     if account.ledger_account is None:
-        raise NotFound("An operator has no balance.")
-    return account.ledger_account
+        return Balance(posted_nanos=0, held_nanos=0)
+    if account.role is not Role.PROVIDER:
+        return await read_balance(connection, account.ledger_account)
+    wanted = await purses.purse_of(connection, account.id)
+    return balance_in(await purses.look_into(connection, wanted))

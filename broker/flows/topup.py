@@ -15,6 +15,7 @@ from broker.flows.authenticate import Caller
 from broker.store import accounts as account_store
 from broker.store import audit, transfers
 from broker.store.accounts import Account, Role
+from broker.store.purses import purse_of
 from broker.store.statements import Balance, read_balance
 from broker.store.transfers import Transfer, TransferKind
 from pricing.money import MAX_AMOUNT_NANOS, format_usd
@@ -79,6 +80,9 @@ async def move(connection: AsyncConnection, author: Caller, order: Order, now: d
     ledger_account = account.ledger_account
     if ledger_account is None:
         raise NotFound("An operator has no balance.")
+    if account.role is Role.PROVIDER:
+        # Not what is pending: that is what calls earned, and matures with them.
+        ledger_account = (await purse_of(connection, account.id)).available
     _check_fits(order, account, await read_balance(connection, ledger_account))
     world = await transfers.world(connection)
     await _check_world(connection, world, order)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -86,12 +87,23 @@ async def read_balance(connection: AsyncConnection, ledger_account: UUID) -> Bal
 
 
 async def read_entries(
-    connection: AsyncConnection, ledger_account: UUID, span: Span
+    connection: AsyncConnection, purses: Sequence[UUID], span: Span
 ) -> list[Entry]:
-    """Return up to `span.limit` entries, newest first."""
-    sources = (_charges, _earnings, _incoming, _outgoing)
+    """Return up to `span.limit` entries, newest first.
+
+    Of several ledger accounts, only what went into or out of all of them together.
+    """
     # Each source gives its own newest, so that no index is read further than the page.
-    newest = [sa.select(_page(source(ledger_account), span)) for source in sources]
+    newest = [
+        sa.select(_page(rows, span))
+        for each in purses
+        for rows in (
+            _charges(each),
+            _earnings(each),
+            _incoming(each).where(transfers.c.debit_id.not_in(purses)),
+            _outgoing(each).where(transfers.c.credit_id.not_in(purses)),
+        )
+    ]
     entries = sa.union_all(*newest).subquery()
     query = sa.select(entries).order_by(entries.c.at.desc(), entries.c.source.desc())
     rows = await connection.execute(query.limit(span.limit))

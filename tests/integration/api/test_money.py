@@ -131,7 +131,16 @@ async def test_a_statement_folds_to_the_balance_for_both_sides(
     }
     [earning] = (await provider.http.get("/api/statement")).json()["entries"]
     assert (earning["kind"], earning["amount_usd"]) == ("earning", "0.0018")
-    assert await available(provider) == "0.0018"
+    assert (await provider.http.get("/api/balance")).json() == {
+        "posted_usd": "0.0018",
+        "held_usd": "0.0018",
+        "available_usd": "0.00",
+    }
+    for purse, count in {"pending": 1, "available": 0, "in_transit": 0, "owed": 0}.items():
+        answer = await provider.http.get("/api/statement", params={"purse": purse})
+        assert len(answer.json()["entries"]) == count
+    refused = await consumer.http.get("/api/statement?purse=pending")
+    assert (refused.status_code, refused.json()["code"]) == (400, "request_malformed")
 
 
 async def test_a_statement_is_read_page_by_page_and_within_bounds(
