@@ -17,6 +17,7 @@ from provider_sdk.backoff import Backoff
 from provider_sdk.client import BrokerClient, ProviderError
 from provider_sdk.deployment import Deployment
 from provider_sdk.protocol import HeartbeatBatch, HeartbeatReply, HeartbeatResult, Registered
+from provider_sdk.receipts import ReceiptSender
 from provider_sdk.station import Station
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ class Agent:
         drain_s: float = 30.0,
     ) -> None:
         """`retry_s`: first and longest pause between attempts to enrol; `drain_s`: how long calls
-        through the front may take to end after a stop. `OSError` when a front's port is taken."""
+        through the front may take to end after a stop. `OSError` when a front's port is taken,
+        `KeyUnusable` when a key for receipts cannot be used."""
         self._rng = random.Random()  # noqa: S311 - spreads load, guards nothing
         self._client = BrokerClient(broker, key)
         self._drain_s = drain_s
@@ -51,8 +53,15 @@ class Agent:
         self._interval_ms = FIRST_INTERVAL_MS
         self._away = Backoff(0.2, AWAY_MOST_S, self._rng)
         self._complaint = ""
+        self.receipts = ReceiptSender(self._client, Backoff(*retry_s, self._rng))
         self.stations = [
-            Station(deployment, self._client, Backoff(*retry_s, self._rng), self._begin_to_beat)
+            Station(
+                deployment,
+                self._client,
+                Backoff(*retry_s, self._rng),
+                self._begin_to_beat,
+                self.receipts,
+            )
             for deployment in deployments
         ]
 
@@ -75,6 +84,7 @@ class Agent:
             station.open()
             station.enrol()
         watches = [asyncio.create_task(self._watch(station)) for station in self.stations]
+        watches.append(asyncio.create_task(self.receipts.run()))
         try:
             with self._signals():
                 await self._beat_until_stopped()
@@ -88,6 +98,7 @@ class Agent:
         log.info("draining")
         await self._send(draining=True)
         await asyncio.gather(*(station.close(self._drain_s) for station in self.stations))
+        await self.receipts.flush(LAST_WORD_TIMEOUT_S)
         await self._client.close()
 
     @contextlib.contextmanager

@@ -15,6 +15,7 @@ from provider_sdk.agent import run
 from provider_sdk.config import EXAMPLE, Config, ConfigWrong, load
 from provider_sdk.deployment import Deployment
 from provider_sdk.load import LoadReader
+from provider_sdk.receipts import KeyUnusable, key_file
 
 DESCRIPTION = """\
 Offer your inference server (vLLM, SGLang, TGI, llama.cpp, Triton) at a model broker.
@@ -22,6 +23,7 @@ Offer your inference server (vLLM, SGLang, TGI, llama.cpp, Triton) at a model br
   broker-provider example > provider.toml   write a file to begin with, then edit it
   broker-provider check provider.toml       is the file right, and does the server answer?
   broker-provider run provider.toml         register, prove, and stay alive until Ctrl-C
+  broker-provider rotate-key provider.toml gpu1   make a new key for the receipts of `gpu1`
 
 The agent registers the deployments in the file, answers the broker's proof of ownership on the
 `front` address, and sends a signed heartbeat with the server's load each second or so. Stop it
@@ -44,6 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("file", type=Path, help="for instance provider.toml")
     commands.add_parser("example", help="print a provider.toml to begin with")
+    text = "make a new key for a deployment's receipts; start the agent again to use it"
+    rotation = commands.add_parser("rotate-key", help=text, description=text)
+    rotation.add_argument("file", type=Path, help="for instance provider.toml")
+    rotation.add_argument("deployment", help="its name in the file")
     told = parser.parse_args(arguments)
     if told.command == "example":
         print(EXAMPLE, end="")
@@ -56,10 +62,27 @@ def main(arguments: list[str] | None = None) -> int:
     if told.command == "check":
         return asyncio.run(check(config))
     try:
+        if told.command == "rotate-key":
+            return rotate(config, told.deployment)
         run(*config.deployments, broker=config.broker, key=config.key)
+    except KeyUnusable as error:
+        print(f"broker-provider: {error}", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"broker-provider: {error.strerror or error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def rotate(config: Config, name: str) -> int:
+    """Make a new key for the receipts of one deployment; 1 when it has none. `KeyUnusable`."""
+    paths = {each.name: each.receipts_key for each in config.deployments}
+    path = paths.get(name)
+    if path is None:
+        print(f"broker-provider: {name} has no `receipts_key` in the file", file=sys.stderr)
+        return 1
+    key = key_file(path).rotate()
+    print(f"{name} has the new key {key.id} in {path}; start the agent again to use it")
     return 0
 
 
@@ -90,6 +113,8 @@ def advise(deployment: Deployment) -> list[str]:
         advice.append("no `front`: you must answer the broker's nonce yourself (the agent logs it)")
     if deployment.front and deployment.server_credential and not deployment.credential:
         advice.append("no `credential`: whoever finds the front may use your server's key")
+    if deployment.front and deployment.receipts_key is None:
+        advice.append("no `receipts_key`: the broker gets no signed receipts of what you serve")
     if deployment.url.startswith("http://"):
         advice.append("`url` is not https: prompts and credentials travel in the clear")
     return advice

@@ -1,4 +1,4 @@
-"""Speaks to the broker's provider API: register, verify, heartbeat.
+"""Speaks to the broker's provider API: register, verify, heartbeat, receipts.
 
 ProviderError
 ├── BrokerUnreachable    no answer, or one that no broker gives; try again later
@@ -18,11 +18,15 @@ from provider_sdk.protocol import (
     DeploymentOffer,
     HeartbeatBatch,
     HeartbeatReply,
+    ReceiptBatch,
+    ReceiptKeyKept,
+    ReceiptKeyOffer,
+    ReceiptReply,
     Registered,
     Verified,
 )
 
-Answer = TypeVar("Answer", Registered, Verified, HeartbeatReply)
+Answer = TypeVar("Answer", Registered, Verified, HeartbeatReply, ReceiptKeyKept, ReceiptReply)
 
 TIMEOUT_S = 10.0
 VERIFY_TIMEOUT_S = 120.0
@@ -78,6 +82,15 @@ class BrokerClient:
     ) -> HeartbeatReply:
         """Send one batch of heartbeats."""
         return await self._post("/api/provider/heartbeats", batch, HeartbeatReply, timeout_s)
+
+    async def receipt_key(self, deployment_id: str, offer: ReceiptKeyOffer) -> ReceiptKeyKept:
+        """Bring the public half of the key that a deployment's receipts are signed with."""
+        path = f"/api/provider/deployments/{quote(deployment_id, safe='')}/receipt-key"
+        return await self._post(path, offer, ReceiptKeyKept)
+
+    async def receipts(self, batch: ReceiptBatch) -> ReceiptReply:
+        """Send one batch of signed receipts; sending it again does no harm."""
+        return await self._post("/api/provider/receipts", batch, ReceiptReply)
 
     async def _post(
         self,

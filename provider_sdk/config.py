@@ -29,6 +29,7 @@ server = "http://127.0.0.1:8001"     # your inference server
 front = "0.0.0.0:9001"               # the agent listens here, before the server (optional)
 region = "eu"
 credential = "..."                   # the broker shows it with each call (optional)
+# receipts_key = "gpu1-receipts.pem" # sign what you served with this key; made when not there
 # server_credential = "..."          # the key your own server wants (optional)
 # backend = "auto"                   # vllm, sglang, tgi, llamacpp, triton, trtllm, none
 # metrics = "http://127.0.0.1:8002/metrics"
@@ -87,6 +88,7 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
     except ConfigWrong as error:
         raise ConfigWrong(f"{path}: {error}") from error
     _tag_prices(raw)
+    _place_keys(raw, path.parent)
     try:
         file = msgspec.convert(raw, _File)
     except msgspec.ValidationError as error:
@@ -136,6 +138,13 @@ def _tag_prices(raw: dict[str, Any]) -> None:
                     price.setdefault(kind.tag_field, kind.tag)
 
 
+def _place_keys(raw: dict[str, Any], folder: Path) -> None:
+    """Let the files of keys stand beside this one."""
+    for deployment in _tables(raw.get("deployments")):
+        if isinstance(deployment.get("receipts_key"), str):
+            deployment["receipts_key"] = str(folder / deployment["receipts_key"])
+
+
 def _tables(value: object) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
@@ -149,6 +158,10 @@ def _check(path: Path, field: str, deployment: Deployment) -> None:
         host, _colon, port = deployment.front.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:
             raise ConfigWrong(f"{path}: field `{field}.front`: not host:port, such as 0.0.0.0:9001")
+    elif deployment.receipts_key is not None:
+        raise ConfigWrong(
+            f"{path}: field `{field}.receipts_key`: receipts are of calls through a `front`"
+        )
     for index, endpoint in enumerate(deployment.endpoints):
         _check_band(path, f"{field}.endpoints[{index}].price", endpoint.price)
 
@@ -171,7 +184,8 @@ def _check_band(path: Path, field: str, band: TokenBand | CallBand) -> None:
 def _check_distinct(path: Path, deployments: list[Deployment]) -> None:
     names = [deployment.name for deployment in deployments]
     fronts = [d.front for d in deployments if d.front and not d.front.endswith(":0")]
-    for field, values in (("name", names), ("front", fronts)):
+    keys = [deployment.receipts_key for deployment in deployments if deployment.receipts_key]
+    for field, values in (("name", names), ("front", fronts), ("receipts_key", keys)):
         for value in values:
             if values.count(value) > 1:
                 raise ConfigWrong(f"{path}: two deployments have the {field} {value!r}")

@@ -22,6 +22,8 @@ class Deployment(DeploymentOffer, frozen=True, kw_only=True, forbid_unknown_fiel
     """Which inference server it is; found out from its metrics by default."""
     metrics: str | None = None
     """The URL of its metrics where it is not `<server>/metrics`."""
+    receipts_key: str | None = None
+    """The file of the key that receipts of usage are signed with; made when it is not there."""
     server_credential: str | None = None
     """The key the local server wants; only the agent and the front ever use it."""
 

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import hmac
 import logging
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import h11
@@ -21,6 +22,7 @@ from provider_sdk.exchange import Exchange
 from provider_sdk.listener import HEAD_LIMIT_BYTES, Listener
 from provider_sdk.passage import end_to_end, may_pass, without_prefix
 from provider_sdk.protocol import WELL_KNOWN_PATH
+from provider_sdk.served import Served, Watch
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +45,10 @@ class Front:
         prefix: str = "",
         credential: str | None = None,
         server_credential: str | None = None,
+        on_served: Callable[[Served], None] | None = None,
     ) -> None:
-        """`prefix`: the path of the public URL; `credential`: what callers must show, if set."""
+        """`prefix`: the path of the public URL; `credential`: what callers must show, if set;
+        `on_served`: told at once, and without waiting, what became of each call of a broker."""
         host, _colon, port = listen.rpartition(":")
         parts = urlsplit(server)
         self._tls = parts.scheme == "https"
@@ -53,6 +57,7 @@ class Front:
         self._prefix = prefix.rstrip("/")
         self._credential = credential
         self._server_credential = server_credential
+        self._on_served = on_served
         self._listener = Listener(self._handle, host=host.strip("[]"), port=int(port))
         self.port = self._listener.port
         self.nonce: str | None = None
@@ -89,8 +94,9 @@ class Front:
 
     async def _forward(self, exchange: Exchange, path: str) -> None:
         self.in_flight += 1
+        watch = Watch(exchange, path)
         try:
-            await self._pass_on(exchange, path)
+            await self._pass_on(exchange, path, watch)
         except (ServerAway, OSError, TimeoutError, h11.RemoteProtocolError) as error:
             if exchange.started:
                 # a body cut short must not look whole
@@ -100,8 +106,18 @@ class Front:
                 await self._refuse(exchange, 502, "the inference server did not answer")
         finally:
             self.in_flight -= 1
+            self._note(watch)
 
-    async def _pass_on(self, exchange: Exchange, path: str) -> None:
+    def _note(self, watch: Watch) -> None:
+        """Tell what was served; whatever comes of that, the call has had its answer."""
+        if self._on_served is None or not watch.is_brokered:
+            return
+        try:
+            self._on_served(watch.end())
+        except Exception:
+            log.exception("a call cannot be noted")
+
+    async def _pass_on(self, exchange: Exchange, path: str, watch: Watch) -> None:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             reader, writer = await asyncio.open_connection(
                 *self._upstream, ssl=True if self._tls else None
@@ -116,8 +132,8 @@ class Front:
                 headers=self._request_headers(exchange),
             )
             writer.write(upstream.send(request) or b"")
-            upload = asyncio.create_task(_upload(exchange, upstream, writer))
-            await _download(exchange, upstream, reader)
+            upload = asyncio.create_task(_upload(exchange, upstream, writer, watch))
+            await _download(exchange, upstream, reader, watch)
         finally:
             writer.transport.abort()
             if upload is not None:
@@ -146,11 +162,15 @@ class Front:
 
 
 async def _upload(
-    exchange: Exchange, upstream: h11.Connection, writer: asyncio.StreamWriter
+    exchange: Exchange,
+    upstream: h11.Connection,
+    writer: asyncio.StreamWriter,
+    watch: Watch,
 ) -> None:
     """The caller's body to the server; a server that answers early may stop reading it."""
     try:
         async for data in exchange.chunks():
+            watch.asked(data)
             writer.write(upstream.send(h11.Data(data=data)) or b"")
             await writer.drain()
         writer.write(upstream.send(h11.EndOfMessage()) or b"")
@@ -163,7 +183,10 @@ async def _upload(
 
 
 async def _download(
-    exchange: Exchange, upstream: h11.Connection, reader: asyncio.StreamReader
+    exchange: Exchange,
+    upstream: h11.Connection,
+    reader: asyncio.StreamReader,
+    watch: Watch,
 ) -> None:
     """The server's answer to the caller."""
     while True:
@@ -171,11 +194,16 @@ async def _download(
         if event is h11.NEED_DATA:
             upstream.receive_data(await reader.read(READ_BYTES))
         elif isinstance(event, h11.Response):
-            await exchange.start(event.status_code, end_to_end(event.headers))
+            headers = end_to_end(event.headers)
+            watch.answered(event.status_code, headers)
+            await exchange.start(event.status_code, headers)
         elif isinstance(event, h11.Data):
-            await exchange.send(bytes(event.data))
+            data = bytes(event.data)
+            await exchange.send(data)
+            watch.passed(data)
         elif isinstance(event, h11.EndOfMessage):
             await exchange.end()
+            watch.finished()
             return
         elif not isinstance(event, h11.InformationalResponse):
             raise ServerAway("the inference server closed the connection before it answered")

@@ -183,3 +183,114 @@ class HeartbeatReply(Message, frozen=True, kw_only=True):
     protocol: Literal[1] = 1
     interval_ms: int
     results: list[HeartbeatResult]
+
+
+PublicKeyHex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+SignatureHex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{128}$")]
+KeyId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
+"""The first half of the SHA-256 of an Ed25519 public key."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+UnixMs = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]
+
+
+class ReceiptKeyClaim(Message, frozen=True, kw_only=True):
+    """What an agent signs to show that the key it brings for a deployment is its own."""
+
+    deployment_id: str
+    public_key: PublicKeyHex
+
+
+class ReceiptKeyOffer(Message, frozen=True, kw_only=True):
+    """The key that a deployment's receipts are signed with from now on, as an exact JSON text."""
+
+    protocol: Literal[1] = 1
+    claim_json: str
+    signature: SignatureHex
+    """Ed25519, of `claim_json` by the key in it."""
+    endorsed_by: KeyId | None = None
+    endorsement: SignatureHex | None = None
+    """Of `claim_json` by the key that it follows on, which shows that no stranger brings it."""
+
+
+class ReceiptKeyKept(Message, frozen=True, kw_only=True):
+    """The broker's answer to a key: from `registered_at_ms` on it expects receipts."""
+
+    protocol: Literal[1] = 1
+    deployment_id: str
+    key_id: KeyId
+    registered_at_ms: int
+    endorsed: bool
+
+
+class Receipt(Message, frozen=True, kw_only=True):
+    """What a deployment served of one attempt of a call, by the agent's own word and clock."""
+
+    deployment_id: str
+    sequence: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+    """Another for each receipt of a deployment, over restarts too: begins at the time in ns."""
+    call_id: str
+    attempt: Annotated[int, msgspec.Meta(ge=0, le=32_767)]
+    model: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    """As the server's answer or the path names it."""
+    status: Annotated[int, msgspec.Meta(ge=100, le=599)] | None = None
+    """The HTTP status of the answer; `None` where the server gave none."""
+    whole: bool
+    """Whether the answer was handed over to its end."""
+    tokens_in: Count | None = None
+    tokens_out: Count | None = None
+    """As the server's answer counts them; `None` where it does not."""
+    bytes_in: Count
+    bytes_out: Count
+    """Of the bodies of request and answer, as they passed."""
+    started_at_ms: UnixMs
+    first_byte_at_ms: UnixMs | None = None
+    """Of the answer's body."""
+    ended_at_ms: UnixMs
+
+
+RECEIPTS_MAX = 500
+"""Of one batch."""
+
+
+class SignedReceipt(Message, frozen=True, kw_only=True):
+    """A receipt as the exact JSON text that was signed."""
+
+    deployment_id: str
+    key_id: KeyId
+    receipt_json: Annotated[str, msgspec.Meta(max_length=4_096)]
+    signature: SignatureHex
+    """Ed25519, by the deployment's own key, of which the broker knows the public half only."""
+
+
+class ReceiptBatch(Message, frozen=True, kw_only=True):
+    """Receipts of one agent, of any of its deployments."""
+
+    protocol: Literal[1] = 1
+    receipts: Annotated[list[SignedReceipt], msgspec.Meta(min_length=1, max_length=RECEIPTS_MAX)]
+
+
+ReceiptDoubt = Literal[
+    "unknown_key",
+    "foreign",
+    "bad_signature",
+    "malformed",
+    "too_late",
+    "sequence_reused",
+    "contradicts",
+]
+"""Why a receipt is not kept: `foreign` is one of another deployment than the key's, `contradicts`
+one that says something else than the receipt that is there already."""
+
+
+class ReceiptResult(Message, frozen=True, kw_only=True):
+    """What became of one receipt; one that was there already is kept, and a duplicate."""
+
+    kept: bool
+    reason: Literal["", "duplicate"] | ReceiptDoubt = ""
+
+
+class ReceiptReply(Message, frozen=True, kw_only=True):
+    """The broker's answer to a batch of receipts, in the same order."""
+
+    protocol: Literal[1] = 1
+    results: list[ReceiptResult]

@@ -1,7 +1,8 @@
 """Signs heartbeats with a deployment's key, and says whether a signed heartbeat may be believed.
 
 HMAC-SHA256 over the exact JSON text; against replay, a heartbeat carries a clock within
-`REPLAY_WINDOW_MS` and a sequence that only rises.
+`REPLAY_WINDOW_MS` and a sequence that only rises. Receipts are signed with Ed25519, which is not
+done here: the standard library has none. What exactly is signed is said here for both sides.
 """
 
 from __future__ import annotations
@@ -58,3 +59,18 @@ def examine(
     if heartbeat.sequence <= last_sequence:
         return "replayed"
     return heartbeat
+
+
+def key_id_of(public_key: bytes) -> str:
+    """The id of an Ed25519 public key (32 bytes): half of its SHA-256, in hex."""
+    return hashlib.sha256(public_key).hexdigest()[:32]
+
+
+def receipt_message(receipt_json: str) -> bytes:
+    """The bytes that are signed for a receipt; no other message begins like that."""
+    return b"model-broker receipt 1\n" + receipt_json.encode()
+
+
+def claim_message(claim_json: str) -> bytes:
+    """The bytes that are signed, and endorsed, to bring a key."""
+    return b"model-broker receipt key 1\n" + claim_json.encode()

@@ -23,6 +23,7 @@ from provider_sdk.protocol import (
     SignedHeartbeat,
     Verified,
 )
+from provider_sdk.receipts import ReceiptBook, ReceiptSender
 from provider_sdk.signing import sign
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ STALE_S = 5.0
 """A load read longer ago is not passed on."""
 
 
-def _front_of(deployment: Deployment, listen: str) -> Front:
+def _front_of(deployment: Deployment, listen: str, book: ReceiptBook | None) -> Front:
     try:
         return Front(
             deployment.server,
@@ -40,6 +41,7 @@ def _front_of(deployment: Deployment, listen: str) -> Front:
             prefix=urlsplit(deployment.url).path,
             credential=deployment.credential,
             server_credential=deployment.server_credential,
+            on_served=None if book is None else book.note,
         )
     except OSError as error:
         text = f"the front of {deployment.name} cannot listen on {listen}: {error.strerror}"
@@ -55,7 +57,9 @@ class Station:
         client: BrokerClient,
         backoff: Backoff,
         on_registered: Callable[[Registered], None],
+        receipts: ReceiptSender,
     ) -> None:
+        """`OSError` when the front's port is taken, `KeyUnusable` without a key for receipts."""
         self.name = deployment.name
         self._on_registered = on_registered
         self._deployment = deployment
@@ -69,8 +73,11 @@ class Station:
             metrics_url=deployment.metrics,
         )
         self.front: Front | None = None
+        self._book: ReceiptBook | None = None
         if deployment.front is not None:
-            self.front = _front_of(deployment, deployment.front)
+            if deployment.receipts_key is not None:
+                self._book = receipts.open_book(self.name, deployment.receipts_key)
+            self.front = _front_of(deployment, deployment.front, self._book)
         self.registered: Registered | None = None
         self.listed = False
         self._enrolment: asyncio.Task[None] | None = None
@@ -105,6 +112,8 @@ class Station:
         self.registered = registered
         if self.front is not None:
             self.front.nonce = registered.nonce
+        if self._book is not None:
+            self._book.registered(registered.deployment_id)
         self._on_registered(registered)
         self._say_how_to_prove(registered)
         self._backoff.reset()

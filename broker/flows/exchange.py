@@ -121,7 +121,7 @@ async def _send(tab: Tab, attempt: Attempt, whole_bytes: int | None) -> Response
         else:
             target = runtime.targets.of(endpoint, call.body.path)
             body = call.body.render(endpoint.upstream_model, _limit(call, attempt))
-        head = sized(target.prefix + b"x-request-id: %s\r\n" % str(call.id).encode(), len(body))
+        head = sized(target.prefix + _identity(call, attempt), len(body))
         return await runtime.upstream.send(target.origin, head, body, timeouts, whole_bytes)
     except AttemptFailed as failure:
         if not failure.outcome.sent and runtime.now_s() >= call.deadline_s - _TICK_S:
@@ -142,6 +142,14 @@ def _require_json(response: Response) -> None:
     kind = response.header(b"content-type")
     if kind is not None and not kind.partition(b";")[0].rstrip().lower().endswith(b"json"):
         raise malformed("JSON was asked for, the answer says it is something else", 200)
+
+
+def _identity(call: Call, attempt: Attempt) -> bytes:
+    """Headers by which a provider may tell afterwards what it served."""
+    return b"x-request-id: %s\r\nx-broker-attempt: %d\r\n" % (
+        str(call.id).encode(),
+        attempt.index,
+    )
 
 
 def _limit(call: Call, attempt: Attempt) -> int | None:

@@ -1,7 +1,8 @@
 """A fake broker for provider authors: a real HTTP server that takes registrations and heartbeats.
 
 `async with FakeBroker() as broker:` and give `broker.url` and `broker.key` to an agent. It fetches
-the proof as the real one does, checks every signature, sequence and clock, and records all.
+the proof as the real one does, checks every signature, sequence and clock of heartbeats, and
+records all. Receipts it records as they come, their signatures are for the test to check.
 """
 
 from __future__ import annotations
@@ -28,13 +29,22 @@ from provider_sdk.protocol import (
     HeartbeatReply,
     HeartbeatResult,
     ProbeReport,
+    Receipt,
+    ReceiptBatch,
+    ReceiptKeyClaim,
+    ReceiptKeyKept,
+    ReceiptKeyOffer,
+    ReceiptReply,
+    ReceiptResult,
     Registered,
     SignedHeartbeat,
+    SignedReceipt,
     Verified,
 )
-from provider_sdk.signing import Doubt, examine
+from provider_sdk.signing import Doubt, examine, key_id_of
 
 _VERIFY = re.compile(r"/api/provider/deployments/([^/]+)/verify")
+_RECEIPT_KEY = re.compile(r"/api/provider/deployments/([^/]+)/receipt-key")
 Away = Literal["refuse", "unavailable"]
 
 
@@ -68,6 +78,12 @@ class FakeBroker:
         self.heartbeats: list[Heartbeat] = []
         """Those believed."""
         self.doubted: list[tuple[SignedHeartbeat, Doubt | Literal["unknown_deployment"]]] = []
+        self.takes_receipts = True
+        """False is a broker of before there were receipts."""
+        self.key_offers: list[ReceiptKeyOffer] = []
+        self.signed_receipts: list[SignedReceipt] = []
+        """All that came, also again."""
+        self.receipt_batches: list[ReceiptBatch] = []
         self._away: Away | None = None
         self._http = httpx.AsyncClient(timeout=5, trust_env=False)
 
@@ -114,7 +130,7 @@ class FakeBroker:
                 await _problem(exchange, 422, "invalid", str(error))
 
     async def _serve(self, exchange: Exchange, body: bytes) -> None:
-        verify = _VERIFY.fullmatch(exchange.path)
+        verify, brings_key = (each.fullmatch(exchange.path) for each in (_VERIFY, _RECEIPT_KEY))
         answer: msgspec.Struct | None = None
         if exchange.path == "/api/provider/deployments":
             answer = self._register(msgspec.json.decode(body, type=DeploymentOffer))
@@ -122,6 +138,10 @@ class FakeBroker:
             answer = self._hear(msgspec.json.decode(body, type=HeartbeatBatch))
         elif verify is not None and verify[1] in self.known:
             answer = await self._verify(self.known[verify[1]])
+        elif brings_key is not None and self.takes_receipts:
+            answer = self._take_key(brings_key[1], msgspec.json.decode(body, type=ReceiptKeyOffer))
+        elif exchange.path == "/api/provider/receipts" and self.takes_receipts:
+            answer = self._take_receipts(msgspec.json.decode(body, type=ReceiptBatch))
         if answer is None:
             await _problem(exchange, 404, "not_found", f"there is no {exchange.path}")
         else:
@@ -168,6 +188,29 @@ class FakeBroker:
         proven = answer.status_code == 200 and answer.text.strip() == known.registered.nonce
         detail = "" if proven else f"GET {url}: {answer.status_code} and not the nonce"
         return ProbeReport(check=check, ok=proven, detail=detail)
+
+    @property
+    def receipts(self) -> list[Receipt]:
+        """What the receipts that came say."""
+        return [
+            msgspec.json.decode(signed.receipt_json, type=Receipt)
+            for signed in self.signed_receipts
+        ]
+
+    def _take_key(self, deployment_id: str, offer: ReceiptKeyOffer) -> ReceiptKeyKept:
+        self.key_offers.append(offer)
+        claim = msgspec.json.decode(offer.claim_json, type=ReceiptKeyClaim)
+        return ReceiptKeyKept(
+            deployment_id=deployment_id,
+            key_id=key_id_of(bytes.fromhex(claim.public_key)),
+            registered_at_ms=time.time_ns() // 1_000_000,
+            endorsed=offer.endorsement is not None,
+        )
+
+    def _take_receipts(self, batch: ReceiptBatch) -> ReceiptReply:
+        self.receipt_batches.append(batch)
+        self.signed_receipts += batch.receipts
+        return ReceiptReply(results=[ReceiptResult(kept=True) for _ in batch.receipts])
 
     def _hear(self, batch: HeartbeatBatch) -> HeartbeatReply:
         self.batches.append(batch)

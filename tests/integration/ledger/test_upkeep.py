@@ -262,7 +262,8 @@ async def test_partitions_are_made_ahead_and_once(engine: AsyncEngine) -> None:
         parents = await connection.scalar(text("SELECT count(*) FROM pg_partitioned_table"))
         made = await maintenance.ensure_partitions(connection, date(2040, 11, 30), months=3)
         assert made == 3 * parents
-        assert await maintenance.ensure_partitions(connection, date(2040, 12, 1), months=3) == parents
+        made = await maintenance.ensure_partitions(connection, date(2040, 12, 1), months=3)
+        assert made == parents
 
 
 async def test_a_call_is_found_by_its_record_or_by_its_hold(

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from provider_sdk.cli import advise, main
+from provider_sdk.config import EXAMPLE
+from provider_sdk.receipt_key import KeyFile
 from provider_sdk.testing.broker import FakeBroker
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.provider_sdk.offers import fronted
@@ -116,6 +118,19 @@ def test_a_wrong_file_is_one_line_on_stderr(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "broker" in said
+
+
+def test_a_key_is_rotated_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "provider.toml"
+    path.write_text(EXAMPLE.replace("# receipts_key", "receipts_key"))
+    before = KeyFile(tmp_path / "gpu1-receipts.pem").key()
+    assert main(["rotate-key", str(path), "gpu1"]) == 0
+    after = KeyFile(tmp_path / "gpu1-receipts.pem").key()
+    assert after.id != before.id
+    assert after.id in capsys.readouterr().out
+    assert main(["rotate-key", str(path), "gpu1"]) == 1, "the broker has not taken it yet"
+    assert main(["rotate-key", str(path), "gpu9"]) == 1
+    assert capsys.readouterr().err.count("\n") == 2
 
 
 def test_the_example_and_the_help_are_for_newcomers(capsys: pytest.CaptureFixture[str]) -> None:

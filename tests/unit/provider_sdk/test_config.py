@@ -68,6 +68,7 @@ def test_a_tokenizer_is_read_from_the_file_beside(tmp_path: Path) -> None:
         ('list_in = "0.20"', "list_in = 0.2", r"endpoints\[0\]\.price\.list_in`.*str"),
         ('floor_in = "0.10"', 'floor_in = "0"', r"0 < floor_in"),
         ("# tokenizer =", "tokenizer =", r"endpoints\[0\]\.tokenizer`"),
+        ('front = "0.0.0.0:9001"', 'receipts_key = "k"', r"deployments\[0\]\.receipts_key`.*front"),
         ('broker = "https:', 'broker = "ftp:', r"field `broker`"),
     ],
 )
@@ -83,6 +84,17 @@ def test_two_deployments_may_not_share_a_name_or_a_front(tmp_path: Path) -> None
     other = body.replace('name = "gpu1"', 'name = "gpu2"')
     with pytest.raises(ConfigWrong, match=r"the front '0\.0\.0\.0:9001'"):
         load(write(tmp_path, EXAMPLE + other), {})
+
+
+def test_the_key_for_receipts_stands_beside_the_file_and_is_one_deployments_own(
+    tmp_path: Path,
+) -> None:
+    text = changed("# receipts_key", "receipts_key")
+    [deployment] = load(write(tmp_path, text), {}).deployments
+    assert deployment.receipts_key == str(tmp_path / "gpu1-receipts.pem")
+    body = text[text.index("[[deployments]]") :].replace('"gpu1"', '"gpu2"').replace("9001", "9002")
+    with pytest.raises(ConfigWrong, match="the receipts_key"):
+        load(write(tmp_path, text + body), {})
 
 
 def test_a_missing_file_is_said_plainly(tmp_path: Path) -> None:
