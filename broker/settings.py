@@ -20,7 +20,13 @@ class Limits:
     body_s: float = 120.0
     """A request's body has so long to come."""
     answer_bytes_max: int = 64 * 2**20
+    bodies_bytes_max: int = 2**30
+    """Of all requests together that have not come whole."""
     head_bytes_max: int = 64 * 2**10
+    head_s: float = 20.0
+    """The head of a request has so long to come."""
+    keep_alive_s: float = 75.0
+    """A caller's connection is kept so long while nothing is asked on it."""
     calls_in_flight_max: int = 2_000
     attempts_max: int = 4
     queue_factor: float = 2.0

@@ -1,18 +1,20 @@
-"""The data plane as a plain ASGI app: `/v1/*` for OpenAI clients, `/v2/*` for KServe clients."""
+"""The data plane: `/v1/*` for OpenAI clients, `/v2/*` for KServe clients."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from broker.errors import BrokerError, MethodNotServed, NotFound
 from broker.flows.runtime import Runtime
 from broker.gateway import kserve, models, openai
 from broker.gateway.admit import require_room
-from broker.gateway.asgi import CallerLeft, Message, Receive, Scope, Send, header, respond
-from broker.gateway.refusals import kserve_refusal, openai_refusal, unexpected
+from broker.gateway.refusals import Answer, kserve_refusal, openai_refusal, unexpected
+from broker.server.request import Handler, Request, header_lines
 from broker.store.keys import StoredKey
 
-Handler = Callable[[Scope, Receive, Send, Runtime, StoredKey], Awaitable[None]]
+Refusal = Callable[[BrokerError], Answer]
+Serve = Callable[[Request, Runtime, StoredKey], Awaitable[None]]
 
 
 class Gateway:
@@ -20,74 +22,90 @@ class Gateway:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._completes = partial(self._call, openai.handle, openai_refusal)
+        self._infers = partial(self._call, kserve.infer, kserve_refusal)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request of either kind."""
-        is_kserve = scope["path"].startswith("/v2")
-        door = self._kserve if is_kserve else self._openai
-        begun = False
+    def open(self, request: Request) -> tuple[Handler, bool]:
+        """Return the handler of a request and whether it takes the body whole.
 
-        async def noting(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
+        Whoever is refused at the head, for its key say, need not send the body.
+        """
+        is_kserve = request.path.startswith("/v2")
         try:
-            await door(scope, receive, noting)
-        except CallerLeft:
-            return
-        except Exception as error:
-            if begun:
-                # Too late for another answer. A caller who is gone is no news; else the server
-                # closes the connection, so that the cut is seen.
-                if isinstance(error, OSError):
-                    return
-                raise
-            known = error if isinstance(error, BrokerError) else unexpected(error)
-            await respond(send, *(kserve_refusal if is_kserve else openai_refusal)(known))
+            if is_kserve:
+                return self._open_kserve(request), True
+            return self._open_openai(request), True
+        except BrokerError as error:
+            return partial(_refuse, error, kserve_refusal if is_kserve else openai_refusal), False
 
-    async def _openai(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        key = self._key(scope)
+    def _open_openai(self, request: Request) -> Handler:
+        path = request.path
         if path in openai.TASKS:
-            _require(scope, "POST")
-            await self._counted(openai.handle, scope, receive, send, key)
-        elif path == "/v1/models" or path.startswith("/v1/models/"):
-            _require(scope, "GET")
-            await models.list_models(scope, send, self._runtime, key)
-        else:
-            raise NotFound(f"There is nothing at {path}. Served are {', '.join(openai.TASKS)}.")
+            _require(request, "POST")
+            request.told = self._key(request)
+            return self._completes
+        if path == "/v1/models" or path.startswith("/v1/models/"):
+            _require(request, "GET")
+            request.told = self._key(request)
+            return partial(self._look_up, models.list_models, openai_refusal)
+        raise NotFound(f"There is nothing at {path}. Served are {', '.join(openai.TASKS)}.")
 
-    async def _kserve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = kserve.parse_path(scope["path"])
+    def _open_kserve(self, request: Request) -> Handler:
+        path = kserve.parse_path(request.path)
+        if path.verb == "infer" and path.model is not None:
+            _require(request, "POST")
+            request.told = self._key(request)
+            return self._infers
+        _require(request, "GET")
         if path.model is None:
-            _require(scope, "GET")
-            await kserve.tell_server(path, send, self._runtime)
-        elif path.verb == "infer":
-            _require(scope, "POST")
-            await self._counted(kserve.infer, scope, receive, send, self._key(scope))
-        else:
-            _require(scope, "GET")
-            await kserve.tell_model(path, scope, send, self._runtime, self._key(scope))
+            return partial(self._look_up, kserve.tell_server, kserve_refusal)
+        request.told = self._key(request)
+        return partial(self._look_up, kserve.tell_model, kserve_refusal)
 
-    async def _counted(
-        self, handle: Handler, scope: Scope, receive: Receive, send: Send, key: StoredKey
-    ) -> None:
-        runtime = self._runtime
-        require_room(runtime)
-        runtime.keyring.enter(key)
-        runtime.calls_in_flight += 1
+    async def _call(self, serve: Serve, refusal: Refusal, request: Request) -> None:
+        """Serve a call, counted in and out."""
+        runtime, key = self._runtime, request.told
+        assert isinstance(key, StoredKey)
         try:
-            await handle(scope, receive, send, runtime, key)
-        finally:
-            runtime.calls_in_flight -= 1
-            runtime.keyring.leave(key)
+            if request.trouble is not None:
+                raise request.trouble
+            require_room(runtime)
+            runtime.keyring.enter(key)
+            runtime.calls_in_flight += 1
+            try:
+                await serve(request, runtime, key)
+            finally:
+                runtime.calls_in_flight -= 1
+                runtime.keyring.leave(key)
+        except Exception as error:
+            await _fail(error, refusal, request)
 
-    def _key(self, scope: Scope) -> StoredKey:
-        authorization = header(scope["headers"], b"authorization")
+    async def _look_up(self, tell: Serve, refusal: Refusal, request: Request) -> None:
+        """Answer a question that is no call."""
+        try:
+            await tell(request, self._runtime, request.told)  # type: ignore[arg-type]
+        except Exception as error:
+            await _fail(error, refusal, request)
+
+    def _key(self, request: Request) -> StoredKey:
+        authorization = request.header(b"authorization")
         return self._runtime.keyring.find(authorization, self._runtime.clock())
 
 
-def _require(scope: Scope, method: str) -> None:
-    if scope["method"] != method:
-        raise MethodNotServed(f"{scope['path']} takes {method}, not {scope['method']}.")
+async def _fail(error: Exception, refusal: Refusal, request: Request) -> None:
+    if request.left:
+        return  # nobody is there to be told
+    if request.begun:
+        raise error  # too late for another answer: the server closes, so that the cut is seen
+    known = error if isinstance(error, BrokerError) else unexpected(error)
+    await _refuse(known, refusal, request)
+
+
+async def _refuse(error: BrokerError, refusal: Refusal, request: Request) -> None:
+    status, headers, body = refusal(error)
+    request.answer(status, header_lines(headers), body)
+
+
+def _require(request: Request, method: str) -> None:
+    if request.method != method:
+        raise MethodNotServed(f"{request.path} takes {method}, not {request.method}.")

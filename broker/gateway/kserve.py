@@ -21,12 +21,14 @@ from broker.errors import NotAllowed, NotFound, Unavailable
 from broker.flows.decide import choose, refusal
 from broker.flows.exchange import WholeAnswer
 from broker.flows.look_up import look_up_model
+from broker.flows.replay import Replay, serve_once
 from broker.flows.runtime import Runtime
 from broker.flows.serve import serve
 from broker.gateway.admit import Asked, admit, demands
-from broker.gateway.asgi import Receive, Scope, Send, Watch, read_body, respond
-from broker.gateway.openai import send_whole
+from broker.gateway.keyed import read_keyed
+from broker.gateway.openai import send_replay, send_whole
 from broker.gateway.wishes import read_wishes
+from broker.server.request import Request, header_lines
 from broker.store.keys import StoredKey
 from broker.upstream.kserve import check_infer, is_denied
 
@@ -38,7 +40,7 @@ _SERVER = {"/v2": "metadata", "/v2/health/live": "live", "/v2/health/ready": "re
 _PASSED_ON = frozenset(
     {b"content-type", b"content-encoding", b"accept-encoding", b"inference-header-content-length"}
 )
-_JSON = (b"content-type", b"application/json")
+JSON_LINE = b"content-type: application/json\r\n"
 _NO_BODY = TensorBody((), b"")
 
 
@@ -65,26 +67,26 @@ def parse_path(path: str) -> Path:
     return Path(match["verb"] or "", model, match["version"])
 
 
-async def tell_server(path: Path, send: Send, runtime: Runtime) -> None:
+async def tell_server(request: Request, runtime: Runtime, _: object) -> None:
     """Answer for the broker itself; no key is needed for its health."""
+    path = parse_path(request.path)
     if path.verb == "metadata":
         answer = {
             "name": "model-broker",
             "version": version("model-broker"),
             "extensions": ["binary_tensor_data", "model_configuration"],
         }
-        await respond(send, 200, [_JSON], msgspec.json.encode(answer))
+        request.answer(200, JSON_LINE, msgspec.json.encode(answer))
         return
     if path.verb == "ready" and runtime.stopping:
         raise Unavailable("The broker is stopping.")
-    await respond(send, 200, [], b"")
+    request.answer(200, b"", b"")
 
 
-async def tell_model(
-    path: Path, scope: Scope, send: Send, runtime: Runtime, key: StoredKey
-) -> None:
+async def tell_model(request: Request, runtime: Runtime, key: StoredKey) -> None:
     """Answer with readiness, metadata or configuration of a model, for nothing."""
-    wishes = read_wishes(None, scope["headers"])
+    path = parse_path(request.path)
+    wishes = read_wishes(None, request.headers)
     asked = Asked(Task.INFER, path.model or "auto", wishes, _NO_BODY, version=path.version)
     wanted = demands(asked, key.account_id)
     decision = choose(wanted, runtime)
@@ -92,11 +94,11 @@ async def tell_model(
     if number is None:
         raise refusal(wanted, decision, runtime)
     if path.verb == "ready":
-        await respond(send, 200, [], b"")
+        request.answer(200, b"", b"")
         return
     endpoint = runtime.market.endpoint(number)
     headers, body = await look_up_model(endpoint, path.verb, runtime)
-    await respond(send, 200, headers, body)
+    request.answer(200, header_lines(headers), body)
 
 
 def _best_of(decision: Decision) -> int | None:
@@ -107,27 +109,25 @@ def _best_of(decision: Decision) -> int | None:
     return int(full[0]) if full.size else None
 
 
-async def infer(
-    scope: Scope, receive: Receive, send: Send, runtime: Runtime, key: StoredKey
-) -> None:
+async def infer(request: Request, runtime: Runtime, key: StoredKey) -> None:
     """Serve one inference. Raises BrokerError before anything was sent."""
-    payer, limits = runtime.keyring.payer(key), runtime.settings.limits
-    path = parse_path(scope["path"])
-    wishes = read_wishes(None, scope["headers"])
-    payload = await read_body(scope, receive, limits)
-    headers = tuple(each for each in scope["headers"] if each[0] in _PASSED_ON)
-    check_infer(headers, payload)
-    body = TensorBody(headers, payload)
+    payer = runtime.keyring.payer(key)
+    path = parse_path(request.path)
+    wishes = read_wishes(None, request.headers)
+    headers = tuple(each for each in request.headers if each[0] in _PASSED_ON)
+    check_infer(headers, request.body)
+    body = TensorBody(headers, request.body)
     asked = Asked(Task.INFER, path.model or "auto", wishes, body, version=path.version)
     call = admit(asked, payer, runtime)
-    watch = Watch(receive, call.deadline_s - call.started_s + limits.stall_s)
-    try:
+    request.take_within(call.deadline_s - call.started_s + runtime.settings.limits.stall_s)
+    named = request.header(b"idempotency-key")
+    if named is None:
         tab, answer = await serve(call, runtime)
-        assert isinstance(answer, WholeAnswer)
-        await send_whole(send, tab, answer)
-    except BaseException:
-        if watch.left:
+    else:
+        served = await serve_once(call, read_keyed(named, request, wishes, key), runtime)
+        if isinstance(served, Replay):
+            send_replay(request, served)
             return
-        raise
-    finally:
-        watch.stop()
+        tab, answer = served
+    assert isinstance(answer, WholeAnswer)
+    send_whole(request, tab, answer)

@@ -9,7 +9,7 @@ import msgspec
 from broker.core.catalog import Endpoint, Task
 from broker.errors import ModelUnknown
 from broker.flows.runtime import Runtime
-from broker.gateway.asgi import Scope, Send, respond
+from broker.server.request import Request
 from broker.store.keys import StoredKey
 from pricing.book import EndpointUnpriced
 from pricing.money import format_rate, format_usd
@@ -17,9 +17,9 @@ from pricing.money import format_rate, format_usd
 _PREFIX = "/v1/models"
 
 
-async def list_models(scope: Scope, send: Send, runtime: Runtime, key: StoredKey) -> None:
+async def list_models(request: Request, runtime: Runtime, key: StoredKey) -> None:
     """Answer with `auto`, the families and the endpoints; or with the one that the path names."""
-    wanted = unquote(scope["path"].removeprefix(_PREFIX)).strip("/")
+    wanted = unquote(request.path.removeprefix(_PREFIX)).strip("/")
     models = _models(runtime, runtime.market.visible(key.account_id))
     if wanted:
         if wanted not in models:
@@ -27,7 +27,7 @@ async def list_models(scope: Scope, send: Send, runtime: Runtime, key: StoredKey
         answer: object = models[wanted]
     else:
         answer = {"object": "list", "data": list(models.values())}
-    await respond(send, 200, [(b"content-type", b"application/json")], msgspec.json.encode(answer))
+    request.answer(200, b"content-type: application/json\r\n", msgspec.json.encode(answer))
 
 
 def _models(runtime: Runtime, endpoints: list[Endpoint]) -> dict[str, dict[str, object]]:

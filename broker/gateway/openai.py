@@ -11,13 +11,15 @@ from broker.core.call import OpenAiBody
 from broker.core.catalog import Task
 from broker.errors import RequestMalformed
 from broker.flows.exchange import WholeAnswer
+from broker.flows.replay import Replay, serve_once
 from broker.flows.runtime import Runtime
 from broker.flows.serve import serve
 from broker.flows.stream import Stream
 from broker.flows.tab import Tab
 from broker.gateway.admit import Asked, admit
-from broker.gateway.asgi import Receive, Scope, Send, Watch, read_body, require_utf8, respond
+from broker.gateway.keyed import read_keyed
 from broker.gateway.wishes import read_wishes
+from broker.server.request import Headers, Request, header_lines
 from broker.store.keys import StoredKey
 from pricing.book import Rate
 from pricing.money import format_rate, format_usd
@@ -27,9 +29,16 @@ TASKS = {
     "/v1/completions": Task.COMPLETION,
     "/v1/embeddings": Task.EMBEDDING,
 }
+_PATHS = {path: path.encode() for path in TASKS}
 _NEEDED = {Task.CHAT: "messages", Task.COMPLETION: "prompt", Task.EMBEDDING: "input"}
 _OVERRULING = {"n_predict": "max_tokens", "n_cmpl": "n"}
 """Names by which llama.cpp's server takes more than the limits that the hold was made for."""
+
+_HEAD = (
+    b"x-broker-call-id: %b\r\nx-broker-endpoint: %b\r\nx-broker-price: %b\r\n"
+    b"x-broker-price-version: %d\r\n"
+)
+_EVENT_STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 
 T = TypeVar("T")
 
@@ -51,67 +60,74 @@ _list = msgspec.json.Decoder(list[msgspec.Raw])
 _prompt = msgspec.json.Decoder(str | list[msgspec.Raw])
 
 
-async def handle(
-    scope: Scope, receive: Receive, send: Send, runtime: Runtime, key: StoredKey
-) -> None:
+async def handle(request: Request, runtime: Runtime, key: StoredKey) -> None:
     """Serve one call at this door. Raises BrokerError before anything was sent."""
-    payer, limits = runtime.keyring.payer(key), runtime.settings.limits
-    body = await read_body(scope, receive, limits)
-    call = admit(parse(scope, body), payer, runtime)
-    watch = Watch(receive, call.deadline_s - call.started_s + limits.stall_s)
-    try:
+    payer = runtime.keyring.payer(key)
+    asked = parse(request.path, request.headers, request.body)
+    call = admit(asked, payer, runtime)
+    request.take_within(call.deadline_s - call.started_s + runtime.settings.limits.stall_s)
+    named = request.header(b"idempotency-key")
+    if named is None:
         tab, answer = await serve(call, runtime)
-        if isinstance(answer, WholeAnswer):
-            await send_whole(send, tab, answer)
-        else:
-            await _send_stream(send, tab, answer)
-    except BaseException:
-        if watch.left:
+    else:
+        keyed = read_keyed(named, request, asked.wishes, key)
+        served = await serve_once(call, keyed, runtime)
+        if isinstance(served, Replay):
+            send_replay(request, served)
             return
-        raise
-    finally:
-        watch.stop()
+        tab, answer = served
+    if isinstance(answer, WholeAnswer):
+        send_whole(request, tab, answer)
+    else:
+        await _send_stream(request, tab, answer)
 
 
-def parse(scope: Scope, body: bytes) -> Asked:
+def parse(path: str, headers: Headers, body: bytes) -> Asked:
     """Read what the broker must know of a request. Raises RequestMalformed, UnknownField."""
-    task = TASKS[scope["path"]]
-    require_utf8(body)
+    task = TASKS[path]
+    if not body.isascii():
+        _require_utf8(body)
     try:
         members = _members(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise RequestMalformed(f"The body is not a JSON object: {error}.") from None
     if _NEEDED[task] not in members:
         raise RequestMalformed(f"'{_NEEDED[task]}' is missing.")
-    for name in _OVERRULING.keys() & members.keys():
-        raise RequestMalformed(f"'{name}' is not taken here; say '{_OVERRULING[name]}'.")
-    wishes = read_wishes(members.get("broker"), scope["headers"])
-    stream = task.generates and bool(_member(members, "stream", _flag))
-    options = _member(members, "stream_options", _options) if stream else None
+    for name in _OVERRULING:
+        if name in members:
+            raise RequestMalformed(f"'{name}' is not taken here; say '{_OVERRULING[name]}'.")
+    own = members.get("broker")
+    wishes = read_wishes(own, headers)
+    generates = task.generates
+    stream = usage_asked = False
+    limit = None
+    if generates:
+        if "stream" in members and _member(members, "stream", _flag):
+            stream = True
+            options = _member(members, "stream_options", _options)
+            usage_asked = options is not None and options.include_usage
+        limit = _member(members, "max_completion_tokens", _count)
+        if limit is None:
+            limit = _member(members, "max_tokens", _count)
     choices = _asked_choices(task, members)
-    limit = _member(members, "max_completion_tokens", _count)
-    if limit is None and task.generates:
-        limit = _member(members, "max_tokens", _count)
+    size_bytes = len(body) if own is None else len(body) - memoryview(own).nbytes
     return Asked(
-        task=task,
-        model=_model(members),
-        wishes=wishes,
-        body=OpenAiBody(
-            path=scope["path"].encode(),
-            members=members,
-            size_bytes=len(body) - _own_bytes(members.get("broker")),
-            stream=stream,
-            usage_asked=options is not None and options.include_usage,
-            choices=choices,
-        ),
-        tokens_out_max=limit if task.generates else None,
-        choices=choices,
+        task,
+        _model(members),
+        wishes,
+        # What is for the broker alone no provider counts as prompt.
+        OpenAiBody(_PATHS[path], members, size_bytes, stream, usage_asked, choices),
+        limit,
+        choices,
     )
 
 
-def _own_bytes(wishes: msgspec.Raw | None) -> int:
-    """Return the size of what is for the broker alone: no provider counts it as prompt."""
-    return 0 if wishes is None else memoryview(wishes).nbytes
+def _require_utf8(body: bytes) -> None:
+    """Raise RequestMalformed for a body that is not UTF-8: the decoder skips over slices."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise RequestMalformed("The body is not valid UTF-8.") from None
 
 
 def _model(members: dict[str, msgspec.Raw]) -> str:
@@ -149,40 +165,52 @@ def _member(
         raise RequestMalformed(f"'{name}': {reason}.") from None
 
 
-async def send_whole(send: Send, tab: Tab, answer: WholeAnswer) -> None:
+def send_whole(request: Request, tab: Tab, answer: WholeAnswer) -> None:
     """Send a settled answer, with what it cost in its headers."""
-    headers = broker_headers(tab)
-    headers.append((b"x-broker-cost-usd", format_usd(tab.charge_nanos).encode()))
-    headers.extend(answer.headers)
-    await respond(send, answer.status, headers, answer.body)
+    cost = format_usd(tab.charge_nanos).encode()
+    head = b"%bx-broker-cost-usd: %b\r\n" % (broker_head(tab), cost)
+    request.answer(answer.status, head + header_lines(answer.headers), answer.body)
 
 
-async def _send_stream(send: Send, tab: Tab, stream: Stream) -> None:
-    headers = broker_headers(tab)
-    headers.append((b"content-type", b"text/event-stream; charset=utf-8"))
-    headers.append((b"cache-control", b"no-cache"))
+def send_replay(request: Request, replay: Replay) -> None:
+    """Send a first answer again, with what it cost then."""
+    first = replay.answer
+    head = _HEAD % (
+        str(replay.call_id).encode(),
+        first.endpoint.encode(),
+        _price(first.rate),
+        first.price_version,
+    )
+    cost = format_usd(replay.charge_nanos).encode()
+    head += b"x-broker-cost-usd: %b\r\nx-broker-replayed: true\r\n" % cost
+    request.answer(200, head + header_lines(first.headers), first.body)
+
+
+async def _send_stream(request: Request, tab: Tab, stream: Stream) -> None:
     pieces = stream.pieces()
     try:
         # Begun before anything is sent, for closing a generator that never began does nothing.
         opening = await anext(pieces)
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": opening, "more_body": True})
+        request.begin(200, broker_head(tab) + _EVENT_STREAM)
+        request.write(opening)
         async for piece in pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if request.connection.writable is not None:
+                await request.drain()
+            request.write(piece)
     finally:
         # Closing the pieces cancels the call upstream when the caller has left.
         await pieces.aclose()
-    await send({"type": "http.response.body", "body": b""})
+    request.end()
 
 
-def broker_headers(tab: Tab) -> list[tuple[bytes, bytes]]:
-    """Return the headers that say who served a call and at which price."""
-    return [
-        (b"x-broker-call-id", str(tab.call.id).encode()),
-        (b"x-broker-endpoint", tab.endpoint.name.encode()),
-        (b"x-broker-price", _price(tab.rate)),
-        (b"x-broker-price-version", b"%d" % tab.decision.price_version),
-    ]
+def broker_head(tab: Tab) -> bytes:
+    """Return the header lines that say who served a call and at which price."""
+    return _HEAD % (
+        str(tab.call.id).encode(),
+        tab.endpoint.name.encode(),
+        _price(tab.rate),
+        tab.decision.price_version,
+    )
 
 
 @lru_cache(maxsize=1_024)

@@ -47,7 +47,8 @@ BODY = json.dumps(
         "stream_options": {"include_usage": True},
     }
 ).encode()
-SCOPE = {"path": "/v1/chat/completions", "headers": [(b"host", b"x"), (b"authorization", b"y")]}
+PATH = "/v1/chat/completions"
+HEADERS = [(b"host", b"x"), (b"authorization", b"y")]
 
 
 def registered(count: int, eligible: int) -> list[Endpoint]:
@@ -95,7 +96,7 @@ def reader() -> Callable[[], object]:
         now_s=time.monotonic,
         clock=lambda: datetime.now(UTC),
     )
-    return lambda: admit(openai.parse(SCOPE, BODY), payer, runtime)
+    return lambda: admit(openai.parse(PATH, HEADERS, BODY), payer, runtime)
 
 
 def p50_us(work: Callable[[], object], rounds: int = ROUNDS) -> float:

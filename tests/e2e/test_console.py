@@ -13,8 +13,8 @@ from broker.store.accounts import Role
 from broker.store.database import create_engine
 from broker.store.ledger import prepare_session
 from tests.e2e.browser import MISSING, chromium
+from tests.integration.serving import serving
 from tests.integration.web.bourse import Bourse, chat, server, wanted
-from tests.integration.web.serving import serving
 from web.app import create_console
 
 pytestmark = [

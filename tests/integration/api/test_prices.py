@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
-import uvicorn
 from litestar import Litestar
 
 from broker.core.market import Presence
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.market import list_endpoints, publish
 from tests.integration.catalog.offers import endpoint_offer
+from tests.integration.serving import serving
 
 HIDDEN = endpoint_offer(name="hidden", visible_to=["shop"])
 
@@ -114,20 +113,6 @@ async def test_the_history_of_what_is_not_there_is_404(consumer: Person) -> None
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
-@contextlib.asynccontextmanager
-async def served(api: Litestar) -> AsyncIterator[str]:
-    """The application on a port of its own, for what an in-process client cannot: streams."""
-    config = uvicorn.Config(api, port=0, lifespan="off", ws="none", log_level="error")
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server._serve())
-    while not server.started:  # noqa: ASYNC110 (uvicorn tells it by this flag alone)
-        await asyncio.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    await asyncio.wait_for(task, 10)
-
-
 async def books(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, Any]]:
     async for line in lines:
         if line.startswith("data: "):
@@ -140,7 +125,7 @@ async def test_the_stream_delivers_each_new_book_without_what_is_hidden(
     await list_endpoints(broker, provider.account, endpoint_offer(), HIDDEN)
     await publish(broker, 1, 100_000)
     headers = {"authorization": f"Bearer {other_consumer.key}"}
-    async with asyncio.timeout(30), served(api) as url, httpx.AsyncClient(timeout=20) as client:
+    async with asyncio.timeout(30), serving(api) as url, httpx.AsyncClient(timeout=20) as client:
         async with client.stream("GET", f"{url}/api/prices/stream", headers=headers) as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
             assert answer.headers["x-broker-version"]
@@ -159,7 +144,7 @@ async def test_the_stream_ends_when_the_broker_stops(
     headers = {"authorization": f"Bearer {consumer.key}"}
     async with (
         asyncio.timeout(30),
-        served(api) as url,
+        serving(api) as url,
         httpx.AsyncClient(timeout=20) as client,
         client.stream("GET", f"{url}/api/prices/stream", headers=headers) as answer,
     ):

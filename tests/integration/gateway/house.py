@@ -15,7 +15,7 @@ import httpx
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.app import create_server
+from broker.app import serve
 from broker.cli.local import OPERATOR
 from broker.errors import Conflict
 from broker.flows.issue_key import issue_key
@@ -203,24 +203,31 @@ async def open_house(database_url: str, valkey_url: str) -> AsyncIterator[House]
         allowed_networks=(loopback,),
         limits=Limits(body_bytes_max=BODY_BYTES_MAX, body_s=BODY_S, stall_s=STALL_S),
     )
-    server = create_server(settings, "127.0.0.1", 0)
-    serving = asyncio.create_task(server.serve())
+    async with _serving(settings) as port, contextlib.AsyncExitStack() as stack:
+        engine = create_engine(database_url, connections_max=4)
+        stack.push_async_callback(engine.dispose)
+        connection = await asyncpg.connect(database_url)
+        stack.push_async_callback(connection.close)
+        url = f"http://127.0.0.1:{port}"
+        house = House(url, database_url, engine, connection, stack)
+        house.operator = house.client(await house.key("operator", Role.OPERATOR))
+        yield house
+
+
+@contextlib.asynccontextmanager
+async def _serving(settings: Settings) -> AsyncIterator[int]:
+    # In a task of its own: a fixture ends in another task than it began in.
+    started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(serve(("127.0.0.1", 0), settings, started))
+    done, _ = await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
+    if task in done:
+        await task
     try:
-        await until(lambda: server.started or serving.done())
-        assert server.started, "the broker has started"
-        port = server.servers[0].sockets[0].getsockname()[1]
-        async with contextlib.AsyncExitStack() as stack:
-            engine = create_engine(database_url, connections_max=4)
-            stack.push_async_callback(engine.dispose)
-            connection = await asyncpg.connect(database_url)
-            stack.push_async_callback(connection.close)
-            house = House(f"http://127.0.0.1:{port}", database_url, engine, connection, stack)
-            house.operator = house.client(await house.key("operator", Role.OPERATOR))
-            yield house
+        yield started.result()
     finally:
-        server.should_exit = True
+        task.cancel()
         async with asyncio.timeout(_WITHIN_S):
-            await serving
+            await task
 
 
 async def until(holds: Any, within_s: float = _WITHIN_S) -> None:

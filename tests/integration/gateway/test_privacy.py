@@ -135,7 +135,7 @@ async def test_content_is_in_no_table_and_in_no_log(
     found = [where async for where, text in _everything_stored(house.database) if kept(text)]
     assert found == []
     assert not kept(repr(logged))
-    ours = [each for each in caplog.records if each.name.startswith(("broker", "uvicorn", "web"))]
+    ours = [each for each in caplog.records if each.name.startswith(("broker", "web"))]
     assert not kept(" ".join(each.getMessage() for each in ours))
 
 

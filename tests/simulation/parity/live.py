@@ -65,7 +65,7 @@ class LiveBroker:
             "stream": streams,
             "broker": {"weights": {"quality": 1}, "deadline_s": deadline_s},
         }
-        asked = parse({"path": PATH, "headers": []}, json.dumps(body).encode())
+        asked = parse(PATH, [], json.dumps(body).encode())
         call = admit(asked, self.payer, self.runtime)
         self.wanted.append(call.wanted)
         with contextlib.suppress(BrokerError):

@@ -32,7 +32,7 @@ def parsed(path: str = CHAT, **members: Any) -> Asked:
 
 
 def read(body: bytes, path: str = CHAT, headers: list[tuple[bytes, bytes]] | None = None) -> Asked:
-    return parse({"path": path, "headers": headers or []}, body)
+    return parse(path, headers or [], body)
 
 
 def openai(asked: Asked) -> OpenAiBody:

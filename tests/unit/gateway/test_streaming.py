@@ -38,28 +38,34 @@ class Pieces:
 
 
 class Wire:
-    """Takes so many messages, then the caller has gone."""
+    """Takes so many writes, then the caller has gone."""
+
+    connection = SimpleNamespace(writable=None)
 
     def __init__(self, room: int) -> None:
         self.room = room
-        self.messages: list[Any] = []
+        self.sent: list[bytes] = []
 
-    async def send(self, message: Any) -> None:
-        if len(self.messages) == self.room:
+    def begin(self, status: int, head: bytes) -> None:
+        assert status == 200
+        self.write(head)
+
+    def write(self, piece: bytes) -> None:
+        if len(self.sent) == self.room:
             raise ConnectionResetError
-        self.messages.append(message)
+        self.sent.append(piece)
+
+    def end(self) -> None:
+        self.write(b"end")
 
 
 async def test_a_stream_is_sent_whole() -> None:
     stream: Any = Pieces()
-    wire = Wire(99)
-    await _send_stream(wire.send, TAB, stream)
-    start, *pieces, end = wire.messages
-    assert start["status"] == 200
-    assert (b"x-broker-endpoint", b"acme/small") in start["headers"]
-    assert [each["body"] for each in pieces] == [b"a", b"b", b"c"]
-    assert all(each["more_body"] for each in pieces)
-    assert end == {"type": "http.response.body", "body": b""}
+    wire: Any = Wire(99)
+    await _send_stream(wire, TAB, stream)
+    head, *pieces = wire.sent
+    assert b"x-broker-endpoint: acme/small\r\n" in head
+    assert pieces == [b"a", b"b", b"c", b"end"]
     assert stream.end == "ended"
 
 
@@ -68,6 +74,7 @@ async def test_a_stream_whose_caller_leaves_is_closed_even_before_its_head_was_s
     room: int,
 ) -> None:
     stream: Any = Pieces()
+    wire: Any = Wire(room)
     with pytest.raises(ConnectionResetError):
-        await _send_stream(Wire(room).send, TAB, stream)
+        await _send_stream(wire, TAB, stream)
     assert stream.end == "was closed"

@@ -1,0 +1,128 @@
+"""Serves an ASGI app on the broker's own server: the control plane and what is mounted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+import structlog
+
+from broker.server.request import Request, header_lines
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_INBOX_BYTES: Final = 65_536
+_log = structlog.get_logger()
+
+
+class Inbox:
+    """The body of a request as it comes, told to an app piece by piece."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._pieces: deque[bytes] = deque()
+        self._size_bytes = 0
+        self._finished = False
+        self._told_end = False
+        self._left = False
+        self._news = asyncio.Event()
+
+    def feed(self, data: bytes) -> None:
+        """Take a piece; who reads slowly holds the sender back."""
+        self._pieces.append(data)
+        self._size_bytes += len(data)
+        if self._size_bytes > _INBOX_BYTES:
+            self._request.connection.hold_back(back=True)
+        self._news.set()
+
+    def finish(self) -> None:
+        """The body is complete."""
+        self._finished = True
+        self._news.set()
+
+    def leave(self) -> None:
+        """The caller has left."""
+        self._left = True
+        self._news.set()
+
+    async def receive(self) -> Message:
+        """ASGI's `receive`."""
+        while not (self._pieces or self._left or (self._finished and not self._told_end)):
+            if self._request.ended:
+                break
+            self._news.clear()
+            await self._news.wait()
+        if self._left or (self._told_end and not self._pieces) or self._request.ended:
+            return {"type": "http.disconnect"}
+        body = b"".join(self._pieces)
+        self._pieces.clear()
+        if self._size_bytes > _INBOX_BYTES:
+            self._request.connection.hold_back(back=False)
+        self._size_bytes = 0
+        self._told_end = self._finished
+        return {"type": "http.request", "body": body, "more_body": not self._finished}
+
+
+class Bridge:
+    """Hands requests to an ASGI app, each as a scope of HTTP."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def open(self, request: Request) -> None:
+        """Prepare a request at its head, for its body may come at once."""
+        request.listener = Inbox(request)
+
+    async def handle(self, request: Request) -> None:
+        """Serve one request."""
+        sent_length = False
+
+        async def send(message: Message) -> None:
+            nonlocal sent_length
+            if request.left:
+                return
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", ()))
+                sent_length = any(name.lower() == b"content-length" for name, _ in headers)
+                request.begin(message["status"], header_lines(headers), sized=sent_length)
+            elif message["type"] == "http.response.body":
+                body = bytes(message.get("body", b""))
+                if message.get("more_body", False):
+                    request.write(body)
+                    await request.drain()
+                else:
+                    request.end(body)
+
+        try:
+            await self._app(self._scope(request), request.listener.receive, send)
+        except Exception as error:
+            if request.left:
+                return
+            _log.error("app_failed_unexpectedly", path=request.path, exc_info=error)
+            if not request.begun:
+                request.keep_alive = False
+                request.answer(500, b"content-type: text/plain\r\n", b"Internal server error")
+
+    def _scope(self, request: Request) -> Scope:
+        client, server = request.connection.addresses()
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": request.version,
+            "method": request.method,
+            "scheme": "http",
+            "path": request.path,
+            "raw_path": request.raw_path,
+            "query_string": request.query,
+            "root_path": "",
+            "headers": request.headers,
+            "client": client,
+            "server": server,
+            "state": {},
+        }

@@ -1,0 +1,22 @@
+"""How long a caller may take, and how much of what it sends is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """Seconds and bytes for each connection, but for `bodies_bytes_max`."""
+
+    head_bytes_max: int = 64 * 2**10
+    head_s: float = 20.0
+    """The head of a request has so long to come, from its first byte or the connection's begin."""
+    body_bytes_max: int = 16 * 2**20
+    body_s: float = 120.0
+    bodies_bytes_max: int = 2**30
+    """Of all bodies together that are kept until they have come whole."""
+    discarded_bytes_max: int = 16 * 2**20
+    """Of a body that nobody wants any more, so much is read, so that the answer arrives."""
+    keep_alive_s: float = 75.0
+    """A connection on which nothing is asked is kept for so long."""

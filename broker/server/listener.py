@@ -1,0 +1,82 @@
+"""Listens on a port, and stops gracefully: no new request, those under way come to their end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from broker.server.connection import Connection
+from broker.server.limits import ServerLimits
+from broker.server.request import Handler, Request
+
+Open = Callable[[Request], tuple[Handler, bool]]
+
+SWEEP_S: Final = 0.25
+"""How often overdue connections are looked for; one timer for all of them."""
+BACKLOG: Final = 2_048
+_POLL_S: Final = 0.02
+
+
+class Listener:
+    """One listening socket and its connections. `open` finds the handler of each request."""
+
+    def __init__(self, open_request: Open, limits: ServerLimits) -> None:
+        self.open = open_request
+        self.limits = limits
+        self.loop = asyncio.get_running_loop()
+        self.connections: set[Connection] = set()
+        self.stopping = False
+        self.body_bytes = 0
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; return the port, which is a free one for 0. Raises OSError."""
+        self._server = await self.loop.create_server(
+            lambda: Connection(self), host, port, backlog=BACKLOG
+        )
+        self._sweep()
+        bound: int = self._server.sockets[0].getsockname()[1]
+        return bound
+
+    async def stop(self, limit_s: float) -> None:
+        """Take no more connections and requests; cut off what is not done within `limit_s`."""
+        self.stopping = True
+        if self._server is not None:
+            self._server.close()
+        for connection in tuple(self.connections):
+            connection.close_if_idle()
+        due = self.loop.time() + limit_s
+        while self.connections and self.loop.time() < due:  # noqa: ASYNC110 - only at the end, and bounded
+            await asyncio.sleep(_POLL_S)
+        for connection in tuple(self.connections):
+            connection.abort()
+        await asyncio.sleep(0)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    def _sweep(self) -> None:
+        now = self.loop.time()
+        for connection in tuple(self.connections):
+            if now >= connection.due_at or connection.is_serving:
+                connection.overdue(now)
+        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
+
+
+@contextlib.contextmanager
+def signals(asked: Callable[[], None]) -> Iterator[None]:
+    """Call `asked` at SIGTERM and SIGINT while the block runs; a no-op outside the main thread."""
+    loop = asyncio.get_running_loop()
+    heard = []
+    for each in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(each, asked)
+            heard.append(each)
+    try:
+        yield
+    finally:
+        for each in heard:
+            loop.remove_signal_handler(each)

@@ -1,0 +1,175 @@
+"""One HTTP request as a door sees it: what was asked, and the motions of an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+from broker.errors import BrokerError
+
+if TYPE_CHECKING:
+    from broker.server.connection import Connection
+
+Headers = list[tuple[bytes, bytes]]
+Handler = Callable[["Request"], Awaitable[None]]
+
+NEVER: Final = float("inf")
+_JOINED_BYTES: Final = 65_536
+"""Bodies up to this are copied behind their head; larger ones are handed over uncopied."""
+
+STATUS_LINES: Final = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
+    for status in HTTPStatus
+}
+
+
+class Request:
+    """What was asked, and the answer to it: `answer` at once, or `begin`, `write` ..., `end`.
+
+    Names of headers are lower case. `whole`: its handler begins when the body has come whole;
+    else it begins at the head and reads the body off the connection as it comes.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "begun",
+        "body",
+        "chunks",
+        "complete",
+        "connection",
+        "due_at",
+        "ended",
+        "handler",
+        "headers",
+        "keep_alive",
+        "left",
+        "listener",
+        "method",
+        "path",
+        "query",
+        "raw_path",
+        "size_bytes",
+        "task",
+        "told",
+        "trouble",
+        "version",
+        "whole",
+    )
+
+    def __init__(
+        self, connection: Connection, method: str, target: bytes, headers: Headers, version: str
+    ) -> None:
+        self.connection = connection
+        self.method = method
+        raw_path, _, self.query = target.partition(b"?")
+        self.raw_path = raw_path
+        path = raw_path.decode("latin-1")
+        self.path = unquote(path) if "%" in path else path
+        self.headers = headers
+        self.version = version
+        """Of HTTP: "1.1" or "1.0"."""
+        self.handler: Handler
+        self.whole = True
+        self.body = b""
+        self.chunks: list[bytes] = []
+        self.size_bytes = 0
+        self.complete = False
+        """The body has come to its end."""
+        self.trouble: BrokerError | None = None
+        """Why there is no whole body and never will be."""
+        self.listener: Any = None
+        """Of a handler that reads the body as it comes: told of pieces, the end, and a leaving."""
+        self.told: object = None
+        """What the door has found out at the head, for its handler."""
+        self.keep_alive = True
+        self.begun = False
+        self.ended = False
+        self.left = False
+        """The caller has closed the connection before the answer was complete."""
+        self.due_at = NEVER
+        """Loop time by which the caller must have taken the answer."""
+        self.task: asyncio.Task[None] | None = None
+        self._chunked = False
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the value of the first header `name` (lower case)."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    def answer(self, status: int, head: bytes, body: bytes) -> None:
+        """Send a whole answer. `head`: header lines, each with its line end."""
+        assert not self.begun, "an answer begins once"
+        self.begun = self.ended = True
+        closing = b"" if self.keep_alive else b"connection: close\r\n"
+        first = b"%b%b%bcontent-length: %d\r\n\r\n" % (
+            STATUS_LINES[status],
+            head,
+            closing,
+            len(body),
+        )
+        if self.method == "HEAD":
+            body = b""
+        if len(body) <= _JOINED_BYTES:
+            self.connection.write(first + body)
+        else:
+            self.connection.write_lines((first, body))
+        self.connection.answered(self)
+
+    def begin(self, status: int, head: bytes, *, sized: bool = False) -> None:
+        """Send the head of an answer that comes in pieces; `sized`: the head says its length."""
+        assert not self.begun, "an answer begins once"
+        self.begun = True
+        self._chunked = not sized and self.version == "1.1" and _may_have_body(status)
+        if not sized and not self._chunked and _may_have_body(status):
+            self.keep_alive = False  # an old client knows the end of the body by the connection's
+        framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
+        closing = b"" if self.keep_alive else b"connection: close\r\n"
+        self.connection.write(b"%b%b%b%b\r\n" % (STATUS_LINES[status], head, framing, closing))
+
+    def write(self, piece: bytes) -> None:
+        """Send a piece of the body; `await drain()` before the next when there may be many."""
+        if not piece or self.method == "HEAD":
+            return
+        if self._chunked:
+            self.connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        else:
+            self.connection.write(piece)
+
+    def end(self, piece: bytes = b"") -> None:
+        """Send the last piece and the end of the answer."""
+        assert self.begun, "an answer begins before it ends"
+        self.ended = True
+        if self._chunked and self.method != "HEAD":
+            last = b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
+            self.connection.write(last + b"0\r\n\r\n")
+        else:
+            self.write(piece)
+        self.connection.answered(self)
+
+    def take_within(self, seconds: float) -> None:
+        """Count the caller as gone when it has not taken the whole answer by then."""
+        self.due_at = asyncio.get_running_loop().time() + seconds
+
+    async def drain(self) -> None:
+        """Wait until the caller has taken enough for more to be sent."""
+        writable = self.connection.writable
+        if writable is not None:
+            await asyncio.shield(writable)
+
+    def cut(self) -> None:
+        """Close the connection, so that an answer that broke off is not taken for whole."""
+        self.connection.close()
+
+
+def header_lines(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return header lines as `answer` and `begin` take them."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in pairs])
+
+
+def _may_have_body(status: int) -> bool:
+    return status >= 200 and status not in (204, 304)
