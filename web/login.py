@@ -11,7 +11,7 @@ from litestar.datastructures import Cookie
 from litestar.params import FromQuery, URLEncodedBody
 from litestar.response import Redirect
 
-from broker.errors import CallerUnknown, NotAllowed
+from broker.errors import BrokerError, CallerUnknown, NotAllowed, ScopeMissing
 from broker.flows import authenticate, login
 from broker.flows.login import SESSION_COOKIE, SESSION_LIFETIME, Login
 from web.desk import Desk, GivenDesk
@@ -53,8 +53,8 @@ async def log_in(desk: GivenDesk, request: AnyRequest, data: Form) -> Response[A
     try:
         key = data.get("key", "").strip()[:_KEY_CHARACTERS_MAX]
         caller = await authenticate.by_key(desk.parts.engine, key, now)
-        opened = await login.open_session(desk.parts.engine, caller.account_id, now)
-    except CallerUnknown as error:
+        opened = await login.open_session(desk.parts.engine, caller, now)
+    except (CallerUnknown, ScopeMissing) as error:
         return _form(desk, request, error)
     return _enter(desk, opened)
 
@@ -73,7 +73,7 @@ def _check(expected: str, data: dict[str, str]) -> None:
         raise NotAllowed("The form has expired; load the page again.", code="csrf_token_invalid")
 
 
-def _form(desk: Desk, request: AnyRequest, error: CallerUnknown | None = None) -> Page:
+def _form(desk: Desk, request: AnyRequest, error: BrokerError | None = None) -> Page:
     # A cookie that is there already stays, so that forms in two tabs both work.
     form_token = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(32)
     page = desk.painter.page(

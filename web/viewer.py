@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
 from broker.errors import CallerUnknown
-from broker.flows.authenticate import Caller
+from broker.flows.authenticate import Caller, of_session
 from broker.flows.login import SESSION_COOKIE
 from broker.store import sessions
 from web.parts import Parts
@@ -36,8 +36,7 @@ async def find_viewer(parts: Parts, session_token: str | None) -> Viewer | None:
         session = await sessions.find_session(connection, session_token, parts.clock())
     if session is None:
         return None
-    caller = Caller(session.account_id, session.name, session.role, expires_at=session.expires_at)
-    return Viewer(caller, session.csrf_token, session_token)
+    return Viewer(of_session(session), session.csrf_token, session_token)
 
 
 async def require_viewer(parts: Parts, request: Request[Any, Any, Any]) -> Viewer:

@@ -14,6 +14,7 @@ from litestar.params import QueryParameter
 from litestar.types import ASGIApp, Guard
 
 from broker.api.parts import Parts
+from broker.core.key_terms import Scope
 from broker.errors import CallerUnknown, NotAllowed, UnknownField
 from broker.flows import authenticate
 from broker.flows.login import SESSION_COOKIE
@@ -21,6 +22,9 @@ from broker.store.accounts import Role
 
 OPEN = "open_to_all"
 """`opt` of a route that needs no caller."""
+CHANGING = "scope_to_change"
+"""`opt` of a route or controller that changes something: the scope it takes, `money` if not said;
+who may change may read there too."""
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
@@ -71,6 +75,17 @@ OPERATORS = allow(Role.OPERATOR)
 PROVIDERS = allow(Role.PROVIDER)
 CONSUMERS = allow(Role.CONSUMER)
 TRADERS = allow(Role.CONSUMER, Role.PROVIDER)
+
+
+def require_scope(connection: Connection, handler: BaseRouteHandler) -> None:
+    """A guard: reading takes a key of the scope `read`, changing one of the route's own scope."""
+    if handler.opt.get(OPEN):
+        return
+    scope = Scope(handler.opt.get(CHANGING, Scope.MONEY))
+    if connection.scope.get("method") in ("GET", "HEAD"):
+        connection.user.require(Scope.READ, scope)
+    else:
+        connection.user.require(scope)
 
 
 def refuse_unknown_query(connection: Connection, handler: BaseRouteHandler) -> None:

@@ -9,10 +9,11 @@ from uuid import UUID
 from litestar import Controller, delete, get, post
 from litestar.params import FromPath, JSONBody
 
-from broker.api.callers import OPERATORS, PROVIDERS
+from broker.api.callers import CHANGING, OPERATORS, PROVIDERS
 from broker.api.parts import GivenCaller, GivenEngine, GivenParts, GivenTime, Parts
 from broker.api.wire import Reply
 from broker.core.catalog import Kind, ListingStatus
+from broker.core.key_terms import Scope
 from broker.flows import enroll
 from broker.flows.read_deployments import read_deployments
 from broker.store.deployments import DeploymentRecord
@@ -54,6 +55,7 @@ class ProviderController(Controller):
 
     path = "/provider/deployments"
     guards = (PROVIDERS,)
+    opt = {CHANGING: Scope.DEPLOYMENTS}  # noqa: RUF012 - as Litestar declares it
     tags = ("Providers",)
 
     @post(
@@ -91,6 +93,7 @@ class DeploymentController(Controller):
 
     path = "/deployments"
     guards = (OPERATORS,)
+    opt = {CHANGING: Scope.DEPLOYMENTS}  # noqa: RUF012 - as Litestar declares it
     tags = ("Operations",)
 
     @get(summary="List all deployments")

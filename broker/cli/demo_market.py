@@ -25,7 +25,7 @@ from broker.flows.topup import top_up
 from broker.store import accounts as account_store
 from broker.store.accounts import Role
 from broker.store.database import create_engine
-from broker.store.keys import KeyTerms
+from broker.core.key_terms import KeyTerms
 from pricing.money import NANOS_PER_USD
 
 CONSUMER = "demo"

@@ -1,9 +1,9 @@
-"""`broker keys`: issue, list and revoke keys."""
+"""`broker keys`: issue, list, rotate, limit and revoke keys."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,9 +14,16 @@ if TYPE_CHECKING:
     from rich.table import Table
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-app = typer.Typer(help="Issue, list and revoke keys.", no_args_is_help=True)
+    from broker.flows.issue_key import OwnedKey
+    from broker.store.budgets import Budgets
+
+app = typer.Typer(help="Issue, list, rotate, limit and revoke keys.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The account's name.")]
+KeyId = Annotated[str, typer.Argument(help="The part of the key between the underscores.")]
+Day = Annotated[str | None, typer.Option("--day", help="USD that it may spend in a UTC day.")]
+Month = Annotated[str | None, typer.Option("--month", help="USD in a UTC month.")]
+Total = Annotated[str | None, typer.Option("--total", help="USD in all.")]
 
 
 @app.command("issue")
@@ -29,49 +36,109 @@ def issue(
     days: Annotated[
         int | None, typer.Option(min=1, max=36_500, help="Expires after so many; else never.")
     ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="calls, read, money, keys or deployments; again for more; else all."),
+    ] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="Most calls in a minute.")] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens in a minute.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A family or endpoint it may call; again for more.")
+    ] = None,
+    provider: Annotated[
+        list[str] | None, typer.Option(help="A provider it may call; again for more.")
+    ] = None,
+    domain: Annotated[
+        list[str] | None, typer.Option(help="What its calls may be about; again for more.")
+    ] = None,
+    day: Day = None,
+    month: Month = None,
+    total: Total = None,
     state: State = DEFAULT_STATE,
 ) -> None:
     """Make a key and print it; it is shown this once."""
     from broker.cli.local import OPERATOR, now, run_with_engine
+    from broker.core.key_terms import ALL_SCOPES, Allowance, KeyTerms, Rates
     from broker.flows.issue_key import issue_key
-    from broker.store.keys import KeyTerms
+
+    lists = (frozenset(each) if each else None for each in (model, provider, domain))
+    terms = KeyTerms(
+        label=label,
+        calls_max=calls_max,
+        expires_at=None if days is None else now() + timedelta(days=days),
+        scopes=_scopes(scope) if scope else ALL_SCOPES,
+        rates=Rates(requests, tokens) if requests or tokens else None,
+        allowance=Allowance(*lists) if model or provider or domain else None,
+    )
+    limits = _budgets(day, month, total)
 
     async def work(engine: AsyncEngine) -> str:
-        expires_at = None if days is None else now() + timedelta(days=days)
-        terms = KeyTerms(label=label, calls_max=calls_max, expires_at=expires_at)
-        return (await issue_key(engine, OPERATOR, name, terms, now())).text
+        return (await issue_key(engine, OPERATOR, name, terms, now(), limits)).text
 
     typer.echo(run_with_engine(StateFolder(state), work))
 
 
 @app.command("list")
 def list_(name: Name, state: State = DEFAULT_STATE) -> None:
-    """List an account's keys."""
+    """List an account's keys, with what their budgets have left."""
     from rich.console import Console
     from rich.table import Table
 
-    from broker.cli.local import OPERATOR, run_with_engine
+    from broker.cli.local import OPERATOR, now, run_with_engine
     from broker.flows.issue_key import list_keys
 
     async def work(engine: AsyncEngine) -> Table:
-        table = Table("id", "label", "made", "expires", "revoked", box=None)
-        for key in await list_keys(engine, OPERATOR, name):
+        table = Table("id", "label", "limits", "made", "expires", "revoked", box=None)
+        for owned in await list_keys(engine, OPERATOR, name, now()):
+            key = owned.key
             times = (key.created_at, key.terms.expires_at, key.revoked_at)
-            table.add_row(key.id, key.terms.label, *map(_told, times))
+            table.add_row(key.id, key.terms.label, _limits(owned), *map(_told, times))
         return table
 
     Console().print(run_with_engine(StateFolder(state), work))
 
 
-def _told(time: datetime | None) -> str:
-    return f"{time:%Y-%m-%d %H:%M}" if time else ""
+@app.command("rotate")
+def rotate(
+    key_id: KeyId,
+    overlap_s: Annotated[
+        int, typer.Option(min=0, help="The present secret works on for so many seconds.")
+    ] = 3_600,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Give a key a new secret and print it; it is shown this once."""
+    from broker.cli.local import OPERATOR, now, run_with_engine
+    from broker.flows.change_key import rotate_key
+
+    async def work(engine: AsyncEngine) -> str:
+        return (await rotate_key(engine, OPERATOR, key_id, overlap_s, now())).text
+
+    typer.echo(run_with_engine(StateFolder(state), work))
+
+
+@app.command("budget")
+def budget(
+    key_id: KeyId,
+    day: Day = None,
+    month: Month = None,
+    total: Total = None,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Set all budgets of a key; one that is left out is lifted."""
+    from broker.cli.local import OPERATOR, now, run_with_engine
+    from broker.flows.change_key import change_key
+
+    limits = _budgets(day, month, total)
+
+    async def work(engine: AsyncEngine) -> str:
+        return _limits(await change_key(engine, OPERATOR, key_id, lambda same: same, limits, now()))
+
+    told = run_with_engine(StateFolder(state), work)
+    typer.echo(f"{key_id}: {told or 'no limits'}")
 
 
 @app.command("revoke")
-def revoke(
-    key_id: Annotated[str, typer.Argument(help="The part of the key between the underscores.")],
-    state: State = DEFAULT_STATE,
-) -> None:
+def revoke(key_id: KeyId, state: State = DEFAULT_STATE) -> None:
     """Revoke a key; it opens nothing from then on."""
     from broker.cli.local import OPERATOR, now, run_with_engine
     from broker.flows.issue_key import revoke_key
@@ -81,3 +148,50 @@ def revoke(
 
     run_with_engine(StateFolder(state), work)
     typer.echo(f"{key_id} is revoked.")
+
+
+def _scopes(names: list[str]) -> frozenset[Any]:
+    from broker.core.key_terms import Scope
+    from broker.errors import RequestMalformed
+
+    try:
+        return frozenset(map(Scope, names))
+    except ValueError:
+        known = ", ".join(Scope)
+        raise RequestMalformed(f"--scope is one of {known}.") from None
+
+
+def _budgets(day: str | None, month: str | None, total: str | None) -> Budgets:
+    from broker.store.budgets import Budgets
+    from pricing.money import parse_usd_nanos
+
+    return Budgets(
+        *(None if each is None else parse_usd_nanos(each) for each in (day, month, total))
+    )
+
+
+def _limits(owned: OwnedKey) -> str:
+    """Return in few words what limits a key."""
+    from broker.core.key_terms import ALL_SCOPES, NO_ALLOWANCE, NO_RATES
+    from pricing.money import format_usd
+
+    terms = owned.key.terms
+    rates, allowance = terms.rates or NO_RATES, terms.allowance or NO_ALLOWANCE
+    words = [] if terms.scopes == ALL_SCOPES else ["scopes " + " ".join(sorted(terms.scopes))]
+    for limit, unit in (
+        (terms.calls_max, "at once"),
+        (rates.requests_per_minute, "calls/min"),
+        (rates.tokens_per_minute, "tokens/min"),
+    ):
+        words += [] if limit is None else [f"{limit} {unit}"]
+    for names in (allowance.models, allowance.providers, allowance.domains):
+        words += [] if names is None else [" ".join(sorted(names))]
+    for each in owned.budgets:
+        if each.limit_nanos is not None:
+            used = format_usd(each.spent_nanos + each.held_nanos)
+            words.append(f"{used} of {format_usd(each.limit_nanos)} USD/{each.kind}")
+    return ", ".join(words)
+
+
+def _told(time: datetime | None) -> str:
+    return f"{time:%Y-%m-%d %H:%M}" if time else ""

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from broker.core.key_terms import Allowance, Rates
 from broker.core.metering import TEMPLATE_TOKENS
 from broker.core.requirements import Requirements
 
@@ -27,6 +28,10 @@ class Payer(msgspec.Struct, frozen=True):
     account_id: UUID
     key_id: str
     funds: UUID
+    rates: Rates | None = None
+    """What the key may use in a minute; None is no limit, as for most."""
+    allowance: Allowance | None = None
+    """What the key's calls may ask for; None is anything."""
 
 
 class OpenAiBody(msgspec.Struct, frozen=True, eq=False):

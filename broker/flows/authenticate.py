@@ -8,22 +8,32 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.errors import CallerUnknown
+from broker.core.key_terms import KeyTerms, Scope
+from broker.errors import CallerUnknown, ScopeMissing
 from broker.store import keys as key_store
 from broker.store import sessions as session_store
 from broker.store.accounts import Role
+from broker.store.key_text import parse
+from broker.store.sessions import ConsoleSession
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An account that has proved itself. A session carries no key, so none of a key's limits."""
+    """An account that has proved itself. One with a session from a login link has no key's limits,
+    one with a session that a key has opened has the key's."""
 
     account_id: UUID
     name: str
     role: Role
     key_id: str | None = None
-    calls_max: int | None = None
+    terms: KeyTerms | None = None
+    """Of the key that it called with."""
     expires_at: datetime | None = None
+
+    def require(self, scope: Scope, *others: Scope) -> None:
+        """Raise ScopeMissing unless the key has one of these scopes; the first is named."""
+        if self.terms is not None and self.terms.scopes.isdisjoint((scope, *others)):
+            raise ScopeMissing(scope)
 
 
 async def by_key(engine: AsyncEngine, text: str, now: datetime) -> Caller:
@@ -31,7 +41,7 @@ async def by_key(engine: AsyncEngine, text: str, now: datetime) -> Caller:
 
     It asks the database each time, so that a key works at once and is dead at once.
     """
-    parts = key_store.parse(text)
+    parts = parse(text)
     if parts is None:
         raise CallerUnknown("A key looks like bk_<id>_<secret>.")
     key_id, secret = parts
@@ -44,8 +54,8 @@ async def by_key(engine: AsyncEngine, text: str, now: datetime) -> Caller:
         name=key.account_name,
         role=key.role,
         key_id=key.id,
-        calls_max=key.calls_max,
-        expires_at=key.expires_at,
+        terms=key.terms,
+        expires_at=key.terms.expires_at,
     )
 
 
@@ -55,4 +65,16 @@ async def by_session(engine: AsyncEngine, token: str, now: datetime) -> Caller:
         session = await session_store.find_session(connection, token, now)
     if session is None:
         raise CallerUnknown("The session has ended; log in again.", code="session_ended")
-    return Caller(session.account_id, session.name, session.role, expires_at=session.expires_at)
+    return of_session(session)
+
+
+def of_session(session: ConsoleSession) -> Caller:
+    """Return who is logged in with a session."""
+    return Caller(
+        session.account_id,
+        session.name,
+        session.role,
+        session.key_id,
+        session.terms,
+        session.expires_at,
+    )

@@ -2,40 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from broker.core.key_terms import NO_ALLOWANCE, KeyTerms, within
 from broker.errors import NotAllowed, NotFound, RequestMalformed
 from broker.flows.authenticate import Caller
 from broker.store import accounts as account_store
-from broker.store import audit
+from broker.store import audit, budgets
 from broker.store import keys as key_store
 from broker.store.accounts import Account, Role
-from broker.store.keys import IssuedKey, KeyTerms, ListedKey
+from broker.store.budgets import Budgets, BudgetStanding
+from broker.store.keys import IssuedKey, ListedKey
+from pricing.money import format_usd
+
+NO_BUDGETS = Budgets()
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedKey:
+    """A key and where its budgets stand."""
+
+    key: ListedKey
+    budgets: list[BudgetStanding]
 
 
 async def issue_key(
-    engine: AsyncEngine, caller: Caller, account_name: str, terms: KeyTerms, now: datetime
+    engine: AsyncEngine,
+    caller: Caller,
+    account_name: str,
+    terms: KeyTerms,
+    now: datetime,
+    limits: Budgets = NO_BUDGETS,
 ) -> IssuedKey:
     """Make a key for an account. Raises NotFound, NotAllowed, RequestMalformed."""
     if terms.expires_at is not None and terms.expires_at <= now:
         raise RequestMalformed("expires_at has passed.", facts={"fields": ["expires_at"]})
-    _within_own_limits(caller, terms)
     async with engine.begin() as connection:
         account = await _account(connection, caller, account_name)
+        await require_within(connection, caller, account.role, terms, now)
         issued = await key_store.issue(connection, account.id, terms, now)
-        detail = {"account": account_name, "label": terms.label}
+        if limits != NO_BUDGETS:
+            await budgets.set_budgets(connection, issued.id, limits)
+        detail = {"account": account_name, **told(terms, limits)}
         deed = audit.Deed(caller.name, "issue_key", f"keys/{issued.id}", detail)
         await audit.record(connection, deed, now)
     return issued
 
 
-async def list_keys(engine: AsyncEngine, caller: Caller, account_name: str) -> list[ListedKey]:
+async def list_keys(
+    engine: AsyncEngine, caller: Caller, account_name: str, now: datetime
+) -> list[OwnedKey]:
     """Return the keys of an account, newest first, revoked ones too. Raises NotFound."""
     async with engine.connect() as connection:
         account = await _account(connection, caller, account_name)
-        return await key_store.list_keys(connection, account.id)
+        listed = await key_store.list_keys(connection, account.id)
+        standing = await budgets.read_budgets_of(connection, account.id, now)
+    return [OwnedKey(each, standing.get(each.id, [])) for each in listed]
 
 
 async def revoke_key(engine: AsyncEngine, caller: Caller, key_id: str, now: datetime) -> None:
@@ -47,18 +72,59 @@ async def revoke_key(engine: AsyncEngine, caller: Caller, key_id: str, now: date
         await audit.record(connection, deed, now)
 
 
+async def require_within(
+    connection: AsyncConnection, caller: Caller, owner: Role, terms: KeyTerms, now: datetime
+) -> None:
+    """Refuse a caller's key to hand out more than it has: no key frees itself by another.
+
+    `owner` is what the account of the other key is: to operators' own kind alone the rule applies
+    to them. Raises NotAllowed, naming the limit.
+    """
+    own = caller.terms
+    if own is None or (caller.role is Role.OPERATOR and owner is not Role.OPERATOR):
+        return
+    _within_own_limits(own, terms)
+    standing = await budgets.read_budgets(connection, caller.key_id or "", now)
+    if own.rates is not None or any(each.limit_nanos is not None for each in standing):
+        # However small another key's share were, many of them would add up.
+        raise NotAllowed("A key with a rate limit or a budget makes and changes no keys.")
+
+
+def _within_own_limits(own: KeyTerms, terms: KeyTerms) -> None:
+    most, last = own.calls_max, own.expires_at
+    if most is not None and (terms.calls_max is None or terms.calls_max > most):
+        raise NotAllowed(f"The calling key allows only keys with a calls_max of {most} or less.")
+    if last is not None and (terms.expires_at is None or terms.expires_at > last):
+        raise NotAllowed(f"The calling key allows only keys that expire by {last.isoformat()}.")
+    if not terms.scopes <= own.scopes:
+        scopes = ", ".join(sorted(own.scopes))
+        raise NotAllowed(f"The calling key allows only keys of the scopes {scopes}.")
+    mine, theirs = own.allowance or NO_ALLOWANCE, terms.allowance or NO_ALLOWANCE
+    for name in ("models", "providers", "domains"):
+        if not within(getattr(mine, name), getattr(theirs, name)):
+            names = ", ".join(sorted(getattr(mine, name)))
+            raise NotAllowed(f"The calling key allows only keys with {name} out of {names}.")
+
+
 async def _account(connection: AsyncConnection, caller: Caller, name: str) -> Account:
     if caller.role is not Role.OPERATOR and name != caller.name:
         raise NotFound("There is no such account.")
     return await account_store.by_name(connection, name)
 
 
-def _within_own_limits(caller: Caller, terms: KeyTerms) -> None:
-    """A key must not free itself of its own limits by making another."""
-    if caller.role is Role.OPERATOR or caller.key_id is None:
-        return
-    most, last = caller.calls_max, caller.expires_at
-    if most is not None and (terms.calls_max is None or terms.calls_max > most):
-        raise NotAllowed(f"The calling key allows only keys with a calls_max of {most} or less.")
-    if last is not None and (terms.expires_at is None or terms.expires_at > last):
-        raise NotAllowed(f"The calling key allows only keys that expire by {last.isoformat()}.")
+def told(terms: KeyTerms, limits: Budgets) -> dict[str, object]:
+    """Return what the audit log says of a key's terms and budgets: whatever is limited."""
+    detail: dict[str, object] = {"label": terms.label, "scopes": sorted(terms.scopes)}
+    detail |= {"calls_max": terms.calls_max, "content_kept": terms.content_kept}
+    detail["expires_at"] = terms.expires_at.isoformat() if terms.expires_at else None
+    if terms.rates is not None:
+        detail["requests_per_minute"] = terms.rates.requests_per_minute
+        detail["tokens_per_minute"] = terms.rates.tokens_per_minute
+    for name in ("models", "providers", "domains"):
+        allowed = getattr(terms.allowance or NO_ALLOWANCE, name)
+        detail[name] = None if allowed is None else sorted(allowed)
+    for name, nanos in asdict(limits).items():
+        detail[f"budget_{name.removesuffix('_nanos')}_usd"] = (
+            None if nanos is None else format_usd(nanos)
+        )
+    return {name: value for name, value in detail.items() if value is not None}

@@ -8,9 +8,13 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from broker.core.call import Payer
-from broker.errors import CallerUnknown, NotAllowed, TooManyCalls, Unavailable
-from broker.store.keys import StoredKey, parse
+from broker.core.key_terms import Scope
+from broker.errors import CallerUnknown, NotAllowed, ScopeMissing, TooManyCalls, Unavailable
+from broker.store.key_text import parse
+from broker.store.keys import StoredKey
 
+HEADERS_KEPT_MAX = 10_000
+"""So many `Authorization` headers are remembered with their keys, until the keys are swapped."""
 KEY_SHAPE = "Send 'Authorization: Bearer bk_...' with a key of your account."
 
 
@@ -21,13 +25,32 @@ class Keyring:
         self._keys: Mapping[str, StoredKey] | None = None
         """None until they have been read once: no key can be called wrong before."""
         self._under_way: dict[str, int] = {}
+        self._opened: dict[bytes, tuple[StoredKey, datetime | None]] = {}
+        """By the whole header: the key, and until when that secret opens it."""
 
     def swap(self, keys: Mapping[str, StoredKey]) -> None:
         """Take the newest keys; calls under way stay counted."""
         self._keys = keys
+        self._opened.clear()
 
     def find(self, authorization: bytes | None, now: datetime) -> StoredKey:
-        """Return the key of an `Authorization` header. Raises CallerUnknown, Unavailable."""
+        """Return the key of an `Authorization` header, one that opens the data plane.
+
+        Raises CallerUnknown, ScopeMissing, Unavailable.
+        """
+        opened = self._opened.get(authorization or b"")
+        if opened is not None and (opened[1] is None or now < opened[1]):
+            return opened[0]
+        key, secret = self._prove(authorization, now)
+        if Scope.CALLS not in key.terms.scopes:
+            raise ScopeMissing(Scope.CALLS)
+        if len(self._opened) >= HEADERS_KEPT_MAX:
+            self._opened.clear()
+        self._opened[authorization or b""] = key, key.lapses_at(secret)
+        return key
+
+    def _prove(self, authorization: bytes | None, now: datetime) -> tuple[StoredKey, str]:
+        """Return a header's key and the secret that opens it."""
         if self._keys is None:
             raise Unavailable("The broker has not read its keys yet.", retry_after_s=1.0)
         if not authorization:
@@ -38,7 +61,7 @@ class Keyring:
         key = self._keys.get(parts[0])
         if key is None or not key.opens(parts[1], now):
             raise CallerUnknown("The key is wrong, revoked or expired.")
-        return key
+        return key, parts[1]
 
     def payer(self, key: StoredKey) -> Payer:
         """Return whose money a key spends. Raises NotAllowed: only consumers' keys buy."""
@@ -46,14 +69,15 @@ class Keyring:
             raise NotAllowed(
                 f"This is a key of a {key.role.value}; calls are made with a consumer's key."
             )
-        return Payer(key.account_id, key.id, key.funds)
+        return Payer(key.account_id, key.id, key.funds, key.terms.rates, key.terms.allowance)
 
     def enter(self, key: StoredKey) -> None:
         """Count a call in. Raises TooManyCalls when the key has its most under way."""
         under_way = self._under_way.get(key.id, 0)
-        if key.calls_max is not None and under_way >= key.calls_max:
+        most = key.terms.calls_max
+        if most is not None and under_way >= most:
             raise TooManyCalls(
-                f"This key may have {key.calls_max} calls under way at once.",
+                f"This key may have {most} calls under way at once.",
                 code="key_concurrency",
                 retry_after_s=1.0,
             )

@@ -9,9 +9,13 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from broker.core.key_terms import Scope
 from broker.errors import CallerUnknown
+from broker.flows.authenticate import Caller
 from broker.store import accounts as account_store
+from broker.store import audit
 from broker.store import sessions as session_store
+from broker.store.audit import Deed
 from broker.store.sessions import ConsoleSession
 
 LINK_LIFETIME = timedelta(minutes=15)
@@ -28,12 +32,19 @@ class Login:
 
 
 async def make_link(
-    engine: AsyncEngine, account_id: UUID, now: datetime, lifetime: timedelta = LINK_LIFETIME
+    engine: AsyncEngine,
+    account_id: UUID,
+    now: datetime,
+    lifetime: timedelta = LINK_LIFETIME,
+    author: str = "command-line",
 ) -> str:
-    """Return the token of a login link that works once, for `lifetime`."""
+    """Return the token of a login link that works once, for `lifetime`. Raises NotFound."""
     token = secrets.token_urlsafe(32)
     async with engine.begin() as connection:
+        account = await account_store.by_id(connection, account_id)
         await session_store.insert_link(connection, token, account_id, now, now + lifetime)
+        deed = Deed(author, "make_login_link", f"accounts/{account.name}")
+        await audit.record(connection, deed, now)
     return token
 
 
@@ -49,10 +60,12 @@ async def redeem(engine: AsyncEngine, token: str, now: datetime) -> Login:
         return await _open(connection, account_id, now)
 
 
-async def open_session(engine: AsyncEngine, account_id: UUID, now: datetime) -> Login:
-    """Log an account in that has proved itself otherwise, by a key for instance."""
+async def open_session(engine: AsyncEngine, caller: Caller, now: datetime) -> Login:
+    """Log a caller in that has proved itself by a key: for as long, and for as much, as the key is
+    good for. Raises ScopeMissing for a key that may not read."""
+    caller.require(Scope.READ)
     async with engine.begin() as connection:
-        return await _open(connection, account_id, now)
+        return await _open(connection, caller.account_id, now, caller.key_id)
 
 
 async def close_session(engine: AsyncEngine, token: str) -> None:
@@ -61,7 +74,9 @@ async def close_session(engine: AsyncEngine, token: str) -> None:
         await session_store.delete_session(connection, token)
 
 
-async def _open(connection: AsyncConnection, account_id: UUID, now: datetime) -> Login:
+async def _open(
+    connection: AsyncConnection, account_id: UUID, now: datetime, key_id: str | None = None
+) -> Login:
     account = await account_store.by_id(connection, account_id)
     if account.closed_at is not None:
         raise CallerUnknown("The account is closed.", code="account_closed")
@@ -71,7 +86,11 @@ async def _open(connection: AsyncConnection, account_id: UUID, now: datetime) ->
         role=account.role,
         csrf_token=secrets.token_urlsafe(32),
         expires_at=now + SESSION_LIFETIME,
+        key_id=key_id,
     )
     token = secrets.token_urlsafe(32)
     await session_store.insert_session(connection, token, session, now)
+    by = "link" if key_id is None else f"keys/{key_id}"
+    deed = Deed(account.name, "log_in", f"accounts/{account.name}", {"by": by})
+    await audit.record(connection, deed, now)
     return Login(token, session)

@@ -12,6 +12,7 @@ import enum
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -80,6 +81,19 @@ async def read_budgets(
     ]
 
 
+async def read_budgets_of(
+    connection: AsyncConnection, account_id: UUID, now: datetime
+) -> dict[str, list[BudgetStanding]]:
+    """Return the same for all keys of an account that were ever counted, by the keys' ids."""
+    standing: dict[str, list[BudgetStanding]] = {}
+    for row in await connection.execute(text(_READ_ALL), {"account": account_id, "now": now}):
+        told = BudgetStanding(
+            BudgetKind(row.kind), row.limit_nanos, row.spent_nanos, row.held_nanos
+        )
+        standing.setdefault(row.key_id, []).append(told)
+    return standing
+
+
 _SET: Final = """
 INSERT INTO budgets (key_id, day_nanos, month_nanos, total_nanos, created_at)
 SELECT id, :day, :month, :total, now() FROM keys WHERE id = :key
@@ -120,8 +134,8 @@ UPDATE budget_periods p SET limit_nanos = n.limit_nanos,
            AS n(kind, limit_nanos) USING (kind)
  WHERE p.key_id = :key AND p.kind = l.kind AND p.begins_at = l.begins_at
 """
-_READ: Final = """
-SELECT n.kind, n.limit_nanos, coalesce(p.spent_nanos, 0) AS spent_nanos,
+_STANDING: Final = """
+SELECT b.key_id, n.kind, n.limit_nanos, coalesce(p.spent_nanos, 0) AS spent_nanos,
        coalesce(p.held_nanos, 0) AS held_nanos
   FROM budgets b
  CROSS JOIN LATERAL (VALUES
@@ -131,5 +145,9 @@ SELECT n.kind, n.limit_nanos, coalesce(p.spent_nanos, 0) AS spent_nanos,
        ) AS n(place, kind, limit_nanos, begins_at)
   LEFT JOIN budget_periods p
          ON p.key_id = b.key_id AND p.kind = n.kind AND p.begins_at = n.begins_at
- WHERE b.key_id = :key ORDER BY n.place
 """
+_READ: Final = f"{_STANDING} WHERE b.key_id = :key ORDER BY n.place"
+_READ_ALL: Final = (
+    f"{_STANDING} WHERE b.key_id IN (SELECT id FROM keys WHERE account_id = :account)"  # noqa: S608
+    " ORDER BY b.key_id, n.place"
+)

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import secrets
-import string
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, Select, and_, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.errors import NotFound
+from broker.core.key_terms import (
+    ALL_SCOPES,
+    NO_ALLOWANCE,
+    NO_RATES,
+    Allowance,
+    ContentKept,
+    KeyTerms,
+    Rates,
+    Scope,
+)
+from broker.errors import Conflict, NotFound
 from broker.store import changes
 from broker.store.accounts import LEDGER_KINDS, Role
+from broker.store.key_text import new_id, new_secret, sha256_of, written
 from broker.store.tables import accounts, keys, ledger_accounts
-
-PREFIX = "bk"
-_ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # no l, o, 0, 1, which people confuse
-_ID_CHARACTERS = 12
-_SECRET_ALPHABET = string.ascii_letters + string.digits  # no underscore, which parts the key
-_SECRET_CHARACTERS = 43  # 43 x log2(62) = 256 bits
-
-ContentKept = Literal["none", "replay", "full"]
-
-
-@dataclass(frozen=True, slots=True)
-class KeyTerms:
-    """What a key may do: at most `calls_max` calls at once, until `expires_at`."""
-
-    label: str = ""
-    calls_max: int | None = None
-    content_kept: ContentKept = "none"
-    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +38,14 @@ class IssuedKey:
 
 @dataclass(frozen=True, slots=True)
 class ListedKey:
-    """A key as its owner may look at it."""
+    """A key as its owner may look at it; the secret before the last rotation opens until a time."""
 
     id: str
     account_id: UUID
     terms: KeyTerms
     created_at: datetime
     revoked_at: datetime | None
+    former_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,29 +56,34 @@ class StoredKey:
     account_id: UUID
     account_name: str
     role: Role
-    secret_sha256: bytes
     funds: UUID | None
-    calls_max: int | None
-    content_kept: ContentKept
-    expires_at: datetime | None
+    terms: KeyTerms
+    secret_sha256: bytes
+    former_sha256: bytes | None = None
+    former_until: datetime | None = None
+
+    @property
+    def content_kept(self) -> ContentKept:
+        """What of its calls the owner has asked to be kept."""
+        return self.terms.content_kept
 
     def opens(self, secret: str, now: datetime) -> bool:
-        """True when `secret` is this key's and the key has not expired; in constant time."""
-        same = hmac.compare_digest(sha256_of(secret), self.secret_sha256)
-        return same and (self.expires_at is None or now < self.expires_at)
+        """True when `secret` is this key's, or was until a rotation whose overlap has not ended,
+        and the key has not expired; in constant time."""
+        given = sha256_of(secret)
+        until = self.terms.expires_at
+        if not hmac.compare_digest(given, self.secret_sha256):
+            if self.former_sha256 is None or not hmac.compare_digest(given, self.former_sha256):
+                return False
+            until = self.lapses_at(secret)
+        return until is None or now < until
 
-
-def sha256_of(secret: str) -> bytes:
-    """Return what is stored of a secret: of 256 random bits, it needs no slow hash."""
-    return hashlib.sha256(secret.encode()).digest()
-
-
-def parse(text: str) -> tuple[str, str] | None:
-    """Return (id, secret) of a key's text, None when it has not the form of a key."""
-    parts = text.split("_")
-    if len(parts) != 3 or parts[0] != PREFIX or not parts[1] or not parts[2]:
-        return None
-    return parts[1], parts[2]
+    def lapses_at(self, secret: str) -> datetime | None:
+        """Return until when a secret that opens this key does so; None is for ever."""
+        expires_at = self.terms.expires_at
+        if self.former_until is None or sha256_of(secret) == self.secret_sha256:
+            return expires_at
+        return self.former_until if expires_at is None else min(self.former_until, expires_at)
 
 
 async def issue(
@@ -99,22 +95,72 @@ async def issue(
     )
     if owner.scalar_one_or_none() is None:
         raise NotFound("There is no such open account.")
-    key_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_CHARACTERS))
-    secret = "".join(secrets.choice(_SECRET_ALPHABET) for _ in range(_SECRET_CHARACTERS))
+    key_id, secret = new_id(), new_secret()
+    key = IssuedKey(key_id, written(key_id, secret))
+    made = {"id": key_id, "account_id": account_id, "created_at": now}
     await connection.execute(
-        insert(keys).values(
-            id=key_id,
-            account_id=account_id,
+        insert(keys).values(**made, secret_sha256=sha256_of(secret), **_columns(terms))
+    )
+    await changes.announce(connection, changes.KEYS)
+    return key
+
+
+async def rotate(
+    connection: AsyncConnection, key_id: str, former_until: datetime, now: datetime
+) -> IssuedKey:
+    """Give a key a new secret; its present one opens until `former_until`, which may be `now`.
+
+    Raises Conflict for a revoked key, and, lest a secret that was promised some time lose it, while
+    the overlap of a former rotation lasts; with `former_until` of `now` all former ones end.
+    """
+    secret = new_secret()
+    row = (
+        await connection.execute(
+            select(keys.c.revoked_at, keys.c.expires_at, keys.c.former_until)
+            .where(keys.c.id == key_id)
+            .with_for_update()
+        )
+    ).one_or_none()
+    if row is None:
+        raise NotFound("There is no such key.")
+    if row.revoked_at is not None:
+        raise Conflict("The key is revoked.", code="key_revoked")
+    if row.expires_at is not None and row.expires_at <= now:
+        raise Conflict("The key has expired.", code="key_expired")
+    if row.former_until is not None and now < row.former_until and now < former_until:
+        raise Conflict(
+            f"The key was rotated before, and its former secret works until "
+            f"{row.former_until.isoformat()}. An overlap_s of 0 ends it now.",
+            code="rotation_under_way",
+        )
+    await connection.execute(
+        update(keys)
+        .where(keys.c.id == key_id)
+        .values(
+            former_sha256=keys.c.secret_sha256,
+            former_until=former_until,
             secret_sha256=sha256_of(secret),
-            label=terms.label,
-            calls_max=terms.calls_max,
-            content_kept=terms.content_kept,
-            created_at=now,
-            expires_at=terms.expires_at,
         )
     )
     await changes.announce(connection, changes.KEYS)
-    return IssuedKey(key_id, f"{PREFIX}_{key_id}_{secret}")
+    return IssuedKey(key_id, written(key_id, secret))
+
+
+async def set_terms(connection: AsyncConnection, key_id: str, terms: KeyTerms) -> None:
+    """Replace what a key may do, in every process within a second of the commit."""
+    await connection.execute(update(keys).where(keys.c.id == key_id).values(**_columns(terms)))
+    await changes.announce(connection, changes.KEYS)
+
+
+async def read(connection: AsyncConnection, key_id: str, *, owner: UUID | None = None) -> ListedKey:
+    """Return a key, locked. Raises NotFound; with `owner`, for another account's key as well."""
+    query = select(keys).where(keys.c.id == key_id).with_for_update()
+    if owner is not None:
+        query = query.where(keys.c.account_id == owner)
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise NotFound("There is no such key.")
+    return _listed_key(row)
 
 
 async def revoke(
@@ -135,16 +181,7 @@ async def revoke(
 async def list_keys(connection: AsyncConnection, account_id: UUID) -> list[ListedKey]:
     """Return all keys of an account, revoked ones too, newest first."""
     query = select(keys).where(keys.c.account_id == account_id).order_by(keys.c.created_at.desc())
-    return [
-        ListedKey(
-            id=row.id,
-            account_id=row.account_id,
-            terms=KeyTerms(row.label, row.calls_max, row.content_kept, row.expires_at),
-            created_at=row.created_at,
-            revoked_at=row.revoked_at,
-        )
-        for row in await connection.execute(query)
-    ]
+    return [_listed_key(row) for row in await connection.execute(query)]
 
 
 async def load_all(connection: AsyncConnection, now: datetime) -> dict[str, StoredKey]:
@@ -180,9 +217,54 @@ def _stored_key(row: Row[Any]) -> StoredKey:
         account_id=row.account_id,
         account_name=row.name,
         role=Role(row.role),
-        secret_sha256=row.secret_sha256,
         funds=row.funds,
+        terms=_terms(row),
+        secret_sha256=row.secret_sha256,
+        former_sha256=row.former_sha256,
+        former_until=row.former_until,
+    )
+
+
+def _listed_key(row: Row[Any]) -> ListedKey:
+    terms = _terms(row)
+    return ListedKey(
+        row.id, row.account_id, terms, row.created_at, row.revoked_at, row.former_until
+    )
+
+
+def _terms(row: Row[Any]) -> KeyTerms:
+    rates = Rates(row.requests_per_minute, row.tokens_per_minute)
+    allowance = Allowance(*map(_set, (row.models, row.providers, row.domains)))
+    return KeyTerms(
+        label=row.label,
         calls_max=row.calls_max,
         content_kept=row.content_kept,
         expires_at=row.expires_at,
+        scopes=ALL_SCOPES if row.scopes is None else frozenset(map(Scope, row.scopes)),
+        rates=None if rates == NO_RATES else rates,
+        allowance=None if allowance == NO_ALLOWANCE else allowance,
     )
+
+
+def _columns(terms: KeyTerms) -> dict[str, Any]:
+    rates, allowance = terms.rates or NO_RATES, terms.allowance or NO_ALLOWANCE
+    return {
+        "label": terms.label,
+        "calls_max": terms.calls_max,
+        "content_kept": terms.content_kept,
+        "expires_at": terms.expires_at,
+        "scopes": None if terms.scopes == ALL_SCOPES else _list(terms.scopes),
+        "requests_per_minute": rates.requests_per_minute,
+        "tokens_per_minute": rates.tokens_per_minute,
+        "models": _list(allowance.models),
+        "providers": _list(allowance.providers),
+        "domains": _list(allowance.domains),
+    }
+
+
+def _list(words: frozenset[Any] | None) -> list[str] | None:
+    return None if words is None else sorted(map(str, words))
+
+
+def _set(words: list[str] | None) -> frozenset[str] | None:
+    return None if words is None else frozenset(words)

@@ -10,19 +10,27 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from broker.core.key_terms import KeyTerms
+from broker.store import keys
 from broker.store.accounts import Role
 from broker.store.tables import accounts, console_sessions, login_links
 
 
 @dataclass(frozen=True, slots=True)
 class ConsoleSession:
-    """Who is logged in to the console, and the token that a form must carry."""
+    """Who is logged in to the console, and the token that a form must carry.
+
+    One that a key has opened may do what the key may, and ends with it.
+    """
 
     account_id: UUID
     name: str
     role: Role
     csrf_token: str
     expires_at: datetime
+    key_id: str | None = None
+    terms: KeyTerms | None = None
+    """The key's."""
 
 
 async def insert_link(
@@ -69,6 +77,7 @@ async def insert_session(
             csrf_token=session.csrf_token,
             created_at=now,
             expires_at=session.expires_at,
+            key_id=session.key_id,
         )
     )
 
@@ -76,7 +85,8 @@ async def insert_session(
 async def find_session(
     connection: AsyncConnection, token: str, now: datetime
 ) -> ConsoleSession | None:
-    """Return the session of a token; None when unknown or expired, or its account is closed."""
+    """Return the session of a token; None when unknown or expired, when its account is closed, or
+    when the key that opened it opens nothing any more."""
     row = (
         await connection.execute(
             sa.select(
@@ -85,6 +95,7 @@ async def find_session(
                 accounts.c.role,
                 console_sessions.c.csrf_token,
                 console_sessions.c.expires_at,
+                console_sessions.c.key_id,
             )
             .join(accounts, accounts.c.id == console_sessions.c.account_id)
             .where(
@@ -96,7 +107,20 @@ async def find_session(
     ).one_or_none()
     if row is None:
         return None
-    return ConsoleSession(row.id, row.name, Role(row.role), row.csrf_token, row.expires_at)
+    own = (row.id, row.name, Role(row.role), row.csrf_token, row.expires_at)
+    if row.key_id is None:
+        return ConsoleSession(*own)
+    key = await keys.find(connection, row.key_id, now)
+    return None if key is None else ConsoleSession(*own, key.id, key.terms)
+
+
+async def shorten_sessions(connection: AsyncConnection, key_id: str, until: datetime) -> None:
+    """Let the sessions that a key has opened end at `until` at the latest."""
+    await connection.execute(
+        sa.update(console_sessions)
+        .where(console_sessions.c.key_id == key_id, console_sessions.c.expires_at > until)
+        .values(expires_at=until)
+    )
 
 
 async def delete_session(connection: AsyncConnection, token: str) -> None:

@@ -59,7 +59,9 @@ keys = table(
     "keys",
     """
     id text, account_id uuid, secret_sha256 bytea, label text, content_kept text,
-    calls_max integer, created_at timestamptz, expires_at timestamptz, revoked_at timestamptz
+    calls_max integer, created_at timestamptz, expires_at timestamptz, revoked_at timestamptz,
+    scopes text[], requests_per_minute integer, tokens_per_minute bigint, models text[],
+    providers text[], domains text[], former_sha256 bytea, former_until timestamptz
     """,
 )
 login_links = table(
@@ -73,7 +75,7 @@ console_sessions = table(
     "console_sessions",
     """
     token_sha256 bytea, account_id uuid, csrf_token text, created_at timestamptz,
-    expires_at timestamptz
+    expires_at timestamptz, key_id text
     """,
 )
 idempotency_keys = table(

@@ -22,6 +22,8 @@ RIGHTS = {
     ("POST", "/api/accounts/{name}/topups"): OPERATOR,
     ("GET", "/api/accounts/{name}/keys"): ALL,
     ("POST", "/api/accounts/{name}/keys"): ALL,
+    ("PATCH", "/api/keys/{key_id}"): ALL,
+    ("POST", "/api/keys/{key_id}/rotate"): ALL,
     ("DELETE", "/api/keys/{key_id}"): ALL,
     ("GET", "/api/balance"): TRADERS,
     ("GET", "/api/statement"): TRADERS,

@@ -80,7 +80,7 @@ async def test_a_key_is_shown_once_and_kept_as_its_hash(engine):
     assert key.opens(parts[1], NOW)
     assert not key.opens(parts[1] + "x", NOW)
     assert (key.account_name, key.role, key.funds) == ("firm", Role.CONSUMER, firm.ledger_account)
-    assert (key.calls_max, key.content_kept) == (3, "replay")
+    assert (key.terms.calls_max, key.content_kept) == (3, "replay")
     assert listed.terms == terms
 
 
