@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 
@@ -101,3 +101,10 @@ class Endpoint:
     """Where the provider's earnings are posted."""
     take_bps: int
     """The broker's share of a charge, in basis points."""
+    take_bps_by_domain: dict[str, int] = field(default_factory=dict)
+    """The share of calls of a domain, where it is another."""
+
+    def take_of(self, domain: str | None) -> int:
+        """Return the broker's share of a call of `domain`."""
+        others = self.take_bps_by_domain
+        return others.get(domain, self.take_bps) if others and domain else self.take_bps

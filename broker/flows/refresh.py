@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker.flows.facts import Facts, Own, bands_of
 from broker.live.beats import judge
 from broker.live.room import Live
-from broker.store import catalog, changes, keys, prices
+from broker.store import catalog, changes, keys, plans, prices
 from broker.store.away import DATABASE_AWAY
 from broker.store.sealing import Sealer
 from pricing.book import PriceBook
@@ -54,6 +54,7 @@ class Refresher:
         self._hears = hears
         self._due = set(_EVERYTHING)
         self._all_due_at_s = 0.0
+        self._takes_change_at: datetime | None = None
         self._complained = False
         self._woken = asyncio.Event()
         self.facts = Facts()
@@ -116,6 +117,8 @@ class Refresher:
         now_s = self._now_s()
         if not self._hears() or now_s >= self._all_due_at_s:
             self._due |= _EVERYTHING
+        if self._takes_change_at is not None and self._clock() >= self._takes_change_at:
+            self._due.add(changes.CATALOG)
         due, self._due = self._due, set()
         newest = before
         try:
@@ -141,6 +144,9 @@ class Refresher:
             newest = replace(newest, keys=loaded_keys)
         if changes.CATALOG in due:
             deployments, endpoints = await catalog.load_market(connection, self._sealer)
+            commission = await plans.load_commission(connection, self._clock())
+            endpoints = commission.applied(endpoints)
+            self._takes_change_at = commission.changes_at
             # The same objects stay while nothing changed: others remember things by them.
             if tuple(deployments) != before.deployments:
                 newest = replace(newest, deployments=tuple(deployments))

@@ -111,7 +111,8 @@ class Tab:
         attempt.notes.extend(usage.notes)
         if usage is NOTHING:
             return
-        terms = (attempt.candidate.rate, self.decision.price_version, endpoint.take_bps)
+        take_bps = endpoint.take_of(self.call.wanted.domain)
+        terms = (attempt.candidate.rate, self.decision.price_version, take_bps)
         line = ledger.line(
             attempt.index,
             endpoint.id,

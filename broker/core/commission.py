@@ -1,0 +1,130 @@
+"""What the broker takes of a charge: plans by provider and domain, in tiers of a month's sales.
+
+The most specific plan in force wins: provider and domain, then provider, then domain, then the
+plan for all; without any the endpoint's own take stands. Within a plan the take is that of the
+highest tier that the provider's sales of the calendar month have reached. Sales and thresholds are
+nano-dollars, takes basis points, months those of UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import TypeAlias
+from uuid import UUID
+
+from broker.core.catalog import Endpoint
+
+PlanScope: TypeAlias = tuple[UUID | None, str | None]
+"""A provider, None for any, and a domain, None for any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """From sales of `from_nanos` on, the broker takes `take_bps`."""
+
+    from_nanos: int
+    take_bps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One entry of the plan book; without tiers it ends what stood in its scope before."""
+
+    id: UUID
+    provider_id: UUID | None
+    domain: str | None
+    tiers: tuple[Tier, ...]
+    effective_from: datetime
+    reason: str
+    author: str
+    created_at: datetime
+
+    @property
+    def scope(self) -> PlanScope:
+        """Whom and what it is for."""
+        return self.provider_id, self.domain
+
+    def take_bps(self, sales_nanos: int) -> int:
+        """Return the take at these sales."""
+        reached = [each.take_bps for each in self.tiers if each.from_nanos <= sales_nanos]
+        return reached[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Commission:
+    """The plans in force at one moment; `changes_at` is when they will be others."""
+
+    plans: Mapping[PlanScope, Plan] = field(default_factory=dict)
+    changes_at: datetime | None = None
+    sales_nanos: Mapping[UUID, int] = field(default_factory=dict)
+    """By provider, in the calendar month; who is not named has sold nothing."""
+
+    def take(self, provider_id: UUID, own_bps: int) -> tuple[int, dict[str, int]]:
+        """Return a provider's take, and by domain where it is another; `own_bps` without a plan."""
+        sales = self.sales_nanos.get(provider_id, 0)
+        general = self._first((provider_id, None), (None, None))
+        usual = own_bps if general is None else general.take_bps(sales)
+        domains = {domain for who, domain in self.plans if domain and who in (provider_id, None)}
+        by_domain: dict[str, int] = {}
+        for domain in domains:
+            scopes = ((provider_id, domain), (provider_id, None), (None, domain))
+            plan = self._first(*scopes)
+            assert plan is not None, "a domain is only there with its plan"
+            take_bps = plan.take_bps(sales)
+            if take_bps != usual:
+                by_domain[domain] = take_bps
+        return usual, by_domain
+
+    def applied(self, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+        """Return the endpoints with their takes as of now."""
+        if not self.plans:
+            return list(endpoints)
+        return [self._applied(each) for each in endpoints]
+
+    def _applied(self, endpoint: Endpoint) -> Endpoint:
+        take_bps, by_domain = self.take(endpoint.deployment.provider_id, endpoint.take_bps)
+        return replace(endpoint, take_bps=take_bps, take_bps_by_domain=by_domain)
+
+    def _first(self, *scopes: PlanScope) -> Plan | None:
+        return next((self.plans[each] for each in scopes if each in self.plans), None)
+
+
+def in_force(plans: Iterable[Plan], now: datetime) -> dict[PlanScope, Plan]:
+    """Return the plan of each scope at `now`: of those effective the latest, and none once ended."""
+    latest: dict[PlanScope, Plan] = {}
+    for plan in sorted(plans, key=_order):
+        if plan.effective_from <= now:
+            latest[plan.scope] = plan
+    return {scope: plan for scope, plan in latest.items() if plan.tiers}
+
+
+def has_tiers(plans: Iterable[Plan]) -> bool:
+    """True when the take of any plan depends on sales."""
+    return any(len(each.tiers) > 1 for each in plans)
+
+
+def commission_at(
+    plans: Sequence[Plan], now: datetime, sales_nanos: Mapping[UUID, int]
+) -> Commission:
+    """Return what holds at `now`. It changes with the next plan, and tiers with the month."""
+    current = in_force(plans, now)
+    changes = [each.effective_from for each in plans if each.effective_from > now]
+    if has_tiers(current.values()):
+        changes.append(next_month(now))
+    return Commission(current, min(changes, default=None), sales_nanos)
+
+
+def month_of(moment: datetime) -> datetime:
+    """Return the beginning of a moment's calendar month; the moment is in UTC."""
+    return moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def next_month(moment: datetime) -> datetime:
+    """Return the beginning of the next calendar month."""
+    return month_of(month_of(moment) + timedelta(days=32))
+
+
+def _order(plan: Plan) -> tuple[datetime, datetime, UUID]:
+    return plan.effective_from, plan.created_at, plan.id
