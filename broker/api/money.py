@@ -32,13 +32,17 @@ class BalanceShown(Reply):
 
 
 class EntryShown(Reply):
-    """One movement of the balance; `source` is the id of the call or the transfer."""
+    """One movement of the balance; `source` is the id of the call, the transfer or the credit note.
+
+    `call_id` is the call that it is about.
+    """
 
     at: datetime
     kind: EntryKind
     amount_usd: str
     source: UUID
     reason: str
+    call_id: UUID | None
 
 
 class Statement(Reply):
@@ -93,4 +97,5 @@ def _shown(entry: Entry) -> EntryShown:
         amount_usd=format_usd(entry.amount_nanos),
         source=entry.source,
         reason=entry.reason,
+        call_id=entry.call_id,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -40,6 +40,9 @@ class EntryKind(enum.StrEnum):
     EVALUATION = "evaluation"
 
 
+_NOTED = (EntryKind.REFUND.value, EntryKind.SLA_CREDIT.value)
+
+
 @dataclass(frozen=True, slots=True)
 class Balance:
     """Nano-dollars; what is held belongs to calls under way."""
@@ -55,13 +58,17 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One movement of a balance, signed; `source` is the call or the transfer."""
+    """One movement of a balance, signed; `source` is the call, the transfer or the credit note.
+
+    `call_id` is the call that it is about, None where it is about none.
+    """
 
     at: datetime
     source: UUID
     kind: EntryKind
     amount_nanos: int
     reason: str
+    call_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,35 +100,58 @@ async def read_entries(
 
     Of several ledger accounts, only what went into or out of all of them together.
     """
+    rows = await connection.execute(_newest(purses, span).limit(span.limit))
+    return [_entry(row) for row in rows]
+
+
+async def stream_entries(
+    connection: AsyncConnection, purses: Sequence[UUID], span: Span
+) -> AsyncIterator[Entry]:
+    """Yield all entries of a span, oldest first, whatever its limit; read as they are asked for."""
+    sources = [sa.select(_within(rows, span).subquery()) for rows in _sources(purses)]
+    entries = sa.union_all(*sources).subquery()
+    query = sa.select(entries).order_by(entries.c.at, entries.c.source)
+    async with connection.stream(query) as rows:
+        async for row in rows:
+            yield _entry(row)
+
+
+def _newest(purses: Sequence[UUID], span: Span) -> Select[Any]:
     # Each source gives its own newest, so that no index is read further than the page.
-    newest = [
-        sa.select(_page(rows, span))
-        for each in purses
-        for rows in (
-            _charges(each),
-            _earnings(each),
-            _incoming(each).where(transfers.c.debit_id.not_in(purses)),
-            _outgoing(each).where(transfers.c.credit_id.not_in(purses)),
-        )
-    ]
+    newest = [sa.select(_page(rows, span)) for rows in _sources(purses)]
     entries = sa.union_all(*newest).subquery()
-    query = sa.select(entries).order_by(entries.c.at.desc(), entries.c.source.desc())
-    rows = await connection.execute(query.limit(span.limit))
+    return sa.select(entries).order_by(entries.c.at.desc(), entries.c.source.desc())
+
+
+def _sources(purses: Sequence[UUID]) -> list[Select[Any]]:
     return [
-        Entry(row.at, row.source, EntryKind(row.kind), row.amount_nanos, row.reason) for row in rows
+        *(rows(each) for each in purses for rows in (_charges, _earnings)),
+        _moved(purses, transfers.c.credit_id, transfers.c.debit_id, transfers.c.amount_nanos),
+        _moved(purses, transfers.c.debit_id, transfers.c.credit_id, -transfers.c.amount_nanos),
     ]
+
+
+def _entry(row: sa.Row[Any]) -> Entry:
+    kind = EntryKind(row.kind)
+    return Entry(row.at, row.source, kind, row.amount_nanos, row.reason, row.call_id)
 
 
 def _page(rows: Select[Any], span: Span) -> sa.Subquery:
+    query = _within(rows, span)
+    at, source = query.selected_columns.at, query.selected_columns.source
+    if span.place is not None:
+        query = query.where(sa.tuple_(at, source) < sa.tuple_(*span.place))
+    return query.order_by(at.desc(), source.desc()).limit(span.limit).subquery()
+
+
+def _within(rows: Select[Any], span: Span) -> Select[Any]:
     inner = rows.subquery()
-    query = sa.select(inner).order_by(inner.c.at.desc(), inner.c.source.desc()).limit(span.limit)
+    query = sa.select(inner)
     if span.since is not None:
         query = query.where(inner.c.at >= span.since)
     if span.until is not None:
         query = query.where(inner.c.at < span.until)
-    if span.place is not None:
-        query = query.where(sa.tuple_(inner.c.at, inner.c.source) < sa.tuple_(*span.place))
-    return query.subquery()
+    return query
 
 
 def _charges(ledger_account: UUID) -> Select[Any]:
@@ -131,6 +161,7 @@ def _charges(ledger_account: UUID) -> Select[Any]:
         sa.literal(EntryKind.CHARGE.value),
         -settlements.c.charge_nanos,
         _NO_REASON,
+        settlements.c.call_id,
     ).where(settlements.c.ledger_account_id == ledger_account, settlements.c.charge_nanos > 0)
 
 
@@ -144,27 +175,32 @@ def _earnings(ledger_account: UUID) -> Select[Any]:
             sa.literal(EntryKind.EARNING.value),
             sa.cast(sa.func.sum(lines.earnings_nanos), sa.BigInteger),
             _NO_REASON,
+            lines.call_id,
         )
         .where(lines.payee_id == ledger_account)
         .group_by(lines.settled_at, lines.call_id)
     )
 
 
-def _incoming(ledger_account: UUID) -> Select[Any]:
-    return _entries(
-        transfers.c.created_at, transfers.c.id, transfers.c.kind, transfers.c.amount_nanos,
-        transfers.c.reason,
-    ).where(transfers.c.credit_id == ledger_account)  # fmt: skip
-
-
-def _outgoing(ledger_account: UUID) -> Select[Any]:
-    return _entries(
-        transfers.c.created_at, transfers.c.id, transfers.c.kind, -transfers.c.amount_nanos,
-        transfers.c.reason,
-    ).where(transfers.c.debit_id == ledger_account)  # fmt: skip
+def _moved(
+    purses: Sequence[UUID],
+    own: ColumnElement[UUID],
+    other: ColumnElement[UUID],
+    amount_nanos: ColumnElement[int],
+) -> Select[Any]:
+    """Transfers over the border of the purses; those of one credit note are one entry."""
+    move = transfers.c
+    noted = sa.and_(move.kind.in_(_NOTED), move.about_id.is_not(None))
+    source = sa.case((noted, move.about_id), else_=move.id)
+    total = sa.cast(sa.func.sum(amount_nanos), sa.BigInteger)
+    return (
+        _entries(move.created_at, source, move.kind, total, move.reason, move.call_id)
+        .where(own.in_(purses), other.not_in(purses))
+        .group_by(move.created_at, source, move.kind, move.reason, move.call_id)
+    )
 
 
 def _entries(*columns: ColumnElement[Any]) -> Select[Any]:
-    names = ("at", "source", "kind", "amount_nanos", "reason")
+    names = ("at", "source", "kind", "amount_nanos", "reason", "call_id")
     labelled = [column.label(name) for column, name in zip(columns, names, strict=True)]
     return sa.select(*labelled)

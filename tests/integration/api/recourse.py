@@ -1,0 +1,158 @@
+"""Calls with charge lines of several providers, and what became of everybody's money."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
+
+from broker.core.ledger import CallRecord, Hold, line, settlement
+from broker.store import ledger
+from broker.store.accounts import Account
+from broker.store.purses import purse_of
+from broker.store.recourse import maturities
+from broker.store.tables import balances, ledger_accounts
+from broker.store.transfers import Transfer, TransferKind, post, world
+from pricing.book import Rate
+from tests.integration.api.conftest import Person, SmallBroker
+from tests.integration.api.market import list_endpoints, publish
+from tests.integration.ledger.books import ledger_connection
+
+RATE = Rate(rate_in_micros=1_000_000, rate_out_micros=2_000_000, rate_call_nanos=0)
+"""A dollar per million tokens in: 1,000 nano-dollars a token."""
+TAKE_BPS = 1_000
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the call log says of a call beside its money."""
+
+    key_id: str = "k1"
+    task: str = "chat"
+    domain: str | None = "law"
+    task_label: str | None = "summarise"
+
+
+async def open_market(broker: SmallBroker, *providers: Person) -> None:
+    """Each provider lists one endpoint; numbers follow their order."""
+    for provider in providers:
+        await list_endpoints(broker, provider.account)
+    await publish(broker, 1, 1_000_000)
+
+
+async def charge(
+    broker: SmallBroker,
+    consumer: Person,
+    *shares: tuple[int, int],
+    told: Told | None = None,
+    story: bytes = b"",
+) -> UUID:
+    """A call of which each (endpoint number, tokens in) was charged, 1,000 nano-dollars a token."""
+    assert consumer.account.ledger_account is not None
+    told, now = told or Told(), broker.clock()
+    lines = tuple(
+        line(attempt, endpoint.id, endpoint.ledger_account, (tokens, 0), (RATE, 1, TAKE_BPS))
+        for attempt, (number, tokens) in enumerate(shares)
+        for endpoint in [broker.market.endpoint(number)]
+    )
+    amount = sum(each.charge_nanos for each in lines)
+    hold = Hold(
+        uuid7(),
+        consumer.account.ledger_account,
+        told.key_id,
+        amount + 1_000,
+        now,
+        now + timedelta(seconds=400),
+    )
+    done = settlement(hold, lines, now, _record(consumer, hold, amount, told, story))
+    connection = await ledger_connection(broker.settings.database_url)
+    try:
+        take = await ledger.take_account(connection, 1)
+        [held] = await ledger.hold_batch(connection, [hold], 1)
+        [settled] = await ledger.settle_batch(connection, [done], take)
+    finally:
+        await connection.close()
+    assert held.accepted
+    assert settled.settled
+    return hold.call_id
+
+
+def _record(consumer: Person, hold: Hold, amount: int, told: Told, story: bytes) -> CallRecord:
+    return CallRecord(
+        id=hold.call_id,
+        created_at=hold.created_at,
+        account_id=consumer.account.id,
+        key_id=told.key_id,
+        task=told.task,
+        model="auto",
+        domain=told.domain,
+        stream=False,
+        status=200,
+        code="served",
+        endpoint_number=0,
+        price_version=1,
+        hold_nanos=hold.amount_nanos,
+        charge_nanos=amount,
+        tokens_in=0,
+        tokens_out=0,
+        ttft_ms=None,
+        duration_ms=500.0,
+        task_label=told.task_label,
+        session_id=None,
+        labels_json=None,
+        story=story,
+    )
+
+
+async def posted(connection: AsyncConnection, account: Account) -> dict[str, int]:
+    """What stands in each ledger account of an account, by kind; nano-dollars."""
+    query = (
+        select(ledger_accounts.c.kind, balances.c.posted_nanos)
+        .join(balances, balances.c.ledger_account_id == ledger_accounts.c.id)
+        .where(ledger_accounts.c.owner_id == account.id)
+    )
+    return {row.kind: row.posted_nanos for row in await connection.execute(query)}
+
+
+async def taken(connection: AsyncConnection) -> int:
+    """What the broker has earned; nano-dollars."""
+    query = (
+        select(balances.c.posted_nanos)
+        .join(ledger_accounts, ledger_accounts.c.id == balances.c.ledger_account_id)
+        .where(ledger_accounts.c.kind == "take")
+    )
+    return sum((await connection.execute(query)).scalars())
+
+
+async def mature(broker: SmallBroker, provider: Account, before: datetime) -> None:
+    """Move all pending earnings of a provider to what is available, and its watermark on."""
+    async with broker.engine.begin() as connection:
+        purses = await purse_of(connection, provider.id)
+        pending = (await posted(connection, provider))["earnings"]
+        ends = (purses.earnings, purses.available)
+        await _move(connection, ends, pending, TransferKind.MATURITY, broker.clock())
+        watermark = {"provider_id": provider.id, "matured_before": before}
+        await connection.execute(insert(maturities).values(**watermark))
+
+
+async def pay_out(broker: SmallBroker, provider: Account, amount_nanos: int) -> None:
+    """Send a provider some of what is available."""
+    async with broker.engine.begin() as connection:
+        purses = await purse_of(connection, provider.id)
+        ends = (purses.available, await world(connection))
+        await _move(connection, ends, amount_nanos, TransferKind.PAYOUT_SENT, broker.clock())
+
+
+async def _move(
+    connection: AsyncConnection,
+    ends: tuple[UUID, UUID],
+    amount_nanos: int,
+    kind: TransferKind,
+    at: datetime,
+) -> None:
+    transfer = Transfer(uuid7(), *ends, amount_nanos, kind, "test", "test", at)
+    await post(connection, transfer)
