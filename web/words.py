@@ -17,6 +17,8 @@ REJECTIONS = {
     "not_present": "Draining or away",
     "unpriced": "No price yet",
     "provider_excluded": "Provider excluded by the caller",
+    "model_not_allowed": "Not allowed to this key",
+    "domain_not_allowed": "A domain that is not allowed to this key",
     "version": "Another version",
     "context_too_short": "Context too short",
     "output_too_short": "Output limit too low",

@@ -25,7 +25,7 @@ SHORTLISTS_MAX = 256
 
 
 class Rejection(enum.IntEnum):
-    """Why an endpoint was not eligible; the order is the order of the filters."""
+    """Why an endpoint was not eligible; kept by its number in the stories of calls."""
 
     NOT_PRESENT = 1
     UNPRICED = 2
@@ -42,6 +42,8 @@ class Rejection(enum.IntEnum):
     TOO_SLOW = 13
     EJECTED = 14
     FULL = 15
+    MODEL_NOT_ALLOWED = 16
+    DOMAIN_NOT_ALLOWED = 17
 
 
 class _Strikes:
@@ -93,6 +95,8 @@ def _terms_asked(wanted: Requirements, market: Market) -> Hashable:
         wanted.quality_min,
         wanted.max_rate_in_micros,
         wanted.max_rate_out_micros,
+        wanted.models_only,
+        wanted.domains_only,
     )
 
 
@@ -174,6 +178,7 @@ def _reject_by_terms(
     wanted: Requirements, market: Market, members: Numbers, quality: Floats, rates: Floats
 ) -> Numbers:
     columns, strikes = market.columns, _Strikes(members.size)
+    _strike_by_key(wanted, market, members, strikes)
     strikes.strike(market.away[members], Rejection.NOT_PRESENT)
     strikes.strike(~_priced(wanted.task, rates), Rejection.UNPRICED)
     if wanted.providers_only is not None:
@@ -197,6 +202,20 @@ def _reject_by_terms(
     if wanted.max_rate_out_micros is not None:
         strikes.strike(rates[1] > wanted.max_rate_out_micros, Rejection.RATE_TOO_HIGH)
     return strikes.reasons
+
+
+def _strike_by_key(
+    wanted: Requirements, market: Market, members: Numbers, strikes: _Strikes
+) -> None:
+    """Strike what the caller's key does not allow."""
+    if wanted.models_only is None and wanted.domains_only is None:
+        return
+    for at, endpoint in enumerate(map(market.endpoint, members.tolist())):
+        models, domains = wanted.models_only, wanted.domains_only
+        if models is not None and endpoint.model not in models and endpoint.name not in models:
+            strikes.reasons[at] = Rejection.MODEL_NOT_ALLOWED
+        elif domains is not None and endpoint.domains and domains.isdisjoint(endpoint.domains):
+            strikes.reasons[at] = Rejection.DOMAIN_NOT_ALLOWED
 
 
 def _priced(task: Task, rates: Floats) -> Bools:

@@ -59,3 +59,9 @@ class Requirements(msgspec.Struct, frozen=True, omit_defaults=True):
     providers_order: tuple[str, ...] = ()
     weights: Weights = Weights()
     stream: bool = False
+    models_only: frozenset[str] | None = None
+    """Families and endpoints that the key allows."""
+    domains_only: frozenset[str] | None = None
+    """Domains that the key allows: specialists in others are left out."""
+    quote_id: UUID | None = None
+    """The firm quote that the call is made on."""

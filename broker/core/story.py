@@ -171,7 +171,7 @@ def _demands(requirements: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_SETS = frozenset({"regions", "providers_only", "providers_ignore"})
+_SETS = frozenset({"regions", "providers_only", "providers_ignore", "models_only", "domains_only"})
 
 
 def _ranked(packed: _Packed) -> list[ScoredCandidate]:

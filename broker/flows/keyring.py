@@ -15,6 +15,7 @@ from broker.store.keys import StoredKey
 
 HEADERS_KEPT_MAX = 10_000
 """So many `Authorization` headers are remembered with their keys, until the keys are swapped."""
+_DEAD = "The key is wrong, revoked or expired."
 KEY_SHAPE = "Send 'Authorization: Bearer bk_...' with a key of your account."
 
 
@@ -60,7 +61,7 @@ class Keyring:
             raise CallerUnknown(f"That is not a key. {KEY_SHAPE}")
         key = self._keys.get(parts[0])
         if key is None or not key.opens(parts[1], now):
-            raise CallerUnknown("The key is wrong, revoked or expired.")
+            raise CallerUnknown(_DEAD)
         return key, parts[1]
 
     def payer(self, key: StoredKey) -> Payer:
@@ -72,7 +73,10 @@ class Keyring:
         return Payer(key.account_id, key.id, key.funds, key.terms.rates, key.terms.allowance)
 
     def enter(self, key: StoredKey) -> None:
-        """Count a call in. Raises TooManyCalls when the key has its most under way."""
+        """Count a call in. Raises TooManyCalls when the key has its most under way, CallerUnknown
+        when it was revoked while the request was still coming."""
+        if self._keys is None or key.id not in self._keys:
+            raise CallerUnknown(_DEAD)
         under_way = self._under_way.get(key.id, 0)
         most = key.terms.calls_max
         if most is not None and under_way >= most:

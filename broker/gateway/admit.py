@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 import uuid_utils.compat as uuid7s
 
+from broker.core.allowance import narrowed
 from broker.core.call import (
     Call,
     OpenAiBody,
@@ -41,10 +42,13 @@ def admit(asked: Asked, payer: Payer, runtime: Runtime) -> Call:
     now_s = runtime.now_s()
     deadline_s = min(wishes.deadline_s or limits.deadline_s, limits.deadline_s_max)
     created_at = runtime.clock()
+    wanted = demands(asked, payer.account_id)
+    if payer.allowance is not None:
+        wanted = narrowed(wanted, payer.allowance, runtime.market)
     return Call(
         id=uuid7s.uuid7(),
         payer=payer,
-        wanted=demands(asked, payer.account_id),
+        wanted=wanted,
         body=asked.body,
         created_at=created_at,
         started_s=now_s,

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from broker.core.allowance import narrowed
 from broker.core.call import TensorBody
 from broker.core.catalog import Task
 from broker.core.decision import Decision
@@ -89,6 +90,8 @@ async def tell_model(request: Request, runtime: Runtime, key: StoredKey) -> None
     wishes = read_wishes(None, request.headers)
     asked = Asked(Task.INFER, path.model or "auto", wishes, _NO_BODY, version=path.version)
     wanted = demands(asked, key.account_id)
+    if key.terms.allowance is not None:
+        wanted = narrowed(wanted, key.terms.allowance, runtime.market)
     decision = choose(wanted, runtime)
     number = _best_of(decision)
     if number is None:

@@ -6,6 +6,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from broker.core.allowance import may_name
 from broker.core.catalog import Endpoint, Task
 from broker.errors import ModelUnknown
 from broker.flows.runtime import Runtime
@@ -20,7 +21,10 @@ _PREFIX = "/v1/models"
 async def list_models(request: Request, runtime: Runtime, key: StoredKey) -> None:
     """Answer with `auto`, the families and the endpoints; or with the one that the path names."""
     wanted = unquote(request.path.removeprefix(_PREFIX)).strip("/")
-    models = _models(runtime, runtime.market.visible(key.account_id))
+    listed, allowed = runtime.market.visible(key.account_id), key.terms.allowance
+    if allowed is not None:
+        listed = [each for each in listed if may_name(allowed, each.model, each.name)]
+    models = _models(runtime, listed)
     if wanted:
         if wanted not in models:
             raise ModelUnknown(f"There is no model '{wanted}' here.")
