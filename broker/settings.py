@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from broker.core.maturity import MaturityTerms
 from broker.errors import SettingInvalid
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -62,6 +63,17 @@ class Recourse:
     """The share of a charge that goes back where a promised latency was missed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Payouts:
+    """What payouts are made from: the broker's own bank account, and its account with Stripe."""
+
+    name: str = ""
+    iban: str = ""
+    bic: str = ""
+    stripe_key: str = field(default="", repr=False)
+    stripe_webhook_secret: str = field(default="", repr=False)
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a broker process is told at start."""
@@ -79,6 +91,8 @@ class Settings:
     heartbeat_interval_ms: int = 1_000
     limits: Limits = field(default_factory=Limits)
     recourse: Recourse = field(default_factory=Recourse)
+    maturity: MaturityTerms = field(default_factory=MaturityTerms)
+    payouts: Payouts = field(default_factory=Payouts)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -102,7 +116,27 @@ class Settings:
                 idle_s=_seconds(env, "BROKER_IDLE_S", usual.idle_s),
             ),
             recourse=_recourse(env),
+            maturity=_maturity(env),
+            payouts=Payouts(
+                name=env.get("BROKER_PAYOUT_NAME", ""),
+                iban=env.get("BROKER_PAYOUT_IBAN", ""),
+                bic=env.get("BROKER_PAYOUT_BIC", ""),
+                stripe_key=env.get("BROKER_STRIPE_KEY", ""),
+                stripe_webhook_secret=env.get("BROKER_STRIPE_WEBHOOK_SECRET", ""),
+            ),
         )
+
+
+def _maturity(env: Mapping[str, str]) -> MaturityTerms:
+    usual = MaturityTerms()
+    stages = {"NEW": usual.days_new, "KNOWN": usual.days_known, "TRUSTED": usual.days_trusted}
+    return replace(
+        usual,
+        **{
+            f"days_{stage.lower()}": _integer(env, f"BROKER_MATURITY_DAYS_{stage}", days, 0, 365)
+            for stage, days in stages.items()
+        },
+    )
 
 
 def _recourse(env: Mapping[str, str]) -> Recourse:

@@ -1,0 +1,36 @@
+"""When a payout is due, and how much of what is available it can be."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime, timedelta
+from typing import Final
+
+CENT_NANOS: Final = 10_000_000
+"""A payout is whole cents; what is less stays available."""
+
+
+class Schedule(enum.StrEnum):
+    """How often a provider is paid out: each day, on Mondays, on the first, or when it asks."""
+
+    MANUAL = "manual"
+    DAILY = "daily"
+    WEEKLY = "weekly"
+    MONTHLY = "monthly"
+
+
+def next_due(schedule: Schedule, now: datetime) -> datetime | None:
+    """Return the first midnight after `now`, UTC, that the schedule names; None for MANUAL."""
+    if schedule is Schedule.MANUAL:
+        return None
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    if schedule is Schedule.WEEKLY:
+        return midnight + timedelta(days=-midnight.weekday() % 7)
+    if schedule is Schedule.MONTHLY and midnight.day != 1:
+        return (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return midnight
+
+
+def payable_nanos(available_nanos: int, disputed_nanos: int) -> int:
+    """Return the whole cents of what is available and not disputed; 0 when there are none."""
+    return max(0, (available_nanos - disputed_nanos) // CENT_NANOS) * CENT_NANOS
