@@ -12,6 +12,7 @@ from broker.core import story
 from broker.core.call import Call, OpenAiBody
 from broker.core.decision import Decision, undecided
 from broker.core.dispatch import End
+from broker.core.ledger import Hold
 from broker.core.outcome import Fault, Outcome
 from broker.errors import (
     BrokerError,
@@ -22,6 +23,7 @@ from broker.errors import (
 )
 from broker.flows.decide import choose, refusal
 from broker.flows.exchange import StreamedAnswer, WholeAnswer, open_stream, read_whole
+from broker.flows.grant import take_tokens
 from broker.flows.log_call import Ending, log_call
 from broker.flows.runtime import Runtime
 from broker.flows.stream import Stream
@@ -46,15 +48,7 @@ async def serve(
         raise _log(refusal(call.wanted, decision, runtime), call, decision, runtime)
     hold = reserve(call, decision, runtime.settings.limits.hold_margin_s)
     first = market.endpoint(decision.plan[0].number).deployment.number
-    # Counted from the decision on: others are decided while this one waits for its hold.
-    runtime.pulse.in_flight_at[first] += 1
-    try:
-        await runtime.ledger.hold(hold)
-    except BrokerError as error:
-        raise _log(error, call, decision, runtime) from None
-    finally:
-        runtime.pulse.in_flight_at[first] -= 1
-
+    await _hold(hold, first, call, decision, runtime)
     tab = Tab(call, decision, hold, market, runtime)
     tab.turn = turn
     try:
@@ -81,6 +75,23 @@ async def serve(
         tab.end(Outcome(Fault.CALLER_LEFT, detail="internal error"))
         tab.settle_later(500, "internal_error")
         raise
+
+
+async def _hold(hold: Hold, first: int, call: Call, decision: Decision, runtime: Runtime) -> None:
+    """Open the hold; `first` is the deployment that the call goes to first."""
+    # Counted from the decision on: others are decided while this one waits for its hold.
+    runtime.pulse.in_flight_at[first] += 1
+    try:
+        if call.payer.rates is not None:
+            await take_tokens(call, decision, runtime)
+        await runtime.ledger.hold(hold)
+    except BaseException as error:
+        runtime.live.limits.give_back(call.id)
+        if isinstance(error, BrokerError):
+            raise _log(error, call, decision, runtime) from None
+        raise
+    finally:
+        runtime.pulse.in_flight_at[first] -= 1
 
 
 async def _forward(tab: Tab) -> WholeAnswer | StreamedAnswer:

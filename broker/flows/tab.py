@@ -149,6 +149,9 @@ class Tab:
         if self._settled:
             return
         self._settled = True
+        if self.call.payer.rates is not None:
+            used = sum(each.tokens_in + each.tokens_out for each in self.dispatch.attempts)
+            self.runtime.live.limits.give_back(self.call.id, used)
         settled_at = self.runtime.clock()
         record = self._record(status, code)
         closing = ledger.settlement(self.hold, tuple(self.lines), settled_at, record)

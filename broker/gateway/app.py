@@ -73,6 +73,8 @@ class Gateway:
             runtime.keyring.enter(key)
             runtime.calls_in_flight += 1
             try:
+                if key.terms.rates is not None:
+                    await runtime.live.limits.enter(key.id, key.terms.rates)
                 await serve(request, runtime, key)
             finally:
                 runtime.calls_in_flight -= 1

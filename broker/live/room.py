@@ -12,6 +12,7 @@ from broker.live.breakers import Ejections
 from broker.live.bulletin import Bulletin
 from broker.live.connection import Valkey
 from broker.live.feed import BookFeed
+from broker.live.limits import RateLimits
 from broker.live.loads import Loads
 
 
@@ -25,6 +26,7 @@ class Live:
     loads: Loads
     ejections: Ejections
     books: BookFeed
+    limits: RateLimits
 
     @classmethod
     def connect(cls, valkey_url: str, market: str = "") -> Live:
@@ -38,6 +40,7 @@ class Live:
             loads=Loads(Bulletin(valkey, "loads", process)),
             ejections=Ejections(Bulletin(valkey, "ejections", process)),
             books=BookFeed(valkey),
+            limits=RateLimits(valkey),
         )
 
     async def close(self) -> None:
