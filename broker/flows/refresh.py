@@ -95,7 +95,7 @@ class Refresher:
                 self._live.ejections.exchange(own.ejected),
             )
         before = self.facts
-        newest = await self._look_up(before)
+        newest = await self._look_up(before, ticks=own is not None)
         numbers = {each.id: each.number for each in newest.deployments}
         presence = judge(self._live.beats.sheet(), numbers, before.presence)
         others = self._live.loads.others(newest.deployment_numbers)
@@ -112,10 +112,11 @@ class Refresher:
         )
         return self.facts
 
-    async def _look_up(self, before: Facts) -> Facts:
+    async def _look_up(self, before: Facts, *, ticks: bool) -> Facts:
         """Return the facts with what the database says, as far as there is a need to ask it."""
         now_s = self._now_s()
-        if not self._hears() or now_s >= self._all_due_at_s:
+        deaf = not self._hears() and (ticks or not self._due)
+        if deaf or now_s >= self._all_due_at_s:
             self._due |= _EVERYTHING
         if self._takes_change_at is not None and self._clock() >= self._takes_change_at:
             self._due.add(changes.CATALOG)
