@@ -26,10 +26,12 @@ from broker.api.money import MoneyController
 from broker.api.once import given_once
 from broker.api.operations import OperationController
 from broker.api.parts import Parts, dependencies
+from broker.api.plans import PlanController
 from broker.api.price_feed import PriceFeed
 from broker.api.prices import PriceController
 from broker.api.problems import exception_handlers
 from broker.api.refunds import RefundController
+from broker.api.statements import TotalsController
 
 BODY_BYTES_MAX = 1 << 20
 
@@ -76,7 +78,9 @@ def _api(parts: Parts) -> Router:
             OperationController,
             RefundController,
             DisputeController,
+            TotalsController,
             AuditController,
+            PlanController,
         ],
         middleware=[authenticate],
         guards=[require_scope],

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from broker.cli import accounts, audit, demo, keys, operate, serve, up
+from broker.cli import accounts, audit, demo, keys, operate, plans, serve, up
 from broker.errors import BrokerError
 from pricing.money import MoneyError
 
@@ -44,6 +44,7 @@ app.command("up")(up.up)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
+app.add_typer(plans.app, name="plans")
 app.command("approve")(operate.approve)
 app.command("login")(operate.login)
 app.command("check")(operate.check)

@@ -92,7 +92,7 @@ class Commission:
 
 
 def in_force(plans: Iterable[Plan], now: datetime) -> dict[PlanScope, Plan]:
-    """Return the plan of each scope at `now`: of those effective the latest, and none once ended."""
+    """Return the plan of each scope at `now`: the latest that is effective, none once ended."""
     latest: dict[PlanScope, Plan] = {}
     for plan in sorted(plans, key=_order):
         if plan.effective_from <= now:

@@ -1,0 +1,113 @@
+"""`broker plans`: set, list and end commission plans."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from broker.cli.options import DEFAULT_STATE, State
+from broker.cli.state import StateFolder
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from broker.core.commission import Plan, Tier
+    from broker.flows.read_plans import PlanList
+
+app = typer.Typer(help="Set, list and end commission plans.", no_args_is_help=True)
+
+Reason = Annotated[str, typer.Option(help="Kept with the plan.")]
+
+
+@app.command("set")
+def set_(
+    tier: Annotated[
+        list[str],
+        typer.Option(help="USD:BPS, such as 0:1000: from that much sold in the month, 10 %."),
+    ],
+    reason: Reason,
+    provider: Annotated[str | None, typer.Option(help="For this one only.")] = None,
+    domain: Annotated[str | None, typer.Option(help="For calls of this domain only.")] = None,
+    effective: Annotated[
+        datetime | None, typer.Option("--from", help="In UTC; at once when not given.")
+    ] = None,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Set a plan. It holds for calls admitted from then on."""
+    from broker.cli.local import OPERATOR, now, run_with_engine
+    from broker.flows.set_plan import PlanWanted, set_plan
+
+    at = None if effective is None else effective.replace(tzinfo=UTC)
+    wanted = PlanWanted(provider, domain, tuple(map(_tier, tier)), at, reason)
+
+    async def work(engine: AsyncEngine) -> Plan:
+        async with engine.begin() as connection:
+            return await set_plan(connection, OPERATOR, wanted, now())
+
+    plan = run_with_engine(StateFolder(state), work)
+    typer.echo(f"{plan.id} holds from {plan.effective_from:%Y-%m-%d %H:%M:%S} UTC on.")
+
+
+@app.command("end")
+def end(
+    plan_id: Annotated[UUID, typer.Argument(help="As 'broker plans list' shows it.")],
+    reason: Reason = "",
+    state: State = DEFAULT_STATE,
+) -> None:
+    """End a plan that is in force, or call off one that is still to come."""
+    from broker.cli.local import OPERATOR, now, run_with_engine
+    from broker.flows.set_plan import end_plan
+
+    async def work(engine: AsyncEngine) -> None:
+        async with engine.begin() as connection:
+            await end_plan(connection, OPERATOR, plan_id, reason, now())
+
+    run_with_engine(StateFolder(state), work)
+    typer.echo(f"{plan_id} is over.")
+
+
+@app.command("list")
+def list_(state: State = DEFAULT_STATE) -> None:
+    """List all plans, the last written first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from broker.cli.local import OPERATOR, now, run_with_engine
+    from broker.flows.read_plans import read_plans
+
+    async def work(engine: AsyncEngine) -> PlanList:
+        return await read_plans(engine, OPERATOR, 0, now())
+
+    found = run_with_engine(StateFolder(state), work)
+    table = Table("id", "provider", "domain", "tiers", "from (UTC)", "", "reason", box=None)
+    for plan in found.plans:
+        table.add_row(
+            str(plan.id),
+            "any" if plan.provider_id is None else found.names[plan.provider_id],
+            plan.domain or "any",
+            _told(plan.tiers),
+            f"{plan.effective_from:%Y-%m-%d %H:%M}",
+            "in force" if plan.id in found.current else "",
+            plan.reason,
+        )
+    Console().print(table)
+
+
+def _tier(words: str) -> Tier:
+    from broker.core.commission import Tier
+    from pricing.money import parse_usd_nanos
+
+    amount_usd, _, bps = words.partition(":")
+    if not bps.isdigit():
+        raise typer.BadParameter("a tier is written USD:BPS, such as 0:1000")
+    return Tier(parse_usd_nanos(amount_usd), int(bps))
+
+
+def _told(tiers: tuple[Tier, ...]) -> str:
+    from pricing.money import format_usd
+
+    told = ", ".join(f"{each.take_bps} bps from {format_usd(each.from_nanos)}" for each in tiers)
+    return told or "ended"
