@@ -11,8 +11,8 @@ from broker.server.request import Request
 from broker.store.keys import StoredKey
 
 KEY_CHARACTERS_MAX = 255
-_ON_RUNNING = b"x-broker-on-running"
 _OURS = b"x-broker-"
+_OF_WAITING = frozenset({b"x-broker-on-running", b"x-broker-deadline-s"})
 _OF_THE_BODY = frozenset({b"content-encoding", b"inference-header-content-length"})
 
 
@@ -20,7 +20,7 @@ def read_keyed(named: bytes, request: Request, wishes: Wishes, key: StoredKey) -
     """Return how a call may be sent again, `named` being its key. Raises RequestMalformed.
 
     Two calls are the same one when their method, path and body are, and all headers that the broker
-    or the body goes by; how to wait for the first is asked anew each time.
+    or the body goes by; whether and how long to wait for the first is asked anew each time.
     """
     text = named.decode("latin-1").strip()
     if not 1 <= len(text) <= KEY_CHARACTERS_MAX or not text.isprintable():
@@ -40,7 +40,7 @@ def _meaning(request: Request) -> bytes:
     lines = [
         b"%b: %b" % (name, value)
         for name, value in request.headers
-        if name in _OF_THE_BODY or (name.startswith(_OURS) and name != _ON_RUNNING)
+        if name in _OF_THE_BODY or (name.startswith(_OURS) and name not in _OF_WAITING)
     ]
     first = b"%b %b" % (request.method.encode(), request.raw_path)
     told = hashlib.sha256(b"\n".join([first, *sorted(lines), b"", b""]))

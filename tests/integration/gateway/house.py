@@ -32,6 +32,7 @@ from provider_sdk.testing.scripted import Script, ScriptedProvider
 
 BODY_BYTES_MAX = 2**20
 BODY_S = 2.0
+REPLAY_BYTES_MAX = 2**14
 STALL_S = 1.0
 _WITHIN_S = 20.0
 _PAUSE_S = 0.02
@@ -201,7 +202,12 @@ async def open_house(database_url: str, valkey_url: str) -> AsyncIterator[House]
         valkey_url,
         secret_key="ab" * 32,
         allowed_networks=(loopback,),
-        limits=Limits(body_bytes_max=BODY_BYTES_MAX, body_s=BODY_S, stall_s=STALL_S),
+        limits=Limits(
+            body_bytes_max=BODY_BYTES_MAX,
+            body_s=BODY_S,
+            stall_s=STALL_S,
+            replay_bytes_max=REPLAY_BYTES_MAX,
+        ),
     )
     async with _serving(settings) as port, contextlib.AsyncExitStack() as stack:
         engine = create_engine(database_url, connections_max=4)
