@@ -32,6 +32,7 @@ from broker.api.prices import PriceController
 from broker.api.problems import exception_handlers
 from broker.api.refunds import RefundController
 from broker.api.statements import TotalsController
+from broker.api.statements import TotalsController
 
 BODY_BYTES_MAX = 1 << 20
 
@@ -78,6 +79,7 @@ def _api(parts: Parts) -> Router:
             OperationController,
             RefundController,
             DisputeController,
+            TotalsController,
             TotalsController,
             AuditController,
             PlanController,

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from litestar import Controller, get
+from litestar import Controller, Response, get
+from litestar.di import NamedDependency, Provide
 from litestar.params import QueryParameter
 
+from broker.api import tables
 from broker.api.callers import TRADERS
-from broker.api.parts import GivenCaller, GivenEngine
+from broker.api.parts import CallerRequest, GivenCaller, GivenEngine
+from broker.api.tables import AskedForm, Form, form_of
 from broker.api.wire import STRETCH, Cursor, GivenStretch, Limit, Reply, from_cursor, to_cursor
 from broker.flows import statement as statements
 from broker.flows.statement import PurseKind
-from broker.store.statements import Balance, Entry, EntryKind, Span
+from broker.store.statements import Balance, Entry, EntryKind, Place, Span
 from pricing.money import format_usd
 
 Purse = Annotated[PurseKind | None, QueryParameter(description="One of a provider's purses alone.")]
@@ -52,6 +56,25 @@ class Statement(Reply):
     cursor: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a statement."""
+
+    purse: PurseKind | None
+    place: Place | None
+    limit: int
+
+
+def asked_page(purse: Purse = None, limit: Limit = 100, cursor: Cursor = None) -> Page:
+    """Read what part is asked for; a dependency of the statement."""
+    return Page(purse, from_cursor(cursor), limit)
+
+
+GivenPage = NamedDependency[Page]
+PAGE = {**STRETCH, "page": Provide(asked_page, sync_to_thread=False)}
+_COLUMNS = ("at", "kind", "amount_usd", "source", "reason", "call_id")
+
+
 class MoneyController(Controller):
     """`/api/balance` and `/api/statement`"""
 
@@ -62,22 +85,29 @@ class MoneyController(Controller):
     async def balance(self, engine: GivenEngine, caller: GivenCaller) -> BalanceShown:
         return balance_shown(await statements.balance(engine, caller))
 
-    @get("/statement", summary="What moved the balance", dependencies=STRETCH)
+    @get("/statement", summary="What moved the balance", dependencies=PAGE)
     async def statement(
         self,
+        request: CallerRequest,
         engine: GivenEngine,
         caller: GivenCaller,
         stretch: GivenStretch,
-        purse: Purse = None,
-        limit: Limit = 100,
-        cursor: Cursor = None,
-    ) -> Statement:
-        span = Span(stretch.since, stretch.until, from_cursor(cursor), limit)
-        entries = await statements.statement(engine, caller, span, purse)
-        full = len(entries) == limit
+        page: GivenPage,
+        form: AskedForm = None,
+    ) -> Statement | Response[str]:
+        """As JSON page by page, newest first; as CSV all of it, oldest first."""
+        if form_of(request, form) is Form.CSV:
+            entries = statements.every_entry(
+                engine, caller, Span(stretch.since, stretch.until), page.purse
+            )
+            lines = [tables.line(_COLUMNS), *[_line(each) async for each in entries]]
+            return tables.answer(lines, "statement.csv")
+        span = Span(stretch.since, stretch.until, page.place, page.limit)
+        found = await statements.statement(engine, caller, span, page.purse)
+        full = len(found) == page.limit
         return Statement(
-            entries=[_shown(each) for each in entries],
-            cursor=to_cursor(entries[-1].at, entries[-1].source) if full else None,
+            entries=[_shown(each) for each in found],
+            cursor=to_cursor(found[-1].at, found[-1].source) if full else None,
         )
 
 
@@ -98,4 +128,17 @@ def _shown(entry: Entry) -> EntryShown:
         source=entry.source,
         reason=entry.reason,
         call_id=entry.call_id,
+    )
+
+
+def _line(entry: Entry) -> str:
+    return tables.line(
+        (
+            entry.at.isoformat(),
+            entry.kind.value,
+            format_usd(entry.amount_nanos),
+            entry.source,
+            tables.words(entry.reason),
+            entry.call_id,
+        )
     )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -12,7 +15,18 @@ from broker.store import accounts as account_store
 from broker.store import purses
 from broker.store.accounts import Account, Role
 from broker.store.purses import Contents
-from broker.store.statements import Balance, Entry, Span, read_balance, read_entries
+from broker.store.statement_totals import By, Totals, Whose, read_totals
+from broker.store.statements import (
+    Balance,
+    Entry,
+    Span,
+    read_balance,
+    read_entries,
+    stream_entries,
+)
+
+ENTRIES_MAX: Final = 200_000
+"""What one export holds, for it is made in memory."""
 
 
 class PurseKind(enum.StrEnum):
@@ -48,16 +62,50 @@ async def statement(
     for an operator, RequestMalformed for a purse of who is no provider.
     """
     async with engine.connect() as connection:
-        account = await account_store.by_id(connection, caller.account_id)
-        if account.ledger_account is None:
-            raise NotFound("An operator has no balance.")
-        if account.role is not Role.PROVIDER:
-            if purse is not None:
-                raise RequestMalformed("Only a provider has several purses.")
-            return await read_entries(connection, [account.ledger_account], span)
-        every = (await purses.purse_of(connection, account.id)).all()
-        wanted = every if purse is None else [dict(zip(PurseKind, every, strict=True))[purse]]
-        return await read_entries(connection, wanted, span)
+        return await read_entries(connection, await _purses(connection, caller, purse), span)
+
+
+async def every_entry(
+    engine: AsyncEngine, caller: Caller, span: Span, purse: PurseKind | None = None
+) -> AsyncIterator[Entry]:
+    """Yield all entries of a span, oldest first. Raises as `statement` does, and RequestMalformed
+    with code `statement_too_long` beyond ENTRIES_MAX."""
+    async with engine.connect() as connection:
+        wanted = await _purses(connection, caller, purse)
+        count = 0
+        async for entry in stream_entries(connection, wanted, span):
+            count += 1
+            if count > ENTRIES_MAX:
+                raise RequestMalformed(
+                    f"There are more than {ENTRIES_MAX} entries; ask for a shorter time.",
+                    code="statement_too_long",
+                )
+            yield entry
+
+
+async def totals(engine: AsyncEngine, caller: Caller, by: By, span: Span) -> Totals:
+    """Return what moved the caller's balance, summed. Raises NotFound for an operator,
+    RequestMalformed when a provider asks for what only the buyer may know."""
+    sells = caller.role is Role.PROVIDER
+    if sells and by not in (By.ENDPOINT, By.DAY):
+        raise RequestMalformed("A provider's totals are by endpoint or by day.")
+    async with engine.connect() as connection:
+        wanted = await _purses(connection, caller, None)
+        return await read_totals(connection, Whose(caller.account_id, wanted, sells), by, span)
+
+
+async def _purses(
+    connection: AsyncConnection, caller: Caller, purse: PurseKind | None
+) -> Sequence[UUID]:
+    account = await account_store.by_id(connection, caller.account_id)
+    if account.ledger_account is None:
+        raise NotFound("An operator has no balance.")
+    if account.role is not Role.PROVIDER:
+        if purse is not None:
+            raise RequestMalformed("Only a provider has several purses.")
+        return [account.ledger_account]
+    every = (await purses.purse_of(connection, account.id)).all()
+    return every if purse is None else [dict(zip(PurseKind, every, strict=True))[purse]]
 
 
 def balance_in(contents: Contents) -> Balance:

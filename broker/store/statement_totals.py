@@ -1,0 +1,190 @@
+"""What moved a balance, summed by what it was for; the sums are those of the ledger's records."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, Select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker.store.credit_notes import credit_note_lines, credit_notes
+from broker.store.statements import Span
+from broker.store.tables import accounts, calls, endpoints, settlement_lines, transfers
+
+ROWS_MAX: Final = 1_000
+"""Labels are the caller's own, so there may be as many as calls; the others come as one sum."""
+
+
+class By(enum.StrEnum):
+    """What entries are summed by."""
+
+    KEY = "key"
+    ENDPOINT = "endpoint"
+    DOMAIN = "domain"
+    TASK = "task"
+    """The caller's own label."""
+    DAY = "day"
+    """Of UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """An account and its ledger accounts; `sells` for a provider."""
+
+    account_id: UUID
+    purses: Sequence[UUID]
+    sells: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Signed nano-dollars: of calls, of what went back for calls, of everything else."""
+
+    calls: int
+    calls_nanos: int
+    credits_nanos: int
+    other_nanos: int
+
+    @property
+    def total_nanos(self) -> int:
+        """What moved the balance."""
+        return self.calls_nanos + self.credits_nanos + self.other_nanos
+
+    def minus(self, other: Sums) -> Sums:
+        """Return what is left when another's are taken away."""
+        return Sums(
+            self.calls - other.calls,
+            self.calls_nanos - other.calls_nanos,
+            self.credits_nanos - other.credits_nanos,
+            self.other_nanos - other.other_nanos,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums by group, the largest first; `group` is None for what belongs to none."""
+
+    rows: list[tuple[str | None, Sums]]
+    whole: Sums
+
+
+async def read_totals(connection: AsyncConnection, whose: Whose, by: By, span: Span) -> Totals:
+    """Return at most ROWS_MAX groups, and the sums of all of them."""
+    facts = sa.union_all(_traded(whose, span), _credited(whose, span), *_other(whose, span))
+    entries = facts.subquery()
+    grouped = _grouped(entries, by).subquery()
+    whole = [sa.func.sum(column).over() for column in grouped.c if column.name != "label"]
+    query = (
+        sa.select(*grouped.c, *whole)
+        .order_by(
+            sa.func.abs(
+                grouped.c.traded_nanos + grouped.c.credited_nanos + grouped.c.other_nanos
+            ).desc(),
+            grouped.c.label,
+        )
+        .limit(ROWS_MAX)
+    )
+    rows = (await connection.execute(query)).all()
+    return Totals(
+        rows=[(None if row[0] is None else str(row[0]), _sums(row[1:5])) for row in rows],
+        whole=_sums(rows[0][5:]) if rows else Sums(0, 0, 0, 0),
+    )
+
+
+def _grouped(entries: sa.Subquery, by: By) -> Select[Any]:
+    amount, kind = entries.c.amount_nanos, entries.c.kind
+    label, joined = _label(entries, by)
+
+    def of(wanted: str) -> ColumnElement[int]:
+        return sa.func.coalesce(sa.func.sum(amount).filter(kind == wanted), 0)
+
+    return (
+        sa.select(
+            label.label("label"),
+            sa.func.count(entries.c.call_id.distinct()).filter(kind == "traded").label("calls"),
+            of("traded").label("traded_nanos"),
+            of("credited").label("credited_nanos"),
+            of("other").label("other_nanos"),
+        )
+        .select_from(joined)
+        .group_by(label)
+    )
+
+
+def _label(entries: sa.Subquery, by: By) -> tuple[ColumnElement[Any], sa.FromClause]:
+    """Return what to group by, and the tables that it takes."""
+    if by is By.DAY:
+        return sa.func.date(sa.func.timezone("UTC", entries.c.at)), entries
+    if by is By.ENDPOINT:
+        named = entries.outerjoin(endpoints, endpoints.c.id == entries.c.endpoint_id).outerjoin(
+            accounts, accounts.c.id == endpoints.c.provider_id
+        )
+        return accounts.c.name + "/" + endpoints.c.name, named
+    logged = entries.outerjoin(calls, calls.c.id == entries.c.call_id)
+    columns = {By.KEY: calls.c.key_id, By.DOMAIN: calls.c.domain, By.TASK: calls.c.task_label}
+    return columns[by], logged
+
+
+def _traded(whose: Whose, span: Span) -> Select[Any]:
+    line = settlement_lines.c
+    owner, amount = (
+        (line.payee_id, line.earnings_nanos) if whose.sells else (line.payer_id, -line.charge_nanos)
+    )
+    facts = _facts("traded", line.call_id, line.endpoint_id, line.settled_at, amount)
+    return _within(facts.where(owner.in_(whose.purses)), line.settled_at, span)
+
+
+def _credited(whose: Whose, span: Span) -> Select[Any]:
+    """What credit notes gave to a consumer, or took from a provider."""
+    note, line = credit_notes.c, credit_note_lines.c
+    owner, amount = (
+        (line.provider_id, -line.earnings_nanos)
+        if whose.sells
+        else (note.account_id, line.amount_nanos)
+    )
+    facts = _facts("credited", note.call_id, line.endpoint_id, note.created_at, amount)
+    joined = facts.select_from(credit_notes).join(credit_note_lines, line.credit_note_id == note.id)
+    return _within(joined.where(owner == whose.account_id), note.created_at, span)
+
+
+def _other(whose: Whose, span: Span) -> list[Select[Any]]:
+    """Transfers over the border of the purses, but for those that a credit note tells of."""
+    move = transfers.c
+    noted = sa.exists().where(credit_notes.c.id == move.about_id)
+    nowhere = sa.cast(sa.null(), sa.Uuid())
+    return [
+        _within(
+            _facts("other", move.call_id, nowhere, move.created_at, amount).where(
+                own.in_(whose.purses), foreign.not_in(whose.purses), ~noted
+            ),
+            move.created_at,
+            span,
+        )
+        for own, foreign, amount in (
+            (move.credit_id, move.debit_id, move.amount_nanos),
+            (move.debit_id, move.credit_id, -move.amount_nanos),
+        )
+    ]
+
+
+def _facts(kind: str, *columns: ColumnElement[Any]) -> Select[Any]:
+    names = ("call_id", "endpoint_id", "at", "amount_nanos")
+    labelled = [column.label(name) for column, name in zip(columns, names, strict=True)]
+    return sa.select(sa.literal(kind).label("kind"), *labelled)
+
+
+def _within(rows: Select[Any], at: ColumnElement[Any], span: Span) -> Select[Any]:
+    if span.since is not None:
+        rows = rows.where(at >= span.since)
+    if span.until is not None:
+        rows = rows.where(at < span.until)
+    return rows
+
+
+def _sums(columns: Sequence[Any]) -> Sums:
+    return Sums(*map(int, columns))
