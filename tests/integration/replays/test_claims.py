@@ -156,6 +156,12 @@ async def test_a_call_that_failed_without_a_charge_leaves_its_key(market: Market
     assert not await claims.stands(market.database, market.place, hold.call_id)
 
 
+async def test_a_call_that_outlived_its_hold_leaves_its_key(market: Market) -> None:
+    hold = await market.held()
+    await ledger.expire_holds(market.database, hold.expires_at, 10)
+    assert await market.stage() is Stage.FREE
+
+
 async def test_a_call_that_was_refused_before_its_hold_leaves_its_key(market: Market) -> None:
     hold = await market.claimed()
     record = msgspec.structs.replace(a_record(hold, 0), hold_nanos=0, status=402, code="no_money")
