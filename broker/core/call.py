@@ -143,6 +143,7 @@ class Call(msgspec.Struct, frozen=True, eq=False):
     """One request, from its admission on; `started_s`, `deadline_s` are on the monotonic clock."""
 
     id: UUID
+    id_text: str
     payer: Payer
     wanted: Requirements
     body: OpenAiBody | TensorBody

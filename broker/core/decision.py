@@ -27,24 +27,44 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     """The best, in the order in which they are tried; as many as there may be attempts."""
     eligible: Numbers
     """Endpoint numbers."""
-    scores: Floats
-    parts: Floats
-    """Shape (5, eligible), rows as in PARTS."""
-    costs_picos: Floats
-    """Expected cost, in pico-dollars."""
+    figures: Floats | tuple[float, ...]
+    """Shape (7, eligible): score, the parts as in PARTS, expected cost in pico-dollars. Plain numbers
+    where one endpoint was eligible, for most calls name theirs and nobody looks at most figures."""
     rejected: Numbers
     reasons: Numbers
     """A Rejection for each of `rejected`."""
     price_version: int
 
     @property
+    def scores(self) -> Floats:
+        """The score of each eligible endpoint."""
+        return self._rows[0]
+
+    @property
+    def parts(self) -> Floats:
+        """Shape (5, eligible), rows as in PARTS."""
+        return self._rows[1:-1]
+
+    @property
+    def costs_picos(self) -> Floats:
+        """The expected cost at each eligible endpoint, in pico-dollars."""
+        return self._rows[-1]
+
+    @property
+    def _rows(self) -> Floats:
+        figures = self.figures
+        return np.array(figures).reshape(-1, 1) if isinstance(figures, tuple) else figures
+
+    @property
     def hold_nanos(self) -> int:
         """The dearest permitted plan: only one attempt is ever paid, so the dearest candidate."""
-        return max((each.ceiling_nanos for each in self.plan), default=0)
+        plan = self.plan
+        if len(plan) == 1:
+            return plan[0].ceiling_nanos
+        return max((each.ceiling_nanos for each in plan), default=0)
 
 
 def undecided(price_version: int) -> Decision:
     """Return the decision about a model that there is not: nobody was considered."""
-    none, nothing = np.empty(0, dtype=np.int64), np.empty(0)
-    parts = np.empty((len(PARTS), 0))
-    return Decision((), none, nothing, parts, nothing, none, none, price_version)
+    none = np.empty(0, dtype=np.int64)
+    return Decision((), none, np.empty((len(PARTS) + 2, 0)), none, none, price_version)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import numpy as np
-
 from broker.core.decision import Candidate, Decision
 from broker.core.market import Lone, Market, Shortlist
 from broker.core.pulse import Pulse
@@ -34,23 +32,16 @@ def decide_alone(
     tokens_out = _output_limit(wanted, one, limits)
     expected_out = wanted.choices * float(min(tokens_out, TOKENS_OUT_EXPECTED))
     cost = one.rate_out * expected_out + one.rate_in * wanted.tokens_in_expected + one.rate_call
-    parts = (
-        one.quality,
-        one.domain_fit,
-        1.0,
-        1.0,
-        free_share(load) * pulse.availability_at[one.number],
-    )
-    score = sum(map(float.__mul__, _shares(wanted.weights), parts))
-    figures = np.array((score, *parts, cost))
+    available = free_share(load) * pulse.availability_at[one.number]
+    quality, fit, cheap, quick, there = _shares(wanted.weights)
+    score = quality * one.quality + fit * one.domain_fit + cheap + quick + there * available
+    parts = (one.quality, one.domain_fit, 1.0, 1.0, available)
     rate = market.rate(one.number)
     picos = rate.picos(wanted.tokens_in_bound, wanted.choices * tokens_out)
     return Decision(
         (Candidate(one.number, rate, tokens_out, charge_nanos(picos)),),
         listed.numbers,
-        figures[:1],
-        figures[1:-1].reshape(-1, 1),
-        figures[-1:],
+        (score, *parts, cost),
         listed.rejected,
         listed.reasons,
         market.book.version,

@@ -18,7 +18,7 @@ from broker.core.lone import decide_alone
 from broker.core.market import Market
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
-from broker.core.scoring import score_parts, weigh
+from broker.core.scoring import PARTS, score_parts, weigh
 from broker.core.view import RoutingLimits, View
 from pricing.money import charge_nanos
 
@@ -50,14 +50,15 @@ def route(
         rejected = np.concatenate((view.numbers[refused], rejected))
         reasons = np.concatenate((struck[refused], reasons))
         view = view.only(np.flatnonzero(struck == 0))
-    parts = score_parts(view)
-    scores = weigh(wanted.weights, parts)
+    figures = np.empty((len(PARTS) + 2, view.numbers.size))
+    scores = figures[0]
+    score_parts(view, figures[1:-1])
+    weigh(wanted.weights, figures[1:-1], scores)
+    figures[-1] = view.cost_picos
     return Decision(
         _plan(wanted, market, view, _choose(wanted, market, view, scores, limits, random)),
         view.numbers,
-        scores,
-        parts,
-        view.cost_picos,
+        figures,
         rejected,
         reasons,
         market.book.version,

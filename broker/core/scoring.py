@@ -21,11 +21,10 @@ from broker.core.view import View
 PARTS = ("quality", "domain_fit", "cost", "latency", "availability")
 
 
-def score_parts(view: View) -> Floats:
-    """Return an array of shape (5, endpoints of the view), rows as in PARTS."""
-    parts = np.empty((len(PARTS), view.numbers.size))
+def score_parts(view: View, parts: Floats) -> None:
+    """Fill `parts`, of shape (5, endpoints of the view), rows as in PARTS."""
     if not view.numbers.size:
-        return parts
+        return
     cost, latency = view.cost_picos, view.latency_ms
     parts[0] = view.quality
     parts[1] = view.domain_fit
@@ -35,12 +34,11 @@ def score_parts(view: View) -> Floats:
     np.minimum(free, 1.0, out=free)
     np.maximum(free, 0.05, out=free)
     free *= view.availability
-    return parts
 
 
-def weigh(asked: Weights, parts: Floats) -> Floats:
-    """Return the weighted mean of the parts; weights that are all 0 score everything 0."""
-    return np.asarray(normal(asked).dot(parts))
+def weigh(asked: Weights, parts: Floats, scores: Floats) -> None:
+    """Fill `scores` with the weighted mean of the parts; all 0 where all weights are 0."""
+    np.matmul(normal(asked), parts, out=scores)
 
 
 def free_share(load: float) -> float:

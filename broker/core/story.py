@@ -6,6 +6,7 @@ reads most of them: arrays are kept as raw bytes, and ranked when they are read.
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Any
 
 import msgspec
@@ -82,6 +83,8 @@ class Story(msgspec.Struct, frozen=True):
     end: str
 
 
+_NUMBER = Struct("<i")
+_FIGURES = Struct(f"<{len(PARTS) + 2}f")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Packed).decode
 
@@ -94,29 +97,34 @@ def encode(
     started_s: float,
 ) -> bytes:
     """Pack a call's story; `started_s` is when the call began, on the attempts' clock."""
-    eligible = decision.eligible
-    figures = np.empty((len(PARTS) + 2, eligible.size), dtype="<f4")
-    figures[0] = decision.scores
-    figures[1:-1] = decision.parts
-    figures[-1] = decision.costs_picos
     planned = [each.number for each in decision.plan]
-    if eligible.size > CANDIDATES_KEPT_MAX:
-        kept = _best(decision.scores, np.isin(eligible, planned))
-        eligible, figures = eligible[kept], figures[:, kept]
+    eligible, figures = _kept(decision, planned)
     rejected = decision.rejected[:CANDIDATES_KEPT_MAX]
     return _encode(
         _Packed(
             wanted,
             decision.price_version,
             planned,
-            eligible.astype("<i4").tobytes(),
-            figures.tobytes(),
+            eligible,
+            figures,
             rejected.astype("<i4").tobytes() if rejected.size else b"",
             decision.reasons[: rejected.size].astype("i1").tobytes() if rejected.size else b"",
             [_packed(each, started_s) for each in attempts],
             end,
         )
     )
+
+
+def _kept(decision: Decision, planned: list[int]) -> tuple[bytes, bytes]:
+    """Return the eligible endpoints and their figures as they are packed."""
+    figures = decision.figures
+    if isinstance(figures, tuple):
+        return _NUMBER.pack(*planned), _FIGURES.pack(*figures)
+    eligible = decision.eligible
+    if eligible.size > CANDIDATES_KEPT_MAX:
+        kept = _best(figures[0], np.isin(eligible, planned))
+        eligible, figures = eligible[kept], figures[:, kept]
+    return eligible.astype("<i4").tobytes(), figures.astype("<f4").tobytes()
 
 
 def _best(scores: Floats, planned: Bools) -> Numbers:

@@ -147,7 +147,7 @@ def _require_json(response: Response) -> None:
 def _identity(call: Call, attempt: Attempt) -> bytes:
     """Headers by which a provider may tell afterwards what it served."""
     return b"x-request-id: %s\r\nx-broker-attempt: %d\r\n" % (
-        str(call.id).encode(),
+        call.id_text.encode(),
         attempt.index,
     )
 

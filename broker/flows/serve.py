@@ -62,7 +62,7 @@ async def serve(
         await tab.settle(answer.status, "served")
         return tab, answer
     except BrokerError as error:
-        error.call_id = str(call.id)
+        error.call_id = call.id_text
         # One that could not even be asked, say for its address: its attempt is still under way.
         tab.end(Outcome(Fault.CALLER_LEFT, detail=error.code))
         await tab.settle(error.status, error.code)
@@ -147,5 +147,5 @@ def _log(error: BrokerError, call: Call, decision: Decision, runtime: Runtime) -
     told = story.encode(call.wanted, decision, [], error.code, call.started_s)
     ending = Ending(error.status, error.code, decision.price_version, duration_ms, told)
     runtime.ledger.record(log_call(call, ending))
-    error.call_id = str(call.id)
+    error.call_id = call.id_text
     return error

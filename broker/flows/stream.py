@@ -129,7 +129,7 @@ class Stream:
     def _tail(self) -> bytes:
         """The usage, the cost and `[DONE]`: kept back until the settlement was durable."""
         cost = {
-            "call_id": str(self._tab.call.id),
+            "call_id": self._tab.call.id_text,
             "endpoint": self._tab.endpoint.name,
             "price_version": self._tab.decision.price_version,
             "cost_usd": format_usd(self._tab.charge_nanos),

@@ -161,7 +161,7 @@ class Tab:
     def _outlived(self, record: CallRecord) -> HoldExpired:
         """Log a call whose hold was gone: it cost nothing, whatever was delivered."""
         error = HoldExpired("The call outlived its hold and was not charged.")
-        error.call_id = str(self.call.id)
+        error.call_id = self.call.id_text
         self.charge_nanos = 0
         self.runtime.ledger.record(
             msgspec.structs.replace(record, status=error.status, code=error.code, charge_nanos=0)

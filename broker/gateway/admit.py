@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 import msgspec
-import uuid_utils.compat as uuid7s
+import uuid_utils
 
 from broker.core.allowance import narrowed
 from broker.core.call import (
@@ -20,7 +20,7 @@ from broker.core.catalog import Task
 from broker.core.requirements import Requirements
 from broker.errors import TooManyCalls, Unavailable
 from broker.flows.runtime import Runtime
-from broker.gateway.wishes import Wishes
+from broker.gateway.wishes import NO_WISHES, Wishes
 
 
 class Asked(msgspec.Struct, frozen=True, eq=False):
@@ -41,39 +41,41 @@ def admit(asked: Asked, payer: Payer, runtime: Runtime) -> Call:
     limits = runtime.settings.limits
     now_s = runtime.now_s()
     deadline_s = min(wishes.deadline_s or limits.deadline_s, limits.deadline_s_max)
-    created_at = runtime.clock()
     wanted = demands(asked, payer.account_id)
     if payer.allowance is not None:
         wanted = narrowed(wanted, payer.allowance, runtime.market)
+    call_id = uuid_utils.uuid7()
     return Call(
-        id=uuid7s.uuid7(),
-        payer=payer,
-        wanted=wanted,
-        body=asked.body,
-        created_at=created_at,
-        started_s=now_s,
-        deadline_s=now_s + deadline_s,
-        task_label=wishes.task,
-        session_id=wishes.session_id,
-        labels_json=msgspec.json.encode(wishes.labels).decode() if wishes.labels else None,
+        UUID(int=call_id.int),
+        str(call_id),  # in an eighth of the time that the standard library takes
+        payer,
+        wanted,
+        asked.body,
+        runtime.clock(),
+        now_s,
+        now_s + deadline_s,
+        wishes.task,
+        wishes.session_id,
+        msgspec.json.encode(wishes.labels).decode() if wishes.labels else None,
     )
 
 
 def demands(asked: Asked, account_id: UUID) -> Requirements:
     """Return what is asked of an endpoint. Raises RequestMalformed."""
     wishes = asked.wishes
-    rate_in, rate_out = wishes.max_rates()
     size_bytes = asked.body.size_bytes
-    infers = asked.task is Task.INFER
+    bound = expected = 0
+    if asked.task is not Task.INFER:
+        bound, expected = tokens_in_bound(size_bytes), tokens_in_expected(size_bytes)
+    common = (asked.task, asked.model, bound, expected, asked.tokens_out_max, asked.choices)
+    stream = isinstance(asked.body, OpenAiBody) and asked.body.stream
+    if wishes is NO_WISHES:
+        return Requirements(account_id, *common, asked.version, stream=stream)
+    rate_in, rate_out = wishes.max_rates()
     return Requirements(
-        account_id=account_id,
-        task=asked.task,
-        model=asked.model,
-        tokens_in_bound=0 if infers else tokens_in_bound(size_bytes),
-        tokens_in_expected=0 if infers else tokens_in_expected(size_bytes),
-        tokens_out_max=asked.tokens_out_max,
-        choices=asked.choices,
-        version=asked.version,
+        account_id,
+        *common,
+        asked.version,
         domain=wishes.domain,
         max_rate_in_micros=rate_in,
         max_rate_out_micros=rate_out,
@@ -87,7 +89,7 @@ def demands(asked: Asked, account_id: UUID) -> Requirements:
         providers_ignore=frozenset(wishes.providers.ignore),
         providers_order=tuple(wishes.providers.order),
         weights=wishes.weighed(),
-        stream=isinstance(asked.body, OpenAiBody) and asked.body.stream,
+        stream=stream,
     )
 
 

@@ -206,7 +206,7 @@ async def _send_stream(request: Request, tab: Tab, stream: Stream) -> None:
 def broker_head(tab: Tab) -> bytes:
     """Return the header lines that say who served a call and at which price."""
     return _HEAD % (
-        str(tab.call.id).encode(),
+        tab.call.id_text.encode(),
         tab.endpoint.name.encode(),
         _price(tab.rate),
         tab.decision.price_version,

@@ -13,7 +13,7 @@ from broker.gateway.openai import _send_stream
 from pricing.book import Rate
 
 TAB: Any = SimpleNamespace(
-    call=SimpleNamespace(id=UUID(int=1)),
+    call=SimpleNamespace(id_text=str(UUID(int=1))),
     endpoint=SimpleNamespace(name="acme/small"),
     decision=SimpleNamespace(price_version=7),
     rate=Rate(500_000, 1_500_000, 0),
