@@ -12,13 +12,19 @@ from typing import Final
 
 from celery import Celery
 
-from broker.jobs import answers, audit, plans, upkeep
+from broker.jobs import answers, audit, plans, receipts, upkeep
 from broker.jobs.room import Bridge, Job
 from broker.settings import Settings
 
 TASKS_GROUP: Final = "broker.tasks"
 
-JOBS: Final[tuple[Job, ...]] = (*upkeep.JOBS, *answers.JOBS, *audit.JOBS, *plans.JOBS)
+JOBS: Final[tuple[Job, ...]] = (
+    *upkeep.JOBS,
+    *answers.JOBS,
+    *audit.JOBS,
+    *plans.JOBS,
+    *receipts.JOBS,
+)
 
 
 def create_app(settings: Settings) -> Celery:

@@ -16,6 +16,7 @@ from broker.api.accounts import AccountController
 from broker.api.audit import AuditController
 from broker.api.callers import CallerMiddleware, refuse_unknown_query, require_scope
 from broker.api.calls import CallController
+from broker.api.cases import CaseController
 from broker.api.deployments import DeploymentController, ProviderController
 from broker.api.disputes import DisputeController
 from broker.api.health import alive, ready
@@ -30,8 +31,8 @@ from broker.api.plans import PlanController
 from broker.api.price_feed import PriceFeed
 from broker.api.prices import PriceController
 from broker.api.problems import exception_handlers
+from broker.api.receipts import ReceiptController, receipts_of_call
 from broker.api.refunds import RefundController
-from broker.api.statements import TotalsController
 from broker.api.statements import TotalsController
 
 BODY_BYTES_MAX = 1 << 20
@@ -80,9 +81,11 @@ def _api(parts: Parts) -> Router:
             RefundController,
             DisputeController,
             TotalsController,
-            TotalsController,
             AuditController,
             PlanController,
+            ReceiptController,
+            CaseController,
+            receipts_of_call,
         ],
         middleware=[authenticate],
         guards=[require_scope],
