@@ -20,7 +20,7 @@ from broker.flows.close_case import close_case, read_cases
 from broker.store.accounts import Role
 from broker.store.receipt_cases import Case, Wanted
 
-State = Literal["open", "closed", "all"]
+Status = Literal["open", "closed", "all"]
 
 
 class CaseShown(Reply):
@@ -69,11 +69,11 @@ class CaseController(Controller):
         self,
         engine: GivenEngine,
         caller: GivenCaller,
-        state: FromQuery[State] = "open",
+        status: FromQuery[Status] = "open",
         limit: Limit = 100,
         cursor: After = None,
     ) -> CaseList:
-        is_open = None if state == "all" else state == "open"
+        is_open = None if status == "all" else status == "open"
         cases = await read_cases(engine, caller, Wanted(None, is_open, cursor, limit))
         following = cases[-1].id if len(cases) == limit else None
         return CaseList(cases=[_shown(each) for each in cases], cursor=following)
