@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx
 import pytest
 from litestar import Litestar
@@ -14,6 +16,7 @@ ALL = frozenset({"consumer", "provider", "operator"})
 TRADERS = frozenset({"consumer", "provider"})
 OPERATOR = frozenset({"operator"})
 PROVIDER = frozenset({"provider"})
+NO_CONSUMER = frozenset({"provider", "operator"})
 OPEN = ALL | {"stranger"}
 
 RIGHTS = {
@@ -37,6 +40,12 @@ RIGHTS = {
     ("POST", "/api/provider/deployments/{deployment_id}/verify"): PROVIDER,
     ("DELETE", "/api/provider/deployments/{deployment_id}"): PROVIDER,
     ("POST", "/api/provider/heartbeats"): OPEN,
+    ("POST", "/api/provider/deployments/{deployment_id}/receipt-key"): PROVIDER,
+    ("DELETE", "/api/provider/deployments/{deployment_id}/receipt-key"): PROVIDER,
+    ("POST", "/api/provider/receipts"): PROVIDER,
+    ("GET", "/api/calls/{call_id}/receipts"): NO_CONSUMER,
+    ("GET", "/api/cases"): NO_CONSUMER,
+    ("POST", "/api/cases/{case_id}/close"): OPERATOR,
     ("GET", "/api/deployments"): OPERATOR,
     ("POST", "/api/deployments/{deployment_id}/approve"): OPERATOR,
     ("GET", "/api/audit"): OPERATOR,
@@ -89,4 +98,4 @@ async def test_each_role_may_do_what_the_table_says_and_nothing_else(
 
 def _filled(path: str) -> str:
     filled = path.replace("{name}", "shop").replace("{key_id}", "none")
-    return filled.replace("{call_id}", ID).replace("{deployment_id}", ID)
+    return re.sub(r"{\w+_id}", ID, filled)
