@@ -33,13 +33,9 @@ Form = URLEncodedBody[dict[str, str]]
 async def show_login(
     desk: GivenDesk, request: AnyRequest, token: FromQuery[str | None] = None
 ) -> Response[Any]:
-    """Redeem a link, or show the form. The token leaves the address bar by the redirect."""
+    """Show the form; of a link one button, which redeems it: scanners of mail only look."""
     if token is not None:
-        try:
-            opened = await login.redeem(desk.parts.engine, token, desk.parts.clock())
-        except CallerUnknown as error:
-            return _form(desk, request, error)
-        return _enter(desk, opened)
+        return _form(desk, request, token=token)
     if await find_viewer(desk.parts, request.cookies.get(SESSION_COOKIE)) is not None:
         return Redirect(HOME, status_code=303)
     return _form(desk, request)
@@ -47,16 +43,22 @@ async def show_login(
 
 @post("/login", status_code=200)
 async def log_in(desk: GivenDesk, request: AnyRequest, data: Form) -> Response[Any]:
-    """Open a session for the owner of a key."""
+    """Open a session for the owner of a key, or of a link. Its token leaves the address bar."""
     _check(request.cookies.get(FORM_COOKIE, ""), data)
-    now = desk.parts.clock()
     try:
-        key = data.get("key", "").strip()[:_KEY_CHARACTERS_MAX]
-        caller = await authenticate.by_key(desk.parts.engine, key, now)
-        opened = await login.open_session(desk.parts.engine, caller, now)
+        opened = await _open(desk, data)
     except (CallerUnknown, ScopeMissing) as error:
         return _form(desk, request, error)
     return _enter(desk, opened)
+
+
+async def _open(desk: Desk, data: dict[str, str]) -> Login:
+    engine, now = desk.parts.engine, desk.parts.clock()
+    token = data.get("token")
+    if token is not None:
+        return await login.redeem(engine, token, now)
+    key = data.get("key", "").strip()[:_KEY_CHARACTERS_MAX]
+    return await login.open_session(engine, await authenticate.by_key(engine, key, now), now)
 
 
 @post("/logout", status_code=303)
@@ -73,7 +75,9 @@ def _check(expected: str, data: dict[str, str]) -> None:
         raise NotAllowed("The form has expired; load the page again.", code="csrf_token_invalid")
 
 
-def _form(desk: Desk, request: AnyRequest, error: BrokerError | None = None) -> Page:
+def _form(
+    desk: Desk, request: AnyRequest, error: BrokerError | None = None, token: str | None = None
+) -> Page:
     # A cookie that is there already stays, so that forms in two tabs both work.
     form_token = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(32)
     page = desk.painter.page(
@@ -81,6 +85,7 @@ def _form(desk: Desk, request: AnyRequest, error: BrokerError | None = None) -> 
         status=error.status if error else 200,
         error=error,
         form_token=form_token,
+        token=token,
     )
     page.cookies.append(_cookie(desk, FORM_COOKIE, form_token, _FORM_LIFETIME_S))
     return page

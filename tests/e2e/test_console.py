@@ -42,6 +42,8 @@ async def test_a_browser_shows_the_market_live_and_a_call_with_its_story(bourse:
     async with serving(create_console(bourse)) as origin, chromium() as tab:
         token = await make_link(bourse.engine, clinic.id, bourse.clock())
         await tab.open(f"{origin}/console/login?token={token}")
+        await tab.until("!!document.querySelector('form button')")
+        await tab.ask("document.querySelector('form button').click()")
         await tab.until("document.body?.dataset.live === 'on'")
         assert await tab.ask("location.pathname + location.search") == "/console"
         assert await tab.ask("document.cookie") == "", "scripts cannot read the session"
@@ -76,6 +78,8 @@ async def test_an_empty_market_fills_before_the_viewers_eyes(bourse: Bourse) -> 
         await tab.look(width=390, height=800, scheme="dark")
         token = await make_link(bourse.engine, desk.id, bourse.clock())
         await tab.open(f"{origin}/console/login?token={token}")
+        await tab.until("!!document.querySelector('form button')")
+        await tab.ask("document.querySelector('form button').click()")
         await tab.until("document.body?.dataset.live === 'on'")
         assert "No endpoints yet" in await tab.ask("document.querySelector('#board').innerText")
         acme = await bourse.account(Role.PROVIDER, "acme")

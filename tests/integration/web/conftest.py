@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from tests.integration.web.bourse import Bourse, chat, server
 from web.app import create_console
 
 ORIGIN = "http://console.example.com"
+_FORM_TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ async def enter(console: ASGIApp, bourse: Bourse) -> AsyncIterator[Enter]:
         client = browser(console)
         browsers.append(client)
         token = await make_link(bourse.engine, account.id, bourse.clock())
-        answer = await client.get("/console/login", params={"token": token})
+        answer = await follow(client, token)
         assert answer.status_code == 303
         return client
 
@@ -93,6 +95,20 @@ async def people(bourse: Bourse) -> People:
         people.borealis, server("north", chat("law", "tiny-law", domains={"law": 0.9}))
     )
     return people
+
+
+async def follow(client: httpx.AsyncClient, token: str) -> httpx.Response:
+    """Open a login link and press its one button."""
+    page = await client.get("/console/login", params={"token": token})
+    data = {"csrf_token": token_in(page), "token": token}
+    return await client.post("/console/login", data=data)
+
+
+def token_in(page: httpx.Response) -> str:
+    """The CSRF token that a form on the page carries."""
+    found = _FORM_TOKEN.search(page.text)
+    assert found is not None, page.text
+    return found[1]
 
 
 def browser(console: ASGIApp) -> httpx.AsyncClient:

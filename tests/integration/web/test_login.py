@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from datetime import timedelta
 
 import httpx
+from litestar.types import ASGIApp
 
 from broker.flows.login import LINK_LIFETIME, SESSION_COOKIE, SESSION_LIFETIME, make_link
 from tests.integration.web.bourse import Bourse
-from tests.integration.web.conftest import Enter, People, browser
+from tests.integration.web.conftest import Enter, People, browser, follow, token_in
 from web.app import create_console
-
-FORM_TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
-
-
-def token_in(page: httpx.Response) -> str:
-    """The CSRF token that a form on the page carries."""
-    found = FORM_TOKEN.search(page.text)
-    assert found is not None
-    return found[1]
 
 
 async def link(bourse: Bourse, people: People) -> str:
@@ -31,7 +22,7 @@ async def test_a_link_logs_in_and_leaves_no_token_in_the_address(
     stranger: httpx.AsyncClient, bourse: Bourse, people: People
 ) -> None:
     token = await link(bourse, people)
-    entered = await stranger.get("/console/login", params={"token": token})
+    entered = await follow(stranger, token)
     assert (entered.status_code, entered.headers["location"]) == (303, "/console")
     assert token not in str(entered.headers)
     assert "clinic" in (await stranger.get("/console")).text
@@ -41,7 +32,7 @@ async def test_the_session_cookie_is_for_the_console_alone(
     stranger: httpx.AsyncClient, bourse: Bourse, people: People
 ) -> None:
     token = await link(bourse, people)
-    entered = await stranger.get("/console/login", params={"token": token})
+    entered = await follow(stranger, token)
     cookie = entered.headers["set-cookie"].lower()
     assert cookie.startswith(SESSION_COOKIE)
     for trait in ("httponly", "samesite=strict", "path=/console", "max-age=43200"):
@@ -54,9 +45,10 @@ async def test_cookies_are_secure_where_the_broker_is_on_https(
 ) -> None:
     bourse.settings = replace(bourse.settings, public_url="https://broker.example.com")
     async with browser(create_console(bourse)) as client:
+        client.base_url = "https://console.example.com"
         token = await link(bourse, people)
         form = await client.get("/console/login")
-        entered = await client.get("/console/login", params={"token": token})
+        entered = await follow(client, token)
     assert "secure" in form.headers["set-cookie"].lower()
     assert "secure" in entered.headers["set-cookie"].lower()
 
@@ -65,12 +57,31 @@ async def test_a_link_works_once(
     stranger: httpx.AsyncClient, bourse: Bourse, people: People
 ) -> None:
     token = await link(bourse, people)
-    await stranger.get("/console/login", params={"token": token})
+    await follow(stranger, token)
     stranger.cookies.clear()
-    again = await stranger.get("/console/login", params={"token": token})
+    again = await follow(stranger, token)
     assert again.status_code == 401
     assert "used before" in again.text
     assert SESSION_COOKIE not in stranger.cookies
+
+
+async def test_who_only_looks_at_a_link_does_not_use_it_up(
+    stranger: httpx.AsyncClient, console: ASGIApp, bourse: Bourse, people: People
+) -> None:
+    token = await link(bourse, people)
+    async with browser(console) as scanner:
+        for _ in range(2):
+            page = await scanner.get("/console/login", params={"token": token})
+            assert page.status_code == 200
+            assert SESSION_COOKIE not in scanner.cookies
+        await scanner.head("/console/login", params={"token": token})
+        from_elsewhere = await scanner.post(
+            "/console/login", data={"token": token, "csrf_token": "guessed"}
+        )
+        assert from_elsewhere.status_code == 403
+    assert page.text.count("<button") == 1
+    assert 'name="key"' not in page.text
+    assert (await follow(stranger, token)).status_code == 303
 
 
 async def test_a_link_that_is_too_old_opens_nothing(
@@ -79,7 +90,7 @@ async def test_a_link_that_is_too_old_opens_nothing(
     token = await link(bourse, people)
     now = bourse.clock()
     bourse.clock = lambda: now + LINK_LIFETIME + timedelta(seconds=1)
-    assert (await stranger.get("/console/login", params={"token": token})).status_code == 401
+    assert (await follow(stranger, token)).status_code == 401
 
 
 async def test_a_key_logs_in_through_the_form(
