@@ -12,6 +12,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, BeforeMessageSendHookHandler, Message, Scope
 from prometheus_client import CollectorRegistry
 
+from broker.api.account_money import AccountMoneyController
 from broker.api.accounts import AccountController
 from broker.api.audit import AuditController
 from broker.api.callers import CallerMiddleware, refuse_unknown_query, require_scope
@@ -71,6 +72,7 @@ def _api(parts: Parts) -> Router:
         "/api",
         route_handlers=[
             AccountController,
+            AccountMoneyController,
             KeyController,
             MoneyController,
             CallController,

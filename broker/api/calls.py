@@ -19,8 +19,10 @@ from broker.api.call_messages import (
     provided_story,
     unfinished_call,
 )
+from broker.api.callers import CHANGING
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import After, Limit
+from broker.core.key_terms import Scope
 from broker.flows.forget_answer import forget_answer
 from broker.flows.read_call import list_calls, read_call
 from broker.store.accounts import Role
@@ -52,7 +54,11 @@ class CallController(Controller):
             return unfinished_call(found)
         return provided_story(found) if caller.role is Role.PROVIDER else call_story(found)
 
-    @delete("/{call_id:uuid}/content", summary="Delete what is kept of a call's answer")
+    @delete(
+        "/{call_id:uuid}/content",
+        summary="Delete what is kept of a call's answer",
+        opt={CHANGING: Scope.CALLS},
+    )
     async def forget(
         self, engine: GivenEngine, caller: GivenCaller, now: GivenTime, call_id: FromPath[UUID]
     ) -> None:

@@ -10,13 +10,24 @@ from uuid import UUID
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency, Provide
 from litestar.params import QueryParameter
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.api import tables
 from broker.api.callers import TRADERS
 from broker.api.parts import CallerRequest, GivenCaller, GivenEngine
 from broker.api.tables import AskedForm, Form, form_of
-from broker.api.wire import STRETCH, Cursor, GivenStretch, Limit, Reply, from_cursor, to_cursor
+from broker.api.wire import (
+    STRETCH,
+    Cursor,
+    GivenStretch,
+    Limit,
+    Reply,
+    Stretch,
+    from_cursor,
+    to_cursor,
+)
 from broker.flows import statement as statements
+from broker.flows.authenticate import Caller
 from broker.flows.statement import PurseKind
 from broker.store.statements import Balance, Entry, EntryKind, Place, Span
 from pricing.money import format_usd
@@ -96,19 +107,25 @@ class MoneyController(Controller):
         form: AskedForm = None,
     ) -> Statement | Response[str]:
         """As JSON page by page, newest first; as CSV all of it, oldest first."""
-        if form_of(request, form) is Form.CSV:
-            entries = statements.every_entry(
-                engine, caller, Span(stretch.since, stretch.until), page.purse
-            )
-            lines = [tables.line(_COLUMNS), *[_line(each) async for each in entries]]
-            return tables.answer(lines, "statement.csv")
-        span = Span(stretch.since, stretch.until, page.place, page.limit)
-        found = await statements.statement(engine, caller, span, page.purse)
-        full = len(found) == page.limit
-        return Statement(
-            entries=[_shown(each) for each in found],
-            cursor=to_cursor(found[-1].at, found[-1].source) if full else None,
-        )
+        return await tell_statement(engine, caller, stretch, page, form_of(request, form))
+
+
+async def tell_statement(
+    engine: AsyncEngine, owner: Caller, stretch: Stretch, page: Page, form: Form
+) -> Statement | Response[str]:
+    """Write a statement: as JSON the page, as CSV all of it."""
+    if form is Form.CSV:
+        whole = Span(stretch.since, stretch.until)
+        entries = statements.every_entry(engine, owner, whole, page.purse)
+        lines = [tables.line(_COLUMNS), *[_line(each) async for each in entries]]
+        return tables.answer(lines, "statement.csv")
+    span = Span(stretch.since, stretch.until, page.place, page.limit)
+    found = await statements.statement(engine, owner, span, page.purse)
+    full = len(found) == page.limit
+    return Statement(
+        entries=[_shown(each) for each in found],
+        cursor=to_cursor(found[-1].at, found[-1].source) if full else None,
+    )
 
 
 def balance_shown(balance: Balance) -> BalanceShown:

@@ -38,6 +38,13 @@ class PurseKind(enum.StrEnum):
     OWED = "owed"
 
 
+async def owner(engine: AsyncEngine, name: str) -> Caller:
+    """Return an account as it would look at its own money, for an operator. Raises NotFound."""
+    async with engine.connect() as connection:
+        account = await account_store.by_name(connection, name)
+    return Caller(account.id, account.name, account.role)
+
+
 async def balance(engine: AsyncEngine, caller: Caller) -> Balance:
     """Return the caller's balance. Raises NotFound for an operator, who has none."""
     async with engine.connect() as connection:
