@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from litestar import Response, get
 from litestar.types import BeforeMessageSendHookHandler, Message, Scope
 from prometheus_client import CollectorRegistry, Counter, PlatformCollector, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
@@ -38,6 +38,27 @@ class MarketCollector(Collector):
             count = sum(each.health is health for each in listings)
             states.add_metric([health.value], count)
         yield states
+
+
+class CallCollector(Collector):
+    """Reads what the data plane counts of its calls."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield calls by status and under way; no label says whose they are."""
+        yield GaugeMetricFamily(
+            "broker_calls_in_flight", "Calls under way.", self.parts.calls_in_flight
+        )
+        answered = CounterMetricFamily(
+            "broker_calls_answered",
+            "Calls by the status that their caller was told, 499 for one who left.",
+            labels=["status"],
+        )
+        for status, count in sorted(self.parts.answered.items()):
+            answered.add_metric([str(status)], count)
+        yield answered
 
 
 def _endpoint_gauges(listings: list[Listing]) -> Iterator[Metric]:
@@ -72,11 +93,12 @@ _ENDPOINT_GAUGES: tuple[tuple[str, str, Callable[[Listing], float]], ...] = (
 
 
 def create_registry(parts: Parts) -> CollectorRegistry:
-    """Return a registry with the process and the market; others may register more."""
+    """Return a registry with the process, the market and the calls; others may register more."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     registry.register(MarketCollector(parts))
+    registry.register(CallCollector(parts))
     return registry
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Protocol
 
@@ -43,6 +43,10 @@ class Parts(Protocol):
     def addresses(self) -> AddressPolicy: ...
     @property
     def heartbeats(self) -> HeartbeatDesk: ...
+    @property
+    def calls_in_flight(self) -> int: ...
+    @property
+    def answered(self) -> Mapping[int, int]: ...
     @property
     def stopping(self) -> bool: ...
     @property

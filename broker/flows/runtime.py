@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -52,6 +53,8 @@ class Runtime:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     now_s: Callable[[], float] = time.monotonic
     calls_in_flight: int = 0
+    answered: Counter[int] = field(default_factory=Counter)
+    """Calls by the HTTP status that their caller was told."""
     stopping: bool = False
     running: set[asyncio.Task[None]] = field(default_factory=set)
     """Settlements that outlive their request, kept from the garbage collector."""

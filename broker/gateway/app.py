@@ -15,6 +15,8 @@ from broker.store.keys import StoredKey
 
 Refusal = Callable[[BrokerError], Answer]
 Serve = Callable[[Request, Runtime, StoredKey], Awaitable[None]]
+_LEFT = 499
+"""Counted as the status of an answer that its caller did not wait for."""
 
 
 class Gateway:
@@ -36,6 +38,7 @@ class Gateway:
                 return self._open_kserve(request), True
             return self._open_openai(request), True
         except BrokerError as error:
+            self._runtime.answered[error.status] += 1
             return partial(_refuse, error, kserve_refusal if is_kserve else openai_refusal), False
 
     def _open_openai(self, request: Request) -> Handler:
@@ -66,6 +69,7 @@ class Gateway:
         """Serve a call, counted in and out."""
         runtime, key = self._runtime, request.told
         assert isinstance(key, StoredKey)
+        status = _LEFT
         try:
             if request.trouble is not None:
                 raise request.trouble
@@ -76,11 +80,14 @@ class Gateway:
                 if key.terms.rates is not None:
                     await runtime.live.limits.enter(key.id, key.terms.rates)
                 await serve(request, runtime, key)
+                status = 200
             finally:
                 runtime.calls_in_flight -= 1
                 runtime.keyring.leave(key)
         except Exception as error:
-            await _fail(error, refusal, request)
+            status = await _fail(error, refusal, request)
+        finally:
+            runtime.answered[status] += 1
 
     async def _look_up(self, tell: Serve, refusal: Refusal, request: Request) -> None:
         """Answer a question that is no call."""
@@ -94,13 +101,15 @@ class Gateway:
         return self._runtime.keyring.find(authorization, self._runtime.clock())
 
 
-async def _fail(error: Exception, refusal: Refusal, request: Request) -> None:
+async def _fail(error: Exception, refusal: Refusal, request: Request) -> int:
+    """Tell the caller; return the status that it was told."""
     if request.left:
-        return  # nobody is there to be told
+        return _LEFT  # nobody is there to be told
     if request.begun:
         raise error  # too late for another answer: the server closes, so that the cut is seen
     known = error if isinstance(error, BrokerError) else unexpected(error)
     await _refuse(known, refusal, request)
+    return known.status
 
 
 async def _refuse(error: BrokerError, refusal: Refusal, request: Request) -> None:

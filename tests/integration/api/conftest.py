@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,6 +39,8 @@ class SmallBroker:
     market: Market = field(default_factory=lambda: build_market([], PriceBook.empty(), {}))
     pulse: Pulse = field(default_factory=Pulse)
     stopping: bool = False
+    calls_in_flight: int = 0
+    answered: Counter[int] = field(default_factory=Counter)
     sealer: Sealer = field(init=False)
     addresses: AddressPolicy = field(init=False)
     heartbeats: HeartbeatDesk = field(init=False)
