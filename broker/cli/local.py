@@ -18,6 +18,7 @@ from broker.settings import Settings
 from broker.store.accounts import Role
 from broker.store.database import create_engine
 from broker.store.sealing import Sealer
+from broker.upstream.addresses import AddressPolicy
 
 Answer = TypeVar("Answer")
 
@@ -46,15 +47,25 @@ def run_with_engine(
     return asyncio.run(connected())
 
 
-def sealer(folder: StateFolder) -> Sealer:
-    """Return what opens the secrets of the broker of `folder`. Raises SettingInvalid."""
+def settings(folder: StateFolder) -> Settings:
+    """Return the settings of the broker of `folder`. Raises SettingInvalid."""
     env = os.environ | {
         "DATABASE_URL": folder.database_url(),
         "VALKEY_URL": folder.valkey_url(),
         "BROKER_SECRET_KEY": folder.secret_key(),
     }
-    settings = Settings.from_env(env)
-    return Sealer(settings.secret_key, settings.secret_keys_old)
+    return Settings.from_env(env)
+
+
+def sealer(folder: StateFolder) -> Sealer:
+    """Return what opens the secrets of the broker of `folder`. Raises SettingInvalid."""
+    found = settings(folder)
+    return Sealer(found.secret_key, found.secret_keys_old)
+
+
+def policy(folder: StateFolder) -> AddressPolicy:
+    """Return what the broker of `folder` may connect to. Raises SettingInvalid."""
+    return AddressPolicy(settings(folder).allowed_networks)
 
 
 def now() -> datetime:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 from celery.schedules import crontab
@@ -20,12 +21,16 @@ Answer = TypeVar("Answer")
 
 @dataclass(slots=True)
 class Room:
-    """What the tasks of one worker process share; `alarms` counts what its checks found."""
+    """What the tasks of one worker process share; `alarms` counts what its checks found.
+
+    `kept` is for what a kind of work keeps from one time to the next, under its own name.
+    """
 
     settings: Settings
     engine: AsyncEngine
     pool: asyncpg.Pool
     alarms: int = 0
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +49,22 @@ class Job:
 class Bridge:
     """The one way from Celery into async code: one event loop for each worker process.
 
-    Celery runs the tasks of a process one after the other, so the loop needs no thread of its own.
-    Everything is made at the first task, which is after the fork.
+    It has a thread of its own, so that what a task leaves under way goes on between the tasks,
+    which Celery runs one after the other. Everything is made at the first task, which is after the
+    fork.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._runner: asyncio.Runner | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._room: Room | None = None
 
     def run(self, work: Callable[[Room], Awaitable[Answer]]) -> Answer:
         """Run `work` to its end and return its answer."""
-        if self._runner is None:
-            self._runner = asyncio.Runner()
-        return self._runner.run(self._work(work))
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._loop.run_forever, name="jobs", daemon=True).start()
+        return asyncio.run_coroutine_threadsafe(self._work(work), self._loop).result()
 
     async def _work(self, work: Callable[[Room], Awaitable[Answer]]) -> Answer:
         if self._room is None:

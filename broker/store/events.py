@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
@@ -48,3 +48,47 @@ async def tell(connection: AsyncConnection, event: Event, now: datetime) -> UUID
         )
     )
     return event_id
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Which events: of one kind and one object, `since` included, `until` not."""
+
+    kind: str | None = None
+    target: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event as it was told; numbers rise, but not by one."""
+
+    number: int
+    id: UUID
+    at: datetime
+    event: Event
+
+
+async def list_events(
+    connection: AsyncConnection,
+    account_id: UUID | None,
+    sought: Sought,
+    before: int | None,
+    limit: int,
+) -> list[Told]:
+    """Return up to `limit` events of an account, or of all, newest first."""
+    query = select(events).order_by(events.c.number.desc()).limit(limit)
+    conditions = (
+        (events.c.account_id == account_id, account_id),
+        (events.c.kind == sought.kind, sought.kind),
+        (events.c.object == sought.target, sought.target),
+        (events.c.at >= sought.since, sought.since),
+        (events.c.at < sought.until, sought.until),
+        (events.c.number < before, before),
+    )
+    query = query.where(*(each for each, wanted in conditions if wanted is not None))
+    return [
+        Told(row.number, row.id, row.at, Event(row.kind, row.object, row.account_id, row.payload))
+        for row in await connection.execute(query)
+    ]

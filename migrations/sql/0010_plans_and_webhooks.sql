@@ -51,7 +51,7 @@ CREATE TABLE webhooks (
     failures        integer NOT NULL DEFAULT 0 CHECK (failures >= 0),
     failing_since   timestamptz,
     resume_at       timestamptz NOT NULL,
-    leased_until    timestamptz NOT NULL DEFAULT '-infinity',
+    leased_until    timestamptz NOT NULL DEFAULT 'epoch',
     pinged_at       timestamptz,
     CHECK ((former_sealed IS NULL) = (former_until IS NULL)),
     CHECK ((failures = 0) = (failing_since IS NULL))
