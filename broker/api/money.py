@@ -10,11 +10,13 @@ from uuid import UUID
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency, Provide
 from litestar.params import QueryParameter
+from msgspec import UNSET, UnsetType
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.api import tables
 from broker.api.callers import TRADERS
 from broker.api.parts import CallerRequest, GivenCaller, GivenEngine
+from broker.api.receipts import ReceiptsShown, receipts_shown
 from broker.api.tables import AskedForm, Form, form_of
 from broker.api.wire import (
     STRETCH,
@@ -29,6 +31,7 @@ from broker.api.wire import (
 from broker.flows import statement as statements
 from broker.flows.authenticate import Caller
 from broker.flows.statement import PurseKind
+from broker.store.accounts import Role
 from broker.store.statements import Balance, Entry, EntryKind, Place, Span
 from pricing.money import format_usd
 
@@ -61,10 +64,14 @@ class EntryShown(Reply):
 
 
 class Statement(Reply):
-    """Entries, newest first; `cursor` asks for the page before."""
+    """Entries, newest first; `cursor` asks for the page before.
+
+    A provider reads in `receipts` which of its deployments sign what they served.
+    """
 
     entries: list[EntryShown]
     cursor: str | None
+    receipts: list[ReceiptsShown] | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +129,11 @@ async def tell_statement(
     span = Span(stretch.since, stretch.until, page.place, page.limit)
     found = await statements.statement(engine, owner, span, page.purse)
     full = len(found) == page.limit
+    is_provider = owner.role is Role.PROVIDER
     return Statement(
         entries=[_shown(each) for each in found],
         cursor=to_cursor(found[-1].at, found[-1].source) if full else None,
+        receipts=await receipts_shown(engine, owner) if is_provider else UNSET,
     )
 
 

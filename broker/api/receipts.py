@@ -7,13 +7,15 @@ from uuid import UUID
 
 from litestar import Controller, delete, get, post
 from litestar.params import FromPath, JSONBody
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.api.callers import CHANGING, PROVIDERS, allow
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import Reply
 from broker.core.key_terms import Scope
+from broker.flows.authenticate import Caller
 from broker.flows.keep_receipt_key import keep_key, retire_key
-from broker.flows.read_receipts import read_receipts
+from broker.flows.read_receipts import read_practices, read_receipts
 from broker.flows.receive_receipts import receive
 from broker.store.accounts import Role
 from provider_sdk.protocol import ReceiptBatch, ReceiptKeyKept, ReceiptKeyOffer, ReceiptReply
@@ -40,6 +42,30 @@ class ReceiptsOfCall(Reply):
     """A call's receipts, by attempt."""
 
     receipts: list[ReceiptShown]
+
+
+class ReceiptsShown(Reply):
+    """Whether a deployment signs receipts, since when, and how many cases they have opened."""
+
+    deployment: str
+    receipts: str
+    since: datetime | None
+    cases_open: int
+
+
+async def receipts_shown(engine: AsyncEngine, provider: Caller) -> list[ReceiptsShown]:
+    """Write what holds of each of a provider's deployments, for its statement."""
+    async with engine.connect() as connection:
+        practices = await read_practices(connection, provider.account_id)
+    return [
+        ReceiptsShown(
+            deployment=each.deployment,
+            receipts=each.receipts,
+            since=each.since,
+            cases_open=each.cases_open,
+        )
+        for each in practices
+    ]
 
 
 class ReceiptController(Controller):

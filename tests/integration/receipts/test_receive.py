@@ -250,14 +250,16 @@ async def test_a_key_is_rotated_and_the_former_one_ends_what_was_on_its_way(
     assert [msgspec.json.decode(each["detail"])["endorsed"] for each in deeds] == [False, True]
 
 
-async def test_a_deployment_that_signs_no_more_owes_no_receipts(
+async def test_the_statement_of_a_provider_says_whether_its_deployments_sign_receipts(
     workshop: Workshop, house: House
 ) -> None:
     own = house.client(await house.key("acme", Role.PROVIDER))
+    [told] = (await own.get("/api/statement")).json()["receipts"]
+    assert told["receipts"].startswith("signed with the key ")
+    assert told["cases_open"] > 0
     path = f"/api/provider/deployments/{workshop.deployment_id}/receipt-key"
     for _ in range(2):
         assert (await own.delete(path)).status_code == 204
-    retired = await house.database.fetchval(
-        "SELECT count(*) FROM receipt_keys WHERE retired_at IS NULL"
-    )
-    assert retired == 0
+    [told] = (await own.get("/api/statement")).json()["receipts"]
+    assert (told["deployment"], told["since"]) == ("gpu1", None)
+    assert told["receipts"] == "none — the agent does not front this server"
