@@ -39,6 +39,9 @@ class Budgets:
     total_nanos: int | None = None
 
 
+_NO_BUDGETS: Final = Budgets()
+
+
 @dataclass(frozen=True, slots=True)
 class BudgetStanding:
     """A budget in its present period; what is held belongs to calls under way."""
@@ -64,10 +67,17 @@ async def set_budgets(connection: AsyncConnection, key_id: str, budgets: Budgets
     for limit in (budgets.day_nanos, budgets.month_nanos, budgets.total_nanos):
         if limit is not None and not 0 <= limit <= _LIMIT_NANOS_MAX:
             raise RequestMalformed("A budget is an amount of zero or more that fits the books.")
-    changed = (await connection.execute(text(_SET), limits)).one_or_none()
-    if changed is None:
-        raise NotFound("There is no such key.")
-    await connection.execute(text(_BEGIN if changed.is_first else _CHANGE), limits)
+    changed = await connection.execute(text(_SET), limits)
+    if not changed.rowcount:
+        if budgets == _NO_BUDGETS:
+            return
+        begun = (await connection.execute(text(_BEGIN), limits)).one_or_none()
+        if begun is None:
+            raise NotFound("There is no such key.")
+        if begun.is_first:
+            await connection.execute(text(_CARRY), limits)
+            return
+    await connection.execute(text(_CHANGE), limits)
 
 
 async def read_budgets(
@@ -95,14 +105,23 @@ async def read_budgets_of(
 
 
 _SET: Final = """
-INSERT INTO budgets (key_id, day_nanos, month_nanos, total_nanos, created_at)
-SELECT id, :day, :month, :total, now() FROM keys WHERE id = :key
+UPDATE budgets SET (day_nanos, month_nanos, total_nanos) = (:day, :month, :total)
+ WHERE key_id = :key
+"""
+# Of two that begin at once, the second changes what the first began.
+_BEGIN: Final = """
+WITH next AS (
+    UPDATE budget_generation SET generation = generation + 1
+     WHERE EXISTS (SELECT FROM keys WHERE id = :key) RETURNING generation
+)
+INSERT INTO budgets (key_id, day_nanos, month_nanos, total_nanos, generation, created_at)
+SELECT :key, :day, :month, :total, generation, now() FROM next
     ON CONFLICT (key_id) DO UPDATE
    SET (day_nanos, month_nanos, total_nanos) = (:day, :month, :total)
 RETURNING xmax = 0 AS is_first
 """
 # From the log of calls, which an index orders by account: rare, and it locks nothing that is hot.
-_BEGIN: Final = """
+_CARRY: Final = """
 WITH spent AS MATERIALIZED (
     SELECT coalesce(sum(charge_nanos), 0)::bigint AS total_nanos,
            coalesce(sum(charge_nanos) FILTER (
@@ -112,8 +131,8 @@ WITH spent AS MATERIALIZED (
       FROM calls WHERE key_id = :key AND account_id = (SELECT account_id FROM keys WHERE id = :key)
 )
 INSERT INTO budget_periods
-    (key_id, kind, begins_at, limit_nanos, excess_nanos, carried_nanos, spent_nanos)
-SELECT :key, kind, begins_at, p.limit_nanos, greatest(nanos - p.limit_nanos, 0), nanos, nanos
+    (key_id, begins_at, kind, limit_nanos, excess_nanos, carried_nanos, spent_nanos)
+SELECT :key, begins_at, kind, p.limit_nanos, greatest(nanos - p.limit_nanos, 0), nanos, nanos
   FROM spent CROSS JOIN LATERAL (VALUES
            ('day', date_trunc('day', now(), 'UTC'), CAST(:day AS bigint), day_nanos),
            ('month', date_trunc('month', now(), 'UTC'), :month, month_nanos),
@@ -123,13 +142,13 @@ SELECT :key, kind, begins_at, p.limit_nanos, greatest(nanos - p.limit_nanos, 0),
 # Periods that ended within the hour too: a broker's clock may be late.
 _CHANGE: Final = """
 WITH locked AS MATERIALIZED (
-    SELECT kind, begins_at FROM budget_periods
+    SELECT begins_at, kind FROM budget_periods
      WHERE key_id = :key AND CASE kind WHEN 'total' THEN true
                ELSE begins_at >= date_trunc(kind, now() - interval '1 hour', 'UTC') END
-     ORDER BY kind, begins_at FOR UPDATE
+     ORDER BY begins_at, kind FOR UPDATE
 )
 UPDATE budget_periods p SET limit_nanos = n.limit_nanos,
-       excess_nanos = coalesce(greatest(p.spent_nanos + p.held_nanos - n.limit_nanos, 0), 0)
+       excess_nanos = greatest(p.spent_nanos + p.held_nanos - n.limit_nanos, 0)
   FROM locked l JOIN (VALUES ('day', CAST(:day AS bigint)), ('month', :month), ('total', :total))
            AS n(kind, limit_nanos) USING (kind)
  WHERE p.key_id = :key AND p.kind = l.kind AND p.begins_at = l.begins_at

@@ -1,12 +1,12 @@
 """The books: holds opened and closed by the batch, each in one round trip and one commit.
 
-Rows are locked in one order everywhere, open holds by call id before balances by account id, so
-that no two batches wait for each other. In READ COMMITTED, `FOR UPDATE` inside a statement returns
-the newest committed version of a balance, and the `UPDATE` of the same statement follows to that
-version: what was judged is what is changed.
+Rows are locked in one order everywhere, open holds by call id before balances by account id before
+periods of budgets by key, so that no two batches wait for each other. In READ COMMITTED,
+`FOR UPDATE` inside a statement returns the newest committed version of a row, and the `UPDATE` of
+the same statement follows to that version: what was judged is what is changed.
 
 A batch travels as JSON: one call encodes it, where an array for each column costs the driver four
-times as much.
+times as much; and as bytes, for text with one letter beyond ASCII is slow to encode again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import asyncpg
 import msgspec
 
 from broker.core.ledger import CallRecord, Hold, Settlement, SettlementKind
+from broker.store.budgeted_keys import BudgetedKeys, open_periods
+from broker.store.budgets import BudgetKind, BudgetStanding
 from broker.store.sql import statement
 
 Connection = Any
@@ -29,10 +31,14 @@ Connection = Any
 
 @dataclass(frozen=True, slots=True)
 class HoldResult:
-    """What became of one hold; `available_nanos` is what is left, None without an account."""
+    """What became of one hold; `available_nanos` is what is left, None without an account.
+
+    `budget` is the one that stands in the way, if one does.
+    """
 
     accepted: bool
     available_nanos: int | None
+    budget: BudgetStanding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,7 @@ class SettleResult:
     fault: str | None = None
 
 
+_COUNTS_IN_BUDGETS: Final = 4
 _ACCEPTED: Final = HoldResult(accepted=True, available_nanos=0)
 _SETTLED: Final = SettleResult(settled=True)
 _VERDICTS: Final = {
@@ -100,40 +107,79 @@ async def prepare_session(connection: Connection) -> None:
 
 
 async def hold_batch(
-    connection: Connection, holds: Sequence[Hold], process_id: int
+    connection: Connection,
+    holds: Sequence[Hold],
+    process_id: int,
+    known: BudgetedKeys | None = None,
+    timeout_s: float | None = None,
 ) -> list[HoldResult]:
-    """Open holds, per account in order while they fit; one statement, committed on return.
+    """Open holds, per account and budget in order while they fit; one statement, committed at once.
 
-    A refused hold may fit what its account has left: a running sum refuses all that stand behind
-    a hold too big. Raises asyncpg's error, with nothing written, when a call has a hold already.
+    A refused hold may fit what its account and its budgets have left: a running sum refuses all
+    that stand behind a hold too big, and a period of a budget is opened by the first hold in it.
+    `known` spares the keys without budgets the look-up; None looks each up. Raises asyncpg's error,
+    with nothing written, when a call has a hold already.
     """
-    refused = await connection.fetch(statement("hold"), _json(holds), process_id)
+    generation = None if known is None else known.vouch(hold.key_id for hold in holds)
+    text = statement("hold", budgets=generation is None)
+    refused = await connection.fetch(text, _json(holds), process_id, generation, timeout=timeout_s)
+    if known is not None and len(refused) == len(holds) and await known.refresh(connection):
+        return await hold_batch(connection, holds, process_id, known, timeout_s)
     results = [_ACCEPTED] * len(holds)
-    for n, available_nanos in refused:
-        results[n - 1] = HoldResult(accepted=False, available_nanos=available_nanos)
+    unopened = []
+    for n, available_nanos, kind, limit_nanos, spent_nanos, held_nanos in refused:
+        budget = None
+        if spent_nanos is not None:
+            budget = BudgetStanding(BudgetKind(kind), limit_nanos, spent_nanos, held_nanos)
+        elif kind is not None:
+            unopened.append(holds[n - 1])
+        results[n - 1] = HoldResult(False, available_nanos, budget)
+    if unopened:
+        await open_periods(connection, unopened)
     return results
 
 
 async def settle_batch(
-    connection: Connection, settlements: Sequence[Settlement], take_account: UUID
+    connection: Connection,
+    settlements: Sequence[Settlement],
+    take_account: UUID,
+    known: BudgetedKeys | None = None,
+    timeout_s: float | None = None,
 ) -> list[SettleResult]:
     """Close holds, with lines and call records; one statement, committed on return.
 
     Whoever deletes the open hold settles the call; everybody else is told that it was gone. A
-    missing account refuses that call alone. Raises asyncpg's error, with nothing written, when a
-    row breaks a constraint, such as a charge above its hold.
+    missing account refuses that call alone. Holds that count in budgets, other than those `known`
+    for it, are settled by a second statement. Raises asyncpg's error when a row breaks a
+    constraint, such as a charge above its hold: of that statement nothing is written then.
     """
     wanted = [
         _Wanted(each.call_id, each.kind, each.charge_nanos, each.settled_at) for each in settlements
     ]
     assert len({each.call_id.int for each in wanted}) == len(wanted), "a batch settles a call once"
     records = [each.record for each in settlements if each.record is not None]
+    counts = known is None or known.vouch(record.key_id for record in records) is None
     left = await connection.fetch(
-        statement("settle"), _json(wanted), _json(_lines(settlements)), _json(records), take_account
+        statement("settle", budgets=counts),
+        _json(wanted),
+        _json(_lines(settlements)),
+        _json(records),
+        take_account,
+        counts,
+        timeout=timeout_s,
     )
     results = [_SETTLED] * len(settlements)
+    counted = []
     for n, verdict in left:
-        results[n - 1] = _VERDICTS[verdict]
+        if verdict == _COUNTS_IN_BUDGETS:
+            counted.append(n - 1)
+        else:
+            results[n - 1] = _VERDICTS[verdict]
+    if counted:
+        again = [settlements[n] for n in counted]
+        settled = await settle_batch(connection, again, take_account, None, timeout_s)
+        for n, result in zip(counted, settled, strict=True):
+            results[n] = result
     return results
 
 
@@ -196,5 +242,4 @@ def _lines(settlements: Sequence[Settlement]) -> list[_Line]:
     ]
 
 
-def _json(rows: object) -> str:
-    return msgspec.json.encode(rows).decode()
+_json: Final = msgspec.json.encode

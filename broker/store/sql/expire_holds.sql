@@ -1,12 +1,19 @@
 -- Settles holds past their expiry as expired. $1: now; $2: how many at most. Skips holds that are being settled.
 WITH gate AS MATERIALIZED (
-    SELECT o.call_id, o.ledger_account_id, o.amount_nanos, o.created_at FROM open_holds o
+    SELECT o.call_id, o.ledger_account_id, o.amount_nanos, o.created_at, o.budget_key_id FROM open_holds o
      WHERE o.expires_at <= $1::timestamptz LIMIT $2::integer FOR UPDATE SKIP LOCKED
 ), locked AS MATERIALIZED (
     SELECT b.ledger_account_id AS account FROM balances b
      WHERE b.ledger_account_id = ANY(ARRAY(SELECT ledger_account_id FROM gate)) ORDER BY b.ledger_account_id FOR UPDATE
 ), ours AS MATERIALIZED (
     SELECT g.* FROM gate g JOIN locked l ON l.account = g.ledger_account_id
+), counted AS MATERIALIZED (
+    SELECT o.budget_key_id AS key_id, p.begins_at, p.kind, sum(o.amount_nanos)::bigint AS nanos
+      FROM ours o CROSS JOIN budget_periods_of(o.created_at) p WHERE o.budget_key_id IS NOT NULL GROUP BY 1, 2, 3
+), period AS MATERIALIZED (
+    SELECT key_id, begins_at, kind FROM budget_periods
+     WHERE key_id = ANY(ARRAY(SELECT key_id FROM counted)) AND begins_at = ANY(ARRAY(SELECT begins_at FROM counted))
+     ORDER BY key_id, begins_at, kind FOR UPDATE
 ), closed AS (
     DELETE FROM open_holds WHERE call_id = ANY(ARRAY(SELECT call_id FROM ours))
 ), settled AS (
@@ -18,5 +25,10 @@ WITH gate AS MATERIALIZED (
     UPDATE balances b SET held_nanos = b.held_nanos - d.nanos
       FROM (SELECT ledger_account_id, sum(amount_nanos)::bigint AS nanos FROM ours GROUP BY ledger_account_id) d
      WHERE b.ledger_account_id = d.ledger_account_id
+), moved_too AS (
+    UPDATE budget_periods b SET held_nanos = b.held_nanos - d.nanos,
+           excess_nanos = least(b.excess_nanos, greatest(b.spent_nanos + b.held_nanos - d.nanos - b.limit_nanos, 0))
+      FROM counted d JOIN period USING (key_id, begins_at, kind)
+     WHERE b.key_id = d.key_id AND b.begins_at = d.begins_at AND b.kind = d.kind
 )
 SELECT count(*) FROM ours

@@ -3,4 +3,5 @@ SET synchronous_commit = on;
 SET default_transaction_isolation = 'read committed';
 -- Plans must not follow the statistics of tables that fill and empty by the second.
 SET enable_seqscan = off;
+SET plan_cache_mode = force_generic_plan;
 SET jit = off;

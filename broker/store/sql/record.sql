@@ -5,7 +5,7 @@ INSERT INTO calls (id, created_at, account_id, key_id, task, model, domain, stre
 SELECT r.id, r.created_at, r.account_id, r.key_id, r.task, r.model, r.domain, r.stream, r.status, r.code,
        r.endpoint_number, r.price_version, r.hold_nanos, r.charge_nanos, r.tokens_in, r.tokens_out, r.ttft_ms,
        r.duration_ms, r.task_label, r.session_id, r.labels_json::jsonb, decode(r.story, 'base64')
-  FROM json_to_recordset($1::json) AS r(
+  FROM json_to_recordset(convert_from($1::bytea, 'UTF8')::json) AS r(
     id uuid, created_at timestamptz, account_id uuid, key_id text, task text, model text, domain text,
     stream boolean, status smallint, code text, endpoint_number integer, price_version bigint, hold_nanos bigint,
     charge_nanos bigint, tokens_in bigint, tokens_out bigint, ttft_ms real, duration_ms real, task_label text,

@@ -1,22 +1,34 @@
 -- Closes holds. $1: the settlements as JSON, in order; $2: their lines, each with the place `n` of its settlement, from 1;
--- $3: their call records; $4: the take account. Returns the places of those not settled, each with a verdict: 0 the
--- hold is gone, 2 a ledger account is missing, 3 the lines do not sum to the charge.
+-- $3: their call records; $4: the take account; $5: whether holds that count in budgets are settled. Returns the places
+-- of those not settled, each with a verdict: 0 the hold is gone, 2 a ledger account is missing, 3 the lines do not sum to
+-- the charge, 4 it counts in budgets.
 WITH wanted AS MATERIALIZED (
-    SELECT * FROM ROWS FROM (json_to_recordset($1::json) AS (
+    SELECT * FROM ROWS FROM (json_to_recordset(convert_from($1::bytea, 'UTF8')::json) AS (
         call_id uuid, kind text, charge_nanos bigint, settled_at timestamptz
     )) WITH ORDINALITY AS w(call_id, kind, charge_nanos, settled_at, n)
 ), line AS MATERIALIZED (
-    SELECT * FROM json_to_recordset($2::json) AS l(
+    SELECT * FROM json_to_recordset(convert_from($2::bytea, 'UTF8')::json) AS l(
         n integer, attempt smallint, endpoint_id uuid, payee uuid, tokens_in bigint, tokens_out bigint,
         rate_in_micros bigint, rate_out_micros bigint, rate_call_nanos bigint, price_version bigint,
         charge_nanos bigint, take_nanos bigint, earnings_nanos bigint)
 ), gate AS MATERIALIZED (
-    SELECT o.call_id, o.ledger_account_id AS payer, o.amount_nanos, o.created_at
+    SELECT o.call_id, o.ledger_account_id AS payer, o.amount_nanos, o.created_at, o.budget_key_id
       FROM open_holds o WHERE o.call_id = ANY(ARRAY(SELECT call_id FROM wanted)) ORDER BY o.call_id FOR UPDATE
 ), locked AS MATERIALIZED (
     SELECT b.ledger_account_id AS account FROM balances b
      WHERE b.ledger_account_id = ANY(ARRAY(SELECT payer FROM gate) || ARRAY(SELECT payee FROM line) || $4::uuid)
      ORDER BY b.ledger_account_id FOR UPDATE
+-- budgets {
+), counted AS MATERIALIZED (
+    -- Reading `locked` keeps the order of locks: balances before budgets.
+    SELECT g.call_id, g.budget_key_id AS key_id, p.begins_at, p.kind
+      FROM gate g JOIN locked l ON l.account = g.payer CROSS JOIN budget_periods_of(g.created_at) p
+     WHERE g.budget_key_id IS NOT NULL
+), period AS MATERIALIZED (
+    SELECT key_id, begins_at, kind FROM budget_periods
+     WHERE key_id = ANY(ARRAY(SELECT key_id FROM counted)) AND begins_at = ANY(ARRAY(SELECT begins_at FROM counted))
+     ORDER BY key_id, begins_at, kind FOR UPDATE
+-- }
 ), due AS MATERIALIZED (
     SELECT l.n, sum(l.charge_nanos) AS nanos,
            bool_and(k.account IS NOT NULL) AND EXISTS (SELECT 1 FROM locked WHERE account = $4::uuid) AS known
@@ -26,6 +38,7 @@ WITH wanted AS MATERIALIZED (
            -- A settlement kept back while the database was away is dated late enough to fall behind no seal.
            greatest(w.settled_at, g.created_at, now() - interval '30 minutes') AS settled_at,
            CASE WHEN g.call_id IS NULL THEN 0
+                WHEN g.budget_key_id IS NOT NULL AND NOT $5::boolean THEN 4
                 WHEN p.account IS NULL OR NOT coalesce(d.known, true) THEN 2
                 WHEN w.charge_nanos <> coalesce(d.nanos, 0) THEN 3
                 ELSE 1 END AS verdict
@@ -55,7 +68,7 @@ WITH wanted AS MATERIALIZED (
     SELECT r.id, r.created_at, r.account_id, r.key_id, r.task, r.model, r.domain, r.stream, r.status, r.code,
            r.endpoint_number, r.price_version, r.hold_nanos, r.charge_nanos, r.tokens_in, r.tokens_out, r.ttft_ms,
            r.duration_ms, r.task_label, r.session_id, r.labels_json::jsonb, decode(r.story, 'base64')
-      FROM ours o JOIN json_to_recordset($3::json) AS r(
+      FROM ours o JOIN json_to_recordset(convert_from($3::bytea, 'UTF8')::json) AS r(
         id uuid, created_at timestamptz, account_id uuid, key_id text, task text, model text, domain text,
         stream boolean, status smallint, code text, endpoint_number integer, price_version bigint, hold_nanos bigint,
         charge_nanos bigint, tokens_in bigint, tokens_out bigint, ttft_ms real, duration_ms real, task_label text,
@@ -69,5 +82,15 @@ WITH wanted AS MATERIALIZED (
       FROM (SELECT account, sum(posted_nanos)::bigint AS posted_nanos, sum(held_nanos)::bigint AS held_nanos
               FROM delta GROUP BY account) d
      WHERE b.ledger_account_id = d.account
+-- budgets {
+), moved_too AS (
+    UPDATE budget_periods b SET spent_nanos = b.spent_nanos + d.spent_nanos, held_nanos = b.held_nanos - d.held_nanos,
+           excess_nanos = least(b.excess_nanos, greatest(
+               b.spent_nanos + d.spent_nanos + b.held_nanos - d.held_nanos - b.limit_nanos, 0))
+      FROM (SELECT key_id, begins_at, c.kind, sum(charge_nanos)::bigint AS spent_nanos, sum(hold_nanos)::bigint AS held_nanos
+              FROM ours JOIN counted c USING (call_id) JOIN period USING (key_id, begins_at) WHERE c.kind = period.kind
+             GROUP BY 1, 2, 3) d
+     WHERE b.key_id = d.key_id AND b.begins_at = d.begins_at AND b.kind = d.kind
+-- }
 )
 SELECT n::integer, verdict FROM judged WHERE verdict <> 1
