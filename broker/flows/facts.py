@@ -36,6 +36,8 @@ class Facts:
     deployments: tuple[Deployment, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     book: PriceBook = field(default_factory=PriceBook.empty)
+    epoch: int = 0
+    """Of the book, as in `broker.live.feed`."""
     presence: Mapping[int, Presence] = field(default_factory=dict)
     """By deployment number; who is not named is ready."""
     others_in_flight: Numbers = field(default_factory=_none)

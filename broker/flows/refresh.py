@@ -136,7 +136,7 @@ class Refresher:
             self._complained = False
             if due == _EVERYTHING:
                 self._all_due_at_s = now_s + LOADED_EVERY_S
-        return replace(newest, book=self._newest_book(newest))
+        return self._with_newest_book(newest)
 
     async def _load(self, connection: AsyncConnection, before: Facts, due: set[str]) -> Facts:
         newest = before
@@ -153,21 +153,20 @@ class Refresher:
                 newest = replace(newest, deployments=tuple(deployments))
             if tuple(endpoints) != before.endpoints:
                 newest = replace(newest, endpoints=tuple(endpoints))
+        known = self._with_newest_book(newest)
         version = await prices.latest_version(connection)
-        if version > max(before.book.version, _version(self._live.books.newest)):
-            newest = replace(newest, book=await prices.latest_book(connection))
+        if version != known.book.version:
+            # A book is stored before it is told: less than what is known is a restored backup.
+            epoch = known.epoch + (version < known.book.version)
+            newest = replace(newest, book=await prices.latest_book(connection), epoch=epoch)
         return replace(newest, loaded=True)
 
-    def _newest_book(self, newest: Facts) -> PriceBook:
-        """The book of the highest version; before the first there are the list prices."""
-        heard = self._live.books.newest
-        if heard is not None and heard.version > newest.book.version:
-            return heard
+    def _with_newest_book(self, newest: Facts) -> Facts:
+        """The facts with the newest book; before the first there are the list prices."""
+        heard, epoch = self._live.books.newest, self._live.books.epoch
+        if heard is not None and (epoch, heard.version) > (newest.epoch, newest.book.version):
+            return replace(newest, book=heard, epoch=epoch)
         if newest.book.version == 0:
             listed = PriceBook.from_matrix(0, bands_of(newest.endpoints).listed)
-            return listed if listed.changed(newest.book).size else newest.book
-        return newest.book
-
-
-def _version(book: PriceBook | None) -> int:
-    return 0 if book is None else book.version
+            return replace(newest, book=listed) if listed.changed(newest.book).size else newest
+        return newest

@@ -22,6 +22,7 @@ from broker.live.room import Live
 from broker.store import prices
 from broker.store.away import DATABASE_AWAY
 from broker.store.leadership import Leadership
+from broker.store.market_id import draw_epoch
 from pricing.book import FloatArray, PriceBook
 from pricing.controllers import Controller
 from pricing.controllers.excess import ExcessLoad
@@ -52,6 +53,7 @@ class _Lead:
 
     state: Any
     book: PriceBook
+    epoch: int
     at_s: float
     told_at_s: float
 
@@ -139,17 +141,19 @@ class Ticker:
                 await prices.insert_book(connection, book, self._policy.name, loads, self._clock())
         told_at_s = lead.told_at_s
         if changed or now_s - told_at_s >= REPUBLISHED_EVERY_S:
-            await self._live.books.publish(book)
+            await self._live.books.publish(book, lead.epoch)
             told_at_s = now_s
-        self._lead = _Lead(state, book, now_s, told_at_s)
+        self._lead = _Lead(state, book, lead.epoch, now_s, told_at_s)
         return book if changed else None
 
     async def _resume(self, bands: Bands, now_s: float) -> _Lead:
         """Go on from the last book, whoever published it."""
         async with self._engine.connect() as connection:
             book = await prices.latest_book(connection)
+            # Above what was told before, should the clock of a new database server be behind.
+            epoch = max(await draw_epoch(connection), self._live.books.epoch + 1)
         state = self._policy.controller.resume(book, bands)
-        return _Lead(state, book, now_s, now_s - REPUBLISHED_EVERY_S)
+        return _Lead(state, book, epoch, now_s, now_s - REPUBLISHED_EVERY_S)
 
     def _load(self, endpoints: Sequence[Endpoint], size: int) -> FloatArray:
         """Load by endpoint number: its deployment's, which all endpoints on it share."""

@@ -1,4 +1,9 @@
-"""The price book feed: the leader of the tick publishes, all hear, the newest version wins."""
+"""The price book feed: the leader of the tick publishes, all hear, the newest version wins.
+
+Versions are drawn from the database, and a restored backup draws lower ones anew. So each book is
+told with the epoch of its leader, the moment at which that came to lead: of two books the one of
+the later epoch is newer, and within an epoch the one of the higher version.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +21,13 @@ from pricing.book import BookMalformed, PriceBook
 _log = structlog.get_logger(__name__)
 
 _SILENCE_S: Final = 5.0
-_VERSION_DIGITS: Final = 20
+_DIGITS: Final = 20
+"""Of the epoch and of the version, each, which a book is told behind."""
 
-# A late leader cannot take the feed back: only a version not below the present one is told.
+# A late leader cannot take the feed back: only what is not older than the present book is told.
 _PUBLISH: Final = """
-local old = redis.call('GETRANGE', KEYS[1], 0, 19)
-if old ~= '' and old > string.sub(ARGV[1], 1, 20) then return 0 end
+local old = redis.call('GETRANGE', KEYS[1], 0, 39)
+if old ~= '' and old > string.sub(ARGV[1], 1, 40) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1])
 redis.call('PUBLISH', KEYS[1], ARGV[1])
 return 1
@@ -35,17 +41,19 @@ class BookFeed:
         self._valkey = valkey
         self._key = valkey.key("book")
         self._newest: PriceBook | None = None
+        self.epoch = 0
+        """Of the newest book heard."""
         self.listening = False
         """True while every book that is published arrives here."""
 
     @property
     def newest(self) -> PriceBook | None:
-        """The book of the highest version heard so far."""
+        """The newest book heard so far."""
         return self._newest
 
-    async def publish(self, book: PriceBook) -> bool:
+    async def publish(self, book: PriceBook, epoch: int = 0) -> bool:
         """Tell all processes; False when Valkey is away or has a newer one."""
-        data = f"{book.version:0{_VERSION_DIGITS}d}".encode() + book.to_bytes()
+        data = f"{epoch:0{_DIGITS}d}{book.version:0{_DIGITS}d}".encode() + book.to_bytes()
         told = await self._valkey.ask(
             lambda client: cast(Awaitable[int], client.eval(_PUBLISH, 1, self._key, data)), 0
         )
@@ -83,11 +91,12 @@ class BookFeed:
 
     def _take(self, data: bytes) -> bool:
         try:
-            book = PriceBook.from_bytes(data[_VERSION_DIGITS:])
-        except BookMalformed as error:
+            epoch, book = int(data[:_DIGITS]), PriceBook.from_bytes(data[2 * _DIGITS :])
+        except (BookMalformed, ValueError) as error:
             _log.warning("a published price book is not understood", reason=str(error))
             return False
-        if self._newest is not None and book.version <= self._newest.version:
+        newest = self._newest
+        if newest is not None and (epoch, book.version) <= (self.epoch, newest.version):
             return False
-        self._newest = book
+        self._newest, self.epoch = book, epoch
         return True

@@ -154,9 +154,48 @@ async def test_a_published_book_arrives_at_once(engine, acme, here, there, datab
     await enlisted(engine, acme)
     rates = np.array([[300_000], [600_000], [0]], dtype=np.int64)
     async with running(engine, here, database_url) as refresher:
+        await _store(engine, PriceBook.from_matrix(1, rates))
         await there.books.publish(PriceBook.from_matrix(1, rates))
         await until(lambda: refresher.facts.book.version == 1)
         assert refresher.facts.book.rate(0).rate_in_micros == 300_000
+
+
+async def _store(engine, book: PriceBook) -> None:
+    async with engine.begin() as connection:
+        await prices.insert_book(connection, book, "test", [(0, 0.5)], LATER)
+
+
+async def test_a_book_of_a_later_epoch_takes_the_place_of_a_higher_version(
+    engine, acme, here, there, database_url
+):
+    await enlisted(engine, acme)
+    rates = np.array([[300_000], [600_000], [0]], dtype=np.int64)
+    async with running(engine, here, database_url) as refresher:
+        await there.books.publish(PriceBook.from_matrix(9, rates), 1)
+        await until(lambda: refresher.facts.book.version == 9)
+        await there.books.publish(PriceBook.from_matrix(4, rates * 2), 2)
+        await until(lambda: refresher.facts.book.version == 4)
+        assert refresher.facts.book.rate(0).rate_in_micros == 600_000
+
+
+async def test_a_book_that_the_database_has_lost_is_given_up_without_a_feed_too(
+    engine, acme, here, there, database_url, passage
+):
+    await enlisted(engine, acme)
+    rates = np.array([[300_000], [600_000], [0]], dtype=np.int64)
+    for version in (1, 2):
+        await _store(engine, PriceBook.from_matrix(version, rates * version))
+    await there.books.publish(PriceBook.from_matrix(9, rates * 9), 1)
+    async with running(engine, here, database_url) as refresher:
+        await until(lambda: here.books.newest is not None)
+        await passage.close()
+        await until(lambda: not here.books.listening)
+        assert (await refresher.refresh()).book.version == 2
+        assert (await refresher.refresh()).book.rate(0).rate_in_micros == 600_000
+        await passage.open()
+        await there.books.publish(PriceBook.from_matrix(3, rates), 20)
+        await until(lambda: here.books.listening)
+        assert (await refresher.refresh()).book.version == 3
 
 
 async def test_without_a_feed_the_newest_book_comes_from_the_database(
@@ -167,9 +206,7 @@ async def test_without_a_feed_the_newest_book_comes_from_the_database(
     first = await refresher.refresh()
     rates = np.array([[300_000], [600_000], [0]], dtype=np.int64)
     for version in (1, 2):
-        book = PriceBook.from_matrix(version, rates * version)
-        async with engine.begin() as connection:
-            await prices.insert_book(connection, book, "test", [(0, 0.5)], LATER)
+        await _store(engine, PriceBook.from_matrix(version, rates * version))
     facts = await refresher.refresh()
     assert (first.book.version, facts.book.version) == (0, 2)
     assert facts.changed

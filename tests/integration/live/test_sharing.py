@@ -145,6 +145,19 @@ async def test_a_published_book_arrives_and_an_older_one_does_not(here, there):
         assert [each.version for each in heard] == [2, 10]
 
 
+async def test_of_two_books_the_one_of_the_later_epoch_is_newer(here, there):
+    async with listening(here) as heard:
+        assert await there.books.publish(book(7), 100)
+        assert await there.books.publish(book(3), 200)
+        await until(lambda: len(heard) == 2)
+        assert not await there.books.publish(book(9), 100)
+        assert not await there.books.publish(book(2), 200)
+        assert await there.books.publish(book(4), 200)
+        await until(lambda: len(heard) == 3)
+        assert [each.version for each in heard] == [7, 3, 4]
+        assert here.books.epoch == 200
+
+
 async def test_who_listens_late_or_comes_back_learns_the_last_book(here, there, passage: Passage):
     await there.books.publish(book(3))
     async with listening(here) as heard:

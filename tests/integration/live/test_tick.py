@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
@@ -223,6 +224,36 @@ async def test_a_late_leader_is_fenced_by_the_version(make_ticker, engine, here)
     assert rate_in(await ticker.step(7.0)) > 400_000, "it resumed from the other's book"
 
 
+async def test_a_leader_on_a_restored_database_is_heard_though_its_versions_are_lower(
+    make_ticker, engine, here, there
+):
+    """As many books as were told before are not in the backup."""
+    first = make_ticker(here)
+    await first.step(0.0)
+    for second in range(1, 6):
+        await load(here, in_flight=8)
+        assert await first.step(10.0 * second) is not None
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql("DELETE FROM price_changes WHERE version > 2")
+        await connection.exec_driver_sql("DELETE FROM price_books WHERE version > 2")
+    first.close()
+    heard = []
+    listening = asyncio.create_task(
+        there.books.listen(lambda: heard.append(there.books.newest.version))
+    )
+    await until(lambda: heard == [6])
+    second = make_ticker(there)
+
+    async def leads() -> bool:
+        await second.step(100.0)
+        return second.leads
+
+    await until(leads)
+    await until(lambda: len(heard) > 1)
+    assert heard[1] <= 3, "the restored book, or the next one"
+    listening.cancel()
+
+
 async def test_a_tick_that_comes_very_late_counts_as_a_short_one(make_ticker, here):
     ticker = make_ticker()
     await ticker.step(0.0)
@@ -240,7 +271,7 @@ async def test_a_book_is_published_and_told_again(make_ticker, here, there):
         await ticker.step(float(second))
     stored = await there.valkey.ask(lambda client: client.get(key), None)
     assert stored is not None
-    assert PriceBook.from_bytes(stored[20:]).version >= book.version
+    assert PriceBook.from_bytes(stored[40:]).version >= book.version
 
 
 async def test_prices_move_on_while_valkey_is_away(make_ticker, here, passage):
