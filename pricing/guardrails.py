@@ -1,4 +1,4 @@
-"""What stands between any controller and the market: band, largest step, hysteresis, sanity.
+"""What stands between any controller and the market: band, step, hysteresis, sanity, gain.
 
 A controller may be wrong, wound up or broken; a published price may not. The stability bound is
 that of x[t+1] = x[t] - g * x[t-delay], which is asymptotically stable exactly for
@@ -15,7 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pricing.book import FloatArray, IntArray, PriceBook, ProposedRates
-from pricing.snapshot import Bands
+from pricing.snapshot import Bands, MarketSnapshot
+
+SAFE_SHARE = 0.5
+"""Of the gain at which a loop begins to oscillate, no controller uses more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,23 @@ def gain_limit(tau_ticks: int) -> float:
     if tau_ticks < 0:
         raise ValueError("a delay cannot be below zero")
     return 2.0 * math.sin(math.pi / (2.0 * (2 * tau_ticks + 1)))
+
+
+def gain_share(gain: float, snapshot: MarketSnapshot) -> FloatArray | float:
+    """The gain guard: what share of its own gain a controller may use, by endpoint, at most 1.
+
+    `gain` is by how much the controller moves ln price in one tick for each unit of ln load, near
+    its target. With demand of that elasticity the loop's gain is `gain * elasticity`; the share
+    keeps it at or below half of `gain_limit`. 1 where delay or elasticity are not measured.
+    """
+    if snapshot.elasticity is None or snapshot.delay_ticks is None:
+        return 1.0
+    ticks = 2.0 * np.ceil(np.maximum(snapshot.delay_ticks, 0.0)) + 1.0
+    allowed = SAFE_SHARE * 2.0 * np.sin(math.pi / (2.0 * ticks))
+    used = gain * np.maximum(snapshot.elasticity, 0.0)
+    # NaN and infinity in what was measured end up as the smallest share that is known to be safe.
+    share: FloatArray = np.minimum(1.0, allowed / np.maximum(used, allowed))
+    return np.nan_to_num(share, nan=0.0)
 
 
 def _stepped(anchor: FloatArray, wanted: FloatArray, ratio: float) -> FloatArray:

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pricing.book import FloatArray, IntArray
+from pricing.book import FloatArray, IntArray, PriceBook
+from pricing.fluid import FluidMarket
 from pricing.money import MAX_RATE_CALL_NANOS, MAX_RATE_MICROS
 
 REPORT_SHARE_OF_CAPACITY = 0.25
@@ -77,6 +78,15 @@ class Bands:
     def __len__(self) -> int:
         return int(self.floor.shape[1])
 
+    def only(self, numbers: IntArray) -> Bands:
+        """The bands of these endpoints, renumbered in their order."""
+        return Bands(self.floor[:, numbers], self.listed[:, numbers], self.ceiling[:, numbers])
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Which numbers are in use."""
+        return np.asarray((self.ceiling > 0).any(axis=0), dtype=np.bool_)
+
     def _sound(self) -> NDArray[np.bool_]:
         ordered = (self.floor <= self.listed) & (self.listed <= self.ceiling)
         within = (self.floor >= 0) & (self.ceiling <= _MAXIMA)
@@ -86,20 +96,51 @@ class Bands:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MarketSnapshot:
-    """What a controller may know: `dt_s` since the last tick, load and bands by endpoint number."""
+    """What a controller may know, by endpoint number: at `at_s` in Unix time, `dt_s` after the last
+    tick. What stands below `bands` is None where the driver does not measure it."""
 
     at_s: float
     dt_s: float
     load: FloatArray
     bands: Bands
+    book: PriceBook | None = None
+    """The prices in force while this load was measured."""
+    delay_ticks: FloatArray | None = None
+    """Ticks from a price to the load that answers it."""
+    elasticity: FloatArray | None = None
+    """By how many percent at most the load falls where the price rises by one."""
+    fluid: FluidMarket | None = None
+    """Who asks for what at which value, over the same endpoints."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.dt_s) and self.dt_s >= 0.0):
             raise SnapshotMalformed("a tick lasts a finite time, not below zero")
-        if self.load.shape != (len(self.bands),):
-            raise SnapshotMalformed(
-                f"loads of shape {self.load.shape} for {len(self.bands)} endpoints"
-            )
+        size = len(self.bands)
+        for name in ("load", "delay_ticks", "elasticity"):
+            array = getattr(self, name)
+            if array is not None and array.shape != (size,):
+                raise SnapshotMalformed(f"{name} of shape {array.shape} for {size} endpoints")
+        if self.fluid is not None and self.fluid.resource.size != size:
+            raise SnapshotMalformed(f"a fluid of {self.fluid.resource.size} for {size} endpoints")
+
+    def only(self, numbers: IntArray, bands: Bands) -> MarketSnapshot:
+        """The same moment for these endpoints, renumbered in their order; `bands` are theirs."""
+        if numbers.size == len(self.bands):  # numbers ascend, so these are all
+            return replace(self, bands=bands)
+        book = self.book
+        if book is not None:
+            rates = book.matrix(len(self.bands))[:, numbers]
+            book = PriceBook.from_matrix(book.version, rates)
+        return MarketSnapshot(
+            self.at_s,
+            self.dt_s,
+            self.load[numbers],
+            bands,
+            book,
+            None if self.delay_ticks is None else self.delay_ticks[numbers],
+            None if self.elasticity is None else self.elasticity[numbers],
+            None if self.fluid is None else self.fluid.only(numbers),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pricing.book import FloatArray, PriceBook, ProposedRates
+from pricing.guardrails import gain_share
+from pricing.scarcity import bounds, fitted, rates_at, scarcity_of
 from pricing.snapshot import Bands, MarketSnapshot
 
 
@@ -53,16 +55,7 @@ class ExcessLoad:
     def resume(self, book: PriceBook, bands: Bands) -> ExcessState:
         """The state whose price is the book's, up to rounding, so that a new leader goes on from
         what was last published. Endpoints without a price there begin at list."""
-        rates = book.matrix(len(bands))
-        usable = (rates > 0) & (bands.listed > 0)
-        listed = np.where(usable, bands.listed, 1)
-        scarcity = np.log(np.where(usable, rates, 1) / listed)
-        # The rate that went furthest is the one that its own band did not hold back.
-        furthest = np.take_along_axis(
-            scarcity, np.abs(scarcity).argmax(axis=0)[np.newaxis], axis=0
-        )[0]
-        excess = np.where(usable.any(axis=0), self.k_s * furthest, np.nan)
-        return ExcessState(excess)
+        return ExcessState(self.k_s * scarcity_of(book, bands))
 
     def step(
         self, state: ExcessState, snapshot: MarketSnapshot
@@ -71,27 +64,13 @@ class ExcessLoad:
         moves from the next tick on; one without a band leaves it; a load that is not finite moves
         nothing, one below zero counts as zero."""
         bands = snapshot.bands
-        before = _fitted(state.excess_s, len(bands))
+        before = fitted(state.excess_s, len(bands))
         load = np.where(np.isfinite(snapshot.load), snapshot.load, self.target)
         drift = (np.clip(load, 0.0, self.load_cap) - self.target) * snapshot.dt_s
-        low, high = self._bounds(bands)
-        excess = np.clip(np.where(np.isnan(before), 0.0, before + drift), low, high)
-        scarcity = np.exp(excess / self.k_s)
-        rates: FloatArray = np.clip(bands.listed * scarcity, bands.floor, bands.ceiling)
-        present = (bands.ceiling > 0).any(axis=0)
-        return ExcessState(np.where(present, excess, np.nan)), ProposedRates(rates)
-
-    def _bounds(self, bands: Bands) -> tuple[FloatArray, FloatArray]:
-        """X at which the last of an endpoint's rates has reached its floor, and its ceiling."""
-        priced = bands.floor > 0
-        fall = np.where(priced, bands.listed, 1) / np.where(priced, bands.floor, 1)
-        rise = np.where(priced, bands.ceiling, 1) / np.where(priced, bands.listed, 1)
-        return -self.k_s * np.log(fall.max(axis=0)), self.k_s * np.log(rise.max(axis=0))
-
-
-def _fitted(excess: FloatArray, size: int) -> FloatArray:
-    """The array at another length, cut or filled up with NaN."""
-    fitted = np.full(size, np.nan)
-    shared = min(size, excess.size)
-    fitted[:shared] = excess[:shared]
-    return fitted
+        # At the target d(ln p) per tick is target * dt / K for each unit of d(ln load).
+        drift *= gain_share(self.target * snapshot.dt_s / self.k_s, snapshot)
+        low, high = bounds(bands)
+        moved = np.where(np.isnan(before), 0.0, before + drift)
+        excess = np.clip(moved, self.k_s * low, self.k_s * high)
+        rates = rates_at(bands, excess / self.k_s)
+        return ExcessState(np.where(bands.present, excess, np.nan)), ProposedRates(rates)

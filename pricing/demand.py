@@ -1,0 +1,129 @@
+"""How demand answers to price: elasticities learned on line, for all endpoints at once.
+
+    d(ln load) = -elasticity * d(ln price) + noise,     each between two windows that follow
+
+Recursive least squares with exponential forgetting (Ljung, "System Identification", 2nd ed. 1999,
+section 11.2) on first differences, which cancel a level of demand that drifts; with one coefficient
+it needs two sums. A normal prior, worth some price movement already seen, keeps the estimate sane
+until there is data. Prices that follow load are not moved at random, so what is learned from them
+is biased toward zero: a guard adds the standard error and never goes below the prior, and a search
+moves the price by a coin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pricing.book import FloatArray
+from pricing.scarcity import fitted
+
+LOAD_MIN = 1e-3
+"""A load below this counts as this: nothing was asked, and a logarithm must be taken."""
+_NOISE_PRIOR = 0.05
+"""Variance of d(ln load) between windows before any was seen."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DemandState:
+    """Arrays by endpoint; NaN in `before_*` where there was no window yet."""
+
+    elapsed_s: float
+    load_s: FloatArray
+    log_price_s: FloatArray
+    before_log_load: FloatArray
+    before_log_price: FloatArray
+    sum_xx: FloatArray
+    sum_xy: FloatArray
+    sum_yy: FloatArray
+    weight: FloatArray
+    """How many windows the sums hold, the old ones counting less."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Elasticity:
+    """Mean and standard error by endpoint; above zero where a dearer price means less demand."""
+
+    mean: FloatArray
+    error: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class ElasticityEstimator:
+    """The estimator; its state is a value."""
+
+    forgetting: float = 0.97
+    """What a window still weighs one window later."""
+    prior: float = 1.0
+    prior_weight: float = 0.02
+    """Sum of squared moves of ln price that the prior is worth: 0.02 are two moves of 10%."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.forgetting <= 1.0:
+            raise ValueError("forgetting is a share above zero")
+        if not self.prior_weight > 0.0:
+            raise ValueError("the prior weighs more than nothing")
+
+    def start(self, size: int) -> DemandState:
+        """Nothing seen."""
+        none, unknown = np.zeros(size), np.full(size, np.nan)
+        return DemandState(0.0, none, none, unknown, unknown, none, none, none, none)
+
+    def watch(
+        self, state: DemandState, log_price: FloatArray, load: FloatArray, dt_s: float
+    ) -> DemandState:
+        """Add a tick to the window that is open. What is not finite spoils that window only."""
+        state = self._fitted(state, load.size)
+        return replace(
+            state,
+            elapsed_s=state.elapsed_s + dt_s,
+            load_s=state.load_s + np.maximum(load, 0.0) * dt_s,
+            log_price_s=state.log_price_s + log_price * dt_s,
+        )
+
+    def close(self, state: DemandState) -> DemandState:
+        """End the window, learn from the step between it and the one before, open the next."""
+        if state.elapsed_s <= 0.0:
+            return state
+        log_load = np.log(np.maximum(state.load_s / state.elapsed_s, LOAD_MIN))
+        log_price = state.log_price_s / state.elapsed_s
+        x, y = log_price - state.before_log_price, log_load - state.before_log_load
+        told = np.isfinite(x) & np.isfinite(y)
+        x, y = np.where(told, x, 0.0), np.where(told, y, 0.0)
+        keep = np.where(told, self.forgetting, 1.0)
+        none = np.zeros(x.size)
+        return DemandState(
+            elapsed_s=0.0,
+            load_s=none,
+            log_price_s=none,
+            before_log_load=log_load,
+            before_log_price=log_price,
+            sum_xx=keep * state.sum_xx + x * x,
+            sum_xy=keep * state.sum_xy + x * y,
+            sum_yy=keep * state.sum_yy + y * y,
+            weight=keep * state.weight + told,
+        )
+
+    def estimate(self, state: DemandState) -> Elasticity:
+        """What is known now: the posterior mean, and its error by the residuals seen."""
+        weight = state.sum_xx + self.prior_weight
+        mean = (self.prior_weight * self.prior - state.sum_xy) / weight
+        residual = state.sum_yy + 2.0 * mean * state.sum_xy + mean * mean * state.sum_xx
+        noise = (np.maximum(residual, 0.0) + _NOISE_PRIOR) / (state.weight + 1.0)
+        return Elasticity(mean, np.sqrt(noise / weight))
+
+    def _fitted(self, state: DemandState, size: int) -> DemandState:
+        if state.load_s.size == size:
+            return state
+        return DemandState(
+            elapsed_s=state.elapsed_s,
+            load_s=fitted(state.load_s, size),
+            log_price_s=fitted(state.log_price_s, size),
+            before_log_load=fitted(state.before_log_load, size),
+            before_log_price=fitted(state.before_log_price, size),
+            sum_xx=np.nan_to_num(fitted(state.sum_xx, size)),
+            sum_xy=np.nan_to_num(fitted(state.sum_xy, size)),
+            sum_yy=np.nan_to_num(fitted(state.sum_yy, size)),
+            weight=np.nan_to_num(fitted(state.weight, size)),
+        )

@@ -1,0 +1,58 @@
+"""The one number by which an endpoint's rates move together: the logarithm of price over list.
+
+    rate = list * exp(scarcity), each inside its own band
+
+A provider who changes its list price keeps the scarcity that its load has earned. Scarcity runs as
+far as the widest of the three bands, so that no state winds up beyond what a price can show.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pricing.book import FloatArray, PriceBook
+from pricing.snapshot import Bands
+
+
+def bounds(bands: Bands) -> tuple[FloatArray, FloatArray]:
+    """Scarcity at which the last of an endpoint's rates has reached its floor, and its ceiling."""
+    priced = bands.floor > 0
+    fall = np.where(priced, bands.listed, 1) / np.where(priced, bands.floor, 1)
+    rise = np.where(priced, bands.ceiling, 1) / np.where(priced, bands.listed, 1)
+    return -np.log(fall.max(axis=0)), np.log(rise.max(axis=0))
+
+
+def rates_at(bands: Bands, scarcity: FloatArray) -> FloatArray:
+    """The rates of shape (3, endpoints) at a scarcity for each endpoint, within the bands."""
+    rates: FloatArray = np.clip(bands.listed * np.exp(scarcity), bands.floor, bands.ceiling)
+    return rates
+
+
+def scarcity_of(book: PriceBook, bands: Bands) -> FloatArray:
+    """The scarcity whose rates are the book's, up to rounding; NaN where it has no price."""
+    rates = book.matrix(len(bands))
+    usable = (rates > 0) & (bands.listed > 0)
+    listed = np.where(usable, bands.listed, 1)
+    each = np.log(np.where(usable, rates, 1) / listed)
+    # The rate that went furthest is the one that its own band did not hold back.
+    furthest = np.take_along_axis(each, np.abs(each).argmax(axis=0)[np.newaxis], axis=0)[0]
+    scarcity: FloatArray = np.where(usable.any(axis=0), furthest, np.nan)
+    return scarcity
+
+
+def log_price(book: PriceBook, bands: Bands) -> FloatArray:
+    """The logarithm of a price that all rates have a part in, whatever the list prices are; NaN
+    where there is none."""
+    total = book.matrix(len(bands)).sum(axis=0, dtype=np.float64)
+    price: FloatArray = np.log(np.where(total > 0.0, total, np.nan))
+    return price
+
+
+def fitted(array: FloatArray, size: int) -> FloatArray:
+    """The array at another length, cut or filled up with NaN."""
+    if array.size == size:
+        return array
+    longer = np.full(size, np.nan)
+    shared = min(size, array.size)
+    longer[:shared] = array[:shared]
+    return longer
