@@ -12,7 +12,7 @@ from typing import Final
 
 from celery import Celery
 
-from broker.jobs import answers, audit, plans, receipts, upkeep
+from broker.jobs import answers, audit, payouts, plans, receipts, upkeep, webhooks
 from broker.jobs.room import Bridge, Job
 from broker.settings import Settings
 
@@ -22,7 +22,9 @@ JOBS: Final[tuple[Job, ...]] = (
     *upkeep.JOBS,
     *answers.JOBS,
     *audit.JOBS,
+    *payouts.JOBS,
     *plans.JOBS,
+    *webhooks.JOBS,
     *receipts.JOBS,
 )
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from broker.cli import accounts, audit, demo, keys, operate, plans, serve, up
+from broker.cli import accounts, audit, demo, keys, operate, payouts, plans, serve, up, webhooks
 from broker.errors import BrokerError
 from pricing.money import MoneyError
 
@@ -45,6 +45,8 @@ app.add_typer(accounts.app, name="accounts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(plans.app, name="plans")
+app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(payouts.app, name="payouts")
 app.command("approve")(operate.approve)
 app.command("login")(operate.login)
 app.command("check")(operate.check)

@@ -1,10 +1,12 @@
-"""When a payout is due, and how much of what is available it can be."""
+"""When a payout is due, how much of what is available it can be, and where it can go."""
 
 from __future__ import annotations
 
 import enum
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeAlias
+
+import msgspec
 
 CENT_NANOS: Final = 10_000_000
 """A payout is whole cents; what is less stays available."""
@@ -34,3 +36,45 @@ def next_due(schedule: Schedule, now: datetime) -> datetime | None:
 def payable_nanos(available_nanos: int, disputed_nanos: int) -> int:
     """Return the whole cents of what is available and not disputed; 0 when there are none."""
     return max(0, (available_nanos - disputed_nanos) // CENT_NANOS) * CENT_NANOS
+
+
+class Bank(msgspec.Struct, frozen=True, tag="bank", tag_field="method", forbid_unknown_fields=True):
+    """An account at a bank."""
+
+    holder: str
+    iban: str
+    bic: str = ""
+
+    @property
+    def hint(self) -> str:
+        """What may be shown of it."""
+        return f"{self.iban[:4]}…{self.iban[-4:]}"
+
+
+class Stripe(
+    msgspec.Struct, frozen=True, tag="stripe", tag_field="method", forbid_unknown_fields=True
+):
+    """A connected account of the broker's account with Stripe."""
+
+    account: str
+
+    @property
+    def hint(self) -> str:
+        """What may be shown of it."""
+        return f"acct_…{self.account[-4:]}"
+
+
+Destination: TypeAlias = Bank | Stripe
+"""Where a payout goes."""
+
+
+class Method(enum.StrEnum):
+    """How a payout goes out; the tag of its destination."""
+
+    BANK = "bank"
+    STRIPE = "stripe"
+
+
+def method_of(destination: Destination) -> Method:
+    """Return how money goes to a destination."""
+    return Method.BANK if isinstance(destination, Bank) else Method.STRIPE

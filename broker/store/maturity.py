@@ -32,16 +32,19 @@ SELECT a.created_at, t.delay_days,
                                     AND c.charge_nanos > 0 LIMIT :enough) c
              WHERE e.provider_id = a.id LIMIT :enough) paid) AS calls,
        (SELECT count(*) FROM dispute_parts p JOIN disputes d ON d.id = p.dispute_id
-         WHERE p.provider_id = a.id AND d.verdict = 'upheld' AND d.closed_at >= :since) AS lost
+         WHERE p.provider_id = a.id AND d.closed_at >= :since
+           AND (p.answer = 'overdue' OR (p.answer = 'contested' AND d.verdict = 'upheld'))) AS lost
   FROM accounts a LEFT JOIN payout_terms t ON t.provider_id = a.id
  WHERE a.id = :provider
 """)
 
 _DISPUTED = text("""
-SELECT coalesce(sum(greatest(l.earnings_nanos - coalesce(b.earnings_nanos, 0), 0)), 0)::bigint
+SELECT coalesce(sum(greatest(0, least(
+           p.asked_nanos - p.refunded_nanos, l.earnings_nanos - coalesce(b.earnings_nanos, 0)
+       ))), 0)::bigint
   FROM dispute_parts p
   JOIN disputes d ON d.id = p.dispute_id AND d.status IN ('open', 'contested')
- CROSS JOIN LATERAL (SELECT sum(earnings_nanos) AS earnings_nanos FROM settlement_lines
+ CROSS JOIN LATERAL (SELECT coalesce(sum(earnings_nanos), 0) AS earnings_nanos FROM settlement_lines
                       WHERE call_id = d.call_id AND payee_id = :earnings
                         AND settled_at < :matured_before) l
  CROSS JOIN LATERAL (SELECT sum(x.earnings_nanos) AS earnings_nanos

@@ -1,0 +1,63 @@
+"""Lets earnings mature, makes the payouts that are due, and sends those that a service pays."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+from celery.schedules import crontab
+
+from broker.core.payout import Method
+from broker.flows.hear_stripe import open_stripe
+from broker.flows.mature import mature_all
+from broker.flows.pay_out import pay_out_due
+from broker.flows.send_payouts import Sending, send_all
+from broker.jobs.room import Job, Room
+from broker.store import payouts
+from broker.store.sealing import Sealer
+from broker.upstream.addresses import AddressPolicy, checked_httpx_transport
+
+AUTHOR: Final = "payout-schedule"
+
+_log = structlog.get_logger()
+
+
+async def mature_earnings(room: Room) -> None:
+    """Make available what has waited long enough."""
+    count = await mature_all(room.engine, room.settings.maturity, datetime.now(UTC))
+    if count:
+        _log.info("earnings_matured", providers=count)
+
+
+async def make_payouts(room: Room) -> None:
+    """Make the payouts that are due, some at a time, until none is."""
+    now = datetime.now(UTC)
+    while True:
+        async with room.engine.begin() as connection:
+            run = await pay_out_due(connection, AUTHOR, now)
+        if not run.due:
+            return
+        _log.info("payouts_made", count=len(run.made), due=run.due)
+
+
+async def send_payouts(room: Room) -> None:
+    """Have Stripe pay what is open; without a key that is only told."""
+    settings = room.settings
+    if not settings.payouts.stripe_key:
+        async with room.engine.connect() as connection:
+            waiting = await payouts.to_send(connection, Method.STRIPE)
+        if waiting:
+            _log.warning("payouts_wait_for_a_stripe_key", count=len(waiting))
+        return
+    transport = checked_httpx_transport(AddressPolicy(settings.allowed_networks))
+    sealer = Sealer(settings.secret_key, settings.secret_keys_old)
+    async with open_stripe(settings.payouts.stripe_key, transport) as adapter:
+        await send_all(Sending(room.engine, sealer, adapter, lambda: datetime.now(UTC)))
+
+
+JOBS: Final = (
+    Job("broker.mature_earnings", mature_earnings, crontab(minute="40"), 3_600),
+    Job("broker.make_payouts", make_payouts, crontab(minute="50"), 3_600),
+    Job("broker.send_payouts", send_payouts, crontab(minute="*/5"), 300),
+)
