@@ -6,11 +6,13 @@
     │   ├── BodyTooSlow (408)
     │   ├── BodyTooLarge (413)            ├── ModelUnknown (404)
     │   ├── NothingFits (404|503)         ├── MethodNotServed (405)
-    │   └── NotFound (404)                └── Conflict (409) ── AlreadyServed
+    │   ├── NotFound (404)                ├── Conflict (409) ── AlreadyServed
+    │   └── QuoteRefused (400|404|409|410)
     ├── CallerUnknown                     401: no key, a wrong key, a revoked or expired key
     ├── NotAllowed                        403: the key lacks the role, or may not ask for that
     │   └── ScopeMissing (403)
     ├── BalanceTooLow                     402: the hold does not fit the balance
+    ├── BudgetTooLow                      402: the hold does not fit a budget of the key
     ├── TooManyCalls                      429: a limit, or all fit providers are full
     ├── ProviderFailed                    502: every attempt failed
     │   └── ProviderRefused               4xx passed on: the provider says that the request is wrong
@@ -126,6 +128,13 @@ class AlreadyServed(Conflict):
         self.cost_usd = cost_usd
 
 
+class QuoteRefused(RequestRefused):
+    """The firm quote that a call names is unknown, used, expired, or for something else."""
+
+    status = 409
+    code = "quote_refused"
+
+
 class CallerUnknown(BrokerError):
     status = 401
     code = "invalid_api_key"
@@ -150,6 +159,13 @@ class ScopeMissing(NotAllowed):
 class BalanceTooLow(BrokerError):
     status = 402
     code = "insufficient_balance"
+
+
+class BudgetTooLow(BrokerError):
+    """`budget_exceeded` for what is spent, `budget_held` where calls under way fill the rest."""
+
+    status = 402
+    code = "budget_exceeded"
 
 
 class TooManyCalls(BrokerError):

@@ -16,6 +16,7 @@ import asyncpg
 from broker.core.ledger import CallRecord, Hold, Settlement
 from broker.flows.lane_holds import HoldLane, HoldTerms
 from broker.flows.lane_settlements import RecordLane, SettlementLane
+from broker.store.budgeted_keys import BudgetedKeys
 
 
 class LedgerBatcher:
@@ -34,9 +35,10 @@ class LedgerBatcher:
     ) -> None:
         self.process_id = process_id
         self._records = RecordLane(pool, rows_max)
-        self._settlements = SettlementLane(pool, rows_max, take_account)
+        known = BudgetedKeys()
+        self._settlements = SettlementLane(pool, rows_max, take_account, known)
         terms = HoldTerms(process_id, rows_max, queue_max)
-        self._holds = HoldLane(pool, terms, self._settlements)
+        self._holds = HoldLane(pool, terms, self._settlements, known)
 
     def start(self) -> None:
         """Begin to send batches."""
@@ -50,14 +52,17 @@ class LedgerBatcher:
         await self._settlements.close(timeout_s)
         await self._records.close(timeout_s)
 
-    def hold(self, hold: Hold) -> Coroutine[Any, Any, None]:
+    def hold(self, hold: Hold, wait_s: float = 0.0) -> Coroutine[Any, Any, None]:
         """Reserve `hold.amount_nanos`; durable when this returns.
 
-        Raises BalanceTooLow, TooManyCalls when too much waits already, Unavailable when the
+        Where only open holds keep it out of a budget, it waits up to `wait_s` for their end. Raises
+        BalanceTooLow, BudgetTooLow, TooManyCalls when too much waits already, Unavailable when the
         database is away, Conflict for a call that has a hold, and BrokerError when the ledger
         account does not exist.
         """
-        return self._holds.hold(hold)  # one coroutine fewer than awaiting it here, for every call
+        return self._holds.hold(
+            hold, wait_s
+        )  # one coroutine fewer than awaiting it here, for every call
 
     def settle(self, settlement: Settlement) -> Coroutine[Any, Any, bool]:
         """Capture or release; durable when this returns. False when the hold was gone already.

@@ -34,7 +34,7 @@ class Lane(ABC, Generic[Item, Result]):
         self._statement_s = statement_s
         self.queue: deque[Item] = deque()
         """What waits for the next statement."""
-        self._wake = asyncio.Event()
+        self._idle: asyncio.Future[None] | None = None
         self._closing = False
         self._connection: ledger.Connection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -46,7 +46,7 @@ class Lane(ABC, Generic[Item, Result]):
     async def close(self, timeout_s: float) -> None:
         """Send what waits, for at most `timeout_s`, and let go of the connection."""
         self._closing = True
-        self._wake.set()
+        self._wake()
         if self._task is not None:
             done, _ = await asyncio.wait([self._task], timeout=timeout_s)
             if not done:
@@ -60,7 +60,13 @@ class Lane(ABC, Generic[Item, Result]):
         if self._task is None or self._task.done():
             raise Unavailable("The ledger is closed.")
         self.queue.append(item)
-        self._wake.set()
+        if self._idle is not None:
+            self._wake()
+
+    def _wake(self) -> None:
+        idle, self._idle = self._idle, None
+        if idle is not None and not idle.done():
+            idle.set_result(None)
 
     async def _run(self) -> None:
         while True:
@@ -69,8 +75,8 @@ class Lane(ABC, Generic[Item, Result]):
             elif self._closing:
                 return
             else:
-                self._wake.clear()
-                await self._wake.wait()
+                self._idle = asyncio.get_running_loop().create_future()
+                await self._idle
 
     @abstractmethod
     async def _work(self) -> None:
@@ -78,7 +84,7 @@ class Lane(ABC, Generic[Item, Result]):
 
     @abstractmethod
     async def _send(self, connection: ledger.Connection, items: Sequence[Item]) -> Sequence[Result]:
-        """Send one statement for all items."""
+        """Send one statement for all items, for at most `_statement_s`."""
 
     @abstractmethod
     def _deliver(self, items: Sequence[Item], results: Sequence[Result]) -> None:
@@ -95,8 +101,7 @@ class Lane(ABC, Generic[Item, Result]):
     async def _execute(self, items: Sequence[Item]) -> None:
         """Send and deliver, in halves where the books refuse. Raises when the database is away."""
         try:
-            async with asyncio.timeout(self._statement_s):
-                results = await self._send(await self._connected(), items)
+            results = await self._send(await self._connected(), items)
         except Exception as error:
             if ledger.is_away(error):
                 await self._drop()
@@ -114,8 +119,9 @@ class Lane(ABC, Generic[Item, Result]):
         if self._connection is not None and ledger.is_lost(self._connection):
             await self._drop()
         if self._connection is None:
-            self._connection = await self._pool.acquire()
-            await ledger.prepare_session(self._connection)
+            async with asyncio.timeout(self._statement_s):
+                self._connection = await self._pool.acquire()
+                await ledger.prepare_session(self._connection)
         return self._connection
 
     async def _drop(self) -> None:

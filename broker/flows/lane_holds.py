@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from typing import Final
 
 import asyncpg
+import msgspec
 import structlog
 
 from broker.core.ledger import Hold
-from broker.errors import BalanceTooLow, BrokerError, Conflict, TooManyCalls, Unavailable
+from broker.errors import BrokerError, Conflict, TooManyCalls, Unavailable
+from broker.flows.hold_refusals import beyond_all, budget_exceeded, budget_held, no_account, too_low
 from broker.flows.lane import Lane
 from broker.flows.lane_settlements import SettlementLane
 from broker.store import ledger
+from broker.store.budgeted_keys import BudgetedKeys
 from broker.store.ledger import HoldResult
-from pricing.money import format_usd
 
 _STATEMENT_S: Final = 5.0
 _AWAY_S: Final = 1.0
@@ -25,6 +27,12 @@ _AWAY_S: Final = 1.0
 
 _HOLD_NANOS_MAX: Final = 2**63 - 1
 """More does not fit a BIGINT, and would break the statement for the holds beside it."""
+
+_WAITING_MAX: Final = 500
+"""More calls than these are refused by a budget that only open holds fill, instead of waiting."""
+_PAUSE_FIRST_S: Final = 0.05
+_PAUSE_GROWTH: Final = 1.5
+_PAUSE_MAX_S: Final = 0.5
 
 _log = structlog.get_logger()
 
@@ -38,39 +46,48 @@ class HoldTerms:
     queue_max: int
 
 
-class _Asked:
-    __slots__ = ("future", "hold", "sent")
-
-    def __init__(self, hold: Hold, future: asyncio.Future[None]) -> None:
-        self.hold = hold
-        self.future = future
-        self.sent = False
-        """A statement with it is under way, or its fate is unknown."""
+class _Asked(msgspec.Struct, eq=False, gc=False):
+    hold: Hold
+    future: asyncio.Future[None]
+    wait_s: float
+    """So long it may wait for a budget, once it has to."""
+    until_s: float = 0.0
+    pause_s: float = 0.0
 
 
 class HoldLane(Lane[_Asked, HoldResult]):
     """Holds of one process; what nobody waits for any more goes to `settlements` for release."""
 
-    def __init__(self, pool: asyncpg.Pool, terms: HoldTerms, settlements: SettlementLane) -> None:
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        terms: HoldTerms,
+        settlements: SettlementLane,
+        known: BudgetedKeys,
+    ) -> None:
         super().__init__(pool, terms.rows_max, _STATEMENT_S)
         self._process_id = terms.process_id
         self._queue_max = terms.queue_max
         self._settlements = settlements
+        self._known = known
         self._away_until_s = 0.0
+        self._doubtful: Sequence[_Asked] = ()
+        """What was in a statement that was cut off: it may have committed."""
+        self._waiting = 0
 
-    async def hold(self, hold: Hold) -> None:
+    async def hold(self, hold: Hold, wait_s: float) -> None:
         """Wait until the hold is durable. Raises as `LedgerBatcher.hold` says."""
         if self._closing:
             raise Unavailable("The broker is stopping.", retry_after_s=_AWAY_S)
         if max(len(self.queue), len(self._settlements.queue)) >= self._queue_max:
             raise TooManyCalls("Too many calls wait for the ledger.", retry_after_s=_AWAY_S)
         if hold.amount_nanos > _HOLD_NANOS_MAX:
-            raise _beyond_all(hold)
+            raise beyond_all(hold)
         loop = asyncio.get_running_loop()
         if self._away_until_s and loop.time() < self._away_until_s:
             raise _away()
         future: asyncio.Future[None] = loop.create_future()
-        self.put(_Asked(hold, future))
+        self.put(_Asked(hold, future, wait_s))
         try:
             await future
         except asyncio.CancelledError:
@@ -102,34 +119,71 @@ class HoldLane(Lane[_Asked, HoldResult]):
     async def _send(
         self, connection: ledger.Connection, items: Sequence[_Asked]
     ) -> Sequence[HoldResult]:
-        for asked in items:
-            asked.sent = True
         holds = [asked.hold for asked in items]
-        return await ledger.hold_batch(connection, holds, self._process_id)
+        try:
+            return await ledger.hold_batch(
+                connection, holds, self._process_id, self._known, _STATEMENT_S
+            )
+        except BaseException as error:
+            if not isinstance(error, Exception) or ledger.is_away(error):
+                self._doubtful = items
+            raise
 
     def _deliver(self, items: Sequence[_Asked], results: Sequence[HoldResult]) -> None:
         again: list[_Asked] = []
         for asked, result in zip(items, results, strict=True):
-            asked.sent = False
-            left = result.available_nanos
-            if result.accepted:
-                self._accept(asked)
-            elif left is None:
-                _fail(asked, _no_account(asked.hold))
-            elif asked.hold.amount_nanos <= left:
-                again.append(asked)  # it fits, but stood behind a hold too big
+            if not result.accepted:
+                if self._refuse(asked, result):
+                    again.append(asked)
+            elif asked.future.done():
+                self._settlements.release(asked.hold)
             else:
-                _fail(asked, _too_low(asked.hold, left))
+                asked.future.set_result(None)
         self.queue.extendleft(reversed(again))
 
-    def _accept(self, asked: _Asked) -> None:
-        if asked.future.done():
-            self._settlements.release(asked.hold)
-        else:
-            asked.future.set_result(None)
+    def _refuse(self, asked: _Asked, result: HoldResult) -> bool:
+        """Tell the caller why, or let it wait; True when it fits and only stood behind others."""
+        hold, left_nanos, budget = asked.hold, result.available_nanos, result.budget
+        if left_nanos is None:
+            _fail(asked, no_account(hold))
+        elif hold.amount_nanos > left_nanos:
+            _fail(asked, too_low(hold, left_nanos))
+        elif budget is None:
+            return True
+        elif hold.amount_nanos > (budget.limit_nanos or 0) - budget.spent_nanos:
+            _fail(asked, budget_exceeded(hold, budget))
+        elif not self._wait(asked):
+            _fail(asked, budget_held(hold, budget))
+        return False
+
+    def _wait(self, asked: _Asked) -> bool:
+        """Ask again a little later; False when the time is over, or too many wait already."""
+        loop = asyncio.get_running_loop()
+        if not asked.pause_s:
+            if self._waiting >= _WAITING_MAX:
+                return False
+            self._waiting += 1
+            asked.future.add_done_callback(self._leave)
+            asked.until_s = loop.time() + asked.wait_s
+            asked.pause_s = _PAUSE_FIRST_S
+        left_s = asked.until_s - loop.time()
+        if left_s <= 0:
+            return False
+        loop.call_later(min(asked.pause_s, left_s), self._ask_again, asked)
+        asked.pause_s = min(asked.pause_s * _PAUSE_GROWTH, _PAUSE_MAX_S)
+        return True
+
+    def _leave(self, _: asyncio.Future[None]) -> None:
+        self._waiting -= 1
+
+    def _ask_again(self, asked: _Asked) -> None:
+        if not asked.future.done():
+            try:
+                self.put(asked)
+            except Unavailable as error:
+                asked.future.set_exception(error)
 
     async def _offend(self, item: _Asked, error: Exception) -> None:
-        item.sent = False
         _log.error("hold_refused", call_id=str(item.hold.call_id), error=repr(error))
         if isinstance(error, asyncpg.UniqueViolationError):
             _fail(item, Conflict("This call has a hold already."))
@@ -141,10 +195,11 @@ class HoldLane(Lane[_Asked, HoldResult]):
 
         Should a statement that was cut off commit after even that, the hold expires in time.
         """
+        doubtful, self._doubtful = self._doubtful, ()
+        for asked in doubtful:
+            with contextlib.suppress(Unavailable):
+                self._settlements.release(asked.hold)
         for asked in batch:
-            if asked.sent:
-                with contextlib.suppress(Unavailable):
-                    self._settlements.release(asked.hold)
             _fail(asked, _away())
 
     def _abandon(self) -> None:
@@ -159,21 +214,3 @@ def _fail(asked: _Asked, error: BrokerError) -> None:
 
 def _away() -> Unavailable:
     return Unavailable("The ledger is away; nothing was charged.", retry_after_s=_AWAY_S)
-
-
-def _no_account(hold: Hold) -> BrokerError:
-    _log.error("ledger_account_missing", account=str(hold.account), call_id=str(hold.call_id))
-    return BrokerError("The account has no funds account.", code="ledger_account_missing")
-
-
-def _beyond_all(hold: Hold) -> BalanceTooLow:
-    needed = format_usd(hold.amount_nanos)
-    return BalanceTooLow(f"This call may cost up to {needed} USD, more than any balance holds.")
-
-
-def _too_low(hold: Hold, available_nanos: int) -> BalanceTooLow:
-    needed, available = format_usd(hold.amount_nanos), format_usd(available_nanos)
-    return BalanceTooLow(
-        f"This call may cost up to {needed} USD, and {available} USD are available.",
-        facts={"needed_usd": needed, "available_usd": available},
-    )

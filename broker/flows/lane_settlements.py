@@ -17,6 +17,7 @@ from broker.core.ledger import CallRecord, Hold, Settlement, settlement
 from broker.errors import BrokerError, Unavailable
 from broker.flows.lane import Lane
 from broker.store import ledger
+from broker.store.budgeted_keys import BudgetedKeys
 from broker.store.ledger import SettleResult
 
 _STATEMENT_S: Final = 30.0
@@ -27,23 +28,23 @@ _RECORDS_MAX: Final = 10_000
 _log = structlog.get_logger()
 
 
-class _Closing:
-    __slots__ = ("done", "future", "sent", "settlement")
-
-    def __init__(self, settlement: Settlement, future: asyncio.Future[bool] | None) -> None:
-        self.settlement = settlement
-        self.future = future
-        self.sent = False
-        """A statement with it was sent: if the hold is gone, that may be our own doing."""
-        self.done = False
+class _Closing(msgspec.Struct, eq=False, gc=False):
+    settlement: Settlement
+    future: asyncio.Future[bool] | None
+    doubtful: bool = False
+    """A statement with it has failed: if the hold is gone, that may be our own doing."""
+    done: bool = False
 
 
 class SettlementLane(Lane[_Closing, SettleResult]):
     """Settlements of one process, with their call records."""
 
-    def __init__(self, pool: asyncpg.Pool, rows_max: int, take_account: UUID) -> None:
+    def __init__(
+        self, pool: asyncpg.Pool, rows_max: int, take_account: UUID, known: BudgetedKeys
+    ) -> None:
         super().__init__(pool, rows_max, _STATEMENT_S)
         self._take_account = take_account
+        self._known = known
         self._back_off = _BackOff()
 
     async def settle(self, settlement: Settlement) -> bool:
@@ -85,14 +86,19 @@ class SettlementLane(Lane[_Closing, SettleResult]):
     async def _send(
         self, connection: ledger.Connection, items: Sequence[_Closing]
     ) -> Sequence[SettleResult]:
-        doubtful = [each.settlement for each in items if each.sent]
-        for each in items:
-            each.sent = True
         settlements = [each.settlement for each in items]
-        results = await ledger.settle_batch(connection, settlements, self._take_account)
-        if not doubtful:
+        try:
+            results = await ledger.settle_batch(
+                connection, settlements, self._take_account, self._known, _STATEMENT_S
+            )
+            doubtful = [each.settlement for each in items if each.doubtful]
+            ours = await _settled_as_told(connection, doubtful) if doubtful else ()
+        except BaseException:
+            for each in items:
+                each.doubtful = True
+            raise
+        if not ours:
             return results
-        ours = await _settled_as_told(connection, doubtful)
         return [
             SettleResult(settled=True) if each.call_id in ours else result
             for each, result in zip(settlements, results, strict=True)
@@ -155,7 +161,7 @@ class RecordLane(Lane[CallRecord, None]):
     async def _send(
         self, connection: ledger.Connection, items: Sequence[CallRecord]
     ) -> Sequence[None]:
-        await ledger.record_batch(connection, items)
+        await ledger.record_batch(connection, items, _STATEMENT_S)
         return (None,) * len(items)
 
     def _deliver(self, items: Sequence[CallRecord], results: Sequence[None]) -> None:
@@ -197,7 +203,8 @@ async def _settled_as_told(
     connection: ledger.Connection, settlements: Sequence[Settlement]
 ) -> frozenset[UUID]:
     """The calls that a statement of unknown fate did settle just as it was told."""
-    found = await ledger.settled_as(connection, [each.call_id for each in settlements])
+    call_ids = [each.call_id for each in settlements]
+    found = await ledger.settled_as(connection, call_ids, _STATEMENT_S)
     return frozenset(
         each.call_id
         for each in settlements

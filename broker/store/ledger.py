@@ -183,18 +183,21 @@ async def settle_batch(
     return results
 
 
-async def record_batch(connection: Connection, records: Sequence[CallRecord]) -> None:
+async def record_batch(
+    connection: Connection, records: Sequence[CallRecord], timeout_s: float | None = None
+) -> None:
     """Write call records that belong to no hold: refused calls. Writing one twice is harmless."""
-    await connection.execute(statement("record"), _json(records))
+    await connection.execute(statement("record"), _json(records), timeout=timeout_s)
 
 
 async def settled_as(
-    connection: Connection, call_ids: Sequence[UUID]
+    connection: Connection, call_ids: Sequence[UUID], timeout_s: float | None = None
 ) -> dict[UUID, tuple[SettlementKind, int]]:
     """Return kind and charge in nanos of those calls that are settled."""
     rows = await connection.fetch(
         "SELECT call_id, kind, charge_nanos FROM settlements WHERE call_id = ANY($1::uuid[])",
         call_ids,
+        timeout=timeout_s,
     )
     return {row["call_id"]: (SettlementKind(row["kind"]), row["charge_nanos"]) for row in rows}
 
