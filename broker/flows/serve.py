@@ -84,7 +84,7 @@ async def _hold(hold: Hold, first: int, call: Call, decision: Decision, runtime:
     try:
         if call.payer.rates is not None:
             await take_tokens(call, decision, runtime)
-        await runtime.ledger.hold(hold)
+        await runtime.ledger.hold(hold, call.deadline_s - runtime.now_s())
     except BaseException as error:
         runtime.live.limits.give_back(call.id)
         if isinstance(error, BrokerError):
