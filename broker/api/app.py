@@ -23,12 +23,13 @@ from broker.api.disputes import DisputeController
 from broker.api.health import alive, ready
 from broker.api.heartbeats import heartbeats
 from broker.api.keys import KeyController
+from broker.api.ledger import LedgerController
 from broker.api.metrics import count_answers, create_registry, metrics
 from broker.api.money import MoneyController
 from broker.api.once import given_once
-from broker.api.operations import OperationController
 from broker.api.parts import Parts, dependencies
 from broker.api.plans import PlanController
+from broker.api.postings import postings_of_call
 from broker.api.price_feed import PriceFeed
 from broker.api.prices import PriceController
 from broker.api.problems import exception_handlers
@@ -79,7 +80,8 @@ def _api(parts: Parts) -> Router:
             PriceController,
             ProviderController,
             DeploymentController,
-            OperationController,
+            LedgerController,
+            postings_of_call,
             RefundController,
             DisputeController,
             TotalsController,

@@ -12,7 +12,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from broker.api.callers import OPEN
-from broker.api.parts import GivenRegistry, Parts
+from broker.api.ledger_gauges import ledger_gauges
+from broker.api.parts import GivenEngine, GivenRegistry, Parts
 from broker.flows.read_prices import Health, Listing, read_prices
 
 
@@ -120,6 +121,7 @@ def count_answers(registry: CollectorRegistry) -> BeforeMessageSendHookHandler:
 
 
 @get("/metrics", summary="Metrics", tags=["Health"], opt={OPEN: True}, include_in_schema=False)
-async def metrics(registry: GivenRegistry) -> Response[bytes]:
+async def metrics(registry: GivenRegistry, engine: GivenEngine) -> Response[bytes]:
     """All metrics as text."""
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    text = generate_latest(registry) + await ledger_gauges(engine)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

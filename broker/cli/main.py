@@ -10,7 +10,19 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from broker.cli import accounts, audit, demo, keys, operate, payouts, plans, serve, up, webhooks
+from broker.cli import (
+    accounts,
+    audit,
+    demo,
+    keys,
+    ledger,
+    operate,
+    payouts,
+    plans,
+    serve,
+    up,
+    webhooks,
+)
 from broker.errors import BrokerError
 from pricing.money import MoneyError
 
@@ -49,7 +61,8 @@ app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(payouts.app, name="payouts")
 app.command("approve")(operate.approve)
 app.command("login")(operate.login)
-app.command("check")(operate.check)
+app.add_typer(ledger.app, name="ledger")
+app.command("check", hidden=True)(ledger.check)  # as it was called first
 app.command("serve")(serve.serve)
 app.command("worker")(serve.worker)
 app.command("migrate")(serve.migrate)

@@ -1,8 +1,7 @@
-"""What operators do now and then: approve a deployment, log in to the console, check the books."""
+"""What operators do now and then: approve a deployment, log in to the console."""
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -13,8 +12,6 @@ from broker.cli.state import StateFolder
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
-
-    from broker.store.invariants import Alarm
 
 
 def approve(
@@ -50,27 +47,3 @@ def login(
 
     token = run_with_engine(folder, work)
     typer.echo(f"{folder.url()}/console/login?token={token}")
-
-
-def check(
-    state: State = DEFAULT_STATE,
-    *,
-    replay: Annotated[
-        bool, typer.Option(help="Also fold every entry there ever was, and prove the seals.")
-    ] = False,
-) -> None:
-    """Check that the books balance; exit status 1 when something is off."""
-    from rich.console import Console
-
-    from broker.cli.local import run_with_engine
-    from broker.flows.check import check as check_books
-
-    async def work(engine: AsyncEngine) -> list[Alarm]:
-        return await check_books(engine, replay=replay)
-
-    alarms = run_with_engine(StateFolder(state), work)
-    console = Console(highlight=False)
-    for alarm in alarms:
-        console.print(f"[red]{alarm.view}[/red] {alarm.row}")
-    console.print("The books balance." if not alarms else f"{len(alarms)} alarms.")
-    sys.exit(1 if alarms else 0)

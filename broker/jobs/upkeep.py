@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 from celery.schedules import crontab
 
-from broker.flows.check import check
+from broker.flows.monitor import watch
 from broker.flows.seal import AGE_MIN, seal
 from broker.flows.sweep import release_orphans, sweep_expired
 from broker.jobs.room import Job, Room
@@ -29,7 +29,7 @@ async def check_invariants(room: Room) -> None:
 
 
 async def replay(room: Room) -> None:
-    """Fold everything, which proves the seals."""
+    """Fold everything, which proves balances, seals, holds and budgets."""
     await _check(room, replay=True)
 
 
@@ -52,7 +52,7 @@ async def clean_up(room: Room) -> None:
 
 
 async def _check(room: Room, *, replay: bool) -> None:
-    alarms = await check(room.engine, replay=replay)
+    alarms = await watch(room.engine, datetime.now(UTC), replay=replay)
     room.alarms += len(alarms)
     for alarm in alarms:
         row = {name: str(value) for name, value in alarm.row.items()}

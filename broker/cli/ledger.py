@@ -1,0 +1,197 @@
+"""`broker ledger`: do the books balance, and what has one call done to them?"""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from broker.cli.options import DEFAULT_STATE, State
+from broker.cli.state import StateFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.table import Table
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from broker.core.postings import Entry, Postings
+    from broker.flows.check import Checked
+    from broker.flows.monitor import Standing
+
+app = typer.Typer(help="Check the books, and explain a call in them.", no_args_is_help=True)
+
+ALARMS, NOT_CHECKED = 1, 2
+"""Exit statuses; 0 when all is well."""
+
+Call = Annotated[UUID, typer.Argument(help="As `x-broker-call-id` told it.")]
+
+
+@app.command("check")
+def check(
+    state: State = DEFAULT_STATE,
+    *,
+    replay: Annotated[
+        bool, typer.Option(help="Also fold every record there ever was, and prove the seals.")
+    ] = False,
+) -> None:
+    """Check that the books balance: status 0, with alarms 1, and 2 when it could not be done."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from broker.cli.local import now, run_with_engine
+    from broker.flows.check import check_views
+    from broker.flows.monitor import read_standing
+
+    async def work(engine: AsyncEngine) -> tuple[Sequence[Checked], Sequence[Standing]]:
+        checked = await check_views(engine, replay=replay)
+        return checked, await read_standing(engine, now())
+
+    try:
+        checked, standings = run_with_engine(StateFolder(state), work)
+    except Exception as error:
+        # Whatever hindered it, nothing was found out: cron must not take that for an alarm.
+        line = Text("broker: ", style="red")
+        line.append(f"The books could not be checked: {_in_one_line(error)}", style="default")
+        Console(stderr=True, soft_wrap=True, highlight=False).print(line)
+        sys.exit(NOT_CHECKED)
+    console = Console(highlight=False)
+    console.print(_views(checked))
+    alarms = [alarm for each in checked for alarm in each.alarms]
+    for alarm in alarms:
+        row = ", ".join(f"{name}={value}" for name, value in alarm.row.items())
+        console.print(Text(f"{alarm.view}: ", style="red").append(row, "default"), soft_wrap=True)
+    for standing in standings:
+        console.print(_monitor(standing), style="dim")
+    console.print("The books balance." if not alarms else f"{len(alarms)} alarms.")
+    sys.exit(ALARMS if alarms else 0)
+
+
+@app.command("explain")
+def explain(call_id: Call, state: State = DEFAULT_STATE) -> None:
+    """Draw every posting of a call: its hold, what it was charged, what went back."""
+    from rich.console import Console
+
+    from broker.cli.local import OPERATOR, run_with_engine
+    from broker.flows import explain_call
+
+    async def work(engine: AsyncEngine) -> Postings:
+        return (await explain_call.explain(engine, OPERATOR, call_id)).postings
+
+    found = run_with_engine(StateFolder(state), work)
+    console = Console(highlight=False)
+    console.print(f"[bold]call {found.call_id}[/bold], begun {_moment(found.begun_at)}")
+    if found.asked:
+        console.print(found.asked)
+    console.print(_told(found))
+    if found.held:
+        console.print(_held(found))
+    for entry in found.entries:
+        console.print(_entry(entry))
+    if found.entries:
+        console.print(_sums(found))
+    if found.sum_nanos or any(each.sum_nanos for each in found.entries):
+        console.print("[red]The postings do not sum to zero.[/red]")
+        sys.exit(ALARMS)
+
+
+def _in_one_line(error: Exception) -> str:
+    detail = getattr(error, "detail", None) or str(error) or type(error).__name__
+    return str(detail).splitlines()[0]
+
+
+def _views(checked: Iterable[Checked]) -> Table:
+    from rich.table import Table
+
+    table = Table("check", "alarms", "ms", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for each in checked:
+        count = f"[red]{len(each.alarms)}[/red]" if each.alarms else "0"
+        table.add_row(each.view, count, f"{each.took_ms:.0f}")
+    return table
+
+
+def _monitor(standing: Standing) -> str:
+    if standing.last is None:
+        return f"The monitor has not made its check of {_KINDS[standing.kind]} yet."
+    stopped = "[red] and has stopped since[/red]" if standing.stale else ""
+    return (
+        f"The monitor last checked {_KINDS[standing.kind]} {_moment(standing.last.at)}{stopped}, "
+        f"with {sum(standing.last.alarms.values())} alarms."
+    )
+
+
+_KINDS = {"invariants": "the open period", "replay": "all records"}
+
+
+def _told(found: Postings) -> str:
+    from broker.core.postings import CallState
+    from pricing.money import format_usd
+
+    held = format_usd(found.held_nanos)
+    until = "" if found.expires_at is None else f" until {_moment(found.expires_at)}"
+    return {
+        CallState.REFUSED: "It was refused: nothing was held and nothing was charged.",
+        CallState.UNDER_WAY: f"It is under way: {held} USD are held{until}, nothing is charged.",
+        CallState.CAPTURED: "What it used was captured, and the rest of the hold released.",
+        CallState.RELEASED: "The hold was released; nothing was charged.",
+        CallState.EXPIRED: "The hold ran out and was released; nothing was charged.",
+    }[found.state]
+
+
+def _held(found: Postings) -> Table:
+    assert found.payer is not None, "only an account holds"
+    rows = [
+        (f"{each.kind} {_moment(each.at)}", found.payer.name, each.amount_nanos)
+        for each in found.held
+    ]
+    return _sheet("held", rows, found.held_nanos, "still held")
+
+
+def _entry(entry: Entry) -> Table:
+    rows = [("", each.account.name, each.amount_nanos) for each in entry.postings]
+    title = f"{entry.kind} {_moment(entry.at)}"
+    if entry.attempt is not None:
+        title += (
+            f", attempt {entry.attempt} at {entry.endpoint}: {entry.tokens_in} tokens in, "
+            f"{entry.tokens_out} out, at the prices of version {entry.price_version}"
+        )
+    if entry.id is not None:
+        title += f", transfer {entry.id} by {entry.author}"
+    if entry.reason:
+        title += f": {entry.reason}"
+    return _sheet(title, rows, entry.sum_nanos, "sum")
+
+
+def _sums(found: Postings) -> Table:
+    from broker.core.postings import full_name
+
+    rows = [("", name, nanos) for name, nanos in found.totals(full_name).items()]
+    return _sheet("in all", rows, found.sum_nanos, "sum")
+
+
+def _sheet(title: str, rows: Sequence[tuple[str, str, int]], total: int, sum_name: str) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pricing.money import format_usd
+
+    table = Table(
+        title=escape(title), title_justify="left", title_style="bold", box=None, show_header=False
+    )
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    for what, account, nanos in rows:
+        table.add_row(f"  {what}", account, f"{format_usd(nanos)} USD")
+    style = "dim" if not total else "red"
+    table.add_row("", sum_name, f"{format_usd(total)} USD", style=style)
+    return table
+
+
+def _moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
