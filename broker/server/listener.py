@@ -61,8 +61,7 @@ class Listener:
     def _sweep(self) -> None:
         now = self.loop.time()
         for connection in tuple(self.connections):
-            if now >= connection.due_at or connection.is_serving:
-                connection.overdue(now)
+            connection.look(now)
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
 

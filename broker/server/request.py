@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
 from broker.errors import BrokerError
 
-if TYPE_CHECKING:
-    from broker.server.connection import Connection
-
 Headers = list[tuple[bytes, bytes]]
 Handler = Callable[["Request"], Awaitable[None]]
+Address = tuple[str, int] | None
 
 NEVER: Final = float("inf")
 _JOINED_BYTES: Final = 65_536
@@ -24,6 +22,19 @@ STATUS_LINES: Final = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
     for status in HTTPStatus
 }
+
+
+class Carrier(Protocol):
+    """The connection, as far as a request needs it."""
+
+    writable: asyncio.Future[None] | None
+
+    def write(self, data: bytes) -> None: ...
+    def write_lines(self, pieces: Sequence[bytes]) -> None: ...
+    def answered(self, request: Request) -> None: ...
+    def hold_back(self, *, back: bool) -> None: ...
+    def close(self) -> None: ...
+    def addresses(self) -> tuple[Address, Address]: ...
 
 
 class Request:
@@ -36,6 +47,7 @@ class Request:
     __slots__ = (
         "_chunked",
         "begun",
+        "begun_at",
         "body",
         "chunks",
         "complete",
@@ -60,7 +72,7 @@ class Request:
     )
 
     def __init__(
-        self, connection: Connection, method: str, target: bytes, headers: Headers, version: str
+        self, connection: Carrier, method: str, target: bytes, headers: Headers, version: str
     ) -> None:
         self.connection = connection
         self.method = method
@@ -89,6 +101,8 @@ class Request:
         self.ended = False
         self.left = False
         """The caller has closed the connection before the answer was complete."""
+        self.begun_at = asyncio.get_running_loop().time()
+        """Loop time at which the head had come."""
         self.due_at = NEVER
         """Loop time by which the caller must have taken the answer."""
         self.task: asyncio.Task[None] | None = None
@@ -153,7 +167,7 @@ class Request:
 
     def take_within(self, seconds: float) -> None:
         """Count the caller as gone when it has not taken the whole answer by then."""
-        self.due_at = asyncio.get_running_loop().time() + seconds
+        self.due_at = self.begun_at + seconds
 
     async def drain(self) -> None:
         """Wait until the caller has taken enough for more to be sent."""

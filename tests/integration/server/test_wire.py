@@ -1,0 +1,304 @@
+"""The server on a real socket, spoken to byte by byte by callers of every kind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from broker.server.limits import ServerLimits
+from broker.server.listener import Listener
+from broker.server.request import Handler, Request
+
+LIMITS = ServerLimits(
+    head_bytes_max=4_096,
+    head_s=0.6,
+    body_bytes_max=100_000,
+    body_s=0.6,
+    bodies_bytes_max=150_000,
+    discarded_bytes_max=200_000,
+    keep_alive_s=0.6,
+)
+LIMIT_S = 10.0
+
+
+@dataclass
+class Echo:
+    """Answers with the method, the path and the body; `/slow` waits, `/refused` wants no body."""
+
+    may_go: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: int = 0
+    served: int = 0
+
+    def open(self, request: Request) -> tuple[Handler, bool]:
+        if request.path == "/refused":
+            return self._refuse, False
+        return self._echo, True
+
+    async def _echo(self, request: Request) -> None:
+        self.served += 1
+        if request.trouble is not None:
+            request.answer(request.trouble.status, b"", request.trouble.detail.encode())
+            return
+        try:
+            if request.path == "/slow":
+                await self.may_go.wait()
+            if request.path == "/broken":
+                request.begin(200, b"")
+                request.write(b"half")
+                raise RuntimeError("it broke")
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        told = f"{request.method} {request.path} ".encode()
+        request.answer(200, b"content-type: text/plain\r\n", told + request.body)
+
+    async def _refuse(self, request: Request) -> None:
+        request.answer(401, b"", b"no")
+
+
+@dataclass
+class Place:
+    """The server under test, and connections to it."""
+
+    echo: Echo
+    listener: Listener
+    port: int
+
+    @contextlib.asynccontextmanager
+    async def wire(self) -> AsyncIterator[Wire]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        yield Wire(reader, writer)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@dataclass
+class Wire:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self) -> tuple[int, bytes]:
+        """Status and body of the next answer."""
+        async with asyncio.timeout(LIMIT_S):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            status = int(head.split()[1])
+            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            return status, await self.reader.readexactly(length)
+
+    async def rest(self) -> bytes:
+        """All that comes until the server closes."""
+        async with asyncio.timeout(LIMIT_S):
+            return await self.reader.read()
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Place]:
+    echo = Echo()
+    listener = Listener(echo.open, LIMITS)
+    port = await listener.start("127.0.0.1", 0)
+    yield Place(echo, listener, port)
+    echo.may_go.set()
+    await listener.stop(2.0)
+    assert listener.body_bytes == 0
+    assert not listener.connections
+
+
+def post(path: str = "/a", body: bytes = b"hello", more: bytes = b"") -> bytes:
+    head = b"POST %b HTTP/1.1\r\nhost: x\r\n%bcontent-length: %d\r\n\r\n"
+    return head % (path.encode(), more, len(body)) + body
+
+
+async def _send_on(wire: Wire) -> None:
+    for _ in range(1_000):
+        await wire.send(b"x" * 10_000)
+
+
+async def _until(holds: object) -> None:
+    assert callable(holds)
+    async with asyncio.timeout(LIMIT_S):
+        while not holds():  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0.01)
+
+
+async def test_one_connection_carries_many_requests(place: Place) -> None:
+    async with place.wire() as wire:
+        for n in range(3):
+            await wire.send(post(f"/{n}"))
+            assert await wire.answer() == (200, b"POST /%d hello" % n)
+
+
+async def test_requests_sent_ahead_are_answered_in_their_order(place: Place) -> None:
+    async with place.wire() as wire:
+        await wire.send(post("/slow", b"1") + post("/b", b"2") + post("/c", b"3"))
+        await _until(lambda: place.echo.served == 1)
+        await asyncio.sleep(0.05)
+        assert place.echo.served == 1
+        place.echo.may_go.set()
+        answers = [(await wire.answer())[1] for _ in range(3)]
+    assert answers == [b"POST /slow 1", b"POST /b 2", b"POST /c 3"]
+
+
+async def test_a_head_that_is_too_large_is_refused_in_one_piece_or_in_many(place: Place) -> None:
+    large = b"GET /a HTTP/1.1\r\nhost: x\r\n" + b"x-filler: %b\r\n" % (b"y" * 500) * 9
+    for pieces in ([large + b"\r\n"], [large[at : at + 300] for at in range(0, len(large), 300)]):
+        async with place.wire() as wire:
+            with contextlib.suppress(ConnectionError):
+                for piece in pieces:
+                    await wire.send(piece)
+            assert (await wire.rest()).startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /a HTTP/1.1\r\nhost: x\r\nhost: y\r\ncontent-length: 0\r\n\r\n",
+        b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
+        b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked, identity\r\n\r\n",
+        b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: xchunked\r\n\r\n",
+        b"GET /a HTTP/1.1\nhost: x\n\n",
+        b"GET /a HTTP/1.1\r\nhost: x\r\nx: 1\r\n folded\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nhost: x\r\nx : 1\r\n\r\n",
+        b"GET /a HTTP/2.0\r\nhost: x\r\n\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /a\x00 HTTP/1.1\r\nhost: x\r\n\r\n",
+    ],
+)
+async def test_what_two_readers_could_read_in_two_ways_is_refused(
+    place: Place, head: bytes
+) -> None:
+    async with place.wire() as wire:
+        await wire.send(head)
+        assert (await wire.rest()).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_nothing_sent_after_a_broken_request_is_served(place: Place) -> None:
+    async with place.wire() as wire:
+        await wire.send(post("/a", b"1") + b"NONSENSE\r\n\r\n" + post("/b", b"2"))
+        assert (await wire.answer())[1] == b"POST /a 1"
+        assert b"POST /b" not in await wire.rest()
+    assert place.echo.served == 1
+
+
+async def test_a_head_that_trickles_is_let_go(place: Place) -> None:
+    async with place.wire() as wire:
+        await wire.send(b"POST /a HTTP/1.1\r\nhos")
+        assert (await wire.rest()).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_connection_on_which_nothing_is_asked_is_closed(place: Place) -> None:
+    async with place.wire() as wire:
+        assert await wire.rest() == b""
+    async with place.wire() as wire:
+        await wire.send(post())
+        await wire.answer()
+        assert await wire.rest() == b""
+
+
+async def test_a_body_that_does_not_come_is_answered_without_it(place: Place) -> None:
+    async with place.wire() as wire:
+        await wire.send(post()[:-2])
+        assert (await wire.answer())[0] == 408
+        assert await wire.rest() == b""
+
+
+async def test_a_body_may_be_refused_before_it_comes_and_the_connection_goes_on(
+    place: Place,
+) -> None:
+    async with place.wire() as wire:
+        request = post("/refused", b"x" * 50_000)
+        await wire.send(request[:100])
+        assert await wire.answer() == (401, b"no")
+        await wire.send(request[100:] + post("/next"))
+        assert await wire.answer() == (200, b"POST /next hello")
+
+
+async def test_who_sends_without_end_after_a_refusal_is_cut_off(place: Place) -> None:
+    async with place.wire() as wire:
+        await wire.send(post("/a", b"x" * 100_001)[:5_000])
+        assert (await wire.answer())[0] == 413
+        with pytest.raises(ConnectionError):
+            await _send_on(wire)
+
+
+async def test_there_is_a_bound_on_all_bodies_together(place: Place) -> None:
+    request = post("/a", b"x" * 90_000)
+    async with place.wire() as first, place.wire() as second, place.wire() as third:
+        await first.send(request[:-1])
+        await second.send(request[:-1])
+        await _until(lambda: place.listener.body_bytes > LIMITS.bodies_bytes_max)
+        await third.send(request)
+        assert (await third.answer())[0] == 503
+        await first.send(request[-1:])
+        assert (await first.answer())[0] == 200
+
+
+async def test_a_caller_who_leaves_stops_what_is_done_for_it(place: Place) -> None:
+    async with place.wire() as wire:
+        await wire.send(post("/slow"))
+        await _until(lambda: place.echo.served == 1)
+        wire.writer.transport.abort()
+        await _until(lambda: place.echo.cancelled == 1)
+
+
+async def test_an_answer_that_breaks_off_is_not_taken_for_whole(place: Place) -> None:
+    async with place.wire() as wire:
+        await wire.send(post("/broken"))
+        said = await wire.rest()
+    assert said.endswith(b"4\r\nhalf\r\n")
+
+
+async def test_an_offer_of_another_protocol_is_passed_over(place: Place) -> None:
+    offer = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
+    async with place.wire() as wire:
+        await wire.send(post("/a", b"hello", offer)[:-2])
+        await asyncio.sleep(0.01)
+        await wire.send(b"lo" + post("/b"))
+        assert await wire.answer() == (200, b"POST /a hello")
+        assert await wire.answer() == (200, b"POST /b hello")
+
+
+async def test_a_client_that_waits_to_be_told_to_continue_is_told_unless_it_is_refused(
+    place: Place,
+) -> None:
+    async with place.wire() as wire:
+        request = post("/a", b"hello", b"expect: 100-continue\r\n")
+        await wire.send(request[:-5])
+        async with asyncio.timeout(LIMIT_S):
+            assert await wire.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await wire.send(b"hello")
+        assert (await wire.answer())[0] == 200
+        await wire.send(post("/a", b"x" * 100_001, b"expect: 100-continue\r\n")[:120])
+        assert (await wire.answer())[0] == 413
+
+
+async def test_head_has_the_length_and_no_body(place: Place) -> None:
+    async with place.wire() as wire:
+        await wire.send(b"HEAD /a HTTP/1.1\r\nhost: x\r\n\r\n" + post("/b"))
+        async with asyncio.timeout(LIMIT_S):
+            head = await wire.reader.readuntil(b"\r\n\r\n")
+        assert b"content-length: 8\r\n" in head
+        assert (await wire.answer())[1] == b"POST /b hello"
+
+
+async def test_a_server_that_stops_ends_what_it_has_begun(place: Place) -> None:
+    async with place.wire() as busy, place.wire() as idle:
+        await busy.send(post("/slow"))
+        await _until(lambda: place.echo.served == 1)
+        stopping = asyncio.create_task(place.listener.stop(LIMIT_S))
+        assert await idle.rest() == b""
+        place.echo.may_go.set()
+        assert (await busy.answer())[0] == 200
+        assert await busy.rest() == b""
+        await stopping
+        with pytest.raises(ConnectionError):
+            await asyncio.open_connection("127.0.0.1", place.port)
