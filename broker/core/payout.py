@@ -1,4 +1,4 @@
-"""When a payout is due, how much of what is available it can be, and where it can go."""
+"""When a payout is due, of what size it can be, and where it can go."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def next_due(schedule: Schedule, now: datetime) -> datetime | None:
     return midnight
 
 
-def payable_nanos(available_nanos: int, disputed_nanos: int) -> int:
-    """Return the whole cents of what is available and not disputed; 0 when there are none."""
-    return max(0, (available_nanos - disputed_nanos) // CENT_NANOS) * CENT_NANOS
+def whole_cents(nanos: int) -> int:
+    """Return the whole cents of an amount, both nano-dollars; 0 of one below zero."""
+    return max(0, nanos // CENT_NANOS) * CENT_NANOS
 
 
 class Bank(msgspec.Struct, frozen=True, tag="bank", tag_field="method", forbid_unknown_fields=True):

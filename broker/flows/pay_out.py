@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from broker.core.payout import Method, payable_nanos
+from broker.core.payout import Method, whole_cents
 from broker.errors import Conflict, NotFound
 from broker.flows.authenticate import Caller
 from broker.flows.mature import recover
@@ -132,9 +132,9 @@ async def _freeze(
     await recover(connection, held, run.now)
     available_nanos = (await purses.look_into(connection, held)).available_nanos
     watermark = await recourse.matured_before(connection, held.provider_id)
-    disputed_nanos = await maturity.disputed_nanos(connection, held, watermark)
-    amount_nanos = payable_nanos(available_nanos, disputed_nanos)
-    if amount_nanos == 0 or amount_nanos < terms.threshold_nanos:
+    free_nanos = available_nanos - await maturity.disputed_nanos(connection, held, watermark)
+    amount_nanos = whole_cents(free_nanos)
+    if amount_nanos == 0 or free_nanos < terms.threshold_nanos:
         return None
     assert terms.place is not None, "who has no place is not asked"
     batch = await _batch(connection, run, terms.place.method)
