@@ -90,6 +90,18 @@ async def fund(connection: asyncpg.Connection, account: UUID, amount_nanos: int)
         )
 
 
+async def open_key(connection: asyncpg.Connection, account: UUID) -> str:
+    """A key of the owner of a ledger account; returns its id."""
+    key_id = f"key{next(_names)}"
+    await connection.execute(
+        "INSERT INTO keys (id, account_id, secret_sha256, created_at)"
+        " SELECT $2, owner_id, sha256(''), now() FROM ledger_accounts WHERE id = $1",
+        account,
+        key_id,
+    )
+    return key_id
+
+
 async def standing(connection: asyncpg.Connection, account: UUID) -> Standing:
     """What the books say of an account now."""
     row = await connection.fetchrow(
@@ -105,10 +117,17 @@ async def ledger_connection(url: str) -> asyncpg.Connection:
     return connection
 
 
-def a_hold(account: UUID, amount_nanos: int, lasts_s: float = 400.0) -> Hold:
-    """A hold of a new call."""
-    now = datetime.now(UTC)
-    return Hold(uuid7(), account, "key", amount_nanos, now, now + timedelta(seconds=lasts_s))
+def a_hold(
+    account: UUID,
+    amount_nanos: int,
+    lasts_s: float = 400.0,
+    *,
+    key_id: str = "key",
+    at: datetime | None = None,
+) -> Hold:
+    """A hold of a new call, admitted now or at `at`."""
+    now = at or datetime.now(UTC)
+    return Hold(uuid7(), account, key_id, amount_nanos, now, now + timedelta(seconds=lasts_s))
 
 
 def a_record(hold: Hold, charge_nanos: int, story: bytes = b"story") -> CallRecord:
