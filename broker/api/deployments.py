@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from litestar import Controller, delete, get, post
+from litestar import Controller, Response, delete, get, post
 from litestar.params import FromPath, JSONBody
 
 from broker.api.callers import CHANGING, OPERATORS, PROVIDERS
+from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenEngine, GivenParts, GivenTime, Parts
 from broker.api.wire import Reply
 from broker.core.catalog import Kind, ListingStatus
@@ -63,9 +64,14 @@ class ProviderController(Controller):
         request_max_body_size=OFFER_BYTES_MAX,
     )
     async def register(
-        self, data: JSONBody[DeploymentOffer], parts: GivenParts, caller: GivenCaller
-    ) -> Registered:
-        return await enroll.register(_desk(parts), caller, data)
+        self,
+        data: JSONBody[DeploymentOffer],
+        parts: GivenParts,
+        caller: GivenCaller,
+        once: GivenOnce,
+    ) -> Response[Registered]:
+        desk = _desk(parts)
+        return await once(lambda connection: enroll.register_in(connection, desk, caller, data))
 
     @post("/{deployment_id:uuid}/verify", summary="Have proof and probes made", status_code=200)
     async def verify(

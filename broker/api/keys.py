@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from litestar import Controller, delete, get, patch, post
+from litestar import Controller, Response, delete, get, patch, post
 from litestar.params import FromPath, JSONBody
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.api.callers import CHANGING
 from broker.api.key_messages import (
@@ -18,10 +19,11 @@ from broker.api.key_messages import (
     key_shown,
     terms_of,
 )
+from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.core.key_terms import Scope
-from broker.flows.change_key import change_key, rotate_key
-from broker.flows.issue_key import issue_key, list_keys, revoke_key
+from broker.flows.change_key import change_key, rotate_in
+from broker.flows.issue_key import issue_in, list_keys, revoke_key
 
 
 class KeyController(Controller):
@@ -36,12 +38,16 @@ class KeyController(Controller):
         name: FromPath[str],
         data: JSONBody[KeyWanted],
         caller: GivenCaller,
-        engine: GivenEngine,
         now: GivenTime,
-    ) -> KeyIssued:
+        once: GivenOnce,
+    ) -> Response[KeyIssued]:
         limits = budgets_of(data.budget)
-        issued = await issue_key(engine, caller, name, terms_of(data), now, limits)
-        return KeyIssued(id=issued.id, key=issued.text)
+
+        async def act(connection: AsyncConnection) -> KeyIssued:
+            issued = await issue_in(connection, caller, name, terms_of(data), limits, now)
+            return KeyIssued(id=issued.id, key=issued.text)
+
+        return await once(act)
 
     @get("/accounts/{name:str}/keys", summary="List an account's keys")
     async def list(
@@ -69,11 +75,14 @@ class KeyController(Controller):
         key_id: FromPath[str],
         data: JSONBody[RotationWanted],
         caller: GivenCaller,
-        engine: GivenEngine,
         now: GivenTime,
-    ) -> KeyIssued:
-        rotated = await rotate_key(engine, caller, key_id, data.overlap_s, now)
-        return KeyIssued(id=rotated.id, key=rotated.text)
+        once: GivenOnce,
+    ) -> Response[KeyIssued]:
+        async def act(connection: AsyncConnection) -> KeyIssued:
+            rotated = await rotate_in(connection, caller, key_id, data.overlap_s, now)
+            return KeyIssued(id=rotated.id, key=rotated.text)
+
+        return await once(act)
 
     @delete("/keys/{key_id:str}", summary="Revoke a key")
     async def revoke(

@@ -69,7 +69,8 @@ class Once:
             answer = await work(connection)
             return Answer(status, b"" if answer is None else msgspec.json.encode(answer))
 
-        asked = Request(caller.account_id, self._key, await self._meaning())
+        meaning = b"" if self._key is None else await self._meaning()
+        asked = Request(caller.account_id, self._key, meaning)
         done = await once(memory, asked, act, parts.clock())
         return Response(
             cast("T", done.answer.body),  # Litestar passes bytes on as they are

@@ -29,18 +29,25 @@ async def rotate_key(
     A key may always rotate itself; another only if it could have made it. Raises NotFound,
     NotAllowed, Conflict as `store.keys.rotate` does, RequestMalformed for an overlap out of bounds.
     """
+    async with engine.begin() as connection:
+        return await rotate_in(connection, caller, key_id, overlap_s, now)
+
+
+async def rotate_in(
+    connection: AsyncConnection, caller: Caller, key_id: str, overlap_s: int, now: datetime
+) -> IssuedKey:
+    """Rotate a key in the caller's transaction. Raises as `rotate_key` does."""
     if not 0 <= overlap_s <= OVERLAP_S_MAX:
         raise RequestMalformed(f"overlap_s lies between 0 and {OVERLAP_S_MAX}.")
     former_until = now + timedelta(seconds=overlap_s)
-    async with engine.begin() as connection:
-        key = await _own(connection, caller, key_id)
-        if key_id != caller.key_id:
-            await _require_within(connection, caller, key, key.terms, now)
-        rotated = await key_store.rotate(connection, key_id, former_until, now)
-        await sessions.shorten_sessions(connection, key_id, former_until)
-        detail = {"former_until": former_until.isoformat()}
-        deed = audit.Deed(caller.name, "rotate_key", f"keys/{key_id}", detail)
-        await audit.record(connection, deed, now)
+    key = await _own(connection, caller, key_id)
+    if key_id != caller.key_id:
+        await _require_within(connection, caller, key, key.terms, now)
+    rotated = await key_store.rotate(connection, key_id, former_until, now)
+    await sessions.shorten_sessions(connection, key_id, former_until)
+    detail = {"former_until": former_until.isoformat()}
+    deed = audit.Deed(caller.name, "rotate_key", f"keys/{key_id}", detail)
+    await audit.record(connection, deed, now)
     return rotated
 
 

@@ -40,18 +40,25 @@ async def register(desk: Enrolment, provider: Caller, offer: DeploymentOffer) ->
 
     Raises NotAllowed, and RequestMalformed with the name of the field.
     """
+    async with desk.engine.begin() as connection:
+        return await register_in(connection, desk, provider, offer)
+
+
+async def register_in(
+    connection: AsyncConnection, desk: Enrolment, provider: Caller, offer: DeploymentOffer
+) -> Registered:
+    """Register in the caller's transaction. Raises as `register` does."""
     _require(provider, Role.PROVIDER)
     _require_tame_tokenizers(offer)
     now = desk.clock()
-    async with desk.engine.begin() as connection:
-        registration = await catalog.register(
-            connection, provider.account_id, offer, desk.sealer, (desk.take_bps, now)
-        )
-        if registration.changed:
-            detail = {"name": offer.name, "url": offer.url, "status": registration.status.value}
-            place = _place(registration.deployment_id)
-            deed = audit.Deed(provider.name, "register_deployment", place, detail)
-            await audit.record(connection, deed, now)
+    registration = await catalog.register(
+        connection, provider.account_id, offer, desk.sealer, (desk.take_bps, now)
+    )
+    if registration.changed:
+        detail = {"name": offer.name, "url": offer.url, "status": registration.status.value}
+        place = _place(registration.deployment_id)
+        deed = audit.Deed(provider.name, "register_deployment", place, detail)
+        await audit.record(connection, deed, now)
     return Registered(
         deployment_id=str(registration.deployment_id),
         status=cast(

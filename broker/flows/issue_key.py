@@ -38,17 +38,29 @@ async def issue_key(
     limits: Budgets = NO_BUDGETS,
 ) -> IssuedKey:
     """Make a key for an account. Raises NotFound, NotAllowed, RequestMalformed."""
+    async with engine.begin() as connection:
+        return await issue_in(connection, caller, account_name, terms, limits, now)
+
+
+async def issue_in(
+    connection: AsyncConnection,
+    caller: Caller,
+    account_name: str,
+    terms: KeyTerms,
+    limits: Budgets,
+    now: datetime,
+) -> IssuedKey:
+    """Make a key in the caller's transaction. Raises as `issue_key` does."""
     if terms.expires_at is not None and terms.expires_at <= now:
         raise RequestMalformed("expires_at has passed.", facts={"fields": ["expires_at"]})
-    async with engine.begin() as connection:
-        account = await _account(connection, caller, account_name)
-        await require_within(connection, caller, account.role, terms, now)
-        issued = await key_store.issue(connection, account.id, terms, now)
-        if limits != NO_BUDGETS:
-            await budgets.set_budgets(connection, issued.id, limits)
-        detail = {"account": account_name, **told(terms, limits)}
-        deed = audit.Deed(caller.name, "issue_key", f"keys/{issued.id}", detail)
-        await audit.record(connection, deed, now)
+    account = await _account(connection, caller, account_name)
+    await require_within(connection, caller, account.role, terms, now)
+    issued = await key_store.issue(connection, account.id, terms, now)
+    if limits != NO_BUDGETS:
+        await budgets.set_budgets(connection, issued.id, limits)
+    detail = {"account": account_name, **told(terms, limits)}
+    deed = audit.Deed(caller.name, "issue_key", f"keys/{issued.id}", detail)
+    await audit.record(connection, deed, now)
     return issued
 
 
