@@ -11,8 +11,10 @@ import uvloop
 
 from broker.api.app import create_api
 from broker.bootstrap import open_runtime
+from broker.flows.quote import QuoteDesk
 from broker.flows.runtime import Runtime
 from broker.gateway.app import Gateway
+from broker.gateway.quoting import read_demands
 from broker.logs import configure_logging
 from broker.server.bridge import Bridge
 from broker.server.limits import ServerLimits
@@ -49,7 +51,7 @@ class Broker:
 
     async def _start(self) -> None:
         runtime = await self._stack.enter_async_context(open_runtime(self._settings))
-        api = create_api(runtime)
+        api = create_api(runtime, quotes=QuoteDesk(runtime, read_demands))
         self._gateway = Gateway(runtime)
         self._api = Bridge(api)  # type: ignore[arg-type]  # Litestar's ASGI types
         self._mounts = {

@@ -45,6 +45,8 @@ class Limits:
     """A caller has so long after its deadline to take the answer; less than `hold_margin_s`, for
     what it has not taken by then is settled while the hold stands."""
     batch_rows_max: int = 512
+    quotes_open_max: int = 100
+    """An account may have so many firm quotes that are neither used nor expired."""
     replay_kept_s: float = 86_400.0
     """So long an `Idempotency-Key` stands for its first request, and a first answer is kept."""
     replay_bytes_max: int = 4 * 2**20

@@ -20,34 +20,45 @@ from broker.api.calls import CallController
 from broker.api.cases import CaseController
 from broker.api.deployments import DeploymentController, ProviderController
 from broker.api.disputes import DisputeController
+from broker.api.earnings import EarningsController
 from broker.api.health import alive, ready
 from broker.api.heartbeats import heartbeats
+from broker.api.invoices import InvoiceController
 from broker.api.keys import KeyController
 from broker.api.ledger import LedgerController
+from broker.api.lost_calls import LostCallController
 from broker.api.metrics import count_answers, create_registry, metrics
 from broker.api.money import MoneyController
 from broker.api.once import given_once
 from broker.api.parts import Parts, dependencies
+from broker.api.payouts import PayoutController
 from broker.api.plans import PlanController
 from broker.api.postings import postings_of_call
 from broker.api.price_feed import PriceFeed
 from broker.api.prices import PriceController
 from broker.api.problems import exception_handlers
+from broker.api.quotes import QuoteController
 from broker.api.receipts import ReceiptController, receipts_of_call
 from broker.api.refunds import RefundController
 from broker.api.statements import TotalsController
+from broker.api.stripe_events import stripe_events
+from broker.api.webhooks import EventController, WebhookController
+from broker.flows.quote import QuoteDesk
 
 BODY_BYTES_MAX = 1 << 20
 
 
-def create_api(parts: Parts, registry: CollectorRegistry | None = None) -> Litestar:
+def create_api(
+    parts: Parts, registry: CollectorRegistry | None = None, quotes: QuoteDesk | None = None
+) -> Litestar:
     """Return the control plane over the running broker's parts.
 
-    `registry` takes its metrics and is what `/metrics` shows; a new one when absent.
+    `registry` takes its metrics and is what `/metrics` shows; a new one when absent. `quotes` is
+    where firm quotes are made, for which there must be a data plane.
     """
     registry = registry or create_registry(parts)
     feed = PriceFeed(lambda: parts.market, lambda: parts.stopping)
-    given = {"parts": parts, "registry": registry, "feed": feed}
+    given = {"parts": parts, "registry": registry, "feed": feed, "quotes": quotes}
     return Litestar(
         route_handlers=[_api(parts), heartbeats, alive, ready, metrics],
         dependencies={
@@ -82,13 +93,21 @@ def _api(parts: Parts) -> Router:
             DeploymentController,
             LedgerController,
             postings_of_call,
+            QuoteController,
             RefundController,
             DisputeController,
             TotalsController,
+            InvoiceController,
+            LostCallController,
             AuditController,
             PlanController,
+            WebhookController,
+            EventController,
             ReceiptController,
             CaseController,
+            EarningsController,
+            PayoutController,
+            stripe_events,
             receipts_of_call,
         ],
         middleware=[authenticate],

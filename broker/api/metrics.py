@@ -62,6 +62,25 @@ class CallCollector(Collector):
         yield answered
 
 
+class LimitCollector(Collector):
+    """Reads what became of keys at their rate limits."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield two counters."""
+        limits = self.parts.live.limits
+        yield CounterMetricFamily(
+            "broker_key_rate_refused", "Calls refused for their key's rate.", limits.refused
+        )
+        yield CounterMetricFamily(
+            "broker_key_rate_granted_alone",
+            "Grants under keys' rate limits that this process made alone, without Valkey.",
+            limits.granted_alone,
+        )
+
+
 def _endpoint_gauges(listings: list[Listing]) -> Iterator[Metric]:
     for name, text, value in _ENDPOINT_GAUGES:
         family = GaugeMetricFamily(name, text, labels=["endpoint"])
@@ -100,6 +119,7 @@ def create_registry(parts: Parts) -> CollectorRegistry:
     PlatformCollector(registry=registry)
     registry.register(MarketCollector(parts))
     registry.register(CallCollector(parts))
+    registry.register(LimitCollector(parts))
     return registry
 
 

@@ -19,6 +19,7 @@ from broker.core.market import Market
 from broker.core.pulse import Pulse
 from broker.flows.authenticate import Caller
 from broker.flows.heartbeat import HeartbeatDesk
+from broker.live.room import Live
 from broker.settings import Settings
 from broker.store.sealing import Sealer
 from broker.upstream.addresses import AddressPolicy
@@ -43,6 +44,8 @@ class Parts(Protocol):
     def addresses(self) -> AddressPolicy: ...
     @property
     def heartbeats(self) -> HeartbeatDesk: ...
+    @property
+    def live(self) -> Live: ...
     @property
     def calls_in_flight(self) -> int: ...
     @property

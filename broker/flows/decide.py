@@ -18,7 +18,7 @@ from pricing.money import format_rate, format_usd
 
 REJECTIONS_TOLD_MAX = 20
 _PRICED_OUT = frozenset({Rejection.RATE_TOO_HIGH, Rejection.COST_TOO_HIGH})
-_PASSING = frozenset({Rejection.FULL, Rejection.EJECTED, Rejection.NOT_PRESENT})
+PASSING = frozenset({Rejection.FULL, Rejection.EJECTED, Rejection.NOT_PRESENT})
 """Reasons that may be gone in a moment."""
 _RETRY_AFTER_S = 1.0
 
@@ -35,25 +35,30 @@ def choose(wanted: Requirements, runtime: Runtime) -> Decision:
     return decision
 
 
-def refusal(wanted: Requirements, decision: Decision, runtime: Runtime) -> BrokerError:
+def refusal(
+    wanted: Requirements, decision: Decision, runtime: Runtime, *, counts: bool = True
+) -> BrokerError:
     """Return the error for a decision without a candidate, with who was rejected and why.
+
+    `counts`: a call that is turned away by the full is demand, which moves their prices.
 
     TooManyCalls when all that fit are full, else NothingFits, with the cheapest price that would
     have fitted where the price was in the way.
     """
     reasons = {Rejection(int(each)) for each in decision.reasons}
-    facts: dict[str, object] = {"rejected": _told(decision, runtime)}
-    if Rejection.FULL in reasons and reasons <= _PASSING:
-        full = decision.rejected[decision.reasons == Rejection.FULL]
-        deployments = [runtime.market.endpoint(int(n)).deployment.number for n in full]
-        runtime.pulse.refuse(np.array(deployments, dtype=np.int64))
+    facts: dict[str, object] = {"rejected": rejections(decision, runtime)}
+    if Rejection.FULL in reasons and reasons <= PASSING:
+        if counts:
+            full = decision.rejected[decision.reasons == Rejection.FULL]
+            deployments = [runtime.market.endpoint(int(n)).deployment.number for n in full]
+            runtime.pulse.refuse(np.array(deployments, dtype=np.int64))
         return TooManyCalls(
             "Every endpoint that fits is full.",
             code="providers_full",
             retry_after_s=_RETRY_AFTER_S,
             facts=facts,
         )
-    if reasons <= _PASSING:
+    if reasons <= PASSING:
         return NothingFits(
             "Every endpoint that fits is away at the moment.",
             code="providers_away",
@@ -97,7 +102,8 @@ def _priced_out(
     )
 
 
-def _told(decision: Decision, runtime: Runtime) -> list[dict[str, str]]:
+def rejections(decision: Decision, runtime: Runtime) -> list[dict[str, str]]:
+    """Return the first of who was rejected by name, each with the reason."""
     pairs = zip(decision.rejected.tolist(), decision.reasons.tolist(), strict=True)
     return [
         {

@@ -13,6 +13,7 @@ from broker.core.call import Call, OpenAiBody
 from broker.core.decision import Decision, undecided
 from broker.core.dispatch import End
 from broker.core.ledger import Hold
+from broker.core.market import Market
 from broker.core.outcome import Fault, Outcome
 from broker.errors import (
     BrokerError,
@@ -20,11 +21,13 @@ from broker.errors import (
     ModelUnknown,
     ProviderFailed,
     ProviderRefused,
+    QuoteRefused,
 )
 from broker.flows.decide import choose, refusal
 from broker.flows.exchange import StreamedAnswer, WholeAnswer, open_stream, read_whole
-from broker.flows.grant import take_tokens
+from broker.flows.grant import take_tokens, undo
 from broker.flows.log_call import Ending, log_call
+from broker.flows.redeem import redeem, unavailable
 from broker.flows.runtime import Runtime
 from broker.flows.stream import Stream
 from broker.flows.tab import Tab, reserve
@@ -39,13 +42,7 @@ async def serve(
 
     `turn` is that of a call under an `Idempotency-Key`.
     """
-    market = runtime.market
-    try:
-        decision = choose(call.wanted, runtime)
-    except ModelUnknown as error:
-        raise _log(error, call, undecided(market.book.version), runtime) from None
-    if not decision.plan:
-        raise _log(refusal(call.wanted, decision, runtime), call, decision, runtime)
+    call, decision, market = await _decide(call, runtime)
     hold = reserve(call, decision, runtime.settings.limits.hold_margin_s)
     first = market.endpoint(decision.plan[0].number).deployment.number
     await _hold(hold, first, call, decision, runtime)
@@ -77,6 +74,23 @@ async def serve(
         raise
 
 
+async def _decide(call: Call, runtime: Runtime) -> tuple[Call, Decision, Market]:
+    """Choose, or go by the call's firm quote; a refusal is logged."""
+    quote_id, market = call.wanted.quote_id, runtime.market
+    try:
+        if quote_id is None:
+            decision = choose(call.wanted, runtime)
+        else:
+            call, decision, market = await redeem(call, quote_id, runtime)
+    except (ModelUnknown, QuoteRefused) as error:
+        raise _log(error, call, undecided(market.book.version), runtime) from None
+    if not decision.plan:
+        firm = quote_id is not None
+        why = unavailable(decision, runtime) if firm else refusal(call.wanted, decision, runtime)
+        raise _log(why, call, decision, runtime)
+    return call, decision, market
+
+
 async def _hold(hold: Hold, first: int, call: Call, decision: Decision, runtime: Runtime) -> None:
     """Open the hold; `first` is the deployment that the call goes to first."""
     # Counted from the decision on: others are decided while this one waits for its hold.
@@ -86,7 +100,7 @@ async def _hold(hold: Hold, first: int, call: Call, decision: Decision, runtime:
             await take_tokens(call, decision, runtime)
         await runtime.ledger.hold(hold, call.deadline_s - runtime.now_s())
     except BaseException as error:
-        runtime.live.limits.give_back(call.id)
+        await undo(call, runtime, error)
         if isinstance(error, BrokerError):
             raise _log(error, call, decision, runtime) from None
         raise

@@ -90,6 +90,7 @@ def demands(asked: Asked, account_id: UUID) -> Requirements:
         providers_order=tuple(wishes.providers.order),
         weights=wishes.weighed(),
         stream=stream,
+        quote_id=wishes.quote_id,
     )
 
 

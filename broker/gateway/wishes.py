@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import msgspec
 
@@ -71,6 +72,8 @@ class Wishes(_Wish, frozen=True, kw_only=True):
     """The caller's own name for what the call is for."""
     labels: Annotated[dict[Text, Text], msgspec.Meta(max_length=50)] | None = None
     session_id: Text | None = None
+    quote_id: UUID | None = None
+    """The firm quote to be served on."""
     on_running: Literal["wait", "refuse"] = "wait"
     """Of a call whose Idempotency-Key is another's that runs: wait for it, or be refused."""
 

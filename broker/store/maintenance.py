@@ -7,7 +7,7 @@ from datetime import date, datetime
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.store import idempotency, sessions
+from broker.store import idempotency, quotes, sessions
 
 _SEAL = """
 INSERT INTO seals (ledger_account_id, sealed_before, posted_nanos)
@@ -29,9 +29,11 @@ async def ensure_partitions(connection: AsyncConnection, first: date, months: in
 
 
 async def delete_expired(connection: AsyncConnection, now: datetime) -> int:
-    """Delete expired idempotency keys, login links and console sessions; return how many."""
+    """Delete expired idempotency keys, login links, console sessions and old quotes; return how
+    many."""
     keys = await idempotency.delete_expired(connection, now)
-    return keys + await sessions.delete_expired(connection, now)
+    old = await quotes.delete_old(connection, now)
+    return keys + old + await sessions.delete_expired(connection, now)
 
 
 async def last_seal(connection: AsyncConnection) -> datetime | None:

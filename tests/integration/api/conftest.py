@@ -19,6 +19,8 @@ from broker.api.app import create_api
 from broker.core.market import Market, build_market
 from broker.core.pulse import Pulse
 from broker.flows.heartbeat import HeartbeatDesk
+from broker.flows.quote import QuoteDesk
+from broker.gateway.quoting import read_demands
 from broker.live.room import Live
 from broker.settings import Settings
 from broker.store import accounts, keys
@@ -44,6 +46,7 @@ class SmallBroker:
     sealer: Sealer = field(init=False)
     addresses: AddressPolicy = field(init=False)
     heartbeats: HeartbeatDesk = field(init=False)
+    live: Live = field(init=False)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     now_s: Callable[[], float] = time.monotonic
 
@@ -66,6 +69,7 @@ async def broker(database_url: str, valkey_url: str) -> AsyncIterator[SmallBroke
     engine = create_engine(database_url)
     live = Live.connect(valkey_url)
     broker = SmallBroker(settings, engine)
+    broker.live = live
     broker.sealer = Sealer(settings.secret_key)
     broker.addresses = AddressPolicy(settings.allowed_networks)
     broker.heartbeats = HeartbeatDesk(engine, broker.sealer, live.beats, 1_000)
@@ -76,7 +80,7 @@ async def broker(database_url: str, valkey_url: str) -> AsyncIterator[SmallBroke
 
 @pytest.fixture
 def api(broker: SmallBroker) -> Litestar:
-    return create_api(broker)
+    return create_api(broker, quotes=QuoteDesk(cast("Any", broker), read_demands))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from tests.integration.api.conftest import Person
 
 ID = "00000000-0000-7000-8000-000000000000"
 ALL = frozenset({"consumer", "provider", "operator"})
+CONSUMER = frozenset({"consumer"})
 TRADERS = frozenset({"consumer", "provider"})
 OPERATOR = frozenset({"operator"})
 PROVIDER = frozenset({"provider"})
@@ -32,6 +33,8 @@ RIGHTS = {
     ("GET", "/api/statement"): TRADERS,
     ("GET", "/api/calls"): ALL,
     ("GET", "/api/calls/{call_id}"): ALL,
+    ("POST", "/api/quotes"): CONSUMER,
+    ("GET", "/api/quotes/{quote_id}"): CONSUMER,
     ("GET", "/api/prices"): ALL,
     ("GET", "/api/prices/history"): ALL,
     ("GET", "/api/prices/stream"): ALL,

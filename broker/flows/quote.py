@@ -1,0 +1,97 @@
+"""Makes firm quotes and reads them: what a request would cost, promised for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker.core.allowance import narrowed
+from broker.core.catalog import Task
+from broker.core.quote import promise
+from broker.core.requirements import Requirements
+from broker.errors import NotFound
+from broker.flows.authenticate import Caller
+from broker.flows.decide import choose, refusal, rejections
+from broker.flows.runtime import Runtime
+from broker.store import endpoint_names
+from broker.store import quotes as quote_store
+from broker.store.quotes import Quote
+
+TTL_S_MAX = 300
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """A request that is not written yet; `wishes` is the `broker` object as JSON."""
+
+    task: Task
+    model: str
+    wishes: bytes | None = None
+    tokens_in: int = 0
+    tokens_out_max: int | None = None
+    choices: int = 1
+    version: str | None = None
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """A request as it would be sent; `body` is JSON."""
+
+    task: Task
+    body: bytes
+
+
+ReadDemands = Callable[[Estimate | Draft, UUID], Requirements]
+"""Reads what is asked of an endpoint, as the door of a task does, for an account."""
+
+
+@dataclass(frozen=True, slots=True)
+class MadeQuote:
+    """A quote with the names of its endpoints, and the decision that it was made by."""
+
+    quote: Quote
+    names: dict[int, str]
+    rejected: list[dict[str, str]]
+    """The first of those that did not fit, each with the reason."""
+
+
+class QuoteDesk:
+    """Where quotes are asked for."""
+
+    def __init__(self, runtime: Runtime, read: ReadDemands) -> None:
+        self._runtime = runtime
+        self._read = read
+
+    async def make(
+        self, connection: AsyncConnection, caller: Caller, asked: Estimate | Draft, ttl_s: int
+    ) -> MadeQuote:
+        """Decide as for a call, and keep the plan as a promise of `ttl_s` seconds.
+
+        Raises what the same call would be refused with, and TooManyCalls with code
+        `quotes_open_max`.
+        """
+        runtime = self._runtime
+        wanted = self._read(asked, caller.account_id)
+        if caller.terms is not None and caller.terms.allowance is not None:
+            wanted = narrowed(wanted, caller.terms.allowance, runtime.market)
+        market, decision = runtime.market, choose(wanted, runtime)
+        if not decision.plan:
+            raise refusal(wanted, decision, runtime, counts=False)
+        promised = promise(wanted, decision, market)
+        open_max = runtime.settings.limits.quotes_open_max
+        quote = await quote_store.insert(connection, promised, ttl_s, open_max)
+        names = {each.number: market.endpoint(each.number).name for each in decision.plan}
+        return MadeQuote(quote, names, rejections(decision, runtime))
+
+    async def read(
+        self, connection: AsyncConnection, caller: Caller, quote_id: UUID
+    ) -> tuple[Quote, dict[int, str]]:
+        """Return the caller's quote and its endpoints' names by number. Raises NotFound."""
+        quote = await quote_store.find(connection, quote_id, caller.account_id)
+        if quote is None:
+            raise NotFound("There is no such quote.", code="quote_unknown")
+        numbers = [each.number for each in quote.promise.offers]
+        found = await endpoint_names.by_numbers(connection, numbers)
+        return quote, {number: each.name for number, each in found.items()}

@@ -1,0 +1,168 @@
+"""Decides a call that is made on a firm quote, and uses the quote up: once, by whoever is first.
+
+The quote is used in a transaction of its own before the hold is asked for; a call that gets no hold
+gives it back. Between the two a broker may die: then the quote stays used, and nothing was charged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from broker.core.call import Call, OpenAiBody
+from broker.core.decision import Decision, undecided
+from broker.core.eligibility import Rejection
+from broker.core.market import Market
+from broker.core.quote import Promise, exceeded, kept, on_quote, quoted_market
+from broker.core.requirements import Requirements
+from broker.core.routing import route
+from broker.errors import BrokerError, QuoteRefused, Unavailable
+from broker.flows.decide import PASSING, rejections
+from broker.flows.runtime import Runtime
+from broker.store import quotes as quote_store
+from broker.store.away import DATABASE_AWAY
+from broker.store.quotes import Quote
+
+_DATABASE_S: Final = 5.0
+"""The database has so long for each question."""
+_RETRY_AFTER_S: Final = 1.0
+
+_log = structlog.get_logger()
+
+
+async def redeem(call: Call, quote_id: UUID, runtime: Runtime) -> tuple[Call, Decision, Market]:
+    """Return the call held to its quote, where it goes, and the market that it was decided in.
+
+    A decision without a plan uses nothing up. Raises QuoteRefused, and Unavailable when the
+    database is away.
+    """
+    quote = await _find(call, quote_id, runtime)
+    _require_open(quote)
+    wanted = on_quote(quote.promise, call.wanted)
+    market = runtime.market
+    decision = _decide(quote.promise, wanted, runtime)
+    if decision.plan:
+        _require_counted(call, quote, decision, runtime)
+        await _use(call, quote_id, runtime)
+    return msgspec.structs.replace(call, wanted=wanted), decision, market
+
+
+def unavailable(decision: Decision, runtime: Runtime) -> BrokerError:
+    """Return the error for a quote of whose endpoints none is fit now; it is open still.
+
+    Unavailable where that may pass, QuoteRefused where the call itself demands otherwise.
+    """
+    told = rejections(decision, runtime)
+    facts = {"rejected": told}
+    reasons = ", ".join(f"{each['endpoint']} {each['reason']}" for each in told)
+    if not {Rejection(int(each)) for each in decision.reasons} <= PASSING:
+        return QuoteRefused(
+            f"No endpoint of the quote meets the call's own demands: {reasons}.",
+            code="quote_mismatch",
+            status=400,
+            facts=facts,
+        )
+    return Unavailable(
+        f"No endpoint of the quote can be called now: {reasons or 'all have left the market'}. "
+        "The quote is still open.",
+        code="quote_unavailable",
+        retry_after_s=_RETRY_AFTER_S,
+        facts=facts,
+    )
+
+
+async def give_back(call: Call, runtime: Runtime) -> None:
+    """Open the quote of a call again that got no hold; raises nothing."""
+    quote_id = call.wanted.quote_id
+    assert quote_id is not None
+    try:
+        async with asyncio.timeout(_DATABASE_S), runtime.engine.begin() as connection:
+            await quote_store.give_back(connection, quote_id, call.id)
+    except DATABASE_AWAY as error:
+        _log.warning("quote_not_given_back", quote_id=str(quote_id), error=repr(error))
+
+
+def give_back_later(call: Call, runtime: Runtime) -> None:
+    """Do so without a caller to wait for it."""
+    task = asyncio.get_running_loop().create_task(give_back(call, runtime))
+    runtime.running.add(task)
+    task.add_done_callback(runtime.running.discard)
+
+
+async def _find(call: Call, quote_id: UUID, runtime: Runtime) -> Quote:
+    try:
+        async with asyncio.timeout(_DATABASE_S), runtime.engine.connect() as connection:
+            quote = await quote_store.find(connection, quote_id, call.payer.account_id)
+    except DATABASE_AWAY as error:
+        raise _away(error) from None
+    if quote is None:
+        raise QuoteRefused("There is no such quote.", code="quote_unknown", status=404)
+    return quote
+
+
+async def _use(call: Call, quote_id: UUID, runtime: Runtime) -> None:
+    try:
+        async with asyncio.timeout(_DATABASE_S), runtime.engine.begin() as connection:
+            used = await quote_store.use(connection, quote_id, call.id)
+    except DATABASE_AWAY as error:
+        give_back_later(call, runtime)  # it may have committed
+        raise _away(error) from None
+    except BaseException:
+        give_back_later(call, runtime)
+        raise
+    if not used:
+        _require_open(await _find(call, quote_id, runtime))
+        raise _used()  # and given back just now
+
+
+def _decide(promised: Promise, wanted: Requirements, runtime: Runtime) -> Decision:
+    market = quoted_market(promised, runtime.market)
+    chance = (runtime.random, runtime.now_s())
+    decided = route(wanted, market, runtime.pulse, runtime.routing, chance)
+    decision = None if decided is None else kept(promised, wanted, decided)
+    if decision is not None and (decision.plan or decision.rejected.size):
+        return decision
+    if wanted.model == promised.wanted.model:
+        return undecided(promised.price_version)  # all that were quoted have left the market
+    raise QuoteRefused(
+        f"No endpoint of the quote is '{wanted.model}'.", code="quote_mismatch", status=400
+    )
+
+
+def _require_open(quote: Quote) -> None:
+    if quote.used_by is not None:
+        raise _used(quote.used_by)
+    if quote.has_expired:
+        raise QuoteRefused(
+            f"The quote was firm until {quote.expires_at.isoformat()}.",
+            code="quote_expired",
+            status=410,
+        )
+
+
+def _require_counted(call: Call, quote: Quote, decision: Decision, runtime: Runtime) -> None:
+    """Refuse a prompt that an endpoint's own tokenizer finds too long, before it is sent."""
+    body = call.body
+    if not isinstance(body, OpenAiBody):
+        return
+    for each in decision.plan:
+        endpoint = runtime.market.endpoint(each.number)
+        prompt = body.prompt_text() if endpoint.tokenizer_json is not None else None
+        counted = None if prompt is None else runtime.tokens.count(endpoint.id, prompt)
+        if counted is not None and counted > quote.promise.tokens_in:
+            raise exceeded("tokens_in", counted, quote.promise.tokens_in)
+
+
+def _used(call_id: UUID | None = None) -> QuoteRefused:
+    by = "another call" if call_id is None else f"call {call_id}"
+    facts = {} if call_id is None else {"call_id": str(call_id)}
+    return QuoteRefused(f"The quote was used by {by}.", code="quote_used", facts=facts)
+
+
+def _away(error: BaseException) -> Unavailable:
+    _log.warning("ledger_away", error=repr(error))
+    return Unavailable("The ledger is away; nothing was charged.", retry_after_s=_RETRY_AFTER_S)
