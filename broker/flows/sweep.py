@@ -1,24 +1,42 @@
-"""Gives back what is held for calls that nobody will settle any more."""
+"""Gives back what is held for calls that nobody will settle any more.
+
+A hold past its expiry is given back, unless the process that opened it lives: then its call may
+have ended in an outage of the database, and its settlement, kept back, is still to come. A living
+process can lose a hold as well. Such a hold is given back SPARE_S after its expiry, once the
+process has held its lease for SPARE_S without a break, by when all that it kept back is written.
+A process that is not known to live is one whose lease was found free (`release_orphans`).
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 import asyncpg
 import structlog
 
 from broker.store import leases, ledger
 
+SPARE_S: Final = 900.0
+
 _log = structlog.get_logger()
 
 
-async def sweep_expired(pool: asyncpg.Pool, now: datetime, limit: int = 1_000) -> int:
+async def sweep_expired(
+    pool: asyncpg.Pool, now: datetime, limit: int = 1_000, spare_s: float = SPARE_S
+) -> int:
     """Settle up to `limit` holds past their expiry as expired; return how many.
 
     A hold that is being settled at this moment is passed over.
     """
     async with pool.acquire() as connection:
-        count = await ledger.expire_holds(connection, now, limit)
+        living = await leases.registered(connection)
+        lasting = await leases.find_lasting(connection, spare_s)
+        count = await ledger.expire_holds(connection, now, limit, living)
+        if lasting and count < limit:
+            spared = [each for each in living if each not in lasting]
+            long_ago = now - timedelta(seconds=spare_s)
+            count += await ledger.expire_holds(connection, long_ago, limit - count, spared)
     if count:
         _log.warning("holds_expired", count=count)
     return count

@@ -14,7 +14,8 @@ async def register(connection: Connection) -> int:
     """Return a number that no process ever had."""
     return int(
         await connection.fetchval(
-            "INSERT INTO broker_processes (started_at) VALUES (now()) RETURNING id"
+            "INSERT INTO broker_processes (started_at, leased_at) VALUES (now(), now())"
+            " RETURNING id"
         )
     )
 
@@ -30,6 +31,10 @@ async def take(connection: Connection, process_id: int) -> None:
         " SET tcp_keepalives_interval = 5;"
         " SET tcp_keepalives_count = 3"
     )
+    # Before the lock, so that nobody sees a lease that is held again and looks as if never lost.
+    await connection.execute(
+        "UPDATE broker_processes SET leased_at = now() WHERE id = $1", process_id
+    )
     await connection.execute("SELECT pg_advisory_lock($1, $2)", _CLASS, process_id)
     await confirm(connection, process_id)
 
@@ -37,7 +42,8 @@ async def take(connection: Connection, process_id: int) -> None:
 async def confirm(connection: Connection, process_id: int) -> None:
     """Clear a sweep's suspicion of this process, which holds its lease."""
     await connection.execute(
-        "INSERT INTO broker_processes (id, started_at) OVERRIDING SYSTEM VALUE VALUES ($1, now())"
+        "INSERT INTO broker_processes (id, started_at, leased_at) OVERRIDING SYSTEM VALUE"
+        " VALUES ($1, now(), now())"
         " ON CONFLICT (id) DO UPDATE SET suspected_at = NULL"
         " WHERE broker_processes.suspected_at IS NOT NULL",
         process_id,
@@ -64,6 +70,23 @@ async def find_dead(connection: Connection, grace_s: float) -> list[int]:
         grace_s,
     )
     return [row["id"] for row in rows if row["dead"]]
+
+
+async def registered(connection: Connection) -> list[int]:
+    """Return the processes that live as far as anybody knows: none of them was found dead yet."""
+    return [row["id"] for row in await connection.fetch("SELECT id FROM broker_processes")]
+
+
+async def find_lasting(connection: Connection, least_s: float) -> list[int]:
+    """Return the processes that have held their lease for `least_s` at least without a break."""
+    rows = await connection.fetch(
+        "SELECT id FROM broker_processes"
+        " WHERE coalesce(leased_at, started_at) <= now() - make_interval(secs => $2)"
+        " AND NOT pg_try_advisory_xact_lock_shared($1, id)",
+        _CLASS,
+        least_s,
+    )
+    return [row["id"] for row in rows]
 
 
 async def forget(connection: Connection, process_ids: Sequence[int]) -> None:

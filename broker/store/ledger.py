@@ -202,9 +202,13 @@ async def settled_as(
     return {row["call_id"]: (SettlementKind(row["kind"]), row["charge_nanos"]) for row in rows}
 
 
-async def expire_holds(connection: Connection, now: datetime, limit: int) -> int:
-    """Settle up to `limit` holds past their expiry as expired; return how many."""
-    return int(await connection.fetchval(statement("expire_holds"), now, limit))
+async def expire_holds(
+    connection: Connection, now: datetime, limit: int, spared: Sequence[int] = ()
+) -> int:
+    """Settle up to `limit` holds past their expiry as expired, but for those of the `spared`
+    processes; return how many.
+    """
+    return int(await connection.fetchval(statement("expire_holds"), now, limit, spared))
 
 
 async def release_holds_of(connection: Connection, process_ids: Sequence[int], limit: int) -> int:

@@ -48,6 +48,9 @@ $$;
 ALTER TABLE holds ADD COLUMN budgeted boolean;
 ALTER TABLE open_holds ADD COLUMN budget_key_id text;
 
+-- Since when a process holds its lease without a break. A hold of a process that lives does not expire as others do.
+ALTER TABLE broker_processes ADD COLUMN leased_at timestamptz;
+
 CREATE VIEW invariant_budget_held_is_open_holds AS
     SELECT key_id, begins_at, kind, b.held_nanos, o.open_nanos
       FROM (SELECT key_id, begins_at, kind, held_nanos FROM budget_periods WHERE held_nanos <> 0) b

@@ -1,7 +1,9 @@
--- Settles holds past their expiry as expired. $1: now; $2: how many at most. Skips holds that are being settled.
+-- Settles holds past their expiry as expired. $1: now; $2: how many at most; $3: the processes whose holds are spared.
+-- Skips holds that are being settled.
 WITH gate AS MATERIALIZED (
     SELECT o.call_id, o.ledger_account_id, o.amount_nanos, o.created_at, o.budget_key_id FROM open_holds o
-     WHERE o.expires_at <= $1::timestamptz LIMIT $2::integer FOR UPDATE SKIP LOCKED
+     WHERE o.expires_at <= $1::timestamptz AND o.process_id <> ALL($3::integer[])
+     LIMIT $2::integer FOR UPDATE SKIP LOCKED
 ), locked AS MATERIALIZED (
     SELECT b.ledger_account_id AS account FROM balances b
      WHERE b.ledger_account_id = ANY(ARRAY(SELECT ledger_account_id FROM gate)) ORDER BY b.ledger_account_id FOR UPDATE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from uuid import UUID
@@ -9,9 +10,10 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from broker.flows.batch import LedgerBatcher
 from broker.flows.lease import Lease
-from broker.flows.sweep import release_orphans, sweep_expired
-from broker.store import ledger
+from broker.flows.sweep import SPARE_S, release_orphans, sweep_expired
+from broker.store import leases, ledger
 from broker.store.database import create_pool
 from tests.integration.ledger.books import PROCESS, Standing, a_capture, a_hold, standing
 from tests.integration.ledger.conftest import FUNDS_NANOS
@@ -41,6 +43,74 @@ async def test_an_expired_hold_is_given_back(
     await ledger.hold_batch(connection, [a_hold(consumer, 1_000, lasts_s=-1)], PROCESS)
     assert await sweep_expired(pool, datetime.now(UTC)) == 1
     assert await standing(connection, consumer) == Standing(FUNDS_NANOS, 0)
+
+
+async def test_a_settlement_kept_back_longer_than_its_hold_lasts_is_made_all_the_same(
+    lease: Lease,
+    way: Way,
+    pool: asyncpg.Pool,
+    connection: asyncpg.Connection,
+    consumer: UUID,
+    provider: UUID,
+    take: UUID,
+) -> None:
+    cut_off = await create_pool(way.url)
+    batcher = LedgerBatcher(cut_off, take, lease.process_id)
+    batcher.start()
+    hold = a_hold(consumer, 100_000, lasts_s=-1_000)
+    await batcher.hold(hold)
+    way.close()
+    settling = asyncio.create_task(batcher.settle(a_capture(hold, (provider, 10))))
+
+    async def suspected() -> bool:
+        assert await sweep_expired(pool, datetime.now(UTC)) == 0
+        await release_orphans(pool, grace_s=3_600)
+        return bool(await connection.fetchval("SELECT count(suspected_at) FROM broker_processes"))
+
+    await until(suspected)
+    # The lease looks old at first when the database is back, and fresh once it is taken again.
+    await connection.execute("UPDATE broker_processes SET leased_at = now() - interval '1 hour'")
+    way.open = True
+    while not settling.done():
+        assert await sweep_expired(pool, datetime.now(UTC)) == 0
+    assert await settling
+    assert await standing(connection, provider) == Standing(9_000, 0)
+    await batcher.drain()
+    await cut_off.close()
+
+
+async def test_a_hold_that_a_living_process_has_lost_expires_in_the_end(
+    lease: Lease, pool: asyncpg.Pool, connection: asyncpg.Connection, consumer: UUID
+) -> None:
+    for amount, lasts_s in ((1_000, -SPARE_S - 60), (500, -SPARE_S + 60)):
+        hold = a_hold(consumer, amount, lasts_s)
+        await ledger.hold_batch(connection, [hold], lease.process_id)
+    assert await sweep_expired(pool, datetime.now(UTC)) == 0, "the lease is young"
+    await connection.execute(
+        "UPDATE broker_processes SET leased_at = leased_at - make_interval(secs => $1)", SPARE_S
+    )
+    assert await sweep_expired(pool, datetime.now(UTC)) == 1
+    assert await standing(connection, consumer) == Standing(FUNDS_NANOS, 500)
+
+
+async def test_a_lease_taken_again_is_a_young_one(
+    lease: Lease, way: Way, pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    await connection.execute("UPDATE broker_processes SET leased_at = now() - interval '1 hour'")
+    assert await leases.find_lasting(connection, SPARE_S) == [lease.process_id]
+    way.close()
+
+    async def fallen_free() -> bool:
+        return await leases.find_lasting(connection, SPARE_S) == []
+
+    await until(fallen_free)
+    way.open = True
+
+    async def taken() -> bool:
+        return await leases.find_lasting(connection, 0) == [lease.process_id]
+
+    await until(taken)
+    assert await leases.find_lasting(connection, SPARE_S) == []
 
 
 async def test_holds_of_a_live_process_are_left_alone(
