@@ -12,7 +12,17 @@ from typing import Final
 
 from celery import Celery
 
-from broker.jobs import answers, audit, payouts, plans, receipts, upkeep, webhooks
+from broker.jobs import (
+    answers,
+    audit,
+    disputes,
+    payouts,
+    plans,
+    receipts,
+    telling,
+    upkeep,
+    webhooks,
+)
 from broker.jobs.room import Bridge, Job
 from broker.settings import Settings
 
@@ -20,6 +30,8 @@ TASKS_GROUP: Final = "broker.tasks"
 
 JOBS: Final[tuple[Job, ...]] = (
     *upkeep.JOBS,
+    *disputes.JOBS,
+    *telling.JOBS,
     *answers.JOBS,
     *audit.JOBS,
     *payouts.JOBS,

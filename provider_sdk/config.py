@@ -45,6 +45,8 @@ context_length_tokens = 8192
 # upstream_model = "/models/lawyer"  # the name your server knows it by
 # tokenizer = "tokenizer.json"       # a file beside this one: the broker counts exactly
 # visible_to = ["acme"]              # accounts; everybody when left out
+# promised_ttft_ms = 800             # first token of a stream; missed, a share goes back
+# promised_latency_ms = 5000         # an answer that is no stream, whole
 
 [deployments.endpoints.price]        # USD per million tokens; or floor_call, list_call, ...
 floor_in = "0.10"

@@ -21,6 +21,7 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_
 """No two separators in a row: `--` stands for the slash of `provider/endpoint` in a KServe path."""
 Decimal = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?$")]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Promise = Annotated[int, msgspec.Meta(ge=1, le=3_600_000)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,6 +74,10 @@ class EndpointOffer(Message, frozen=True, kw_only=True):
     """The text of a Hugging Face `tokenizer.json`, from which the broker counts tokens exactly."""
     visible_to: list[str] | None = None
     """Account names that may see the endpoint; all when absent."""
+    promised_ttft_ms: Promise | None = None
+    """The first token of a stream comes within this, or a share of the charge goes back."""
+    promised_latency_ms: Promise | None = None
+    """The whole of an answer that is no stream comes within this, or a share goes back."""
     price: TokenBand | CallBand
 
 

@@ -14,11 +14,13 @@ from broker.cli import (
     accounts,
     audit,
     demo,
+    disputes,
     keys,
     ledger,
     operate,
     payouts,
     plans,
+    refunds,
     serve,
     up,
     webhooks,
@@ -59,6 +61,8 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(plans.app, name="plans")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(payouts.app, name="payouts")
+app.add_typer(refunds.app, name="refunds")
+app.add_typer(disputes.app, name="disputes")
 app.command("approve")(operate.approve)
 app.command("login")(operate.login)
 app.add_typer(ledger.app, name="ledger")

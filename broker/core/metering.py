@@ -60,12 +60,15 @@ NOTHING = Usage(0, 0)
 
 
 def meter(seen: Delivered, expected: Expected) -> Usage:
-    """Return the tokens to be paid for one attempt."""
-    if seen.generates and not seen.text_bytes and not seen.hidden_out:
+    """Return the tokens to be paid for one attempt; what delivered nothing costs nothing."""
+    if seen.generates and not seen.text_bytes:
+        # Reasoning that was only claimed has reached nobody.
         return NOTHING
     notes: list[str] = []
     tokens_in = _count_in(seen, expected, notes)
     tokens_out = _count_out(seen, expected, notes) if seen.generates else 0
+    if seen.generates and not tokens_out:
+        return NOTHING
     return Usage(tokens_in, tokens_out, tuple(notes))
 
 

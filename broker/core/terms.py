@@ -47,6 +47,10 @@ class Terms:
     """Accounts that may see it, in order; None means all."""
     take_bps: int
     band: Band
+    promised_ttft_ms: int | None = None
+    """The first token of a stream comes within this."""
+    promised_latency_ms: int | None = None
+    """The whole of an answer that is no stream comes within this."""
 
 
 def refuse(field: str, detail: str) -> RequestMalformed:

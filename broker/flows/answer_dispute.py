@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.core.refund import apportion, left_of
-from broker.errors import Conflict, RequestMalformed
+from broker.errors import BrokerError, Conflict, RequestMalformed
 from broker.flows.authenticate import Caller
 from broker.flows.dispute import closed_already, no_such_dispute, note_deed, reread
 from broker.flows.refund import Order, give_back, open_call
@@ -21,6 +22,8 @@ from pricing.money import format_usd
 
 CLOCK: Final = "broker"
 """Who decides when a provider's time is over."""
+
+_log = structlog.get_logger()
 
 
 async def accept(
@@ -88,19 +91,31 @@ async def decide(
 async def decide_overdue(engine: AsyncEngine, now: datetime, limit: int = 1_000) -> int:
     """Decide for the consumer where providers were silent, each dispute in a transaction of its
     own; return how many, at most `limit`."""
-    for count in range(limit):
-        async with engine.begin() as connection:
-            dispute = await disputes.lock_overdue(connection, now)
-            if dispute is None:
-                return count
-            for part in dispute.having(Answer.WAITING):
-                await _refund_part(connection, dispute, part, (part.asked_nanos, CLOCK), now)
-                said = (Answer.OVERDUE, "")
-                await disputes.answer(connection, dispute.id, part.provider_id, said, now)
-            await note_deed(connection, CLOCK, "decide_overdue_dispute", dispute, now)
-            await _move_on(connection, dispute.id, now)
-            await reread(connection, dispute, "overdue", now)
-    return limit
+    async with engine.connect() as connection:
+        due = await disputes.overdue(connection, now, limit)
+    decided = 0
+    for dispute_id in due:
+        try:
+            decided += await _decide_overdue(engine, dispute_id, now)
+        except BrokerError as error:
+            # One that cannot be decided must not keep all others waiting.
+            _log.error("dispute_not_decided", dispute=str(dispute_id), error=error.detail)
+    return decided
+
+
+async def _decide_overdue(engine: AsyncEngine, dispute_id: UUID, now: datetime) -> bool:
+    async with engine.begin() as connection:
+        dispute = await disputes.lock_overdue(connection, dispute_id, now)
+        if dispute is None:
+            return False
+        for part in dispute.having(Answer.WAITING):
+            await _refund_part(connection, dispute, part, (part.asked_nanos, CLOCK), now)
+            said = (Answer.OVERDUE, "")
+            await disputes.answer(connection, dispute_id, part.provider_id, said, now)
+        await note_deed(connection, CLOCK, "decide_overdue_dispute", dispute, now)
+        await _move_on(connection, dispute_id, now)
+        await reread(connection, dispute, "overdue", now)
+    return True
 
 
 async def _waiting_part(

@@ -113,6 +113,8 @@ async def _wanted(
             visible_to=_visible_to(each, known, field),
             take_bps=take_bps,
             band=band_of(each.price, f"{field}.price"),
+            promised_ttft_ms=each.promised_ttft_ms,
+            promised_latency_ms=each.promised_latency_ms,
         )
         make = make_of(each, Kind(offer.kind), field)
         wanted.append(offers.Wanted(field, each.name, make, terms))

@@ -154,18 +154,25 @@ async def lock(connection: AsyncConnection, dispute_id: UUID) -> Dispute | None:
     return await find(connection, dispute_id)
 
 
-async def lock_overdue(connection: AsyncConnection, now: datetime) -> Dispute | None:
-    """Return a dispute whose time to answer is over, under its row lock; one that is locked by
-    another is passed over."""
-    query = (
-        sa.select(disputes.c.id)
-        .where(disputes.c.status == Status.OPEN.value, disputes.c.answer_by <= now)
-        .order_by(disputes.c.answer_by)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    found = await connection.scalar(query)
-    return None if found is None else await find(connection, found)
+async def overdue(connection: AsyncConnection, now: datetime, limit: int) -> list[UUID]:
+    """Return up to `limit` disputes whose time to answer is over."""
+    query = sa.select(disputes.c.id).where(_is_overdue(now)).order_by(disputes.c.answer_by)
+    return list((await connection.execute(query.limit(limit))).scalars())
+
+
+async def lock_overdue(
+    connection: AsyncConnection, dispute_id: UUID, now: datetime
+) -> Dispute | None:
+    """Return a dispute under its row lock, None when it is not overdue any more or another has
+    locked it."""
+    query = sa.select(disputes.c.id).where(disputes.c.id == dispute_id, _is_overdue(now))
+    if await connection.scalar(query.with_for_update(skip_locked=True)) is None:
+        return None
+    return await find(connection, dispute_id)
+
+
+def _is_overdue(now: datetime) -> sa.ColumnElement[bool]:
+    return sa.and_(disputes.c.status == Status.OPEN.value, disputes.c.answer_by <= now)
 
 
 async def find(connection: AsyncConnection, dispute_id: UUID) -> Dispute | None:

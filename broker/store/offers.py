@@ -158,6 +158,8 @@ async def _offer(
             quality=terms.quality,
             visible_to=None if terms.visible_to is None else list(terms.visible_to),
             take_bps=terms.take_bps,
+            promised_ttft_ms=terms.promised_ttft_ms,
+            promised_latency_ms=terms.promised_latency_ms,
             **asdict(terms.band),
         )
     )
@@ -202,6 +204,8 @@ def _terms(row: Row[Any]) -> Terms:
         visible_to=None if row.visible_to is None else tuple(row.visible_to),
         take_bps=row.take_bps,
         band=_band(row),
+        promised_ttft_ms=row.promised_ttft_ms,
+        promised_latency_ms=row.promised_latency_ms,
     )
 
 

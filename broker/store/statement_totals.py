@@ -20,6 +20,9 @@ ROWS_MAX: Final = 1_000
 """Labels are the caller's own, so there may be as many as calls; the others come as one sum."""
 
 
+_FACTS: Final = ("kind", "call_id", "endpoint_id", "at", "amount_nanos")
+
+
 class By(enum.StrEnum):
     """What entries are summed by."""
 
@@ -75,7 +78,8 @@ class Totals:
 
 async def read_totals(connection: AsyncConnection, whose: Whose, by: By, span: Span) -> Totals:
     """Return at most ROWS_MAX groups, and the sums of all of them."""
-    facts = sa.union_all(_traded(whose, span), _credited(whose, span), *_other(whose, span))
+    others = [_plain(rows) for rows in other_transfers(whose, span)]
+    facts = sa.union_all(_traded(whose, span), _credited(whose, span), *others)
     entries = facts.subquery()
     grouped = _grouped(entries, by).subquery()
     whole = [sa.func.sum(column).over() for column in grouped.c if column.name != "label"]
@@ -152,16 +156,17 @@ def _credited(whose: Whose, span: Span) -> Select[Any]:
     return _within(joined.where(owner == whose.account_id), note.created_at, span)
 
 
-def _other(whose: Whose, span: Span) -> list[Select[Any]]:
-    """Transfers over the border of the purses, but for those that a credit note tells of."""
+def other_transfers(whose: Whose, span: Span) -> list[Select[Any]]:
+    """Transfers over the border of the purses, but for those that a credit note tells of: their
+    call, time, signed amount and kind."""
     move = transfers.c
     noted = sa.exists().where(credit_notes.c.id == move.about_id)
     nowhere = sa.cast(sa.null(), sa.Uuid())
     return [
         _within(
-            _facts("other", move.call_id, nowhere, move.created_at, amount).where(
-                own.in_(whose.purses), foreign.not_in(whose.purses), ~noted
-            ),
+            _facts("other", move.call_id, nowhere, move.created_at, amount)
+            .add_columns(move.kind.label("transfer_kind"))
+            .where(own.in_(whose.purses), foreign.not_in(whose.purses), ~noted),
             move.created_at,
             span,
         )
@@ -172,10 +177,14 @@ def _other(whose: Whose, span: Span) -> list[Select[Any]]:
     ]
 
 
+def _plain(rows: Select[Any]) -> Select[Any]:
+    inner = rows.subquery()
+    return sa.select(*(inner.c[name] for name in _FACTS))
+
+
 def _facts(kind: str, *columns: ColumnElement[Any]) -> Select[Any]:
-    names = ("call_id", "endpoint_id", "at", "amount_nanos")
-    labelled = [column.label(name) for column, name in zip(columns, names, strict=True)]
-    return sa.select(sa.literal(kind).label("kind"), *labelled)
+    named = zip((sa.literal(kind), *columns), _FACTS, strict=True)
+    return sa.select(*(column.label(name) for column, name in named))
 
 
 def _within(rows: Select[Any], at: ColumnElement[Any], span: Span) -> Select[Any]:

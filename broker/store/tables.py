@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Double,
     Integer,
@@ -31,6 +32,7 @@ _KINDS: dict[str, TypeEngine[Any]] = {
     "text": Text(),
     "text[]": ARRAY(Text()),
     "bytea": LargeBinary(),
+    "date": Date(),
     "timestamptz": DateTime(timezone=True),
     "smallint": SmallInteger(),
     "integer": Integer(),
@@ -120,7 +122,8 @@ offers = table(
     quality double, visible_to uuid[], take_bps integer, floor_in_micros bigint,
     list_in_micros bigint, ceiling_in_micros bigint, floor_out_micros bigint,
     list_out_micros bigint, ceiling_out_micros bigint, floor_call_nanos bigint,
-    list_call_nanos bigint, ceiling_call_nanos bigint
+    list_call_nanos bigint, ceiling_call_nanos bigint, promised_ttft_ms integer,
+    promised_latency_ms integer
     """,
 )
 price_books = table(

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from random import Random
 from uuid import UUID
 
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
+from broker.core.catalog import Task
+from broker.core.dispatch import Attempt, End
 from broker.core.ledger import CallRecord, Hold, line, settlement
+from broker.core.outcome import DELIVERED
+from broker.core.requirements import Requirements
+from broker.core.routing import route
+from broker.core.story import encode
+from broker.core.view import RoutingLimits
 from broker.store import ledger
 from broker.store.accounts import Account
 from broker.store.purses import purse_of
@@ -35,6 +43,8 @@ class Told:
     task: str = "chat"
     domain: str | None = "law"
     task_label: str | None = "summarise"
+    stream: bool = False
+    duration_ms: float = 500.0
 
 
 async def open_market(broker: SmallBroker, *providers: Person) -> None:
@@ -90,7 +100,7 @@ def _record(consumer: Person, hold: Hold, amount: int, told: Told, story: bytes)
         task=told.task,
         model="auto",
         domain=told.domain,
-        stream=False,
+        stream=told.stream,
         status=200,
         code="served",
         endpoint_number=0,
@@ -100,12 +110,31 @@ def _record(consumer: Person, hold: Hold, amount: int, told: Told, story: bytes)
         tokens_in=0,
         tokens_out=0,
         ttft_ms=None,
-        duration_ms=500.0,
+        duration_ms=told.duration_ms,
         task_label=told.task_label,
         session_id=None,
         labels_json=None,
         story=story,
     )
+
+
+def a_story(broker: SmallBroker, consumer: Person, *attempts: tuple[int, float, float]) -> bytes:
+    """The story of a call that the best endpoints delivered: (endpoint number, ms to the first
+    token, ms in all), one attempt each."""
+    wanted = Requirements(consumer.account.id, Task.CHAT, "auto", 1_200, 1_000, 1_000)
+    size = len(broker.market.endpoints)
+    broker.pulse.fit(size, size)
+    decision = route(wanted, broker.market, broker.pulse, RoutingLimits(), (Random(1), 0.0))
+    assert decision is not None
+    candidates = {each.number: each for each in decision.plan}
+    made = []
+    for index, (number, ttft_ms, duration_ms) in enumerate(attempts):
+        attempt = Attempt(index, candidates[number], 0.0, started_s=10.0)
+        attempt.first_content_s = 10.0 + ttft_ms / 1_000
+        attempt.ended_s = 10.0 + duration_ms / 1_000
+        attempt.outcome = DELIVERED
+        made.append(attempt)
+    return encode(wanted, decision, made, End.DELIVERED, 10.0)
 
 
 async def posted(connection: AsyncConnection, account: Account) -> dict[str, int]:

@@ -74,15 +74,13 @@ async def test_parts_are_shared_by_the_lines_and_numbered_one_by_one(
     assert (first["earnings"], second["earnings"]) == (270_000 - 54_000, 90_000 - 18_000)
 
 
-@pytest.mark.parametrize(
-    "amount", ["0", "-1", "NaN", "1e3", "1.0000000001", "", "9999999999", 5, "0.000000000"]
-)
 async def test_an_absurd_amount_is_refused(
-    broker: SmallBroker, operator: Person, shop: Person, amount: object
+    broker: SmallBroker, operator: Person, shop: Person
 ) -> None:
     call_id = await charge(broker, shop, (0, 300))
-    answer = await give_back(operator, call_id, amount_usd=amount)
-    assert answer.status_code == 400, answer.text
+    for amount in ("0", "-1", "NaN", "1e3", "1.0000000001", "", "9999999999", 5, "0.000000000"):
+        answer = await give_back(operator, call_id, amount_usd=amount)
+        assert answer.status_code == 400, answer.text
     assert (await money_of(broker, shop))[0]["funds"] == FUNDS_NANOS - 300_000
 
 
@@ -166,14 +164,14 @@ async def test_only_a_settled_call_that_cost_something_is_refunded(
     ]
 
 
-@pytest.mark.parametrize("reason", ["", "  ", "x" * 501, "a\x00b"])
 async def test_a_refund_has_a_reason_that_can_be_read(
-    broker: SmallBroker, operator: Person, shop: Person, reason: str
+    broker: SmallBroker, operator: Person, shop: Person
 ) -> None:
     call_id = await charge(broker, shop, (0, 300))
-    answer = await give_back(operator, call_id, reason=reason)
-    assert answer.status_code == 400, answer.text
-    assert answer.json()["code"].startswith("reason_")
+    for reason in ("", "  ", "x" * 501, "a\x00b"):
+        answer = await give_back(operator, call_id, reason=reason)
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["code"].startswith("reason_")
 
 
 async def test_only_an_operator_refunds(

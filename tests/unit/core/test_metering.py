@@ -76,6 +76,14 @@ def test_nothing_delivered_is_nothing_paid() -> None:
     assert metered(text_bytes=0) is NOTHING
 
 
+def test_reasoning_that_was_only_claimed_has_reached_nobody() -> None:
+    assert metered(text_bytes=0, claimed_out=300, hidden_out=300) is NOTHING
+
+
+def test_zero_completion_tokens_cost_nothing_the_prompt_included() -> None:
+    assert metered(claimed_out=0) is NOTHING
+
+
 def test_hidden_reasoning_is_paid_within_the_output_limit() -> None:
     assert metered(claimed_out=350, hidden_out=300).tokens_out == 350
     assert metered(claimed_out=5_000, hidden_out=5_000).tokens_out == 1_000

@@ -1,0 +1,76 @@
+"""Folds the stories of calls that have ended into counts of what endpoints served and lost.
+
+It reads the call log a little behind the present, in bounded batches, each story once; the calls
+themselves are not touched. A record that is written later than LAG after its call has ended, as
+after an outage of the database, is passed over: these are counts to learn from, not money.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from broker.core.lost import Fate, fates
+from broker.core.story import decode
+from broker.store import lost_calls, progress
+from broker.store.lost_calls import EndedCall
+
+JOB: Final = "lost_calls"
+LAG: Final = timedelta(seconds=30)
+BATCH_CALLS: Final = 2_000
+BATCHES_MAX: Final = 10
+KEPT_FOR: Final = timedelta(days=400)
+
+_FIRST_LOOK: Final = timedelta(days=1)
+_log = structlog.get_logger()
+
+
+async def count_lost_calls(engine: AsyncEngine, now: datetime) -> int:
+    """Fold what has ended since the last time, at most BATCHES_MAX batches; return how many calls.
+
+    Several at once take turns: each batch is claimed under the lock of the job's progress.
+    """
+    folded = 0
+    for _ in range(BATCHES_MAX):
+        count = await _fold(engine, now)
+        folded += count
+        if count < BATCH_CALLS:
+            break
+    async with engine.begin() as connection:
+        await lost_calls.forget(connection, now - KEPT_FOR)
+    return folded
+
+
+async def _fold(engine: AsyncEngine, now: datetime) -> int:
+    until = now - LAG
+    async with engine.begin() as connection:
+        since = await progress.claim(connection, JOB, now - _FIRST_LOOK)
+        if since >= until:
+            return 0
+        ended = await lost_calls.read_ended(connection, since, until, BATCH_CALLS)
+        count = len(ended)
+        if count == BATCH_CALLS:
+            # Others may have ended at the very time of the last: they are of the next batch.
+            until = ended[-1].ended_at
+            ended = [each for each in ended if each.ended_at < until]
+        await lost_calls.add(connection, _counted(ended))
+        await progress.move(connection, JOB, until)
+    return count
+
+
+def _counted(ended: list[EndedCall]) -> Counter[tuple[datetime, Fate]]:
+    counts: Counter[tuple[datetime, Fate]] = Counter()
+    for each in ended:
+        hour = each.ended_at.replace(minute=0, second=0, microsecond=0)
+        try:
+            found = list(fates(decode(each.story)))
+        except (msgspec.MsgspecError, ValueError) as error:
+            _log.warning("story_unreadable", error=str(error))
+            continue
+        counts.update((hour, fate) for fate in found)
+    return counts

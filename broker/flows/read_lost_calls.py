@@ -1,0 +1,59 @@
+"""Tells a provider why calls did not come to it, in counts; never who got them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from broker.errors import RequestMalformed
+from broker.flows.authenticate import Caller
+from broker.flows.count_lost_calls import JOB
+from broker.store import endpoint_names, lost_calls, progress
+from broker.store.accounts import Role
+from broker.store.lost_calls import Counted
+
+DEFAULT: Final = timedelta(days=1)
+LONGEST: Final = timedelta(days=400)
+
+
+@dataclass(frozen=True, slots=True)
+class LostCalls:
+    """Counts by endpoint name, of whole hours; calls that ended before `counted_before` are in."""
+
+    since: datetime
+    until: datetime
+    counted_before: datetime | None
+    by_endpoint: dict[str, list[Counted]]
+
+
+async def read_lost_calls(
+    engine: AsyncEngine,
+    caller: Caller,
+    since: datetime | None,
+    until: datetime | None,
+    now: datetime,
+) -> LostCalls:
+    """Return the counts of a provider's own endpoints, of all for an operator; of the last day
+    where no time is asked for. Raises RequestMalformed for more than LONGEST."""
+    until = until or now
+    since = since or until - DEFAULT
+    if until - since > LONGEST:
+        raise RequestMalformed(f"Ask for at most {LONGEST.days} days.")
+    since = since.replace(minute=0, second=0, microsecond=0)
+    async with engine.connect() as connection:
+        own = None
+        if caller.role is Role.PROVIDER:
+            own = await endpoint_names.numbers_of_provider(connection, caller.account_id)
+        counts = await lost_calls.read_counts(connection, own, since, until)
+        numbers = {each.fate.endpoint_number for each in counts}
+        names = await endpoint_names.by_numbers(connection, numbers)
+        counted_before = await progress.done_before(connection, JOB)
+    by_endpoint: dict[str, list[Counted]] = {}
+    for each in counts:
+        named = names.get(each.fate.endpoint_number)
+        if named is not None:
+            by_endpoint.setdefault(named.name, []).append(each)
+    return LostCalls(since, until, counted_before, by_endpoint)

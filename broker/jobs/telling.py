@@ -1,0 +1,31 @@
+"""What is worked out for telling: invoices of the month that closed, counts of lost calls."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from celery.schedules import crontab
+
+from broker.flows.count_lost_calls import count_lost_calls
+from broker.flows.invoice import issue_due
+from broker.jobs.room import Job, Room
+
+BATCH_ACCOUNTS: Final = 500
+
+
+async def issue_invoices(room: Room) -> None:
+    """Issue the invoices of the last closed month that nobody has read before."""
+    while await issue_due(room.engine, datetime.now(UTC), BATCH_ACCOUNTS) == BATCH_ACCOUNTS:
+        pass
+
+
+async def count_lost(room: Room) -> None:
+    """Fold the stories of calls that have ended."""
+    await count_lost_calls(room.engine, datetime.now(UTC))
+
+
+JOBS: Final = (
+    Job("broker.issue_invoices", issue_invoices, crontab(minute="40", hour="1"), 86_400),
+    Job("broker.count_lost_calls", count_lost, timedelta(seconds=30), 30),
+)

@@ -1,0 +1,91 @@
+"""Why calls went elsewhere: counted once each, told to whom they concern, of nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from broker.flows.count_lost_calls import count_lost_calls
+from tests.integration.api.conftest import Person, SmallBroker
+from tests.integration.api.recourse import a_story, charge, open_market
+
+
+@pytest.fixture
+async def shop(
+    broker: SmallBroker,
+    operator: Person,
+    consumer: Person,
+    provider: Person,
+    other_provider: Person,
+) -> Person:
+    """A consumer with a dollar, in a market of two equal endpoints."""
+    await open_market(broker, provider, other_provider)
+    await operator.http.post("/api/accounts/shop/topups", json={"amount_usd": "1"})
+    return consumer
+
+
+async def count(broker: SmallBroker) -> int:
+    return await count_lost_calls(broker.engine, broker.clock() + timedelta(seconds=60))
+
+
+async def told(person: Person, **params: str) -> list[dict[str, Any]]:
+    answer = await person.http.get("/api/lost-calls", params=params)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["endpoints"]
+
+
+async def test_each_provider_is_told_its_own_losses_and_nobody_elses(
+    broker: SmallBroker, operator: Person, shop: Person, provider: Person, other_provider: Person
+) -> None:
+    for number in (0, 0, 1):
+        story = a_story(broker, shop, (number, 50.0, 500.0))
+        await charge(broker, shop, (number, 100), story=story)
+    assert sorted(await asyncio.gather(count(broker), count(broker)))[1] == 3
+    assert await count(broker) == 0
+    broker.clock = later(broker)
+    [mine] = await told(provider)
+    assert (mine["endpoint"], mine["served"], mine["outranked"]) == ("acme/law", 2, 1)
+    assert sum(mine["reasons"].values()) == mine["refused"] + mine["outranked"] + mine["failed"]
+    assert sum(each["calls"] for each in mine["ranks"]) == 1
+    [theirs] = await told(other_provider)
+    assert (theirs["endpoint"], theirs["served"], theirs["outranked"]) == ("globex/law", 1, 2)
+    whole = await provider.http.get("/api/lost-calls")
+    assert "globex" not in whole.text
+    assert whole.json()["counted_before"] is not None
+    assert {each["endpoint"] for each in await told(operator)} == {"acme/law", "globex/law"}
+    assert (await shop.http.get("/api/lost-calls")).status_code == 403
+
+
+def later(broker: SmallBroker) -> Any:
+    now = broker.clock
+    return lambda: now() + timedelta(minutes=2)
+
+
+async def test_a_call_is_counted_with_the_hour_in_which_it_ended(
+    broker: SmallBroker, shop: Person, provider: Person
+) -> None:
+    await charge(broker, shop, (0, 100), story=a_story(broker, shop, (0, 50.0, 500.0)))
+    await count(broker)
+    hour = broker.clock().replace(minute=0, second=0, microsecond=0)
+    around = {"from": (hour - timedelta(hours=1)).isoformat()}
+    assert (await told(provider, **around, to=(hour + timedelta(hours=2)).isoformat()))[0][
+        "served"
+    ] == 1
+    before = {"from": (hour - timedelta(days=2)).isoformat()}
+    assert await told(provider, **before, to=(hour - timedelta(hours=1)).isoformat()) == []
+    long = await provider.http.get("/api/lost-calls", params={"from": "2001-01-01T00:00:00Z"})
+    assert long.status_code == 400
+
+
+async def test_a_story_that_cannot_be_read_holds_up_no_other(
+    broker: SmallBroker, shop: Person, provider: Person
+) -> None:
+    await charge(broker, shop, (0, 100), story=b"\xc1 no story")
+    await charge(broker, shop, (0, 100), story=a_story(broker, shop, (0, 50.0, 500.0)))
+    assert await count(broker) == 2
+    broker.clock = later(broker)
+    [mine] = await told(provider)
+    assert mine["served"] == 1

@@ -1,0 +1,58 @@
+"""A call that delivered nothing costs nothing, whatever its provider claims."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from provider_sdk.testing.script import Script
+from tests.integration.gateway.house import Consumer, House, Stall, until
+
+GOOD = Script(models=("upstream-name",))
+CHAT = {"model": "small", "messages": [{"role": "user", "content": "hi"}]}
+COMPLETION = {"model": "small", "prompt": "hi"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def market(house: House) -> None:
+    await house.enrol(Stall(name="mute/chat"))
+
+
+async def charged_for(house: House, shop: Consumer, path: str, body: dict[str, Any]) -> int:
+    """Nano-dollars that a call took off the balance."""
+    before = await available(shop)
+    answer = await shop.http.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    await until(lambda: _nothing_held(house))
+    return before - await available(shop)
+
+
+async def available(shop: Consumer) -> int:
+    shown = (await shop.http.get("/api/balance")).json()["posted_usd"]
+    return round(float(shown) * 10**9)
+
+
+async def _nothing_held(house: House) -> bool:
+    return await house.open_holds() == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v1/chat/completions", CHAT), ("/v1/completions", COMPLETION)]
+)
+@pytest.mark.parametrize("lie", [{"output_tokens": 0}, {"usage_factor": 0.0}])
+async def test_no_content_or_zero_completion_tokens_cost_nothing(
+    house: House,
+    shop: Consumer,
+    path: str,
+    body: dict[str, Any],
+    stream: bool,
+    lie: dict[str, Any],
+) -> None:
+    provider = house.providers["mute/chat"]
+    provider.script = msgspec.structs.replace(GOOD, **lie)
+    assert await charged_for(house, shop, path, body | {"stream": stream}) == 0
+    provider.script = GOOD
+    assert await charged_for(house, shop, path, body | {"stream": stream}) > 0
