@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.cli.launch import Launch, Market, occupy, open_market, worker
 from broker.cli.local import OPERATOR, now
 from broker.cli.state import StateFolder
+from broker.core.key_terms import KeyTerms
 from broker.demo.showcase import show
 from broker.demo.start import DemoServer, agent, prepare_servers
 from broker.embedded.supervise import Supervisor
@@ -25,7 +26,6 @@ from broker.flows.topup import top_up
 from broker.store import accounts as account_store
 from broker.store.accounts import Role
 from broker.store.database import create_engine
-from broker.core.key_terms import KeyTerms
 from pricing.money import NANOS_PER_USD
 
 CONSUMER = "demo"

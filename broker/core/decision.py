@@ -28,8 +28,8 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     eligible: Numbers
     """Endpoint numbers."""
     figures: Floats | tuple[float, ...]
-    """Shape (7, eligible): score, the parts as in PARTS, expected cost in pico-dollars. Plain numbers
-    where one endpoint was eligible, for most calls name theirs and nobody looks at most figures."""
+    """Shape (7, eligible): score, parts as in PARTS, expected cost in pico-dollars. Plain numbers
+    where one endpoint was eligible: most calls name theirs, and most figures nobody looks at."""
     rejected: Numbers
     reasons: Numbers
     """A Rejection for each of `rejected`."""
@@ -38,7 +38,8 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     @property
     def scores(self) -> Floats:
         """The score of each eligible endpoint."""
-        return self._rows[0]
+        scores: Floats = self._rows[0]
+        return scores
 
     @property
     def parts(self) -> Floats:
@@ -48,7 +49,8 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     @property
     def costs_picos(self) -> Floats:
         """The expected cost at each eligible endpoint, in pico-dollars."""
-        return self._rows[-1]
+        costs: Floats = self._rows[-1]
+        return costs
 
     @property
     def _rows(self) -> Floats:

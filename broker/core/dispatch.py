@@ -7,7 +7,6 @@ failures. It holds no socket and no clock: times are parameters, in seconds of o
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
 from random import Random
 
 import msgspec
@@ -41,9 +40,8 @@ class End(enum.StrEnum):
     DEADLINE = "deadline"
 
 
-@dataclass(slots=True)
-class Attempt:
-    """One try at one endpoint."""
+class Attempt(msgspec.Struct, eq=False):
+    """One try at one endpoint. A struct, for one is made for every call."""
 
     index: int
     candidate: Candidate
@@ -56,7 +54,7 @@ class Attempt:
     tokens_in: int = 0
     tokens_out: int = 0
     charge_nanos: int = 0
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = []
     """What metering noticed, such as a claim that was cut."""
 
     @property
@@ -94,7 +92,10 @@ class Dispatch:
         if self.end is not None:
             return None
         index = len(self.attempts)
-        candidate, delay_s = self._choose(index, now_s)
+        if index < len(self._plan):
+            candidate, delay_s = self._plan[index], 0.0
+        else:
+            candidate, delay_s = self._repeat(index, now_s)
         if now_s + delay_s >= self._deadline_s:
             self.end = End.DEADLINE
             return None
@@ -106,13 +107,15 @@ class Dispatch:
         """Be told how the attempt under way ended; return what the pulse is to be told of it."""
         attempt = self.attempts[-1]
         assert attempt.outcome is None, "an attempt ends once"
+        attempt.ended_s = now_s
+        if outcome.fault is None:
+            attempt.outcome = outcome
+            self.end = End.DELIVERED
+            return outcome
         if outcome.counts_against_provider and self._blamed(attempt.candidate):
             outcome = msgspec.structs.replace(outcome, again=True)
         attempt.outcome = outcome
-        attempt.ended_s = now_s
-        if outcome.fault is None:
-            self.end = End.DELIVERED
-        elif attempt.committed:
+        if attempt.committed:
             self.end = End.COMMITTED
         elif outcome.fault is Fault.DEADLINE:
             self.end = End.DEADLINE
@@ -150,9 +153,7 @@ class Dispatch:
                 return last
         return None
 
-    def _choose(self, index: int, now_s: float) -> tuple[Candidate, float]:
-        if index < len(self._plan):
-            return self._plan[index], 0.0
+    def _repeat(self, index: int, now_s: float) -> tuple[Candidate, float]:
         last = self._repeatable()
         assert last is not None
         assert last.outcome is not None

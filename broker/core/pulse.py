@@ -114,15 +114,15 @@ class Pulse:
         assert self.in_flight_at[deployment] >= 0, "every end has its begin"
         if measured is not None:
             self._measure(endpoint, deployment, measured)
-        if outcome.counts_against_provider:
-            self._blame(endpoint, now_s)
-        elif outcome.fault is None:
+        if outcome.fault is None:
             before = self.availability_at[endpoint]
             self.availability_at[endpoint] = before + AVAILABILITY_WEIGHT * (1 - before)
             breaker = self.breakers.get(endpoint)
             if breaker is not None:
                 breaker.succeed(now_s)
                 self._doubtful.discard(endpoint)
+        elif outcome.counts_against_provider:
+            self._blame(endpoint, now_s)
         elif endpoint in self._doubtful:
             self.breakers[endpoint].forget()
 

@@ -42,7 +42,9 @@ class RetryBudget:
         return False
 
     def _age(self, now_s: float) -> None:
-        passed_s = max(now_s - self._at_s, 0.0)
+        passed_s = now_s - self._at_s
+        if passed_s <= 0.0:
+            return
         self._at_s = now_s
         self._floor = min(self._floor + passed_s * FLOOR_PER_S, FLOOR_PER_S * RESERVE_S)
         self._deposits *= max(1.0 - passed_s / RESERVE_S, 0.0)

@@ -112,7 +112,9 @@ async def _forward(tab: Tab) -> WholeAnswer | StreamedAnswer:
     """Make attempts until one commits: at its whole body, or at the first content of a stream."""
     body = tab.call.body
     streams = isinstance(body, OpenAiBody) and body.stream
-    while (attempt := await tab.begin()) is not None:
+    while (attempt := tab.begin()) is not None:
+        if attempt.delay_s:
+            await asyncio.sleep(attempt.delay_s)
         try:
             if streams:
                 return await open_stream(tab, attempt)

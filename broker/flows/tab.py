@@ -62,8 +62,8 @@ class Tab:
         """What the latest attempt is charged at."""
         return self.dispatch.attempts[-1].candidate.rate
 
-    async def begin(self) -> Attempt | None:
-        """Begin the next attempt, after its delay if it has one; None when there is none."""
+    def begin(self) -> Attempt | None:
+        """Begin the next attempt, to be made after its delay if it has one; None: there is none."""
         attempt = self.dispatch.next_attempt(self.runtime.now_s())
         if attempt is None:
             return None
@@ -71,8 +71,6 @@ class Tab:
         number = attempt.candidate.number
         deployment = self.market.endpoint(number).deployment.number
         self.runtime.pulse.begin(number, deployment, attempt.started_s)
-        if attempt.delay_s:
-            await asyncio.sleep(attempt.delay_s)
         return attempt
 
     def end(self, outcome: Outcome, delivered: Delivered | None = None) -> None:

@@ -34,7 +34,6 @@ Address = tuple[str, int] | None
 class Server(reader.Server, Protocol):
     """The server that connections belong to."""
 
-    loop: asyncio.AbstractEventLoop
     connections: set[Connection]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final, Protocol
 
 import httptools
@@ -17,6 +18,7 @@ class Server(Protocol):
     """What a connection needs of the server that it belongs to."""
 
     limits: ServerLimits
+    loop: asyncio.AbstractEventLoop
     stopping: bool
     body_bytes: int
     """Of all bodies that are kept until they have come whole."""
@@ -113,6 +115,7 @@ class Reader:
         parser, server = self._parser, self._server
         method, version = parser.get_method().decode(), parser.get_http_version()
         request = Request(self._connection, method, self._target, self._headers, version)
+        request.begun_at = server.loop.time()
         request.keep_alive = parser.should_keep_alive() and not server.stopping
         self._check_head(request)
         self.head_bytes = 0
@@ -158,11 +161,9 @@ class Reader:
             size = sum(len(name) + len(value) + 4 for name, value in request.headers)
             if size > limit:
                 raise NotServed(431)
-        hosts = 0
-        for name, _ in request.headers:
-            if name == b"host":
-                hosts += 1
-        if hosts > 1 or request.method == "CONNECT" or request.version not in _VERSIONS:
+        if request.repeats_a_header and [name for name, _ in request.headers].count(b"host") > 1:
+            raise NotServed(400)
+        if request.method == "CONNECT" or request.version not in _VERSIONS:
             raise NotServed(400)
 
     def _check_size(self, request: Request) -> None:

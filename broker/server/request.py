@@ -46,6 +46,7 @@ class Request:
 
     __slots__ = (
         "_chunked",
+        "_fields",
         "begun",
         "begun_at",
         "body",
@@ -81,6 +82,7 @@ class Request:
         path = raw_path.decode("latin-1")
         self.path = unquote(path) if "%" in path else path
         self.headers = headers
+        self._fields = dict(reversed(headers))
         self.version = version
         """Of HTTP: "1.1" or "1.0"."""
         self.handler: Handler
@@ -101,19 +103,21 @@ class Request:
         self.ended = False
         self.left = False
         """The caller has closed the connection before the answer was complete."""
-        self.begun_at = asyncio.get_running_loop().time()
+        self.begun_at = 0.0
         """Loop time at which the head had come."""
         self.due_at = NEVER
         """Loop time by which the caller must have taken the answer."""
         self.task: asyncio.Task[None] | None = None
         self._chunked = False
 
+    @property
+    def repeats_a_header(self) -> bool:
+        """True when a name is there twice."""
+        return len(self._fields) != len(self.headers)
+
     def header(self, name: bytes) -> bytes | None:
         """Return the value of the first header `name` (lower case)."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
+        return self._fields.get(name)
 
     def answer(self, status: int, head: bytes, body: bytes) -> None:
         """Send a whole answer. `head`: header lines, each with its line end."""
