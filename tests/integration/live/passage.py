@@ -1,4 +1,4 @@
-"""A way to Valkey that a test can close and open: connections through it break as cables do."""
+"""A way to a server that a test can close, open and freeze: connections break as cables do."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ class Passage:
         self._port = 0
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
 
     @property
     def url(self) -> str:
@@ -29,8 +31,13 @@ class Passage:
         self._server = await asyncio.start_server(self._carry, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
+    def freeze(self) -> None:
+        """Let nothing through any more, and tell nobody: connections stand and are silent."""
+        self._flowing.clear()
+
     async def close(self) -> None:
         """Refuse new connections and break those that stand."""
+        self._flowing.set()
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -63,6 +70,7 @@ class Passage:
         self._open.add(writer)
         try:
             while data := await reader.read(65_536):
+                await self._flowing.wait()
                 writer.write(data)
                 await writer.drain()
         except ConnectionError:

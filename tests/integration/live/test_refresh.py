@@ -12,9 +12,10 @@ import pytest
 
 from broker.core.market import Presence, build_market
 from broker.core.pulse import Pulse
+from broker.flows import listen
 from broker.flows.facts import Facts, own_of
 from broker.flows.listen import ChangeListener
-from broker.flows.refresh import Refresher
+from broker.flows.refresh import SETTLES_S, Refresher
 from broker.live.beats import Beat
 from broker.live.loads import Counts, RefusalMeter
 from broker.live.room import Live
@@ -33,6 +34,7 @@ from tests.integration.catalog.offers import (
     open_account,
     register,
 )
+from tests.integration.live.passage import Passage
 from tests.integration.live.waiting import until
 
 
@@ -128,6 +130,25 @@ async def test_a_revoked_key_and_a_new_endpoint_are_heard_of_at_once(
         await until(lambda: issued.id not in refresher.facts.keys)
         await enlisted(engine, acme)
         await until(lambda: names(refresher.facts) == ["acme/law"])
+
+
+async def test_a_revoked_key_is_heard_of_though_the_listener_hangs(engine, here, database_url):
+    firm = await open_account(engine, Role.CONSUMER, "firm")
+    async with Passage(database_url) as way, running(engine, here, way.url) as refresher:
+        async with engine.begin() as connection:
+            issued = await keys.issue(connection, firm.id, KeyTerms(), clock())
+        await until(lambda: issued.id in refresher.facts.keys)
+        way.freeze()
+        async with engine.begin() as connection:
+            await keys.revoke(connection, issued.id, clock())
+        await until(lambda: issued.id not in refresher.facts.keys)
+
+
+def test_no_revoked_key_outlives_a_second():
+    """A look is due when the last check that was answered no longer proves anything, and the
+    clock that says so ticks as often as the checks."""
+    assert listen.CERTAIN_S + listen.CHECKED_EVERY_S + SETTLES_S < 0.8
+    assert listen.CHECKED_EVERY_S < listen.CERTAIN_S, "else each check would come too late"
 
 
 async def test_a_listener_that_is_cut_off_comes_back_and_missed_nothing(
