@@ -54,27 +54,21 @@ async def serve_once(
     answer that was not kept, Unavailable while the key cannot be looked up, and as `serve` does.
     """
     turn = Turn(call, keyed, runtime)
-    former = await _shielded(turn, call, keyed, runtime)
+    try:
+        former = await _wait(turn, call, keyed, runtime)
+    except asyncio.CancelledError:
+        turn.free_later()  # it may have been claimed just when its caller left
+        raise
     if former is not None:
         return await _replay(former, runtime)
     try:
         return await serve(call, runtime, turn)
     except BrokerError:
-        await turn.free()
+        if not await turn.free():
+            turn.free_later()
         raise
     except BaseException:
         turn.free_later()
-        raise
-
-
-async def _shielded(turn: Turn, call: Call, keyed: Keyed, runtime: Runtime) -> Former | None:
-    """Wait for the turn; should the caller leave just when it comes, the key is freed again."""
-    waiting = asyncio.ensure_future(_wait(turn, call, keyed, runtime))
-    try:
-        return await asyncio.shield(waiting)
-    except asyncio.CancelledError:
-        waiting.cancel()
-        waiting.add_done_callback(lambda _: turn.free_later())
         raise
 
 
@@ -86,8 +80,8 @@ async def _wait(turn: Turn, call: Call, keyed: Keyed, runtime: Runtime) -> Forme
             async with asyncio.timeout(DATABASE_S):
                 former = await _ask(turn, runtime)
         except AWAY as error:
-            _log.warning("ledger_away", error=repr(error))
-            raise away() from None
+            turn.free_later()  # it may have been claimed, and the answer lost
+            raise away(error) from None
         if former is None:
             return None
         if former.request_sha256 != keyed.meaning_sha256:
@@ -125,8 +119,7 @@ async def _replay(former: Former, runtime: Runtime) -> Replay:
         async with asyncio.timeout(DATABASE_S), runtime.pool.acquire() as connection:
             kept = await answers.find(connection, former.call_id, runtime.sealer, runtime.clock())
     except AWAY as error:
-        _log.warning("ledger_away", error=repr(error))
-        raise away() from None
+        raise away(error) from None
     except SecretUnreadable as error:
         _log.warning("answer_unreadable", call_id=str(former.call_id), error=error.detail)
         kept = None

@@ -32,6 +32,7 @@ from broker.store.idempotency import Place
 
 DATABASE_S: Final = 5.0
 """The database has so long for each question."""
+_RETRY_S: Final = 0.5
 AWAY: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _log = structlog.get_logger()
@@ -76,31 +77,41 @@ class Turn:
             async with asyncio.timeout(DATABASE_S), self._runtime.pool.acquire() as connection:
                 ours = await claims.stands(connection, claim.place, claim.call_id)
         except AWAY as error:
-            _log.warning("ledger_away", error=repr(error))
-            raise away() from None
+            raise away(error) from None
         if not ours:
             # This process had been taken for dead, and the key was given to another call.
             raise Conflict(
                 "Another call runs under this Idempotency-Key by now.", code="idempotency_running"
             )
 
-    async def free(self) -> None:
-        """Free the key, unless the call was charged or its hold is open; raises nothing.
+    async def free(self) -> bool:
+        """Free the key, unless the call was charged or its hold is open.
 
-        Where the database is away, the books free the key all the same, only later.
+        Raises nothing; False when the database is away.
         """
         claim = self.claim
         try:
             async with asyncio.timeout(DATABASE_S), self._runtime.pool.acquire() as connection:
                 await claims.free(connection, claim.place, claim.call_id)
-        except AWAY as error:
-            _log.warning("ledger_away", error=repr(error))
+        except AWAY:
+            return False
+        return True
 
     def free_later(self) -> None:
-        """Free the key without a caller to wait for it."""
-        task = asyncio.get_running_loop().create_task(self.free())
+        """Free the key without a caller to wait for it, as soon as the database is there.
+
+        Should this process die before, the key is free with its lease.
+        """
+        task = asyncio.get_running_loop().create_task(self._free_at_last())
         self._runtime.running.add(task)
         task.add_done_callback(self._runtime.running.discard)
+
+    async def _free_at_last(self) -> None:
+        runtime = self._runtime
+        while not await self.free() and runtime.clock() < self.claim.free_at:
+            if runtime.stopping:
+                return
+            await asyncio.sleep(_RETRY_S)
 
     def hear(self, piece: bytes) -> None:
         """Note a piece of a stream on its way to the caller, where it may have to be kept."""
@@ -132,6 +143,7 @@ class Turn:
             _log.warning("answer_not_kept", call_id=str(claim.call_id), error=repr(error))
 
 
-def away() -> Unavailable:
-    """Return the error for a key that cannot be looked up."""
+def away(cause: Exception) -> Unavailable:
+    """Return the error for a key that cannot be looked up, and log why."""
+    _log.warning("ledger_away", error=repr(cause))
     return Unavailable("The ledger is away; nothing was charged.", retry_after_s=1.0)
