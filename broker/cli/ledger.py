@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
@@ -13,7 +14,7 @@ from broker.cli.options import DEFAULT_STATE, State
 from broker.cli.state import StateFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.table import Table
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -26,6 +27,8 @@ app = typer.Typer(help="Check the books, and explain a call in them.", no_args_i
 
 ALARMS, NOT_CHECKED = 1, 2
 """Exit statuses; 0 when all is well."""
+AMOUNT_WIDTH = 18
+HOLD_ROW = "captured 2026-01-01 00:00:00 UTC"
 
 Call = Annotated[UUID, typer.Argument(help="As `x-broker-call-id` told it.")]
 
@@ -74,6 +77,7 @@ def check(
 def explain(call_id: Call, state: State = DEFAULT_STATE) -> None:
     """Draw every posting of a call: its hold, what it was charged, what went back."""
     from rich.console import Console
+    from rich.text import Text
 
     from broker.cli.local import OPERATOR, run_with_engine
     from broker.flows import explain_call
@@ -82,17 +86,15 @@ def explain(call_id: Call, state: State = DEFAULT_STATE) -> None:
         return (await explain_call.explain(engine, OPERATOR, call_id)).postings
 
     found = run_with_engine(StateFolder(state), work)
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]call {found.call_id}[/bold], begun {_moment(found.begun_at)}")
     if found.asked:
-        console.print(found.asked)
+        console.print(found.asked, markup=False)
     console.print(_told(found))
-    if found.held:
-        console.print(_held(found))
-    for entry in found.entries:
-        console.print(_entry(entry))
-    if found.entries:
-        console.print(_sums(found))
+    for sheet in _sheets(found):
+        console.print(Text(sheet.title, "bold"))
+        for line in sheet.lines():
+            console.print(line, markup=False)
     if found.sum_nanos or any(each.sum_nanos for each in found.entries):
         console.print("[red]The postings do not sum to zero.[/red]")
         sys.exit(ALARMS)
@@ -143,17 +145,41 @@ def _told(found: Postings) -> str:
     }[found.state]
 
 
-def _held(found: Postings) -> Table:
-    assert found.payer is not None, "only an account holds"
-    rows = [
-        (f"{each.kind} {_moment(each.at)}", found.payer.name, each.amount_nanos)
-        for each in found.held
-    ]
-    return _sheet("held", rows, found.held_nanos, "still held")
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """Amounts by account under one title, and their sum; all accounts are `width` wide."""
+
+    title: str
+    rows: list[tuple[str, int]]
+    sum_name: str
+    total_nanos: int
+    width: int
+
+    def lines(self) -> Iterator[str]:
+        """Yield what is printed under the title."""
+        from pricing.money import format_usd
+
+        for name, nanos in (*self.rows, (self.sum_name, self.total_nanos)):
+            yield f"  {name:<{self.width}}  {format_usd(nanos):>{AMOUNT_WIDTH}} USD"
 
 
-def _entry(entry: Entry) -> Table:
-    rows = [("", each.account.name, each.amount_nanos) for each in entry.postings]
+def _sheets(found: Postings) -> Iterator[Sheet]:
+    from broker.core.postings import full_name
+
+    totals = found.totals(full_name)
+    width = max([len(name) for name in totals] + [len(HOLD_ROW)])
+    if found.payer is not None:
+        rows = [(f"{each.kind:<8} {_moment(each.at)}", each.amount_nanos) for each in found.held]
+        title = f"held in {found.payer.name}"
+        yield Sheet(title, rows, "still held", found.held_nanos, width)
+    for entry in found.entries:
+        rows = [(each.account.name, each.amount_nanos) for each in entry.postings]
+        yield Sheet(_title(entry), rows, "sum", entry.sum_nanos, width)
+    if found.entries:
+        yield Sheet("in all", list(totals.items()), "sum", found.sum_nanos, width)
+
+
+def _title(entry: Entry) -> str:
     title = f"{entry.kind} {_moment(entry.at)}"
     if entry.attempt is not None:
         title += (
@@ -162,35 +188,7 @@ def _entry(entry: Entry) -> Table:
         )
     if entry.id is not None:
         title += f", transfer {entry.id} by {entry.author}"
-    if entry.reason:
-        title += f": {entry.reason}"
-    return _sheet(title, rows, entry.sum_nanos, "sum")
-
-
-def _sums(found: Postings) -> Table:
-    from broker.core.postings import full_name
-
-    rows = [("", name, nanos) for name, nanos in found.totals(full_name).items()]
-    return _sheet("in all", rows, found.sum_nanos, "sum")
-
-
-def _sheet(title: str, rows: Sequence[tuple[str, str, int]], total: int, sum_name: str) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from pricing.money import format_usd
-
-    table = Table(
-        title=escape(title), title_justify="left", title_style="bold", box=None, show_header=False
-    )
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    for what, account, nanos in rows:
-        table.add_row(f"  {what}", account, f"{format_usd(nanos)} USD")
-    style = "dim" if not total else "red"
-    table.add_row("", sum_name, f"{format_usd(total)} USD", style=style)
-    return table
+    return f"{title}: {entry.reason}" if entry.reason else title
 
 
 def _moment(at: datetime) -> str:
