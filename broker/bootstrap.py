@@ -51,7 +51,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
 async def _build(settings: Settings, stack: contextlib.AsyncExitStack) -> Runtime:
     engine = create_engine(settings.database_url)
     stack.push_async_callback(engine.dispose)
-    pool = await create_pool(settings.database_url)
+    pool = await create_pool(settings.database_url, connections_max=12)
     stack.push_async_callback(pool.close)
     async with engine.connect() as connection:
         live = Live.connect(settings.valkey_url, await market_id(connection))
