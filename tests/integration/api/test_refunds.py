@@ -113,6 +113,20 @@ async def test_of_many_refunds_at_once_those_that_fit_win(
     assert (await money_of(broker, shop))[0]["funds"] == FUNDS_NANOS - 100_000
 
 
+async def test_refunds_and_calls_at_once_wait_for_each_other_and_never_for_ever(
+    broker: SmallBroker, operator: Person, shop: Person, provider: Person, other_provider: Person
+) -> None:
+    orders = [((0, 300), (1, 100)), ((1, 200), (0, 50))]
+    called = [await charge(broker, shop, *orders[place % 2]) for place in range(8)]
+    refunds = [give_back(operator, each, amount_usd="0.0002") for each in called]
+    answers = await asyncio.gather(*refunds, *(charge(broker, shop, *orders[0]) for _ in range(8)))
+    assert {each.status_code for each in answers[:8]} == {201}
+    mine, first, second = await money_of(broker, shop, provider, other_provider)
+    spent = FUNDS_NANOS - mine["funds"]
+    async with broker.engine.connect() as connection:
+        assert spent == first["earnings"] + second["earnings"] + await taken(connection)
+
+
 async def test_a_refund_sent_again_under_its_key_is_done_once(
     broker: SmallBroker, operator: Person, shop: Person
 ) -> None:
