@@ -53,6 +53,8 @@ RIGHTS = {
     ("POST", "/api/deployments/{deployment_id}/approve"): OPERATOR,
     ("GET", "/api/audit"): OPERATOR,
     ("GET", "/api/ledger/check"): OPERATOR,
+    ("GET", "/api/ledger/health"): OPERATOR,
+    ("GET", "/api/calls/{call_id}/postings"): ALL,
     ("GET", "/health"): OPEN,
     ("GET", "/health/ready"): OPEN,
     ("GET", "/metrics"): OPEN,
