@@ -8,7 +8,7 @@ from uuid import UUID
 
 from litestar import Controller, Response, delete, get, post
 from litestar.di import NamedDependency, Provide
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.api.once import GivenOnce
@@ -41,6 +41,10 @@ from broker.store.events import Sought
 
 Wanted = Annotated[str | None, QueryParameter(max_length=200, description="Exactly this.")]
 Before = Annotated[int | None, QueryParameter(name="cursor", description="The last page's cursor.")]
+
+Standing = Annotated[
+    State | None, QueryParameter(name="state", description="Only those that stand so.")
+]
 
 
 def asked_events(
@@ -162,11 +166,11 @@ class WebhookController(Controller):
         webhook_id: FromPath[UUID],
         engine: GivenEngine,
         caller: GivenCaller,
-        state: FromQuery[State | None] = None,
+        standing: Standing = None,
         limit: Limit = 100,
         cursor: After = None,
     ) -> DeliveryList:
-        found = await list_deliveries(engine, caller, webhook_id, state, (cursor, limit))
+        found = await list_deliveries(engine, caller, webhook_id, standing, (cursor, limit))
         full = len(found) == limit
         return DeliveryList(
             deliveries=[delivery_shown(each) for each in found],

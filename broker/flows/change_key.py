@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker.core.key_terms import KeyTerms
 from broker.errors import Conflict, RequestMalformed
 from broker.flows.authenticate import Caller
-from broker.flows.issue_key import NO_BUDGETS, OwnedKey, require_within, told
+from broker.flows.issue_key import NO_BUDGETS, Change, OwnedKey, note, require_within, told
 from broker.store import accounts as account_store
-from broker.store import audit, budgets, sessions
+from broker.store import budgets, sessions
 from broker.store import keys as key_store
 from broker.store.accounts import Role
 from broker.store.budgets import Budgets
@@ -46,8 +46,7 @@ async def rotate_in(
     rotated = await key_store.rotate(connection, key_id, former_until, now)
     await sessions.shorten_sessions(connection, key_id, former_until)
     detail = {"former_until": former_until.isoformat()}
-    deed = audit.Deed(caller.name, "rotate_key", f"keys/{key_id}", detail)
-    await audit.record(connection, deed, now)
+    await note(connection, caller, Change("rotate_key", key_id, key.account_id, detail), now)
     return rotated
 
 
@@ -77,8 +76,7 @@ async def change_key(
         if limits is not None:
             await budgets.set_budgets(connection, key_id, limits)
         detail = told(terms, limits or NO_BUDGETS)
-        deed = audit.Deed(caller.name, "change_key", f"keys/{key_id}", detail)
-        await audit.record(connection, deed, now)
+        await note(connection, caller, Change("change_key", key_id, key.account_id, detail), now)
         changed = await key_store.read(connection, key_id)
         return OwnedKey(changed, await budgets.read_budgets(connection, key_id, now))
 

@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.core.webhooks import DISABLED, GONE, SETTLED, Patience
-from broker.outbound.webhooks import Message, Receipt, post
+from broker.outbound.webhooks import TOTAL_S, Message, Receipt, post
 from broker.store import deliveries, events, queueing, settled_calls, webhooks
 from broker.store.away import DATABASE_AWAY
 from broker.store.deliveries import Delivery, Tried
@@ -58,6 +58,9 @@ class Means:
     patience: Patience = field(default_factory=Patience)
     tls: ssl.SSLContext | None = None
     """Without one of its own it trusts the public authorities."""
+    total_s: float = TOTAL_S
+    """A post has so long."""
+    backlog_max: int = BACKLOG_MAX
 
 
 class Courier:
@@ -83,7 +86,7 @@ class Courier:
                 waiting = await deliveries.backlog(connection, due) if due else {}
                 for each in leased.values():
                     backlog = waiting.get(each.id)
-                    if backlog is not None and backlog.waiting > BACKLOG_MAX:
+                    if backlog is not None and backlog.waiting > means.backlog_max:
                         await disable(connection, each, "too many events waited", now)
         for webhook in leased.values():
             turn = asyncio.create_task(self._serve(webhook))
@@ -119,7 +122,7 @@ class Courier:
                 if not heads:
                     break
                 posts = (
-                    _post(transport, webhook, each, bodies[each.event_id], (secrets, means.clock()))
+                    self._post((transport, webhook.url), secrets, each, bodies[each.event_id])
                     for each in heads
                 )
                 sent = list(zip(heads, await asyncio.gather(*posts), strict=True))
@@ -130,6 +133,17 @@ class Courier:
         async with self._books, means.engine.begin() as connection:
             await webhooks.release(connection, webhook, means.clock())
 
+    async def _post(
+        self,
+        to: tuple[httpx.AsyncBaseTransport, str],
+        secrets: Sequence[str],
+        delivery: Delivery,
+        body: bytes,
+    ) -> Receipt:
+        event_id, attempt = str(delivery.event_id), delivery.attempts + 1
+        message = Message(event_id, delivery.kind, body, attempt)
+        return await post(*to, message, secrets, self._means.clock(), self._means.total_s)
+
     async def _record(self, webhook: Webhook, sent: Sequence[Sent]) -> Webhook | None:
         """Write down what became of posts; return the webhook as it does, None when it is done."""
         means, now = self._means, self._means.clock()
@@ -137,7 +151,7 @@ class Courier:
         tried = [self._tried(*each, now) for each in sent]
         gone = any(receipt.status == GONE for _, receipt in sent)
         came_through = any(receipt.fault is None for _, receipt in sent)
-        failures = 0 if came_through else webhook.failures + len(sent)
+        failures = 0 if came_through else webhook.failures + 1
         since = None if came_through else webhook.failing_since or now
         resume_at = patience.resume_at(failures, now)
         async with self._books, means.engine.begin() as connection:
@@ -195,14 +209,3 @@ async def _bodies(
         )
         for each in heads
     }
-
-
-async def _post(
-    transport: httpx.AsyncBaseTransport,
-    webhook: Webhook,
-    delivery: Delivery,
-    body: bytes,
-    signing: tuple[Sequence[str], datetime],
-) -> Receipt:
-    message = Message(str(delivery.event_id), delivery.kind, body, delivery.attempts + 1)
-    return await post(transport, webhook.url, message, *signing)

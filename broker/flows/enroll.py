@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal, cast
 from uuid import UUID
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.core.catalog import Endpoint, ListingStatus
@@ -55,7 +56,12 @@ async def register_in(
         connection, provider.account_id, offer, desk.sealer, (desk.take_bps, now)
     )
     if registration.changed:
-        detail = {"name": offer.name, "url": offer.url, "status": registration.status.value}
+        detail = {
+            "name": offer.name,
+            "url": offer.url,
+            "status": registration.status.value,
+            "prices": {each.name: msgspec.to_builtins(each.price) for each in offer.endpoints},
+        }
         place = _place(registration.deployment_id)
         deed = audit.Deed(provider.name, "register_deployment", place, detail)
         await audit.record(connection, deed, now)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from typing import Literal
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -11,14 +14,21 @@ from broker.core.key_terms import NO_ALLOWANCE, KeyTerms, within
 from broker.errors import NotAllowed, NotFound, RequestMalformed
 from broker.flows.authenticate import Caller
 from broker.store import accounts as account_store
-from broker.store import audit, budgets
+from broker.store import audit, budgets, events
 from broker.store import keys as key_store
 from broker.store.accounts import Account, Role
 from broker.store.budgets import Budgets, BudgetStanding
+from broker.store.events import Event
 from broker.store.keys import IssuedKey, ListedKey
 from pricing.money import format_usd
 
 NO_BUDGETS = Budgets()
+_EVENTS = {
+    "issue_key": "key.issued",
+    "rotate_key": "key.rotated",
+    "change_key": "key.changed",
+    "revoke_key": "key.revoked",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +37,16 @@ class OwnedKey:
 
     key: ListedKey
     budgets: list[BudgetStanding]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What was done to which key of whom."""
+
+    action: Literal["issue_key", "rotate_key", "change_key", "revoke_key"]
+    key_id: str
+    account_id: UUID
+    detail: Mapping[str, object] = field(default_factory=dict)
 
 
 async def issue_key(
@@ -59,8 +79,7 @@ async def issue_in(
     if limits != NO_BUDGETS:
         await budgets.set_budgets(connection, issued.id, limits)
     detail = {"account": account_name, **told(terms, limits)}
-    deed = audit.Deed(caller.name, "issue_key", f"keys/{issued.id}", detail)
-    await audit.record(connection, deed, now)
+    await note(connection, caller, Change("issue_key", issued.id, account.id, detail), now)
     return issued
 
 
@@ -79,9 +98,19 @@ async def revoke_key(engine: AsyncEngine, caller: Caller, key_id: str, now: date
     """Revoke a key, again without effect. Raises NotFound."""
     owner = None if caller.role is Role.OPERATOR else caller.account_id
     async with engine.begin() as connection:
-        await key_store.revoke(connection, key_id, now, owner=owner)
-        deed = audit.Deed(caller.name, "revoke_key", f"keys/{key_id}")
-        await audit.record(connection, deed, now)
+        key = await key_store.read(connection, key_id, owner=owner)
+        if key.revoked_at is None:
+            await key_store.revoke(connection, key_id, now)
+            await note(connection, caller, Change("revoke_key", key_id, key.account_id), now)
+
+
+async def note(connection: AsyncConnection, caller: Caller, change: Change, now: datetime) -> None:
+    """Write the audit entry of a change of a key, and tell its account of it."""
+    place = f"keys/{change.key_id}"
+    deed = audit.Deed(caller.name, change.action, place, change.detail)
+    await audit.record(connection, deed, now)
+    told_of = Event(_EVENTS[change.action], place, change.account_id, change.detail)
+    await events.tell(connection, told_of, now)
 
 
 async def require_within(

@@ -31,6 +31,7 @@ URL_CHARACTERS_MAX: Final = 2_000
 OVERLAP_MAX: Final = timedelta(days=7)
 _RESOLVED_WITHIN_S: Final = 5.0
 _PORTS: Final = {"http": 80, "https": 443}
+_PORT_MAX: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,7 @@ def _parsed(url: str) -> httpx.URL:
         parsed is None
         or parsed.scheme not in _PORTS
         or not parsed.host
+        or not 0 < (parsed.port or _PORTS[parsed.scheme]) <= _PORT_MAX
         or parsed.userinfo
         or parsed.fragment
     ):

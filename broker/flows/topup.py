@@ -13,8 +13,9 @@ from uuid_utils.compat import uuid7
 from broker.errors import NotAllowed, NotFound, RequestMalformed
 from broker.flows.authenticate import Caller
 from broker.store import accounts as account_store
-from broker.store import audit, transfers
+from broker.store import audit, events, transfers
 from broker.store.accounts import Account, Role
+from broker.store.events import Event
 from broker.store.purses import purse_of
 from broker.store.statements import Balance, read_balance
 from broker.store.transfers import Transfer, TransferKind
@@ -99,8 +100,13 @@ async def move(connection: AsyncConnection, author: Caller, order: Order, now: d
     )
     await transfers.post(connection, transfer)
     detail = {"amount_usd": format_usd(order.amount_nanos), "transfer": str(transfer.id)}
+    if order.reason:
+        detail["reason"] = order.reason
     deed = audit.Deed(author.name, order.kind.value, f"accounts/{account.name}", detail)
     await audit.record(connection, deed, now)
+    target = f"transfers/{transfer.id}"
+    event = Event(f"{order.kind.value}.posted", target, account.id, detail)
+    await events.tell(connection, event, now)
     return await read_balance(connection, ledger_account)
 
 

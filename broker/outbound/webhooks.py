@@ -65,8 +65,9 @@ async def post(
     message: Message,
     secrets: Sequence[str],
     now: datetime,
+    total_s: float = TOTAL_S,
 ) -> Receipt:
-    """Post a message once; whatever goes wrong is in the receipt.
+    """Post a message once, within `total_s`; whatever goes wrong is in the receipt.
 
     The transport is asked directly: no cookies, no proxies, no redirects.
     """
@@ -74,13 +75,13 @@ async def post(
     status: int | None = None
     fault, detail = None, ""
     try:
-        async with asyncio.timeout(TOTAL_S):
+        async with asyncio.timeout(total_s):
             request = _request(url, message, signature(secrets, now, message.body))
             response = await transport.handle_async_request(request)
             status = response.status_code
             await _drop_body(response)
     except TimeoutError:
-        fault, detail = Fault.TOTAL_TIMEOUT.value, f"no answer within {TOTAL_S:.0f} s"
+        fault, detail = Fault.TOTAL_TIMEOUT.value, f"no answer within {total_s:.0f} s"
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         fault, detail = _fault_of(error)
     if status is not None:  # it stands, however the body ended

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from operator import eq, ge, lt
 from uuid import UUID
 
 from sqlalchemy import insert, select
@@ -80,14 +81,16 @@ async def list_events(
     """Return up to `limit` events of an account, or of all, newest first."""
     query = select(events).order_by(events.c.number.desc()).limit(limit)
     conditions = (
-        (events.c.account_id == account_id, account_id),
-        (events.c.kind == sought.kind, sought.kind),
-        (events.c.object == sought.target, sought.target),
-        (events.c.at >= sought.since, sought.since),
-        (events.c.at < sought.until, sought.until),
-        (events.c.number < before, before),
+        (eq, events.c.account_id, account_id),
+        (eq, events.c.kind, sought.kind),
+        (eq, events.c.object, sought.target),
+        (ge, events.c.at, sought.since),
+        (lt, events.c.at, sought.until),
+        (lt, events.c.number, before),
     )
-    query = query.where(*(each for each, wanted in conditions if wanted is not None))
+    for compare, column, wanted in conditions:
+        if wanted is not None:
+            query = query.where(compare(column, wanted))
     return [
         Told(row.number, row.id, row.at, Event(row.kind, row.object, row.account_id, row.payload))
         for row in await connection.execute(query)

@@ -47,7 +47,9 @@ RETURNING at
 _CLAIM = """
 SELECT calls_from, stragglers, looked_back_at FROM webhook_progress FOR UPDATE SKIP LOCKED
 """
-_HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
+_HORIZON = """
+SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xid, coalesce(max(number), 0) AS seen FROM events
+"""
 _EVENTS = f"""
 INSERT INTO webhook_deliveries ({_COLUMNS})
 SELECT w.id, e.id, e.kind, e.object, e.number, e.at, 'waiting',
@@ -59,14 +61,15 @@ SELECT w.id, e.id, e.kind, e.object, e.number, e.at, 'waiting',
  ORDER BY e.number FOR KEY SHARE OF w
 ON CONFLICT DO NOTHING
 """  # noqa: S608 - of constants
-# A horizon behind the last one is another server's: a backup was restored, and its events are
-# older than any transaction to come.
+# A horizon behind the last one is another server's: a backup was restored. From then on the numbers
+# of events tell which are new.
 _MOVE_HORIZON = """
 UPDATE webhook_progress
-   SET events_from = CAST(:horizon AS xid8),
-       events_after = CASE WHEN CAST(:horizon AS xid8) < events_from
-           THEN (SELECT coalesce(max(number), events_after) FROM events WHERE xid >= events_from)
-           ELSE events_after END
+   SET events_from = CASE WHEN h.restored THEN '0' ELSE h.xid END,
+       events_after = CASE WHEN h.restored THEN events_seen ELSE events_after END,
+       events_seen = :seen
+  FROM (SELECT CAST(:xid AS xid8) AS xid, CAST(:xid AS xid8) < events_from AS restored
+          FROM webhook_progress) AS h
 """
 _WATCHED = """
 SELECT count(*) FROM webhooks
@@ -127,9 +130,10 @@ async def queue(connection: AsyncConnection, now: datetime) -> bool:
     if progress is None:
         return False
     # Read once the row is ours, so that it is never behind what another process has left there.
-    horizon = await connection.scalar(text(_HORIZON))
+    horizon = (await connection.execute(text(_HORIZON))).one()
     await connection.execute(text(_EVENTS), {"now": now})
-    await connection.execute(text(_MOVE_HORIZON), {"horizon": str(horizon)})
+    moved_to = {"xid": horizon.xid, "seen": horizon.seen}
+    await connection.execute(text(_MOVE_HORIZON), moved_to)
     looks_back = now >= progress.looked_back_at + LOOKS_BACK_EVERY
     stragglers: list[UUID] = []
     next_from = id_at(now - OVERLAP)

@@ -86,19 +86,20 @@ ALTER TABLE events ADD COLUMN xid xid8;
 ALTER TABLE events ALTER COLUMN xid SET DEFAULT pg_current_xact_id();
 CREATE INDEX events_by_transaction ON events (xid) WHERE xid IS NOT NULL;  -- of no row yet, whatever stands in the table
 
--- How far events and settled calls have been queued. Events up to the number `events_after` came from another server, whose
--- transactions were numbered otherwise. `calls_from` is a bound of call ids, which rise with time; `stragglers` are the
--- calls below it that were still open.
+-- How far events and settled calls have been queued. `events_seen` is the greatest number of an event so far; events up
+-- to `events_after` were queued by another server, whose transactions were numbered otherwise. `calls_from` is a bound of
+-- call ids, which rise with time; `stragglers` are the calls below it that were still open.
 CREATE TABLE webhook_progress (
     only_row        boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     events_from     xid8 NOT NULL,
+    events_seen     bigint NOT NULL,
     events_after    bigint NOT NULL DEFAULT 0,
     calls_from      uuid NOT NULL,
     stragglers      uuid[] NOT NULL DEFAULT '{}',
     looked_back_at  timestamptz NOT NULL
 );
-INSERT INTO webhook_progress (events_from, calls_from, looked_back_at)
-    VALUES (pg_snapshot_xmin(pg_current_snapshot()), uuidv7(), now());
+INSERT INTO webhook_progress (events_from, events_seen, calls_from, looked_back_at)
+    SELECT pg_snapshot_xmin(pg_current_snapshot()), coalesce(max(number), 0), uuidv7(), now() FROM events;
 
 -- Each entry of the audit log gets a link in the order of the commits: the hash of the link before and of the entry
 -- itself. The trigger is deferred to the very end of the transaction, so whoever waits for the lock waits for a commit and

@@ -1,0 +1,31 @@
+"""An office on a fresh database, with a consumer and a target."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from broker.store.accounts import Account, Role
+from broker.store.database import create_engine
+from tests.integration.webhooks.office import Office
+from tests.integration.webhooks.target import Target
+from tests.integration.webhooks.target import target as a_target
+
+
+@pytest.fixture
+async def office(database_url: str) -> AsyncIterator[Office]:
+    engine = create_engine(database_url, connections_max=8)
+    yield Office(engine)
+    await engine.dispose()
+
+
+@pytest.fixture
+async def shop(office: Office) -> Account:
+    return await office.account(Role.CONSUMER, "shop")
+
+
+@pytest.fixture
+async def target() -> AsyncIterator[Target]:
+    async with a_target() as made:
+        yield made
