@@ -51,6 +51,12 @@ def issue(
     domain: Annotated[
         list[str] | None, typer.Option(help="What its calls may be about; again for more.")
     ] = None,
+    keep_answers: Annotated[
+        bool,
+        typer.Option(
+            "--keep-answers", help="Keep answers of calls with an Idempotency-Key, encrypted."
+        ),
+    ] = False,
     day: Day = None,
     month: Month = None,
     total: Total = None,
@@ -69,6 +75,7 @@ def issue(
         scopes=_scopes(scope) if scope else ALL_SCOPES,
         rates=Rates(requests, tokens) if requests or tokens else None,
         allowance=Allowance(*lists) if model or provider or domain else None,
+        content_kept="replay" if keep_answers else "none",
     )
     limits = _budgets(day, month, total)
 

@@ -59,13 +59,14 @@ async def test_an_account_is_opened_and_given_money_and_a_key_that_expires(
     assert (await _broker(environment, "accounts", "open", "acme")).status == 0
     credited = await _broker(environment, "accounts", "topup", "acme", "2.50")
     assert credited.said == "acme has 2.50 USD available.\n"
-    issued = await _broker(environment, "keys", "issue", "acme", "--days", "7")
+    issued = await _broker(environment, "keys", "issue", "acme", "--days", "7", "--keep-answers")
     key_id = issued.said.split("_")[1]
 
     async with engine.connect() as connection:
         account = await account_store.by_name(connection, "acme")
         [key] = await key_store.list_keys(connection, account.id)
     assert key.id == key_id
+    assert key.terms.content_kept == "replay"
     assert key.terms.expires_at is not None
     left = key.terms.expires_at - datetime.now(UTC)
     assert timedelta(days=6) < left < timedelta(days=7)
