@@ -7,6 +7,7 @@ that nobody waits for is still made.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any
 from uuid import UUID
@@ -60,12 +61,11 @@ class LedgerBatcher:
         database is away, Conflict for a call that has a hold, and BrokerError when the ledger
         account does not exist.
         """
-        return self._holds.hold(
-            hold, wait_s
-        )  # one coroutine fewer than awaiting it here, for every call
+        # One coroutine fewer than awaiting it here, for every call.
+        return self._holds.hold(hold, wait_s)
 
-    def settle(self, settlement: Settlement) -> Coroutine[Any, Any, bool]:
-        """Capture or release; durable when this returns. False when the hold was gone already.
+    def settle(self, settlement: Settlement) -> asyncio.Future[bool]:
+        """Capture or release; durable when it is done. False when the hold was gone already.
 
         Goes on when the caller is cancelled, and while the database is away. Raises BrokerError
         when the books refuse it: a missing account, lines that do not sum to the charge.

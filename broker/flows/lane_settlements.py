@@ -47,11 +47,13 @@ class SettlementLane(Lane[_Closing, SettleResult]):
         self._known = known
         self._back_off = _BackOff()
 
-    async def settle(self, settlement: Settlement) -> bool:
-        """Wait until the settlement is durable. The item stays queued if the caller leaves."""
+    def settle(self, settlement: Settlement) -> asyncio.Future[bool]:
+        """Queue a settlement; the future is done once it is durable. It stays queued if the caller
+        leaves.
+        """
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.put(_Closing(settlement, future))
-        return await future
+        return future
 
     def release(self, hold: Hold) -> None:
         """Close a hold that nobody waits for."""

@@ -67,7 +67,7 @@ async def test_a_settlement_waits_for_the_database_and_is_made_once(
     hold = a_hold(consumer, 100_000)
     await batcher.hold(hold)
     way.close()
-    settling = asyncio.create_task(batcher.settle(a_capture(hold, (provider, 10))))
+    settling = batcher.settle(a_capture(hold, (provider, 10)))
     done, _ = await asyncio.wait([settling], timeout=0.5)
     assert not done
     way.open = True
@@ -133,7 +133,7 @@ async def test_draining_without_a_database_ends_in_time_and_tells_the_callers(
     hold = a_hold(consumer, 1_000)
     await batcher.hold(hold)
     way.close()
-    settling = asyncio.create_task(batcher.settle(a_capture(hold)))
+    settling = batcher.settle(a_capture(hold))
     await asyncio.sleep(0)
     async with asyncio.timeout(10):
         await batcher.drain(timeout_s=0.3)

@@ -218,7 +218,7 @@ async def test_a_settlement_goes_on_when_its_caller_leaves(
     await batcher.hold(hold)
     async with other.transaction():
         await other.execute("SELECT FROM balances FOR UPDATE")
-        waiting = asyncio.create_task(batcher.settle(a_capture(hold, (provider, 10))))
+        waiting = batcher.settle(a_capture(hold, (provider, 10)))
         await until_blocked(connection)
         waiting.cancel()
 
@@ -259,7 +259,7 @@ async def test_after_draining_the_ledger_is_closed(
 ) -> None:
     hold = a_hold(consumer, 100_000)
     await batcher.hold(hold)
-    settling = asyncio.create_task(batcher.settle(a_capture(hold, (provider, 10))))
+    settling = batcher.settle(a_capture(hold, (provider, 10)))
     await asyncio.sleep(0)
     await batcher.drain()
     assert await settling

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from uuid import UUID
@@ -60,7 +59,7 @@ async def test_a_settlement_kept_back_longer_than_its_hold_lasts_is_made_all_the
     hold = a_hold(consumer, 100_000, lasts_s=-1_000)
     await batcher.hold(hold)
     way.close()
-    settling = asyncio.create_task(batcher.settle(a_capture(hold, (provider, 10))))
+    settling = batcher.settle(a_capture(hold, (provider, 10)))
 
     async def suspected() -> bool:
         assert await sweep_expired(pool, datetime.now(UTC)) == 0
