@@ -23,7 +23,7 @@ from broker.api.disputes import DisputeController
 from broker.api.earnings import EarningsController
 from broker.api.health import alive, ready
 from broker.api.heartbeats import heartbeats
-from broker.api.invoices import InvoiceController
+from broker.api.invoices import AccountInvoiceController, InvoiceController
 from broker.api.keys import KeyController
 from broker.api.ledger import LedgerController
 from broker.api.lost_calls import LostCallController
@@ -98,6 +98,7 @@ def _api(parts: Parts) -> Router:
             DisputeController,
             TotalsController,
             InvoiceController,
+            AccountInvoiceController,
             LostCallController,
             AuditController,
             PlanController,
