@@ -12,10 +12,14 @@ ALTER TABLE idempotency_keys ADD CONSTRAINT idempotency_keys_call_whole
     CHECK ((call_id IS NULL) = (process_id IS NULL) AND (call_id IS NULL) = (free_at IS NULL)) NOT VALID;
 ALTER TABLE idempotency_keys VALIDATE CONSTRAINT idempotency_keys_call_whole;
 
+-- A key is claimed for every call that has one, by an account that has just proved itself: the constraint's own look-up
+-- would write to the account's row each time.
+ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_account_id_fkey;
+
 -- What a call answered, sealed; nothing but its owner's replay or its deletion reads it. Ciphertext does not compress.
 CREATE TABLE stored_answers (
     call_id     uuid PRIMARY KEY,
-    account_id  uuid NOT NULL REFERENCES accounts,
+    account_id  uuid NOT NULL,
     sealed      bytea NOT NULL,
     created_at  timestamptz NOT NULL,
     expires_at  timestamptz NOT NULL
