@@ -95,7 +95,11 @@ class House:
         async with asyncio.TaskGroup() as group:
             for stall in stalls:
                 group.create_task(self._enrol(stall))
-        await until(lambda: self._all_priced({each.name for each in stalls}))
+        await self.priced(*(each.name for each in stalls))
+
+    async def priced(self, *names: str) -> None:
+        """Wait until all of these endpoints have a price."""
+        await until(lambda: self._all_priced(set(names)))
 
     async def _enrol(self, stall: Stall) -> None:
         script = msgspec.structs.replace(
