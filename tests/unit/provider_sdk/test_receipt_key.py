@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -84,3 +86,22 @@ def test_an_offer_shows_that_the_key_is_there_and_that_the_former_one_agrees(
     verify(key, offer.signature, claim_message(offer.claim_json))
     verify(former, offer.endorsement, claim_message(offer.claim_json))
     assert offer.endorsed_by == former.id
+
+
+WITHOUT = """\
+import sys
+sys.modules["cryptography"] = None
+import provider_sdk.agent, provider_sdk.cli
+from provider_sdk.receipts import KeyUnusable, key_file
+try:
+    key_file("key.pem")
+except KeyUnusable as error:
+    print(error)
+"""
+
+
+def test_the_agent_runs_without_the_extra_and_says_when_it_is_needed() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", WITHOUT], check=True, capture_output=True, text=True, timeout=30
+    )
+    assert told.stdout.startswith("receipts need the extra: pip install")
