@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from datetime import timedelta
 
@@ -18,7 +19,7 @@ from broker.core.market import Market
 from broker.core.metering import NOTHING, Delivered, Expected, meter
 from broker.core.outcome import Outcome
 from broker.core.pulse import Measured
-from broker.errors import HoldExpired
+from broker.errors import BrokerError, HoldExpired
 from broker.flows.log_call import Ending, log_call
 from broker.flows.runtime import Runtime
 from broker.flows.turn import Turn
@@ -176,9 +177,13 @@ class Tab:
         """Settle without a caller to wait for it."""
         if self._settled:
             return
-        task = asyncio.get_running_loop().create_task(self.settle(status, code))
+        task = asyncio.get_running_loop().create_task(self._settle_alone(status, code))
         self.runtime.running.add(task)
         task.add_done_callback(self.runtime.running.discard)
+
+    async def _settle_alone(self, status: int, code: str) -> None:
+        with contextlib.suppress(BrokerError):  # what it says is in the log by then
+            await self.settle(status, code)
 
     def _record(self, status: int, code: str) -> CallRecord:
         attempts = self.dispatch.attempts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -59,6 +60,30 @@ async def test_a_stream_that_outlived_its_hold_ends_in_an_error_and_is_logged(
     story = await house.story(shop, answer.headers["x-broker-call-id"])
     assert (story["status"], story["code"]) == (503, "hold_expired")
     assert Decimal(story["charge_usd"]) == 0
+
+
+async def test_a_call_that_outlived_its_hold_and_its_caller_is_logged_too(
+    house: House,
+    shop: Consumer,
+    provider: ScriptedProvider,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    expired = "SELECT count(*) FROM calls WHERE code = 'hold_expired'"
+    before = await house.database.fetchval(expired)
+    provider.script = Script(models=("upstream-name",), stall=True)
+    calling = asyncio.create_task(shop.http.post(CHAT, json=BODY))
+    await until(lambda: provider.in_flight == 1)
+    await house.database.execute("UPDATE open_holds SET expires_at = now()")
+    assert await ledger.expire_holds(house.database, datetime.now(UTC), 10) == 1
+    calling.cancel()
+    await asyncio.gather(calling, return_exceptions=True)
+
+    async def logged() -> bool:
+        return bool(await house.database.fetchval(expired) == before + 1)
+
+    await until(logged)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 @pytest.mark.parametrize(
