@@ -112,7 +112,7 @@ def read_event(body: bytes, signature: str, secret: str) -> Reversal | None:
         raise RequestMalformed(
             f"This is not signed by Stripe: {error}.", code="signature_invalid"
         ) from None
-    transfer = event.data.object
+    transfer: dict[str, Any] = event.data.object.to_dict()
     if event.type != "transfer.reversed" or not transfer.get("reversed"):
         return None
     try:
