@@ -15,6 +15,8 @@ from broker.store.keys import StoredKey
 
 HEADERS_KEPT_MAX = 10_000
 """So many `Authorization` headers are remembered with their keys, until the keys are swapped."""
+_HEADER_BYTES_MAX = 256
+"""A longer header, which no honest client sends, is not remembered."""
 _DEAD = "The key is wrong, revoked or expired."
 KEY_SHAPE = "Send 'Authorization: Bearer bk_...' with a key of your account."
 
@@ -45,9 +47,10 @@ class Keyring:
         key, secret = self._prove(authorization, now)
         if Scope.CALLS not in key.terms.scopes:
             raise ScopeMissing(Scope.CALLS)
-        if len(self._opened) >= HEADERS_KEPT_MAX:
-            self._opened.clear()
-        self._opened[authorization or b""] = key, key.lapses_at(secret)
+        if authorization is not None and len(authorization) <= _HEADER_BYTES_MAX:
+            if len(self._opened) >= HEADERS_KEPT_MAX:
+                self._opened.clear()
+            self._opened[authorization] = key, key.lapses_at(secret)
         return key
 
     def _prove(self, authorization: bytes | None, now: datetime) -> tuple[StoredKey, str]:

@@ -9,14 +9,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from broker.flows.answer_dispute import contest
+from broker.flows.authenticate import Caller
+from broker.flows.dispute import Request, Times, open_dispute
 from broker.store import accounts as account_store
 from broker.store import keys as key_store
+from broker.store import ledger
+from broker.store.accounts import Account, Role
+from tests.integration.catalog.offers import open_account
+from tests.integration.ledger.books import PROCESS, a_capture, a_hold, fund, ledger_connection
 
 _WITHIN_S = 60.0
+_TIMES = Times(timedelta(days=30), timedelta(days=7))
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,29 @@ async def test_an_account_is_opened_and_given_money_and_a_key_that_expires(
     assert f"{key.terms.expires_at:%Y-%m-%d %H:%M}" in listed
 
 
+async def test_a_key_is_made_for_less_shown_so_rotated_and_given_a_budget(
+    environment: Mapping[str, str],
+) -> None:
+    await _broker(environment, "accounts", "open", "acme")
+    limits = ("--scope", "calls", "--scope", "read", "--requests", "60", "--tokens", "9000")
+    lists = ("--model", "small", "--provider", "gpus", "--domain", "law", "--day", "0.50")
+    issued = await _broker(environment, "keys", "issue", "acme", *limits, *lists)
+    key_id = issued.said.split("_")[1]
+    wide = environment | {"COLUMNS": "250"}
+    listed = (await _broker(wide, "keys", "list", "acme")).said
+    for limit in ("scopes calls read", "60 calls/min", "9000 tokens/min", "0.00 of 0.50 USD/day"):
+        assert limit in listed, listed
+    rotated = await _broker(environment, "keys", "rotate", key_id, "--overlap-s", "60")
+    assert rotated.said.startswith(f"bk_{key_id}_")
+    assert rotated.said != issued.said
+    lifted = await _broker(environment, "keys", "budget", key_id, "--total", "3")
+    assert "0.00 of 3.00 USD/total" in lifted.said
+    assert "USD/day" not in lifted.said
+    refused = await _broker(environment, "keys", "issue", "acme", "--scope", "everything")
+    assert refused.status == 1
+    assert "calls, read, money, keys, deployments" in refused.complained
+
+
 async def test_a_login_link_needs_no_broker_on_this_machine(
     environment: Mapping[str, str],
 ) -> None:
@@ -99,3 +131,54 @@ async def test_a_database_that_is_away_is_said_in_one_line(environment: Mapping[
     assert refused.status == 1
     assert refused.complained.startswith("broker: The database cannot be reached")
     assert refused.complained.count("\n") == 1
+
+
+@pytest.fixture
+async def call(database_url: str, engine: AsyncEngine) -> tuple[UUID, Account, Account]:
+    """A call of a consumer that a provider was paid for, a tenth of a cent."""
+    shop = await open_account(engine, Role.CONSUMER, "shop")
+    gpus = await open_account(engine, Role.PROVIDER, "gpus")
+    assert shop.ledger_account is not None
+    assert gpus.ledger_account is not None
+    connection = await ledger_connection(database_url)
+    try:
+        await fund(connection, shop.ledger_account, 10_000_000)
+        hold = a_hold(shop.ledger_account, 2_000_000)
+        await ledger.hold_batch(connection, [hold], PROCESS)
+        take = await ledger.take_account(connection, PROCESS)
+        capture = a_capture(hold, (gpus.ledger_account, 1_000), recorded=False)
+        await ledger.settle_batch(connection, [capture], take)
+    finally:
+        await connection.close()
+    return hold.call_id, shop, gpus
+
+
+async def test_an_operator_gives_a_part_back_and_sees_it(
+    environment: Mapping[str, str], call: tuple[UUID, Account, Account]
+) -> None:
+    words = ("refunds", "give", str(call[0]), "--reason", "[sorry]", "--amount-usd")
+    given = await _broker(environment, *words, "0.0004")
+    assert given.said == "0.0004 USD went back to shop.\n"
+    above = await _broker(environment, *words, "0.0007")
+    assert (above.status, above.complained.count("\n")) == (1, 1)
+    listed = (await _broker({**environment, "COLUMNS": "200"}, "refunds", "list")).said
+    assert "0.0004" in listed
+    assert "[sorry]" in listed
+
+
+async def test_an_operator_decides_what_is_contested(
+    environment: Mapping[str, str], engine: AsyncEngine, call: tuple[UUID, Account, Account]
+) -> None:
+    call_id, shop, gpus = call
+    now = datetime.now(UTC)
+    async with engine.begin() as connection:
+        asks = Caller(shop.id, shop.name, shop.role)
+        dispute = await open_dispute(connection, asks, Request(call_id, "bad"), _TIMES, now)
+        await contest(connection, Caller(gpus.id, gpus.name, gpus.role), dispute.id, "good", now)
+    listed = await _broker(environment, "disputes", "list", "--status", "contested")
+    assert listed.status == 0
+    assert "contested" in listed.said
+    decided = await _broker(
+        environment, "disputes", "decide", str(dispute.id), "uphold", "--reason", "it was bad"
+    )
+    assert decided.said == "Decided: 0.001 USD in all went back to shop.\n"
