@@ -9,7 +9,7 @@ from litestar import Controller, Response, get
 from litestar.params import FromPath
 
 from broker.api import tables
-from broker.api.callers import TRADERS
+from broker.api.callers import OPERATORS, TRADERS
 from broker.api.invoice_page import page
 from broker.api.parts import CallerRequest, GivenCaller, GivenEngine, GivenTime
 from broker.api.statements import SumsShown
@@ -17,6 +17,7 @@ from broker.api.tables import AskedForm, Form, form_of
 from broker.api.wire import Reply
 from broker.errors import RequestMalformed
 from broker.flows.invoice import list_invoices, read_invoice
+from broker.flows.statement import owner
 from broker.store.invoices import Invoice
 from pricing.money import format_usd
 
@@ -99,13 +100,44 @@ class InvoiceController(Controller):
         form: AskedForm = None,
     ) -> InvoiceShown | Response[str]:
         shown = invoice_shown(await read_invoice(engine, caller, _month(month), now))
-        match form_of(request, form):
-            case Form.CSV:
-                return tables.answer(_lines(shown), f"invoice-{shown.month}.csv")
-            case Form.HTML:
-                return Response(page(shown), media_type="text/html; charset=utf-8", headers=_SAFE)
-            case _:
-                return shown
+        return _told(shown, form_of(request, form))
+
+
+class AccountInvoiceController(Controller):
+    """`/api/accounts/{name}/invoices`"""
+
+    path = "/accounts/{name:str}/invoices"
+    guards = (OPERATORS,)
+    tags = ("Accounts",)
+
+    @get(summary="An account's closed months")
+    async def list(self, name: FromPath[str], engine: GivenEngine, now: GivenTime) -> InvoiceList:
+        found = await list_invoices(engine, await owner(engine, name), now)
+        return InvoiceList(invoices=[InvoiceHead(**_head(each)) for each in found])
+
+    @get("/{month:str}", summary="A month of an account")
+    async def read(
+        self,
+        name: FromPath[str],
+        month: FromPath[str],
+        request: CallerRequest,
+        engine: GivenEngine,
+        now: GivenTime,
+        form: AskedForm = None,
+    ) -> InvoiceShown | Response[str]:
+        whose = await owner(engine, name)
+        shown = invoice_shown(await read_invoice(engine, whose, _month(month), now))
+        return _told(shown, form_of(request, form))
+
+
+def _told(shown: InvoiceShown, form: Form) -> InvoiceShown | Response[str]:
+    match form:
+        case Form.CSV:
+            return tables.answer(_lines(shown), f"invoice-{shown.month}.csv")
+        case Form.HTML:
+            return Response(page(shown), media_type="text/html; charset=utf-8", headers=_SAFE)
+        case _:
+            return shown
 
 
 def invoice_shown(invoice: Invoice) -> InvoiceShown:

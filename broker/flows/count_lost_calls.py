@@ -7,6 +7,7 @@ after an outage of the database, is passed over: these are counts to learn from,
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from datetime import datetime, timedelta
 from typing import Final
@@ -22,8 +23,9 @@ from broker.store.lost_calls import EndedCall
 
 JOB: Final = "lost_calls"
 LAG: Final = timedelta(seconds=30)
-BATCH_CALLS: Final = 2_000
-BATCHES_MAX: Final = 10
+BATCH_CALLS: Final = 1_000
+BUDGET_S: Final = 8.0
+"""No new batch is begun after this, for other jobs wait; the next time goes on where it stopped."""
 KEPT_FOR: Final = timedelta(days=400)
 
 _FIRST_LOOK: Final = timedelta(days=1)
@@ -31,16 +33,14 @@ _log = structlog.get_logger()
 
 
 async def count_lost_calls(engine: AsyncEngine, now: datetime) -> int:
-    """Fold what has ended since the last time, at most BATCHES_MAX batches; return how many calls.
+    """Fold what has ended since the last time, for about BUDGET_S; return how many calls.
 
     Several at once take turns: each batch is claimed under the lock of the job's progress.
     """
-    folded = 0
-    for _ in range(BATCHES_MAX):
+    folded, begun_s, count = 0, time.monotonic(), BATCH_CALLS
+    while count == BATCH_CALLS and time.monotonic() < begun_s + BUDGET_S:
         count = await _fold(engine, now)
         folded += count
-        if count < BATCH_CALLS:
-            break
     async with engine.begin() as connection:
         await lost_calls.forget(connection, now - KEPT_FOR)
     return folded

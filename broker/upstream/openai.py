@@ -111,6 +111,8 @@ class EmbeddingFacts(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
+_EMPTY_BYTES_MAX: Final = 64
+"""A list of no numbers is no longer, whatever space is in it."""
 _UNCOUNTED: Final = (None, None, None, None)
 _DONE: Final = ChunkFacts(done=True)
 _ANSWER: Final = msgspec.json.Decoder(_Answer)
@@ -160,7 +162,13 @@ def read_embedding(body: bytes) -> EmbeddingFacts:
         raise malformed("an embeddings answer without vectors", 200)
     if any(memoryview(vector.embedding)[0] not in b'["' for vector in answer.data):
         raise malformed("an embedding that is neither a list nor base64", 200)
+    if any(_is_empty(memoryview(vector.embedding)) for vector in answer.data):
+        raise malformed("an embedding without numbers", 200)
     return EmbeddingFacts(_counts(answer.usage)[0], len(answer.data))
+
+
+def _is_empty(embedding: memoryview) -> bool:
+    return embedding.nbytes < _EMPTY_BYTES_MAX and not embedding.tobytes().strip(b'[]" \t\r\n')
 
 
 def _decoded(body: bytes) -> _Answer:

@@ -147,3 +147,14 @@ async def test_there_is_no_month_before_the_account_nor_after_this_one(
     for month in ("2001-01", f"{after_month(broker.clock()):%Y-%m}"):
         assert (await invoice(shop, month)).status_code == 404
     assert (await invoice(operator, broker.clock())).status_code == 403
+
+
+async def test_an_operator_reads_any_accounts_months(
+    broker: SmallBroker, operator: Person, shop: Person, provider: Person
+) -> None:
+    month = f"{broker.clock():%Y-%m}"
+    read = await operator.http.get(f"/api/accounts/shop/invoices/{month}")
+    assert read.json() == await told(shop, broker.clock())
+    assert (await operator.http.get("/api/accounts/shop/invoices")).json() == {"invoices": []}
+    foreign = await provider.http.get(f"/api/accounts/shop/invoices/{month}")
+    assert foreign.status_code == 403

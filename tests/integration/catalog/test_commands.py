@@ -13,7 +13,10 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
+from typer.testing import CliRunner
 
+from broker.cli.main import app
+from broker.errors import RequestMalformed
 from broker.flows.answer_dispute import contest
 from broker.flows.authenticate import Caller
 from broker.flows.dispute import Request, Times, open_dispute
@@ -83,27 +86,30 @@ async def test_an_account_is_opened_and_given_money_and_a_key_that_expires(
     assert f"{key.terms.expires_at:%Y-%m-%d %H:%M}" in listed
 
 
-async def test_a_key_is_made_for_less_shown_so_rotated_and_given_a_budget(
-    environment: Mapping[str, str],
+async def test_a_key_is_made_for_less_rotated_given_a_budget_and_shown_so(
+    environment: Mapping[str, str], engine: AsyncEngine
 ) -> None:
-    await _broker(environment, "accounts", "open", "acme")
+    async with engine.begin() as connection:
+        await account_store.create(connection, Role.CONSUMER, "acme", datetime.now(UTC))
     limits = ("--scope", "calls", "--scope", "read", "--requests", "60", "--tokens", "9000")
     lists = ("--model", "small", "--provider", "gpus", "--domain", "law", "--day", "0.50")
     issued = await _broker(environment, "keys", "issue", "acme", *limits, *lists)
     key_id = issued.said.split("_")[1]
-    wide = environment | {"COLUMNS": "250"}
-    listed = (await _broker(wide, "keys", "list", "acme")).said
-    for limit in ("scopes calls read", "60 calls/min", "9000 tokens/min", "0.00 of 0.50 USD/day"):
-        assert limit in listed, listed
     rotated = await _broker(environment, "keys", "rotate", key_id, "--overlap-s", "60")
     assert rotated.said.startswith(f"bk_{key_id}_")
     assert rotated.said != issued.said
-    lifted = await _broker(environment, "keys", "budget", key_id, "--total", "3")
-    assert "0.00 of 3.00 USD/total" in lifted.said
-    assert "USD/day" not in lifted.said
-    refused = await _broker(environment, "keys", "issue", "acme", "--scope", "everything")
-    assert refused.status == 1
-    assert "calls, read, money, keys, deployments" in refused.complained
+    changed = await _broker(environment, "keys", "budget", key_id, "--total", "3")
+    assert "0.00 of 3.00 USD/total" in changed.said
+    assert "USD/day" not in changed.said, "what is left out is lifted"
+    listed = (await _broker(environment | {"COLUMNS": "250"}, "keys", "list", "acme")).said
+    for limit in ("scopes calls read", "60 calls/min", "9000 tokens/min", "0.00 of 3.00 USD/total"):
+        assert limit in listed, listed
+
+
+def test_a_scope_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+    ended = CliRunner().invoke(app, ["keys", "issue", "acme", "--scope", "everything"])
+    assert isinstance(ended.exception, RequestMalformed)
+    assert "calls, read, money, keys, deployments" in ended.exception.detail
 
 
 async def test_a_login_link_needs_no_broker_on_this_machine(

@@ -171,7 +171,16 @@ def test_embeddings_are_counted_in_both_encodings() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{}", b'{"data":[]}', b'{"data":[{"x":1}]}', b'{"data":[{"embedding":null}]}', b"[1]"],
+    [
+        b"",
+        b"{}",
+        b"[1]",
+        b'{"data":[]}',
+        b'{"data":[{"x":1}]}',
+        b'{"data":[{"embedding":null}]}',
+        b'{"data":[{"embedding":[ ]}]}',
+        b'{"data":[{"embedding":""}]}',
+    ],
 )
 def test_embeddings_without_vectors_are_malformed(body: bytes) -> None:
     with pytest.raises(AttemptFailed) as failed:
