@@ -7,6 +7,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -14,11 +15,16 @@ import asyncpg
 import httpx
 import msgspec
 import pytest
+from uuid_utils.compat import uuid7
 
 from broker.core.key_terms import Allowance, Rates, Scope
 from broker.embedded.valkey import EmbeddedValkey
+from broker.errors import BalanceTooLow, Unavailable
+from broker.flows.grant import undo
+from broker.flows.redeem import give_back, redeem
 from broker.store import quotes as quote_store
 from broker.store.accounts import Role
+from broker.store.database import create_engine
 from pricing.money import NANOS_PER_USD, parse_usd_nanos
 from provider_sdk.client import BrokerClient
 from provider_sdk.protocol import DataPolicy
@@ -405,6 +411,46 @@ async def test_a_call_that_gets_no_hold_gives_the_quote_back(house: House) -> No
     assert _told(refused) == (402, "insufficient_balance")
     assert await _standing(poor, made["quote_id"]) == "open"
     assert all(each.calls == 0 for each in house.providers.values())
+
+
+async def test_a_caller_who_leaves_before_the_hold_and_a_lost_connection_leave_the_quote_open(
+    house: House, shop: Consumer
+) -> None:
+    """Undone by the very flow, for no test can leave just between the quote and the hold."""
+    made = await _quote(shop)
+    quote_id, account_id = UUID(made["quote_id"]), await _account_of(house, "shop")
+    call: Any = SimpleNamespace(
+        id=uuid7(),
+        wanted=SimpleNamespace(quote_id=quote_id),
+        payer=SimpleNamespace(account_id=account_id),
+    )
+    running: set[asyncio.Task[None]] = set()
+    limits = SimpleNamespace(give_back=lambda _call_id: None)
+    here: Any = SimpleNamespace(
+        engine=house.engine, running=running, live=SimpleNamespace(limits=limits)
+    )
+    for error in (asyncio.CancelledError(), BalanceTooLow("nothing left")):
+        async with house.engine.begin() as connection:
+            assert await quote_store.use(connection, quote_id, call.id)
+            assert not await quote_store.use(connection, quote_id, uuid7())
+        assert await _standing(shop, made["quote_id"]) == "used"
+        await undo(call, here, error)
+        await asyncio.gather(*running)
+        assert await _standing(shop, made["quote_id"]) == "open"
+
+    away: Any = SimpleNamespace(
+        engine=create_engine("postgresql://nobody@127.0.0.1:1/none"), running=running
+    )
+    with pytest.raises(Unavailable) as raised:
+        await redeem(call, quote_id, away)
+    assert raised.value.retryable
+    await give_back(call, away)
+    await away.engine.dispose()
+
+
+async def _account_of(house: House, name: str) -> UUID:
+    found: Any = await house.database.fetchval("SELECT id FROM accounts WHERE name = $1", name)
+    return UUID(bytes=found.bytes)
 
 
 async def test_limits_of_keys_hold_for_quoted_calls_too(house: House, shop: Consumer) -> None:
