@@ -3,7 +3,7 @@
 -- What a key may spend; null is no limit. A key without a row is not counted, one with a row is counted for ever.
 -- `generation` says when the key got its first budget.
 CREATE TABLE budgets (
-    key_id          text PRIMARY KEY REFERENCES keys,
+    key_id          text COLLATE "C" PRIMARY KEY REFERENCES keys,
     day_nanos       bigint CHECK (day_nanos >= 0),
     month_nanos     bigint CHECK (month_nanos >= 0),
     total_nanos     bigint CHECK (total_nanos >= 0),
@@ -25,7 +25,7 @@ INSERT INTO budget_generation (generation) VALUES (0);
 -- `carried_nanos`, a part of what is spent, was spent before the key had its first budget. `excess_nanos` is what stood
 -- above the limit when the limit was lowered; it shrinks with what is given back.
 CREATE TABLE budget_periods (
-    key_id          text NOT NULL REFERENCES budgets,
+    key_id          text COLLATE "C" NOT NULL REFERENCES budgets,
     begins_at       timestamptz NOT NULL,
     kind            text NOT NULL CHECK (kind IN ('day', 'month', 'total')),
     limit_nanos     bigint CHECK (limit_nanos >= 0),
@@ -46,7 +46,7 @@ $$;
 
 -- Whether a hold was counted; null, which takes no room, where its key had no budgets.
 ALTER TABLE holds ADD COLUMN budgeted boolean;
-ALTER TABLE open_holds ADD COLUMN budget_key_id text;
+ALTER TABLE open_holds ADD COLUMN budget_key_id text COLLATE "C";
 
 -- Since when a process holds its lease without a break. A hold of a process that lives does not expire as others do.
 ALTER TABLE broker_processes ADD COLUMN leased_at timestamptz;

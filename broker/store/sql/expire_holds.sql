@@ -30,7 +30,7 @@ WITH gate AS MATERIALIZED (
 ), moved_too AS (
     UPDATE budget_periods b SET held_nanos = b.held_nanos - d.nanos,
            excess_nanos = least(b.excess_nanos, greatest(b.spent_nanos + b.held_nanos - d.nanos - b.limit_nanos, 0))
-      FROM counted d JOIN period USING (key_id, begins_at, kind)
-     WHERE b.key_id = d.key_id AND b.begins_at = d.begins_at AND b.kind = d.kind
+      FROM counted d
+     WHERE b.key_id = d.key_id AND b.begins_at = d.begins_at AND b.kind = d.kind AND (SELECT count(*) FROM period) > 0
 )
 SELECT count(*) FROM ours

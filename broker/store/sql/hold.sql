@@ -15,7 +15,7 @@ WITH asked AS MATERIALIZED (
     SELECT key_id FROM budgets WHERE key_id = ANY(ARRAY(SELECT DISTINCT key_id FROM asked))
 ), counted AS MATERIALIZED (
     -- Reading `locked` keeps the order of locks: balances before budgets.
-    SELECT a.n, a.key_id, a.amount_nanos, p.begins_at, p.kind
+    SELECT a.n, counting.key_id, a.amount_nanos, p.begins_at, p.kind
       FROM counting JOIN asked a USING (key_id) JOIN locked USING (account) CROSS JOIN budget_periods_of(a.created_at) p
 ), period AS MATERIALIZED (
     SELECT key_id, begins_at, kind, limit_nanos, spent_nanos, held_nanos

@@ -88,8 +88,7 @@ WITH wanted AS MATERIALIZED (
            excess_nanos = least(b.excess_nanos, greatest(
                b.spent_nanos + d.spent_nanos + b.held_nanos - d.held_nanos - b.limit_nanos, 0))
       FROM (SELECT key_id, begins_at, c.kind, sum(charge_nanos)::bigint AS spent_nanos, sum(hold_nanos)::bigint AS held_nanos
-              FROM ours JOIN counted c USING (call_id) JOIN period USING (key_id, begins_at) WHERE c.kind = period.kind
-             GROUP BY 1, 2, 3) d
+              FROM ours JOIN counted c USING (call_id) WHERE (SELECT count(*) FROM period) > 0 GROUP BY 1, 2, 3) d
      WHERE b.key_id = d.key_id AND b.begins_at = d.begins_at AND b.kind = d.kind
 -- }
 )
