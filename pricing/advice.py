@@ -1,13 +1,15 @@
 """Price advice: the band that would have earned a provider most, how sure that is, and why.
 
-    ln calls_t = a - elasticity * ln price_t + r * ln calls_(t-1) + time of day + noise
+    ln calls_t = a - elasticity * ln price_t + time of day + u_t,     u_t = r * u_(t-1) + noise
 
-A Bayesian linear regression with normal and inverse gamma priors (Gelman et al., "Bayesian Data
-Analysis", 3rd ed. 2013, section 14.8), elasticity 1 +- 1 before any data. The price is that at the
-beginning of a period and the calls of the period before stand beside it: a price that follows the
-load was made by what came before, and given that, tells of demand and not of itself. Then each
-period is played again at other prices, no more than its capacity is ever sold, and whatever is said
-is said for the quantiles of the elasticity from 5% to 95%.
+A price that follows the load was made by the calls that came before, so dear hours are busy hours,
+and calls set against prices as they stand would say that demand likes it dear. Differences
+calls_t - r * calls_(t-1) leave nothing in the noise that the price at the beginning of the period
+could have known (Cochrane & Orcutt 1949; r is the one of a grid with the most evidence, Hildreth &
+Lu 1960). The rest is a Bayesian linear regression with normal and inverse gamma priors (Gelman et
+al., "Bayesian Data Analysis", 3rd ed. 2013, section 14.8), the elasticity 1 +- 1 before any data.
+Then each period is played again at other prices, no more than its capacity is ever sold, and
+whatever is said is said for the quantiles of the elasticity from 5% to 95%.
 """
 
 from __future__ import annotations
@@ -17,9 +19,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from pricing.book import FloatArray
+
+Bools = NDArray[np.bool_]
 
 PERIODS_MIN = 24
 """Of fewer periods with calls nothing is said."""
@@ -33,6 +38,7 @@ FULL = 0.9
 """A period in which this share of the capacity was sold was sold out."""
 _PRICES = 121
 _QUANTILES = np.linspace(0.05, 0.95, 19)
+_PERSISTENCES = np.linspace(0.0, 0.95, 20)
 _DAY_S = 86_400.0
 
 
@@ -125,32 +131,44 @@ def advise(sales: Sales) -> Advice:
     return _told(sales, busy, elasticity, earned, prices)
 
 
-def _elasticities(sales: Sales, known: np.ndarray) -> FloatArray:
+def _elasticities(sales: Sales, known: Bools) -> FloatArray:
     """Quantiles of the posterior elasticity, ascending, none below zero."""
     log_calls = np.log(sales.calls + 0.5)
-    told = known[1:] & known[:-1]
-    y = log_calls[1:][told]
-    at = sales.begins_s + sales.period_s * np.arange(1, sales.calls.size)[told]
-    turn = 2.0 * math.pi * at / _DAY_S
-    log_price = np.log(np.where(known, sales.price_nanos, 1.0))[1:][told]
-    middle = float(log_price.mean())
-    x = np.column_stack(
-        (np.ones(y.size), log_price - middle, log_calls[:-1][told], np.sin(turn), np.cos(turn))
+    log_price = np.log(np.where(known, sales.price_nanos, 1.0))
+    log_price -= log_price[known].mean()
+    turn = (
+        2.0
+        * math.pi
+        * (sales.begins_s / _DAY_S + np.arange(known.size) * (sales.period_s / _DAY_S))
     )
-    before = np.array([0.0, -1.0, 0.0, 0.0, 0.0])
-    precision = np.diag([1e-4, 0.25, 1.0, 1e-2, 1e-2])
-    shape, scale = 2.0 + 0.5 * y.size, 0.25
-    joint = x.T @ x + precision
-    mean = np.linalg.solve(joint, precision @ before + x.T @ y)
-    scale += 0.5 * float(y @ y + before @ precision @ before - mean @ joint @ mean)
-    spread = math.sqrt(max(scale, 1e-12) / shape * float(np.linalg.inv(joint)[1, 1]))
-    quantiles: FloatArray = -mean[1] + spread * stdtrit(2.0 * shape, _QUANTILES)
+    x = np.column_stack((np.ones(known.size), log_price, np.sin(turn), np.cos(turn)))
+    # What was sold out does not show what was wanted.
+    shown = known & (sales.calls < FULL * sales.calls_max)
+    pairs = shown[1:] & shown[:-1]
+    found = [
+        _posterior((x[1:] - r * x[:-1])[pairs], (log_calls[1:] - r * log_calls[:-1])[pairs])
+        for r in _PERSISTENCES
+    ]
+    _, mean, spread, freedom = max(found)
+    quantiles: FloatArray = -mean + spread * stdtrit(freedom, _QUANTILES)
     return np.maximum(quantiles, 0.0)
 
 
-def _replayed(
-    sales: Sales, known: np.ndarray, elasticity: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+def _posterior(x: FloatArray, y: FloatArray) -> tuple[float, float, float, float]:
+    """(log evidence, mean, scale, degrees of freedom) of the price's coefficient, a Student t."""
+    before, precision = np.array([0.0, -1.0, 0.0, 0.0]), np.diag([1e-4, 0.02, 1e-2, 1e-2])
+    shape, scale = 2.0, 0.04  # a noise of 14%, and with it an elasticity within 1
+    joint = x.T @ x + precision
+    mean = np.linalg.solve(joint, precision @ before + x.T @ y)
+    fitted = y @ y + before @ precision @ before - mean @ joint @ mean
+    shape_after = shape + 0.5 * y.size
+    scale_after = scale + 0.5 * max(float(fitted), 0.0)
+    evidence = -0.5 * np.linalg.slogdet(joint)[1] - shape_after * math.log(scale_after)
+    spread = math.sqrt(scale_after / shape_after * float(np.linalg.inv(joint)[1, 1]))
+    return float(evidence), float(mean[1]), spread, 2.0 * shape_after
+
+
+def _replayed(sales: Sales, known: Bools, elasticity: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Earnings of shape (elasticities, prices, periods) at each of the prices."""
     was = sales.price_nanos[known]
     prices = np.geomspace(was.min() / BEYOND, was.max() * BEYOND, _PRICES)

@@ -52,6 +52,40 @@ class ChoiceMalformed(ValueError):
         self.detail = detail
 
 
+def build_controller(name: str, parameters: Mapping[str, float]) -> Controller[Any]:
+    """The controller of that name with these numbers, the others at their defaults.
+
+    Raises ChoiceMalformed.
+    """
+    kind: Any = CONTROLLERS.get(name)
+    if kind is None:
+        raise ChoiceMalformed("controller", f"is one of {', '.join(CONTROLLERS)}")
+    known = {each.name: each.type for each in fields(kind)}
+    given: dict[str, float] = {}
+    for parameter, value in parameters.items():
+        place = f"parameters.{parameter}"
+        if parameter not in known:
+            raise ChoiceMalformed(place, f"'{name}' takes {', '.join(known) or 'none'}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
+            raise ChoiceMalformed(place, "is a finite number")
+        whole = known[parameter] in (int, "int")
+        if whole and (value != int(value) or not 0 <= value < 2**32):
+            raise ChoiceMalformed(place, "is a whole number below 2^32")
+        given[parameter] = int(value) if whole else value
+    try:
+        controller: Controller[Any] = kind(**given)
+    except ValueError as error:
+        raise ChoiceMalformed("parameters", f"{error}") from None
+    return controller
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond what a float can be
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """`subject` names a domain, a provider or an endpoint; it is empty for the market. It is in
@@ -91,40 +125,6 @@ class Member:
 
 STANDARD = Choice(Scope.MARKET, "", "excess")
 """What is in force where nobody chose."""
-
-
-def build_controller(name: str, parameters: Mapping[str, float]) -> Controller[Any]:
-    """The controller of that name with these numbers, the others at their defaults.
-
-    Raises ChoiceMalformed.
-    """
-    kind: Any = CONTROLLERS.get(name)
-    if kind is None:
-        raise ChoiceMalformed("controller", f"is one of {', '.join(CONTROLLERS)}")
-    known = {each.name: each.type for each in fields(kind)}
-    given: dict[str, float] = {}
-    for parameter, value in parameters.items():
-        place = f"parameters.{parameter}"
-        if parameter not in known:
-            raise ChoiceMalformed(place, f"'{name}' takes {', '.join(known) or 'none'}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
-            raise ChoiceMalformed(place, "is a finite number")
-        whole = known[parameter] in (int, "int")
-        if whole and (value != int(value) or not 0 <= value < 2**32):
-            raise ChoiceMalformed(place, "is a whole number below 2^32")
-        given[parameter] = int(value) if whole else value
-    try:
-        controller: Controller[Any] = kind(**given)
-    except ValueError as error:
-        raise ChoiceMalformed("parameters", f"{error}") from None
-    return controller
-
-
-def _finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an int beyond what a float can be
-        return False
 
 
 def in_force(choices: Iterable[Choice], at_s: float) -> dict[tuple[Scope, str], Choice]:

@@ -19,8 +19,10 @@ import numpy as np
 from pricing.book import FloatArray
 from pricing.scarcity import fitted
 
-LOAD_MIN = 1e-3
-"""A load below this counts as this: nothing was asked, and a logarithm must be taken."""
+LOAD_MIN, LOAD_MAX = 1e-3, 1e6
+"""A load below or above counts as this: nothing was asked, and a logarithm must be taken."""
+_PRICE_MIN, _PRICE_MAX = 1e-30, 1e30
+"""A price beyond these is none."""
 _NOISE_PRIOR = 0.05
 """Variance of d(ln load) between windows before any was seen."""
 
@@ -31,7 +33,7 @@ class DemandState:
 
     elapsed_s: float
     load_s: FloatArray
-    log_price_s: FloatArray
+    price_s: FloatArray
     before_log_load: FloatArray
     before_log_price: FloatArray
     sum_xx: FloatArray
@@ -71,23 +73,27 @@ class ElasticityEstimator:
         return DemandState(0.0, none, none, unknown, unknown, none, none, none, none)
 
     def watch(
-        self, state: DemandState, log_price: FloatArray, load: FloatArray, dt_s: float
+        self, state: DemandState, price: FloatArray, load: FloatArray, dt_s: float
     ) -> DemandState:
-        """Add a tick to the window that is open. What is not finite spoils that window only."""
+        """Add a tick to the window that is open; the price in any unit, but always the same. What
+        is not finite spoils that window only."""
         state = self._fitted(state, load.size)
-        return replace(
-            state,
-            elapsed_s=state.elapsed_s + dt_s,
-            load_s=state.load_s + np.maximum(load, 0.0) * dt_s,
-            log_price_s=state.log_price_s + log_price * dt_s,
-        )
+        load_s = np.clip(load, 0.0, LOAD_MAX)
+        load_s[np.isinf(load)] = np.nan
+        load_s *= dt_s
+        load_s += state.load_s
+        price_s = np.clip(price, 0.0, _PRICE_MAX)
+        price_s *= dt_s
+        price_s += state.price_s
+        return replace(state, elapsed_s=state.elapsed_s + dt_s, load_s=load_s, price_s=price_s)
 
     def close(self, state: DemandState) -> DemandState:
         """End the window, learn from the step between it and the one before, open the next."""
         if state.elapsed_s <= 0.0:
             return state
         log_load = np.log(np.maximum(state.load_s / state.elapsed_s, LOAD_MIN))
-        log_price = state.log_price_s / state.elapsed_s
+        price = state.price_s / state.elapsed_s
+        log_price = np.log(np.where(price > _PRICE_MIN, price, np.nan))
         x, y = log_price - state.before_log_price, log_load - state.before_log_load
         told = np.isfinite(x) & np.isfinite(y)
         x, y = np.where(told, x, 0.0), np.where(told, y, 0.0)
@@ -96,7 +102,7 @@ class ElasticityEstimator:
         return DemandState(
             elapsed_s=0.0,
             load_s=none,
-            log_price_s=none,
+            price_s=none,
             before_log_load=log_load,
             before_log_price=log_price,
             sum_xx=keep * state.sum_xx + x * x,
@@ -119,7 +125,7 @@ class ElasticityEstimator:
         return DemandState(
             elapsed_s=state.elapsed_s,
             load_s=fitted(state.load_s, size),
-            log_price_s=fitted(state.log_price_s, size),
+            price_s=fitted(state.price_s, size),
             before_log_load=fitted(state.before_log_load, size),
             before_log_price=fitted(state.before_log_price, size),
             sum_xx=np.nan_to_num(fitted(state.sum_xx, size)),

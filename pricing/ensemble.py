@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pricing.book import FloatArray, IntArray, PriceBook, ProposedRates
 from pricing.controllers import Controller
 from pricing.demand import DemandState, ElasticityEstimator
-from pricing.scarcity import fitted, log_price
+from pricing.scarcity import fitted, price_of
 from pricing.schedule import Schedule, scheduled
 from pricing.snapshot import Bands, MarketSnapshot
 
@@ -64,6 +64,8 @@ class Part:
     source: Bands
     """The bands of the whole market, from which `bands` were cut."""
     bands: Bands
+    edges: tuple[FloatArray, FloatArray]
+    """What a proposal must not be below, and not above."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +74,8 @@ class EnsembleState:
 
     parts: Mapping[str, Part]
     demand: DemandState
+    elasticity: FloatArray
+    """What the gain guard takes demand's answer for, as of the last window."""
     benched_until_s: FloatArray
     book: PriceBook
     """What newcomers go on from, where a snapshot does not say."""
@@ -96,49 +100,59 @@ class Ensemble:
         group = Group(name, name, controller, schedule)
         return cls((group,), np.zeros(0, dtype=np.int64))
 
-    def resume(self, book: PriceBook, bands: Bands) -> EnsembleState:
+    def resume(self, book: PriceBook, bands: Bands) -> EnsembleState:  # noqa: ARG002 - a protocol
         """The state in which every group is going to resume from this book at its first step."""
-        size = len(bands)
-        return EnsembleState({}, self.estimator.start(size), np.full(size, -np.inf), book)
+        nobody = np.zeros(0)
+        return EnsembleState({}, self.estimator.start(0), nobody, nobody, book)
 
     def step(
         self, state: EnsembleState, snapshot: MarketSnapshot
     ) -> tuple[EnsembleState, ProposedRates]:
         """One tick for all endpoints; the state may be that of another ensemble."""
         bands, size = snapshot.bands, len(snapshot.bands)
-        demand = self._observed(state.demand, snapshot)
-        known = self.estimator.estimate(demand)
+        demand, elasticity = self._observed(state, snapshot)
         if snapshot.elasticity is None:
-            cautious = np.clip(known.mean + known.error, ELASTICITY_LEAST, ELASTICITY_MOST)
-            snapshot = replace(snapshot, elasticity=fitted(cautious, size))
+            snapshot = replace(snapshot, elasticity=elasticity)
+        book = state.book if snapshot.book is None else snapshot.book
         until_s = np.nan_to_num(fitted(state.benched_until_s, size), nan=-np.inf)
         playing = bands.present & ~(until_s > snapshot.at_s)
         group_of = _grouped(self.group_of, size)
-        rates = bands.listed.astype(np.float64)
+        rates = None
         parts: dict[str, Part] = {}
         incidents: list[Incident] = []
         for place, group in enumerate(self.groups):
             numbers = np.flatnonzero(playing & (group_of == place))
             if not numbers.size:
                 continue
-            before = (state.parts.get(group.key), snapshot.book or state.book)
+            before = (state.parts.get(group.key), book)
             part, proposed, failed = _played(group, before, numbers, snapshot)
+            incidents += failed
             if part is not None:
                 parts[group.key] = part
-            rates[:, numbers] = proposed
-            incidents += failed
+            rates = _placed(rates, proposed, numbers, bands)
         for incident in incidents:
             until_s[incident.numbers] = snapshot.at_s + BENCHED_S
-        book = snapshot.book or state.book
-        after = EnsembleState(parts, demand, until_s, book, tuple(incidents))
+        if rates is None:
+            rates = bands.listed.astype(np.float64)
+        after = EnsembleState(parts, demand, elasticity, until_s, book, tuple(incidents))
         return after, ProposedRates(rates)
 
-    def _observed(self, demand: DemandState, snapshot: MarketSnapshot) -> DemandState:
-        if snapshot.book is None:
-            return demand
-        price = log_price(snapshot.book, snapshot.bands)
-        demand = self.estimator.watch(demand, price, snapshot.load, snapshot.dt_s)
-        return self.estimator.close(demand) if demand.elapsed_s >= WINDOW_S else demand
+    def _observed(
+        self, state: EnsembleState, snapshot: MarketSnapshot
+    ) -> tuple[DemandState, FloatArray]:
+        """What is known of demand, and the elasticity of it that is safe to go by."""
+        demand, size = state.demand, len(snapshot.bands)
+        if snapshot.book is not None:
+            price = price_of(snapshot.book, snapshot.bands)
+            demand = self.estimator.watch(demand, price, snapshot.load, snapshot.dt_s)
+        if demand.elapsed_s < WINDOW_S and state.elasticity.size == size:
+            return demand, state.elasticity
+        if demand.elapsed_s >= WINDOW_S:
+            demand = self.estimator.close(demand)
+        known = self.estimator.estimate(demand)
+        cautious = np.clip(known.mean + known.error, ELASTICITY_LEAST, ELASTICITY_MOST)
+        most = fitted(cautious, size)
+        return demand, np.nan_to_num(most, nan=ELASTICITY_MOST)
 
 
 def _grouped(group_of: IntArray, size: int) -> IntArray:
@@ -146,6 +160,17 @@ def _grouped(group_of: IntArray, size: int) -> IntArray:
     shared = min(size, group_of.size)
     groups[:shared] = group_of[:shared]
     return groups
+
+
+def _placed(
+    rates: FloatArray | None, proposed: FloatArray, numbers: IntArray, bands: Bands
+) -> FloatArray:
+    """The rates of all with those of a group in their places, which so far are the posted ones."""
+    if numbers.size == len(bands):
+        return proposed
+    placed = bands.listed.astype(np.float64) if rates is None else rates
+    placed[:, numbers] = proposed
+    return placed
 
 
 def _played(
@@ -157,9 +182,7 @@ def _played(
     """One group's step: its part (None when it failed as a whole), its rates, its incidents."""
     part, book = before
     same = part is not None and np.array_equal(part.numbers, numbers)
-    source = snapshot.bands
-    alone = part.bands if part and same and part.source is source else source.only(numbers)
-    posted = alone.listed.astype(np.float64)
+    alone, edges = _cut(part if same else None, numbers, snapshot.bands)
     played = alone
     if group.schedule is not None:
         played = scheduled(alone, group.schedule.factor_at(snapshot.at_s))
@@ -167,31 +190,52 @@ def _played(
         if part is not None and same:
             state = part.state
         else:
-            mine = PriceBook.from_matrix(0, book.matrix(len(source))[:, numbers])
+            mine = PriceBook.from_matrix(0, book.matrix(len(snapshot.bands))[:, numbers])
             fresh = group.controller.resume(mine, played)
             state = fresh if part is None else _merged(part, numbers, fresh)
         state, proposed = group.controller.step(state, snapshot.only(numbers, played))
-        sound = _sound(proposed.rates, alone)
+        sound = _sound(proposed.rates, edges)
     except Exception as error:  # a broken controller must not stop the prices of all
         reason = f"raised {type(error).__name__}: {error}"
-        return None, posted, [Incident(group.name, reason, numbers)]
-    incidents = []
+        return None, alone.listed.astype(np.float64), [Incident(group.name, reason, numbers)]
+    rates, incidents = proposed.rates, []
     if not sound.all():
-        finite = np.isfinite(proposed.rates).all(axis=0)
-        for reason, bad in (("proposed no number", ~finite), ("left the band", finite & ~sound)):
-            if bad.any():
-                incidents.append(Incident(group.name, reason, numbers[bad]))
-    rates = np.where(sound, proposed.rates, posted)
-    return Part(numbers, state, source, alone), rates, incidents
+        incidents = _told(group, rates, sound, numbers)
+        rates = np.where(sound, rates, alone.listed)
+    return Part(numbers, state, snapshot.bands, alone, edges), rates, incidents
 
 
-def _sound(rates: FloatArray, bands: Bands) -> NDArray[np.bool_]:
-    if rates.shape != bands.floor.shape:
-        raise ValueError(f"proposed {rates.shape} for bands of {bands.floor.shape}")
-    above = rates >= bands.floor * (1.0 - _SLACK)
-    below = rates <= bands.ceiling * (1.0 + _SLACK)
-    priced = bands.ceiling > 0
-    return np.asarray(((above & below) | ~priced).all(axis=0), dtype=np.bool_)
+def _cut(
+    part: Part | None, numbers: IntArray, source: Bands
+) -> tuple[Bands, tuple[FloatArray, FloatArray]]:
+    """The bands of these numbers and their edges; `part` has them from before, if it is theirs."""
+    if part is not None and part.source is source:
+        return part.bands, part.edges
+    bands = source if numbers.size == len(source) else source.only(numbers)
+    floor = np.asarray(bands.floor * (1.0 - _SLACK), dtype=np.float64)
+    ceiling = np.asarray(bands.ceiling * (1.0 + _SLACK), dtype=np.float64)
+    return bands, (floor, ceiling)
+
+
+def _told(
+    group: Group, rates: FloatArray, sound: NDArray[np.bool_], numbers: IntArray
+) -> list[Incident]:
+    finite = np.isfinite(rates).all(axis=0)
+    reasons = {"proposed no number": ~finite & ~sound, "left the band": finite & ~sound}
+    return [
+        Incident(group.name, reason, numbers[bad]) for reason, bad in reasons.items() if bad.any()
+    ]
+
+
+def _sound(rates: FloatArray, edges: tuple[FloatArray, FloatArray]) -> NDArray[np.bool_]:
+    """Whose rates are numbers within the band; for what is not priced, anything will do."""
+    lowest, highest = edges
+    if rates.shape != lowest.shape:
+        raise ValueError(f"proposed {rates.shape} for bands of {lowest.shape}")
+    within = (rates >= lowest) & (rates <= highest)
+    if not within.all():
+        within |= highest == 0.0
+    return np.asarray(within.all(axis=0), dtype=np.bool_)
 
 
 def _merged(part: Part, numbers: IntArray, fresh: Any) -> Any:

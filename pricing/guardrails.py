@@ -63,18 +63,39 @@ def clamp(
     if wanted.shape != bands.floor.shape:
         raise ValueError(f"proposed {wanted.shape}, but the bands have {bands.floor.shape}")
     before = previous.matrix(len(bands))
-    anchor = np.where(before > 0, before, bands.listed).astype(np.float64)
-    priced = bands.ceiling > 0
-    misbehaving = ((~np.isfinite(wanted) | (wanted < 0.0)) & priced).any(axis=0)
-    usable = priced & ~misbehaving
-    stepped = _stepped(anchor, np.where(usable, wanted, anchor), limits.max_step_ratio)
-    bounded = np.clip(stepped, bands.floor, bands.ceiling)
-    moved = _worth_publishing(anchor, bounded, bands, limits.hysteresis)
-    rates = np.where(moved, bounded, anchor).astype(np.int64)
+    rates = np.empty(before.shape, dtype=np.int64)
+    misbehaving = np.empty(len(bands), dtype=np.bool_)
+    for start in range(0, len(bands), _BLOCK):
+        at = slice(start, start + _BLOCK)
+        bounds = (bands.floor[:, at], bands.listed[:, at], bands.ceiling[:, at])
+        rates[:, at], misbehaving[at] = _clamped(before[:, at], wanted[:, at], bounds, limits)
     return Clamped(
         book=PriceBook.from_matrix(version, rates),
         misbehaving=np.flatnonzero(misbehaving).astype(np.int64),
     )
+
+
+_BLOCK = 4_096
+"""Endpoints at a time: what is worked on stays in the processor's cache, and takes a third."""
+
+
+def _clamped(
+    before: IntArray,
+    wanted: FloatArray,
+    bounds: tuple[IntArray, IntArray, IntArray],
+    limits: Guardrails,
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Rates, and who misbehaves; `bounds` are floor, list and ceiling."""
+    floor, listed, ceiling = bounds
+    anchor = np.where(before > 0, before, listed).astype(np.float64)
+    priced = ceiling > 0
+    nonsense = (~np.isfinite(wanted) | (wanted < 0.0)) & priced
+    misbehaving = np.asarray(nonsense.any(axis=0), dtype=np.bool_)
+    usable = priced & ~misbehaving
+    stepped = _stepped(anchor, np.where(usable, wanted, anchor), limits.max_step_ratio)
+    bounded = np.clip(stepped, floor, ceiling)
+    moved = _worth_publishing(anchor, bounded, (floor, ceiling), limits.hysteresis)
+    return np.where(moved, bounded, anchor), misbehaving
 
 
 def gain_limit(tau_ticks: int) -> float:
@@ -87,7 +108,7 @@ def gain_limit(tau_ticks: int) -> float:
     return 2.0 * math.sin(math.pi / (2.0 * (2 * tau_ticks + 1)))
 
 
-def gain_share(gain: float, snapshot: MarketSnapshot) -> FloatArray | float:
+def gain_share(gain: FloatArray | float, snapshot: MarketSnapshot) -> FloatArray | float:
     """The gain guard: what share of its own gain a controller may use, by endpoint, at most 1.
 
     `gain` is by how much the controller moves ln price in one tick for each unit of ln load, near
@@ -112,12 +133,13 @@ def _stepped(anchor: FloatArray, wanted: FloatArray, ratio: float) -> FloatArray
 
 
 def _worth_publishing(
-    anchor: FloatArray, bounded: FloatArray, bands: Bands, hysteresis: float
+    anchor: FloatArray, bounded: FloatArray, edges: tuple[IntArray, IntArray], hysteresis: float
 ) -> NDArray[np.bool_]:
     """Per endpoint, for its rates move together: a move large enough, or one that ends at an edge
     of the band, which would otherwise be approached for ever."""
+    floor, ceiling = edges
     large = np.abs(bounded - anchor) > hysteresis * anchor
-    at_edge = (bounded == bands.floor) | (bounded == bands.ceiling)
+    at_edge = (bounded == floor) | (bounded == ceiling)
     moved: NDArray[np.bool_] = (large | (at_edge & (bounded != anchor))).any(axis=0)
-    outside = (anchor < bands.floor) | (anchor > bands.ceiling)
+    outside = (anchor < floor) | (anchor > ceiling)
     return moved | outside.any(axis=0)

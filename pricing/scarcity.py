@@ -3,7 +3,8 @@
     rate = list * exp(scarcity), each inside its own band
 
 A provider who changes its list price keeps the scarcity that its load has earned. Scarcity runs as
-far as the widest of the three bands, so that no state winds up beyond what a price can show.
+far as the widest of the three bands (`Bands.reach`), so that no state winds up beyond what a price
+can show.
 """
 
 from __future__ import annotations
@@ -12,14 +13,6 @@ import numpy as np
 
 from pricing.book import FloatArray, PriceBook
 from pricing.snapshot import Bands
-
-
-def bounds(bands: Bands) -> tuple[FloatArray, FloatArray]:
-    """Scarcity at which the last of an endpoint's rates has reached its floor, and its ceiling."""
-    priced = bands.floor > 0
-    fall = np.where(priced, bands.listed, 1) / np.where(priced, bands.floor, 1)
-    rise = np.where(priced, bands.ceiling, 1) / np.where(priced, bands.listed, 1)
-    return -np.log(fall.max(axis=0)), np.log(rise.max(axis=0))
 
 
 def rates_at(bands: Bands, scarcity: FloatArray) -> FloatArray:
@@ -40,12 +33,11 @@ def scarcity_of(book: PriceBook, bands: Bands) -> FloatArray:
     return scarcity
 
 
-def log_price(book: PriceBook, bands: Bands) -> FloatArray:
-    """The logarithm of a price that all rates have a part in, whatever the list prices are; NaN
-    where there is none."""
-    total = book.matrix(len(bands)).sum(axis=0, dtype=np.float64)
-    price: FloatArray = np.log(np.where(total > 0.0, total, np.nan))
-    return price
+def price_of(book: PriceBook, bands: Bands) -> FloatArray:
+    """One price that all rates have a part in, whatever the list prices are; NaN for none."""
+    total = (book.rate_in_micros + book.rate_out_micros + book.rate_call_nanos).astype(np.float64)
+    total[total == 0.0] = np.nan
+    return fitted(total, len(bands))
 
 
 def fitted(array: FloatArray, size: int) -> FloatArray:

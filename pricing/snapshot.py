@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,9 @@ class Bands:
     floor: IntArray
     listed: IntArray
     ceiling: IntArray
+    reach: tuple[FloatArray, FloatArray] = field(init=False, repr=False)
+    """ln(price / list) at which the last of an endpoint's rates has reached its floor, and its
+    ceiling; worked out once, for every tick asks."""
 
     def __post_init__(self) -> None:
         for name in ("floor", "listed", "ceiling"):
@@ -62,6 +65,7 @@ class Bands:
         faulty = np.flatnonzero(~self._sound().all(axis=0))
         if faulty.size:
             raise BandMalformed(f"endpoint {int(faulty[0])}: {BandMalformed.__doc__}")
+        object.__setattr__(self, "reach", self._reach())
 
     @classmethod
     def from_rows(cls, rows: Mapping[int, Sequence[int]], size: int | None = None) -> Bands:
@@ -86,6 +90,12 @@ class Bands:
     def present(self) -> NDArray[np.bool_]:
         """Which numbers are in use."""
         return np.asarray((self.ceiling > 0).any(axis=0), dtype=np.bool_)
+
+    def _reach(self) -> tuple[FloatArray, FloatArray]:
+        priced = self.floor > 0
+        fall = np.where(priced, self.listed, 1) / np.where(priced, self.floor, 1)
+        rise = np.where(priced, self.ceiling, 1) / np.where(priced, self.listed, 1)
+        return -np.log(fall.max(axis=0)), np.log(rise.max(axis=0))
 
     def _sound(self) -> NDArray[np.bool_]:
         ordered = (self.floor <= self.listed) & (self.listed <= self.ceiling)

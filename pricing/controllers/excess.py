@@ -23,7 +23,7 @@ import numpy as np
 
 from pricing.book import FloatArray, PriceBook, ProposedRates
 from pricing.guardrails import gain_share
-from pricing.scarcity import bounds, fitted, rates_at, scarcity_of
+from pricing.scarcity import fitted, rates_at, scarcity_of
 from pricing.snapshot import Bands, MarketSnapshot
 
 
@@ -69,7 +69,7 @@ class ExcessLoad:
         drift = (np.clip(load, 0.0, self.load_cap) - self.target) * snapshot.dt_s
         # At the target d(ln p) per tick is target * dt / K for each unit of d(ln load).
         drift *= gain_share(self.target * snapshot.dt_s / self.k_s, snapshot)
-        low, high = bounds(bands)
+        low, high = bands.reach
         moved = np.where(np.isnan(before), 0.0, before + drift)
         excess = np.clip(moved, self.k_s * low, self.k_s * high)
         rates = rates_at(bands, excess / self.k_s)

@@ -22,7 +22,7 @@ import numpy as np
 
 from pricing.book import FloatArray, PriceBook, ProposedRates
 from pricing.guardrails import gain_share
-from pricing.scarcity import bounds, fitted, rates_at, scarcity_of
+from pricing.scarcity import fitted, rates_at, scarcity_of
 from pricing.snapshot import Bands, MarketSnapshot
 
 
@@ -67,7 +67,7 @@ class ProportionalIntegral:
         error = np.clip(load, 0.0, self.load_cap) - self.target
         gain = self.target * (2.0 * self.kp + self.ki_per_s * snapshot.dt_s)
         error *= gain_share(gain, snapshot)
-        low, high = bounds(bands)
+        low, high = bands.reach
         newcomer = np.isnan(before)
         moved = before + self.ki_per_s * snapshot.dt_s * error
         integral = np.clip(np.where(newcomer, 0.0, moved), low, high)

@@ -2,7 +2,8 @@
 
     ln p = centre +- explore     each sign for half a round, which first is a coin
     pull = 1 - elasticity,    sure = max(1 - (error / pull)^2, 0)
-    centre <- centre + clip(speed * sure * pull, +-max_move)           after each round
+    fill = ln(load / full) / elasticity
+    centre <- centre + clip(max(speed * sure * pull, fill), +-max_move)    after each round
 
 With q the quantity sold, d(ln revenue) / d(ln p) = 1 - elasticity(p): revenue is best where the
 elasticity is one. The elasticity is estimated by recursive least squares on the log load and log
@@ -11,7 +12,8 @@ none: without evidence nothing moves. A price that only follows its estimate sto
 it is right (Lai & Robbins 1982), so it keeps exploring, by less as rounds go by:
 `explore * rounds^(-1/4)`, the rate of den Boer & Zwart, "Simultaneously learning and optimizing
 using controlled variance pricing", Management Science 60, 2014. Where more is asked than can be
-served, what is sold is the capacity, and a dearer price loses nothing: the centre goes up.
+served, what is sold is the capacity and a dearer price loses nothing, so the centre is never below
+the price that just fills it.
 
 The coin is a hash of `seed`, round and place (splitmix64: Steele, Lea & Flood, "Fast splittable
 pseudorandom number generators", OOPSLA 2014), so a replay tosses the same.
@@ -26,9 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pricing.book import FloatArray, PriceBook, ProposedRates
-from pricing.demand import DemandState, ElasticityEstimator
-from pricing.scarcity import bounds, fitted, log_price, rates_at, scarcity_of
+from pricing.demand import LOAD_MAX, LOAD_MIN, DemandState, ElasticityEstimator
+from pricing.scarcity import fitted, price_of, rates_at, scarcity_of
 from pricing.snapshot import Bands, MarketSnapshot
+
+_ELASTICITY_MIN = 0.5
+"""Below this it is taken for this, where a price is to be found that fills the capacity."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +67,7 @@ class RevenueSearch:
     max_move: float = 0.1
     """ln price from round to round, at most."""
     full: float = 0.95
-    """A mean load above this is a deployment that sells all it has."""
+    """The mean load at which all is sold."""
     forgetting: float = 0.98
     seed: int = 0
 
@@ -94,7 +99,7 @@ class RevenueSearch:
         """One tick for all endpoints. One that is new to the state begins at its list price, and
         explores from the next half on."""
         bands, size = snapshot.bands, len(snapshot.bands)
-        low, high = bounds(bands)
+        low, high = bands.reach
         centre = fitted(state.centre, size)
         centre = np.where(np.isnan(centre), 0.0, np.clip(centre, low, high))
         state = replace(
@@ -116,13 +121,13 @@ class RevenueSearch:
     def _watched(self, state: RevenueState, snapshot: MarketSnapshot) -> RevenueState:
         """The state with this tick's load seen at the price in force."""
         half_s = state.half_s + snapshot.dt_s
-        load = np.where(np.isfinite(snapshot.load), np.maximum(snapshot.load, 0.0), 0.0)
+        load = np.where(np.isfinite(snapshot.load), np.clip(snapshot.load, 0.0, LOAD_MAX), 0.0)
         asked_s, round_s = state.asked_s + load * snapshot.dt_s, state.round_s + snapshot.dt_s
         demand = state.demand
         if half_s > self.settle_share * self.half_s:
-            price = state.centre + state.offset
+            price = np.exp(state.centre + state.offset)
             if snapshot.book is not None:
-                price = log_price(snapshot.book, snapshot.bands)
+                price = price_of(snapshot.book, snapshot.bands)
             demand = self._estimator.watch(demand, price, snapshot.load, snapshot.dt_s)
         return replace(state, half_s=half_s, asked_s=asked_s, round_s=round_s, demand=demand)
 
@@ -138,9 +143,10 @@ class RevenueSearch:
         known = self._estimator.estimate(demand)
         pull = 1.0 - known.mean
         sure = np.maximum(1.0 - (known.error / np.maximum(np.abs(pull), 1e-9)) ** 2, 0.0)
-        move = np.clip(self.speed * sure * pull, -self.max_move, self.max_move)
-        busy = state.asked_s > self.full * state.round_s
-        centre = state.centre + np.where(busy, self.max_move, move)
+        fill = np.log(np.maximum(state.asked_s / state.round_s, LOAD_MIN) / self.full)
+        fill /= np.maximum(known.mean, _ELASTICITY_MIN)
+        move = np.maximum(self.speed * sure * pull, fill)
+        centre = state.centre + np.clip(move, -self.max_move, self.max_move)
         # Both sides are to stay within the band, as far as the band is wide enough.
         room = np.minimum(reach, (high - low) / 2.0)
         centre = np.clip(centre, low + room, high - room)

@@ -24,7 +24,7 @@ from pricing.book import FloatArray, PriceBook, ProposedRates
 from pricing.equilibrium import EquilibriumUnsolved, WelfareOptimum, welfare_optimum
 from pricing.fluid import FluidMarket
 from pricing.guardrails import gain_share
-from pricing.scarcity import bounds, fitted, rates_at, scarcity_of
+from pricing.scarcity import fitted, rates_at, scarcity_of
 from pricing.snapshot import Bands, MarketSnapshot
 
 _LOAD_MIN = 0.02
@@ -80,8 +80,8 @@ class ShadowPrice:
         goal = fitted(state.goal, len(bands))
         alone = before + self._answer(snapshot)
         goal = np.where(np.isnan(goal), alone, goal)
-        low, high = bounds(bands)
-        share = np.minimum(self.speed, gain_share(1.0, snapshot))
+        low, high = bands.reach
+        share = np.minimum(self.speed, gain_share(1.0 / self._elasticity(snapshot), snapshot))
         moved = before + share * (np.clip(goal, low, high) - before)
         scarcity = np.clip(np.where(np.isnan(before), 0.0, moved), low, high)
         rates = rates_at(bands, scarcity)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pricing.book import PriceBook, ProposedRates
-from pricing.guardrails import Clamped, Guardrails, clamp, gain_limit
-from pricing.snapshot import Bands
-from tests.unit.pricing.markets import BY_CALL, TOKENS, bands, list_book, markets
+from pricing.guardrails import Clamped, Guardrails, clamp, gain_limit, gain_share
+from pricing.snapshot import Bands, MarketSnapshot
+from tests.unit.pricing.markets import BY_CALL, TOKENS, bands, list_book, markets, snapshot
 
 LIMITS = Guardrails(max_step_ratio=1.5, hysteresis=0.01)
 
@@ -166,3 +166,40 @@ def test_limits_that_make_no_sense_are_refused() -> None:
             Guardrails(hysteresis=share)
     with pytest.raises(ValueError, match="delay"):
         gain_limit(-1)
+
+
+def measured(elasticity: list[float], delay_ticks: list[float]) -> MarketSnapshot:
+    of = bands(*[TOKENS] * len(elasticity))
+    return MarketSnapshot(
+        0.0, 1.0, np.zeros(len(of)), of, None, np.array(delay_ticks), np.array(elasticity)
+    )
+
+
+def test_a_gain_is_cut_to_half_of_what_begins_to_oscillate() -> None:
+    share = gain_share(0.4, measured([1.0, 5.0, 5.0, 5.0], [0.0, 0.0, 1.0, 3.0]))
+    expected = [1.0, 0.5 * 2 / 2, 0.5 * 1 / 2, 0.5 * gain_limit(3) / 2]
+    np.testing.assert_allclose(share, expected)
+
+
+def test_a_delay_between_ticks_counts_as_the_longer() -> None:
+    np.testing.assert_allclose(gain_share(9.0, measured([1.0], [1.2])), 0.5 * gain_limit(2) / 9.0)
+
+
+def test_where_delay_or_elasticity_are_not_measured_no_gain_is_cut() -> None:
+    assert gain_share(9.0, snapshot(1.0, bands(TOKENS))) == 1.0
+
+
+def test_what_was_mismeasured_never_frees_a_gain() -> None:
+    share = np.asarray(gain_share(9.0, measured([math.nan, math.inf, -3.0], [1.0, 1.0, 1.0])))
+    assert share.tolist() == [0.0, 0.0, 1.0]
+    unknown = np.asarray(gain_share(9.0, measured([1.0, 1.0], [math.nan, math.inf])))
+    assert (unknown < 0.2).all()
+
+
+@given(st.floats(0.0, 1e6), st.floats(0.0, 1e6), st.floats(0.0, 1e4))
+def test_gain_times_elasticity_stays_under_half_the_limit(
+    gain: float, elasticity: float, delay: float
+) -> None:
+    share = float(np.asarray(gain_share(gain, measured([elasticity], [delay])))[0])
+    assert 0.0 <= share <= 1.0
+    assert gain * share * elasticity <= 0.5 * gain_limit(math.ceil(delay)) * (1 + 1e-9)

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pricing.book import PriceBook
+from pricing.fluid import FluidMarket
 from pricing.snapshot import (
     BandMalformed,
     Bands,
@@ -124,3 +126,45 @@ def test_a_tick_that_lasts_no_finite_time_is_refused(dt_s: float) -> None:
 def test_a_snapshot_has_a_load_for_every_endpoint() -> None:
     with pytest.raises(SnapshotMalformed):
         MarketSnapshot(0.0, 1.0, np.zeros(2), bands(TOKENS))
+
+
+def test_a_snapshot_has_one_of_each_measurement_for_every_endpoint() -> None:
+    of = bands(TOKENS, BY_CALL)
+    for name in ("delay_ticks", "elasticity"):
+        with pytest.raises(SnapshotMalformed, match=name):
+            MarketSnapshot(0.0, 1.0, np.zeros(2), of, **{name: np.zeros(1)})
+    one = np.ones((1, 1))
+    with pytest.raises(SnapshotMalformed, match="fluid"):
+        MarketSnapshot(0.0, 1.0, np.zeros(2), of, fluid=FluidMarket.dense(one[0], one[0], one, one))
+
+
+def test_a_part_of_a_snapshot_holds_the_same_of_fewer_endpoints() -> None:
+    of = bands(TOKENS, (0,) * 9, BY_CALL)
+    matrix = np.arange(1.0, 7.0).reshape(2, 3)
+    whole = MarketSnapshot(
+        5.0,
+        1.0,
+        np.array([0.1, 0.2, 0.3]),
+        of,
+        PriceBook.from_matrix(4, of.listed),
+        np.array([1.0, 2.0, 3.0]),
+        np.array([4.0, 5.0, 6.0]),
+        FluidMarket.dense(np.ones(2), np.ones(3), matrix, matrix),
+    )
+    numbers = np.array([2])
+    part = whole.only(numbers, of.only(numbers))
+    assert (part.at_s, part.dt_s, part.load.tolist()) == (5.0, 1.0, [0.3])
+    assert part.bands.listed.tolist() == [[0], [0], [1_000_000]]
+    assert part.book is not None
+    assert part.book.rate(0).rate_call_nanos == 1_000_000
+    assert part.delay_ticks is not None
+    assert part.elasticity is not None
+    assert (part.delay_ticks.tolist(), part.elasticity.tolist()) == ([3.0], [6.0])
+    assert part.fluid is not None
+    assert part.fluid.value.tolist() == [3.0, 6.0]
+    assert part.fluid.arc_endpoint.tolist() == [0, 0]
+    assert whole.only(np.arange(3), of).load is whole.load
+
+
+def test_numbers_without_a_band_are_not_present() -> None:
+    assert bands(TOKENS, (0,) * 9).present.tolist() == [True, False]
