@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -234,14 +234,15 @@ class ReceiptSender:
         self._in_hand = []
 
     def _hear(self, reply: ReceiptReply) -> None:
-        for signed, result in zip(self._in_hand, reply.results, strict=False):
-            if not result.kept:
-                log.warning("the broker did not keep a receipt: %s", result.reason)
-            if result.reason == "unknown_key":
-                for book in self.books:
-                    if book.deployment_id == signed.deployment_id:
-                        book.taken = False
+        refused = Counter(result.reason for result in reply.results if not result.kept)
+        for reason, number in refused.items():
+            log.warning("the broker did not keep %d receipts: %s", number, reason)
+        results = zip(self._in_hand, reply.results, strict=False)
+        unknown = {s.deployment_id for s, result in results if result.reason == "unknown_key"}
         for book in self.books:
+            if book.deployment_id in unknown:
+                book.taken = False  # its key is to be brought again
+                self._wake.set()
             if book.lost:
                 log.warning("%s lost %d receipts while the broker was away", book.name, book.lost)
                 book.lost = 0

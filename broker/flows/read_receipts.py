@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from broker.core.catalog import ListingStatus
 from broker.flows.authenticate import Caller
 from broker.store import deployments, receipt_cases, receipt_keys, receipts
 from broker.store.accounts import Role
@@ -34,12 +35,14 @@ class Practice:
 
 
 async def read_practices(connection: AsyncConnection, provider_id: UUID) -> list[Practice]:
-    """Return what holds of each of a provider's deployments, oldest first."""
+    """Return what holds of each of a provider's deployments, oldest first, withdrawn ones not."""
     keys = await receipt_keys.of_provider(connection, provider_id)
     in_force = {key.deployment_id: key for key in keys.values() if key.retired_at is None}
     cases = await receipt_cases.count_open(connection, provider_id)
     practices = []
     for each in await deployments.list_deployments(connection, provider_id=provider_id):
+        if each.deployment.status is ListingStatus.WITHDRAWN:
+            continue
         key = in_force.get(each.deployment.id)
         practices.append(
             Practice(

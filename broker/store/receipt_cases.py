@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +31,8 @@ receipt_cases = table(
 
 Found = tuple[UUID, Difference]
 """A call, and what differs of it."""
+Group = tuple[UUID, CaseKind]
+"""A deployment, and a kind of difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,12 @@ async def open_cases(
     owners = await _owners(connection, concerned)
     room = await _room(connection, concerned)
     opened: list[UUID] = []
+    beyond: Counter[Group] = Counter()
     for call_id, difference in found:
         attempt, deployment_id = difference.place
         group = (deployment_id, difference.kind)
         if room.get(group, OPEN_MAX) <= 0:
-            await _count(connection, group)
+            beyond[group] += 1
             continue
         values = {
             "id": uuid7(),
@@ -96,6 +100,8 @@ async def open_cases(
         if case_id is not None:
             opened.append(case_id)
             room[group] = room.get(group, OPEN_MAX) - 1
+    for group, number in beyond.items():
+        await _count(connection, group, number)
     return await _fetch(connection, _cases().where(receipt_cases.c.id.in_(opened)))
 
 
@@ -161,9 +167,7 @@ async def _owners(connection: AsyncConnection, concerned: Collection[UUID]) -> d
     return {row.id: row.provider_id for row in rows}
 
 
-async def _room(
-    connection: AsyncConnection, concerned: Collection[UUID]
-) -> dict[tuple[UUID, CaseKind], int]:
+async def _room(connection: AsyncConnection, concerned: Collection[UUID]) -> dict[Group, int]:
     """How many cases may be opened, by deployment and kind; all where there is none."""
     of = receipt_cases.c
     query = (
@@ -175,8 +179,8 @@ async def _room(
     return {(deployment, CaseKind(kind)): OPEN_MAX - count for deployment, kind, count in rows}
 
 
-async def _count(connection: AsyncConnection, group: tuple[UUID, CaseKind]) -> None:
-    """Count a difference without a case of its own at the newest open case of its kind."""
+async def _count(connection: AsyncConnection, group: Group, number: int) -> None:
+    """Count differences without a case of their own at the newest open case of their kind."""
     deployment_id, kind = group
     of = receipt_cases.c
     newest = (
@@ -186,7 +190,7 @@ async def _count(connection: AsyncConnection, group: tuple[UUID, CaseKind]) -> N
         .limit(1)
     )
     change = update(receipt_cases).where(of.id == newest.scalar_subquery())
-    await connection.execute(change.values(further=of.further + 1))
+    await connection.execute(change.values(further=of.further + number))
 
 
 def _cases() -> Select[Any]:
