@@ -26,56 +26,66 @@ Month = Annotated[str | None, typer.Option("--month", help="USD in a UTC month."
 Total = Annotated[str | None, typer.Option("--total", help="USD in all.")]
 
 
+Label = Annotated[str, typer.Option(help="To tell keys apart.")]
+CallsMax = Annotated[int | None, typer.Option(min=1, help="Most calls under way at once.")]
+Days = Annotated[
+    int | None, typer.Option(min=1, max=36_500, help="Expires after so many; else never.")
+]
+KeepAnswers = Annotated[
+    bool,
+    typer.Option(
+        "--keep-answers", help="Keep answers of calls with an Idempotency-Key, encrypted."
+    ),
+]
+ScopeNames = Annotated[
+    list[str] | None,
+    typer.Option("--scope", help="calls, read, money, keys or deployments; again for more."),
+]
+Requests = Annotated[int | None, typer.Option(min=1, help="Most calls in a minute.")]
+Tokens = Annotated[int | None, typer.Option(min=1, help="Most tokens in a minute.")]
+Models = Annotated[
+    list[str] | None, typer.Option("--model", help="It may call this; again for more.")
+]
+Providers = Annotated[
+    list[str] | None, typer.Option("--provider", help="It may call this one's; again for more.")
+]
+Domains = Annotated[
+    list[str] | None, typer.Option("--domain", help="Its calls may be about this; again for more.")
+]
+
+
 @app.command("issue")
 def issue(
     name: Name,
-    label: Annotated[str, typer.Option(help="To tell keys apart.")] = "",
-    calls_max: Annotated[
-        int | None, typer.Option(min=1, help="Most calls under way at once.")
-    ] = None,
-    days: Annotated[
-        int | None, typer.Option(min=1, max=36_500, help="Expires after so many; else never.")
-    ] = None,
-    scope: Annotated[
-        list[str] | None,
-        typer.Option(help="calls, read, money, keys or deployments; again for more; else all."),
-    ] = None,
-    requests: Annotated[int | None, typer.Option(min=1, help="Most calls in a minute.")] = None,
-    tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens in a minute.")] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="A family or endpoint it may call; again for more.")
-    ] = None,
-    provider: Annotated[
-        list[str] | None, typer.Option(help="A provider it may call; again for more.")
-    ] = None,
-    domain: Annotated[
-        list[str] | None, typer.Option(help="What its calls may be about; again for more.")
-    ] = None,
-    keep_answers: Annotated[
-        bool,
-        typer.Option(
-            "--keep-answers", help="Keep answers of calls with an Idempotency-Key, encrypted."
-        ),
-    ] = False,
+    label: Label = "",
+    calls_max: CallsMax = None,
+    days: Days = None,
+    keep_answers: KeepAnswers = False,
+    scopes: ScopeNames = None,
+    requests: Requests = None,
+    tokens: Tokens = None,
+    models: Models = None,
+    providers: Providers = None,
+    domains: Domains = None,
     day: Day = None,
     month: Month = None,
     total: Total = None,
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Make a key and print it; it is shown this once."""
+    """Make a key and print it; it is shown this once. What is not said is not limited."""
     from broker.cli.local import OPERATOR, now, run_with_engine
     from broker.core.key_terms import ALL_SCOPES, Allowance, KeyTerms, Rates
     from broker.flows.issue_key import issue_key
 
-    lists = (frozenset(each) if each else None for each in (model, provider, domain))
+    lists = [frozenset(each) if each else None for each in (models, providers, domains)]
     terms = KeyTerms(
         label=label,
         calls_max=calls_max,
-        expires_at=None if days is None else now() + timedelta(days=days),
-        scopes=_scopes(scope) if scope else ALL_SCOPES,
-        rates=Rates(requests, tokens) if requests or tokens else None,
-        allowance=Allowance(*lists) if model or provider or domain else None,
         content_kept="replay" if keep_answers else "none",
+        expires_at=None if days is None else now() + timedelta(days=days),
+        scopes=_scopes(scopes) if scopes else ALL_SCOPES,
+        rates=Rates(requests, tokens) if requests or tokens else None,
+        allowance=Allowance(*lists) if any(lists) else None,
     )
     limits = _budgets(day, month, total)
 

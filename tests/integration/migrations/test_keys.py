@@ -26,7 +26,8 @@ async def test_a_key_and_a_session_of_before_are_as_good_as_ever(database_at: Da
             *(owner, sha256_of(SECRET), now),
         )
         await old.driver.execute(
-            "INSERT INTO console_sessions VALUES ($1, $2, 'csrf', now(), now() + interval '1 hour')",
+            "INSERT INTO console_sessions"
+            " VALUES ($1, $2, 'csrf', now(), now() + interval '1 hour')",
             *(sha256_of(TOKEN), owner),
         )
         await old.upgrade("head")
