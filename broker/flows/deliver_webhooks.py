@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -58,6 +59,8 @@ class Means:
     patience: Patience = field(default_factory=Patience)
     tls: ssl.SSLContext | None = None
     """Without one of its own it trusts the public authorities."""
+    threads: Executor | None = None
+    """Where names are resolved; enough of them, and slow names make no others wait."""
     total_s: float = TOTAL_S
     """A post has so long."""
     backlog_max: int = BACKLOG_MAX
@@ -113,7 +116,8 @@ class Courier:
         means = self._means
         secrets = webhook.secrets(means.sealer, means.clock())
         ends_at = means.clock() + timedelta(seconds=TURN_S)
-        async with checked_httpx_transport(means.addresses, means.tls) as transport:
+        to = (means.addresses, means.tls, means.threads)
+        async with checked_httpx_transport(*to) as transport:
             while means.clock() < ends_at:
                 places = 1 if webhook.failures else AT_ONCE
                 async with self._books, means.engine.begin() as connection:

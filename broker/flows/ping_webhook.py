@@ -14,6 +14,7 @@ from broker.core.webhooks import PING
 from broker.errors import TooManyCalls
 from broker.flows.authenticate import Caller
 from broker.flows.deliver_webhooks import body_of
+from broker.flows.subscribe import name_threads
 from broker.outbound.webhooks import Message, Receipt, post
 from broker.store import webhooks
 from broker.store.sealing import Sealer
@@ -50,6 +51,6 @@ async def ping_webhook(bag: Postbag, owner: Caller, webhook_id: UUID, now: datet
     data = {"webhook": str(webhook_id), "kinds": list(webhook.kinds)}
     body = body_of(event_id, PING, f"webhooks/{webhook_id}", now, data)
     secrets = webhook.secrets(bag.sealer, now)
-    async with checked_httpx_transport(bag.addresses) as transport:
+    async with checked_httpx_transport(bag.addresses, threads=name_threads()) as transport:
         message = Message(str(event_id), PING, body)
         return await post(transport, webhook.url, message, secrets, now)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import ip_address
@@ -30,6 +32,7 @@ WEBHOOKS_MAX: Final = 16
 URL_CHARACTERS_MAX: Final = 2_000
 OVERLAP_MAX: Final = timedelta(days=7)
 _RESOLVED_WITHIN_S: Final = 5.0
+_NAMES_AT_ONCE: Final = 4
 _PORTS: Final = {"http": 80, "https": 443}
 _PORT_MAX: Final = 65_535
 
@@ -52,7 +55,7 @@ async def check_target(url: str, policy: AddressPolicy) -> None:
     host, port = parsed.host, parsed.port or _PORTS[parsed.scheme]
     try:
         async with asyncio.timeout(_RESOLVED_WITHIN_S):
-            addresses = await resolve(host, port, policy)
+            addresses = await resolve(host, port, policy, name_threads())
     except AttemptFailed as refused:
         raise RequestMalformed(
             f"{refused.outcome.detail}.", code="webhook_address_refused"
@@ -134,6 +137,13 @@ async def enable(
     await webhooks.enable(connection, webhook_id, now)
     await _audit(connection, owner, "enable_webhook", webhook, now)
     return await webhooks.find(connection, webhook_id, owner.account_id)
+
+
+@functools.cache
+def name_threads() -> Executor:
+    """Return where the names of targets are resolved: apart from those of providers, which must
+    not wait for what an account's name servers take their time for."""
+    return ThreadPoolExecutor(_NAMES_AT_ONCE, thread_name_prefix="webhook-names")
 
 
 def _parsed(url: str) -> httpx.URL:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from random import SystemRandom
@@ -28,9 +27,6 @@ async def deliver(room: Room) -> None:
 
 
 def _courier(room: Room) -> Courier:
-    # Names are resolved in threads: enough of them that slow names do not make others wait.
-    threads = ThreadPoolExecutor(PLACES, thread_name_prefix="names")
-    asyncio.get_running_loop().set_default_executor(threads)
     settings = room.settings
     means = Means(
         engine=room.engine,
@@ -38,6 +34,7 @@ def _courier(room: Room) -> Courier:
         addresses=AddressPolicy(settings.allowed_networks),
         clock=lambda: datetime.now(UTC),
         chance=SystemRandom().random,
+        threads=ThreadPoolExecutor(PLACES, thread_name_prefix="webhook-names"),
     )
     return Courier(means)
 

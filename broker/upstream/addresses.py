@@ -12,6 +12,7 @@ import functools
 import socket
 import ssl
 from collections.abc import Iterable
+from concurrent.futures import Executor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, NamedTuple, TypeAlias, cast
 
@@ -104,14 +105,22 @@ def _carried(address: IPv6Address) -> IPv4Address | None:
     return None
 
 
-async def resolve(host: str, port: int, policy: AddressPolicy) -> list[Address]:
+async def resolve(
+    host: str, port: int, policy: AddressPolicy, threads: Executor | None = None
+) -> list[Address]:
     """Return the permitted addresses of `host`, in the resolver's order.
 
+    A name may take its time: with `threads` of their own, names keep no others waiting.
     Raises `AttemptFailed` (ADDRESS_REFUSED) when there are addresses but none is permitted, and
     `OSError` when there is none.
     """
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    kind = {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_TCP}
+    if threads is None:
+        found = await loop.getaddrinfo(host, port, **kind)
+    else:
+        asked = functools.partial(socket.getaddrinfo, host, port, **kind)
+        found = await loop.run_in_executor(threads, asked)
     addresses = [Address(family, cast(_Sockaddr, sockaddr)) for family, _, _, _, sockaddr in found]
     permitted = [each for each in addresses if policy.permits(str(each.sockaddr[0]))]
     if not permitted:
@@ -123,8 +132,9 @@ async def resolve(host: str, port: int, policy: AddressPolicy) -> list[Address]:
 class _CheckedBackend(httpcore.AsyncNetworkBackend):
     """Resolves and checks, then lets httpcore connect to the checked address by its number."""
 
-    def __init__(self, policy: AddressPolicy) -> None:
+    def __init__(self, policy: AddressPolicy, threads: Executor | None) -> None:
         self._policy = policy
+        self._threads = threads
         self._inner = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -137,7 +147,7 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         try:
             async with asyncio.timeout(timeout):
-                addresses = await resolve(host, port, self._policy)
+                addresses = await resolve(host, port, self._policy, self._threads)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(f"{host} was not resolved in time") from error
         except AttemptFailed as error:
@@ -170,21 +180,25 @@ def public_tls_context() -> ssl.SSLContext:
 class _CheckedTransport(httpx.AsyncHTTPTransport):
     """httpx's transport on a pool whose backend checks addresses, for which it has no argument."""
 
-    def __init__(self, policy: AddressPolicy, ssl_context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, policy: AddressPolicy, ssl_context: ssl.SSLContext | None, threads: Executor | None
+    ) -> None:
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=ssl_context or public_tls_context(),
             max_connections=16,
-            network_backend=_CheckedBackend(policy),
+            network_backend=_CheckedBackend(policy, threads),
         )
 
 
 def checked_httpx_transport(
-    policy: AddressPolicy, ssl_context: ssl.SSLContext | None = None
+    policy: AddressPolicy,
+    ssl_context: ssl.SSLContext | None = None,
+    threads: Executor | None = None,
 ) -> httpx.AsyncBaseTransport:
     """Return a transport for `httpx.AsyncClient` that connects to permitted addresses only.
 
     A refused address shows as `httpx.ConnectError`. TLS is verified for the name, not the address.
-    The transport uses no proxy; it follows no redirects, and `follow_redirects` of the client must
-    stay off.
+    Names are resolved in `threads`, if given. The transport uses no proxy; it follows no redirects,
+    and `follow_redirects` of the client must stay off.
     """
-    return _CheckedTransport(policy, ssl_context)
+    return _CheckedTransport(policy, ssl_context, threads)
