@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from datetime import datetime
 
-    from rich.table import Table
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from broker.flows.payout_events import Word
@@ -43,25 +42,21 @@ def list_(
     state: State = DEFAULT_STATE,
 ) -> None:
     """List payouts, newest first."""
-    from rich.console import Console
-    from rich.table import Table
-
     from broker.cli.local import OPERATOR, run_with_engine
     from broker.flows import read_payouts
     from broker.store.payouts import PayoutStatus, Wanted
     from pricing.money import format_usd
 
-    async def work(engine: AsyncEngine) -> Table:
+    async def work(engine: AsyncEngine) -> list[Payout]:
         whose = await read_payouts.concerned(engine, OPERATOR, provider) if provider else None
         wanted = Wanted(whose, PayoutStatus(status) if status else None, limit=1_000)
-        table = Table("payout", "provider", "number", "USD", "to", "status", "batch", box=None)
-        for each in await read_payouts.list_payouts(engine, OPERATOR, wanted):
-            amount = format_usd(each.amount_nanos)
-            facts = (each.place.hint, each.status.value, str(each.batch_id))
-            table.add_row(str(each.id), each.provider, str(each.number), amount, *facts)
-        return table
+        return await read_payouts.list_payouts(engine, OPERATOR, wanted)
 
-    Console(soft_wrap=True).print(run_with_engine(StateFolder(state), work))
+    for each in run_with_engine(StateFolder(state), work):
+        amount = f"{format_usd(each.amount_nanos)} USD"
+        what = f"{each.status.value:<8}  {amount:>16}  {each.provider} to {each.place.hint}"
+        # No table: it would cut the ids, which are there to be copied.
+        typer.echo(f"{each.id}  {what}  (batch {each.batch_id})")
 
 
 @app.command("run")

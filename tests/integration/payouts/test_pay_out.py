@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from broker.core.payout import Schedule
-from broker.errors import Conflict, NotFound
+from broker.errors import Conflict, NotFound, RequestMalformed
 from broker.flows.authenticate import Caller
 from broker.flows.pay_out import REST, ask, pay_out_due
 from broker.flows.payout_events import Word, fail
@@ -144,6 +144,15 @@ async def test_who_has_no_destination_or_a_new_one_waits(till: Till) -> None:
     assert resting.value.code == "payout_destination_resting"
     assert await run_due(till, now + timedelta(hours=23)) == []
     assert len(await run_due(till, now + REST + timedelta(days=1))) == 1
+
+
+@pytest.mark.parametrize("nanos", [-1, 10**18 + 1])
+async def test_a_threshold_out_of_bounds_is_refused_by_name(
+    till: Till, acme: Account, nanos: int
+) -> None:
+    with pytest.raises(RequestMalformed) as caught:
+        await till.wish(acme, Wishes(threshold_nanos=nanos), datetime.now(UTC))
+    assert caught.value.code == "amount_out_of_bounds"
 
 
 async def test_a_schedule_pays_when_due_and_from_the_threshold_on(

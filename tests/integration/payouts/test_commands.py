@@ -1,0 +1,60 @@
+"""`broker payouts`, from a payout to what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from tests.integration.payouts.till import Till
+
+_WITHIN_S = 60.0
+
+
+async def broker(environment: dict[str, str], *words: str) -> tuple[int, str]:
+    """Run a command; return its exit status and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "broker.cli.main", "payouts", *words),
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        said, _ = await asyncio.wait_for(process.communicate(), _WITHIN_S)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+async def test_an_operator_pays_out_from_the_command_line(
+    till: Till, database_url: str, tmp_path: Path
+) -> None:
+    environment = os.environ | {
+        "DATABASE_URL": database_url,
+        "BROKER_STATE": str(tmp_path),
+        "BROKER_SECRET_KEY": "ab" * 32,
+        "BROKER_PAYOUT_NAME": "Model Broker",
+        "BROKER_PAYOUT_IBAN": "GB82WEST12345698765432",
+    }
+    acme = await till.provider("acme")
+    await till.adjust(acme, 90_000_000)
+
+    status, said = await broker(environment, "run", "acme")
+    assert status == 0, said
+    payout, name, amount = said.split()[:3]
+    batch = said.split()[-1]
+    assert (name, amount) == ("acme", "0.09")
+
+    file = tmp_path / "batch.xml"
+    status, said = await broker(environment, "export", batch, "--out", str(file))
+    assert status == 0, said
+    assert b"DE89370400440532013000" in file.read_bytes()
+
+    status, said = await broker(environment, "confirm", payout, "--reference", "bank-7")
+    assert (status, said) == (0, "Payout 1 of acme, 0.09 USD: sent.\n")
+    status, said = await broker(environment, "list", "--status", "sent")
+    assert status == 0, said
+    assert said == f"{payout}  sent              0.09 USD  acme to DE89…3000  (batch {batch})\n"
