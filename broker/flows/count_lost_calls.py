@@ -41,9 +41,13 @@ async def count_lost_calls(engine: AsyncEngine, now: datetime) -> int:
     while count == BATCH_CALLS and time.monotonic() < begun_s + BUDGET_S:
         count = await _fold(engine, now)
         folded += count
-    async with engine.begin() as connection:
-        await lost_calls.forget(connection, now - KEPT_FOR)
     return folded
+
+
+async def forget_lost_calls(engine: AsyncEngine, now: datetime) -> int:
+    """Delete counts older than KEPT_FOR; return how many rows."""
+    async with engine.begin() as connection:
+        return await lost_calls.forget(connection, now - KEPT_FOR)
 
 
 async def _fold(engine: AsyncEngine, now: datetime) -> int:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time
 from typing import Any
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker.errors import NotFound
+from broker.errors import BrokerError, NotFound
 from broker.flows.authenticate import Caller
 from broker.flows.seal import AGE_MIN
 from broker.store import accounts as account_store
@@ -24,6 +25,8 @@ from broker.store.invoices import Invoice
 from broker.store.statement_totals import By, Sums, Totals, Whose, read_totals
 from broker.store.statements import Span
 from pricing.money import format_usd
+
+_log = structlog.get_logger()
 
 
 async def read_invoice(engine: AsyncEngine, caller: Caller, month: date, now: datetime) -> Invoice:
@@ -64,12 +67,18 @@ async def issue_due(engine: AsyncEngine, now: datetime, limit: int = 1_000) -> i
     month = _month_before(_month_of(now - AGE_MIN))
     async with engine.connect() as connection:
         due = await invoices.accounts_without(connection, month, _end(month), limit)
+    issued = 0
     for account_id in due:
-        async with engine.begin() as connection:
-            account = await account_store.by_id(connection, account_id)
-            await invoices.serialize(connection, account_id)
-            await _issue(connection, account, month, now)
-    return len(due)
+        try:
+            async with engine.begin() as connection:
+                account = await account_store.by_id(connection, account_id)
+                await invoices.serialize(connection, account_id)
+                await _issue(connection, account, month, now)
+            issued += 1
+        except BrokerError as error:
+            # One account that cannot be told must not keep all others waiting.
+            _log.error("invoice_not_issued", account=str(account_id), error=error.detail)
+    return issued
 
 
 async def _issue(

@@ -7,7 +7,7 @@ from typing import Final
 
 from celery.schedules import crontab
 
-from broker.flows.count_lost_calls import count_lost_calls
+from broker.flows.count_lost_calls import count_lost_calls, forget_lost_calls
 from broker.flows.invoice import issue_due
 from broker.jobs.room import Job, Room
 
@@ -25,7 +25,13 @@ async def count_lost(room: Room) -> None:
     await count_lost_calls(room.engine, datetime.now(UTC))
 
 
+async def forget_lost(room: Room) -> None:
+    """Delete what was counted long ago."""
+    await forget_lost_calls(room.engine, datetime.now(UTC))
+
+
 JOBS: Final = (
     Job("broker.issue_invoices", issue_invoices, crontab(minute="40", hour="1"), 86_400),
     Job("broker.count_lost_calls", count_lost, timedelta(seconds=30), 30),
+    Job("broker.forget_lost_calls", forget_lost, crontab(minute="50", hour="2"), 86_400),
 )

@@ -40,6 +40,7 @@ class EntryKind(enum.StrEnum):
     EVALUATION = "evaluation"
 
 
+_ROWS_AT_ONCE = 1_000
 _NOTED = (EntryKind.REFUND.value, EntryKind.SLA_CREDIT.value)
 
 
@@ -111,9 +112,10 @@ async def stream_entries(
     sources = [sa.select(_within(rows, span).subquery()) for rows in _sources(purses)]
     entries = sa.union_all(*sources).subquery()
     query = sa.select(entries).order_by(entries.c.at, entries.c.source)
-    async with connection.stream(query) as rows:
-        async for row in rows:
-            yield _entry(row)
+    async with connection.stream(query, execution_options={"yield_per": _ROWS_AT_ONCE}) as rows:
+        async for part in rows.partitions():
+            for row in part:
+                yield _entry(row)
 
 
 def _newest(purses: Sequence[UUID], span: Span) -> Select[Any]:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from broker.flows.count_lost_calls import count_lost_calls
+from broker.flows.count_lost_calls import KEPT_FOR, count_lost_calls, forget_lost_calls
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.recourse import a_story, charge, open_market
+
+DAY = timedelta(days=1)
 
 
 @pytest.fixture
@@ -78,6 +80,15 @@ async def test_a_call_is_counted_with_the_hour_in_which_it_ended(
     assert await told(provider, **before, to=(hour - timedelta(hours=1)).isoformat()) == []
     long = await provider.http.get("/api/lost-calls", params={"from": "2001-01-01T00:00:00Z"})
     assert long.status_code == 400
+
+
+async def test_what_was_counted_long_ago_is_forgotten(
+    broker: SmallBroker, shop: Person, provider: Person
+) -> None:
+    await charge(broker, shop, (0, 100), story=a_story(broker, shop, (0, 50.0, 500.0)))
+    await count(broker)
+    assert await forget_lost_calls(broker.engine, broker.clock()) == 0
+    assert await forget_lost_calls(broker.engine, broker.clock() + KEPT_FOR + DAY) > 0
 
 
 async def test_a_story_that_cannot_be_read_holds_up_no_other(

@@ -45,8 +45,8 @@ async def trade(broker: SmallBroker, operator: Person, shop: Person, random: Ran
     """Some calls of all kinds, refunds and top-ups; returns a time in their midst."""
     called: list[UUID] = []
     middle = broker.clock()
-    for step in range(24):
-        if step == 12:
+    for step in range(16):
+        if step == 8:
             middle = broker.clock()
         told = Told(
             key_id=random.choice(["k1", "k2"]),
@@ -89,7 +89,7 @@ async def test_totals_sum_to_the_movement_of_the_balance_by_whatever_they_are(
                 assert sum(usd(each["total_usd"]) for each in told["groups"]) == moved
     whole = await totals(shop, "key", BEGINNING, END)
     assert {each["group"] for each in whole["groups"]} == {"k1", "k2", None}
-    assert sum(each["calls"] for each in whole["groups"]) == 24
+    assert sum(each["calls"] for each in whole["groups"]) == 16
 
 
 async def posted_of(broker: SmallBroker, person: Person) -> dict[str, int]:
