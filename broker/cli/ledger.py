@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -65,7 +66,7 @@ def check(
     console.print(_views(checked))
     alarms = [alarm for each in checked for alarm in each.alarms]
     for alarm in alarms:
-        row = ", ".join(f"{name}={value}" for name, value in alarm.row.items())
+        row = ", ".join(f"{name}={_plain(value)}" for name, value in alarm.row.items())
         console.print(Text(f"{alarm.view}: ", style="red").append(row, "default"), soft_wrap=True)
     for standing in standings:
         console.print(_monitor(standing), style="dim")
@@ -98,6 +99,10 @@ def explain(call_id: Call, state: State = DEFAULT_STATE) -> None:
     if found.sum_nanos or any(each.sum_nanos for each in found.entries):
         console.print("[red]The postings do not sum to zero.[/red]")
         sys.exit(ALARMS)
+
+
+def _plain(value: object) -> str:
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
 def _in_one_line(error: Exception) -> str:

@@ -91,6 +91,7 @@ async def test_alarms_are_status_1_and_each_is_shown(
     await connection.execute(tamper, consumer, -7)
     assert off.status == 1
     assert f"invariant_balance_is_its_entries: ledger_account_id={consumer}" in off.said
+    assert "posted_nanos=10000007, folded_nanos=10000000\n" in off.said
     assert "2 alarms." in off.said
 
 
