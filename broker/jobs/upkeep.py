@@ -12,7 +12,7 @@ from broker.flows.monitor import watch
 from broker.flows.seal import AGE_MIN, seal
 from broker.flows.sweep import release_orphans, sweep_expired
 from broker.jobs.room import Job, Room
-from broker.store import maintenance
+from broker.store import late_indexes, maintenance
 
 _log = structlog.get_logger()
 
@@ -34,9 +34,11 @@ async def replay(room: Room) -> None:
 
 
 async def make_partitions(room: Room) -> None:
-    """Make the partitions of this month and the two after it."""
+    """Make the partitions of this month and the two after it, and indexes that came after one."""
     async with room.engine.begin() as connection:
         await maintenance.ensure_partitions(connection, datetime.now(UTC).date())
+    async with room.pool.acquire() as connection:
+        await late_indexes.build(connection)
 
 
 async def seal_balances(room: Room) -> None:

@@ -94,3 +94,34 @@ CREATE VIEW replay_budget_day_is_its_charges AS
                    FROM holds h JOIN settlements s ON s.call_id = h.call_id
                   WHERE h.budgeted GROUP BY 1, 2) d USING (key_id, begins_at)
      WHERE coalesce(b.counted_nanos, 0) <> coalesce(d.charged_nanos, 0);
+
+-- Statements read by account and period, checks and jobs by period alone; without these each reads whole partitions. On
+-- the hot path they cost PostgreSQL 5 % and 1 % of its time for a hold and a capture. An index on the parent alone is
+-- made in a moment, and partitions made later have it from their beginning. Of the partitions that stand, the small ones
+-- get it here; the others get it from a job of the worker, which builds it without keeping anybody waiting.
+CREATE INDEX settled_by_account ON ONLY settlements (ledger_account_id, settled_at);
+CREATE INDEX settled_by_time ON ONLY settlements USING brin (settled_at) WITH (autosummarize = on);
+CREATE INDEX earned_by_account ON ONLY settlement_lines (payee_id, settled_at);
+CREATE INDEX earned_by_time ON ONLY settlement_lines USING brin (settled_at) WITH (autosummarize = on);
+
+CREATE VIEW missing_indexes AS
+    SELECT part.relname || '_' || parent.relname AS name, pg_relation_size(part.oid) AS size_bytes,
+           format('CREATE INDEX CONCURRENTLY %I ON %s', part.relname || '_' || parent.relname, part.oid::regclass)
+               || substring(pg_get_indexdef(parent.oid) FROM ' USING .*') AS build,
+           format('ALTER INDEX %s ATTACH PARTITION %I', parent.oid::regclass, part.relname || '_' || parent.relname) AS attach
+      FROM pg_index i
+      JOIN pg_class parent ON parent.oid = i.indexrelid AND parent.relkind = 'I'
+      JOIN pg_inherits h ON h.inhparent = i.indrelid
+      JOIN pg_class part ON part.oid = h.inhrelid
+     WHERE NOT EXISTS (SELECT FROM pg_inherits hi JOIN pg_index c ON c.indexrelid = hi.inhrelid
+                        WHERE hi.inhparent = parent.oid AND c.indrelid = part.oid);
+
+DO $$
+DECLARE
+    missing record;
+BEGIN
+    FOR missing IN SELECT * FROM missing_indexes WHERE size_bytes < 64 * 1024 * 1024 LOOP
+        EXECUTE replace(missing.build, 'CONCURRENTLY ', '');
+        EXECUTE missing.attach;
+    END LOOP;
+END $$;
