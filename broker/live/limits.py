@@ -64,6 +64,8 @@ class _Bucket:
         self.limit = limit
         self.lease = 0
         """Drawn and not spent."""
+        self.surplus = 0
+        """Came back, and is on its way to the other processes."""
         self.lock = asyncio.Lock()
         self._left = float(limit)
         """Of a bucket of this process's own, on which it falls back."""
@@ -143,7 +145,8 @@ class RateLimits:
         if over > 0:
             # More than a lease would be hoarded here while other processes have none.
             bucket.lease = bucket.lease_max
-            task = asyncio.get_running_loop().create_task(self._return(bucket, over))
+            bucket.surplus += over
+            task = asyncio.get_running_loop().create_task(self._return(bucket))
             self._returning.add(task)
             task.add_done_callback(self._returning.discard)
 
@@ -158,7 +161,7 @@ class RateLimits:
         """Have at least `amount` leased."""
         while bucket.lease < amount:
             least = amount - bucket.lease
-            answer = await self._ask(bucket, least, max(least, bucket.lease_max), 0)
+            answer = await self._ask(bucket, least, max(least, bucket.lease_max))
             if answer is None:
                 self._decide_alone(bucket, amount)
                 return
@@ -182,14 +185,14 @@ class RateLimits:
             retry_after_s=max(math.ceil(wait_s), 1),
         )
 
-    async def _return(self, bucket: _Bucket, amount: int) -> None:
-        await self._ask(bucket, 0, 0, amount)
+    async def _return(self, bucket: _Bucket) -> None:
+        if bucket.surplus:  # else it went with what was asked for meanwhile
+            await self._ask(bucket, 0, 0)
 
-    async def _ask(
-        self, bucket: _Bucket, least: int, most: int, returned: int
-    ) -> tuple[int, int] | None:
+    async def _ask(self, bucket: _Bucket, least: int, most: int) -> tuple[int, int] | None:
         """Return what Valkey grants and in how many ms it would, None while it is away."""
-        numbers = [str(each) for each in (bucket.limit, least, most, returned)]
+        numbers = [str(each) for each in (bucket.limit, least, most, bucket.surplus)]
+        bucket.surplus = 0
 
         async def draw(client: Redis) -> tuple[int, int]:
             asked = client.eval(_DRAW, 1, self._valkey.key(f"rate:{bucket.name}"), *numbers)
