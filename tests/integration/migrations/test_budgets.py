@@ -1,0 +1,54 @@
+"""Holds and keys of before: open holds are settled as ever, and keys are counted when they need."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from broker.store import budgets, ledger
+from broker.store.budgeted_keys import BudgetedKeys
+from broker.store.budgets import Budgets
+from broker.store.database import create_engine
+from tests.integration.ledger.books import PROCESS, a_capture, a_hold
+from tests.integration.migrations.upgrading import DatabaseAt, insert_account, insert_topup
+
+
+async def test_a_hold_of_before_is_settled_and_its_key_gets_a_budget(
+    database_at: DatabaseAt,
+) -> None:
+    async with database_at("0003") as old:
+        owner, funds = await insert_account(old.driver, "consumer", "shop")
+        _, earnings = await insert_account(old.driver, "provider", "gpus")
+        await insert_topup(old.driver, funds, 100_000)
+        await old.driver.execute(
+            "INSERT INTO keys (id, account_id, secret_sha256, created_at)"
+            " VALUES ('older', $1, sha256(''), now())",
+            owner,
+        )
+        await old.driver.execute("INSERT INTO broker_processes (started_at) VALUES (now())")
+        hold = a_hold(funds, 20_000, key_id="older")
+        times = (hold.created_at, hold.expires_at)
+        await old.driver.execute(
+            "INSERT INTO holds VALUES ($1, $2, 'older', 20000, $3, $4)", hold.call_id, funds, *times
+        )
+        await old.driver.execute(
+            "INSERT INTO open_holds VALUES ($1, $2, 1, 20000, $3, $4)", hold.call_id, funds, *times
+        )
+        await old.driver.execute(
+            "UPDATE balances SET held_nanos = 20000 WHERE ledger_account_id = $1", funds
+        )
+        await old.upgrade("head")
+
+        take = await ledger.take_account(old.driver, PROCESS)
+        capture = a_capture(hold, (earnings, 7))
+        assert capture.record is not None
+        capture = replace(capture, record=replace(capture.record, account_id=owner))
+        [settled] = await ledger.settle_batch(old.driver, [capture], take, BudgetedKeys())
+        assert settled.settled
+        engine = create_engine(old.url, connections_max=1)
+        async with engine.begin() as connection:
+            await budgets.set_budgets(connection, "older", Budgets(total_nanos=10_000))
+        await engine.dispose()
+        asked = [a_hold(funds, amount, key_id="older") for amount in (3_001, 3_000)]
+        results = [await ledger.hold_batch(old.driver, [each], PROCESS) for each in asked]
+        assert [result.accepted for (result,) in results] == [False, True]
+        assert not await old.driver.fetch("SELECT * FROM missing_indexes")
