@@ -49,10 +49,11 @@ ReadDemands = Callable[[Estimate | Draft, UUID], Requirements]
 
 @dataclass(frozen=True, slots=True)
 class MadeQuote:
-    """A quote with the names of its endpoints, and the decision that it was made by."""
+    """A new quote, and who did not fit."""
 
     quote: Quote
     names: dict[int, str]
+    """Of its endpoints, by number."""
     rejected: list[dict[str, str]]
     """The first of those that did not fit, each with the reason."""
 
@@ -79,11 +80,11 @@ class QuoteDesk:
         market, decision = runtime.market, choose(wanted, runtime)
         if not decision.plan:
             raise refusal(wanted, decision, runtime, counts=False)
-        promised = promise(wanted, decision, market)
+        promised, rejected = promise(wanted, decision, market), rejections(decision, runtime)
+        names = {each.number: market.endpoint(each.number).name for each in decision.plan}
         open_max = runtime.settings.limits.quotes_open_max
         quote = await quote_store.insert(connection, promised, ttl_s, open_max)
-        names = {each.number: market.endpoint(each.number).name for each in decision.plan}
-        return MadeQuote(quote, names, rejections(decision, runtime))
+        return MadeQuote(quote, names, rejected)
 
     async def read(
         self, connection: AsyncConnection, caller: Caller, quote_id: UUID

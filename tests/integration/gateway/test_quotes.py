@@ -589,6 +589,33 @@ async def test_the_terms_of_a_quote_cannot_be_changed(house: House, shop: Consum
             await house.database.execute(statement, quote_id)
 
 
+async def test_a_charge_that_is_not_as_quoted_would_raise_an_alarm(
+    house: House, shop: Consumer
+) -> None:
+    quote_id = (await _quote(shop))["quote_id"]
+    served = await _ask(shop.http, quote_id)
+    call_id = UUID(served.headers["x-broker-call-id"])
+    alarms = "SELECT count(*) FROM invariant_quoted_call_is_as_quoted"
+    assert await house.database.fetchval(alarms) == 0
+    for column, value in (
+        ("tokens_in", "tokens_in + 1000"),
+        ("rate_in_micros", "rate_in_micros + 1"),
+        ("price_version", "price_version + 1"),
+        ("endpoint_id", "uuidv7()"),
+    ):
+        what_if = house.database.transaction()
+        await what_if.start()
+        await house.database.execute(
+            "CREATE TEMPORARY TABLE altered ON COMMIT DROP AS"
+            " SELECT * FROM settlement_lines WHERE call_id = $1",
+            call_id,
+        )
+        await house.database.execute(f"UPDATE altered SET attempt = 7, {column} = {value}")
+        await house.database.execute("INSERT INTO settlement_lines SELECT * FROM altered")
+        assert await house.database.fetchval(alarms) == 1, column
+        await what_if.rollback()
+
+
 async def test_old_quotes_are_swept_away(house: House, shop: Consumer) -> None:
     made = await _quote(shop)
     used = await _quote(shop)
