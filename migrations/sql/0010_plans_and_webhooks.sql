@@ -77,7 +77,7 @@ CREATE TABLE webhook_deliveries (
     detail          text,
     PRIMARY KEY (webhook_id, event_id)
 );
-CREATE INDEX webhook_deliveries_waiting ON webhook_deliveries (webhook_id, due_at) WHERE state = 'waiting';
+CREATE INDEX webhook_deliveries_waiting ON webhook_deliveries (webhook_id, due_at, place) WHERE state = 'waiting';
 CREATE INDEX webhook_deliveries_of_object ON webhook_deliveries (webhook_id, object, place) WHERE state = 'waiting';
 CREATE INDEX webhook_deliveries_over ON webhook_deliveries (tried_at) WHERE state <> 'waiting';
 
