@@ -7,7 +7,7 @@ WITH asked AS MATERIALIZED (
         call_id uuid, account uuid, key_id text, amount_nanos bigint, created_at timestamptz, expires_at timestamptz
     )) WITH ORDINALITY AS a(call_id, account, key_id, amount_nanos, created_at, expires_at, n)
 ), locked AS MATERIALIZED (
-    SELECT ledger_account_id AS account, posted_nanos - held_nanos AS available_nanos
+    SELECT ledger_account_id AS account, posted_nanos, held_nanos
       FROM balances WHERE ledger_account_id = ANY(ARRAY(SELECT account FROM asked))
      ORDER BY ledger_account_id FOR UPDATE
 -- budgets {
@@ -18,12 +18,12 @@ WITH asked AS MATERIALIZED (
     SELECT a.n, counting.key_id, a.amount_nanos, p.begins_at, p.kind
       FROM counting JOIN asked a USING (key_id) JOIN locked USING (account) CROSS JOIN budget_periods_of(a.created_at) p
 ), period AS MATERIALIZED (
-    SELECT key_id, begins_at, kind, limit_nanos, spent_nanos, held_nanos
+    SELECT key_id, begins_at, kind, limit_nanos, excess_nanos, spent_nanos, held_nanos
       FROM budget_periods WHERE key_id = ANY(ARRAY(SELECT key_id FROM counted))
                             AND begins_at = ANY(ARRAY(SELECT begins_at FROM counted))
      ORDER BY key_id, begins_at, kind FOR UPDATE
 ), weighed AS MATERIALIZED (
-    SELECT c.*, p.limit_nanos, p.spent_nanos, p.held_nanos,
+    SELECT c.*, p.limit_nanos, p.excess_nanos, p.spent_nanos, p.held_nanos,
            p.key_id IS NOT NULL AND coalesce(
                sum(c.amount_nanos) OVER (PARTITION BY c.key_id, c.begins_at, c.kind ORDER BY c.n)
                    <= p.limit_nanos - p.spent_nanos - p.held_nanos, true) AS fits
@@ -35,8 +35,8 @@ WITH asked AS MATERIALIZED (
     SELECT NULL::bigint AS n, NULL::boolean AS fits WHERE false
 -- }
 ), judged AS MATERIALIZED (
-    SELECT a.*, l.available_nanos, w.fits AS budgeted, coalesce(w.fits, true) AND coalesce(
-               sum(a.amount_nanos) OVER (PARTITION BY a.account ORDER BY a.n) <= l.available_nanos, false)
+    SELECT a.*, l.posted_nanos, l.held_nanos, w.fits AS budgeted, coalesce(w.fits, true) AND coalesce(
+               sum(a.amount_nanos) OVER (PARTITION BY a.account ORDER BY a.n) <= l.posted_nanos - l.held_nanos, false)
                AND coalesce((SELECT generation FROM budget_generation WHERE one) = $3::bigint, true) AS fits
       FROM asked a LEFT JOIN locked l USING (account) LEFT JOIN budgeted w USING (n)
 ), kept AS (
@@ -47,16 +47,22 @@ WITH asked AS MATERIALIZED (
     SELECT call_id, account, $2::integer, amount_nanos, created_at, expires_at, CASE WHEN budgeted THEN key_id END
       FROM judged WHERE fits
 ), taken AS MATERIALIZED (
-    SELECT account, sum(amount_nanos)::bigint AS nanos FROM judged WHERE fits GROUP BY account
+    SELECT account, posted_nanos, held_nanos, sum(amount_nanos)::bigint AS nanos
+      FROM judged WHERE fits GROUP BY 1, 2, 3
 ), moved AS (
-    UPDATE balances b SET held_nanos = b.held_nanos + t.nanos FROM taken t WHERE b.ledger_account_id = t.account
+    -- An update meets the row as the snapshot has it first, checks its constraints on that, and only then follows to the
+    -- newest: so it must say in full what was locked, and add to that.
+    UPDATE balances b SET posted_nanos = t.posted_nanos, held_nanos = t.held_nanos + t.nanos
+      FROM taken t WHERE b.ledger_account_id = t.account
 -- budgets {
 ), used AS MATERIALIZED (
-    SELECT w.key_id, w.begins_at, w.kind, sum(w.amount_nanos)::bigint AS nanos
-      FROM weighed w JOIN judged j USING (n) WHERE j.fits GROUP BY 1, 2, 3
+    SELECT w.key_id, w.begins_at, w.kind, w.limit_nanos, w.excess_nanos, w.spent_nanos, w.held_nanos,
+           sum(w.amount_nanos)::bigint AS nanos
+      FROM weighed w JOIN judged j USING (n) WHERE j.fits GROUP BY 1, 2, 3, 4, 5, 6, 7
 ), moved_too AS (
-    UPDATE budget_periods b SET held_nanos = b.held_nanos + u.nanos FROM used u
-     WHERE b.key_id = u.key_id AND b.begins_at = u.begins_at AND b.kind = u.kind
+    UPDATE budget_periods b SET limit_nanos = u.limit_nanos, excess_nanos = u.excess_nanos, spent_nanos = u.spent_nanos,
+           held_nanos = u.held_nanos + u.nanos
+      FROM used u WHERE b.key_id = u.key_id AND b.begins_at = u.begins_at AND b.kind = u.kind
 ), tight AS (
     -- The budget that refuses a hold for good before one that only open holds fill.
     SELECT DISTINCT ON (w.n) w.n, w.kind, w.limit_nanos, w.spent_nanos, w.held_nanos + coalesce(u.nanos, 0) AS held_nanos
@@ -70,6 +76,6 @@ WITH asked AS MATERIALIZED (
            NULL::bigint AS held_nanos WHERE false
 -- }
 )
-SELECT j.n::integer, j.available_nanos - coalesce(t.nanos, 0), s.kind, s.limit_nanos, s.spent_nanos, s.held_nanos
+SELECT j.n::integer, j.posted_nanos - j.held_nanos - coalesce(t.nanos, 0), s.kind, s.limit_nanos, s.spent_nanos, s.held_nanos
   FROM judged j LEFT JOIN taken t USING (account) LEFT JOIN tight s USING (n)
  WHERE NOT j.fits

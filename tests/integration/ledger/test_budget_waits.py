@@ -17,7 +17,7 @@ from broker.flows.batch import LedgerBatcher
 from broker.flows.sweep import release_orphans, sweep_expired
 from broker.store import budgets, ledger
 from broker.store.budgets import Budgets
-from broker.store.database import create_engine, create_pool
+from broker.store.database import create_pool
 from tests.integration.ledger.books import (
     a_capture,
     a_hold,
@@ -30,13 +30,6 @@ from tests.integration.ledger.waiting import until
 
 CALL_NANOS = 5_000
 PATIENCE_S = 60.0
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database_url)
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -17,20 +16,12 @@ from broker.flows.sweep import sweep_expired
 from broker.store import budgets, ledger
 from broker.store.budgeted_keys import BudgetedKeys
 from broker.store.budgets import BudgetKind, Budgets, BudgetStanding
-from broker.store.database import create_engine
 from tests.integration.ledger.books import PROCESS, Standing, a_capture, a_hold, open_key, standing
 from tests.integration.ledger.conftest import FUNDS_NANOS
 from tests.integration.ledger.waiting import until_blocked
 
 LAST_OF_JANUARY = datetime(2035, 1, 31, 23, 59, 59, tzinfo=UTC)
 LIMIT_NANOS = 100_000
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database_url)
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture
@@ -261,6 +252,30 @@ async def test_a_hold_that_waited_for_the_budget_sees_what_the_one_before_it_too
     await until_blocked(watcher)
     await transaction.commit()
     assert await waiting == [False]
+    await watcher.close()
+
+
+async def test_a_hold_that_waited_for_a_release_finds_the_budget_free(
+    engine: AsyncEngine,
+    connection: asyncpg.Connection,
+    other: asyncpg.Connection,
+    database_url: str,
+    consumer: UUID,
+    take: UUID,
+    key: str,
+) -> None:
+    """Its update first meets the budget as it was, which has no room."""
+    await set_budgets(engine, key, Budgets(total_nanos=LIMIT_NANOS))
+    whole = a_hold(consumer, LIMIT_NANOS, key_id=key)
+    assert await hold(connection, whole) == [True]
+    transaction = other.transaction()
+    await transaction.start()
+    await ledger.settle_batch(other, [a_capture(whole)], take)
+    waiting = asyncio.create_task(hold(connection, a_hold(consumer, 60_000, key_id=key)))
+    watcher = await asyncpg.connect(database_url)
+    await until_blocked(watcher)
+    await transaction.commit()
+    assert await waiting == [True]
     await watcher.close()
 
 

@@ -1,4 +1,7 @@
-"""Random batches of holds, captures, releases and expiries, against a ledger kept in a dict."""
+"""Random batches of holds, captures, releases and expiries, against a ledger kept in dicts.
+
+The first consumer's key has a budget, the second's is counted without a limit, the third's is not.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,25 @@ from uuid import UUID
 import asyncpg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.ledger import Hold
 from broker.store import ledger
+from broker.store.budgeted_keys import open_periods
+from broker.store.budgets import Budgets, set_budgets
 from tests.integration.ledger.books import (
     PROCESS,
     Standing,
     a_capture,
     a_hold,
     open_account,
+    open_key,
     standing,
 )
 
 FUNDS_NANOS = 10_000
 """Ten tokens."""
+LIMITS_NANOS = (8_000, None)
 
 holds = st.tuples(
     st.just("hold"), st.lists(st.tuples(st.integers(0, 2), st.integers(1, 6)), max_size=5)
@@ -39,6 +47,7 @@ class Oracle:
     """What the books must say, by ledger account."""
 
     consumers: list[UUID]
+    keys: list[str]
     provider: UUID
     take: UUID
     posted: dict[UUID, int] = field(default_factory=dict)
@@ -46,16 +55,21 @@ class Oracle:
     calls: list[Hold] = field(default_factory=list)
     """Every call that was ever held, settled ones too."""
     open: dict[UUID, Hold] = field(default_factory=dict)
+    counted: dict[str, list[int]] = field(default_factory=dict)
+    """Spent and held, by the keys with budgets."""
 
     def hold(self, asked: list[Hold]) -> list[bool]:
-        """A running sum for each account, in which the refused count too."""
-        available = {each: self.posted[each] - self.held[each] for each in self.consumers}
+        """A running sum for each account and each budget, in which the refused count too."""
+        left = {each: self.posted[each] - self.held[each] for each in self.consumers}
+        left |= {self.keys[0]: LIMITS_NANOS[0] - sum(self.counted[self.keys[0]])}
         accepted = []
         for hold in asked:
-            available[hold.account] -= hold.amount_nanos
-            accepted.append(available[hold.account] >= 0)
+            for purse in {hold.account, hold.key_id} & left.keys():
+                left[purse] -= hold.amount_nanos
+            accepted.append(left[hold.account] >= 0 and left.get(hold.key_id, 0) >= 0)
             if accepted[-1]:
                 self.held[hold.account] += hold.amount_nanos
+                self.count(hold, 0, hold.amount_nanos)
                 self.open[hold.call_id] = hold
                 self.calls.append(hold)
         return accepted
@@ -65,17 +79,26 @@ class Oracle:
         if self.open.pop(hold.call_id, None) is None:
             return False
         charge = tokens * 1_000
+        self.count(hold, charge, -hold.amount_nanos)
         self.held[hold.account] -= hold.amount_nanos
         self.posted[hold.account] -= charge
         self.posted[self.take] += charge // 10
         self.posted[self.provider] += charge - charge // 10
         return True
 
+    def count(self, hold: Hold, spent_nanos: int, held_nanos: int) -> None:
+        if hold.key_id in self.counted:
+            spent, held = self.counted[hold.key_id]
+            self.counted[hold.key_id] = [spent + spent_nanos, held + held_nanos]
+
 
 async def play(connection: asyncpg.Connection, oracle: Oracle, step: tuple[str, list]) -> None:
     kind, parts = step
     if kind == "hold":
-        asked = [a_hold(oracle.consumers[who], tokens * 1_000) for who, tokens in parts]
+        asked = [
+            a_hold(oracle.consumers[who], tokens * 1_000, key_id=oracle.keys[who])
+            for who, tokens in parts
+        ]
         results = await ledger.hold_batch(connection, asked, PROCESS)
         assert [result.accepted for result in results] == oracle.hold(asked)
         return
@@ -108,11 +131,19 @@ async def play(connection: asyncpg.Connection, oracle: Oracle, step: tuple[str, 
 )
 @given(steps=steps)
 async def test_the_books_agree_with_the_oracle_after_every_step(
-    connection: asyncpg.Connection, take: UUID, steps: list[tuple[str, list]]
+    connection: asyncpg.Connection, take: UUID, engine: AsyncEngine, steps: list[tuple[str, list]]
 ) -> None:
     consumers = [await open_account(connection, "consumer", FUNDS_NANOS) for _ in range(3)]
+    keys = [await open_key(connection, each) for each in consumers]
     provider = await open_account(connection, "provider")
-    oracle = Oracle(consumers, provider, take)
+    oracle = Oracle(consumers, keys, provider, take)
+    for key, limit_nanos in zip(keys, LIMITS_NANOS, strict=False):
+        async with engine.begin() as setting:
+            await set_budgets(setting, key, Budgets(total_nanos=10**18))
+            await set_budgets(setting, key, Budgets(total_nanos=limit_nanos))
+        oracle.counted[key] = [0, 0]
+    now = datetime.now(UTC)
+    await open_periods(connection, [a_hold(take, 1, key_id=key, at=now) for key in keys[:2]])
     for account in (*consumers, provider, take):
         before = await standing(connection, account)
         oracle.posted[account], oracle.held[account] = before.posted_nanos, before.held_nanos
@@ -121,5 +152,10 @@ async def test_the_books_agree_with_the_oracle_after_every_step(
         for account in oracle.posted:
             expected = Standing(oracle.posted[account], oracle.held[account])
             assert await standing(connection, account) == expected
+        for key, expected in oracle.counted.items():
+            rows = await connection.fetch(
+                "SELECT spent_nanos, held_nanos FROM budget_periods WHERE key_id = $1", key
+            )
+            assert {tuple(row) for row in rows} == {tuple(expected)}, "day, month and in total"
     for hold in list(oracle.open.values()):
         await ledger.settle_batch(connection, [a_capture(hold)], take)

@@ -15,6 +15,7 @@ from tests.integration.ledger.books import (
     Standing,
     a_capture,
     a_hold,
+    fund,
     ledger_connection,
     open_account,
     standing,
@@ -59,6 +60,46 @@ async def test_a_hold_that_waited_for_a_rollback_sees_the_money_back(
     await until_blocked(watcher)
     await transaction.rollback()
     assert (await waiting)[0].accepted
+    await watcher.close()
+
+
+async def test_a_hold_that_waited_for_a_release_sees_the_money_back(
+    database_url: str,
+    connection: asyncpg.Connection,
+    other: asyncpg.Connection,
+    consumer: UUID,
+    take: UUID,
+) -> None:
+    """Its update first meets the row as it was, in which the hold would be an overdraft."""
+    whole = a_hold(consumer, FUNDS_NANOS)
+    await ledger.hold_batch(connection, [whole], PROCESS)
+    transaction = other.transaction()
+    await transaction.start()
+    await ledger.settle_batch(other, [a_capture(whole)], take)
+    waiting = asyncio.create_task(
+        ledger.hold_batch(connection, [a_hold(consumer, 6_000_000)], PROCESS)
+    )
+    watcher = await ledger_connection(database_url)
+    await until_blocked(watcher)
+    await transaction.commit()
+    assert (await waiting)[0].accepted
+    assert await standing(watcher, consumer) == Standing(FUNDS_NANOS, 6_000_000)
+    await watcher.close()
+
+
+async def test_a_hold_that_waited_for_money_sees_it(
+    database_url: str, connection: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    poor = await open_account(connection, "consumer", 1)
+    transaction = other.transaction()
+    await transaction.start()
+    await fund(other, poor, 1_000)
+    waiting = asyncio.create_task(ledger.hold_batch(connection, [a_hold(poor, 1_001)], PROCESS))
+    watcher = await ledger_connection(database_url)
+    await until_blocked(watcher)
+    await transaction.commit()
+    assert (await waiting)[0].accepted
+    assert await standing(watcher, poor) == Standing(1_001, 1_001)
     await watcher.close()
 
 
@@ -121,6 +162,42 @@ async def test_two_captures_of_one_hold_have_one_winner(
             )
         )
         assert sorted(result.settled for (result,) in results) == [False, True]
+
+
+async def test_of_a_capture_a_release_an_orphanage_and_an_expiry_one_wins_each_hold(
+    database_url: str,
+    connection: asyncpg.Connection,
+    other: asyncpg.Connection,
+    consumer: UUID,
+    provider: UUID,
+    take: UUID,
+) -> None:
+    expiring, burying = [await ledger_connection(database_url) for _ in range(2)]
+    order = random.Random(3)
+    captured = 0
+    for _ in range(25):
+        holds = [a_hold(consumer, 10_000, lasts_s=-1) for _ in range(8)]
+        await ledger.hold_batch(connection, holds, PROCESS)
+        captures = [a_capture(each, (provider, 10)) for each in order.sample(holds, 6)]
+        releases = [a_capture(each) for each in order.sample(holds, 6)]
+        deeds = [
+            ledger.settle_batch(connection, captures, take),
+            ledger.settle_batch(other, releases, take),
+            ledger.expire_holds(expiring, datetime.now(UTC), 3),
+            ledger.release_holds_of(burying, [PROCESS], 3),
+        ]
+        order.shuffle(deeds)
+        await asyncio.gather(*deeds)
+        await ledger.release_holds_of(burying, [PROCESS], 8)
+        for capture in captures:
+            kind, charge = (await ledger.settled_as(connection, [capture.call_id]))[capture.call_id]
+            assert (charge > 0) == (kind == "captured")
+            captured += charge > 0
+    assert await connection.fetchval("SELECT count(*) FROM settlements") == 25 * 8
+    assert await standing(connection, provider) == Standing(captured * 9_000, 0)
+    assert await standing(connection, consumer) == Standing(FUNDS_NANOS - captured * 10_000, 0)
+    await expiring.close()
+    await burying.close()
 
 
 async def test_batches_in_opposite_orders_never_wait_for_each_other_in_a_circle(
