@@ -12,8 +12,8 @@ from litestar import Litestar
 from litestar.routes import HTTPRoute
 
 from broker.api.callers import CHANGING
-from broker.core.key_terms import ALL_SCOPES, Scope
-from broker.errors import CallerUnknown, ScopeMissing
+from broker.core.key_terms import ALL_SCOPES, Rates, Scope
+from broker.errors import CallerUnknown, ScopeMissing, TooManyCalls
 from broker.flows.authenticate import by_key, by_session
 from broker.flows.login import open_session
 from tests.integration.api.conftest import Person, SmallBroker
@@ -352,3 +352,15 @@ async def test_the_audit_log_tells_of_every_change_of_a_key(
     assert told[-1]["detail"]["budget_day_usd"] == "1.50"
     assert told[-1]["detail"]["models"] == ["acme/law", "small"]
     assert rotated.json()["key"].split("_")[2] not in str(entries)
+
+
+async def test_the_metrics_tell_of_rate_limits(
+    broker: SmallBroker, stranger: httpx.AsyncClient
+) -> None:
+    rates = Rates(requests_per_minute=1)
+    await broker.live.limits.enter("k", rates)
+    with pytest.raises(TooManyCalls):
+        await broker.live.limits.enter("k", rates)
+    text = (await stranger.get("/metrics")).text
+    assert "broker_key_rate_refused_total 1.0" in text
+    assert "broker_key_rate_granted_alone_total 0.0" in text
