@@ -36,6 +36,7 @@ from broker.api.plans import PlanController
 from broker.api.postings import postings_of_call
 from broker.api.price_feed import PriceFeed
 from broker.api.prices import PriceController
+from broker.api.pricing import PricingController
 from broker.api.problems import exception_handlers
 from broker.api.quotes import QuoteController
 from broker.api.receipts import ReceiptController, receipts_of_call
@@ -89,6 +90,7 @@ def _api(parts: Parts) -> Router:
             MoneyController,
             CallController,
             PriceController,
+            PricingController,
             ProviderController,
             DeploymentController,
             LedgerController,

@@ -20,6 +20,7 @@ from broker.cli import (
     operate,
     payouts,
     plans,
+    pricing,
     refunds,
     serve,
     up,
@@ -59,6 +60,7 @@ app.add_typer(accounts.app, name="accounts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(plans.app, name="plans")
+app.add_typer(pricing.app, name="pricing")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(payouts.app, name="payouts")
 app.add_typer(refunds.app, name="refunds")

@@ -7,27 +7,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.catalog import Endpoint
-from broker.flows.facts import bands_of
-from broker.live.beats import BeatSheet
+from broker.flows.choose_pricing import choice_of
+from broker.flows.measure import Ground, ground_of, infer_fluid, measure
+from broker.flows.tell_incidents import tell_incidents
 from broker.live.room import Live
-from broker.store import prices
+from broker.store import prices, pricing_choices
 from broker.store.away import DATABASE_AWAY
 from broker.store.leadership import Leadership
 from broker.store.market_id import draw_epoch
-from pricing.book import FloatArray, PriceBook
-from pricing.controllers import Controller
-from pricing.controllers.excess import ExcessLoad
+from broker.store.pricing_choices import StoredChoice
+from pricing.book import FloatArray, PriceBook, ProposedRates
+from pricing.choice import Choice, Scope, ensemble_of, in_force
+from pricing.ensemble import Ensemble, EnsembleState
 from pricing.guardrails import Guardrails, clamp
-from pricing.snapshot import Bands, MarketSnapshot, OwnCounts, Reports, utilization
+from pricing.scarcity import fitted
+from pricing.snapshot import MarketSnapshot
 
 _log = structlog.get_logger(__name__)
 
@@ -35,23 +38,39 @@ DT_S_MAX: Final = 10.0
 """A tick that comes later than this counts as this long: what happened meanwhile is not known."""
 REPUBLISHED_EVERY_S: Final = 10.0
 """A book that stands is told again, for a Valkey that has lost it."""
+LOGGED_MAX: Final = 20
+"""Endpoint numbers in one line of the log."""
+SHADOW: Final = "shadow"
+"""The controller that wants to know who competes with whom."""
 
 
 @dataclass(frozen=True, slots=True)
 class TickPolicy:
-    """How prices are moved; `name` is stored with each book."""
+    """How prices are moved, whatever the controllers that are chosen."""
 
-    name: str = "excess"
-    controller: Controller[Any] = field(default_factory=ExcessLoad)
     guardrails: Guardrails = field(default_factory=Guardrails)
     tick_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """Who moves whose prices: what it was made of, and what came of it."""
+
+    ground: Ground
+    standing: dict[tuple[Scope, str], Choice]
+    ensemble: Ensemble
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The controllers at work."""
+        return tuple(sorted({each.name for each in self.ensemble.groups}))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Lead:
     """What the leader carries from tick to tick."""
 
-    state: Any
+    state: EnsembleState
     book: PriceBook
     epoch: int
     at_s: float
@@ -78,6 +97,8 @@ class Ticker:
         self._clock = clock
         self._policy = policy or TickPolicy()
         self._lead: _Lead | None = None
+        self._plan: _Plan | None = None
+        self._choices: tuple[list[StoredChoice], list[Choice]] = ([], [])
 
     @property
     def leads(self) -> bool:
@@ -120,25 +141,25 @@ class Ticker:
         return None
 
     async def _move(self, now_s: float) -> PriceBook | None:
-        endpoints = self._listed()
+        endpoints = tuple(self._listed())
         if not endpoints:
             return None  # an empty book would take the price of all, should this be a mistake
-        bands = bands_of(endpoints)
-        lead = self._lead or await self._resume(bands, now_s)
-        load = self._load(endpoints, len(bands))
+        now = self._clock()
+        plan = self._plan = await self._planned(endpoints, now)
+        bands = plan.ground.bands
+        lead = self._lead or await self._resume(plan, now_s)
         dt_s = min(max(now_s - lead.at_s, 0.0), DT_S_MAX)
-        snapshot = MarketSnapshot(now_s, dt_s, load, bands)
-        state, proposed = self._policy.controller.step(lead.state, snapshot)
+        seen = measure(plan.ground, self._live, self._policy.tick_s)
+        snapshot = MarketSnapshot(
+            now.timestamp(), dt_s, seen.load, bands, lead.book, seen.delay_ticks
+        )
+        state, proposed = await _stepped(plan, lead.state, snapshot)
         version = lead.book.version + 1
         clamped = clamp(lead.book, proposed, bands, version, self._policy.guardrails)
-        if clamped.misbehaving.size:
-            _log.error("a controller proposed nonsense", endpoints=clamped.misbehaving.tolist())
         changed = clamped.book.changed(lead.book).tolist()
         book = clamped.book if changed else lead.book
-        if changed:
-            loads = [(each, float(load[each]) if each < load.size else 0.0) for each in changed]
-            async with self._engine.begin() as connection:
-                await prices.insert_book(connection, book, self._policy.name, loads, self._clock())
+        if changed or state.incidents:
+            await self._store(plan, state, book, _loads(changed, seen.load))
         told_at_s = lead.told_at_s
         if changed or now_s - told_at_s >= REPUBLISHED_EVERY_S:
             await self._live.books.publish(book, lead.epoch)
@@ -146,41 +167,72 @@ class Ticker:
         self._lead = _Lead(state, book, lead.epoch, now_s, told_at_s)
         return book if changed else None
 
-    async def _resume(self, bands: Bands, now_s: float) -> _Lead:
+    async def _planned(self, endpoints: tuple[Endpoint, ...], now: datetime) -> _Plan:
+        """Return who moves whose prices now; the same plan while catalog and choices stand."""
+        plan = self._plan
+        ground = plan.ground if plan and plan.ground.endpoints == endpoints else None
+        async with self._engine.connect() as connection:
+            stored = await pricing_choices.list_open(connection, now)
+        if stored != self._choices[0]:
+            self._choices = (stored, _understood(stored))
+        standing = in_force(self._choices[1], now.timestamp())
+        if plan is not None and ground is not None and plan.standing == standing:
+            return plan
+        ground = ground or ground_of(endpoints)
+        plan = _Plan(ground, standing, ensemble_of(ground.members, standing))
+        _log.info("the prices are moved by", controllers=plan.names, choices=len(standing))
+        return plan
+
+    async def _store(
+        self, plan: _Plan, state: EnsembleState, book: PriceBook, loads: list[tuple[int, float]]
+    ) -> None:
+        """Store what changed, and tell of controllers that were replaced."""
+        for each in state.incidents:
+            _log.error(
+                "a controller was replaced by the posted price",
+                controller=each.controller,
+                reason=each.reason,
+                endpoints=each.numbers.tolist()[:LOGGED_MAX],
+                count=each.numbers.size,
+            )
+        async with self._engine.begin() as connection:
+            now = self._clock()
+            if loads:
+                await prices.insert_book(connection, book, ",".join(plan.names), loads, now)
+            await tell_incidents(connection, state.incidents, plan.ground.endpoints, now)
+
+    async def _resume(self, plan: _Plan, now_s: float) -> _Lead:
         """Go on from the last book, whoever published it."""
         async with self._engine.connect() as connection:
             book = await prices.latest_book(connection)
             # Above what was told before, should the clock of a new database server be behind.
             epoch = max(await draw_epoch(connection), self._live.books.epoch + 1)
-        state = self._policy.controller.resume(book, bands)
+        state = plan.ensemble.resume(book, plan.ground.bands)
         return _Lead(state, book, epoch, now_s, now_s - REPUBLISHED_EVERY_S)
 
-    def _load(self, endpoints: Sequence[Endpoint], size: int) -> FloatArray:
-        """Load by endpoint number: its deployment's, which all endpoints on it share."""
-        deployments = {each.deployment.number: each.deployment for each in endpoints}
-        width = max(deployments, default=-1) + 1
-        counts = self._live.loads.total(width)
-        capacity = np.ones(width, dtype=np.float64)
-        for number, deployment in deployments.items():
-            capacity[number] = deployment.capacity
-        own = OwnCounts(counts.in_flight.astype(np.float64), counts.refused_per_s, counts.service_s)
-        numbers = {each.deployment.id: each.deployment.number for each in endpoints}
-        reports = _reports(self._live.beats.sheet(), numbers, width)
-        by_deployment = utilization(own, reports, capacity)
-        load = np.zeros(size, dtype=np.float64)
-        for each in endpoints:
-            load[each.number] = by_deployment[each.deployment.number]
-        return load
+
+async def _stepped(
+    plan: _Plan, state: EnsembleState, snapshot: MarketSnapshot
+) -> tuple[EnsembleState, ProposedRates]:
+    """Step the controllers; shadow prices of a fleet beside the event loop, for they take long."""
+    if SHADOW not in plan.names or snapshot.book is None:
+        return plan.ensemble.step(state, snapshot)
+    elasticity = fitted(state.elasticity, len(snapshot.bands))
+    elasticity = np.nan_to_num(elasticity, nan=1.0)
+    fluid = infer_fluid(plan.ground, snapshot.load, snapshot.book, elasticity)
+    return await asyncio.to_thread(plan.ensemble.step, state, replace(snapshot, fluid=fluid))
 
 
-def _reports(sheet: BeatSheet, numbers: dict[Any, int], width: int) -> Reports:
-    running = np.zeros(width, dtype=np.float64)
-    waiting = np.zeros(width, dtype=np.float64)
-    stale = np.ones(width, dtype=bool)
-    for deployment_id, number in numbers.items():
-        beat = sheet.beats.get(deployment_id)
-        if beat is not None and beat.running is not None and sheet.is_fresh(beat):
-            running[number] = beat.running
-            waiting[number] = beat.waiting or 0
-            stale[number] = False
-    return Reports(running, waiting, stale)
+def _understood(stored: Sequence[StoredChoice]) -> list[Choice]:
+    """Return the choices without those that this version does not understand."""
+    understood = []
+    for each in stored:
+        try:
+            understood.append(choice_of(each))
+        except ValueError as error:
+            _log.error("a choice of controller is passed over", id=str(each.id), reason=str(error))
+    return understood
+
+
+def _loads(changed: Sequence[int], load: FloatArray) -> list[tuple[int, float]]:
+    return [(each, float(load[each]) if each < load.size else 0.0) for each in changed]

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 from sqlalchemy import func, select
+from uuid_utils.compat import uuid7
 
 from broker.core.catalog import Endpoint
+from broker.flows.authenticate import Caller
+from broker.flows.choose_pricing import ChoiceWanted, choose_pricing, end_choice
 from broker.flows.tick import DT_S_MAX, Ticker
 from broker.live.beats import Beat
 from broker.live.loads import Counts
 from broker.live.room import Live
-from broker.store import catalog, prices
+from broker.store import catalog, prices, pricing_choices
+from broker.store.accounts import Role
+from broker.store.events import events
 from broker.store.leadership import Leadership
 from broker.store.tables import price_books
-from pricing.book import PriceBook
+from pricing.book import PriceBook, ProposedRates
+from pricing.choice import Scope
 from tests.integration.catalog.offers import (
     CALL_BAND,
     SEALER,
@@ -321,3 +328,113 @@ async def test_when_nothing_seems_to_be_listed_the_last_book_stands(
     endpoints.clear()
     assert await ticker.step(1.0) is None
     assert await stored_versions(engine) == [1]
+
+
+OPERATOR = Caller(uuid7(), "ops", Role.OPERATOR)
+
+
+async def choose(engine, controller: str, scope: Scope = Scope.MARKET, subject: str = "", **more):
+    wanted = ChoiceWanted(scope, subject, controller, **more)
+    async with engine.begin() as connection:
+        return await choose_pricing(connection, OPERATOR, wanted, datetime.now(UTC))
+
+
+async def test_a_choice_moves_the_prices_from_the_next_tick_on(make_ticker, engine, here):
+    ticker = make_ticker()
+    await ticker.step(0.0)
+    await load(here, in_flight=8)
+    raised = rate_in(await ticker.step(5.0))
+    assert raised > 200_000
+    choice = await choose(engine, "posted", Scope.PROVIDER, "acme")
+    while await ticker.step(6.0) is not None:
+        pass
+    assert rate_in(await newest(engine)) == 200_000
+    async with engine.begin() as connection:
+        await end_choice(connection, OPERATOR, choice.id, datetime.now(UTC))
+        names = (await connection.execute(select(price_books.c.controller))).scalars().all()
+    assert set(names) == {"excess", "posted"}
+    assert rate_in(await ticker.step(12.0)) > 200_000
+
+
+@pytest.mark.parametrize("controller", ["pi", "shadow", "revenue"])
+async def test_every_controller_can_be_chosen_and_stays_in_its_band(
+    make_ticker, engine, here, controller
+):
+    ticker = make_ticker()
+    await choose(engine, controller)
+    rates = [rate_in(await ticker.step(0.0))]
+    await load(here, in_flight=12, refused_per_s=2.0)
+    for second in range(1, 20):
+        await ticker.step(10.0 * second)
+        rates.append(rate_in(await newest(engine)))
+    assert rates[0] == 200_000
+    assert 200_000 < max(rates) <= 2_000_000
+
+
+async def test_a_new_leader_goes_by_the_choices_too(make_ticker, engine, here, there):
+    await choose(engine, "posted")
+    first, second = make_ticker(here), make_ticker(there)
+    await first.step(0.0)
+    first.close()
+
+    async def takes_over() -> bool:
+        await second.step(1.0)
+        return second.leads
+
+    await until(takes_over)
+    await load(there, in_flight=8)
+    assert await second.step(5.0) is None
+
+
+async def test_a_choice_that_this_version_does_not_understand_is_passed_over(
+    make_ticker, engine, here
+):
+    choice = await choose(engine, "pi")
+    ticker = make_ticker()
+    async with engine.begin() as connection:
+        table = pricing_choices.pricing_choices
+        await connection.execute(
+            table.update().where(table.c.id == choice.id).values(controller="oracle")
+        )
+    assert rate_in(await ticker.step(0.0)) == 200_000
+    await load(here, in_flight=8)
+    assert rate_in(await ticker.step(5.0)) > 200_000
+
+
+async def test_a_controller_that_fails_is_replaced_and_its_provider_is_told(
+    make_ticker, engine, here, acme
+):
+    ticker = make_ticker()
+    await ticker.step(0.0)
+    await load(here, in_flight=8)
+    raised = rate_in(await ticker.step(5.0))
+    spoil(ticker)
+    while await ticker.step(6.0) is not None:
+        pass
+    assert rate_in(await newest(engine)) == 200_000 < raised
+    async with engine.connect() as connection:
+        query = select(events).where(events.c.kind == "pricing.controller_replaced")
+        (told,) = (await connection.execute(query)).all()
+    assert told.account_id == acme.id
+    assert told.payload["endpoints"] == ["acme/law"]
+    assert told.payload["reason"] == "proposed no number"
+    assert told.payload["replaced_by"] == "posted"
+
+
+class Broken:
+    """A controller with a fault."""
+
+    def resume(self, book, bands):
+        return None
+
+    def step(self, state, snapshot):
+        return state, ProposedRates(np.full(snapshot.bands.floor.shape, np.nan))
+
+
+def spoil(ticker: Ticker) -> None:
+    """Give the leader a controller with a fault, under the name of the sound one."""
+    plan = ticker._plan
+    assert plan is not None
+    (group,) = plan.ensemble.groups
+    broken = replace(plan.ensemble, groups=(replace(group, controller=Broken()),))
+    ticker._plan = replace(plan, ensemble=broken)

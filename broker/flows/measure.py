@@ -1,0 +1,123 @@
+"""Measures the market for the price tick: load, delay, and who competes with whom.
+
+What the catalog alone says (bands, places, families) is laid out once and kept while the catalog
+stands; what moves by the second is read off the live counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import numpy as np
+
+from broker.core.catalog import Endpoint
+from broker.flows.facts import bands_of
+from broker.live.beats import BeatSheet
+from broker.live.room import Live
+from pricing.book import FloatArray, IntArray, PriceBook
+from pricing.choice import Member
+from pricing.classes import Fleet, infer_classes
+from pricing.fluid import FluidMarket
+from pricing.scarcity import scarcity_of
+from pricing.snapshot import Bands, OwnCounts, Reports, utilization
+
+FLEET_MAX: Final = 500
+"""Of a larger market no fleet-wide shadow prices are worked out: it would hold up the tick."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ground:
+    """What a catalog says of its endpoints; arrays by endpoint number, -1 for one not in use."""
+
+    endpoints: tuple[Endpoint, ...]
+    bands: Bands
+    members: tuple[Member, ...]
+    deployment: IntArray
+    """The deployment's number."""
+    family: IntArray
+    """The same for endpoints of one model that do the same tasks."""
+    capacity: FloatArray
+    """Slots by deployment number."""
+    numbers: dict[UUID, int]
+    """Deployment numbers by id."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """By endpoint number: load over capacity, and ticks from a price to the load it causes."""
+
+    load: FloatArray
+    delay_ticks: FloatArray
+
+
+def ground_of(endpoints: Sequence[Endpoint]) -> Ground:
+    """Lay out a catalog."""
+    bands = bands_of(endpoints)
+    deployments = {each.deployment.number: each.deployment for each in endpoints}
+    capacity = np.ones(max(deployments, default=-1) + 1, dtype=np.float64)
+    for number, deployment in deployments.items():
+        capacity[number] = deployment.capacity
+    deployment_of = np.full(len(bands), -1)
+    family_of = np.full(len(bands), -1)
+    families: dict[Any, int] = {}
+    for each in endpoints:
+        deployment_of[each.number] = each.deployment.number
+        family_of[each.number] = families.setdefault((each.model, each.tasks), len(families))
+    return Ground(
+        endpoints=tuple(endpoints),
+        bands=bands,
+        members=tuple(map(member_of, endpoints)),
+        deployment=deployment_of,
+        family=family_of,
+        capacity=capacity,
+        numbers={each.id: each.number for each in deployments.values()},
+    )
+
+
+def member_of(endpoint: Endpoint) -> Member:
+    """Return what a choice of controller goes by."""
+    best = max(sorted(endpoint.domains), key=endpoint.domains.__getitem__, default="")
+    return Member(endpoint.number, endpoint.name, endpoint.deployment.provider, best)
+
+
+def measure(ground: Ground, live: Live, tick_s: float) -> Measured:
+    """Read load and delay of each endpoint: its deployment's, which all endpoints on it share.
+
+    A price is answered when it has been told, when the calls at the old one are through, and when
+    the counts have come in: about a tick, and the time that a call takes.
+    """
+    counts = live.loads.total(ground.capacity.size)
+    own = OwnCounts(counts.in_flight.astype(np.float64), counts.refused_per_s, counts.service_s)
+    reports = _reports(live.beats.sheet(), ground.numbers, ground.capacity.size)
+    load = utilization(own, reports, ground.capacity)
+    delay_ticks = 1.0 + counts.service_s / tick_s
+    used = ground.deployment >= 0
+    at = np.where(used, ground.deployment, 0)
+    return Measured(np.where(used, load[at], 0.0), np.where(used, delay_ticks[at], 1.0))
+
+
+def infer_fluid(
+    ground: Ground, load: FloatArray, book: PriceBook, elasticity: FloatArray
+) -> FluidMarket | None:
+    """Infer who asks for what from today's load and prices; None where the fleet is too large."""
+    if len(ground.endpoints) > FLEET_MAX:
+        return None
+    fleet = Fleet(ground.family, np.maximum(ground.deployment, 0), ground.capacity)
+    scarcity = np.nan_to_num(scarcity_of(book, ground.bands))
+    return infer_classes(fleet, ground.bands, load, scarcity, elasticity)
+
+
+def _reports(sheet: BeatSheet, numbers: dict[UUID, int], width: int) -> Reports:
+    running = np.zeros(width, dtype=np.float64)
+    waiting = np.zeros(width, dtype=np.float64)
+    stale = np.ones(width, dtype=bool)
+    for deployment_id, number in numbers.items():
+        beat = sheet.beats.get(deployment_id)
+        if beat is not None and beat.running is not None and sheet.is_fresh(beat):
+            running[number] = beat.running
+            waiting[number] = beat.waiting or 0
+            stale[number] = False
+    return Reports(running, waiting, stale)
