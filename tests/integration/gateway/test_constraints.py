@@ -199,10 +199,13 @@ async def test_a_private_endpoint_exists_for_those_it_was_made_for_alone(
     assert await _served_by(shop, "auto", weights="cheap") == "cheap/chat"
     error = await _refused(shop, max_price="0.005")
     assert "hidden" not in str(error)
-    for path in ("/v1/models", "/api/prices", "/api/calls"):
+    for path in ("/v1/models", "/api/prices"):
         mine, theirs = await shop.http.get(path), await friend.http.get(path)
         assert "hidden/chat" not in mine.text
         assert "hidden/chat" in theirs.text
+    asked, served = [(await each.http.get("/api/calls")).json()["calls"] for each in (shop, friend)]
+    assert {call["endpoint"] for call in asked} == {None, "cheap/chat"}
+    assert "hidden/chat" in {call["endpoint"] for call in served}
     for path in ("/v1/models/hidden/chat", "/api/prices/history?endpoint=hidden/chat"):
         assert (await shop.http.get(path)).status_code == 404
         assert (await friend.http.get(path)).status_code == 200
