@@ -55,9 +55,8 @@ async def mature(
         track = await maturity.read_track(connection, provider_id, terms, now)
         until = now - max(delay(track, terms), AGE_MIN)
         await purses.lock(connection, [wanted])
-        return Matured(
-            await _move(connection, wanted, until, now), await recover(connection, wanted, now)
-        )
+        matured_nanos = await _move(connection, wanted, until, now)
+        return Matured(matured_nanos, await recover(connection, wanted, now))
 
 
 async def recover(connection: AsyncConnection, wanted: Purses, now: datetime) -> int:
@@ -83,8 +82,9 @@ async def _move(connection: AsyncConnection, wanted: Purses, until: datetime, no
     watermark = await recourse.matured_before(connection, wanted.provider_id)
     if sealed is None or (watermark is not None and sealed.sealed_before <= watermark):
         return 0
-    if sealed.pending_nanos < 0:
-        return 0  # An adjustment took more than had been earned by then; later earnings make up.
+    contents = await purses.look_into(connection, wanted)
+    if not 0 <= sealed.pending_nanos <= contents.pending_nanos:
+        return 0  # An adjustment took from what was pending: later earnings make up for it.
     await maturity.set_watermark(connection, wanted.provider_id, sealed.sealed_before)
     if sealed.pending_nanos == 0:
         return 0

@@ -108,16 +108,18 @@ CREATE VIEW provider_purses AS
      WHERE kind IN ('earnings', 'available', 'transit', 'receivable') AND shard = 0
      GROUP BY owner_id;
 
--- What of the earnings that stood at a seal is still pending: less all that has left since, by maturity or taken back,
--- except what was taken back for calls settled later. It needs no look at the lines of calls: the seal has summed them.
+-- What of the earnings that stood at a seal is still pending: less what has left since on its account, which is what
+-- matured, and what was taken back for calls settled before the seal; all else that left is dated by when it left. It
+-- needs no sum over the lines of calls: the seal has summed them.
 CREATE VIEW pending_at_seals AS
     SELECT s.ledger_account_id, s.sealed_before,
            s.posted_nanos - coalesce((
                SELECT sum(t.amount_nanos) FROM transfers t
                 WHERE t.debit_id = s.ledger_account_id AND t.created_at >= s.sealed_before
-                  AND NOT EXISTS (SELECT 1 FROM settlement_lines l
-                                   WHERE l.call_id = t.call_id AND l.payee_id = t.debit_id
-                                     AND l.settled_at >= s.sealed_before)), 0)::bigint AS pending_nanos
+                  AND (t.kind = 'maturity' OR (t.call_id IS NOT NULL AND NOT EXISTS (
+                        SELECT 1 FROM settlement_lines l
+                         WHERE l.call_id = t.call_id AND l.payee_id = t.debit_id
+                           AND l.settled_at >= s.sealed_before)))), 0)::bigint AS pending_nanos
       FROM seals s JOIN ledger_accounts a ON a.id = s.ledger_account_id AND a.kind = 'earnings';
 
 -- Just what came after the watermark is pending.
@@ -128,29 +130,53 @@ CREATE VIEW invariant_earnings_are_unmatured AS
       JOIN pending_at_seals p ON p.ledger_account_id = a.id AND p.sealed_before = m.matured_before
      WHERE p.pending_nanos <> 0;
 
-CREATE VIEW invariant_payout_is_its_items AS
-    SELECT p.id, p.amount_nanos, coalesce(i.items_nanos, 0) AS items_nanos
-      FROM payouts p
-      CROSS JOIN LATERAL (SELECT sum(amount_nanos) AS items_nanos FROM payout_items WHERE payout_id = p.id) i
-     WHERE (p.created_at >= (SELECT sealed_before FROM last_seal) OR p.status = 'open')
-       AND p.amount_nanos <> coalesce(i.items_nanos, 0);
+-- A payout beside what its items sum to and what its transfers say, and what they should say of its status.
+CREATE VIEW payout_records AS
+    SELECT p.id, p.created_at, p.status, p.amount_nanos,
+           (SELECT coalesce(sum(i.amount_nanos), 0) FROM payout_items i WHERE i.payout_id = p.id) AS items_nanos,
+           (SELECT array_agg(t.kind ORDER BY t.kind) FROM transfers t
+             WHERE t.about_id = p.id AND t.amount_nanos = p.amount_nanos) AS kinds,
+           CASE p.status
+             WHEN 'open' THEN ARRAY['payout']
+             WHEN 'sent' THEN ARRAY['payout', 'payout_sent']
+             WHEN 'failed' THEN ARRAY['payout', 'payout_failed']
+             ELSE ARRAY['payout', 'payout_returned', 'payout_sent'] END AS kinds_due
+      FROM payouts p;
 
--- An item is a whole transfer of the provider's own, or all that an earlier payout of it kept back.
-CREATE VIEW invariant_item_is_what_it_pays AS
-    SELECT i.payout_id, i.transfer_id, i.carried_from, i.amount_nanos
+CREATE VIEW invariant_payout_is_its_items AS
+    SELECT id, amount_nanos, items_nanos FROM payout_records
+     WHERE (created_at >= (SELECT sealed_before FROM last_seal) OR status = 'open') AND amount_nanos <> items_nanos;
+
+CREATE VIEW invariant_payout_is_its_transfers AS
+    SELECT id, status, kinds FROM payout_records
+     WHERE (created_at >= (SELECT sealed_before FROM last_seal) OR status = 'open') AND kinds IS DISTINCT FROM kinds_due;
+
+CREATE VIEW replay_payout_is_its_records AS
+    SELECT id, status, amount_nanos, items_nanos, kinds FROM payout_records
+     WHERE amount_nanos <> items_nanos OR kinds IS DISTINCT FROM kinds_due;
+
+-- An item beside what it should be: a whole transfer of the provider's own, or all that an earlier payout kept back.
+CREATE VIEW payout_item_records AS
+    SELECT i.payout_id, p.created_at, i.transfer_id, i.carried_from, i.amount_nanos,
+           CASE WHEN t.kind = 'payout' THEN NULL
+                WHEN t.credit_id = a.id THEN t.amount_nanos
+                WHEN t.debit_id = a.id THEN -t.amount_nanos
+                WHEN f.provider_id = p.provider_id AND f.number < p.number THEN -k.amount_nanos END AS due_nanos
       FROM payouts p
       JOIN payout_items i ON i.payout_id = p.id
       LEFT JOIN ledger_accounts a ON a.owner_id = p.provider_id AND a.kind = 'available' AND a.shard = 0
       LEFT JOIN transfers t ON t.id = i.transfer_id
       LEFT JOIN payouts f ON f.id = i.carried_from
       LEFT JOIN payout_items k ON k.payout_id = i.carried_from AND k.transfer_id IS NULL AND k.carried_from IS NULL
-     WHERE p.created_at >= (SELECT sealed_before FROM last_seal)
-       AND (i.transfer_id IS NOT NULL OR i.carried_from IS NOT NULL)
-       AND i.amount_nanos IS DISTINCT FROM CASE
-             WHEN t.kind = 'payout' THEN NULL
-             WHEN t.credit_id = a.id THEN t.amount_nanos
-             WHEN t.debit_id = a.id THEN -t.amount_nanos
-             WHEN f.provider_id = p.provider_id AND f.number < p.number THEN -k.amount_nanos END;
+     WHERE i.transfer_id IS NOT NULL OR i.carried_from IS NOT NULL;
+
+CREATE VIEW invariant_item_is_what_it_pays AS
+    SELECT payout_id, transfer_id, carried_from, amount_nanos, due_nanos FROM payout_item_records
+     WHERE created_at >= (SELECT sealed_before FROM last_seal) AND amount_nanos IS DISTINCT FROM due_nanos;
+
+CREATE VIEW replay_item_is_what_it_pays AS
+    SELECT payout_id, transfer_id, carried_from, amount_nanos, due_nanos FROM payout_item_records
+     WHERE amount_nanos IS DISTINCT FROM due_nanos;
 
 CREATE VIEW invariant_transit_is_open_payouts AS
     SELECT a.owner_id AS provider_id, b.posted_nanos, coalesce(o.open_nanos, 0) AS open_nanos
@@ -159,20 +185,6 @@ CREATE VIEW invariant_transit_is_open_payouts AS
       LEFT JOIN (SELECT provider_id, sum(amount_nanos) AS open_nanos FROM payouts
                   WHERE status = 'open' GROUP BY provider_id) o ON o.provider_id = a.owner_id
      WHERE a.kind = 'transit' AND b.posted_nanos <> coalesce(o.open_nanos, 0);
-
--- A payout's status is what its transfers say.
-CREATE VIEW invariant_payout_is_its_transfers AS
-    SELECT p.id, p.status, t.kinds
-      FROM payouts p
-      CROSS JOIN LATERAL (
-        SELECT array_agg(kind ORDER BY kind) FILTER (WHERE amount_nanos = p.amount_nanos) AS kinds FROM transfers
-         WHERE about_id = p.id) t
-     WHERE (p.created_at >= (SELECT sealed_before FROM last_seal) OR p.status = 'open')
-       AND t.kinds IS DISTINCT FROM CASE p.status
-             WHEN 'open' THEN ARRAY['payout']
-             WHEN 'sent' THEN ARRAY['payout', 'payout_sent']
-             WHEN 'failed' THEN ARRAY['payout', 'payout_failed']
-             ELSE ARRAY['payout', 'payout_returned', 'payout_sent'] END;
 
 -- What is available is what no payout has yet: transfers that are in none, and what the last one kept back.
 CREATE VIEW replay_available_is_unpaid AS
@@ -207,9 +219,10 @@ CREATE VIEW replay_earnings_are_unmatured AS
              + (SELECT coalesce(sum(t.amount_nanos), 0) FROM transfers t
                  WHERE t.credit_id = a.id AND t.created_at >= m.matured_before)
              - (SELECT coalesce(sum(t.amount_nanos), 0) FROM transfers t
-                 WHERE t.debit_id = a.id AND t.created_at >= m.matured_before
-                   AND EXISTS (SELECT 1 FROM settlement_lines l WHERE l.call_id = t.call_id AND l.payee_id = a.id
-                                  AND l.settled_at >= m.matured_before)) AS unmatured_nanos) u
+                 WHERE t.debit_id = a.id AND t.created_at >= m.matured_before AND t.kind <> 'maturity'
+                   AND (t.call_id IS NULL OR EXISTS (
+                         SELECT 1 FROM settlement_lines l WHERE l.call_id = t.call_id AND l.payee_id = a.id
+                                                            AND l.settled_at >= m.matured_before))) AS unmatured_nanos) u
      WHERE b.posted_nanos <> u.unmatured_nanos;
 
 -- The console's one line an account: a provider's purses in one sum, all that it has earned and not been paid.

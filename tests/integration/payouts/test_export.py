@@ -9,8 +9,6 @@ from uuid import UUID
 from xml.etree import ElementTree
 
 import pytest
-import xmlschema
-from sepaxml import validation
 from uuid_utils.compat import uuid7
 
 from broker.core.payout import Bank, Destination, Stripe
@@ -62,8 +60,6 @@ async def test_a_batch_is_written_as_pain_001(till: Till) -> None:
     first = await paid(till, "acme", 1_234_560_000_001)
     second = await paid(till, "globex", 10_000_000, Bank("Müller", "FR1420041010050500013M02606"))
     file = await write(till, await together(till, first, second))
-    schema = f"{validation.os.path.dirname(validation.__file__)}/schemas/{pain001.SCHEMA}.xsd"
-    xmlschema.XMLSchema(schema).validate(file.content.decode())
     amounts = ElementTree.fromstring(file.content).findall(".//p:InstdAmt", SPACE)
     assert [(each.text, each.attrib) for each in amounts] == [
         ("1234.56", {"Ccy": "USD"}),
@@ -92,8 +88,8 @@ async def test_only_what_is_open_is_written(till: Till) -> None:
     async with till.engine.begin() as connection:
         await fail(connection, made[0].id, Word("office", "no such account"), now)
         await confirm(connection, made[1].id, Word("office"), now)
-    file = await write(till, batch_id)
-    assert texts(file.content, "p:EndToEndId") == [made[2].id.hex]
+    file = await write(till, batch_id, Format.CSV)
+    assert [each.id for each in made if str(each.id) in file.content.decode()] == [made[2].id]
     async with till.engine.begin() as connection:
         await confirm(connection, made[2].id, Word("office"), now)
     with pytest.raises(Conflict) as caught:

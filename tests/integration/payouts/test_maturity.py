@@ -129,6 +129,20 @@ async def test_nothing_matures_that_no_seal_has_summed(till: Till, acme: Account
     assert (await till.contents(acme)).pending_nanos == CALL_NANOS
 
 
+async def test_what_left_earnings_without_a_call_is_made_up_by_later_ones(
+    till: Till, acme: Account
+) -> None:
+    """As adjustments of former versions did."""
+    await till.earn(acme, 1_000)
+    await till.days_pass(2)
+    await till.take_from_earnings(acme, 500_000)
+    assert (await till.mature(acme)).matured_nanos == 0
+    await till.earn(acme, 1_000)
+    assert (await till.mature(acme)).matured_nanos == CALL_NANOS
+    await till.days_pass(2)
+    assert (await till.mature(acme)).matured_nanos == CALL_NANOS - 500_000
+
+
 async def test_it_is_told_when_what_is_pending_matures(till: Till, acme: Account) -> None:
     await till.earn(acme, 1_000)
     await till.days_pass(1)

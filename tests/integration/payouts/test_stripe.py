@@ -128,27 +128,19 @@ async def test_an_account_that_cannot_be_paid_to_fails_the_payout(
     assert words in str(told["reason"])
 
 
-@pytest.mark.parametrize(
-    ("code", "error"),
-    [
+async def test_what_may_be_otherwise_next_time_stays_open(
+    till: Till, stripe: StripeStandIn, desk: Sending, payout: Payout
+) -> None:
+    for refusal in (
         (400, {"type": "invalid_request_error", "code": "balance_insufficient"}),
         (401, {"type": "invalid_request_error", "message": "Invalid API Key"}),
         (409, {"type": "idempotency_error", "code": "idempotency_key_in_use"}),
         (429, {"type": "invalid_request_error", "code": "rate_limit"}),
         (500, {"type": "api_error"}),
-    ],
-)
-async def test_what_may_be_otherwise_next_time_stays_open(
-    till: Till,
-    stripe: StripeStandIn,
-    desk: Sending,
-    payout: Payout,
-    code: int,
-    error: dict[str, str],
-) -> None:
-    stripe.refusals.append((code, error))
-    assert await send_all(desk) == 0
-    assert await status(till, payout) is PayoutStatus.OPEN
+    ):
+        stripe.refusals.append(refusal)
+        assert await send_all(desk) == 0
+        assert await status(till, payout) is PayoutStatus.OPEN
     assert await send_all(desk) == 1
 
 

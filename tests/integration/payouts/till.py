@@ -22,13 +22,13 @@ from broker.flows.pay_out import REST, pay_out
 from broker.flows.payout_terms import Wishes
 from broker.flows.seal import AGE_MIN, seal
 from broker.flows.topup import adjust
-from broker.store import ledger, payouts, purses
+from broker.store import ledger, payouts, purses, transfers
 from broker.store.accounts import Account, Role
 from broker.store.payouts import Payout
 from broker.store.purses import Contents
 from broker.store.recourse import Ground, Taken, claw_back
 from broker.store.sealing import Sealer
-from broker.store.transfers import TransferKind
+from broker.store.transfers import Transfer, TransferKind
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold, a_record, fund
 from tests.integration.ledger.books import open_account as open_raw
 
@@ -176,6 +176,15 @@ class Till:
         await adjust(
             self.engine, OPERATOR, provider.name, amount_nanos, "a correction", datetime.now(UTC)
         )
+
+    async def take_from_earnings(self, provider: Account, amount_nanos: int) -> None:
+        """Move money from what is pending to the world, for no call."""
+        assert provider.ledger_account is not None
+        async with self.engine.begin() as connection:
+            world = await transfers.world(connection)
+            ends = (provider.ledger_account, world, amount_nanos)
+            kind, now = TransferKind.ADJUSTMENT, datetime.now(UTC)
+            await transfers.post(connection, Transfer(uuid7(), *ends, kind, "so", "test", now))
 
     async def days_pass(self, days: int) -> None:
         """Make every record so much older, and seal the books as each night would have done."""
