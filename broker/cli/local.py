@@ -47,11 +47,10 @@ def run_with_engine(
     return asyncio.run(connected())
 
 
-def settings(folder: StateFolder) -> Settings:
-    """Return the settings of the broker of `folder`. Raises SettingInvalid."""
+def _settings(folder: StateFolder) -> Settings:
     env = os.environ | {
         "DATABASE_URL": folder.database_url(),
-        "VALKEY_URL": folder.valkey_url(),
+        "VALKEY_URL": "none is needed",
         "BROKER_SECRET_KEY": folder.secret_key(),
     }
     return Settings.from_env(env)
@@ -59,13 +58,13 @@ def settings(folder: StateFolder) -> Settings:
 
 def sealer(folder: StateFolder) -> Sealer:
     """Return what opens the secrets of the broker of `folder`. Raises SettingInvalid."""
-    found = settings(folder)
+    found = _settings(folder)
     return Sealer(found.secret_key, found.secret_keys_old)
 
 
 def policy(folder: StateFolder) -> AddressPolicy:
     """Return what the broker of `folder` may connect to. Raises SettingInvalid."""
-    return AddressPolicy(settings(folder).allowed_networks)
+    return AddressPolicy(_settings(folder).allowed_networks)
 
 
 def now() -> datetime:

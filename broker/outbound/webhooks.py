@@ -9,6 +9,7 @@ are not followed. Of an answer the status counts; a little of the body is read a
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import hmac
 import time
@@ -94,7 +95,7 @@ def _request(url: str, message: Message, signed: str) -> httpx.Request:
     headers = {
         "content-type": "application/json",
         "accept": "*/*",
-        "user-agent": f"model-broker/{version('model-broker')}",
+        "user-agent": _user_agent(),
         SIGNATURE: signed,
         "x-broker-event-id": message.event_id,
         "x-broker-event-kind": message.kind,
@@ -104,6 +105,11 @@ def _request(url: str, message: Message, signed: str) -> httpx.Request:
     return httpx.Request(
         "POST", url, headers=headers, content=message.body, extensions={"timeout": timeouts}
     )
+
+
+@functools.cache
+def _user_agent() -> str:
+    return f"model-broker/{version('model-broker')}"
 
 
 async def _drop_body(response: httpx.Response) -> None:
