@@ -82,25 +82,29 @@ class Courier:
             async with means.engine.begin() as connection:
                 await queueing.queue(connection, now)
             async with means.engine.begin() as connection:
-                free = PLACES - len(self._turns)
-                due = await deliveries.lock_due(connection, now, free) if free > 0 else []
-                until = now + timedelta(seconds=LEASED_S)
-                leased = await webhooks.lease(connection, due, until) if due else {}
-                waiting = await deliveries.backlog(connection, due) if due else {}
-                for each in leased.values():
-                    backlog = waiting.get(each.id)
-                    if backlog is not None and backlog.waiting > means.backlog_max:
-                        await disable(connection, each, "too many events waited", now)
-        for webhook in leased.values():
+                taken = await self._take_up(connection, now)
+        for webhook in taken:
             turn = asyncio.create_task(self._serve(webhook))
             self._turns.add(turn)
             turn.add_done_callback(self._turns.discard)
-        return len(leased)
+        return len(taken)
 
     async def idle(self) -> None:
         """Wait until nothing is under way."""
         while self._turns:
             await asyncio.wait(self._turns)
+
+    async def _take_up(self, connection: AsyncConnection, now: datetime) -> list[Webhook]:
+        free = PLACES - len(self._turns)
+        due = await deliveries.lock_due(connection, now, free) if free > 0 else []
+        if not due:
+            return []
+        leased = await webhooks.lease(connection, due, now + timedelta(seconds=LEASED_S))
+        for webhook_id, backlog in (await deliveries.backlog(connection, due)).items():
+            if backlog.waiting > self._means.backlog_max:
+                overwhelmed = leased.pop(webhook_id)
+                await disable(connection, overwhelmed, "too many events waited", now)
+        return list(leased.values())
 
     async def _serve(self, webhook: Webhook) -> None:
         try:
