@@ -28,7 +28,9 @@ app = typer.Typer(
 )
 
 _AUTHOR = "command-line"
-Id = Annotated[UUID, typer.Argument(help="The payout's, as 'broker payouts list' shows it.")]
+Ids = Annotated[
+    list[UUID], typer.Argument(help="One or more, as 'broker payouts list' shows them.")
+]
 Reason = Annotated[str, typer.Option(help="Why; kept with the transfer.")]
 Reference = Annotated[str, typer.Option(help="The bank's or the service's own.")]
 
@@ -120,17 +122,17 @@ def export(
 
 
 @app.command("confirm")
-def confirm(id_: Id, reference: Reference = "", state: State = DEFAULT_STATE) -> None:
+def confirm(ids: Ids, reference: Reference = "", state: State = DEFAULT_STATE) -> None:
     """Say that the money has gone out."""
     from broker.flows import payout_events
     from broker.flows.payout_events import Word
 
-    _record(payout_events.confirm, id_, Word(_AUTHOR, reference=reference), state)
+    _record(payout_events.confirm, ids, Word(_AUTHOR, reference=reference), state)
 
 
 @app.command("fail")
 def fail(
-    id_: Id,
+    ids: Ids,
     reason: Reason,
     reference: Reference = "",
     checked: Annotated[
@@ -143,28 +145,32 @@ def fail(
     from broker.flows import payout_events
     from broker.flows.payout_events import Word
 
-    _record(payout_events.fail, id_, Word(_AUTHOR, reason, reference, checked), state)
+    _record(payout_events.fail, ids, Word(_AUTHOR, reason, reference, checked), state)
 
 
 @app.command("return")
 def return_(
-    id_: Id, reason: Reason, reference: Reference = "", state: State = DEFAULT_STATE
+    ids: Ids, reason: Reason, reference: Reference = "", state: State = DEFAULT_STATE
 ) -> None:
     """Say that the money came back: it is available again."""
     from broker.flows import payout_events
     from broker.flows.payout_events import Word
 
-    _record(payout_events.give_back, id_, Word(_AUTHOR, reason, reference), state)
+    _record(payout_events.give_back, ids, Word(_AUTHOR, reason, reference), state)
 
 
-def _record(record: Record, payout_id: UUID, word: Word, state: Path) -> None:
+def _record(record: Record, ids: list[UUID], word: Word, state: Path) -> None:
+    """Say it of each, in a transaction of its own; the first that is refused ends it."""
     from broker.cli.local import now, run_with_engine
     from pricing.money import format_usd
 
-    async def work(engine: AsyncEngine) -> Payout:
-        async with engine.begin() as connection:
-            return await record(connection, payout_id, word, now())
+    async def work(engine: AsyncEngine) -> None:
+        for each in ids:
+            async with engine.begin() as connection:
+                payout = await record(connection, each, word, now())
+            amount = format_usd(payout.amount_nanos)
+            typer.echo(
+                f"Payout {payout.number} of {payout.provider}, {amount} USD: {payout.status}."
+            )
 
-    payout = run_with_engine(StateFolder(state), work)
-    amount = format_usd(payout.amount_nanos)
-    typer.echo(f"Payout {payout.number} of {payout.provider}, {amount} USD: {payout.status}.")
+    run_with_engine(StateFolder(state), work)

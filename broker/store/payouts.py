@@ -156,7 +156,8 @@ async def find(connection: AsyncConnection, payout_id: UUID) -> Payout:
 async def lock(connection: AsyncConnection, payout_id: UUID) -> Payout:
     """Lock a payout and return it. Raises NotFound."""
     query = _payouts().where(payouts.c.id == payout_id)
-    return await _one(connection, query.with_for_update(of=payouts))
+    # Not its key: a payout made meanwhile refers to this one for what it kept back.
+    return await _one(connection, query.with_for_update(of=payouts, key_share=True))
 
 
 async def list_payouts(connection: AsyncConnection, wanted: Wanted) -> list[Payout]:

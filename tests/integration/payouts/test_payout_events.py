@@ -132,3 +132,16 @@ async def test_of_a_confirmation_and_a_failure_at_once_one_wins(
     contents = await till.contents(acme)
     sent = (await till.payout(payout.id)).status is PayoutStatus.SENT
     assert contents == Contents(0, 0 if sent else CENTS, 0, 0)
+
+
+async def test_the_next_payout_and_what_became_of_the_last_do_not_wait_for_each_other(
+    till: Till, acme: Account
+) -> None:
+    """Both touch the last payout, which the next one refers to, and the purse in transit."""
+    await till.adjust(acme, CENTS + 5)
+    last = await till.pay(acme)
+    for name in ("confirm", "fail", "confirm", "fail", "confirm", "fail"):
+        await till.adjust(acme, CENTS)
+        last, _ = await asyncio.gather(till.pay(acme), take(till, name, last.id))
+    contents = await till.contents(acme)
+    assert contents.transit_nanos == last.amount_nanos
