@@ -158,6 +158,10 @@ class ConsumerClass:
     patience_s: float = 5.0
     """The mean of that while."""
     stream: bool = True
+    ttft_goal_s: float = 2.0
+    """Goodput counts answers whose first token came within this, and whose further ones within"""
+    tpot_goal_s: float = 0.05
+    """this each."""
 
     @property
     def tokens_mean(self) -> float:
