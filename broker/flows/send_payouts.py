@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.core.payout import CENT_NANOS
+from broker.errors import BrokerError
 from broker.flows import payout_events
 from broker.flows.payout_events import Word
 from broker.outbound.payout_adapter import (
@@ -47,13 +48,23 @@ async def send_all(desk: Sending) -> int:
     """Ask the service for every open payout of its method; return how many it has paid."""
     async with desk.engine.connect() as connection:
         waiting = await payouts.to_send(connection, desk.adapter.method)
-    return sum([await send(desk, each) for each in waiting])
+    return sum([await _send_or_tell(desk, each) for each in waiting])
+
+
+async def _send_or_tell(desk: Sending, payout_id: UUID) -> bool:
+    """What stops one payout, such as a destination that cannot be read, stops no other."""
+    try:
+        return await send(desk, payout_id)
+    except BrokerError as error:
+        _log.error("payout_not_sent", payout=str(payout_id), code=error.code, error=error.detail)
+        return False
 
 
 async def send(desk: Sending, payout_id: UUID) -> bool:
-    """Ask the service for one payout; True when it is paid. Raises NotFound.
+    """Ask the service for one payout; True when it is paid.
 
     What the service refuses has failed; what it leaves unclear stays open, to be asked again.
+    Raises NotFound, SecretUnreadable, and Conflict where somebody confirmed what it refuses.
     """
     order = await _order(desk, payout_id)
     if order is None:
@@ -99,6 +110,10 @@ async def _note(
     connection: AsyncConnection, payout_id: UUID, payment: Payment, word: Word, now: datetime
 ) -> None:
     payout = await payouts.lock(connection, payout_id)
+    if payout.status is PayoutStatus.FAILED and not payment.reversed:
+        # Somebody said that it had been checked, while it was being paid.
+        _log.error("payout_paid_after_it_failed", payout=str(payout_id), payment=payment.reference)
+        return
     if payout.status is PayoutStatus.OPEN:
         sent = Word(word.author, reference=payment.reference)
         payout = await payout_events.confirm(connection, payout_id, sent, now)

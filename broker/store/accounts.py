@@ -34,8 +34,6 @@ class Role(enum.StrEnum):
 
 LEDGER_KINDS = {Role.CONSUMER: "funds", Role.PROVIDER: "earnings"}
 """The kind of ledger account that each role has; an operator has none."""
-FURTHER_KINDS = {Role.PROVIDER: ("available", "transit", "receivable")}
-"""The purses that a provider's earnings go through, see `broker.store.purses`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +77,15 @@ async def _open_ledger_account(
     kind = LEDGER_KINDS.get(role)
     if kind is None:
         return None
-    opened = {each: uuid7() for each in (kind, *FURTHER_KINDS.get(role, ()))}
-    for each, ledger_account in opened.items():
-        await connection.execute(
-            insert(ledger_accounts).values(
-                id=ledger_account, owner_id=account_id, kind=each, shard=0, created_at=now
-            )
+    ledger_account = uuid7()
+    # With earnings, the database opens the purses that they go through: see `broker.store.purses`.
+    await connection.execute(
+        insert(ledger_accounts).values(
+            id=ledger_account, owner_id=account_id, kind=kind, shard=0, created_at=now
         )
-        await connection.execute(
-            insert(balances).values(
-                ledger_account_id=ledger_account, may_overdraw=each == "receivable"
-            )
-        )
-    return opened[kind]
+    )
+    await connection.execute(insert(balances).values(ledger_account_id=ledger_account))
+    return ledger_account
 
 
 async def by_id(connection: AsyncConnection, account_id: UUID) -> Account:

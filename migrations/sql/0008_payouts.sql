@@ -1,15 +1,28 @@
--- Earnings that mature, and payouts with their items. All tables are new; of the standing ones only rows are added, two
+-- Earnings that mature, and payouts with their items. All tables are new; to the standing ones only rows are added, three
 -- for each provider, so nothing is locked for long and nothing is rewritten.
 
--- Every provider gets the purses that its earnings go through; a process of the former version opens accounts without.
-INSERT INTO ledger_accounts (id, owner_id, kind, created_at)
-    SELECT uuidv7(), a.id, k.kind, now()
-      FROM accounts a CROSS JOIN unnest(ARRAY['available', 'transit', 'receivable']) AS k(kind)
-     WHERE a.role = 'provider'
-    ON CONFLICT DO NOTHING;
-INSERT INTO balances (ledger_account_id, may_overdraw)
-    SELECT id, kind = 'receivable' FROM ledger_accounts WHERE kind IN ('available', 'transit', 'receivable')
-    ON CONFLICT DO NOTHING;
+-- Whoever has earnings has the purses that they go through. A trigger opens them, so that a process of the former version,
+-- which knows of none, opens a whole provider too.
+CREATE FUNCTION open_further_purses() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    WITH opened AS (
+        INSERT INTO ledger_accounts (id, owner_id, kind, currency, created_at)
+            SELECT uuidv7(), NEW.owner_id, kind, NEW.currency, NEW.created_at
+              FROM unnest(ARRAY['available', 'transit', 'receivable']) AS kind
+            RETURNING id, kind
+    ) INSERT INTO balances (ledger_account_id, may_overdraw) SELECT id, kind = 'receivable' FROM opened;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER further_purses AFTER INSERT ON ledger_accounts FOR EACH ROW
+    WHEN (NEW.kind = 'earnings') EXECUTE FUNCTION open_further_purses();
+
+WITH opened AS (
+    INSERT INTO ledger_accounts (id, owner_id, kind, currency, created_at)
+        SELECT uuidv7(), e.owner_id, k.kind, e.currency, now()
+          FROM ledger_accounts e CROSS JOIN unnest(ARRAY['available', 'transit', 'receivable']) AS k(kind)
+         WHERE e.kind = 'earnings'
+        RETURNING id, kind
+) INSERT INTO balances (ledger_account_id, may_overdraw) SELECT id, kind = 'receivable' FROM opened;
 
 -- Where a provider's money goes. A change adds a row, so that a payout keeps the destination it was made for; only
 -- `sealed` is ever written again, when the secret key is rotated.

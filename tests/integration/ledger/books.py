@@ -49,26 +49,9 @@ async def open_account(connection: asyncpg.Connection, role: str, funds_nanos: i
             kind,
         )
         await connection.execute("INSERT INTO balances (ledger_account_id) VALUES ($1)", account)
-        if role == "provider":
-            await _open_further_purses(connection, owner)
         if funds_nanos:
             await fund(connection, account, funds_nanos)
     return account
-
-
-async def _open_further_purses(connection: asyncpg.Connection, owner: UUID) -> None:
-    for kind in ("available", "transit", "receivable"):
-        purse = await connection.fetchval(
-            "INSERT INTO ledger_accounts (id, owner_id, kind, created_at)"
-            " VALUES (uuidv7(), $1, $2, now()) RETURNING id",
-            owner,
-            kind,
-        )
-        await connection.execute(
-            "INSERT INTO balances (ledger_account_id, may_overdraw) VALUES ($1, $2)",
-            purse,
-            kind == "receivable",
-        )
 
 
 async def fund(connection: asyncpg.Connection, account: UUID, amount_nanos: int) -> None:
