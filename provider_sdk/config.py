@@ -47,6 +47,7 @@ context_length_tokens = 8192
 # visible_to = ["acme"]              # accounts; everybody when left out
 # promised_ttft_ms = 800             # first token of a stream; missed, a share goes back
 # promised_latency_ms = 5000         # an answer that is no stream, whole
+# tiers = { priority = "1.5", flex = "0.5", batch = "0.4" }   # factors on the price
 
 [deployments.endpoints.price]        # USD per million tokens; or floor_call, list_call, ...
 floor_in = "0.10"

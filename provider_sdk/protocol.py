@@ -17,6 +17,7 @@ DNS_LABEL = "_model-broker"
 Kind = Literal["openai", "kserve"]
 Task = Literal["chat", "completion", "embedding", "infer"]
 Proof = Literal["well-known", "dns", "credential"]
+Tier = Literal["priority", "flex", "batch"]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=63)]
 """No two separators in a row: `--` stands for the slash of `provider/endpoint` in a KServe path."""
 Decimal = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?$")]
@@ -78,6 +79,9 @@ class EndpointOffer(Message, frozen=True, kw_only=True):
     """The first token of a stream comes within this, or a share of the charge goes back."""
     promised_latency_ms: Promise | None = None
     """The whole of an answer that is no stream comes within this, or a share goes back."""
+    tiers: dict[Tier, Decimal] = {}
+    """What other tiers cost, as a factor on the price such as `{"priority": "1.5", "flex": "0.5"}`,
+    within the band all the same. A tier that is not named is not served."""
     price: TokenBand | CallBand
 
 

@@ -6,12 +6,13 @@ from datetime import datetime
 from typing import Any
 
 from broker.api.wire import Reply
-from broker.core.catalog import Band, Task
+from broker.core.catalog import Band, Endpoint, Task
 from broker.core.market import Market
 from broker.flows.authenticate import Caller
 from broker.flows.read_prices import Health, Listing, may_see
 from pricing.book import Rate
 from pricing.money import format_rate, format_usd
+from pricing.tiers import Tier, tier_rate
 
 
 class Price(Reply):
@@ -38,6 +39,8 @@ class PricedEndpoint(Reply):
     floor: Price
     listed: Price
     ceiling: Price
+    tiers: dict[Tier, Price]
+    """What the tiers cost beside the standard one, as far as they have a price."""
     load: float
     health: Health
     private: bool
@@ -92,11 +95,20 @@ def _endpoint(listing: Listing) -> PricedEndpoint:
         quality=endpoint.quality,
         context_length_tokens=endpoint.context_length_tokens,
         price=None if listing.rate is None else price(listing.rate),
+        tiers={} if listing.rate is None else _tiers(endpoint, listing.rate),
         load=round(listing.load, 4),
         health=listing.health,
         private=endpoint.visible_to is not None,
         **_band(endpoint.band),
     )
+
+
+def _tiers(endpoint: Endpoint, rate: Rate) -> dict[Tier, Price]:
+    floor, ceiling = endpoint.band.floor, endpoint.band.ceiling
+    return {
+        tier: price(tier_rate(rate, factor_bps, floor, ceiling))
+        for tier, factor_bps in endpoint.tiers.items()
+    }
 
 
 def _band(band: Band) -> dict[str, Any]:

@@ -124,7 +124,7 @@ _BESIDE_TEXT = ("tools", "functions", "response_format")
 _turns_of = msgspec.json.Decoder(list[_Turn]).decode
 _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
 _OUTPUT_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
-_REPLACED = frozenset({"model", "broker", "stream", "stream_options"})
+_REPLACED = frozenset({"model", "broker", "service_tier", "stream", "stream_options"})
 
 
 class TensorBody(msgspec.Struct, frozen=True, eq=False):

@@ -6,6 +6,9 @@ import enum
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from pricing.book import Rate
+from pricing.tiers import Factors
+
 
 class Task(enum.StrEnum):
     """What an endpoint can be asked to do."""
@@ -56,6 +59,16 @@ class Band:
     list_call_nanos: int = 0
     ceiling_call_nanos: int = 0
 
+    @property
+    def floor(self) -> Rate:
+        """The lowest rate."""
+        return Rate(self.floor_in_micros, self.floor_out_micros, self.floor_call_nanos)
+
+    @property
+    def ceiling(self) -> Rate:
+        """The highest rate."""
+        return Rate(self.ceiling_in_micros, self.ceiling_out_micros, self.ceiling_call_nanos)
+
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
@@ -103,6 +116,8 @@ class Endpoint:
     """The broker's share of a charge, in basis points."""
     take_bps_by_domain: dict[str, int] = field(default_factory=dict)
     """The share of calls of a domain, where it is another."""
+    tiers: Factors = field(default_factory=dict)
+    """What other tiers cost, in basis points of the price; one without a factor has none."""
 
     def take_of(self, domain: str | None) -> int:
         """Return the broker's share of a call of `domain`."""

@@ -19,6 +19,7 @@ from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
 from broker.core.view import RoutingLimits, View, ceiling_picos
 from pricing.money import PICOS_PER_NANO
+from pricing.tiers import Tier
 
 SHORTLISTS_MAX = 256
 """Callers name what they like, so what is remembered of one market has an end."""
@@ -44,6 +45,7 @@ class Rejection(enum.IntEnum):
     FULL = 15
     MODEL_NOT_ALLOWED = 16
     DOMAIN_NOT_ALLOWED = 17
+    TIER_UNPRICED = 18
 
 
 class _Strikes:
@@ -97,6 +99,7 @@ def _terms_asked(wanted: Requirements, market: Market) -> Hashable:
         wanted.max_rate_out_micros,
         wanted.models_only,
         wanted.domains_only,
+        wanted.tier,
     )
 
 
@@ -107,6 +110,8 @@ def _shortlist(wanted: Requirements, market: Market) -> Shortlist | None:
     if members is None or not members.size:
         return None
     rates = market.book.matrix(len(market.endpoints))[:, members].astype(np.float64)
+    if wanted.tier is not Tier.STANDARD and not market.quoted:
+        rates = _rates_of_tier(wanted.tier, market, members, rates)
     quality, domain_fit = _in_domain(wanted, market, members)
     reasons = _reject_by_terms(wanted, market, members, quality, rates)
     kept, refused = np.flatnonzero(reasons == 0), np.flatnonzero(reasons)
@@ -132,6 +137,19 @@ def _shortlist(wanted: Requirements, market: Market) -> Shortlist | None:
         lone=None,
     )
     return replace(made, lone=_lone(made)) if numbers.size == 1 else made
+
+
+def _rates_of_tier(tier: Tier, market: Market, members: Numbers, rates: Floats) -> Floats:
+    """Return the rates of a tier; NaN for who does not price it."""
+    tiered = np.full(rates.shape, np.nan)
+    for at, number in enumerate(members.tolist()):
+        if tier in market.endpoint(number).tiers:
+            if not rates[:, at].any():
+                tiered[:, at] = 0.0
+                continue
+            rate = market.rate(number, tier)
+            tiered[:, at] = rate.rate_in_micros, rate.rate_out_micros, rate.rate_call_nanos
+    return tiered
 
 
 def _lone(listed: Shortlist) -> Lone:
@@ -180,6 +198,7 @@ def _reject_by_terms(
     columns, strikes = market.columns, _Strikes(members.size)
     _strike_by_key(wanted, market, members, strikes)
     strikes.strike(market.away[members], Rejection.NOT_PRESENT)
+    strikes.strike(np.isnan(rates[0]), Rejection.TIER_UNPRICED)
     strikes.strike(~_priced(wanted.task, rates), Rejection.UNPRICED)
     if wanted.providers_only is not None:
         listed = columns.provider.among(members, wanted.providers_only)
@@ -258,6 +277,7 @@ def reject(
     if ejected is not None and not ejected[strikes.standing].all():
         # Were everything that is left ejected, trying one beats refusing: never eject all.
         strikes.strike(ejected, Rejection.EJECTED)
-    if load[load.argmax()] >= limits.queue_factor:
-        strikes.strike(load >= limits.queue_factor, Rejection.FULL)
+    most = limits.spare_factor if wanted.tier.yields else limits.queue_factor
+    if load[load.argmax()] >= most:
+        strikes.strike(load >= most, Rejection.FULL)
     return strikes.reasons if strikes.any else None

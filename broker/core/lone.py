@@ -16,6 +16,7 @@ from broker.core.requirements import Requirements, Weights
 from broker.core.scoring import free_share, normal
 from broker.core.view import TOKENS_OUT_EXPECTED, RoutingLimits
 from pricing.money import charge_nanos
+from pricing.tiers import Tier
 
 
 def decide_alone(
@@ -51,7 +52,8 @@ def decide_alone(
 def _may_be_rejected(wanted: Requirements, one: Lone) -> bool:
     most = wanted.tokens_out_max or 0
     return (
-        wanted.max_cost_nanos is not None
+        wanted.tier is not Tier.STANDARD
+        or wanted.max_cost_nanos is not None
         or wanted.latency_ms_max is not None
         or one.context_tokens < wanted.tokens_in_expected + most
         or one.output_tokens < most

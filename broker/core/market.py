@@ -17,7 +17,8 @@ import numpy as np
 
 from broker.core.catalog import Endpoint
 from broker.core.columns import Bools, Columns, Floats, Numbers, build_columns
-from pricing.book import PriceBook, Rate
+from pricing.book import EndpointUnpriced, PriceBook, Rate
+from pricing.tiers import Tier, tier_rate
 
 
 class Presence(enum.IntEnum):
@@ -85,6 +86,8 @@ class Market:
     """By the terms asked for; filled on first use."""
     rates: dict[int, Rate] = field(default_factory=dict)
     """By endpoint number; filled on first use."""
+    quoted: bool = False
+    """True where the book holds what was quoted, for whichever tier that was."""
 
     @property
     def endpoints(self) -> tuple[Endpoint | None, ...]:
@@ -102,12 +105,18 @@ class Market:
         assert endpoint is not None, f"endpoint number {number} is not in use"
         return endpoint
 
-    def rate(self, number: int) -> Rate:
-        """Return an endpoint's rate. Raises EndpointUnpriced."""
+    def rate(self, number: int, tier: Tier = Tier.STANDARD) -> Rate:
+        """Return an endpoint's rate. Raises EndpointUnpriced, also for a tier without a price."""
         rate = self.rates.get(number)
         if rate is None:
             rate = self.rates[number] = self.book.rate(number)
-        return rate
+        if tier is Tier.STANDARD or self.quoted:
+            return rate
+        endpoint = self.endpoint(number)
+        factor_bps = endpoint.tiers.get(tier)
+        if factor_bps is None:
+            raise EndpointUnpriced(number)
+        return tier_rate(rate, factor_bps, endpoint.band.floor, endpoint.band.ceiling)
 
     def visible(self, account_id: UUID) -> list[Endpoint]:
         """Return the endpoints that an account may see, by name."""

@@ -20,6 +20,7 @@ from broker.core.scoring import PARTS
 from broker.errors import QuoteRefused
 from pricing.book import PriceBook, Rate
 from pricing.money import charge_nanos
+from pricing.tiers import Tier
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -95,6 +96,12 @@ def on_quote(promised: Promise, wanted: Requirements) -> Requirements:
             code="quote_mismatch",
             status=400,
         )
+    if wanted.tier not in (Tier.STANDARD, asked.tier):
+        raise QuoteRefused(
+            f"The quote is for the tier {asked.tier}, not for {wanted.tier}.",
+            code="quote_mismatch",
+            status=400,
+        )
     _require_at_most("tokens_in", wanted.tokens_in_expected, promised.tokens_in)
     _require_at_most("choices", wanted.choices, asked.choices)
     if wanted.tokens_out_max is not None:
@@ -111,6 +118,7 @@ def on_quote(promised: Promise, wanted: Requirements) -> Requirements:
         allow_training=wanted.allow_training and asked.allow_training,
         providers_only=_both(wanted.providers_only, asked.providers_only),
         providers_ignore=wanted.providers_ignore | asked.providers_ignore,
+        tier=asked.tier,
     )
 
 
@@ -132,7 +140,7 @@ def quoted_market(promised: Promise, market: Market) -> Market:
             rate = each.rate
             rates[:, each.number] = rate.rate_in_micros, rate.rate_out_micros, rate.rate_call_nanos
     book = PriceBook.from_matrix(promised.price_version, rates)
-    return Market(market.columns, market.presence, book, market.away)
+    return Market(market.columns, market.presence, book, market.away, quoted=True)
 
 
 def kept(promised: Promise, wanted: Requirements, decision: Decision) -> Decision:

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from broker.core.catalog import Task
+from pricing.tiers import Tier
 
 
 class Weights(msgspec.Struct, frozen=True):
@@ -65,3 +66,4 @@ class Requirements(msgspec.Struct, frozen=True, omit_defaults=True):
     """Domains that the key allows: specialists in others are left out."""
     quote_id: UUID | None = None
     """The firm quote that the call is made on."""
+    tier: Tier = Tier.STANDARD

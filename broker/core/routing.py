@@ -117,7 +117,7 @@ def _plan(
     for place in places:
         number = int(view.numbers[place])
         limit = limits if isinstance(limits, int) else int(limits[place])
-        rate = market.rate(number)
+        rate = market.rate(number, wanted.tier)
         picos = rate.picos(wanted.tokens_in_bound, wanted.choices * limit)
         plan.append(Candidate(number, rate, limit, charge_nanos(picos)))
     return tuple(plan)

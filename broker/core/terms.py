@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
 from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
 
@@ -12,7 +13,9 @@ import msgspec
 from broker.core.catalog import Band, Kind, Task
 from broker.errors import RequestMalformed
 from pricing.money import MoneyError, parse_call_rate_nanos, parse_rate_micros
+from pricing.tiers import BPS, FactorMalformed, Factors, Tier, check_factor
 from provider_sdk.protocol import CallBand, DeploymentOffer, EndpointOffer, TokenBand
+from provider_sdk.protocol import Tier as TierName
 
 _TEXT_CHARACTERS_MAX = 200
 _URL_CHARACTERS_MAX = 2_000
@@ -51,6 +54,8 @@ class Terms:
     """The first token of a stream comes within this."""
     promised_latency_ms: int | None = None
     """The whole of an answer that is no stream comes within this."""
+    tiers: Factors = field(default_factory=dict)
+    """Basis points of the price, by tier."""
 
 
 def refuse(field: str, detail: str) -> RequestMalformed:
@@ -154,6 +159,21 @@ def band_of(price: TokenBand | CallBand, field: str) -> Band:
         list_out_micros=list_out,
         ceiling_out_micros=ceiling_out,
     )
+
+
+def factors_of(tiers: Mapping[TierName, str], field: str) -> Factors:
+    """Return the tiers' factors in basis points. Raises RequestMalformed."""
+    factors = {}
+    for name, text in tiers.items():
+        factor_bps = Decimal(text) * BPS
+        if factor_bps != int(factor_bps):
+            raise refuse(f"{field}.{name}", "has at most 4 decimals.")
+        try:
+            check_factor(Tier(name), int(factor_bps))
+        except FactorMalformed as error:
+            raise refuse(f"{field}.{name}", f"{error}.") from None
+        factors[Tier(name)] = int(factor_bps)
+    return factors
 
 
 def _bounds(

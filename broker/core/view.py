@@ -22,6 +22,8 @@ class RoutingLimits:
 
     attempts_max: int = 4
     queue_factor: float = 2.0
+    spare_factor: float = 0.8
+    """Of a deployment's capacity, what tiers that yield may find taken and still be served."""
     tokens_out_default: int = 4_096
 
 

@@ -47,13 +47,23 @@ def refusal(
     """
     reasons = {Rejection(int(each)) for each in decision.reasons}
     facts: dict[str, object] = {"rejected": rejections(decision, runtime)}
+    if reasons == {Rejection.TIER_UNPRICED}:
+        return NothingFits(
+            f"No endpoint that is asked for has a price for the tier '{wanted.tier}'.",
+            code="tier_unpriced",
+            facts=facts,
+        )
+    # Who does not price the tier at all does not keep the others from being merely full.
+    reasons.discard(Rejection.TIER_UNPRICED)
     if Rejection.FULL in reasons and reasons <= PASSING:
-        if counts:
+        if counts and not wanted.tier.yields:
             full = decision.rejected[decision.reasons == Rejection.FULL]
             deployments = [runtime.market.endpoint(int(n)).deployment.number for n in full]
             runtime.pulse.refuse(np.array(deployments, dtype=np.int64))
         return TooManyCalls(
-            "Every endpoint that fits is full.",
+            f"No endpoint that fits has room to spare for the tier '{wanted.tier}'."
+            if wanted.tier.yields
+            else "Every endpoint that fits is full.",
             code="providers_full",
             retry_after_s=_RETRY_AFTER_S,
             facts=facts,

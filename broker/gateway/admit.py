@@ -91,6 +91,7 @@ def demands(asked: Asked, account_id: UUID) -> Requirements:
         weights=wishes.weighed(),
         stream=stream,
         quote_id=wishes.quote_id,
+        tier=wishes.tier,
     )
 
 

@@ -18,11 +18,12 @@ from broker.flows.stream import Stream
 from broker.flows.tab import Tab
 from broker.gateway.admit import Asked, admit
 from broker.gateway.keyed import read_keyed
-from broker.gateway.wishes import read_wishes
+from broker.gateway.wishes import in_tier, read_wishes
 from broker.server.request import Headers, Request, header_lines
 from broker.store.keys import StoredKey
 from pricing.book import Rate
 from pricing.money import format_rate, format_usd
+from pricing.tiers import Tier
 
 TASKS = {
     "/v1/chat/completions": Task.CHAT,
@@ -53,6 +54,7 @@ _Count = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
 _Choices = Annotated[int, msgspec.Meta(ge=1, le=128)]
 _text = msgspec.json.Decoder(Annotated[str, msgspec.Meta(min_length=1, max_length=200)])
 _flag = msgspec.json.Decoder(bool | None)
+_named = msgspec.json.Decoder(str | None)
 _count = msgspec.json.Decoder(_Count | None)
 _choices = msgspec.json.Decoder(_Choices | None)
 _options = msgspec.json.Decoder(_StreamOptions | None)
@@ -98,6 +100,8 @@ def parse(path: str, headers: Headers, body: bytes) -> Asked:
             raise RequestMalformed(f"'{name}' is not taken here; say '{_OVERRULING[name]}'.")
     own = members.get("broker")
     wishes = read_wishes(own, headers)
+    if "service_tier" in members:
+        wishes = in_tier(wishes, _member(members, "service_tier", _named))
     generates = task.generates
     stream = usage_asked = False
     limit = None
@@ -205,12 +209,14 @@ async def _send_stream(request: Request, tab: Tab, stream: Stream) -> None:
 
 def broker_head(tab: Tab) -> bytes:
     """Return the header lines that say who served a call and at which price."""
-    return _HEAD % (
+    head = _HEAD % (
         tab.call.id_text.encode(),
         tab.endpoint.name.encode(),
         _price(tab.rate),
         tab.decision.price_version,
     )
+    tier = tab.call.wanted.tier
+    return head if tier is Tier.STANDARD else head + b"x-broker-tier: %b\r\n" % tier.encode()
 
 
 @lru_cache(maxsize=1_024)

@@ -12,6 +12,7 @@ import msgspec
 from broker.core.requirements import PRESETS, Weights
 from broker.errors import RequestMalformed, UnknownField
 from pricing.money import AmountMalformed, MoneyError, parse_rate_micros, parse_usd_nanos
+from pricing.tiers import Tier
 
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e9)]
@@ -73,6 +74,7 @@ class Wishes(_Wish, frozen=True, kw_only=True):
     labels: Annotated[dict[Text, Text], msgspec.Meta(max_length=50)] | None = None
     session_id: Text | None = None
     quote_id: UUID | None = None
+    tier: Tier = Tier.STANDARD
     """The firm quote to be served on."""
     on_running: Literal["wait", "refuse"] = "wait"
     """Of a call whose Idempotency-Key is another's that runs: wait for it, or be refused."""
@@ -136,6 +138,26 @@ def read_wishes(raw: msgspec.Raw | None, headers: Iterable[tuple[bytes, bytes]])
         raise _refused(str(error)) from None
     except (msgspec.DecodeError, RecursionError):
         raise RequestMalformed("The broker object is not valid JSON.") from None
+
+
+def in_tier(wishes: Wishes, service_tier: str | None) -> Wishes:
+    """Return the wishes with the tier that OpenAI's own `service_tier` names, unless the broker
+    object names one. Raises RequestMalformed for a tier there is not."""
+    if service_tier is not None and service_tier not in _SERVICE_TIERS:
+        known = ", ".join(_SERVICE_TIERS)
+        raise RequestMalformed(f"'service_tier': there is no '{service_tier}' here, only {known}.")
+    tier = _SERVICE_TIERS.get(service_tier or "auto", Tier.STANDARD)
+    if tier is Tier.STANDARD or wishes.tier is not Tier.STANDARD:
+        return wishes
+    return msgspec.structs.replace(wishes, tier=tier)
+
+
+_SERVICE_TIERS = {
+    "auto": Tier.STANDARD,
+    "default": Tier.STANDARD,
+    "flex": Tier.FLEX,
+    "priority": Tier.PRIORITY,
+}
 
 
 def _from_headers(named: dict[bytes, bytes]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.catalog import Deployment, Endpoint, Kind, ListingStatus
-from broker.core.terms import Terms, band_of, check_deployment, make_of, refuse
+from broker.core.terms import Terms, band_of, check_deployment, factors_of, make_of, refuse
 from broker.store import changes, listing, offers
 from broker.store.accounts import ids_by_name
 from broker.store.deployments import DeploymentRecord, deployment_of, open_credential
@@ -115,6 +115,7 @@ async def _wanted(
             band=band_of(each.price, f"{field}.price"),
             promised_ttft_ms=each.promised_ttft_ms,
             promised_latency_ms=each.promised_latency_ms,
+            tiers=factors_of(each.tiers, f"{field}.tiers"),
         )
         make = make_of(each, Kind(offer.kind), field)
         wanted.append(offers.Wanted(field, each.name, make, terms))

@@ -16,6 +16,7 @@ from broker.core.catalog import Band, Deployment, Endpoint, Task
 from broker.core.terms import Make, Terms, refuse
 from broker.store.accounts import LEDGER_KINDS, Role
 from broker.store.tables import accounts, endpoints, ledger_accounts, offers
+from pricing.tiers import Factors, Tier
 
 _TICK: Final = timedelta(microseconds=1)
 _BAND_FIELDS: Final = tuple(field.name for field in fields(Band))
@@ -160,6 +161,7 @@ async def _offer(
             take_bps=terms.take_bps,
             promised_ttft_ms=terms.promised_ttft_ms,
             promised_latency_ms=terms.promised_latency_ms,
+            tiers={tier.value: bps for tier, bps in terms.tiers.items()} or None,
             **asdict(terms.band),
         )
     )
@@ -206,7 +208,12 @@ def _terms(row: Row[Any]) -> Terms:
         band=_band(row),
         promised_ttft_ms=row.promised_ttft_ms,
         promised_latency_ms=row.promised_latency_ms,
+        tiers=_tiers(row),
     )
+
+
+def _tiers(row: Row[Any]) -> Factors:
+    return {Tier(name): bps for name, bps in (row.tiers or {}).items()}
 
 
 def _band(row: Row[Any]) -> Band:
@@ -232,4 +239,5 @@ def _endpoint(row: Row[Any], deployment: Deployment) -> Endpoint:
         band=_band(row),
         ledger_account=row.ledger_account,
         take_bps=row.take_bps,
+        tiers=_tiers(row),
     )

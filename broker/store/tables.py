@@ -123,7 +123,7 @@ offers = table(
     list_in_micros bigint, ceiling_in_micros bigint, floor_out_micros bigint,
     list_out_micros bigint, ceiling_out_micros bigint, floor_call_nanos bigint,
     list_call_nanos bigint, ceiling_call_nanos bigint, promised_ttft_ms integer,
-    promised_latency_ms integer
+    promised_latency_ms integer, tiers jsonb
     """,
 )
 price_books = table(

@@ -10,7 +10,8 @@ import pytest
 
 from broker.core.requirements import PRESETS, Weights
 from broker.errors import RequestMalformed, UnknownField
-from broker.gateway.wishes import NO_WISHES, Wishes, read_wishes
+from broker.gateway.wishes import NO_WISHES, Wishes, in_tier, read_wishes
+from pricing.tiers import Tier
 
 
 def of_body(**wishes: Any) -> Wishes:
@@ -212,3 +213,25 @@ def test_a_body_is_read_as_strictly_with_headers_as_without(
 ) -> None:
     with pytest.raises(RequestMalformed, match=r"broker\.quality_min"):
         read_wishes(msgspec.Raw(b'{"quality_min":"0.5"}'), headers)
+
+
+def test_a_tier_is_named_in_the_broker_object_a_header_or_openai_s_own_member() -> None:
+    assert of_body(tier="batch").tier is Tier.BATCH
+    assert of_headers(tier="flex").tier is Tier.FLEX
+    assert in_tier(NO_WISHES, "priority").tier is Tier.PRIORITY
+    with pytest.raises(RequestMalformed, match=r"broker\.tier"):
+        of_body(tier="gold")
+
+
+@pytest.mark.parametrize("named", ["auto", "default", None])
+def test_openai_s_usual_tiers_are_the_standard_one(named: str | None) -> None:
+    assert in_tier(NO_WISHES, named) is NO_WISHES
+
+
+def test_the_broker_object_wins_over_openai_s_own_member() -> None:
+    assert in_tier(of_body(tier="batch"), "priority").tier is Tier.BATCH
+
+
+def test_a_tier_of_openai_that_there_is_not_here_is_refused() -> None:
+    with pytest.raises(RequestMalformed, match="no 'scale' here, only auto, default, flex"):
+        in_tier(NO_WISHES, "scale")
