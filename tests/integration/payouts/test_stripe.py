@@ -9,18 +9,20 @@ import ipaddress
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
-from broker.core.payout import Stripe
+from broker.core.payout import Method, Stripe
 from broker.errors import Conflict, NotFound, RequestMalformed
 from broker.flows.hear_stripe import hear, open_stripe
 from broker.flows.payout_events import Word, fail
 from broker.flows.send_payouts import Sending, send, send_all
-from broker.outbound.payout_adapter import Order, PaymentUnclear
+from broker.outbound.payout_adapter import Order, Payment, PaymentUnclear
 from broker.store.accounts import Account
 from broker.store.payouts import Payout, PayoutStatus
 from broker.store.purses import Contents
@@ -158,6 +160,44 @@ async def test_what_stripe_was_asked_for_is_not_taken_back_unseen(
         await fail(connection, payout.id, word, datetime.now(UTC))
     assert not await send(desk, payout.id)
     assert (stripe.transfers, await till.contents(acme)) == ([], Contents(0, CENTS, 0, 0))
+
+
+@dataclass
+class Overtaken:
+    """A service that pays while somebody says that it has not."""
+
+    till: Till
+    method: Method = Method.STRIPE
+
+    async def pay(self, order: Order) -> Payment:
+        async with self.till.engine.begin() as connection:
+            word = Word("office", "it hangs", checked=True)
+            await fail(connection, order.payout_id, word, datetime.now(UTC))
+        return Payment("tr_1")
+
+
+async def test_what_is_paid_after_it_was_given_up_is_told(till: Till, payout: Payout) -> None:
+    desk = Sending(till.engine, SEALER, Overtaken(till), lambda: datetime.now(UTC))
+    with capture_logs() as logs:
+        await send_all(desk)
+    assert [each["event"] for each in logs] == ["payout_paid_after_it_failed"]
+    assert await status(till, payout) is PayoutStatus.FAILED
+
+
+async def test_a_destination_that_cannot_be_read_stops_no_other(
+    till: Till, stripe: StripeStandIn, desk: Sending, payout: Payout
+) -> None:
+    globex = await till.provider("globex", Stripe(ACCOUNT))
+    await till.adjust(globex, CENTS)
+    other = await till.pay(globex)
+    await till.driver.execute(
+        "UPDATE payout_destinations SET sealed = sealed || 'x' WHERE provider_id = $1",
+        payout.provider_id,
+    )
+    with capture_logs() as logs:
+        assert await send_all(desk) == 1
+    assert [each["code"] for each in logs] == ["secret_unreadable"]
+    assert await status(till, other) is PayoutStatus.SENT
 
 
 async def test_payouts_to_banks_are_not_asked_of_stripe(
