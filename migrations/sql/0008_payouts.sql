@@ -129,10 +129,11 @@ CREATE VIEW pending_at_seals AS
            s.posted_nanos - coalesce((
                SELECT sum(t.amount_nanos) FROM transfers t
                 WHERE t.debit_id = s.ledger_account_id AND t.created_at >= s.sealed_before
-                  AND (t.kind = 'maturity' OR (t.call_id IS NOT NULL AND NOT EXISTS (
-                        SELECT 1 FROM settlement_lines l
+                  AND (t.kind = 'maturity' OR (t.call_id IS NOT NULL AND (
+                        -- An aggregate is looked up call by call; NOT EXISTS may hash all lines since the seal.
+                        SELECT count(*) FROM settlement_lines l
                          WHERE l.call_id = t.call_id AND l.payee_id = t.debit_id
-                           AND l.settled_at >= s.sealed_before)))), 0)::bigint AS pending_nanos
+                           AND l.settled_at >= s.sealed_before) = 0))), 0)::bigint AS pending_nanos
       FROM seals s JOIN ledger_accounts a ON a.id = s.ledger_account_id AND a.kind = 'earnings';
 
 -- Just what came after the watermark is pending.
