@@ -109,8 +109,8 @@ def settlement(
     hold: Hold, lines: tuple[ChargeLine, ...], settled_at: datetime, record: CallRecord | None
 ) -> Settlement:
     """Close a hold with what was delivered: captured when something costs, else released."""
-    charge = sum(each.charge_nanos for each in lines)
+    charge = lines[0].charge_nanos if len(lines) == 1 else sum(each.charge_nanos for each in lines)
     assert charge <= hold.amount_nanos, "a charge is never above its hold"
     kind = SettlementKind.CAPTURED if charge else SettlementKind.RELEASED
-    priced = tuple(each for each in lines if each.charge_nanos)
+    priced = lines if charge and len(lines) == 1 else tuple(x for x in lines if x.charge_nanos)
     return Settlement(hold.call_id, kind, charge, settled_at, priced, record)

@@ -15,7 +15,7 @@ from broker.core.outcome import Fault, Outcome, fault_of_status
 from broker.flows.tab import Tab
 from broker.flows.targets import make_target
 from broker.upstream.blame import status_meant
-from broker.upstream.client import Response, Timeouts, sized
+from broker.upstream.client import Origin, Response, Timeouts, sized
 from broker.upstream.faults import AttemptFailed, malformed
 from broker.upstream.kserve import read_infer
 from broker.upstream.openai import read_completion, read_embedding
@@ -57,20 +57,26 @@ class StreamedAnswer:
 async def read_whole(tab: Tab, attempt: Attempt) -> WholeAnswer:
     """Make an attempt whose answer is read whole. Raises AttemptFailed."""
     limit = tab.runtime.settings.limits.answer_bytes_max
-    response = await _send(tab, attempt, limit)
-    body = await response.read(limit)
+    try:
+        response = await tab.runtime.upstream.send(*_request(tab, attempt), limit)
+        body = response.take(limit)
+    except AttemptFailed as failure:
+        raise _told_apart(failure, tab) from None
     if response.status != 200:
         raise AttemptFailed(_refused(response, body))
     if isinstance(tab.call.body, OpenAiBody):
         _require_json(response)
-    headers = tuple(each for each in response.headers if each[0] in _PASSED_BACK)
+    headers = tuple([each for each in response.headers if each[0] in _PASSED_BACK])
     delivered = _facts(tab.call, response, body)
     return WholeAnswer(200, headers, body, delivered)
 
 
 async def open_stream(tab: Tab, attempt: Attempt) -> StreamedAnswer:
     """Make an attempt that streams, up to its first content. Raises AttemptFailed."""
-    response = await _send(tab, attempt, None)
+    try:
+        response = await tab.runtime.upstream.send(*_request(tab, attempt))
+    except AttemptFailed as failure:
+        raise _told_apart(failure, tab) from None
     try:
         if response.status != 200:
             raise AttemptFailed(_refused(response, await response.read(REFUSAL_BYTES_MAX)))
@@ -101,33 +107,34 @@ async def open_stream(tab: Tab, attempt: Attempt) -> StreamedAnswer:
     return StreamedAnswer(response, reader, attempt, bytes(opening))
 
 
-async def _send(tab: Tab, attempt: Attempt, whole_bytes: int | None) -> Response:
+def _request(tab: Tab, attempt: Attempt) -> tuple[Origin, bytes, bytes, Timeouts]:
+    """Return where to send an attempt, its head, its body and how long it may take.
+
+    Raises RequestMalformed for what cannot be sent.
+    """
     runtime, call = tab.runtime, tab.call
     limits = runtime.settings.limits
     left_s = max(call.deadline_s - runtime.now_s(), 0.001)
-    timeouts = Timeouts(
-        connect_s=limits.connect_s,
-        first_byte_s=limits.first_byte_s,
-        idle_s=limits.idle_s,
-        total_s=left_s,
-    )
     endpoint = tab.market.endpoint(attempt.candidate.number)
-    try:
-        if isinstance(call.body, TensorBody):
-            target = make_target(
-                endpoint.deployment, b"POST", model_path(endpoint) + b"/infer", call.body.headers
-            )
-            body = call.body.payload
-        else:
-            target = runtime.targets.of(endpoint, call.body.path)
-            body = call.body.render(endpoint.upstream_model, _limit(call, attempt))
-        head = sized(target.prefix + _identity(call, attempt), len(body))
-        return await runtime.upstream.send(target.origin, head, body, timeouts, whole_bytes)
-    except AttemptFailed as failure:
-        if not failure.outcome.sent and runtime.now_s() >= call.deadline_s - _TICK_S:
-            # Out of time before it could connect: a hasty caller must not eject a provider.
-            failure = AttemptFailed(Outcome(Fault.DEADLINE, sent=False))
-        raise _within_deadline(failure) from None
+    if isinstance(call.body, TensorBody):
+        path = model_path(endpoint) + b"/infer"
+        target = make_target(endpoint.deployment, b"POST", path, call.body.headers)
+        body = call.body.payload
+    else:
+        target = runtime.targets.of(endpoint, call.body.path)
+        body = call.body.render(endpoint.upstream_model, _limit(call, attempt))
+    head = sized(target.prefix + _identity(call, attempt), len(body))
+    timeouts = Timeouts(limits.connect_s, limits.first_byte_s, limits.idle_s, left_s)
+    return target.origin, head, body, timeouts
+
+
+def _told_apart(failure: AttemptFailed, tab: Tab) -> AttemptFailed:
+    """Tell the call's own deadline from a provider's fault."""
+    late = tab.runtime.now_s() >= tab.call.deadline_s - _TICK_S
+    if late and not failure.outcome.sent:
+        # Out of time before it could connect: a hasty caller must not eject a provider.
+        return AttemptFailed(Outcome(Fault.DEADLINE, sent=False))
+    return _within_deadline(failure)
 
 
 def _within_deadline(failure: AttemptFailed) -> AttemptFailed:
@@ -140,7 +147,9 @@ def _within_deadline(failure: AttemptFailed) -> AttemptFailed:
 def _require_json(response: Response) -> None:
     """Refuse a body that says it is something else: clients go by what it says."""
     kind = response.header(b"content-type")
-    if kind is not None and not kind.partition(b";")[0].rstrip().lower().endswith(b"json"):
+    if kind is None or kind == b"application/json":
+        return
+    if not kind.partition(b";")[0].rstrip().lower().endswith(b"json"):
         raise malformed("JSON was asked for, the answer says it is something else", 200)
 
 

@@ -7,6 +7,7 @@ piece; whoever stops listening before cancels the work upstream and pays for wha
 from __future__ import annotations
 
 import asyncio
+from uuid import UUID
 
 from broker.core import story
 from broker.core.call import Call, OpenAiBody
@@ -42,7 +43,11 @@ async def serve(
 
     `turn` is that of a call under an `Idempotency-Key`.
     """
-    call, decision, market = await _decide(call, runtime)
+    market = runtime.market
+    if call.wanted.quote_id is None:
+        decision = _decide(call, runtime)
+    else:
+        call, decision, market = await _redeem(call, call.wanted.quote_id, runtime)
     hold = reserve(call, decision, runtime.settings.limits.hold_margin_s)
     first = market.endpoint(decision.plan[0].number).deployment.number
     await _hold(hold, first, call, decision, runtime)
@@ -74,20 +79,25 @@ async def serve(
         raise
 
 
-async def _decide(call: Call, runtime: Runtime) -> tuple[Call, Decision, Market]:
-    """Choose, or go by the call's firm quote; a refusal is logged."""
-    quote_id, market = call.wanted.quote_id, runtime.market
+def _decide(call: Call, runtime: Runtime) -> Decision:
+    """Choose; a refusal is logged."""
     try:
-        if quote_id is None:
-            decision = choose(call.wanted, runtime)
-        else:
-            call, decision, market = await redeem(call, quote_id, runtime)
-    except (ModelUnknown, QuoteRefused) as error:
-        raise _log(error, call, undecided(market.book.version), runtime) from None
+        decision = choose(call.wanted, runtime)
+    except ModelUnknown as error:
+        raise _log(error, call, undecided(runtime.market.book.version), runtime) from None
     if not decision.plan:
-        firm = quote_id is not None
-        why = unavailable(decision, runtime) if firm else refusal(call.wanted, decision, runtime)
-        raise _log(why, call, decision, runtime)
+        raise _log(refusal(call.wanted, decision, runtime), call, decision, runtime)
+    return decision
+
+
+async def _redeem(call: Call, quote_id: UUID, runtime: Runtime) -> tuple[Call, Decision, Market]:
+    """Go by the call's firm quote; a refusal is logged."""
+    try:
+        call, decision, market = await redeem(call, quote_id, runtime)
+    except (ModelUnknown, QuoteRefused) as error:
+        raise _log(error, call, undecided(runtime.market.book.version), runtime) from None
+    if not decision.plan:
+        raise _log(unavailable(decision, runtime), call, decision, runtime)
     return call, decision, market
 
 

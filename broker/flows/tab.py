@@ -188,6 +188,8 @@ class Tab:
     def _record(self, status: int, code: str) -> CallRecord:
         attempts = self.dispatch.attempts
         last = attempts[-1] if attempts else None
+        tokens = [(each.tokens_in, each.tokens_out) for each in attempts]
+        tokens_in, tokens_out = tokens[0] if len(tokens) == 1 else _summed(tokens)
         end = self.dispatch.end
         return log_call(
             self.call,
@@ -198,8 +200,8 @@ class Tab:
                 price_version=self.decision.price_version,
                 hold_nanos=self.hold.amount_nanos,
                 charge_nanos=self.charge_nanos,
-                tokens_in=sum(each.tokens_in for each in attempts),
-                tokens_out=sum(each.tokens_out for each in attempts),
+                tokens_in=tokens_in,
+                tokens_out=tokens_out,
                 ttft_ms=_ttft_ms(last, self.call),
                 duration_ms=(self.runtime.now_s() - self.call.started_s) * 1_000,
                 story=story.encode(
@@ -223,6 +225,10 @@ def reserve(call: Call, decision: Decision, margin_s: float) -> Hold:
         created_at=call.created_at,
         expires_at=call.created_at + timedelta(seconds=call.deadline_s - call.started_s + margin_s),
     )
+
+
+def _summed(tokens: list[tuple[int, int]]) -> tuple[int, int]:
+    return sum(each[0] for each in tokens), sum(each[1] for each in tokens)
 
 
 def _ttft_ms(last: Attempt | None, call: Call) -> float | None:

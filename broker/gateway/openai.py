@@ -32,6 +32,9 @@ TASKS = {
 }
 _PATHS = {path: path.encode() for path in TASKS}
 _NEEDED = {Task.CHAT: "messages", Task.COMPLETION: "prompt", Task.EMBEDDING: "input"}
+_BRIEF_BYTES = 64
+"""A list of fewer bytes may be empty."""
+_LIST_BEGINS = ord("[")
 _OVERRULING = {"n_predict": "max_tokens", "n_cmpl": "n"}
 """Names by which llama.cpp's server takes more than the limits that the hold was made for."""
 
@@ -110,8 +113,9 @@ def parse(path: str, headers: Headers, body: bytes) -> Asked:
             stream = True
             options = _member(members, "stream_options", _options)
             usage_asked = options is not None and options.include_usage
-        limit = _member(members, "max_completion_tokens", _count)
-        if limit is None:
+        if "max_completion_tokens" in members:
+            limit = _member(members, "max_completion_tokens", _count)
+        if limit is None and "max_tokens" in members:
             limit = _member(members, "max_tokens", _count)
     choices = _asked_choices(task, members)
     size_bytes = len(body) if own is None else len(body) - memoryview(own).nbytes
@@ -145,9 +149,11 @@ def _model(members: dict[str, msgspec.Raw]) -> str:
 def _asked_choices(task: Task, members: dict[str, msgspec.Raw]) -> int:
     """Return how many answers may come back, each as long as the output limit."""
     if task is Task.CHAT:
-        if not _member(members, "messages", _list):
+        messages = memoryview(members["messages"])
+        brief = messages.nbytes < _BRIEF_BYTES or messages[0] != _LIST_BEGINS
+        if brief and not _member(members, "messages", _list):
             raise RequestMalformed("'messages' is empty.")
-        return _member(members, "n", _choices) or 1
+        return (_member(members, "n", _choices) or 1) if "n" in members else 1
     if task is Task.EMBEDDING:
         return 1
     choices = max(_member(members, "n", _choices) or 1, _member(members, "best_of", _choices) or 1)

@@ -124,7 +124,9 @@ def read_wishes(raw: msgspec.Raw | None, headers: Iterable[tuple[bytes, bytes]])
 
     Raises UnknownField and RequestMalformed, naming the field.
     """
-    named = {name: value for name, value in headers if name.startswith(_PREFIX)}
+    named = {}
+    if _PREFIX in b" ".join([name for name, _ in headers]):
+        named = {name: value for name, value in headers if name.startswith(_PREFIX)}
     if raw is None and not named:
         return NO_WISHES
     try:

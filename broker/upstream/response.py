@@ -75,19 +75,24 @@ class Response(msgspec.Struct, eq=False):
         """True when not one byte of an answer came."""
         return self.heard_at == _NEVER
 
+    def take(self, limit_bytes: int) -> bytes:
+        """Return the body, all of which is there; raise `AttemptFailed` where it failed."""
+        if self.failure is not None:
+            raise AttemptFailed(self.failure)
+        assert self.done, "the whole answer was waited for"
+        if self.buffered > limit_bytes:
+            raise AttemptFailed(self._too_large(limit_bytes))
+        chunks = self.chunks
+        self.chunks = []
+        self.buffered = 0
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
     async def read(self, limit_bytes: int | None = None) -> bytes:
         """Return the body, or what is left of it; raise `AttemptFailed` (TOO_LARGE, say)."""
         limit = self.limits.body_bytes if limit_bytes is None else limit_bytes
         if not self.done:
             await self._arrive(limit)
-        if self.failure is not None:
-            raise AttemptFailed(self.failure)
-        if self.buffered > limit:
-            raise AttemptFailed(self._too_large(limit))
-        chunks = self.chunks
-        self.chunks = []
-        self.buffered = 0
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return self.take(limit)
 
     async def next_chunk(self) -> bytes | None:
         """Return the body bytes that have come since, None at the clean end; raise `AttemptFailed`.
