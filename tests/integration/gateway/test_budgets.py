@@ -43,7 +43,7 @@ async def test_a_first_budget_refuses_the_very_next_call_by_name(
 ) -> None:
     shop = await house.consumer("thrift-1")
     held, spent = await _served(house, shop)
-    await _limit(house, shop, Budgets(day_nanos=spent + held - 1))
+    await _limit(house, shop, Budgets(day_nanos=spent + held // 2))
     answer = await shop.http.post(CHAT, json=BODY)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (402, "budget_exceeded")
@@ -51,7 +51,7 @@ async def test_a_first_budget_refuses_the_very_next_call_by_name(
     assert error["broker"]["held_usd"] == "0.00"
     story = await house.story(shop, answer.headers["x-broker-call-id"])
     assert (story["status"], story["code"]) == (402, "budget_exceeded")
-    await _limit(house, shop, Budgets(day_nanos=spent + held))
+    await _limit(house, shop, Budgets(day_nanos=spent + 2 * held))
     assert (await shop.http.post(CHAT, json=BODY)).status_code == 200
 
 
@@ -60,7 +60,8 @@ async def test_a_call_waits_for_one_under_way_up_to_its_deadline(
 ) -> None:
     shop = await house.consumer("thrift-2")
     held, spent = await _served(house, shop)
-    await _limit(house, shop, Budgets(total_nanos=3 * spent + held))
+    assert 3 * spent < held, "so that the second fits when the first is charged"
+    await _limit(house, shop, Budgets(total_nanos=spent + held + 2 * held // 3))
     before = provider.calls
     provider.script = Script(models=("upstream-name",), ttft_ms=1_500)
     first = asyncio.create_task(shop.http.post(CHAT, json=BODY))
