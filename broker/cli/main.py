@@ -77,7 +77,11 @@ app.command("migrate")(serve.migrate)
 def main() -> None:
     """Run the command; expected errors are one line on standard error and exit status 1."""
     for point in entry_points(group="broker.commands"):
-        app.add_typer(point.load(), name=point.name)
+        command = point.load()
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=point.name)
+        else:
+            app.command(point.name)(command)
     try:
         app()
     except (BrokerError, MoneyError, OSError) as error:
