@@ -34,6 +34,7 @@ from broker.api.parts import Parts, dependencies
 from broker.api.payouts import PayoutController
 from broker.api.plans import PlanController
 from broker.api.postings import postings_of_call
+from broker.api.price_advice import AdviceController
 from broker.api.price_feed import PriceFeed
 from broker.api.prices import PriceController
 from broker.api.pricing import PricingController
@@ -91,6 +92,7 @@ def _api(parts: Parts) -> Router:
             CallController,
             PriceController,
             PricingController,
+            AdviceController,
             ProviderController,
             DeploymentController,
             LedgerController,
