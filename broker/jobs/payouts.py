@@ -9,11 +9,11 @@ import structlog
 from celery.schedules import crontab
 
 from broker.core.payout import Method
-from broker.flows.hear_stripe import open_stripe
 from broker.flows.mature import mature_all
 from broker.flows.pay_out import pay_out_due
 from broker.flows.send_payouts import Sending, send_all
 from broker.jobs.room import Job, Room
+from broker.outbound.stripe_extra import open_stripe
 from broker.store import payouts
 from broker.store.sealing import Sealer
 from broker.upstream.addresses import AddressPolicy, checked_httpx_transport
