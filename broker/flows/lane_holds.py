@@ -1,4 +1,8 @@
-"""The lane of holds: refuses fast when the database is away; leaves no hold without an owner."""
+"""The lane of holds: refuses fast when the database is away; leaves no hold without an owner.
+
+A call that only open holds keep out of a budget asks again, at growing intervals, until its time is
+over. It stands in nobody's way: whoever fits meanwhile, is let in.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """Budgets of keys: what a key may spend in a UTC day, a UTC month and in total, and what it has.
 
-The hold statement itself looks up whether a key has budgets, so a first budget works at once in
-every process; neither a key nor a hold is told anything. A hold counts in the periods in which its
-call was admitted, also when it is settled later. A key that once had a budget is counted for ever;
-what it had spent before that is carried into the periods of that moment.
+The statement that opens holds knows by itself which keys have budgets (`budgeted_keys`), so a
+first budget works at once in every process, and neither a key nor a hold is told anything. A hold
+counts in the periods in which its call was admitted, also when it is settled later. A key that once
+had a budget is counted for ever; what its calls had cost before that is carried into the periods of
+that moment, while those under way then are not counted.
 """
 
 from __future__ import annotations
