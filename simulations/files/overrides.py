@@ -12,6 +12,7 @@ and short ways for what is asked most:
     demand.elasticity=2             classes.*.value.elasticity, where values are isoelastic
     demand.value=2                  all values, times 2
     demand.scale=1.5                the rates of all arrivals, times 1.5
+    list.scale=1.2                  all list prices, times 1.2, as far as their bands go
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from simulations.files.lines import Path
 from simulations.files.scalars import Fault, scalar, told
 
 Plain = dict[str, Any]
+LIST_SCALE = "list.scale"
 
 _GAINS: Mapping[str, Mapping[str, int]] = {
     "excess": {"k_s": -1},
@@ -145,10 +147,22 @@ def _scale_rates(plain: Plain, value: object, path: Path) -> None:
                 arrivals[name] = rate * factor
 
 
+def _scale_lists(plain: Plain, value: object, path: Path) -> None:
+    factor = scalar(float, value, path)
+    for provider in plain.get("providers", []):
+        for endpoint in provider.get("endpoints", []):
+            for name, bounds in endpoint.get("band", {}).items():
+                floor, listed, ceiling = bounds
+                # Six decimals are what rates have.
+                scaled = round(min(max(listed * factor, floor), ceiling), 6)
+                endpoint["band"][name] = [floor, scaled, ceiling]
+
+
 _SHORT: Mapping[str, Callable[[Plain, object, Path], None]] = {
     "controller": _set_controller,
     "controller.gain": _set_gain,
     "demand.elasticity": _set_elasticity,
     "demand.value": _scale_values,
     "demand.scale": _scale_rates,
+    LIST_SCALE: _scale_lists,
 }

@@ -7,7 +7,7 @@ lengths, each the mean of a bin.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +51,9 @@ class Atoms:
 def atoms_of(consumers: ConsumerClass) -> Atoms:
     """Cut a class."""
     values = value_bins(consumers.value)
-    long_in, long_out = _bins(consumers.tokens_in), _bins(consumers.tokens_out)
+    told_in, told_out = _told(consumers.arrivals)
+    long_in = _parts(told_in) if told_in else _bins(consumers.tokens_in)
+    long_out = _parts(told_out) if told_out else _bins(consumers.tokens_out)
     value, tokens_in, tokens_out = (
         each.ravel() for each in np.meshgrid(values, long_in, long_out, indexing="ij")
     )
@@ -92,6 +94,16 @@ def _lognormal(mean: float, cv: float, chance: FloatArray) -> FloatArray:
     return np.asarray(mean * np.exp(spread * ndtri(chance) - spread * spread / 2.0))
 
 
+def _told(arrivals: Arrivals) -> tuple[Sequence[int], Sequence[int]]:
+    """Lengths in and out, where a trace tells them."""
+    return (arrivals.tokens_in, arrivals.tokens_out) if isinstance(arrivals, Trace) else ((), ())
+
+
+def _parts(lengths: Sequence[int]) -> FloatArray:
+    """The means of parts of equal size, the shortest first."""
+    return np.array([part.mean() for part in np.array_split(np.sort(lengths), LENGTHS)])
+
+
 def _bins(lengths: Lengths) -> FloatArray:
     """The means of bins of equal chance of a lognormal length."""
     if lengths.cv <= 0.0:
@@ -102,52 +114,32 @@ def _bins(lengths: Lengths) -> FloatArray:
     return np.maximum(means, 1.0)
 
 
-def calls_between(arrivals: Arrivals, from_s: float, to_s: float, start_s: float) -> float:
-    """How many calls are expected from one second of the run to another; a run begins at the Unix
-    time `start_s`, which is what a time of day goes by."""
-    counted = _COUNTED.get(type(arrivals))
-    if counted is not None:
-        return counted(arrivals, from_s, to_s)
-    assert isinstance(arrivals, DayNight)
-    return _day_night(arrivals, from_s + start_s, to_s + start_s)
+def calls_between(arrivals: Arrivals, from_s: float, to_s: float) -> float:
+    """How many calls are expected from one second of the run to another."""
+    match arrivals:
+        case Poisson(rate_per_s) | GammaBursts(rate_per_s):
+            return rate_per_s * (to_s - from_s)
+        case DayNight():
+            return _by_day(arrivals, to_s) - _by_day(arrivals, from_s)
+        case Steps():
+            return _by_steps(arrivals, from_s, to_s)
+        case Mmpp():
+            weights = np.array(arrivals.mean_stay_s) / math.fsum(arrivals.mean_stay_s)
+            return float(weights @ np.array(arrivals.rates_per_s)) * (to_s - from_s)
+        case Trace():
+            ends = np.array([from_s, to_s]) * arrivals.speed
+            return float(np.diff(np.searchsorted(arrivals.arrival_s, ends))[0])
 
 
-def _day_night(arrivals: DayNight, from_s: float, to_s: float) -> float:
-    turn = 2.0 * math.pi / arrivals.period_s
-
-    def risen(at_s: float) -> float:
-        return at_s + arrivals.swing / turn * math.sin(turn * (at_s - arrivals.peak_s))
-
-    return arrivals.rate_per_s * (risen(to_s) - risen(from_s))
+def _by_day(day: DayNight, until_s: float) -> float:
+    turn = 2.0 * math.pi / day.period_s
+    swung = day.swing / turn * math.sin(turn * (until_s - day.peak_s))
+    return day.rate_per_s * (until_s + swung)
 
 
-def _steps(arrivals: Steps, from_s: float, to_s: float) -> float:
-    ends = (*arrivals.from_s[1:], math.inf)
+def _by_steps(steps: Steps, from_s: float, to_s: float) -> float:
+    ends = (*steps.from_s[1:], math.inf)
     return math.fsum(
         rate * max(min(to_s, end) - max(from_s, begin), 0.0)
-        for begin, end, rate in zip(arrivals.from_s, ends, arrivals.rates_per_s, strict=True)
+        for begin, end, rate in zip(steps.from_s, ends, steps.rates_per_s, strict=True)
     )
-
-
-def _mmpp(arrivals: Mmpp, from_s: float, to_s: float) -> float:
-    stays = arrivals.mean_stay_s
-    calls = math.fsum(rate * stay for rate, stay in zip(arrivals.rates_per_s, stays, strict=True))
-    return calls / math.fsum(stays) * (to_s - from_s)
-
-
-def _trace(arrivals: Trace, from_s: float, to_s: float) -> float:
-    places = np.searchsorted(arrivals.arrival_s, [from_s * arrivals.speed, to_s * arrivals.speed])
-    return float(places[1] - places[0])
-
-
-def _even(arrivals: Poisson | GammaBursts, from_s: float, to_s: float) -> float:
-    return arrivals.rate_per_s * (to_s - from_s)
-
-
-_COUNTED: dict[type, Callable[..., float]] = {
-    Poisson: _even,
-    GammaBursts: _even,
-    Mmpp: _mmpp,
-    Steps: _steps,
-    Trace: _trace,
-}

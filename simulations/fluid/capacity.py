@@ -59,9 +59,10 @@ def alone_s(server: Server, tokens_in: FloatArray, tokens_out: FloatArray) -> Fl
 
 def breaks_s(endpoint: EndpointSpec) -> list[float]:
     """The moments at which what it can do changes."""
-    spans = (*endpoint.outages, *endpoint.brownouts)
-    moments = [endpoint.enters_s, endpoint.exits_s]
-    return moments + [moment for each in spans for moment in (each.from_s, each.to_s)]
+    spans = [(endpoint.enters_s, endpoint.exits_s)]
+    spans += [(each.from_s, each.to_s) for each in endpoint.outages]
+    spans += [(each.from_s, each.to_s) for each in endpoint.brownouts]
+    return [moment for span in spans for moment in span]
 
 
 def share_there(endpoint: EndpointSpec, at_s: float) -> float:

@@ -119,13 +119,13 @@ def _arcs(scenario: Scenario, kinds: list[EndpointSpec], atoms: list[Atoms]) -> 
                 parts.append((first, np.full(sizes[place], kind), value, cost, work))
     empty = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), *(np.zeros(0),) * 3)
     columns = zip(*(parts or [empty]), strict=True)
-    atom, kind, value, cost, work = (np.concatenate(each) for each in columns)
+    atom_of, kind_of, value, cost, work = (np.concatenate(each) for each in columns)
     return FluidMarket(
         wanted=np.zeros(begins[-1]),
         capacity=np.ones(len(kinds)),
         resource=np.arange(len(kinds)),
-        arc_class=atom,
-        arc_endpoint=kind,
+        arc_class=atom_of,
+        arc_endpoint=kind_of,
         value=value,
         cost=cost,
         work=work,

@@ -14,6 +14,7 @@ comes within a window does not come all at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -52,10 +53,8 @@ def yardstick(scenario: Scenario) -> Yardstick:
     solved: dict[tuple[str, ...], WelfareOptimum] = {}
     before: WelfareOptimum | None = None
     rows = []
-    for begin, end in zip(edges[:-1], edges[1:], strict=True):
-        calls = [
-            calls_between(each.arrivals, begin, end, scenario.start_s) for each in scenario.classes
-        ]
+    for begin, end in pairwise(edges):
+        calls = [calls_between(each.arrivals, begin, end) for each in scenario.classes]
         rates, there = np.array(calls) / (end - begin), kinds.there((begin + end) / 2.0)
         # Of windows that are alike to six digits, one is solved.
         key = tuple(f"{each:.6g}" for each in (*rates, *there))
