@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from pricing.book import FloatArray
 
@@ -133,6 +132,8 @@ def advise(sales: Sales) -> Advice:
 
 def _elasticities(sales: Sales, known: Bools) -> FloatArray:
     """Quantiles of the posterior elasticity, ascending, none below zero."""
+    from scipy.special import stdtrit  # takes long to import, and few ever ask for advice
+
     log_calls = np.log(sales.calls + 0.5)
     log_price = np.log(np.where(known, sales.price_nanos, 1.0))
     log_price -= log_price[known].mean()

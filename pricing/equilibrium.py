@@ -19,13 +19,18 @@ problem", Operations Research 45, 1997). Those who value a call less stay away.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import linprog
-from scipy.sparse import block_array, csr_array
 
 from pricing.book import FloatArray, IntArray
 from pricing.fluid import FluidMarket
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+# scipy's optimizers take longer to import than all the rest of a command, and most commands never
+# solve a market: they are imported where they are used.
 
 SMALL_ARCS = 2_000
 """A market with fewer arcs is solved whole: looking for the right ones takes as long."""
@@ -106,6 +111,8 @@ def revenue_optimum(market: FluidMarket, segment: IntArray, prices_max: int = 40
     and the result may then fall short of the bound by the gaps between them.
     Raises EquilibriumUnsolved.
     """
+    from scipy.sparse import block_array
+
     menu = _menus(market, segment, prices_max)
     segments, prices = menu.shape
     classes, resources = market.wanted.size, market.capacity.size
@@ -210,6 +217,8 @@ def _solved(market: FluidMarket, arcs: IntArray) -> WelfareOptimum:
 def _matrix(
     rows: IntArray, columns: IntArray, values: FloatArray, shape: tuple[int, int]
 ) -> csr_array:
+    from scipy.sparse import csr_array
+
     return csr_array((values, (rows, columns)), shape=shape)
 
 
@@ -217,6 +226,8 @@ def _maximum(
     gain: FloatArray, rows: csr_array, most: FloatArray
 ) -> tuple[float, FloatArray, FloatArray]:
     """The maximum of `gain @ x` with `rows @ x <= most` and `x >= 0`: value, x, duals."""
+    from scipy.optimize import linprog
+
     if not gain.size:
         return 0.0, gain, np.zeros(most.size)
     # Money may come in micro-dollars and the solver's tolerances are absolute, so it is scaled.

@@ -18,6 +18,7 @@ from broker.api.wire import Body, Reply, in_utc
 from broker.flows.choose_pricing import (
     REASON_MAX_CHARACTERS,
     ChoiceWanted,
+    Clock,
     choose_pricing,
     end_choice,
 )
@@ -25,24 +26,8 @@ from broker.flows.read_pricing import read_pricing
 from broker.store.accounts import Role
 from broker.store.pricing_choices import StoredChoice
 from pricing.choice import Scope
-from pricing.schedule import STEPS_MAX
 
 Text = Annotated[str, msgspec.Meta(max_length=200)]
-
-
-class Step(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """From this time of the day on, the list price is multiplied; on every day where none is."""
-
-    begins: Text = msgspec.field(name="from")
-    factor: float
-    days: list[str] | None = None
-
-
-class Clock(msgspec.Struct, forbid_unknown_fields=True):
-    """List prices by the clock."""
-
-    steps: Annotated[list[Step], msgspec.Meta(min_length=1, max_length=STEPS_MAX)]
-    utc_offset_minutes: int = 0
 
 
 class ChoiceAsked(Body):
@@ -128,7 +113,7 @@ class PricingController(Controller):
             subject=data.subject,
             controller=data.controller,
             parameters=data.parameters,
-            schedule=None if data.schedule is None else msgspec.to_builtins(data.schedule),
+            schedule=data.schedule,
             valid_from=in_utc(data.valid_from),
             valid_to=in_utc(data.valid_to),
             reason=data.reason,

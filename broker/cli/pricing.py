@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
@@ -15,6 +15,7 @@ from broker.cli.state import StateFolder
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from broker.flows.choose_pricing import Clock
     from broker.store.pricing_choices import StoredChoice
 
 app = typer.Typer(
@@ -126,15 +127,13 @@ def _parameter(words: str) -> tuple[str, float]:
         raise typer.BadParameter("a parameter is written NAME=NUMBER, such as k_s=30") from None
 
 
-def _schedule(path: Path) -> dict[str, Any]:
+def _schedule(path: Path) -> Clock:
     import msgspec
 
-    from broker.api.pricing import Clock
     from broker.errors import RequestMalformed
+    from broker.flows.choose_pricing import Clock
 
     try:
-        clock = msgspec.json.decode(path.read_bytes(), type=Clock)
+        return msgspec.json.decode(path.read_bytes(), type=Clock)
     except msgspec.DecodeError as error:
         raise RequestMalformed(f"{path}: {error}.") from None
-    told: dict[str, Any] = msgspec.to_builtins(clock)
-    return told

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
@@ -21,10 +22,25 @@ from broker.store.audit import Deed
 from broker.store.events import Event
 from broker.store.pricing_choices import StoredChoice
 from pricing.choice import Choice, ChoiceMalformed, Scope
-from pricing.schedule import Schedule, ScheduleMalformed, schedule_of
+from pricing.schedule import STEPS_MAX, Schedule, ScheduleMalformed, schedule_of
 
 AHEAD_MAX: Final = timedelta(days=3_660)
 REASON_MAX_CHARACTERS: Final = 500
+
+
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """From this time of the day on, the list price is multiplied; on every day where none is."""
+
+    begins: Annotated[str, msgspec.Meta(max_length=10)] = msgspec.field(name="from")
+    factor: float
+    days: list[str] | None = None
+
+
+class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A schedule as it is told: list prices by the clock."""
+
+    steps: Annotated[list[Step], msgspec.Meta(min_length=1, max_length=STEPS_MAX)]
+    utc_offset_minutes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +51,7 @@ class ChoiceWanted:
     subject: str
     controller: str
     parameters: Mapping[str, float] = field(default_factory=dict)
-    schedule: Mapping[str, Any] | None = None
+    schedule: Clock | None = None
     valid_from: datetime | None = None
     valid_to: datetime | None = None
     reason: str = ""
@@ -63,7 +79,7 @@ async def choose_pricing(
         provider_id=provider_id,
         controller=wanted.controller,
         parameters=wanted.parameters,
-        schedule=wanted.schedule,
+        schedule=None if wanted.schedule is None else msgspec.to_builtins(wanted.schedule),
         valid_from=valid_from,
         valid_to=wanted.valid_to,
         reason=wanted.reason,

@@ -22,7 +22,7 @@ from broker.flows.authenticate import Caller
 from broker.flows.dispute import Request, Times, open_dispute
 from broker.store import accounts as account_store
 from broker.store import keys as key_store
-from broker.store import ledger
+from broker.store import ledger, pricing_choices
 from broker.store.accounts import Account, Role
 from tests.integration.catalog.offers import open_account
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold, fund, ledger_connection
@@ -188,3 +188,29 @@ async def test_an_operator_decides_what_is_contested(
         environment, "disputes", "decide", str(dispute.id), "uphold", "--reason", "it was bad"
     )
     assert decided.said == "Decided: 0.001 USD in all went back to shop.\n"
+
+
+async def test_a_controller_is_chosen_listed_and_ended(
+    environment: Mapping[str, str], engine: AsyncEngine, tmp_path: Path
+) -> None:
+    await open_account(engine, Role.PROVIDER, "acme")
+    clock = tmp_path / "nights.json"
+    clock.write_text(
+        '{"steps": [{"from": "22:00", "factor": 0.6}, {"from": "06:00", "factor": 1}]}'
+    )
+    late = ("--schedule", str(clock), "--from", "2099-01-01")
+    refused = await _broker(environment, "pricing", "set", "pi", "--param", "kp=1", *late)
+    assert (refused.status, "too far ahead" in refused.complained) == (1, True)
+    chosen = await _broker(
+        environment,
+        *("pricing", "set", "pi", "--provider", "acme", "--param", "kp=0.3"),
+        *("--schedule", str(clock), "--reason", "a try"),
+    )
+    assert chosen.status == 0, chosen.complained
+    choice = chosen.said.split()[0]
+    listed = (await _broker(environment, "pricing", "list")).said
+    assert "provider acme" in listed
+    assert "pi (kp=0.3), by the clock" in listed
+    assert (await _broker(environment, "pricing", "end", choice)).status == 0
+    async with engine.connect() as connection:
+        assert await pricing_choices.list_open(connection, datetime.now(UTC)) == []

@@ -16,6 +16,7 @@ from broker.store import catalog, changes, deployments, listing
 from broker.store.accounts import Account, Role
 from broker.store.sealing import Sealer
 from broker.store.tables import endpoints, offers
+from pricing.tiers import Tier
 from provider_sdk.protocol import DataPolicy, ProbeReport
 from tests.integration.catalog.offers import (
     CALL_BAND,
@@ -104,6 +105,22 @@ async def test_changed_terms_end_one_offer_and_begin_the_next(engine, acme):
     async with engine.connect() as connection:
         rows = (await connection.execute(select(offers).order_by(offers.c.valid_from))).all()
     assert [(row.valid_from, row.valid_to) for row in rows] == [(NOW, LATER), (LATER, None)]
+
+
+async def test_tiers_are_terms_like_others(engine, acme):
+    tiered = offer(endpoints=[endpoint_offer(tiers={"priority": "1.5", "flex": "0.5"})])
+    first = await register(engine, acme, tiered)
+    async with engine.begin() as connection:
+        await enlist(connection, first)
+    (endpoint,) = await listed_endpoints(engine)
+    assert endpoint.tiers == {Tier.PRIORITY: 15_000, Tier.FLEX: 5_000}
+    assert not (await register(engine, acme, tiered, LATER)).changed
+    assert (await register(engine, acme, offer(), LATER)).changed
+    (endpoint,) = await listed_endpoints(engine)
+    assert endpoint.tiers == {}
+    unsound = offer(endpoints=[endpoint_offer(tiers={"flex": "2"})])
+    with pytest.raises(RequestMalformed, match=r"endpoints\[0\]\.tiers\.flex"):
+        await register(engine, acme, unsound, LATER)
 
 
 async def test_terms_may_change_twice_though_a_clock_stands_still(engine, acme):
