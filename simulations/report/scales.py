@@ -1,0 +1,110 @@
+"""Scales of plots: from values to places, round ticks, and how numbers and times are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+_TIME_STEPS_S = (1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600)
+_DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Values from `low` to `high` become places from `begin` to `end`."""
+
+    low: float
+    high: float
+    begin: float
+    end: float
+    is_log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """The place of a value; of a log scale values at or below zero are at its low end."""
+        if self.is_log:
+            low, high = math.log(self.low), math.log(self.high)
+            share = (math.log(max(value, self.low)) - low) / (high - low)
+        else:
+            share = (value - self.low) / (self.high - self.low)
+        return self.begin + share * (self.end - self.begin)
+
+    def ticks(self, about: int = 5) -> list[float]:
+        """Round values within, about so many."""
+        return _log_ticks(self.low, self.high) if self.is_log else _ticks(self, about)
+
+
+def spanning(values: Sequence[float], *, is_log: bool = False, zero: bool = False) -> list[float]:
+    """Return [low, high] around the finite values with some room; `zero` begins at zero."""
+    known = [each for each in values if math.isfinite(each) and (each > 0.0 or not is_log)]
+    if not known:
+        return [1.0, 10.0] if is_log else [0.0, 1.0]
+    low, high = min(known), max(known)
+    if is_log:
+        return [low / 1.15, high * 1.15]
+    low = min(low, 0.0) if zero else low
+    room = 0.06 * (high - low) or abs(high) * 0.1 or 1.0
+    return [low if zero and low == 0.0 else low - room, high + room]
+
+
+def number(value: float, unit: str = "") -> str:
+    """A number in three digits; `%` is of shares, and `x` stands before."""
+    if not math.isfinite(value):
+        return "–"
+    if unit == "%" or unit.startswith("% "):
+        return f"{_plain(100.0 * value)}{unit}"
+    if unit.startswith("x"):
+        return f"{_plain(value)}×"
+    return f"{_plain(value)} {unit}".strip()
+
+
+def _plain(value: float) -> str:
+    size = abs(value)
+    if size >= 1e6 or 0.0 < size < 1e-3:
+        for least, prefix in _PREFIXES:
+            if size >= least:
+                return f"{value / least:.3g} {prefix}".strip()
+    if size >= 1_000.0:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if size >= 100.0 else f"{value:.3g}"
+
+
+def clock(seconds: float) -> str:
+    """A time of a run, such as 90 s, 12:30 min or 14:05 h."""
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    if whole % 60 and not hours:
+        return f"{minutes}:{whole % 60:02d}"
+    return f"{hours}:{minutes:02d}"
+
+
+def time_ticks(low: float, high: float, about: int = 7) -> list[float]:
+    """Round times within, in seconds."""
+    wanted = (high - low) / about
+    days = [_DAY_S * each for each in (0.5, 1, 2, 7, 30)]
+    step = next((each for each in (*_TIME_STEPS_S, *days) if each >= wanted), 90 * _DAY_S)
+    first = math.ceil(low / step)
+    return [step * each for each in range(first, math.floor(high / step) + 1)]
+
+
+def _ticks(scale: Scale, about: int) -> list[float]:
+    wanted = (scale.high - scale.low) / about
+    power = 10.0 ** math.floor(math.log10(wanted))
+    step = next(each * power for each in _STEPS if each * power >= wanted * 0.999)
+    first = math.ceil(scale.low / step - 1e-9)
+    return [step * each for each in range(first, math.floor(scale.high / step + 1e-9) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for marks in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), tuple(map(float, range(1, 10)))):
+        ticks = [mark * 10.0**power for power in powers for mark in marks]
+        within = [each for each in ticks if low <= each <= high]
+        if len(within) >= 3:
+            return within[:: math.ceil(len(within) / 7)]
+    return _ticks(Scale(low, high, 0.0, 1.0), 4)
+
+
+Written = Callable[[float], str]

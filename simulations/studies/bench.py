@@ -1,0 +1,57 @@
+"""Runs cells through a runner and keeps each outcome; what is kept already is not run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from simulations.cell import Cell, Outcome
+from simulations.studies.folder import StudyFolder
+
+
+class Runner(Protocol):
+    """Runs cells somewhere."""
+
+    def run(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
+        """Yield outcomes as they come, in any order."""
+        ...
+
+
+class Bench:
+    """Where cells are run; `heard` is told every outcome, also those that were kept."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        folder: StudyFolder | None = None,
+        heard: Callable[[Outcome], None] | None = None,
+    ) -> None:
+        self._runner = runner
+        self._folder = folder
+        self._heard = heard
+
+    def run(self, cells: Sequence[Cell]) -> list[Outcome]:
+        """Return the outcomes in the order of the cells. What ends it early loses nothing kept."""
+        found: dict[str, Outcome] = {}
+        missing: dict[str, Cell] = {}
+        for cell in cells:
+            kept = self._folder.find(cell.key) if self._folder else None
+            if kept is None:
+                missing.setdefault(cell.key, cell)
+            elif cell.key not in found:
+                # A cell of another study may have come out the same.
+                mine = replace(kept, policy=cell.policy, point=cell.point)
+                found[cell.key] = mine
+                self._tell(mine)
+        for outcome in self._runner.run(list(missing.values())):
+            if self._folder:
+                self._folder.keep(outcome)
+            found[outcome.key] = outcome
+            self._tell(outcome)
+        return [found[cell.key] for cell in cells]
+
+    def _tell(self, outcome: Outcome) -> None:
+        if self._heard is not None:
+            self._heard(outcome)

@@ -1,0 +1,100 @@
+"""Runs cells on the cores of this machine, and hands over each outcome as soon as it is there.
+
+Each worker is a process of its own that is started anew, so it inherits nothing. A stop is told to
+the cells under way, which end within a moment and leave no outcome.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from typing import Any
+
+from simulations.cell import Cell, CellStopped, Outcome, run_cell
+
+POLL_S = 0.2
+Told = Callable[[float], None]
+"""Told now and then how many cells' worth of work is done, parts counted."""
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class LocalRunner:
+    """Runs cells in `workers` processes; in this one where there is only one."""
+
+    def __init__(self, workers: int | None = None, told: Told | None = None) -> None:
+        self._workers = workers or cores()
+        self._told: Told = told or _silent
+
+    def run(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
+        """Yield outcomes as they come, in any order."""
+        if not cells:
+            return
+        if self._workers == 1 or len(cells) == 1:
+            yield from self._here(cells)
+        else:
+            yield from self._beside(cells)
+
+    def _here(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
+        for done, cell in enumerate(cells):
+
+            def told(share: float, done: int = done) -> bool:
+                self._told(done + share)
+                return True
+
+            yield run_cell(cell, told)
+            self._told(done + 1)
+
+    def _beside(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
+        context = get_context("spawn")
+        shares = context.RawArray(ctypes.c_double, len(cells))
+        stop = context.RawValue(ctypes.c_bool, False)
+        workers = min(self._workers, len(cells))
+        with ProcessPoolExecutor(workers, context, _begin, (shares, stop)) as pool:
+            waiting: set[Future[Outcome]] = {
+                pool.submit(_work, place, cell) for place, cell in enumerate(cells)
+            }
+            try:
+                while waiting:
+                    done, waiting = wait(waiting, POLL_S, FIRST_COMPLETED)
+                    self._told(sum(shares))
+                    for each in done:
+                        yield each.result()
+            finally:
+                stop.value = True
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+_shared: dict[str, Any] = {}
+"""What a worker process shares with who started it."""
+
+
+def _begin(shares: Any, stop: Any) -> None:
+    # Ctrl-C goes to the whole group of processes; the first of them says what is to be done.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _shared.update(shares=shares, stop=stop)
+
+
+def _work(place: int, cell: Cell) -> Outcome:
+    shares, stop = _shared["shares"], _shared["stop"]
+
+    def told(share: float) -> bool:
+        shares[place] = share
+        return not stop.value
+
+    if stop.value:
+        raise CellStopped
+    outcome = run_cell(cell, told)
+    shares[place] = 1.0
+    return outcome
+
+
+def _silent(_: float) -> None:
+    return None

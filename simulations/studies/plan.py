@@ -1,0 +1,137 @@
+"""What a study runs: a scenario under several policies, on each point of a grid, with many seeds.
+
+    cells = points of the grid x policies x seeds
+
+All policies of a point meet the same arrivals, seed by seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import msgspec
+import numpy as np
+
+from pricing.choice import CONTROLLERS
+from simulations.cell import Cell, Setting
+from simulations.files.load import ScenarioFileMalformed, ScenarioText
+from simulations.files.overrides import LIST_SCALE, parse_value
+
+BEST_STATIC = "best static"
+"""The policy of posted prices that a search found best for the scenario."""
+CELLS_MAX = 100_000
+TUNING_SEEDS = (1_000_001, 1_000_002)
+"""The static price is searched on seeds of its own, not on those by which it is judged."""
+
+
+class Axis(msgspec.Struct, frozen=True):
+    """A setting, and the values that it goes through."""
+
+    name: str
+    values: tuple[float | int | str | bool, ...]
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A whole study; plain, so that it can be kept and sent."""
+
+    scenario: dict[str, object]
+    policies: tuple[str, ...]
+    seeds: tuple[int, ...]
+    settings: tuple[Setting, ...] = ()
+    grid: tuple[Axis, ...] = ()
+    static: bool = True
+    """Also search for the best static price at each point."""
+
+    @property
+    def name(self) -> str:
+        """Of the scenario."""
+        return str(self.scenario["name"])
+
+    @property
+    def points(self) -> list[tuple[Setting, ...]]:
+        """The points of the grid, the last axis first to change; one empty point without a grid."""
+        rows = product(*([(axis.name, value) for value in axis.values] for axis in self.grid))
+        return [tuple(row) for row in rows]
+
+    def cell(self, point: Sequence[Setting], policy: str, seed: int, *more: Setting) -> Cell:
+        """One cell; `more` is set last."""
+        controller = "posted" if policy == BEST_STATIC else policy
+        settings = (*self.settings, ("controller", controller), *point, *more)
+        return Cell(self.scenario, settings, seed, policy, tuple(point))
+
+    def cells(self) -> list[Cell]:
+        """All cells but those of the best static price, which is not known yet."""
+        named = [each for each in self.policies if each != BEST_STATIC]
+        order = product(self.points, self.seeds, named)
+        return [self.cell(point, policy, seed) for point, seed, policy in order]
+
+    def static_cells(self, point: Sequence[Setting], factor: float) -> list[Cell]:
+        """The cells of the best static price at a point, once it is known."""
+        scaled = (LIST_SCALE, factor)
+        return [self.cell(point, BEST_STATIC, seed, scaled) for seed in self.seeds]
+
+
+def make_plan(
+    written: ScenarioText,
+    policies: Sequence[str],
+    seeds: int,
+    *,
+    settings: Sequence[Setting] = (),
+    grid: Sequence[Axis] = (),
+    static: bool = True,
+) -> Plan:
+    """Plan a study, and build each of its points once so that nothing malformed is begun.
+
+    No policy at all stands for the scenario's own. Raises ScenarioFileMalformed.
+    """
+    first = written.build(settings)
+    wanted = list(dict.fromkeys(policies)) or [first.prices.controller]
+    for each in wanted:
+        if each not in CONTROLLERS:
+            raise ScenarioFileMalformed(
+                f"There is no controller '{each}'; there are {', '.join(CONTROLLERS)}."
+            )
+    if seeds < 1:
+        raise ScenarioFileMalformed("A study has at least one seed.")
+    plan = Plan(
+        scenario=written.plain,
+        policies=(*wanted, BEST_STATIC) if static else tuple(wanted),
+        seeds=tuple(range(first.seed, first.seed + seeds)),
+        settings=tuple(settings),
+        grid=tuple(grid),
+        static=static,
+    )
+    size = len(plan.points) * len(wanted) * seeds
+    if size > CELLS_MAX:
+        raise ScenarioFileMalformed(f"{size} cells are more than {CELLS_MAX}.")
+    for point, policy in product(plan.points, wanted):
+        # With the file's own text, so that an error names its line.
+        written.build(plan.cell(point, policy, 0).settings)
+    return plan
+
+
+def parse_axis(text: str) -> Axis:
+    """Return what `--grid` asks for: NAME=a,b,c or NAME=FROM:TO:COUNT, evenly, or with `:log`
+    behind it by a constant factor. Raises ScenarioFileMalformed."""
+    name, equals, told = text.partition("=")
+    if not equals or not name or not told:
+        raise ScenarioFileMalformed(f"'{text}' is not written NAME=a,b,c or NAME=FROM:TO:COUNT.")
+    parts = told.split(":")
+    if len(parts) in (3, 4):
+        return Axis(name, tuple(_spread(text, parts)))
+    values = [parse_value(each.strip()) for each in told.split(",")]
+    return Axis(name, tuple(each for each in values if isinstance(each, float | int | str)))
+
+
+def _spread(text: str, parts: list[str]) -> Iterator[float]:
+    try:
+        begin, end, count = float(parts[0]), float(parts[1]), int(parts[2])
+    except ValueError:
+        raise ScenarioFileMalformed(f"'{text}' is not written NAME=FROM:TO:COUNT.") from None
+    by_factor = parts[3:] == ["log"]
+    if count < 2 or (parts[3:] and not by_factor) or (by_factor and not begin * end > 0.0):
+        raise ScenarioFileMalformed(f"'{text}' is not written NAME=FROM:TO:COUNT or so with :log.")
+    spread = np.geomspace(begin, end, count) if by_factor else np.linspace(begin, end, count)
+    # Twelve digits, or 0.1 steps would be shown with the noise of floats.
+    return (float(f"{each:.12g}") for each in spread)
