@@ -78,10 +78,9 @@ class Listing:
         """Those on offer, by number."""
         return tuple(each for each in self._known if self._listed[each.number])
 
-    @property
-    def known(self) -> tuple[Endpoint, ...]:
-        """All of the scenario, by number."""
-        return tuple(self._known)
+    def endpoint(self, number: int) -> Endpoint:
+        """The endpoint of a number, on offer or not."""
+        return self._known[number]
 
     @property
     def bands(self) -> Bands:

@@ -1,17 +1,16 @@
-"""Runs a scenario."""
+"""Runs a scenario: the one door into the simulator."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from simulations.engine import Engine, Progress
 from simulations.record import Run
 from simulations.scenario import Scenario
 
-Progress = Callable[[float, int], bool]
-"""Told (seconds of the run gone by, calls ended) now and then; False stops the run, which then
-returns what it has."""
-
 
 def run(scenario: Scenario, seed: int, *, progress: Progress | None = None) -> Run:
-    """Run a scenario with a seed. Raises ScenarioMalformed."""
-    raise NotImplementedError
+    """Run a scenario with a seed.
+
+    `progress` is told (seconds of the run gone by, calls ended) at every tick; when it says False
+    the run stops and returns what it has. Raises ScenarioMalformed.
+    """
+    return Engine(scenario, seed).run(progress)

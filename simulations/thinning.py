@@ -31,7 +31,7 @@ class Series:
         self._open = np.zeros((len(self._names), subjects))
         self._count = 0
 
-    def add(self, at_s: float, figures: Sequence[FloatArray]) -> None:
+    def add(self, at_s: float, figures: Sequence[FloatArray] | FloatArray) -> None:
         """Add a measurement, of arrays by subject in the order of the names."""
         self._open += np.asarray(figures)
         self._count += 1

@@ -1,0 +1,366 @@
+"""Call by call: each is decided by the live broker's `route` and `Dispatch`, at its own moment.
+
+Arrival -> Requirements -> Decision -> Hold -> Dispatch -> Job -> Outcome -> Usage -> Settlement
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from broker.core.dispatch import Attempt, Dispatch, End
+from broker.core.outcome import DELIVERED, Fault, Outcome
+from broker.core.pulse import Measured
+from simulations.agenda import Agenda
+from simulations.callers import Callers
+from simulations.chance import source
+from simulations.demand import Foresight
+from simulations.job import Job
+from simulations.record import Code, Run
+from simulations.scenario import Scenario
+from simulations.sites import Change, Site, changes_of, sites_of
+from simulations.supply import QueueingServer
+from simulations.ticker import FluidAt
+from simulations.visit import Visit, hold_of, template_of
+from simulations.world import Seen, World
+
+CALLS_AT_ONCE = 2_048
+"""About so many calls are drawn together."""
+_AGE = 0.05
+"""What the newest call weighs in how long calls of its class take."""
+
+Progress = Callable[[float, int], bool]
+
+
+class Engine:
+    """One run, made once."""
+
+    def __init__(self, scenario: Scenario, seed: int, fluid_at: FluidAt | None = None) -> None:
+        self._scenario = scenario
+        self._world = World(scenario, seed, fluid_at)
+        self._sites = sites_of(scenario, seed)
+        self._agenda = Agenda()
+        self._callers = Callers(scenario.classes, seed)
+        self._random = source(seed, "patience")
+        self._templates = [template_of(each) for each in scenario.classes]
+        self._deadlines: list[deque[Visit]] = [deque() for _ in scenario.classes]
+        self._took_s = [0.0] * len(scenario.classes)
+        self._served = np.zeros(len(self._sites))
+        self._arrived = self._ended = 0
+        self._progress: Progress | None = None
+        self._stopped = False
+
+    def run(self, progress: Progress | None) -> Run:
+        """Run to the horizon, or until `progress` says no."""
+        begun_s = time.process_time()
+        self._progress = progress
+        scenario, agenda = self._scenario, self._agenda
+        for change in changes_of(scenario):
+            agenda.add(change.at_s, self._change, change)
+        heartbeat_s, tick_s = scenario.signals.heartbeat_s, scenario.prices.tick_s
+        agenda.repeat(heartbeat_s, self._beat, 0.0)
+        agenda.repeat(tick_s, self._tick, tick_s)
+        now_s = 0.0
+        for place, arrival_s, *facts in self._arrivals():
+            while agenda.next_s <= arrival_s and not self._stopped:
+                now_s = agenda.next_s
+                agenda.do_next()
+            if self._stopped:
+                break
+            self._arrive(place, arrival_s, facts)
+        while agenda.next_s <= scenario.horizon_s and not self._stopped:
+            agenda.do_next()
+        ended_s = now_s if self._stopped else scenario.horizon_s
+        cpu_s = time.process_time() - begun_s
+        return self._world.result(ended_s, (self._arrived, self._ended), cpu_s)
+
+    def _arrivals(self) -> Iterator[tuple[int, float, int, int, float]]:
+        """All calls before the horizon: class, moment, tokens in, tokens out, worth."""
+        horizon_s, from_s, span_s = self._scenario.horizon_s, 0.0, 1.0
+        while from_s < horizon_s:
+            to_s = min(from_s + span_s, horizon_s)
+            calls = self._callers.until(to_s)
+            yield from zip(
+                calls.consumer_class.tolist(),
+                calls.arrival_s.tolist(),
+                calls.tokens_in.tolist(),
+                calls.tokens_out.tolist(),
+                calls.offer_nanos.tolist(),
+                strict=True,
+            )
+            span_s *= min(max(CALLS_AT_ONCE / max(calls.size, 1), 0.5), 2.0)
+            from_s = to_s
+
+    # What happens to the market.
+
+    def _tick(self, now_s: float, _: object) -> None:
+        servers = [each.server for each in self._sites]
+        running = np.array([each.running for each in servers], dtype=float)
+        waiting = np.array([each.waiting for each in servers], dtype=float)
+        book = self._world.tick(now_s, Seen(running, waiting, self._served))
+        self._served = np.zeros(len(servers))
+        if book is not None:
+            delay_s = self._scenario.signals.delay_s
+            self._agenda.add(now_s + delay_s, lambda _, new: self._world.publish(new), book)
+        if self._progress is not None and not self._progress(now_s, self._ended):
+            self._stopped = True
+
+    def _beat(self, now_s: float, _: object) -> None:
+        told = np.array([each.report() for each in self._sites]).T
+        up = np.flatnonzero([each.tells for each in self._sites])
+        self._world.ticker.beat(now_s, (told[0], told[1]), up)
+
+    def _change(self, now_s: float, change: Change) -> None:
+        site = self._sites[change.number]
+        self._world.change(change)
+        if change.kind == "slow":
+            site.server.slow(change.slowdown, now_s)
+            self._watch(site)
+        elif change.kind == "mend" and site.outage is change.outage:
+            site.outage = None
+        elif change.kind == "fail" and change.outage is not None:
+            site.outage = change.outage
+            for job in tuple(site.jobs):
+                self._break_off(job.key, Outcome(change.outage.fault), now_s)
+
+    # What happens to a call.
+
+    def _arrive(self, place: int, arrival_s: float, facts: list[float]) -> None:
+        tokens_in, tokens_out, offer_nanos = facts
+        of_class = self._scenario.classes[place]
+        visit = Visit(place, of_class, arrival_s, (int(tokens_in), int(tokens_out)))
+        visit.offer_nanos = offer_nanos
+        books = self._world.books
+        visit.account = books.first_account[place]
+        if of_class.accounts > 1:
+            visit.account += self._arrived % of_class.accounts
+        self._arrived += 1
+        self._world.demand[0, place] += 1
+        self._world.demand[2, place] += offer_nanos
+        self._ask(arrival_s, visit)
+
+    def _ask(self, now_s: float, visit: Visit) -> None:
+        """Decide where it goes, reserve, and go there."""
+        world, of_class = self._world, visit.of_class
+        visit.wanted = visit.ask(self._templates[visit.place])
+        decision = world.desk.decide(visit.wanted, of_class.tier, now_s)
+        if decision is None or not decision.plan:
+            self._refuse(visit, world.desk.refusal(decision), now_s)
+            return
+        visit.decision = decision
+        if of_class.foresight is not Foresight.PRICE and self._stays_away(visit):
+            self._refuse(visit, Code.STAYED_AWAY, now_s)
+            return
+        visit.hold = hold_of(decision)
+        if not world.books.hold(visit.account, visit.hold, now_s):
+            self._refuse(visit, Code.NO_FUNDS, now_s)
+            return
+        visit.deadline_s = now_s + of_class.deadline_s
+        visit.dispatch = Dispatch(
+            decision.plan,
+            world.desk.retries,
+            deadline_s=visit.deadline_s,
+            attempts_max=world.desk.routing.attempts_max,
+            random=world.desk.random,
+        )
+        if visit.deadline_s < math.inf:
+            line = self._deadlines[visit.place]
+            if not line:
+                self._agenda.add(visit.deadline_s, self._expire, visit.place)
+            line.append(visit)
+        self._next(visit, now_s)
+
+    def _stays_away(self, visit: Visit) -> bool:
+        """True where price and foreseen wait are more than the answer is worth."""
+        of_class = visit.of_class
+        foreseen_s = self._took_s[visit.place]
+        first = visit.decision.plan[0]
+        if of_class.foresight is Foresight.QUEUE:
+            site = self._sites[first.number]
+            before = site.server.running + site.server.waiting
+            foreseen_s = self._service_s(site) * max((before + 1) / _places(site), 1.0)
+        cost = first.ceiling_nanos / of_class.headroom
+        cost += foreseen_s * of_class.delay_cost_usd_per_s * 1e9
+        return cost > visit.offer_nanos
+
+    def _service_s(self, site: Site) -> float:
+        spec = site.spec.server
+        if isinstance(spec, QueueingServer):
+            return spec.mean_service_s
+        return float(self._world.desk.pulse.service_s[site.number])
+
+    def _next(self, visit: Visit, now_s: float) -> None:
+        """Make the next attempt, or end the call."""
+        assert visit.dispatch is not None
+        attempt = visit.dispatch.next_attempt(now_s)
+        visit.attempt = attempt
+        if attempt is None:
+            late = visit.dispatch.end is End.DEADLINE
+            self._close(visit, Code.LATE if late else Code.FAILED, now_s)
+            return
+        number = attempt.candidate.number
+        self._world.desk.pulse.begin(number, number, attempt.started_s)
+        visit.job = job = Job(visit, visit.tokens_in, visit.tokens_out)
+        if attempt.delay_s:
+            self._agenda.add(attempt.started_s, self._begin, job)
+        else:
+            self._begin(now_s, job)
+
+    def _begin(self, now_s: float, job: Job) -> None:
+        visit: Visit = job.key
+        if visit.job is not job:
+            return  # its outage or its deadline came first
+        assert visit.attempt is not None
+        site = self._sites[visit.attempt.candidate.number]
+        refused = site.refuses(job)
+        if refused is not None:
+            told = (job, Outcome(refused.fault))
+            self._agenda.add(now_s + refused.after_s, self._turned_away, told)
+            return
+        site.jobs[job] = None
+        site.server.submit(job, now_s)
+        self._watch(site)
+
+    def _watch(self, site: Site) -> None:
+        """Note when to ask a server again. What is noted too early is noted anew then."""
+        wake_s = site.server.wake_s()
+        if wake_s < site.wake_s:
+            site.wake_s = wake_s
+            self._agenda.add(wake_s, self._wake, site)
+
+    def _wake(self, now_s: float, site: Site) -> None:
+        if now_s != site.wake_s:
+            return
+        site.wake_s = math.inf
+        for job in site.server.ended(now_s):
+            del site.jobs[job]
+            self._deliver(job, site, now_s)
+        self._watch(site)
+
+    def _deliver(self, job: Job, site: Site, now_s: float) -> None:
+        """End a call whose answer is whole."""
+        visit: Visit = job.key
+        attempt, dispatch = visit.attempt, visit.dispatch
+        assert attempt is not None
+        assert dispatch is not None
+        attempt.first_content_s = job.first_s
+        dispatch.record(DELIVERED, now_s)
+        self._pay(visit, attempt, job.tokens_out, site)
+        number = site.number
+        started_s = attempt.started_s
+        measured = Measured(
+            ttft_ms=(job.first_s - started_s) * 1_000,
+            duration_ms=(now_s - started_s) * 1_000,
+            tokens_out=attempt.tokens_out,
+        )
+        self._world.desk.pulse.end(number, number, DELIVERED, now_s, measured)
+        visit.cost_nanos += site.cost_nanos(job.tokens_in, job.tokens_out)
+        self._served[number] += 1
+        self._close(visit, Code.SERVED, now_s)
+
+    def _turned_away(self, now_s: float, told: tuple[Job, Outcome]) -> None:
+        job, outcome = told
+        if job.key.job is job:
+            self._break_off(job.key, outcome, now_s)
+
+    def _break_off(self, visit: Visit, outcome: Outcome, now_s: float) -> None:
+        """End an attempt that did not deliver, and go on as `Dispatch` says."""
+        attempt, job, dispatch = visit.attempt, visit.job, visit.dispatch
+        assert attempt is not None
+        assert job is not None
+        assert dispatch is not None
+        visit.job = None
+        number = attempt.candidate.number
+        site = self._sites[number]
+        if job in site.jobs:
+            del site.jobs[job]
+            made = site.server.cancel(job, now_s)
+            self._watch(site)
+            if not math.isnan(job.started_s):
+                visit.cost_nanos += site.cost_nanos(job.tokens_in, made)
+            if made and visit.of_class.stream and job.first_s <= now_s:
+                attempt.first_content_s = job.first_s
+                self._pay(visit, attempt, made, site)
+        outcome = dispatch.record(outcome, now_s)
+        self._world.desk.pulse.end(number, number, outcome, now_s, None)
+        if dispatch.end is End.COMMITTED:
+            self._close(visit, Code.LATE if outcome.fault is Fault.DEADLINE else Code.CUT, now_s)
+        else:
+            self._next(visit, now_s)
+
+    def _pay(self, visit: Visit, attempt: Attempt, made: int, site: Site) -> None:
+        tokens = visit.meter(attempt, made, site.claim(made), self._world.desk.pulse)
+        if tokens != (0, 0):
+            visit.price(attempt, tokens, self._world.listing)
+
+    def _expire(self, now_s: float, place: int) -> None:
+        """End the calls of a class whose deadline has come, and look forward to the next."""
+        line = self._deadlines[place]
+        while line:
+            visit = line[0]
+            if visit.job is not None and visit.deadline_s > now_s:
+                self._agenda.add(visit.deadline_s, self._expire, place)
+                return
+            line.popleft()
+            if visit.job is not None:
+                self._break_off(visit, Outcome(Fault.DEADLINE), now_s)
+
+    def _refuse(self, visit: Visit, code: Code, now_s: float) -> None:
+        """Turn a call away; the patient come back."""
+        comes_back = code not in (Code.UNFIT, Code.NO_FUNDS)
+        if comes_back and visit.tries < visit.of_class.patience_calls:
+            visit.tries += 1
+            pause_s = self._random.expovariate(1.0 / visit.of_class.patience_s)
+            self._agenda.add(now_s + pause_s, self._ask, visit)
+            return
+        self._count(visit, code, now_s)
+
+    def _close(self, visit: Visit, code: Code, now_s: float) -> None:
+        """Settle a call that was held for."""
+        visit.job = None
+        self._world.books.settle(visit.account, visit.hold, visit.settlement())
+        self._count(visit, code, now_s)
+
+    def _count(self, visit: Visit, code: Code, now_s: float) -> None:
+        self._ended += 1
+        self._world.tally.add(self._row(visit, code, now_s))
+
+    def _row(self, visit: Visit, code: Code, now_s: float) -> tuple[float, ...]:
+        place, e2e_s = visit.place, now_s - visit.arrival_s
+        attempts = visit.dispatch.attempts if visit.dispatch is not None else ()
+        endpoint, ttft_s, worth = -1, math.nan, 0.0
+        if attempts:
+            last = attempts[-1]
+            endpoint = last.candidate.number
+            if last.first_content_s is not None:
+                ttft_s = last.first_content_s - visit.arrival_s
+        if code is Code.SERVED:
+            worth = self._worth(visit, endpoint, e2e_s)
+            self._world.demand[1, place] += 1
+            self._world.demand[3, place] += worth
+            self._took_s[place] += _AGE * (e2e_s - self._took_s[place])
+        return (
+            *(place, visit.arrival_s, code, endpoint, ttft_s, e2e_s),
+            sum(each.tokens_in for each in visit.lines),
+            sum(each.tokens_out for each in visit.lines),
+            sum(each.charge_nanos for each in visit.lines),
+            sum(each.take_nanos for each in visit.lines),
+            *(visit.cost_nanos, visit.offer_nanos, worth, len(attempts)),
+        )
+
+    def _worth(self, visit: Visit, endpoint: int, e2e_s: float) -> float:
+        of_class, spec = visit.of_class, self._sites[endpoint].spec
+        worth = visit.offer_nanos
+        if of_class.quality_taste:
+            quality = spec.domains.get(of_class.domain or "", spec.quality)
+            worth *= quality**of_class.quality_taste
+        return worth - of_class.delay_cost_usd_per_s * e2e_s * 1e9
+
+
+def _places(site: Site) -> int:
+    spec = site.spec.server
+    return spec.servers if isinstance(spec, QueueingServer) else site.spec.capacity

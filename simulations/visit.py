@@ -1,0 +1,143 @@
+"""One call of a simulation, from its arrival to its end."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from uuid import UUID
+
+from broker.core import ledger
+from broker.core.decision import Decision
+from broker.core.dispatch import Attempt, Dispatch
+from broker.core.ledger import ChargeLine, Hold, Settlement
+from broker.core.metering import Delivered, Expected, meter
+from broker.core.pulse import Pulse
+from broker.core.requirements import Requirements
+from simulations.demand import ConsumerClass
+from simulations.job import Job
+from simulations.listing import Listing
+
+NO_ONE = UUID(int=0)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Holds of a simulation do not expire: its deadlines end them."""
+BYTES_PER_TOKEN = 4
+_MAX_COST_NANOS = 10**18
+
+
+class Visit:
+    """A call under way; times are seconds of the run."""
+
+    __slots__ = (
+        "account",
+        "arrival_s",
+        "attempt",
+        "cost_nanos",
+        "deadline_s",
+        "decision",
+        "dispatch",
+        "hold",
+        "job",
+        "lines",
+        "made",
+        "of_class",
+        "offer_nanos",
+        "place",
+        "tokens_in",
+        "tokens_out",
+        "tries",
+        "wanted",
+    )
+
+    def __init__(
+        self, place: int, of_class: ConsumerClass, arrival_s: float, tokens: tuple[int, int]
+    ) -> None:
+        self.place = place
+        """Of its class in the scenario."""
+        self.of_class = of_class
+        self.arrival_s = arrival_s
+        self.tokens_in, self.tokens_out = tokens
+        self.offer_nanos = math.inf
+        self.deadline_s = math.inf
+        self.account = 0
+        self.tries = 0
+        self.cost_nanos = 0.0
+        self.lines: tuple[ChargeLine, ...] = ()
+        self.wanted: Requirements
+        self.decision: Decision
+        self.dispatch: Dispatch | None = None
+        self.hold: Hold
+        self.attempt: Attempt | None = None
+        self.job: Job | None = None
+
+    def ask(self, template: Requirements) -> Requirements:
+        """What it demands; the template is that of its class."""
+        of, room = self.of_class, self.of_class.headroom
+        limit: int | None = math.ceil(room * self.tokens_out)
+        offer = self.offer_nanos * room
+        return Requirements(
+            template.account_id,
+            template.task,
+            template.model,
+            math.ceil(room * self.tokens_in),
+            self.tokens_in,
+            limit if of.task.generates else None,
+            domain=of.domain,
+            max_cost_nanos=None if offer >= _MAX_COST_NANOS else int(offer),
+            quality_min=of.quality_min,
+            weights=of.weights,
+        )
+
+    def meter(self, attempt: Attempt, made: int, claimed: int, pulse: Pulse) -> tuple[int, int]:
+        """The tokens that are paid for, of what an attempt delivered and claims."""
+        number = attempt.candidate.number
+        seen = Delivered(
+            claimed_in=self.tokens_in,
+            claimed_out=claimed,
+            text_bytes=BYTES_PER_TOKEN * made,
+            complete=made >= self.tokens_out,
+            generates=self.of_class.task.generates,
+        )
+        expected = Expected(
+            tokens_in_bound=self.wanted.tokens_in_bound,
+            body_bytes=BYTES_PER_TOKEN * self.tokens_in,
+            tokens_out_max=attempt.candidate.tokens_out_max,
+            bytes_in_per_token=pulse.bytes_in_per_token_at[number],
+            bytes_out_per_token=pulse.bytes_out_per_token_at[number],
+        )
+        usage = meter(seen, expected)
+        return usage.tokens_in, usage.tokens_out
+
+    def price(self, attempt: Attempt, tokens: tuple[int, int], listing: Listing) -> None:
+        """Add the charge line of an attempt, by the ledger's recipe."""
+        candidate = attempt.candidate
+        endpoint = listing.endpoint(candidate.number)
+        terms = (
+            candidate.rate,
+            self.decision.price_version,
+            endpoint.take_of(self.of_class.domain),
+        )
+        line = ledger.line(attempt.index, endpoint.id, endpoint.ledger_account, tokens, terms)
+        attempt.tokens_in, attempt.tokens_out = tokens
+        attempt.charge_nanos = line.charge_nanos
+        self.lines += (line,)
+
+    def settlement(self) -> Settlement:
+        """How its hold is closed, by the ledger's recipe."""
+        return ledger.settlement(self.hold, self.lines, EPOCH, None)
+
+
+def hold_of(decision: Decision) -> Hold:
+    """The hold for a decision: its dearest permitted plan."""
+    return Hold(NO_ONE, NO_ONE, "", decision.hold_nanos, EPOCH, EPOCH)
+
+
+def template_of(of_class: ConsumerClass) -> Requirements:
+    """What all calls of a class demand alike."""
+    return Requirements(
+        account_id=NO_ONE,
+        task=of_class.task,
+        model=of_class.model,
+        tokens_in_bound=0,
+        tokens_in_expected=0,
+        tokens_out_max=None,
+    )
