@@ -11,9 +11,10 @@ import pytest
 
 from broker.gateway.openai import _send_stream
 from pricing.book import Rate
+from tests.fakes import requirements
 
 TAB: Any = SimpleNamespace(
-    call=SimpleNamespace(id_text=str(UUID(int=1))),
+    call=SimpleNamespace(id_text=str(UUID(int=1)), wanted=requirements()),
     endpoint=SimpleNamespace(name="acme/small"),
     decision=SimpleNamespace(price_version=7),
     rate=Rate(500_000, 1_500_000, 0),
