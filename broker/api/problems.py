@@ -41,6 +41,12 @@ _DATABASE_AWAY = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
 )
+_UNKEEPABLE = (
+    asyncpg.CharacterNotInRepertoireError,
+    asyncpg.UntranslatableCharacterError,
+    asyncpg.DatetimeFieldOverflowError,
+)
+"""What PostgreSQL says of a text with a NUL, and of a time that it has no place for."""
 
 Answer = Response[dict[str, Any]]
 
@@ -70,6 +76,15 @@ def is_database_away(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or isinstance(_driver_error(error), _DATABASE_AWAY)
     return isinstance(error, _DATABASE_AWAY)
+
+
+def _is_unkeepable(error: BaseException) -> bool:
+    """True when the database cannot keep a value that the caller sent, whatever it is for."""
+    if not isinstance(error, DBAPIError):
+        return False
+    cause = _driver_error(error)
+    # Of just this class is what the driver itself cannot send.
+    return isinstance(cause, _UNKEEPABLE) or type(cause) is asyncpg.DataError
 
 
 def _driver_error(error: DBAPIError) -> BaseException | None:
@@ -128,6 +143,14 @@ def _any_error(request: Request[Any, Any, Any], error: Exception) -> Answer:
     if is_database_away(error):
         structlog.get_logger("broker.api").warning("database_away", path=request.url.path)
         return problem(Unavailable("The database cannot be reached.", retry_after_s=1))
+    if _is_unkeepable(error):
+        return problem(
+            RequestMalformed(
+                "A value cannot be kept: a text with a NUL, a time outside the years 1 to 9999 "
+                "(UTC), or a number that is too large.",
+                code="value_unkeepable",
+            )
+        )
     structlog.get_logger("broker.api").error(
         "request_broke", method=request.method, path=request.url.path, exc_info=error
     )

@@ -99,6 +99,33 @@ async def test_a_dead_database_is_503_and_never_401(broker: SmallBroker, consume
     await away.dispose()
 
 
+async def test_what_no_database_keeps_is_the_callers_fault_and_moves_nothing(
+    operator: Person, consumer: Person
+) -> None:
+    nul, late = "a\0b", "9999-12-31T23:59:59-14:00"
+    place = f"/api/accounts/{consumer.account.name}"
+    for answer in (
+        await operator.http.post(
+            f"{place}/topups",
+            json={"amount_usd": "1.00", "reason": nul},
+            headers={"idempotency-key": "k"},
+        ),
+        await operator.http.get("/api/accounts/a%00b/balance"),
+        await operator.http.get("/api/audit", params={"author": nul}),
+        await consumer.http.post(f"{place}/keys", json={"label": nul}),
+        await consumer.http.post(f"{place}/keys", json={"expires_at": late}),
+        await consumer.http.get("/api/statement", params={"from": late}),
+    ):
+        assert_problem(answer, 400, "value_unkeepable")
+    assert (await consumer.http.get("/api/balance")).json()["posted_usd"] == "0.00"
+    again = await operator.http.post(
+        f"{place}/topups",
+        json={"amount_usd": "1.00", "reason": "paid"},
+        headers={"idempotency-key": "k"},
+    )
+    assert again.status_code == 201, "the key was free again"
+
+
 async def test_what_breaks_inside_is_logged_and_not_told(
     broker: SmallBroker, operator: Person
 ) -> None:
