@@ -52,7 +52,7 @@ def infer_classes(
     busy = np.maximum(np.nan_to_num(load[present]), 0.0) * slots
     families = int(family.max(initial=-1)) + 1
     work = np.asarray(np.bincount(family, busy, families), dtype=np.float64)
-    weight = np.bincount(family, busy + _TRACE, families)
+    weight = np.maximum(np.bincount(family, busy + _TRACE, families), _TRACE)
     level = np.bincount(family, (busy + _TRACE) * scarcity[present], families) / weight
     answer = np.bincount(family, (busy + _TRACE) * elasticity[present], families) / weight
     multiples: FloatArray = np.geomspace(LOWEST, HIGHEST, VALUES)

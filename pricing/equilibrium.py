@@ -232,7 +232,8 @@ def _maximum(
         return 0.0, gain, np.zeros(most.size)
     # Money may come in micro-dollars and the solver's tolerances are absolute, so it is scaled.
     scale = float(np.abs(gain).max()) or 1.0
-    found = linprog(-gain / scale, A_ub=rows, b_ub=most, method="highs-ds")
+    # Among ties a simplex wanders from vertex to vertex, which an interior point does not.
+    found = linprog(-gain / scale, A_ub=rows, b_ub=most, method="highs-ipm")
     if found.x is None or found.status != 0:
         raise EquilibriumUnsolved(found.message)
     duals: FloatArray = -scale * found.ineqlin.marginals

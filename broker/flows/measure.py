@@ -24,7 +24,7 @@ from pricing.fluid import FluidMarket
 from pricing.scarcity import scarcity_of
 from pricing.snapshot import Bands, OwnCounts, Reports, utilization
 
-FLEET_MAX: Final = 500
+FLEET_MAX: Final = 300
 """Of a larger market no fleet-wide shadow prices are worked out: it would hold up the tick."""
 
 

@@ -127,6 +127,13 @@ def test_a_fleet_without_any_load_is_priced_at_marginal_cost() -> None:
     np.testing.assert_allclose(rates, OF.floor, rtol=1e-6)
 
 
+def test_a_family_of_which_nobody_is_left_wants_nothing() -> None:
+    fleet = Fleet(np.array([3, 1]), np.arange(2), np.full(2, 10.0))
+    market = infer_classes(fleet, OF, np.ones(2), np.zeros(2), np.ones(2))
+    by_family = market.wanted.reshape(4, -1).sum(axis=1)
+    assert (by_family > 0.0).tolist() == [False, True, False, True]
+
+
 def test_numbers_not_in_use_have_no_part_in_the_market() -> None:
     gap = bands((0,) * 9, TOKENS)
     fleet = Fleet(np.array([-1, 0]), np.zeros(2, dtype=int), np.array([10.0]))
