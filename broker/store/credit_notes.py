@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.refund import GivenLine
 from broker.store.tables import accounts, endpoints, table
+from broker.store.transfers import dated
 
 LIST_MAX: Final = 1_000
 
@@ -83,8 +84,9 @@ async def draw_number(connection: AsyncConnection, account_id: UUID) -> int:
 async def insert(
     connection: AsyncConnection, note: dict[str, Any], lines: Sequence[GivenLine]
 ) -> None:
-    """Write a note, given by its columns, with its lines."""
-    await connection.execute(sa.insert(credit_notes).values(**note))
+    """Write a note, given by its columns, with its lines; of the date of its transfers."""
+    values = note | {"created_at": dated(note["created_at"])}
+    await connection.execute(sa.insert(credit_notes).values(**values))
     rows = [
         {
             "credit_note_id": note["id"],

@@ -36,6 +36,12 @@ async def delete_expired(connection: AsyncConnection, now: datetime) -> int:
     return keys + old + await sessions.delete_expired(connection, now)
 
 
+async def time(connection: AsyncConnection) -> datetime:
+    """Return what the database's clock says, in UTC."""
+    found: datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
+    return found
+
+
 async def last_seal(connection: AsyncConnection) -> datetime | None:
     """Return the moment before which all is sealed, None when nothing is."""
     found: datetime | None = await connection.scalar(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.errors import BalanceTooLow, NotFound
 from broker.store.tables import balances, ledger_accounts, transfers
 from pricing.money import format_usd
+
+DATED_BACK_MAX: Final = timedelta(minutes=30)
+"""As for a settlement, which the statement that makes it dates."""
 
 
 class TransferKind(enum.StrEnum):
@@ -57,8 +61,16 @@ async def world(connection: AsyncConnection) -> UUID:
     return found
 
 
+def dated(at: datetime) -> ColumnElement[datetime]:
+    """Return a moment that falls behind no seal (`broker.flows.seal`), however late the clock was
+    that told it: half an hour ago at the earliest, by the database's own."""
+    return func.greatest(at, func.now() - DATED_BACK_MAX)
+
+
 async def post(connection: AsyncConnection, transfer: Transfer) -> None:
     """Write the transfer and move both balances, locked in the order of their ids.
+
+    It is `dated` no further back than a settlement would be.
 
     Raises NotFound for a missing ledger account, BalanceTooLow when the debit does not fit.
     """
@@ -95,7 +107,7 @@ async def post(connection: AsyncConnection, transfer: Transfer) -> None:
             kind=transfer.kind.value,
             reason=transfer.reason,
             author=transfer.author,
-            created_at=transfer.created_at,
+            created_at=dated(transfer.created_at),
             call_id=transfer.call_id,
             about_id=transfer.about_id,
         )

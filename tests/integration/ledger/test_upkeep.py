@@ -190,6 +190,23 @@ async def test_a_seal_is_old_and_immutable(
             await connection.execute(f"DELETE FROM {table}")
 
 
+async def test_a_worker_whose_clock_is_fast_seals_nothing_that_is_still_being_written(
+    engine: AsyncEngine,
+) -> None:
+    fast = datetime.now(UTC) + timedelta(hours=2)
+    with pytest.raises(RequestMalformed):
+        await seal(engine, fast - timedelta(hours=1), fast)
+
+
+async def test_a_transfer_of_a_process_whose_clock_is_late_falls_behind_no_seal(
+    engine: AsyncEngine,
+) -> None:
+    now = datetime.now(UTC)
+    await seal(engine, now - timedelta(hours=1), now)
+    await top_up(engine, OPERATOR, "acme", 5_000, "paid", now - timedelta(hours=2))
+    assert await check(engine) == []
+
+
 async def test_every_tampered_record_raises_an_alarm(
     engine: AsyncEngine,
     connection: asyncpg.Connection,
