@@ -102,9 +102,7 @@ def parse(path: str, headers: Headers, body: bytes) -> Asked:
         if name in members:
             raise RequestMalformed(f"'{name}' is not taken here; say '{_OVERRULING[name]}'.")
     own = members.get("broker")
-    wishes = read_wishes(own, headers)
-    if "service_tier" in members:
-        wishes = in_tier(wishes, _member(members, "service_tier", _named))
+    wishes = in_tier(read_wishes(own, headers), _member(members, "service_tier", _named))
     generates = task.generates
     stream = usage_asked = False
     limit = None

@@ -145,10 +145,12 @@ def read_wishes(raw: msgspec.Raw | None, headers: Iterable[tuple[bytes, bytes]])
 def in_tier(wishes: Wishes, service_tier: str | None) -> Wishes:
     """Return the wishes with the tier that OpenAI's own `service_tier` names, unless the broker
     object names one. Raises RequestMalformed for a tier there is not."""
-    if service_tier is not None and service_tier not in _SERVICE_TIERS:
+    if service_tier is None:
+        return wishes
+    if service_tier not in _SERVICE_TIERS:
         known = ", ".join(_SERVICE_TIERS)
         raise RequestMalformed(f"'service_tier': there is no '{service_tier}' here, only {known}.")
-    tier = _SERVICE_TIERS.get(service_tier or "auto", Tier.STANDARD)
+    tier = _SERVICE_TIERS[service_tier]
     if tier is Tier.STANDARD or wishes.tier is not Tier.STANDARD:
         return wishes
     return msgspec.structs.replace(wishes, tier=tier)
