@@ -92,11 +92,14 @@ def _places(holder: Any, name: str | int, before: Path) -> Iterator[Any]:
 
 
 def _set_controller(plain: Plain, value: object, path: Path) -> None:
+    """Choose a controller; numbers that it has too, such as the target, stay as they were set."""
     word = scalar(str, value, path)
     prices = plain.setdefault("prices", {})
-    if prices.get("controller", "excess") != word:
-        # The numbers were those of the other.
-        prices.pop("parameters", None)
+    kind: Any = CONTROLLERS.get(word)
+    if kind is not None and "parameters" in prices:
+        has = {each.name for each in fields(kind)}
+        numbers = prices["parameters"]
+        prices["parameters"] = {name: numbers[name] for name in numbers if name in has}
     prices["controller"] = word
 
 

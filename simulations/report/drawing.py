@@ -44,6 +44,7 @@ class Look:
     y_span: tuple[float, float] | None = None
     x_times: bool = True
     x_title: str = ""
+    x_log: bool = False
     marks: Sequence[float] = ()
     """Upright lines, such as shocks."""
     before: float | None = None
@@ -58,7 +59,7 @@ def lines_plot(x: Sequence[float], lines: Sequence[Line], look: Look) -> str:
     told += [level for level, _ in look.levels]
     low, high = look.y_span or spanning(told, is_log=look.is_log, zero=look.zero)
     right = look.width - RIGHT - look.room
-    across = Scale(x[0], x[-1], LEFT, right)
+    across = Scale(x[0], x[-1], LEFT, right, look.x_log)
     up = Scale(low, high, look.height - BOTTOM, TOP, look.is_log)
     parts = [
         _shade(look, across, up),
@@ -77,6 +78,7 @@ def lines_plot(x: Sequence[float], lines: Sequence[Line], look: Look) -> str:
         "unit": look.y_unit,
         "times": look.x_times,
         "x_title": look.x_title,
+        "x_log": look.x_log,
     }
     return _svg(look, parts, data)
 

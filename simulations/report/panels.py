@@ -80,8 +80,10 @@ def stacks_plot(stacks: Sequence[Stack], width: float = 640.0) -> str:
                 f' height="{ROW - 6}"><title>{told}</title></rect>'
             )
             begun += share
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        parts.append(_text(across(tick), height - 8, number(tick, "%"), "tick", "middle"))
+    parts += [
+        _text(across(tick), height - 8, number(tick, "%"), "tick", "middle")
+        for tick in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
     return _svg(width, height, parts)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+MISSING, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 _TIME_STEPS_S = (1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600)
@@ -52,11 +53,11 @@ def spanning(values: Sequence[float], *, is_log: bool = False, zero: bool = Fals
 def number(value: float, unit: str = "") -> str:
     """A number in three digits; `%` is of shares, and `x` stands before."""
     if not math.isfinite(value):
-        return "–"
+        return MISSING
     if unit == "%" or unit.startswith("% "):
         return f"{_plain(100.0 * value)}{unit}"
     if unit.startswith("x"):
-        return f"{_plain(value)}×"
+        return f"{_plain(value)}{TIMES}"
     return f"{_plain(value)} {unit}".strip()
 
 

@@ -20,17 +20,19 @@ class Runner(Protocol):
 
 
 class Bench:
-    """Where cells are run; `heard` is told every outcome, also those that were kept."""
+    """Where cells are run. `heard` is told every outcome, `spared` of how many that were kept."""
 
     def __init__(
         self,
         runner: Runner,
         folder: StudyFolder | None = None,
         heard: Callable[[Outcome], None] | None = None,
+        spared: Callable[[int], None] | None = None,
     ) -> None:
         self._runner = runner
         self._folder = folder
         self._heard = heard
+        self._spared = spared
 
     def run(self, cells: Sequence[Cell]) -> list[Outcome]:
         """Return the outcomes in the order of the cells. What ends it early loses nothing kept."""
@@ -45,6 +47,8 @@ class Bench:
                 mine = replace(kept, policy=cell.policy, point=cell.point)
                 found[cell.key] = mine
                 self._tell(mine)
+        if self._spared is not None:
+            self._spared(len(cells) - len(missing))
         for outcome in self._runner.run(list(missing.values())):
             if self._folder:
                 self._folder.keep(outcome)

@@ -18,7 +18,7 @@ from simulations.cell import Cell, CellStopped, Outcome, run_cell
 
 POLL_S = 0.2
 Told = Callable[[float], None]
-"""Told now and then how many cells' worth of work is done, parts counted."""
+"""Told now and then how many cells' worth of work has been done so far, parts counted."""
 
 
 def cores() -> int:
@@ -32,25 +32,25 @@ class LocalRunner:
     def __init__(self, workers: int | None = None, told: Told | None = None) -> None:
         self._workers = workers or cores()
         self._told: Told = told or _silent
+        self._before = 0
 
     def run(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
         """Yield outcomes as they come, in any order."""
         if not cells:
             return
-        if self._workers == 1 or len(cells) == 1:
-            yield from self._here(cells)
-        else:
-            yield from self._beside(cells)
+        alone = self._workers == 1 or len(cells) == 1
+        yield from self._here(cells) if alone else self._beside(cells)
+        self._before += len(cells)
 
     def _here(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
         for done, cell in enumerate(cells):
 
             def told(share: float, done: int = done) -> bool:
-                self._told(done + share)
+                self._told(self._before + done + share)
                 return True
 
             yield run_cell(cell, told)
-            self._told(done + 1)
+            self._told(self._before + done + 1)
 
     def _beside(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
         context = get_context("spawn")
@@ -64,7 +64,7 @@ class LocalRunner:
             try:
                 while waiting:
                     done, waiting = wait(waiting, POLL_S, FIRST_COMPLETED)
-                    self._told(sum(shares))
+                    self._told(self._before + sum(shares))
                     for each in done:
                         yield each.result()
             finally:

@@ -7,6 +7,7 @@ All policies of a point meet the same arrivals, seed by seed.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import product
 
@@ -42,11 +43,19 @@ class Plan(msgspec.Struct, frozen=True):
     grid: tuple[Axis, ...] = ()
     static: bool = True
     """Also search for the best static price at each point."""
+    text: str = ""
+    """The scenario as it was written."""
 
     @property
     def name(self) -> str:
         """Of the scenario."""
         return str(self.scenario["name"])
+
+    @property
+    def label(self) -> str:
+        """The name and a few letters that differ from plan to plan."""
+        digest = hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+        return f"{self.name}-{digest[:8]}"
 
     @property
     def points(self) -> list[tuple[Setting, ...]]:
@@ -101,6 +110,7 @@ def make_plan(
         settings=tuple(settings),
         grid=tuple(grid),
         static=static,
+        text=written.text,
     )
     size = len(plan.points) * len(wanted) * seeds
     if size > CELLS_MAX:

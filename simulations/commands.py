@@ -1,0 +1,112 @@
+"""The commands `broker simulate` and `broker sweep`; heavy parts are imported when they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from simulations.studies.bench import Runner
+    from simulations.studies.plan import Plan
+
+DEFAULT_OUT = Path("simulated")
+
+Source = Annotated[
+    str, typer.Argument(help="The name of a scenario, or the path of a .toml; all names if empty.")
+]
+Controllers = Annotated[
+    str,
+    typer.Option(
+        "--controller", "-c", help="Policies to compare, such as excess,posted; else its own."
+    ),
+]
+Seeds = Annotated[int, typer.Option(min=1, help="How many seeds each policy is run with.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE, such as controller.k_s=30; as often as needed."),
+]
+Out = Annotated[
+    Path | None, typer.Option(help="Where report and tables go; below simulated/ by default.")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; one for each core.")]
+Static = Annotated[
+    bool, typer.Option("--static/--no-static", help="Also search the best static price.")
+]
+
+
+def simulate(
+    scenario: Source = "",
+    controller: Controllers = "",
+    seeds: Seeds = 5,
+    set_: Settings = None,
+    out: Out = None,
+    workers: Workers = None,
+    static: Static = True,
+) -> None:
+    """Run a scenario under several policies; report, tables and the same numbers each time."""
+    from simulations.console import list_scenarios
+    from simulations.files.load import load, parse_settings
+    from simulations.studies.plan import make_plan
+
+    if not scenario:
+        list_scenarios()
+        return
+    plan = make_plan(
+        load(scenario),
+        _words(controller),
+        seeds,
+        settings=parse_settings(set_ or ()),
+        static=static,
+    )
+    _carry_out(plan, None, out, workers)
+
+
+def sweep(
+    scenario: Source,
+    grid: Annotated[
+        list[str], typer.Option(help="NAME=a,b,c or NAME=FROM:TO:COUNT, with :log by a factor.")
+    ],
+    controller: Controllers = "",
+    seeds: Seeds = 5,
+    set_: Settings = None,
+    out: Out = None,
+    workers: Workers = None,
+    static: Static = False,
+    distributed: Annotated[
+        bool, typer.Option(help="On the Celery workers of a broker, as many hosts as there are.")
+    ] = False,
+    state: Annotated[Path, typer.Option(help="The state folder of that broker.")] = Path(".broker"),
+) -> None:
+    """Run a scenario on every point of a grid; finished cells are kept, so it goes on after any
+    crash."""
+    from simulations.files.load import load, parse_settings
+    from simulations.studies.plan import make_plan, parse_axis
+
+    plan = make_plan(
+        load(scenario),
+        _words(controller),
+        seeds,
+        settings=parse_settings(set_ or ()),
+        grid=[parse_axis(each) for each in grid],
+        static=static,
+    )
+    runner = None
+    if distributed:
+        from simulations.studies.distributed import connected_runner
+
+        runner = connected_runner(state)
+    _carry_out(plan, runner, out, workers)
+
+
+def _words(told: str) -> list[str]:
+    return [each.strip() for each in told.split(",") if each.strip()]
+
+
+def _carry_out(plan: Plan, runner: Runner | None, out: Path | None, workers: int | None) -> None:
+    from simulations.console import carry_out
+
+    is_whole = carry_out(plan, runner, out or DEFAULT_OUT / plan.label, workers)
+    if not is_whole:
+        raise typer.Exit(130)

@@ -1,0 +1,148 @@
+"""A study in a terminal: how far it is and how long it takes yet, then its summary and files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from simulations.files.load import load, names
+from simulations.measures import MEASURES
+from simulations.report.words import best_of, spread, verdict
+from simulations.report.write import write_report
+from simulations.studies.bench import Runner
+from simulations.studies.folder import StudyFolder
+from simulations.studies.local import LocalRunner
+from simulations.studies.plan import Plan
+from simulations.studies.results import Results
+from simulations.studies.study import Study, size_of
+from simulations.tables import write_tables
+
+SHOWN = (
+    *("welfare_share", "welfare_usd_per_h", "consumer_surplus_usd_per_h"),
+    *("provider_surplus_usd_per_h", "revenue_usd_per_h", "take_usd_per_h", "served_share"),
+    *("full_share", "failed_share", "ttft_goodput_per_s", "tpot_goodput_per_s", "load"),
+    *("price_level", "price_sigma", "reversals_per_h", "settling_s", "hhi", "jain"),
+)
+
+
+def list_scenarios() -> None:
+    """Print the scenarios that come with the project."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name in names():
+        table.add_row(f"[bold]{name}[/bold]", load(name).build().description)
+    Console().print(table)
+
+
+def carry_out(plan: Plan, runner: Runner | None, out: Path, workers: int | None) -> bool:
+    """Run a plan, tell how it goes, write report and tables; False when Ctrl-C came before its end.
+
+    What was done before stays done: the same plan goes on from there.
+    """
+    console = Console()
+    folder = StudyFolder(out)
+    before = len(folder)
+    if before:
+        console.print(f"{before} cells are kept in {out} and are not run again.")
+    with _bar(console) as bar:
+        gauge = _Gauge(bar, bar.add_task(plan.name, total=size_of(plan)))
+        study = Study(plan, runner or LocalRunner(workers, gauge.under_way), folder, gauge.spared)
+        try:
+            study.run()
+        except KeyboardInterrupt:
+            bar.stop()
+            console.print("Stopped. What is done is kept; the same command goes on from here.")
+    results = study.results
+    if results.outcomes:
+        summarize(results, console)
+        _write(results, out, console)
+    return results.is_whole
+
+
+def summarize(results: Results, console: Console) -> None:
+    """Print what was found: for each point of a grid one line, without a grid a table."""
+    if len(results.plan.points) == 1:
+        _print_policies(results, console)
+        for sentence in verdict(results, results.plan.points[0]):
+            console.print(f"- {sentence}", highlight=False)
+    else:
+        _print_points(results, console)
+
+
+def _print_policies(results: Results, console: Console) -> None:
+    point = results.plan.points[0]
+    table = Table("", *results.policies, box=None, padding=(0, 2, 0, 0))
+    for key in SHOWN:
+        measure = MEASURES[key]
+        found = {each: results.interval(key, each, point) for each in results.policies}
+        best = best_of(key, found)
+        cells = []
+        for policy, each in found.items():
+            told = spread(each, measure.unit)
+            cells.append(f"[bold green]{told}[/]" if policy == best else told)
+        table.add_row(measure.title, *cells)
+    console.print(table)
+
+
+def _print_points(results: Results, console: Console) -> None:
+    axes = [axis.name for axis in results.plan.grid]
+    shown = ("welfare_share", "revenue_usd_per_h", "load", "full_share", "reversals_per_h")
+    table = Table(*axes, "policy", *(MEASURES[each].title for each in shown), box=None)
+    for point in results.plan.points:
+        for policy in results.policies:
+            if results.of(policy, point):
+                told = [
+                    spread(results.interval(each, policy, point), MEASURES[each].unit)
+                    for each in shown
+                ]
+                table.add_row(*(f"{value}" for _, value in point), policy, *told)
+    console.print(table)
+
+
+def _write(results: Results, out: Path, console: Console) -> None:
+    page = write_report(results, out, " ".join(("broker", *sys.argv[1:])))
+    tables = write_tables(results, out)
+    kinds = sorted({each.suffix[1:].upper() for each in tables})
+    console.print(f"\nReport: [bold]{page}[/bold]")
+    console.print(f"Tables: {len(tables)} files beside it, {' and '.join(kinds)}.")
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=40),
+        MofNCompleteColumn(),
+        TextColumn("runs"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+        transient=True,
+    )
+
+
+class _Gauge:
+    """Moves the bar: by cells that were kept, and by the work done on others."""
+
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self._bar = bar
+        self._task = task
+        self._spared = 0
+
+    def spared(self, cells: int) -> None:
+        self._spared += cells
+        self._bar.update(self._task, advance=cells)
+
+    def under_way(self, cells: float) -> None:
+        self._bar.update(self._task, completed=self._spared + cells)
