@@ -8,6 +8,7 @@ and finds them done.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -31,6 +32,8 @@ JOB: Final = "sla_credits"
 AUTHOR: Final = "broker"
 BATCH_LINES: Final = 5_000
 """More than one commit of settlements holds, for all of it may bear one date."""
+BUDGET_S: Final = 8.0
+"""No new batch is begun after this, for other jobs wait; the next time goes on where it stopped."""
 
 _FIRST_LOOK: Final = timedelta(days=1)
 _TICK: Final = timedelta(microseconds=1)
@@ -46,16 +49,30 @@ class Late:
     missed: Missed
 
 
-async def credit_missed(engine: AsyncEngine, share_bps: int, now: datetime) -> int:
-    """Credit `share_bps` of the charge of each late attempt of the next batch; return how many
-    calls were credited."""
+async def credit_missed(
+    engine: AsyncEngine, share_bps: int, now: datetime, batch_lines: int = BATCH_LINES
+) -> int:
+    """Credit `share_bps` of the charge of each late attempt since the last time, for about
+    BUDGET_S; return how many calls were credited."""
+    credited, more, begun_s = 0, True, time.monotonic()
+    while more and time.monotonic() < begun_s + BUDGET_S:
+        count, more = await _next_batch(engine, share_bps, now, batch_lines)
+        credited += count
+    return credited
+
+
+async def _next_batch(
+    engine: AsyncEngine, share_bps: int, now: datetime, batch_lines: int
+) -> tuple[int, bool]:
+    """Return how many calls of the next batch were credited, and whether there may be more."""
     until = now - AGE_MIN
     async with engine.begin() as connection:
         since = await progress.claim(connection, JOB, until - _FIRST_LOOK)
         if since >= until:
-            return 0
-        found = await promises.read_promised(connection, since, until, BATCH_LINES)
-    if len(found) == BATCH_LINES:
+            return 0, False
+        found = await promises.read_promised(connection, since, until, batch_lines)
+    full = len(found) == batch_lines
+    if full:
         # Others may have been settled at the very time of the last: they are of the next batch.
         until = max(found[-1].settled_at, since + _TICK)
         found = [each for each in found if each.settled_at < until]
@@ -68,7 +85,7 @@ async def credit_missed(engine: AsyncEngine, share_bps: int, now: datetime) -> i
             _log.error("missed_promise_not_credited", call=str(call_id), error=error.detail)
     async with engine.begin() as connection:
         await progress.move(connection, JOB, until)
-    return credited
+    return credited, full
 
 
 def _late(found: list[Promised], share_bps: int) -> dict[UUID, list[Late]]:

@@ -17,7 +17,7 @@ from broker.flows.refund import charged_call
 from broker.flows.wording import checked_amount, checked_reason
 from broker.store import audit, charges, disputes, events
 from broker.store.charges import SettledCall
-from broker.store.disputes import Dispute, Status, Verdict, Wanted
+from broker.store.disputes import Answer, Dispute, Status, Verdict, Wanted
 from broker.store.events import Event
 from pricing.money import format_usd
 
@@ -49,7 +49,8 @@ async def open_dispute(
     Raises NotFound for a call that is not the caller's, RequestMalformed and Conflict as
     `checked_reason`, `checked_amount` and `charged_call` do, Conflict with code
     `dispute_window_over`, `dispute_open` while another of the call is under way, `dispute_decided`
-    once an operator has decided about the call.
+    once an operator has decided about the call, `dispute_withdrawn` after one that a provider had
+    contested, who is not to be asked again and again until it is silent once.
     """
     reason = checked_reason(request.reason)
     call = await _own_call(connection, caller, request.call_id)
@@ -166,6 +167,12 @@ async def _refuse_a_second(connection: AsyncConnection, call_id: UUID) -> None:
             raise Conflict(
                 "An operator has decided about this call.",
                 code="dispute_decided",
+                facts={"dispute": str(former.id)},
+            )
+        if former.status is Status.WITHDRAWN and former.having(Answer.CONTESTED):
+            raise Conflict(
+                "You have withdrawn a dispute of this call that was contested.",
+                code="dispute_withdrawn",
                 facts={"dispute": str(former.id)},
             )
 

@@ -15,10 +15,13 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+import structlog
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
 from broker.core.maturity import MaturityTerms, delay
+from broker.errors import BrokerError
 from broker.flows.seal import AGE_MIN
 from broker.store import events, maturity, purses, recourse, transfers
 from broker.store.events import Event
@@ -28,6 +31,8 @@ from pricing.money import format_usd
 
 AUTHOR: Final = "maturity"
 """Who stands in the books for what happens by itself."""
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +47,16 @@ async def mature_all(engine: AsyncEngine, terms: MaturityTerms, now: datetime) -
     """Let every provider's earnings mature, each in its own transaction; return for how many."""
     async with engine.connect() as connection:
         waiting = await maturity.waiting(connection)
-    done = [await mature(engine, each, terms, now) for each in waiting]
-    return sum(each.matured_nanos > 0 for each in done)
+    count = 0
+    for provider_id in waiting:
+        try:
+            done = await mature(engine, provider_id, terms, now)
+        except (BrokerError, DBAPIError) as error:
+            # One purse that cannot be moved must not keep all others waiting.
+            _log.error("earnings_not_matured", provider=str(provider_id), error=str(error))
+        else:
+            count += done.matured_nanos > 0
+    return count
 
 
 async def mature(

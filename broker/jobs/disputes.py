@@ -31,5 +31,5 @@ async def credit_missed_promises(room: Room) -> None:
 
 JOBS: Final = (
     Job("broker.decide_overdue_disputes", decide_overdue_disputes, timedelta(minutes=1), 60),
-    Job("broker.credit_missed_promises", credit_missed_promises, timedelta(minutes=5), 300),
+    Job("broker.credit_missed_promises", credit_missed_promises, timedelta(minutes=1), 60),
 )

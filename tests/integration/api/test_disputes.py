@@ -159,6 +159,17 @@ async def test_a_consumer_withdraws_and_may_ask_again(
     assert await funds(broker, shop) == FUNDS_NANOS - 300_000
 
 
+async def test_nobody_asks_a_provider_that_has_contested_until_it_is_silent_once(
+    broker: SmallBroker, shop: Person, provider: Person
+) -> None:
+    call_id = await charge(broker, shop, (0, 300))
+    dispute = (await ask(shop, call_id)).json()
+    await say(provider, dispute, "answer", answer="contest", words="It ran.")
+    assert (await say(shop, dispute, "withdrawal")).json()["status"] == "withdrawn"
+    again = await ask(shop, call_id)
+    assert (again.status_code, again.json()["code"]) == (409, "dispute_withdrawn")
+
+
 async def test_of_an_acceptance_a_withdrawal_and_the_clock_one_wins(
     broker: SmallBroker, shop: Person, provider: Person
 ) -> None:

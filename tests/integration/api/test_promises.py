@@ -73,6 +73,15 @@ async def test_a_missed_promise_gives_back_its_share_once(
         assert await taken(connection) == 2 * 100_500 - 10_050
 
 
+async def test_more_calls_than_one_batch_holds_are_credited_in_one_go(
+    broker: SmallBroker, shop: Person
+) -> None:
+    for _ in range(3):
+        await charge(broker, shop, (0, 1_000), story=a_story(broker, shop, SLOW))
+    due = broker.clock() + timedelta(hours=1, seconds=5)
+    assert await credit_missed(broker.engine, SHARE_BPS, due, batch_lines=2) == 3
+
+
 async def test_nothing_is_credited_too_early_nor_without_a_promise(
     broker: SmallBroker, shop: Person
 ) -> None:
