@@ -177,7 +177,8 @@ def utilization(own: OwnCounts, reports: Reports, capacity: FloatArray) -> Float
     A report that is stale, negative or not finite adds nothing.
     """
     slots = np.maximum(capacity, 1.0)
-    with np.errstate(invalid="ignore"):  # a report may claim inf and -inf at once
+    # A report may claim inf and -inf at once, or two numbers whose sum is beyond all numbers.
+    with np.errstate(invalid="ignore", over="ignore"):
         reported = np.asarray(reports.running, dtype=np.float64) + reports.waiting
     usable = ~reports.stale & np.isfinite(reported)
     beyond = np.where(usable, reported, 0.0) - own.in_flight

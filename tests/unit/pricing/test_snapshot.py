@@ -55,7 +55,8 @@ def test_a_report_always_may_add_one_call_where_capacity_allows_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "report", [(math.nan, 0), (math.inf, 0), (-math.inf, math.inf), (-9, 0), (0, math.nan)]
+    "report",
+    [(math.nan, 0), (math.inf, 0), (-math.inf, math.inf), (1e308, 1e308), (-9, 0), (0, math.nan)],
 )
 def test_a_report_that_is_no_number_or_below_zero_adds_nothing(
     report: tuple[float, float],
