@@ -49,6 +49,13 @@ def parse_usd_nanos(text: str, *, maximum_nanos: int = MAX_AMOUNT_NANOS) -> int:
     return _parse(text, decimals=9, maximum=maximum_nanos)
 
 
+def parse_signed_usd_nanos(text: str) -> int:
+    """The same for an amount that may be below zero, such as "-0.50". Raises as that does."""
+    below = text.startswith("-")
+    nanos = parse_usd_nanos(text[1:] if below else text)
+    return -nanos if below else nanos
+
+
 def parse_rate_micros(text: str) -> int:
     """Micro-dollars per million tokens from USD per million tokens, at most 6 decimals.
 

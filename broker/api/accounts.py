@@ -19,7 +19,8 @@ from broker.api.wire import After, Body, Limit, Reply
 from broker.flows.open_account import list_accounts, open_in
 from broker.flows.topup import Order, move
 from broker.store.accounts import Account, Role
-from pricing.money import parse_usd_nanos
+from broker.store.transfers import TransferKind
+from pricing.money import parse_signed_usd_nanos, parse_usd_nanos
 
 
 class AccountWanted(Body):
@@ -51,6 +52,13 @@ class TopupWanted(Body):
 
     amount_usd: str
     reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
+
+
+class AdjustmentWanted(Body):
+    """A correction of an account's balance: below zero, with a `-` before it, it takes away."""
+
+    amount_usd: str
+    reason: Annotated[str, msgspec.Meta(max_length=500)]
 
 
 class AccountController(Controller):
@@ -97,6 +105,23 @@ class AccountController(Controller):
         once: GivenOnce,
     ) -> Response[BalanceShown]:
         order = Order(name, parse_usd_nanos(data.amount_usd), data.reason)
+
+        async def act(connection: AsyncConnection) -> BalanceShown:
+            return balance_shown(await move(connection, caller, order, now))
+
+        return await once(act)
+
+    @post("/{name:str}/adjustments", summary="Correct a balance, up or down, with a reason")
+    async def adjust(
+        self,
+        name: FromPath[str],
+        data: JSONBody[AdjustmentWanted],
+        caller: GivenCaller,
+        now: GivenTime,
+        once: GivenOnce,
+    ) -> Response[BalanceShown]:
+        nanos = parse_signed_usd_nanos(data.amount_usd)
+        order = Order(name, nanos, data.reason, TransferKind.ADJUSTMENT)
 
         async def act(connection: AsyncConnection) -> BalanceShown:
             return balance_shown(await move(connection, caller, order, now))

@@ -65,6 +65,27 @@ def topup(
     typer.echo(f"{name} has {available} USD available.")
 
 
+@app.command("adjust", context_settings={"ignore_unknown_options": True})
+def adjust_(
+    name: Name,
+    amount_usd: Annotated[str, typer.Argument(help="In USD; -0.50 takes away.")],
+    reason: Annotated[str, typer.Option(help="Kept with the transfer, and told to its owner.")],
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Correct an account's balance, up or down. Nothing that was posted changes."""
+    from broker.cli.local import OPERATOR, now, run_with_engine
+    from broker.flows.topup import adjust
+    from pricing.money import format_usd, parse_signed_usd_nanos
+
+    async def work(engine: AsyncEngine) -> str:
+        amount = parse_signed_usd_nanos(amount_usd)
+        corrected = await adjust(engine, OPERATOR, name, amount, reason, now())
+        return format_usd(corrected.available_nanos)
+
+    available = run_with_engine(StateFolder(state), work)
+    typer.echo(f"{name} has {available} USD available.")
+
+
 @app.command("list")
 def list_(state: State = DEFAULT_STATE) -> None:
     """List all accounts with their balances."""

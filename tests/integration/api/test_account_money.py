@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 
 from tests.integration.api.conftest import Person, SmallBroker
@@ -33,3 +34,35 @@ async def test_only_an_operator_looks_into_another_account(
         assert (await curious.http.get(f"/api/accounts/shop/{path}")).status_code == 403
     for name in ("nobody", "ops"):
         assert (await operator.http.get(f"/api/accounts/{name}/{path}")).status_code == 404
+
+
+async def test_an_operator_corrects_a_balance_up_and_down_once_and_with_a_reason(
+    operator: Person, consumer: Person, provider: Person
+) -> None:
+    async def adjust(name: str, usd: str, reason: str, key: str | None = None) -> httpx.Response:
+        return await operator.http.post(
+            f"/api/accounts/{name}/adjustments",
+            json={"amount_usd": usd, "reason": reason},
+            headers={} if key is None else {"idempotency-key": key},
+        )
+
+    assert (await adjust("shop", "2.50", "paid twice")).json()["available_usd"] == "2.50"
+    for _ in range(2):
+        lowered = await adjust("shop", "-0.50", "counted twice", "k")
+        assert (lowered.status_code, lowered.json()["available_usd"]) == (201, "2.00")
+    assert (await adjust("acme", "1", "owed since May")).json()["available_usd"] == "1.00"
+    refusals = [
+        ("-2.01", "too much", "insufficient_balance"),
+        ("0", "nothing", "amount_out_of_bounds"),
+        ("--1", "two signs", "amount_invalid"),
+        ("-0.0000000001", "too fine", "amount_invalid"),
+        ("-NaN", "none", "amount_invalid"),
+        ("1", " ", "reason_missing"),
+    ]
+    for usd, reason, code in refusals:
+        assert (await adjust("shop", usd, reason)).json()["code"] == code
+    entries = (await consumer.http.get("/api/statement")).json()["entries"]
+    assert [(each["kind"], each["amount_usd"], each["reason"]) for each in entries] == [
+        ("adjustment", "-0.50", "counted twice"),
+        ("adjustment", "2.50", "paid twice"),
+    ]

@@ -24,6 +24,7 @@ RIGHTS = {
     ("GET", "/api/accounts"): OPERATOR,
     ("POST", "/api/accounts"): OPERATOR,
     ("POST", "/api/accounts/{name}/topups"): OPERATOR,
+    ("POST", "/api/accounts/{name}/adjustments"): OPERATOR,
     ("GET", "/api/accounts/{name}/balance"): OPERATOR,
     ("GET", "/api/accounts/{name}/statement"): OPERATOR,
     ("GET", "/api/accounts/{name}/keys"): ALL,
