@@ -98,6 +98,13 @@ class PriceBook:
     def __len__(self) -> int:
         return int(self.rate_in_micros.size)
 
+    def only(self, numbers: IntArray) -> PriceBook:
+        """The book of these endpoints, renumbered in their order; zeros for what it lacks."""
+        rows = (self.rate_in_micros, self.rate_out_micros, self.rate_call_nanos)
+        if numbers.size and numbers.max() >= len(self):
+            rows = tuple(self.matrix(int(numbers.max()) + 1))
+        return PriceBook(self.version, *(row[numbers] for row in rows))
+
     def rate(self, number: int) -> Rate:
         """The rate of one endpoint. Raises EndpointUnpriced when the book has none for it."""
         if not 0 <= number < len(self):

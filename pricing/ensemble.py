@@ -169,7 +169,8 @@ def _placed(
     if numbers.size == len(bands):
         return proposed
     placed = bands.listed.astype(np.float64) if rates is None else rates
-    placed[:, numbers] = proposed
+    for row, group in zip(placed, proposed, strict=True):
+        row[numbers] = group
     return placed
 
 
@@ -190,8 +191,7 @@ def _played(
         if part is not None and same:
             state = part.state
         else:
-            mine = PriceBook.from_matrix(0, book.matrix(len(snapshot.bands))[:, numbers])
-            fresh = group.controller.resume(mine, played)
+            fresh = group.controller.resume(book.only(numbers), played)
             state = fresh if part is None else _merged(part, numbers, fresh)
         state, proposed = group.controller.step(state, snapshot.only(numbers, played))
         sound = _sound(proposed.rates, edges)

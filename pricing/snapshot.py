@@ -139,8 +139,7 @@ class MarketSnapshot:
             return replace(self, bands=bands)
         book = self.book
         if book is not None:
-            rates = book.matrix(len(self.bands))[:, numbers]
-            book = PriceBook.from_matrix(book.version, rates)
+            book = book.only(numbers)
         return MarketSnapshot(
             self.at_s,
             self.dt_s,

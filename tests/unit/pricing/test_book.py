@@ -121,3 +121,10 @@ def test_changed_names_what_moved_came_and_went() -> None:
     assert before.changed(after).tolist() == [1, 2, 3]
     assert after.changed(after).tolist() == []
     assert after.changed(PriceBook.empty()).tolist() == [0, 1]
+
+
+def test_a_part_of_a_book_is_renumbered_and_without_what_there_is_not() -> None:
+    part = book(5, (1, 2, 3), (4, 5, 6)).only(np.array([1, 3]))
+    assert part.version == 5
+    assert part.matrix().T.tolist() == [[4, 5, 6], [0, 0, 0]]
+    assert len(book(5, (1, 2, 3)).only(np.array([], dtype=np.int64))) == 0
