@@ -19,7 +19,7 @@ from rich.table import Table
 
 from simulations.files.load import load, names
 from simulations.measures import MEASURES
-from simulations.report.words import best_of, spread, verdict
+from simulations.report.words import best_of, spread, titled, verdict
 from simulations.report.write import write_report
 from simulations.studies.bench import Runner
 from simulations.studies.folder import StudyFolder
@@ -91,14 +91,14 @@ def _print_policies(results: Results, console: Console) -> None:
         for policy, each in found.items():
             told = spread(each, measure.unit)
             cells.append(f"[bold green]{told}[/]" if policy == best else told)
-        table.add_row(measure.title, *cells)
+        table.add_row(titled(measure), *cells)
     console.print(table)
 
 
 def _print_points(results: Results, console: Console) -> None:
     axes = [axis.name for axis in results.plan.grid]
     shown = ("welfare_share", "revenue_usd_per_h", "load", "full_share", "reversals_per_h")
-    table = Table(*axes, "policy", *(MEASURES[each].title for each in shown), box=None)
+    table = Table(*axes, "policy", *(titled(MEASURES[each]) for each in shown), box=None)
     for point in results.plan.points:
         for policy in results.policies:
             if results.of(policy, point):

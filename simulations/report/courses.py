@@ -18,6 +18,8 @@ from simulations.studies.results import Point, Results
 
 BOUND = "fluid optimum"
 KINDS_MAX = 12
+LOAD_SHOWN = 2.0
+"""Loads above are drawn at the edge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,9 @@ def _by_kind(course: Course, name: str, unit: str, best: FloatArray | None) -> l
     size = (1_000.0, 280.0, 96.0) if len(kinds) == 1 else (480.0, 220.0, 84.0)
     levels = ((course.target, "target"),) if name == "load" and course.target else ()
     low, high = (min(told), max(told)) if told else (0.0, 1.0)
+    if name == "load":
+        # What is refused without end would press all others flat.
+        high = min(high, LOAD_SHOWN)
     span = (low / 1.1, high * 1.1) if is_log else (0.0, high * 1.08 or 1.0)
     plots = []
     for (title, _), lines in zip(kinds, sets, strict=True):

@@ -69,7 +69,12 @@ def _plain(value: float) -> str:
                 return f"{value / least:.3g} {prefix}".strip()
     if size >= 1_000.0:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if size >= 100.0 else f"{value:.3g}"
+    return f"{value:.1f}".removesuffix(".0") if size >= 100.0 else f"{value:.3g}"
+
+
+def bare(value: float, unit: str = "") -> str:
+    """The same without a unit that is a word: what a table says in its margin."""
+    return number(value, unit if unit[:1] in ("%", "x") else "").removesuffix(" a tick")
 
 
 def clock(seconds: float) -> str:

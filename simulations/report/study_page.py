@@ -17,8 +17,8 @@ from simulations.report.loops import loops_of
 from simulations.report.page import drawn, drawn_all, render
 from simulations.report.palette import css_of
 from simulations.report.panels import Row, Stack, intervals_plot, stacks_plot
-from simulations.report.scales import clock, number
-from simulations.report.words import best_of, verdict
+from simulations.report.scales import bare, clock, number
+from simulations.report.words import best_of, titled, verdict
 from simulations.scenario import Scenario
 from simulations.statistics import Interval, interval
 from simulations.studies.folder import fingerprint
@@ -155,14 +155,14 @@ def _table(results: Results, point: Point, group: Group) -> list[dict[str, Any]]
         if measure.group is group and any(each.count for each in found.values()):
             best = best_of(key, found)
             cells = [(*_told(found[each], measure.unit), each == best) for each in found]
-            rows.append({"title": measure.title, "meaning": measure.meaning, "cells": cells})
+            rows.append({"title": titled(measure), "meaning": measure.meaning, "cells": cells})
     return rows
 
 
 def _told(found: Interval, unit: str) -> tuple[str, str]:
     """A mean and half of its interval, the latter empty where there is none."""
-    known = math.isfinite(found.half)
-    return number(found.mean, unit), number(found.half, "%" if "%" in unit else "") if known else ""
+    half = bare(found.half, "%" if unit.startswith("%") else "")
+    return bare(found.mean, unit), half if math.isfinite(found.half) else ""
 
 
 def _providers(

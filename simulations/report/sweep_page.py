@@ -15,7 +15,7 @@ from simulations.report.page import drawn, render
 from simulations.report.palette import css_of
 from simulations.report.panels import Heat, heat_map
 from simulations.report.scales import number
-from simulations.report.words import spread
+from simulations.report.words import spread, titled
 from simulations.studies.folder import fingerprint
 from simulations.studies.plan import Axis
 from simulations.studies.results import Point, Results
@@ -46,7 +46,7 @@ def sweep_page(results: Results, command: str = "") -> str:
             for key in SHOWN
             if (plots := _plots(results, key))
         ],
-        columns=[MEASURES[key].title for key in SHOWN],
+        columns=[titled(MEASURES[key]) for key in SHOWN],
         rows=list(_rows(results)),
         settings=[f"{name}={value}" for name, value in plan.settings],
         command=command,

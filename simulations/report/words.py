@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from simulations.measures import MEASURES, Better
-from simulations.report.scales import number
+from simulations.measures import MEASURES, Better, Measure
+from simulations.report.scales import bare, number
 from simulations.statistics import Difference, Interval
 from simulations.studies.plan import BEST_STATIC
 from simulations.studies.results import Point, Results
@@ -16,10 +16,18 @@ WORTH_SAYING = 0.002
 
 
 def spread(found: Interval, unit: str) -> str:
-    """A mean with half of its interval."""
+    """A mean with half of its interval, without a unit that is a word."""
+    mean = bare(found.mean, unit)
     if not math.isfinite(found.half):
-        return number(found.mean, unit)
-    return f"{number(found.mean, unit)} \N{PLUS-MINUS SIGN} {number(found.half, unit)}"
+        return mean
+    half = bare(found.half, "%" if unit.startswith("%") else "")
+    return f"{mean.removesuffix('%')} \N{PLUS-MINUS SIGN} {half}"
+
+
+def titled(measure: Measure) -> str:
+    """A measure's name with its unit, where that is a word."""
+    unit = measure.unit.removeprefix("%").removeprefix("x").strip()
+    return f"{measure.title}, {unit}" if unit else measure.title
 
 
 def verdict(results: Results, point: Point = ()) -> list[str]:
