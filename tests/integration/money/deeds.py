@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Final, Self, TypeVar
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,15 +25,23 @@ Outcome = Any
 """What a deed came to, as JSON would have it."""
 
 Thing = TypeVar("Thing")
+_UNSAID: Final = (-1, "", (), None)
+"""What stands where `aim` has not looked yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deed(ABC):
     """One deed; `number` names whatever it makes."""
 
-    number: int = 0
+    number: int = -1
     apart_from: ClassVar[frozenset[str]] = frozenset()
     """The kinds that pass over what this one has locked, which is right and yet in no order."""
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Tell what was drawn, and nothing else, in the story of a life that went wrong."""
+        drawn = {each.name: getattr(self, each.name) for each in fields(self)}
+        told = [f"{name}={value!r}" for name, value in drawn.items() if value not in _UNSAID]
+        printer.text(f"{type(self).__name__}({', '.join(told)})")
 
     def numbered(self, number: int) -> Self:
         return replace(self, number=number)

@@ -23,6 +23,7 @@ from broker.store.claims import Claim, Stage
 from broker.store.idempotency import Place
 from pricing.book import Rate
 from tests.integration.ledger.books import a_record
+from tests.integration.money import clock
 from tests.integration.money import oracle as expected
 from tests.integration.money.deeds import Deed, Outcome, picked
 from tests.integration.money.market import PROVIDERS, Market
@@ -62,14 +63,15 @@ class Admit(Deed):
 
 @dataclass(frozen=True, kw_only=True)
 class AdmitAgain(Deed):
-    """The hold of a call that had one, once more."""
+    """The hold of a call of today, once more."""
 
     place: int
     broker: int
     call: int = -1
 
     def aim(self, oracle: Oracle) -> Self | None:
-        call = picked(list(oracle.calls), self.place)
+        today = [each for each, call in oracle.calls.items() if call.at.date() == oracle.now.date()]
+        call = picked(today, self.place)
         return None if call is None else replace(self, call=call)
 
     def expect(self, oracle: Oracle) -> Outcome:
@@ -141,19 +143,20 @@ class AdmitKeyed(Admit):
 
 @dataclass(frozen=True, kw_only=True)
 class MakeQuote(Deed):
-    """Rates promised by one or two providers for so many tokens, for five minutes or for none."""
+    """Rates promised by one or two providers for so many tokens, for some minutes at most."""
 
     consumer: str
     offers: tuple[tuple[str, int], ...]
     tokens: tuple[int, int]
-    has_expired: bool
+    lasts_s: int
 
-    def _quote(self) -> Quote:
-        rates = {provider: RATES[rate] for provider, rate in self.offers}
-        return Quote(self.consumer, rates, self.tokens, self.has_expired)
+    @property
+    def rates(self) -> dict[str, tuple[int, int, int]]:
+        return {provider: RATES[rate] for provider, rate in self.offers}
 
     def expect(self, oracle: Oracle) -> Outcome:
-        return oracle.make_quote(self.number, self._quote())
+        until = oracle.now + timedelta(seconds=self.lasts_s)
+        return oracle.make_quote(self.number, Quote(self.consumer, self.rates, self.tokens, until))
 
     async def act(self, market: Market, now: datetime) -> Outcome:
         account = market.roster.accounts[self.consumer].id
@@ -169,12 +172,11 @@ class MakeQuote(Deed):
                 score=0.0,
                 parts={},
             )
-            for place, (provider, rates) in enumerate(self._quote().rates.items())
+            for place, (provider, rates) in enumerate(self.rates.items())
         )
         promised = Promise(wanted, VERSION, offers)
-        lasts_s = 0.000001 if self.has_expired else 300
         async with market.engine.begin() as connection:
-            made = await quotes.insert(connection, promised, lasts_s, expected.QUOTES_OPEN_MAX)
+            made = await quotes.insert(connection, promised, self.lasts_s, expected.QUOTES_OPEN_MAX)
         market.quotes[self.number] = made.id
         return made.promise.ceiling_nanos
 
@@ -276,9 +278,9 @@ class Settle(Deed):
         if oracle.calls[self.call].state == "open" and self.end in ("above", "unsummed"):
             raise Refused("settlement_refused")
         lines = []
-        for provider, rates, tokens, take_bps in self.lines:
+        for attempt, (provider, rates, tokens, take_bps) in enumerate(self.lines):
             charge = priced(rates, tokens)
-            lines.append(Line(provider, charge, charge * take_bps // 10_000))
+            lines.append(Line(attempt, provider, charge, charge * take_bps // 10_000))
         code = None if self.end == "unrecorded" else self.end
         return oracle.settle(self.call, lines, self.broker, code)
 
@@ -298,7 +300,7 @@ class Settle(Deed):
             for attempt, (provider, rates, tokens, take_bps) in enumerate(self._billed())
         )
         charge = sum(each.charge_nanos for each in lines)
-        record = None if self.end == "unrecorded" else self._record(hold, charge)
+        record = None if self.end == "unrecorded" else self._record(market, hold, charge)
         if self.end == "above":
             return Settlement(hold.call_id, SettlementKind.CAPTURED, charge, now, lines, record)
         if self.end == "unsummed":
@@ -311,14 +313,18 @@ class Settle(Deed):
             return ((PROVIDERS[0], (0, 0, self.held + 1), (0, 0), 1_000),)
         return self.lines
 
-    def _record(self, hold: Hold, charge: int) -> CallRecord:
-        code = "served" if self.end == "served" else "broken"
-        return msgspec.structs.replace(a_record(hold, charge), code=code)
+    def _record(self, market: Market, hold: Hold, charge: int) -> CallRecord:
+        [payer] = [name for name, key_id in market.roster.keys.items() if key_id == hold.key_id]
+        return msgspec.structs.replace(
+            a_record(hold, charge),
+            account_id=market.roster.accounts[payer.split()[0]].id,
+            code="served" if self.end == "served" else "broken",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetBudgets(Deed):
-    """New limits for the key that has some, now or later; one that has spent has had its first."""
+    """New limits for a consumer's tight key, whatever it has spent before."""
 
     consumer: str
     limits: tuple[int | None, int | None, int | None]
@@ -326,12 +332,6 @@ class SetBudgets(Deed):
     @property
     def key(self) -> str:
         return f"{self.consumer} tight"
-
-    def aim(self, oracle: Oracle) -> Self | None:
-        # What a key had spent before its first budget is carried by the database's own clock.
-        uncounted = oracle.keys[self.key].limits is None
-        spent = uncounted and any(each.key == self.key for each in oracle.calls.values())
-        return None if spent else self
 
     def expect(self, oracle: Oracle) -> Outcome:
         day, month, total = self.limits
@@ -385,7 +385,7 @@ class ChangeLease(Deed):
 
 @dataclass(frozen=True, kw_only=True)
 class PassTime(Deed):
-    """Time goes by, for the books and for the leases."""
+    """Time goes by."""
 
     time: timedelta
 
@@ -397,7 +397,5 @@ class PassTime(Deed):
         return "passed"
 
     async def act(self, market: Market, now: datetime) -> Outcome:
-        await market.driver.execute(
-            "UPDATE broker_processes SET leased_at = leased_at - $1::interval", self.time
-        )
+        await clock.advance(market.driver, self.time)
         return "passed"

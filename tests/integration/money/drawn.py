@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -42,6 +43,7 @@ _ends = st.sampled_from(
 _offers = st.lists(
     st.tuples(providers, st.integers(0, len(calls.RATES) - 1)), min_size=1, max_size=2
 ).map(tuple)
+_lasts_s = st.sampled_from([300, 30])
 _tokens = st.tuples(st.integers(1, 20_000), st.integers(1, 5_000))
 
 admissions: st.SearchStrategy[Deed] = st.one_of(
@@ -62,14 +64,15 @@ settlements: st.SearchStrategy[Deed] = st.builds(
 oddities: st.SearchStrategy[Deed] = st.one_of(
     st.builds(calls.AdmitAgain, place=places, broker=brokers),
     st.builds(
-        calls.MakeQuote, consumer=consumers, offers=_offers, tokens=_tokens, has_expired=seldom
+        calls.MakeQuote, consumer=consumers, offers=_offers, tokens=_tokens, lasts_s=_lasts_s
     ),
     st.builds(calls.SetBudgets, consumer=consumers, limits=st.tuples(limits, limits, limits)),
     st.builds(calls.Sweep),
 )
 _word: dict[str, Any] = {"place": places, "who": st.integers(0, 99)}
+_refunds = st.builds(recourse.Refund, place=places, percent=percents, charged=mostly, key=keys)
 recourses: st.SearchStrategy[Deed] = st.one_of(
-    st.builds(recourse.Refund, place=places, percent=percents, charged=mostly, key=keys),
+    _refunds,
     st.builds(recourse.OpenDispute, place=places, percent=percents, charged=mostly, foreign=seldom),
     st.builds(recourse.Accept, **_word),
     st.builds(recourse.Contest, **_word),
@@ -170,22 +173,40 @@ def _quarrel(draw: st.DrawFn) -> list[Wave]:
     return [[opened], answers, [end]]
 
 
+@st.composite
+def _refund_by_refund(draw: st.DrawFn) -> list[Wave]:
+    """A sale that goes back in steps, each perhaps too large."""
+    steps = draw(st.lists(percents, min_size=2, max_size=3))
+    refunds: list[Wave] = [
+        [recourse.Refund(place=-1, percent=percent, charged=True)] for percent in steps
+    ]
+    return [*draw(_sale()), *refunds]
+
+
+_deeds = st.one_of(*[admissions, settlements] * 2, oddities, recourses, moves, earnings)
+
+
+@st.composite
+def _twins(draw: st.DrawFn) -> list[Wave]:
+    """The same deed twice at once, at two brokers where it is a broker's."""
+    deed = draw(st.one_of(_deeds, _refunds))
+    other = replace(deed, broker=1 - deed.broker) if hasattr(deed, "broker") else deed
+    return [[deed, other]]
+
+
 trade: _Waves = st.one_of(
     *[_alone(admissions), _alone(settlements)] * 3, _sale(), _alone(oddities), _alone(moves)
 )
 aftermath: _Waves = st.one_of(
     *[_sale(), _quarrel(), _pay_day()] * 2,
     _sale(),
+    _refund_by_refund(),
     _alone(recourses),
     _alone(earnings),
     _alone(clock),
 )
 rush: _Waves = st.one_of(
-    st.lists(
-        st.one_of(*[admissions, settlements] * 2, oddities, recourses, moves, earnings),
-        min_size=2,
-        max_size=3,
-    ).map(lambda deeds: [deeds]),
+    *[st.lists(_deeds, min_size=2, max_size=3).map(lambda deeds: [deeds]), _twins()] * 2,
     _sale(),
     _night(),
 )

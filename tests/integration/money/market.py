@@ -46,6 +46,10 @@ _BUDGETS = """
 SELECT key_id, kind, begins_at, spent_nanos, held_nanos FROM budget_periods
  WHERE spent_nanos <> 0 OR held_nanos <> 0
 """
+_GONE_BACK = """
+SELECT n.call_id, l.attempt, sum(l.amount_nanos)::bigint, sum(l.take_nanos)::bigint
+  FROM credit_notes n JOIN credit_note_lines l ON l.credit_note_id = n.id GROUP BY 1, 2
+"""
 _NOTES = """
 SELECT a.name, n.number, n.amount_nanos FROM credit_notes n JOIN accounts a ON a.id = n.account_id
  ORDER BY a.name, n.number
@@ -167,6 +171,12 @@ class Market:
             label = begins_at.strftime(day) if day else ""
             found[names[key_id], kind, label] = (spent, held)
         return found
+
+    async def gone_back(self) -> dict[tuple[int, int], tuple[int, int]]:
+        """Of each call and attempt, what has gone back, and how much of that was the broker's."""
+        rows = await self.driver.fetch(_GONE_BACK)
+        numbers = {hold.call_id: number for number, hold in self.calls.items()} if rows else {}
+        return {(numbers[call], attempt): (given, take) for call, attempt, given, take in rows}
 
     async def credit_notes(self) -> dict[str, list[int]]:
         """The amounts of each consumer's credit notes in the order of their numbers."""

@@ -42,7 +42,7 @@ class Quote:
     rates: dict[str, tuple[int, int, int]]
     tokens: tuple[int, int]
     """As many as the quote is for, in and out."""
-    has_expired: bool
+    until: datetime
     used_by: int | None = None
 
     @property
@@ -179,7 +179,7 @@ class Oracle(Recourse):
         standing = [
             each
             for each in self.quotes.values()
-            if each.consumer == quote.consumer and each.used_by is None and not each.has_expired
+            if each.consumer == quote.consumer and each.used_by is None and each.until > self.now
         ]
         if len(standing) >= QUOTES_OPEN_MAX:
             raise Refused("quotes_open_max")
@@ -188,7 +188,7 @@ class Oracle(Recourse):
 
     def use_quote(self, place: int, number: int) -> None:
         quote = self.quotes[place]
-        if quote.used_by is not None or quote.has_expired:
+        if quote.used_by is not None or quote.until <= self.now:
             raise Refused("quote_gone")
         quote.used_by = number
 

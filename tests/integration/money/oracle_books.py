@@ -28,6 +28,7 @@ class Refused(Exception):
 class Line:
     """What one provider earned with a call, and what of it has gone back since."""
 
+    attempt: int
     provider: str
     charge: int
     take: int
@@ -121,7 +122,7 @@ class Books:
         return {
             (name, *period): (key.spent[period], key.held[period])
             for name, key in self.keys.items()
-            for period in list(key.held)
+            for period in {*key.held, *key.spent}
             if key.spent[period] or key.held[period]
         }
 
@@ -220,10 +221,16 @@ class Books:
         return self.now - LASTING if lasting else datetime.min.replace(tzinfo=self.now.tzinfo)
 
     def set_budgets(self, key: str, limits: dict[str, int | None]) -> str:
-        """Limit a key; one that was never counted is counted from now on."""
+        """Limit a key; one that was never counted begins with what the log says it has spent."""
         owner = self.keys[key]
-        if owner.limits is None and not any(each is not None for each in limits.values()):
-            return "set"
+        if owner.limits is None:
+            if not any(each is not None for each in limits.values()):
+                return "set"
+            logged = [each for each in self.calls.values() if each.key == key and each.code]
+            for period in periods(self.now):
+                owner.spent[period] = sum(
+                    call.charge for call in logged if period in periods(call.at)
+                )
         owner.limits = limits
         return "set"
 

@@ -52,6 +52,15 @@ class Recourse(Books):
     watermarks: dict[str, datetime] = field(default_factory=dict)
     """Of each provider: what was settled before has matured."""
 
+    def gone_back(self) -> dict[tuple[int, int], tuple[int, int]]:
+        """Of each call and attempt, what has gone back, and how much of that was the broker's."""
+        return {
+            (number, line.attempt): (line.given, line.given_take)
+            for number, call in self.calls.items()
+            for line in call.lines
+            if line.given
+        }
+
     def charged(self, number: int) -> Call:
         call = self.calls.get(number)
         if call is None:
@@ -106,10 +115,8 @@ class Recourse(Books):
         if self.now >= call.settled_at + WINDOW:
             raise Refused("dispute_window_over")
         for former in reversed(self.disputes.values()):
-            if former.call == number and former.is_live:
-                raise Refused("dispute_open")
-            if former.call == number and former.verdict is not None:
-                raise Refused("dispute_decided")
+            if former.call == number:
+                self._refuse_a_second(former)
         asked = checked(amount, call.left)
         parts: dict[str, Part] = {}
         shares = shared(asked, [line.left for line in call.lines])
@@ -118,6 +125,15 @@ class Recourse(Books):
                 parts.setdefault(line.provider, Part(0)).asked += share
         self.disputes[place] = Dispute(number, parts, self.now + ANSWER)
         return asked
+
+    def _refuse_a_second(self, former: Dispute) -> None:
+        if former.is_live:
+            raise Refused("dispute_open")
+        if former.verdict is not None:
+            raise Refused("dispute_decided")
+        contested = any(part.answer == "contested" for part in former.parts.values())
+        if former.state == "withdrawn" and contested:
+            raise Refused("dispute_withdrawn")
 
     def withdraw(self, place: int, consumer: str) -> str:
         dispute = self.disputes[place]
