@@ -17,9 +17,21 @@ from __future__ import annotations
 import math
 from collections import deque
 from heapq import heapify, heappop, heappush
+from typing import NamedTuple
 
 from simulations.job import DECODING, ENDED, READING, WAITING, Job
 from simulations.supply import BatchingServer
+
+
+class Worked(NamedTuple):
+    """What steps in a row worked on: sums over the steps, as the four numbers weigh them."""
+
+    from_s: float
+    to_s: float
+    steps: int
+    sequences: int
+    kv_tokens: int
+    prefill_tokens: int
 
 
 class Batcher:
@@ -30,6 +42,8 @@ class Batcher:
         self.preemptions = 0
         self.kv_tokens = 0
         """In the cache as of the last step that began."""
+        self.log: list[Worked] | None = None
+        """Where it is a list, what steps worked on is written there."""
         self._spec = spec
         self._slowdown = 1.0
         self._next_s = 0.0
@@ -59,6 +73,9 @@ class Batcher:
         self.advance(now_s)
         if not self._batch and not self._line:
             self._next_s = max(self._next_s, now_s)
+            job.from_step = self.steps
+        else:
+            job.from_step = self.steps + self._spec.steps_ahead
         self._line.append(job)
 
     def fits(self, job: Job) -> bool:
@@ -115,15 +132,22 @@ class Batcher:
 
     def _quiet(self, steps: int) -> None:
         """Take steps in which all of the batch decode and none but the last ends a call."""
+        from_s, size = self._next_s, len(self._batch)
         self._next_s += self._span_s(steps)
         self.steps += steps
-        self.kv_tokens += steps * len(self._batch)
+        if self.log is not None:
+            kv_tokens = steps * self.kv_tokens + size * (steps * (steps + 1) // 2)
+            self.log.append(Worked(from_s, self._next_s, steps, steps * size, kv_tokens, 0))
+        self.kv_tokens += steps * size
         self._finish()
 
     def _quiet_steps(self) -> int:
         """How many steps until a call ends or the cache is full; 0: it is full."""
         room = (self._spec.kv_tokens_max - self.kv_tokens) // len(self._batch)
-        return min(int(self._finishes[0][0]) - self.steps, room)
+        quiet = min(int(self._finishes[0][0]) - self.steps, room)
+        if self._line and self._line[0].from_step > self.steps:
+            return min(quiet, self._line[0].from_step - self.steps)
+        return quiet
 
     def _span_s(self, steps: int) -> float:
         """How long so many quiet steps take: the cache grows by a token a call in each."""
@@ -156,10 +180,12 @@ class Batcher:
             read += self._read(job, room - read)
         while room > read and self.preemptions == preempted and self._may_take():
             read += self._read(self._take(), room - read)
-        size = len(self._batch)
+        from_s, size = self._next_s, len(self._batch)
         took = spec.c0_s + spec.c1_s * size + spec.c2_s * self.kv_tokens + spec.c3_s * read
         self._next_s += took * self._slowdown
         self.steps += 1
+        if self.log is not None:
+            self.log.append(Worked(from_s, self._next_s, 1, size, self.kv_tokens, read))
         self._begin_decoding()
         self._finish()
 
@@ -180,7 +206,10 @@ class Batcher:
     def _may_take(self) -> bool:
         if not self._line or len(self._batch) >= self._spec.batch_max:
             return False
-        chunk = min(self._line[0].left_in, self._spec.step_tokens_max)
+        head = self._line[0]
+        if head.from_step > self.steps and self._batch:
+            return False
+        chunk = min(head.left_in, self._spec.step_tokens_max)
         return self.kv_tokens + len(self._batch) + chunk <= self._spec.kv_tokens_max
 
     def _take(self) -> Job:
@@ -233,6 +262,7 @@ class Batcher:
         decoded = int(job.state == DECODING)
         self._drop(job)
         job.left_in = job.tokens_in + job.made
+        job.from_step = 0
         job.state = WAITING
         self._line.appendleft(job)
         self.preemptions += 1

@@ -15,6 +15,7 @@ class Job:
         "end_s",
         "finish",
         "first_s",
+        "from_step",
         "key",
         "left_in",
         "made",
@@ -41,6 +42,9 @@ class Job:
         self.finish = 0.0
         """Where the server's own count of steps or tokens stands when it is done."""
         self.order = 0
+        """Its place among those taken in."""
+        self.from_step = 0
+        """The step from which on it may be taken in."""
 
 
 class Server(Protocol):

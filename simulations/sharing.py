@@ -113,13 +113,14 @@ class Sharer:
         """Go on until now, from end to end of a call."""
         heap = self._heap
         while heap:
-            left_s = now_s - self._now_s
-            if left_s < self._stall_s:
-                self._stall_s -= left_s
+            # Moments are compared, not spans, or a rest smaller than a moment can tell would stay.
+            goes_on_s = self._now_s + self._stall_s
+            if goes_on_s > now_s:
+                self._stall_s = goes_on_s - now_s
                 break
-            ends_s = self._now_s + self._stall_s + (heap[0][0] - self._count) * self._step_s
+            ends_s = goes_on_s + (heap[0][0] - self._count) * self._step_s
             if ends_s > now_s:
-                self._count += (left_s - self._stall_s) / self._step_s
+                self._count += (now_s - goes_on_s) / self._step_s
                 self._stall_s = 0.0
                 break
             self._stall_s = 0.0

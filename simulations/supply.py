@@ -28,6 +28,8 @@ class BatchingServer:
     batch_max: int = 128
     step_tokens_max: int = 2_048
     """Of prompts and answers together, in one step: longer prompts are cut into chunks."""
+    steps_ahead: int = 0
+    """1: a step is made up while the one before it runs, so a call waits a step longer."""
 
 
 @dataclass(frozen=True, slots=True)
