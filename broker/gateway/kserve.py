@@ -56,6 +56,8 @@ class Path:
 
 def parse_path(path: str) -> Path:
     """Take a path apart. Raises NotAllowed for what reaches into a provider's host, NotFound."""
+    if "\0" in path:
+        raise NotFound("There is nothing at a path with a NUL in it.")
     server = _SERVER.get(path.rstrip("/"))
     if server is not None:
         return Path(server)

@@ -141,6 +141,8 @@ def _model(members: dict[str, msgspec.Raw]) -> str:
         raise RequestMalformed("'model' is missing; 'auto' lets the broker choose.")
     model: str | None = _member(members, "model", _text)
     assert model is not None
+    if "\0" in model:
+        raise RequestMalformed("'model' holds a NUL.")
     return model
 
 

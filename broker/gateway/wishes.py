@@ -17,7 +17,8 @@ from pricing.tiers import Tier
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e9)]
 Weight = Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+# No NUL: the database keeps none, and a call whose record it refuses would be charged unseen.
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"\A[^\0]*\Z")]
 Names = Annotated[list[Text], msgspec.Meta(max_length=1_000)]
 DataPolicy = Literal["any", "no_training", "no_retention"]
 _PREFIX = b"x-broker-"

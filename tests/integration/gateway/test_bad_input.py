@@ -183,6 +183,19 @@ async def test_an_unknown_model_is_not_found_at_either_door(shop: Consumer) -> N
     assert error["code"] == "model_not_found"
 
 
+@pytest.mark.parametrize(
+    "broker", [{"task": "a\0"}, {"session_id": "\0"}, {"domain": "a\0b"}, {"labels": {"a\0": "b"}}]
+)
+async def test_a_nul_is_refused_for_no_database_would_keep_the_call(
+    shop: Consumer, broker: dict[str, object]
+) -> None:
+    before = (await shop.http.get("/api/balance")).json()
+    _openai_error(await shop.http.post(CHAT, json=GOOD | {"broker": broker}), 400)
+    _openai_error(await shop.http.post(CHAT, json=GOOD | {"model": "a\0b"}), 400)
+    _triton_error(await shop.http.post("/v2/models/a%00b/infer", content=b"{}"), 404)
+    assert (await shop.http.get("/api/balance")).json() == before
+
+
 async def test_a_prompt_beyond_every_context_is_refused(shop: Consumer) -> None:
     long = [{"role": "user", "content": "word " * 20_000}]
     error = _openai_error(await shop.http.post(CHAT, json=GOOD | {"messages": long}), 404)
