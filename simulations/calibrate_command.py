@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def calibrate(
     requests: Annotated[
-        Path, typer.Argument(help="One JSON object a line, such as vLLM's; see --fields.")
+        Path, typer.Argument(help="One JSON object a line, such as vLLM's.")
     ],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
     out: Annotated[

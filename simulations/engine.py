@@ -19,6 +19,7 @@ from simulations.agenda import Agenda
 from simulations.callers import Callers
 from simulations.chance import source
 from simulations.demand import Foresight
+from simulations.foresight import Memory
 from simulations.job import Job
 from simulations.record import Code, Run
 from simulations.scenario import Scenario
@@ -30,8 +31,6 @@ from simulations.world import Seen, World
 
 CALLS_AT_ONCE = 2_048
 """About so many calls are drawn together."""
-_AGE = 0.05
-"""What the newest call weighs in how long calls of its class take."""
 
 Progress = Callable[[float, int], bool]
 
@@ -48,7 +47,7 @@ class Engine:
         self._random = source(seed, "patience")
         self._templates = [template_of(each) for each in scenario.classes]
         self._deadlines: list[deque[Visit]] = [deque() for _ in scenario.classes]
-        self._took_s = [0.0] * len(scenario.classes)
+        self._heard = [Memory(each.memory_s) for each in scenario.classes]
         self._served = np.zeros(len(self._sites))
         self._arrived = self._ended = 0
         self._progress: Progress | None = None
@@ -147,12 +146,12 @@ class Engine:
         """Decide where it goes, reserve, and go there."""
         world, of_class = self._world, visit.of_class
         visit.wanted = visit.ask(self._templates[visit.place])
-        decision = world.desk.decide(visit.wanted, of_class.tier, now_s)
+        decision = world.desk.decide(visit.wanted, now_s)
         if decision is None or not decision.plan:
             self._refuse(visit, world.desk.refusal(decision), now_s)
             return
         visit.decision = decision
-        if of_class.foresight is not Foresight.PRICE and self._stays_away(visit):
+        if of_class.foresight is not Foresight.PRICE and self._stays_away(visit, now_s):
             self._refuse(visit, Code.STAYED_AWAY, now_s)
             return
         visit.hold = hold_of(decision)
@@ -174,10 +173,10 @@ class Engine:
             line.append(visit)
         self._next(visit, now_s)
 
-    def _stays_away(self, visit: Visit) -> bool:
+    def _stays_away(self, visit: Visit, now_s: float) -> bool:
         """True where price and foreseen wait are more than the answer is worth."""
         of_class = visit.of_class
-        foreseen_s = self._took_s[visit.place]
+        foreseen_s = self._heard[visit.place].foreseen_s(now_s)
         first = visit.decision.plan[0]
         if of_class.foresight is Foresight.QUEUE:
             site = self._sites[first.number]
@@ -342,7 +341,7 @@ class Engine:
             worth = self._worth(visit, endpoint, e2e_s)
             self._world.demand[1, place] += 1
             self._world.demand[3, place] += worth
-            self._took_s[place] += _AGE * (e2e_s - self._took_s[place])
+            self._heard[place].hear(e2e_s, now_s)
         return (
             *(place, visit.arrival_s, code, endpoint, ttft_s, e2e_s),
             sum(each.tokens_in for each in visit.lines),

@@ -151,6 +151,7 @@ def _endpoint(number: int, provider: ProviderSpec, spec: EndpointSpec) -> Endpoi
         band=spec.band,
         ledger_account=_id("earnings", provider.name),
         take_bps=spec.take_bps,
+        tiers=dict(spec.tiers_bps),
     )
 
 

@@ -85,6 +85,7 @@ class Visit:
             max_cost_nanos=None if offer >= _MAX_COST_NANOS else int(offer),
             quality_min=of.quality_min,
             weights=of.weights,
+            tier=of.tier,
         )
 
     def meter(self, attempt: Attempt, made: int, claimed: int, pulse: Pulse) -> tuple[int, int]:
