@@ -144,6 +144,8 @@ class ConsumerClass:
     delay_cost_usd_per_s: float = 0.0
     """What each second until the end of the answer takes off its worth."""
     foresight: Foresight = Foresight.PRICE
+    memory_s: float = 600.0
+    """How long who foresees the delay remembers what calls took."""
     quality_taste: float = 0.0
     """An answer is worth value * quality^taste; 0: any answer is worth the same."""
     quality_min: float | None = None
