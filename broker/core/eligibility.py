@@ -269,8 +269,9 @@ def reject(
     if wanted.tokens_out_max is not None and listed.output_tokens_min < wanted.tokens_out_max:
         strikes.strike(listed.output_tokens < wanted.tokens_out_max, Rejection.OUTPUT_TOO_SHORT)
     if wanted.max_cost_nanos is not None:
-        ceiling = ceiling_picos(wanted, listed, view)
-        strikes.strike(ceiling > wanted.max_cost_nanos * PICOS_PER_NANO, Rejection.COST_TOO_HIGH)
+        ceiling, most_picos = ceiling_picos(wanted, listed, view), _picos(wanted.max_cost_nanos)
+        if ceiling[ceiling.argmax()] > most_picos:
+            strikes.strike(ceiling > most_picos, Rejection.COST_TOO_HIGH)
     if wanted.latency_ms_max is not None:
         strikes.strike(view.latency_ms > wanted.latency_ms_max, Rejection.TOO_SLOW)
     ejected = pulse.ejected(listed.numbers, now_s)
@@ -281,3 +282,8 @@ def reject(
     if load[load.argmax()] >= most:
         strikes.strike(load >= most, Rejection.FULL)
     return strikes.reasons if strikes.any else None
+
+
+def _picos(nanos: int) -> float:
+    # A float, for numpy is slow to compare an int with an array of floats.
+    return float(nanos * PICOS_PER_NANO)

@@ -7,6 +7,8 @@ Randomized Load Balancing", 2001).
 
 from __future__ import annotations
 
+from bisect import bisect
+from itertools import accumulate
 from random import Random
 
 import numpy as np
@@ -45,11 +47,11 @@ def route(
     rejected, reasons = listed.rejected, listed.reasons
     struck = reject(wanted, listed, view, limits, (pulse, now_s))
     if struck is not None:
-        refused = np.flatnonzero(struck)
+        refused = struck.nonzero()[0]
         # Those that came nearest to being eligible are told first.
         rejected = np.concatenate((view.numbers[refused], rejected))
         reasons = np.concatenate((struck[refused], reasons))
-        view = view.only(np.flatnonzero(struck == 0))
+        view = view.only((struck == 0).nonzero()[0])
     figures = np.empty((len(PARTS) + 2, view.numbers.size))
     scores = figures[0]
     score_parts(view, figures[1:-1])
@@ -105,8 +107,9 @@ def _draw(view: View, near: Numbers, random: Random) -> int:
     """Draw one of those near the best, each weighted by its free capacity, never quite zero."""
     free = np.maximum(1.0 - view.load.take(near), 0.01)
     free *= view.capacity.take(near)
-    drawn: int = random.choices(near.tolist(), free.tolist())[0]
-    return drawn
+    # As random.choices does it, without what it does for other cases.
+    sums = list(accumulate(free.tolist()))
+    return int(near[bisect(sums, random.random() * sums[-1], 0, len(sums) - 1)])
 
 
 def _plan(
