@@ -74,10 +74,6 @@ def sweep(
     out: Out = None,
     workers: Workers = None,
     static: Static = False,
-    distributed: Annotated[
-        bool, typer.Option(help="On the Celery workers of a broker, as many hosts as there are.")
-    ] = False,
-    state: Annotated[Path, typer.Option(help="The state folder of that broker.")] = Path(".broker"),
 ) -> None:
     """Run a scenario on every point of a grid; finished cells are kept, so it goes on after any
     crash."""
@@ -92,12 +88,7 @@ def sweep(
         grid=[parse_axis(each) for each in grid],
         static=static,
     )
-    runner = None
-    if distributed:
-        from simulations.studies.distributed import connected_runner
-
-        runner = connected_runner(state)
-    _carry_out(plan, runner, out, workers)
+    _carry_out(plan, None, out, workers)
 
 
 def _words(told: str) -> list[str]:

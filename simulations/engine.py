@@ -26,12 +26,10 @@ from simulations.scenario import Scenario
 from simulations.sites import Change, Site, changes_of, sites_of
 from simulations.supply import QueueingServer
 from simulations.ticker import FluidAt
-from simulations.visit import Visit, hold_of, template_of
+from simulations.visit import Visit, hold_of, places_of, template_of, worth_of
 from simulations.world import Seen, World
 
-CALLS_AT_ONCE = 2_048
-"""About so many calls are drawn together."""
-
+CALLS_AT_ONCE = 2_048  # about so many are drawn together
 Progress = Callable[[float, int], bool]
 
 
@@ -181,7 +179,7 @@ class Engine:
         if of_class.foresight is Foresight.QUEUE:
             site = self._sites[first.number]
             before = site.server.running + site.server.waiting
-            foreseen_s = self._service_s(site) * max((before + 1) / _places(site), 1.0)
+            foreseen_s = self._service_s(site) * max((before + 1) / places_of(site), 1.0)
         cost = first.ceiling_nanos / of_class.headroom
         cost += foreseen_s * of_class.delay_cost_usd_per_s * 1e9
         return cost > visit.offer_nanos
@@ -338,7 +336,7 @@ class Engine:
             if last.first_content_s is not None:
                 ttft_s = last.first_content_s - visit.arrival_s
         if code is Code.SERVED:
-            worth = self._worth(visit, endpoint, e2e_s)
+            worth = worth_of(visit, self._sites[endpoint], e2e_s)
             self._world.demand[1, place] += 1
             self._world.demand[3, place] += worth
             self._heard[place].hear(e2e_s, now_s)
@@ -350,16 +348,3 @@ class Engine:
             sum(each.take_nanos for each in visit.lines),
             *(visit.cost_nanos, visit.offer_nanos, worth, len(attempts)),
         )
-
-    def _worth(self, visit: Visit, endpoint: int, e2e_s: float) -> float:
-        of_class, spec = visit.of_class, self._sites[endpoint].spec
-        worth = visit.offer_nanos
-        if of_class.quality_taste:
-            quality = spec.domains.get(of_class.domain or "", spec.quality)
-            worth *= quality**of_class.quality_taste
-        return worth - of_class.delay_cost_usd_per_s * e2e_s * 1e9
-
-
-def _places(site: Site) -> int:
-    spec = site.spec.server
-    return spec.servers if isinstance(spec, QueueingServer) else site.spec.capacity

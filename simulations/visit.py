@@ -16,6 +16,8 @@ from broker.core.requirements import Requirements
 from simulations.demand import ConsumerClass
 from simulations.job import Job
 from simulations.listing import Listing
+from simulations.sites import Site
+from simulations.supply import QueueingServer
 
 NO_ONE = UUID(int=0)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -142,3 +144,19 @@ def template_of(of_class: ConsumerClass) -> Requirements:
         tokens_in_expected=0,
         tokens_out_max=None,
     )
+
+
+def worth_of(visit: Visit, site: Site, e2e_s: float) -> float:
+    """Return what an answer is worth to its caller, in nano-dollars: less by what waiting costs."""
+    of_class, spec = visit.of_class, site.spec
+    worth = visit.offer_nanos
+    if of_class.quality_taste:
+        quality = spec.domains.get(of_class.domain or "", spec.quality)
+        worth *= quality**of_class.quality_taste
+    return worth - of_class.delay_cost_usd_per_s * e2e_s * 1e9
+
+
+def places_of(site: Site) -> int:
+    """Return how many calls a site serves at once."""
+    spec = site.spec.server
+    return spec.servers if isinstance(spec, QueueingServer) else site.spec.capacity

@@ -107,15 +107,16 @@ def _defined(kind: Any, name: str, known: dict[str, Schema]) -> Schema:
             "description": _sentence(kind),
             "additionalProperties": False,
             "required": [each.name for each in dataclasses.fields(kind) if is_needed(each)],
-            "properties": {},
         }
+        properties: Schema = {}
         words, types_of = _words(kind), fields_of(kind)
         for each in dataclasses.fields(kind):
             if each.name in types_of:
                 told = _schema_of(types_of[each.name], known) | _default(each)
                 if each.name in words:
                     told["description"] = words[each.name]
-                body["properties"][each.name] = told
+                properties[each.name] = told
+        body["properties"] = properties
     return {"$ref": f"#/$defs/{name}"}
 
 

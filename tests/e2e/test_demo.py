@@ -269,7 +269,8 @@ async def test_a_triton_client_is_served_by_a_real_triton(demo: Demo) -> None:
 
 async def test_the_books_balance(demo: Demo) -> None:
     code, said = await demo.command("check", "--state", str(demo.state), "--replay")
-    assert (code, said) == (0, "The books balance.")
+    assert code == 0
+    assert said.endswith("The books balance.")
 
 
 async def test_a_second_demo_on_the_same_folder_says_that_it_runs_already(demo: Demo) -> None:
