@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
 
 def calibrate(
-    requests: Annotated[
-        Path, typer.Argument(help="One JSON object a line, such as vLLM's.")
-    ],
+    requests: Annotated[Path, typer.Argument(help="One JSON object a line, such as vLLM's.")],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="Write the server as TOML, for a scenario's endpoint.")

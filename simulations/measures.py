@@ -113,7 +113,11 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             "from a shock until prices stay within 5% of where they end; means of a minute",
         ),
         "price_level": Measure(
-            "Price over list", "x", _FLAT, _MARKET, "mean price over the list price, by calls served"
+            "Price over list",
+            "x",
+            _FLAT,
+            _MARKET,
+            "mean price over the list price, by calls served",
         ),
         "hhi": Measure(
             "Concentration (HHI)",
