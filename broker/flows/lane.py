@@ -18,6 +18,7 @@ import structlog
 
 from broker.errors import Unavailable
 from broker.store import ledger
+from broker.store.away import DRIVER_AWAY
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -141,5 +142,5 @@ class Lane(ABC, Generic[Item, Result]):
     async def _release(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError):
+            with contextlib.suppress(*DRIVER_AWAY):
                 await self._pool.release(connection, timeout=1)

@@ -21,6 +21,7 @@ import asyncpg
 import structlog
 
 from broker.store import leases, ledger
+from broker.store.away import DRIVER_AWAY
 
 _RETRY_S: Final = 1.0
 _ANSWER_S: Final = 10.0
@@ -70,7 +71,7 @@ class Lease:
             if not ledger.is_lost(connection):
                 async with asyncio.timeout(_ANSWER_S):
                     await leases.give_up(connection, self._process_id)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except DRIVER_AWAY as error:
             _log.warning("lease_left_to_a_sweep", error=repr(error))
         finally:
             await self._hand_back(connection)
@@ -107,5 +108,5 @@ class Lease:
         """The session ends, so that a lock it may hold ends with it."""
         if not ledger.is_lost(connection):
             connection.terminate()
-        with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError):
+        with contextlib.suppress(*DRIVER_AWAY):
             await self._pool.release(connection, timeout=1)

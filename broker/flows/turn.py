@@ -18,7 +18,6 @@ import asyncio
 from datetime import timedelta
 from typing import Final, Literal
 
-import asyncpg
 import msgspec
 import structlog
 
@@ -27,13 +26,14 @@ from broker.errors import Conflict, Unavailable
 from broker.flows.runtime import Runtime
 from broker.store import answers, claims
 from broker.store.answers import Owner, StoredAnswer
+from broker.store.away import DRIVER_AWAY
 from broker.store.claims import Claim
 from broker.store.idempotency import Place
 
 DATABASE_S: Final = 5.0
 """The database has so long for each question."""
 _RETRY_S: Final = 0.5
-AWAY: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+AWAY: Final = DRIVER_AWAY
 
 _log = structlog.get_logger()
 

@@ -7,11 +7,14 @@ from typing import Final
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
-DATABASE_AWAY: Final = (
+DRIVER_AWAY: Final = (
     OSError,
     TimeoutError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
-    SQLAlchemyError,
+    asyncpg.InternalClientError,
 )
+"""By the driver: the last is of a connection that broke in the midst of something."""
+
+DATABASE_AWAY: Final = (*DRIVER_AWAY, SQLAlchemyError)
 """SQLAlchemy passes on what happens while it connects as it is, and wraps the rest."""

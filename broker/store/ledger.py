@@ -21,6 +21,7 @@ import asyncpg
 import msgspec
 
 from broker.core.ledger import CallRecord, Hold, Settlement, SettlementKind
+from broker.store.away import DRIVER_AWAY
 from broker.store.budgeted_keys import BudgetedKeys, open_periods
 from broker.store.budgets import BudgetKind, BudgetStanding
 from broker.store.sql import statement
@@ -90,7 +91,7 @@ def is_away(error: Exception) -> bool:
     """
     if isinstance(error, asyncpg.PostgresError):
         return error.sqlstate is None or error.sqlstate[:2] not in ("22", "23")
-    return isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError)
+    return isinstance(error, DRIVER_AWAY)
 
 
 def is_lost(connection: Connection) -> bool:
