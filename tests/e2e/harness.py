@@ -40,7 +40,7 @@ class Floor:
         self.engine = create_engine(database_url, connections_max=2)
         self.brokers: list[BrokerProcess] = []
         self.keys: dict[str, IssuedKey] = {}
-        self._env = {
+        self.env = {
             "DATABASE_URL": database_url,
             "VALKEY_URL": valkey_url,
             "BROKER_SECRET_KEY": "ab" * 32,
@@ -103,7 +103,7 @@ class Floor:
     async def open_broker(self, **settings: str) -> BrokerProcess:
         """Start a broker, beside those there are."""
         log = self._folder / f"broker-{len(self.brokers)}.log"
-        broker = BrokerProcess(os.environ | self._env | settings, log, free_port())
+        broker = BrokerProcess(os.environ | self.env | settings, log, free_port())
         self.brokers.append(broker)
         await broker.start()
         return broker
