@@ -170,7 +170,10 @@ def _quarrel(draw: st.DrawFn) -> list[Wave]:
     if draw(mostly):
         upheld, percent = draw(mostly), draw(percents)
         end = recourse.Decide(place=place, who=0, upheld=upheld, percent=percent)
-    return [[opened], answers, [end]]
+    between: Wave = []
+    if draw(seldom):
+        between = [recourse.Refund(place=call, percent=draw(percents), charged=True)]
+    return [[opened], between, answers, [end]]
 
 
 @st.composite
@@ -181,6 +184,29 @@ def _refund_by_refund(draw: st.DrawFn) -> list[Wave]:
         [recourse.Refund(place=-1, percent=percent, charged=True)] for percent in steps
     ]
     return [*draw(_sale()), *refunds]
+
+
+@st.composite
+def _death(draw: st.DrawFn) -> list[Wave]:
+    """A broker dies over a call that counts in budgets, is swept away, and is back, or not yet."""
+    broker, payer = draw(brokers), draw(consumers)
+    limited = calls.SetBudgets(consumer=payer, limits=draw(st.tuples(limits, limits, limits)))
+    admit = calls.Admit(payer=f"{payer} tight", amount=draw(amounts), broker=broker)
+    back: Wave = [calls.ChangeLease(broker=broker, holds=True)] if draw(mostly) else []
+    dies = calls.ChangeLease(broker=broker, holds=False)
+    return [[limited], [admit], [dies], [calls.Sweep()], back]
+
+
+@st.composite
+def _next_turn(draw: st.DrawFn) -> list[Wave]:
+    """A keyed call that comes to nothing, and two that want its key then."""
+    key, payer, amount = draw(st.sampled_from(["once", "twice"])), draw(payers), draw(amounts)
+    first, *others = [
+        calls.AdmitKeyed(payer=payer, amount=amount, broker=broker, key=key, meaning=1)
+        for broker in (0, 0, 1)
+    ]
+    ended = calls.Settle(place=-1, broker=0, end="broken", shares=(), anew=True)
+    return [[first], [ended], list(others)]
 
 
 _deeds = st.one_of(*[admissions, settlements] * 2, oddities, recourses, moves, earnings)
@@ -208,5 +234,7 @@ aftermath: _Waves = st.one_of(
 rush: _Waves = st.one_of(
     *[st.lists(_deeds, min_size=2, max_size=3).map(lambda deeds: [deeds]), _twins()] * 2,
     _sale(),
+    _death(),
+    _next_turn(),
     _night(),
 )
