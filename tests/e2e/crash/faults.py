@@ -1,0 +1,120 @@
+"""Faults, drawn from a deck with a seed: each hits the market once and lets it mend itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+
+import asyncpg
+
+from tests.e2e.crash.callers import Caller, Note
+from tests.e2e.crash.wire import AtByte, AtCommit, Trap
+from tests.e2e.crash.yard import PACE, Yard
+
+DECK = {
+    "kill a broker": 2,
+    "kill the worker": 2,
+    "crash PostgreSQL": 3,
+    "terminate a backend": 3,
+    "cut the wire": 5,
+    "cut a commit": 3,
+    "stop Valkey": 1,
+    "kill a provider": 2,
+    "leave": 3,
+}
+"""How often each comes in one round."""
+TRAPPED_WITHIN_S = 1.5
+
+
+class Faults:
+    """One round of faults. What happens when is the seed's; `log` tells it."""
+
+    def __init__(self, yard: Yard, callers: Sequence[Caller], chance: Random) -> None:
+        self._yard = yard
+        self._callers = callers
+        self._chance = chance
+        self.log: list[str] = []
+        self._begun_s = time.monotonic()
+
+    async def run(self) -> None:
+        """Go through the deck, with pauses."""
+        deck = [name for name, count in DECK.items() for _ in range(count)]
+        self._chance.shuffle(deck)
+        for name in deck:
+            await asyncio.sleep(self._chance.uniform(0.05, 0.8))
+            self.log.append(f"{time.monotonic() - self._begun_s:7.3f} {name}")
+            await self._named(name)()
+
+    def _named(self, name: str) -> Callable[[], Awaitable[None]]:
+        acts: dict[str, Callable[[], Awaitable[None]]] = {
+            "kill a broker": self._kill_a_broker,
+            "kill the worker": self._kill_the_worker,
+            "crash PostgreSQL": self._yard.crash_postgres,
+            "terminate a backend": self._terminate_a_backend,
+            "cut the wire": self._cut_the_wire,
+            "cut a commit": self._cut_a_commit,
+            "stop Valkey": self._stop_valkey,
+            "kill a provider": self._kill_a_provider,
+            "leave": self._leave,
+        }
+        return acts[name]
+
+    async def _kill_a_broker(self) -> None:
+        """One of those that run; while none but one does, the other is waited for."""
+        await asyncio.gather(*self._yard.mending)
+        await self._yard.kill_broker(self._chance.randrange(len(self._yard.brokers)))
+
+    async def _kill_the_worker(self) -> None:
+        await self._yard.worker.kill()
+        await self._yard.worker.start()
+
+    async def _terminate_a_backend(self) -> None:
+        connection = await asyncpg.connect(self._yard.postgres.url)
+        try:
+            rows = await connection.fetch(
+                "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+                " AND backend_type = 'client backend' AND pid <> pg_backend_pid() ORDER BY pid"
+            )
+            for row in self._chance.sample(rows, min(len(rows), self._chance.randint(1, 3))):
+                await connection.execute("SELECT pg_terminate_backend($1)", row["pid"])
+        finally:
+            await connection.close()
+
+    async def _cut_the_wire(self) -> None:
+        way = self._chance.choice(("up", "down"))
+        byte = self._chance.choice(
+            (0, 0, self._chance.randrange(200), self._chance.randrange(9_000))
+        )
+        await self._spring(AtByte(way, byte, ledger_only=self._chance.random() < 0.8))
+
+    async def _cut_a_commit(self) -> None:
+        await self._spring(AtCommit(reaches_the_server=self._chance.random() < 0.7))
+
+    async def _spring(self, trap: Trap) -> None:
+        if not await self._yard.wire.spring(trap, TRAPPED_WITHIN_S):
+            self.log.append("        the trap stayed empty")
+
+    async def _stop_valkey(self) -> None:
+        await self._yard.valkey.stop()
+        await asyncio.sleep(self._chance.uniform(0.1, 1.0))
+        await self._yard.valkey.start()
+
+    async def _kill_a_provider(self) -> None:
+        stall = self._chance.choice(self._yard.stalls)
+        stall.server.kill()
+        await asyncio.sleep(self._chance.uniform(0.1, 0.6))
+        stall.behave(**PACE)
+
+    async def _leave(self) -> None:
+        """A caller hangs up; one that has heard a part of its answer, if there is one."""
+        found = [(caller, note) for caller in self._callers for note in caller.under_way]
+        midway = [each for each in found if _is_midway(each[1])]
+        if found:
+            caller, note = self._chance.choice(midway or found)
+            caller.leave(note)
+
+
+def _is_midway(note: Note) -> bool:
+    return note.words > 0 and note.outcome == "never asked"

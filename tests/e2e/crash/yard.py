@@ -1,0 +1,220 @@
+"""A market of real processes that faults may hit: PostgreSQL, Valkey, brokers, a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+
+from broker.cli.serve import worker_command
+from broker.cli.state import StateFolder
+from broker.embedded.child import Child, Command
+from broker.embedded.postgres import EmbeddedPostgres
+from broker.embedded.valkey import EmbeddedValkey
+from broker.flows.sweep import release_orphans, sweep_expired
+from broker.store.database import create_pool
+from broker.store.migrate import upgrade
+from tests.conftest import memory, passable_folder
+from tests.e2e.crash.counted import CountingStall
+from tests.e2e.crash.wire import Wire
+from tests.e2e.harness import Floor
+from tests.e2e.process import PATIENCE_S, BrokerProcess, free_port, until
+
+BROKERS = 2
+RETRIES_S = 12.0
+"""Within so long every settlement that was kept back has been tried again."""
+_LEASES = (
+    "FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = x'6c65'::int"
+    " AND mode = 'ExclusiveLock'"
+)
+_HELD = "SELECT 1 FROM open_holds WHERE process_id"
+PACE = {"output_tokens": 12, "tokens_per_s": 60.0, "ttft_ms": 30.0}
+
+
+class WorkerProcess:
+    """The worker with the schedule in it."""
+
+    def __init__(self, env: dict[str, str], folder: Path) -> None:
+        argv = worker_command(StateFolder(folder), beat=True)
+        self.log = folder / "worker.log"
+        self._command = Command("worker", argv, self.log, env=os.environ | env, folder=folder)
+        self._child: Child | None = None
+
+    @property
+    def runs(self) -> bool:
+        return self._child is not None and self._child.returncode is None
+
+    async def start(self) -> None:
+        self._child = await Child.start(self._command)
+
+    async def kill(self) -> None:
+        """`kill -9`, of all its processes."""
+        assert self.runs, self.log.read_text()[-4_000:]
+        assert self._child is not None
+        os.kill(self._child.pid, signal.SIGKILL)
+        await self._child.wait()
+        self._child.sweep()
+
+    async def stop(self) -> None:
+        if self._child is not None:
+            await self._child.stop(limit_s=PATIENCE_S)
+
+
+@dataclass
+class Yard:
+    """All of it. `kills` tells when which broker died."""
+
+    postgres: EmbeddedPostgres
+    valkey: EmbeddedValkey
+    wire: Wire
+    floor: Floor
+    worker: WorkerProcess
+    stalls: list[CountingStall]
+    kills: list[tuple[int, float]] = field(default_factory=list)
+    mending: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def brokers(self) -> list[BrokerProcess]:
+        return self.floor.brokers
+
+    async def issue_keeper(self) -> str:
+        """A key that keeps answers, of the one consumer; every broker knows it on return."""
+        terms = {"content_kept": "replay"}
+        issued = await self.floor.http().post("/api/accounts/shop/keys", json=terms)
+        text: str = issued.raise_for_status().json()["key"]
+        bearer = {"authorization": f"Bearer {text}"}
+        async with httpx.AsyncClient(headers=bearer) as http:
+            for broker in self.brokers:
+
+                async def known(url: str = broker.url) -> bool:
+                    return (await http.get(f"{url}/v1/models")).is_success
+
+                await until(known)
+        return text
+
+    def mend_later(self, work: Awaitable[None]) -> None:
+        """Bring something back beside what goes on."""
+        task = asyncio.ensure_future(work)
+        self.mending.add(task)
+        task.add_done_callback(self._mended)
+
+    def _mended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self.mending.discard(task)
+
+    async def kill_broker(self, place: int) -> None:
+        """`kill -9`; what supervises brokers starts it again, as often as it takes."""
+        self.kills.append((place, time.monotonic()))
+        await self.brokers[place].kill()
+        self.mend_later(self._revive(self.brokers[place]))
+
+    async def _revive(self, broker: BrokerProcess) -> None:
+        due_s = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                await broker.start()
+            except Exception:
+                if time.monotonic() > due_s:
+                    raise
+            else:
+                return
+
+    async def crash_postgres(self) -> None:
+        """Shut it down in immediate mode, and start it again."""
+        os.kill(self.postgres.child.pid, signal.SIGQUIT)
+        await self.postgres.child.wait()
+        await self.postgres.stop()
+        await self.postgres.start()
+
+    async def healed(self) -> None:
+        """Wait until all is up again, without anybody's doing."""
+        await asyncio.gather(*self.mending)
+        assert self.worker.runs, self.worker.log.read_text()[-4_000:]
+        async with httpx.AsyncClient() as http:
+            for broker in self.brokers:
+
+                async def ready(url: str = broker.url) -> bool:
+                    with contextlib.suppress(httpx.HTTPError):
+                        return (await http.get(f"{url}/health/ready")).is_success
+                    return False
+
+                await until(ready)
+
+        async def leased() -> bool:
+            return len(await self.floor.rows(f"SELECT 1 {_LEASES}")) == len(self.brokers)
+
+        await until(leased)
+
+    async def bury_the_dead(self) -> None:
+        """Give back what dead brokers held, as the worker does half a minute after."""
+        pool = await create_pool(self.floor.database_url, connections_max=1)
+
+        async def buried() -> bool:
+            await release_orphans(pool, grace_s=0.0)
+            return not await self._dead_hold()
+
+        try:
+            await until(buried)
+        finally:
+            await pool.close()
+
+    async def settle_down(self) -> int:
+        """Wait until nothing is held for a broker that is dead, nor for a call under way.
+
+        Return how many holds nobody but time would give back: those which a statement has left
+        that was cut off, was taken for lost, and has committed after all.
+        """
+
+        async def buried() -> bool:
+            return not await self._dead_hold()
+
+        async def nothing_held() -> bool:
+            return await self.floor.held() == 0
+
+        await until(buried, limit_s=90.0)
+        with contextlib.suppress(TimeoutError):
+            await until(nothing_held, limit_s=RETRIES_S)
+        pool = await create_pool(self.floor.database_url, connections_max=1)
+        try:
+            return await sweep_expired(pool, datetime.now(UTC) + timedelta(hours=1), spare_s=0.0)
+        finally:
+            await pool.close()
+
+    async def _dead_hold(self) -> bool:
+        """Whether anything is held for a broker without a lease."""
+        return bool(await self.floor.rows(f"{_HELD} NOT IN (SELECT objid::bigint {_LEASES})"))
+
+
+@contextlib.asynccontextmanager
+async def open_yard(folder: Path) -> AsyncIterator[Yard]:
+    """Two brokers behind a wire, a worker, and two providers of the same model."""
+    async with contextlib.AsyncExitStack() as stack:
+        shelves = stack.enter_context(passable_folder(memory()))
+        others = stack.enter_context(passable_folder())
+        postgres = EmbeddedPostgres(shelves, port=free_port())
+        await stack.enter_async_context(postgres)
+        valkey = EmbeddedValkey(others, port=free_port(), durable=False)
+        await stack.enter_async_context(valkey)
+        await upgrade(postgres.url)
+        wire = await stack.enter_async_context(Wire(postgres.url))
+        floor = await stack.enter_async_context(Floor(postgres.url, valkey.url, folder))
+        env = floor.env | {"DATABASE_URL": wire.url}
+        worker = WorkerProcess(env, folder)
+        stack.push_async_callback(worker.stop)
+        await worker.start()
+        for _ in range(BROKERS):
+            await floor.open_broker(DATABASE_URL=wire.url)
+        stalls = [CountingStall(name, "common") for name in ("acme", "globex")]
+        await floor.list_stalls(*stalls)
+        yard = Yard(postgres, valkey, wire, floor, worker, stalls)
+        for stall in stalls:
+            stall.behave(**PACE)
+        yield yard
