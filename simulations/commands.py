@@ -74,6 +74,12 @@ def sweep(
     out: Out = None,
     workers: Workers = None,
     static: Static = False,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="On the Celery workers of a broker, on all hosts.")
+    ] = False,
+    state: Annotated[
+        Path, typer.Option(envvar="BROKER_STATE", help="The state folder of that broker.")
+    ] = Path(".broker"),
 ) -> None:
     """Run a scenario on every point of a grid; finished cells are kept, so it goes on after any
     crash."""
@@ -88,7 +94,12 @@ def sweep(
         grid=[parse_axis(each) for each in grid],
         static=static,
     )
-    _carry_out(plan, None, out, workers)
+    runner = None
+    if distributed:
+        from simulations.studies.distributed import connected_runner
+
+        runner = connected_runner(state)
+    _carry_out(plan, runner, out, workers)
 
 
 def _words(told: str) -> list[str]:

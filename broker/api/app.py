@@ -42,6 +42,7 @@ from broker.api.problems import exception_handlers
 from broker.api.quotes import QuoteController
 from broker.api.receipts import ReceiptController, receipts_of_call
 from broker.api.refunds import RefundController
+from broker.api.simulations import SimulationController
 from broker.api.statements import TotalsController
 from broker.api.stripe_events import stripe_events
 from broker.api.webhooks import EventController, WebhookController
@@ -114,6 +115,7 @@ def _api(parts: Parts) -> Router:
             PayoutController,
             stripe_events,
             receipts_of_call,
+            SimulationController,
         ],
         middleware=[authenticate],
         guards=[require_scope],

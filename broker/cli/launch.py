@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from broker.cli.local import OPERATOR, now
-from broker.cli.serve import worker_command
+from broker.cli.serve import simulator_command, worker_command
 from broker.cli.state import Running, StateFolder
 from broker.embedded.child import Command
 from broker.embedded.lock import FolderLock
@@ -172,3 +172,9 @@ def worker(folder: StateFolder, env: Mapping[str, str]) -> Service:
         "worker", worker_command(folder, beat=True), folder.path / "logs" / "worker.log", env=env
     )
     return Service(command)
+
+
+def simulator(folder: StateFolder, env: Mapping[str, str]) -> Service:
+    """Return a worker that runs the simulations that operators order, one at a time."""
+    log = folder.path / "logs" / "simulator.log"
+    return Service(Command("simulator", simulator_command(1), log, env=env))

@@ -47,7 +47,7 @@ def run_with_engine(
     return asyncio.run(connected())
 
 
-def _settings(folder: StateFolder) -> Settings:
+def settings(folder: StateFolder) -> Settings:
     env = os.environ | {
         "DATABASE_URL": folder.database_url(),
         "VALKEY_URL": "none is needed",
@@ -58,13 +58,13 @@ def _settings(folder: StateFolder) -> Settings:
 
 def sealer(folder: StateFolder) -> Sealer:
     """Return what opens the secrets of the broker of `folder`. Raises SettingInvalid."""
-    found = _settings(folder)
+    found = settings(folder)
     return Sealer(found.secret_key, found.secret_keys_old)
 
 
 def policy(folder: StateFolder) -> AddressPolicy:
     """Return what the broker of `folder` may connect to. Raises SettingInvalid."""
-    return AddressPolicy(_settings(folder).allowed_networks)
+    return AddressPolicy(settings(folder).allowed_networks)
 
 
 def now() -> datetime:

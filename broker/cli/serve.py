@@ -25,6 +25,9 @@ def worker(
     state: State = DEFAULT_STATE,
     *,
     beat: Annotated[bool, typer.Option(help="Also keep the schedule; once per market.")] = True,
+    simulations: Annotated[
+        bool, typer.Option("--simulations", help="Run simulations on all cores, and nothing else.")
+    ] = False,
 ) -> None:
     """Run a Celery worker: sweeps, checks, seals and what else can wait."""
     folder = StateFolder(state)
@@ -34,16 +37,27 @@ def worker(
         "BROKER_SECRET_KEY": folder.secret_key(),
     }
     # In its place, so that a process manager's signals reach Celery itself.
-    os.execve(sys.executable, worker_command(folder, beat=beat), env)  # noqa: S606
+    command = simulator_command() if simulations else worker_command(folder, beat=beat)
+    os.execve(sys.executable, command, env)  # noqa: S606
 
 
 def worker_command(folder: StateFolder, *, beat: bool) -> list[str]:
     """Return the command line of a worker."""
     schedule = ["--beat", "--schedule", str(folder.path / "beat-schedule")] if beat else []
+    return [*_celery_worker(), "--concurrency", "1", *schedule]
+
+
+def simulator_command(processes: int | None = None) -> list[str]:
+    """Return the command line of a worker that runs simulations, on all cores if not told."""
+    many = [] if processes is None else ["--concurrency", str(processes)]
+    # One task at a time for each process, so that a sweep spreads over all hosts.
+    return [*_celery_worker(), "--queues", "simulations", "--prefetch-multiplier", "1", *many]
+
+
+def _celery_worker() -> list[str]:
     return [
         *(sys.executable, "-m", "celery", "--app", "broker.worker", "worker"),
-        *("--loglevel", "warning", "--concurrency", "1", "--without-gossip", "--without-mingle"),
-        *schedule,
+        *("--loglevel", "warning", "--without-gossip", "--without-mingle"),
     ]
 
 

@@ -8,7 +8,6 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from simulations.cell import Cell, Outcome
-from simulations.studies.folder import StudyFolder
 
 
 class Runner(Protocol):
@@ -19,18 +18,30 @@ class Runner(Protocol):
         ...
 
 
+class Keeper(Protocol):
+    """Keeps outcomes by the keys of their cells."""
+
+    def find(self, key: str) -> Outcome | None:
+        """Return what came of a cell, None where it has not been run."""
+        ...
+
+    def keep(self, outcome: Outcome) -> None:
+        """Write an outcome down."""
+        ...
+
+
 class Bench:
     """Where cells are run. `heard` is told every outcome, `spared` of how many that were kept."""
 
     def __init__(
         self,
         runner: Runner,
-        folder: StudyFolder | None = None,
+        keeper: Keeper | None = None,
         heard: Callable[[Outcome], None] | None = None,
         spared: Callable[[int], None] | None = None,
     ) -> None:
         self._runner = runner
-        self._folder = folder
+        self._keeper = keeper
         self._heard = heard
         self._spared = spared
 
@@ -39,7 +50,7 @@ class Bench:
         found: dict[str, Outcome] = {}
         missing: dict[str, Cell] = {}
         for cell in cells:
-            kept = self._folder.find(cell.key) if self._folder else None
+            kept = None if self._keeper is None else self._keeper.find(cell.key)
             if kept is None:
                 missing.setdefault(cell.key, cell)
             elif cell.key not in found:
@@ -50,8 +61,8 @@ class Bench:
         if self._spared is not None:
             self._spared(len(cells) - len(missing))
         for outcome in self._runner.run(list(missing.values())):
-            if self._folder:
-                self._folder.keep(outcome)
+            if self._keeper is not None:
+                self._keeper.keep(outcome)
             found[outcome.key] = outcome
             self._tell(outcome)
         return [found[cell.key] for cell in cells]

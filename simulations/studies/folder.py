@@ -19,7 +19,10 @@ from simulations.cell import Outcome
 
 CODE = ("simulations", "pricing", "broker.core")
 """Where the code is that numbers depend on,"""
-SHOWING = ("report", "studies", "api.py", "commands.py", "console.py", "jobs.py", "tables.py")
+SHOWING = (
+    *("report", "studies", "api.py", "carrying.py", "commands.py", "console.py"),
+    *("jobs.py", "orders.py", "tables.py"),
+)
 """but for what of `simulations` arranges runs and shows what came of them."""
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from simulations.cell import Outcome
-from simulations.studies.bench import Bench, Runner
-from simulations.studies.folder import StudyFolder
+from simulations.studies.bench import Bench, Keeper, Runner
 from simulations.studies.plan import Plan
 from simulations.studies.results import Point, Results
 from simulations.studies.tuning import Tuned, cells_of_tuning, tune
@@ -19,14 +18,14 @@ class Study:
         self,
         plan: Plan,
         runner: Runner,
-        folder: StudyFolder | None = None,
+        keeper: Keeper | None = None,
         spared: Callable[[int], None] | None = None,
     ) -> None:
         self._plan = plan
         self._outcomes: list[Outcome] = []
         self._tuned: dict[Point, Tuned] = {}
-        self._bench = Bench(runner, folder, self._outcomes.append, spared)
-        self._search = Bench(runner, folder, None, spared)
+        self._bench = Bench(runner, keeper, self._outcomes.append, spared)
+        self._search = Bench(runner, keeper, None, spared)
 
     @property
     def results(self) -> Results:

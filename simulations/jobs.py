@@ -1,0 +1,60 @@
+"""The Celery tasks of simulations: single cells, and the orders that operators place.
+
+They wait in a queue of their own, for which there are workers of their own: a cell that takes
+minutes must not keep the upkeep of the books waiting.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from celery import Celery
+
+from simulations.carrying import Desk, run_ordered, take_up
+from simulations.cell import Cell, run_cell
+from simulations.studies.distributed import CELL_TASK, QUEUE
+from simulations.studies.folder import fingerprint
+from simulations.studies.parcel import pack, unpack
+
+TAKE_UP_TASK = "simulations.take_up"
+ORDERED_TASK = "simulations.ordered_cell"
+TAKE_UP_S = 2.0
+RESULT_KEPT_S = 86_400
+
+
+class OtherCode(RuntimeError):
+    """This worker's code differs from that of who sent the cell: the numbers might too."""
+
+
+def register(app: Celery, bridge: Any) -> None:
+    """Add the tasks to the app; `bridge` is the broker's way from Celery into async."""
+    app.conf.result_backend = app.conf.result_backend or app.conf.broker_url
+    app.conf.result_expires = RESULT_KEPT_S
+    app.conf.beat_schedule[TAKE_UP_TASK] = {
+        "task": TAKE_UP_TASK,
+        "schedule": TAKE_UP_S,
+        "options": {"queue": QUEUE, "expires": TAKE_UP_S},
+    }
+
+    def send(order_id: UUID, key: str) -> None:
+        app.send_task(ORDERED_TASK, (str(order_id), key), queue=QUEUE)
+
+    desk = Desk(bridge.run, send)
+
+    def look() -> None:
+        take_up(desk)
+
+    def ordered_cell(order_id: str, key: str) -> None:
+        run_ordered(desk, UUID(order_id), key)
+
+    app.task(run_one, name=CELL_TASK, ignore_result=False, acks_late=True)
+    app.task(look, name=TAKE_UP_TASK)
+    app.task(ordered_cell, name=ORDERED_TASK, acks_late=True)
+
+
+def run_one(packed: str, code: str) -> str:
+    """Run a cell that another process sent; return its outcome. Raises OtherCode."""
+    if code != fingerprint():
+        raise OtherCode("this worker runs other code than who sent the cell")
+    return pack(run_cell(unpack(packed, Cell)))

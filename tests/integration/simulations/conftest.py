@@ -1,0 +1,7 @@
+"""The people and the small broker of the tests of the control plane."""
+
+from __future__ import annotations
+
+from tests.integration.api.conftest import api, broker, consumer, operator, provider
+
+__all__ = ["api", "broker", "consumer", "operator", "provider"]

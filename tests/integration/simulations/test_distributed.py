@@ -1,0 +1,57 @@
+"""A sweep on real Celery workers: the same numbers as here, bit for bit."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from broker.settings import Settings
+from broker.worker import create_app
+from simulations.cell import Cell, Outcome
+from simulations.files.load import parse
+from simulations.studies.bench import Bench
+from simulations.studies.distributed import CELL_TASK, QUEUE, CeleryRunner
+from simulations.studies.folder import StudyFolder
+from simulations.studies.local import LocalRunner
+from simulations.studies.parcel import pack
+from simulations.studies.plan import Plan, make_plan, parse_axis
+from tests.integration.ledger.test_worker import environment, worker
+from tests.integration.simulations.tiny import TOML
+
+__all__ = ["environment"]
+
+
+@pytest.fixture
+def plan() -> Plan:
+    grid = [parse_axis("controller.gain=0.5,2")]
+    return make_plan(parse(TOML, "tiny.toml"), ["excess", "pi"], 2, grid=grid, static=False)
+
+
+def timeless(outcomes: list[Outcome]) -> list[Outcome]:
+    return [replace(each, cpu_s=0.0) for each in outcomes]
+
+
+async def test_workers_find_the_same_numbers_as_this_process(
+    environment: dict[str, str], tmp_path: Path, plan: Plan
+) -> None:
+    app = create_app(Settings.from_env(environment))
+    folder = StudyFolder(tmp_path / "kept")
+    async with worker(environment, tmp_path, "--queues", QUEUE):
+        cells = plan.cells()
+        there = await asyncio.to_thread(Bench(CeleryRunner(app), folder).run, cells)
+        refused = await asyncio.to_thread(_refused, app, cells[0])
+    here = Bench(LocalRunner(1)).run(cells)
+    assert [repr(each) for each in timeless(there)] == [repr(each) for each in timeless(here)]
+    assert [each.key for each in there] == [each.key for each in cells]
+    assert len(folder) == len(cells)
+    assert "other code" in refused
+    await asyncio.to_thread(app.close)
+
+
+def _refused(app: object, cell: Cell) -> str:
+    """What a worker says to a cell from a host with other code."""
+    sent = app.send_task(CELL_TASK, (pack(cell), "0" * 12), queue=QUEUE)  # type: ignore[attr-defined]
+    return str(sent.get(timeout=60, propagate=False))
