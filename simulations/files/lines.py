@@ -16,8 +16,12 @@ Path = tuple[str | int, ...]
 _HEADER = re.compile(r"\s*(\[\[?)\s*(.+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
 _PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
-_LONG = re.compile(r'"""|' + "'''")
-_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|' + r"'[^']*'")
+_TOKEN = re.compile(
+    r'"""(?:.*?)"""|' + r"'''(?:.*?)'''|"  # a long text that ends in its line
+    r'(?P<begun>""".*|' + r"'''.*)|"
+    r'"(?:\\.|[^"\\])*"|' + r"'[^']*'|"
+    r"(?P<comment>#.*)"
+)
 
 
 def line_of(text: str, path: Path) -> int | None:
@@ -80,13 +84,12 @@ def _parts(dotted: str) -> tuple[str, ...]:
 
 def _bare(line: str) -> tuple[str, str]:
     """The line without texts and comment, and the quotes of a text that goes on in the next."""
-    begins = _LONG.search(_QUOTED.sub("", _closed_long(line)).partition("#")[0])
-    rest = _QUOTED.sub("", _closed_long(line))
-    if begins:
-        return rest[: begins.start()], begins[0]
-    return rest.partition("#")[0], ""
-
-
-def _closed_long(line: str) -> str:
-    """The line without long texts that begin and end in it."""
-    return re.sub(r'""".*?"""|' + r"'''.*?'''", "", line)
+    bare, at = "", 0
+    for token in _TOKEN.finditer(line):
+        bare += line[at : token.start()]
+        if token.lastgroup == "begun":
+            return bare, token[0][:3]
+        if token.lastgroup == "comment":
+            return bare, ""
+        at = token.end()
+    return bare + line[at:], ""

@@ -1,0 +1,167 @@
+"""Scenario files: what comes with the project is sound, and what is wrong is told with its line."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from simulations.demand import DayNight, Poisson, Shape
+from simulations.files.lines import line_of
+from simulations.files.load import (
+    ScenarioFileMalformed,
+    ScenarioText,
+    load,
+    names,
+    parse,
+    parse_settings,
+)
+from simulations.files.schema import schema_text
+from simulations.supply import Undercut
+
+ASKED_FOR = {
+    *("steady", "flash_crowd", "day_night", "outage", "undercutting", "entry", "liar"),
+    "specialists_vs_generalist",
+}
+SMALL = """\
+# a market of one
+horizon_s = 100.0
+
+[[providers]]
+name = "acme"
+copies = 2
+
+[[providers.endpoints]]
+name = "chat"
+capacity = 8
+band = { out_usd = [0.1, 0.4, 8.0] }
+server = { kind = "sharing_server" }
+
+[[classes]]
+name = "callers"
+arrivals = { kind = "poisson", rate_per_s = 3.0 }
+value = { shape = "isoelastic", mean_usd = 0.001, elasticity = 2.0 }
+"""
+
+
+def small(text: str = SMALL) -> ScenarioText:
+    return parse(text, "small.toml")
+
+
+def test_every_scenario_that_comes_with_the_project_is_sound() -> None:
+    assert set(names()) >= ASKED_FOR
+    for name in names():
+        scenario = load(name).build()
+        assert scenario.name == name
+        assert scenario.description.endswith(".")
+        assert 0.0 < scenario.warm_up_s < scenario.horizon_s
+
+
+def test_the_schema_beside_the_scenarios_is_that_of_the_code() -> None:
+    """If not: python -c 'from simulations.files.schema import schema_text; print(schema_text())'"""
+    written = Path(str(files("simulations"))) / "scenarios" / "scenario.schema.json"
+    assert written.read_text() == schema_text()
+
+
+def test_a_file_says_what_it_means() -> None:
+    scenario = small().build()
+    assert scenario.name == "small"
+    assert scenario.endpoint_names == ("acme-1/chat", "acme-2/chat")
+    band = scenario.endpoints[0][1].band
+    assert (band.floor_out_micros, band.list_out_micros) == (100_000, 400_000)
+    assert scenario.classes[0].arrivals == Poisson(3.0)
+    assert scenario.classes[0].value.shape is Shape.ISOELASTIC
+    assert isinstance(load("undercutting").build().providers[0].strategy, Undercut)
+    assert isinstance(load("day_night").build().classes[0].arrivals, DayNight)
+
+
+@pytest.mark.parametrize(
+    ("written", "wrong", "told"),
+    [
+        ("capacity = 8", "capcity = 8", "was 'capacity' meant?"),
+        ("capacity = 8", "capacity = 8.5", "must be a whole number, not 8.5."),
+        ("rate_per_s = 3.0", "rate_per_s = true", "must be a number, not true."),
+        ('"poisson"', '"poison"', "it is one of poisson, gamma_bursts"),
+        ("copies = 2", "copies = 0", "must be from 1 to 1000."),
+        ("[0.1, 0.4, 8.0]", "[0.5, 0.4, 8.0]", "must be 0 < floor <= list <= ceiling."),
+        ("[0.1, 0.4, 8.0]", "[0.1, 0.4]", "must be an array of floor, list, ceiling."),
+        ("[0.1, 0.4, 8.0]", "[0.1, 0.40000001, 8.0]", "must have at most 6 decimals."),
+        ('"isoelastic"', '"elastic"', "must be one of fixed, uniform"),
+        ("horizon_s = 100.0", "horizon_s = ", "small.toml:2:"),
+        ("horizon_s = 100.0", "horizon_s = 'long'", "must be a number, not 'long'."),
+    ],
+)
+def test_what_is_wrong_is_told_with_file_and_line(written: str, wrong: str, told: str) -> None:
+    line = 1 + SMALL[: SMALL.index(written)].count("\n")
+    with pytest.raises(ScenarioFileMalformed) as caught:
+        small(SMALL.replace(written, wrong)).build()
+    assert caught.value.detail.startswith(f"small.toml:{line}: ")
+    assert told in caught.value.detail
+    assert caught.value.facts["line"] == line
+
+
+def test_what_is_missing_is_told_where_it_should_stand() -> None:
+    with pytest.raises(ScenarioFileMalformed, match=r"small.toml:8: .*'name' is missing"):
+        small(SMALL.replace('\nname = "chat"', "")).build()
+
+
+def test_a_line_is_found_behind_texts_and_arrays_of_many_lines() -> None:
+    text = 'a = """\nb = 1\n[c]\n"""\nd = [\n  { e = 1 },\n]\n[[f]]\ng = 1\n[[f]]\n[f.h]\ni.j = 2\n'
+    assert line_of(text, ("d", 0, "e")) == 5
+    assert line_of(text, ("f", 0, "g")) == 9
+    assert line_of(text, ("f", 1, "h", "i", "j")) == 12
+    assert line_of(text, ("b",)) is None
+
+
+def test_single_values_are_set_by_name() -> None:
+    settings = parse_settings(
+        [
+            "providers.acme.copies=1",
+            "providers.*.endpoints.chat.capacity=3",
+            "controller=pi",
+            "controller.kp=0.2",
+            "controller.gain=2",
+            "demand.elasticity=3",
+            "demand.scale=2",
+            "demand.value=10",
+            "list.scale=2",
+        ]
+    )
+    scenario = small().build(settings)
+    assert scenario.endpoint_names == ("acme/chat",)
+    assert scenario.endpoints[0][1].capacity == 3
+    assert scenario.endpoints[0][1].band.list_out_micros == 800_000
+    assert scenario.prices.controller == "pi"
+    assert scenario.prices.parameters == {"kp": 0.4, "ki_per_s": pytest.approx(1 / 30)}
+    assert scenario.classes[0].arrivals == Poisson(6.0)
+    assert scenario.classes[0].value.elasticity == 3.0
+    assert scenario.classes[0].value.mean_usd == pytest.approx(0.01)
+
+
+def test_another_controller_keeps_the_numbers_that_it_has_too() -> None:
+    shared = small(SMALL + "[prices.parameters]\ntarget = 0.9\nk_s = 30.0\n")
+    assert shared.build([("controller", "pi")]).prices.parameters == {"target": 0.9}
+    assert shared.build([("controller", "excess")]).prices.parameters["k_s"] == 30.0
+    assert shared.build([("controller", "posted")]).prices.parameters == {}
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        (("providers.globex.copies", 1), "there is no 'globex'; there are acme."),
+        (("controller.gain", -1.0), "above zero"),
+        (("controller", "magic"), "is one of posted, excess"),
+        (("controller.magic", 1.0), "takes target, k_s"),
+        (("demand.elasticity", "much"), "must be a number"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_refused(setting: tuple[str, object], told: str) -> None:
+    with pytest.raises(ScenarioFileMalformed) as caught:
+        small().build([setting])
+    assert told in caught.value.detail
+
+
+def test_a_scenario_that_is_not_there_is_told_with_those_that_are() -> None:
+    with pytest.raises(ScenarioFileMalformed, match="there are day_night"):
+        load("tomorrow")
