@@ -128,7 +128,7 @@ def parse_axis(text: str) -> Axis:
     if not equals or not name or not told:
         raise ScenarioFileMalformed(f"'{text}' is not written NAME=a,b,c or NAME=FROM:TO:COUNT.")
     parts = told.split(":")
-    if len(parts) in (3, 4):
+    if len(parts) > 1:
         return Axis(name, tuple(_spread(text, parts)))
     values = [parse_value(each.strip()) for each in told.split(",")]
     return Axis(name, tuple(each for each in values if isinstance(each, float | int | str)))
@@ -137,7 +137,7 @@ def parse_axis(text: str) -> Axis:
 def _spread(text: str, parts: list[str]) -> Iterator[float]:
     try:
         begin, end, count = float(parts[0]), float(parts[1]), int(parts[2])
-    except ValueError:
+    except (ValueError, IndexError):
         raise ScenarioFileMalformed(f"'{text}' is not written NAME=FROM:TO:COUNT.") from None
     by_factor = parts[3:] == ["log"]
     if count < 2 or (parts[3:] and not by_factor) or (by_factor and not begin * end > 0.0):
