@@ -6,7 +6,6 @@ not depend on how a heap breaks ties.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
@@ -18,26 +17,24 @@ Act = Callable[[float, Any], None]
 class Agenda:
     """Times are seconds of the run."""
 
-    __slots__ = ("_heap", "_order")
+    __slots__ = ("_order", "heap")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Act, Any]] = []
+        self.heap: list[tuple[float, int, Act, Any]] = []
+        """(moment, order of entry, what to do, with what); the engine looks at its head."""
         self._order = 0
 
     def add(self, at_s: float, act: Act, subject: Any = None) -> None:
         """Enter what is to be done at a moment."""
         self._order += 1
-        heappush(self._heap, (at_s, self._order, act, subject))
+        heappush(self.heap, (at_s, self._order, act, subject))
 
-    @property
-    def next_s(self) -> float:
-        """When something is to be done next; infinite for never."""
-        return self._heap[0][0] if self._heap else math.inf
-
-    def do_next(self) -> None:
-        """Do it."""
-        at_s, _, act, subject = heappop(self._heap)
-        act(at_s, subject)
+    def do_until(self, to_s: float) -> None:
+        """Do everything of moments up to `to_s`, what is entered meanwhile too."""
+        heap = self.heap
+        while heap and heap[0][0] <= to_s:
+            at_s, _, act, subject = heappop(heap)
+            act(at_s, subject)
 
     def repeat(self, every_s: float, act: Act, first_s: float, subject: Any = None) -> None:
         """Do something again and again: at `first_s`, and at whole multiples of the gap after."""

@@ -17,6 +17,8 @@ from simulations.arrivals import moments
 from simulations.chance import generator
 from simulations.demand import ConsumerClass, Lengths, Shape, Trace, Value
 
+CALLS_AT_ONCE = 2_048
+"""About so many are drawn together."""
 _NANOS_PER_USD = 1e9
 
 
@@ -55,6 +57,21 @@ class Callers:
         ]
         calls = Calls(*columns)
         return calls.only(np.argsort(calls.arrival_s, kind="stable"))
+
+    def each(self, horizon_s: float) -> Iterator[tuple[int, float, int, int, float]]:
+        """All calls before the horizon, (class, moment, tokens in, tokens out, worth)."""
+        for calls in self.blocks(horizon_s):
+            columns = (getattr(calls, name).tolist() for name in Calls.__slots__)
+            yield from zip(*columns, strict=True)
+
+    def blocks(self, horizon_s: float) -> Iterator[Calls]:
+        """All calls before the horizon, in blocks of about as many as are drawn together."""
+        from_s, span_s = 0.0, 1.0
+        while from_s < horizon_s:
+            from_s = min(from_s + span_s, horizon_s)
+            calls = self.until(from_s)
+            yield calls
+            span_s *= min(max(CALLS_AT_ONCE / max(calls.size, 1), 0.5), 2.0)
 
 
 class _Class:

@@ -11,7 +11,8 @@ from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
 from broker.core.retries import RetryBudget
 from broker.core.routing import route
-from pricing.book import PriceBook
+from pricing.book import PriceBook, Rate
+from pricing.tiers import BPS
 from simulations.chance import source
 from simulations.listing import Listing
 from simulations.record import Code
@@ -32,10 +33,16 @@ class Desk:
         self.routing = scenario.routing
         self._listing = listing
         self.market: Market = build_market((), PriceBook.empty(), {})
+        factors = [bps for each in listing.specs for bps in each.tiers_bps.values()]
+        self._markup = -(-max(BPS, *factors, 0) // BPS)
+        self.dearest = Rate(0, 0, 0)
+        """No endpoint is dearer than this, in any tier."""
 
     def publish(self, book: PriceBook, presence: Mapping[int, Presence]) -> None:
         """Let calls be decided on this book and on what is on offer now."""
         self.market = build_market(self._listing.endpoints, book, presence, self.market)
+        highest = book.matrix(self._listing.size).max(axis=1, initial=0).tolist()
+        self.dearest = Rate(*(self._markup * rate for rate in highest))
 
     def decide(self, wanted: Requirements, now_s: float) -> Decision | None:
         """Decide as the live broker does."""

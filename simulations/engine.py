@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
@@ -26,11 +26,18 @@ from simulations.scenario import Scenario
 from simulations.sites import Change, Site, changes_of, sites_of
 from simulations.supply import QueueingServer
 from simulations.ticker import FluidAt
-from simulations.visit import Visit, hold_of, places_of, template_of, worth_of
+from simulations.visit import Visit, hold_of, places_of, worth_of
 from simulations.world import Seen, World
 
-CALLS_AT_ONCE = 2_048  # about so many are drawn together
 Progress = Callable[[float, int], bool]
+
+
+class _Stopped(Exception):
+    """Whoever watches the run wants no more of it."""
+
+    def __init__(self, at_s: float) -> None:
+        super().__init__()
+        self.at_s = at_s
 
 
 class Engine:
@@ -43,13 +50,11 @@ class Engine:
         self._agenda = Agenda()
         self._callers = Callers(scenario.classes, seed)
         self._random = source(seed, "patience")
-        self._templates = [template_of(each) for each in scenario.classes]
         self._deadlines: list[deque[Visit]] = [deque() for _ in scenario.classes]
         self._heard = [Memory(each.memory_s) for each in scenario.classes]
         self._served = np.zeros(len(self._sites))
         self._arrived = self._ended = 0
         self._progress: Progress | None = None
-        self._stopped = False
 
     def run(self, progress: Progress | None) -> Run:
         """Run to the horizon, or until `progress` says no."""
@@ -61,36 +66,17 @@ class Engine:
         heartbeat_s, tick_s = scenario.signals.heartbeat_s, scenario.prices.tick_s
         agenda.repeat(heartbeat_s, self._beat, 0.0)
         agenda.repeat(tick_s, self._tick, tick_s)
-        now_s = 0.0
-        for place, arrival_s, *facts in self._arrivals():
-            while agenda.next_s <= arrival_s and not self._stopped:
-                now_s = agenda.next_s
-                agenda.do_next()
-            if self._stopped:
-                break
-            self._arrive(place, arrival_s, facts)
-        while agenda.next_s <= scenario.horizon_s and not self._stopped:
-            agenda.do_next()
-        ended_s = now_s if self._stopped else scenario.horizon_s
+        ended_s = scenario.horizon_s
+        try:
+            for call in self._callers.each(scenario.horizon_s):
+                if agenda.heap[0][0] <= call[1]:
+                    agenda.do_until(call[1])
+                self._arrive(call)
+            agenda.do_until(scenario.horizon_s)
+        except _Stopped as stopped:
+            ended_s = stopped.at_s
         cpu_s = time.process_time() - begun_s
         return self._world.result(ended_s, (self._arrived, self._ended), cpu_s)
-
-    def _arrivals(self) -> Iterator[tuple[int, float, int, int, float]]:
-        """All calls before the horizon: class, moment, tokens in, tokens out, worth."""
-        horizon_s, from_s, span_s = self._scenario.horizon_s, 0.0, 1.0
-        while from_s < horizon_s:
-            to_s = min(from_s + span_s, horizon_s)
-            calls = self._callers.until(to_s)
-            yield from zip(
-                calls.consumer_class.tolist(),
-                calls.arrival_s.tolist(),
-                calls.tokens_in.tolist(),
-                calls.tokens_out.tolist(),
-                calls.offer_nanos.tolist(),
-                strict=True,
-            )
-            span_s *= min(max(CALLS_AT_ONCE / max(calls.size, 1), 0.5), 2.0)
-            from_s = to_s
 
     # What happens to the market.
 
@@ -104,7 +90,7 @@ class Engine:
             delay_s = self._scenario.signals.delay_s
             self._agenda.add(now_s + delay_s, lambda _, new: self._world.publish(new), book)
         if self._progress is not None and not self._progress(now_s, self._ended):
-            self._stopped = True
+            raise _Stopped(now_s)
 
     def _beat(self, now_s: float, _: object) -> None:
         told = np.array([each.report() for each in self._sites]).T
@@ -126,27 +112,27 @@ class Engine:
 
     # What happens to a call.
 
-    def _arrive(self, place: int, arrival_s: float, facts: list[float]) -> None:
-        tokens_in, tokens_out, offer_nanos = facts
-        of_class = self._scenario.classes[place]
-        visit = Visit(place, of_class, arrival_s, (int(tokens_in), int(tokens_out)))
+    def _arrive(self, call: tuple[int, float, int, int, float]) -> None:
+        place, arrival_s, tokens_in, tokens_out, offer_nanos = call
+        world, of_class = self._world, self._scenario.classes[place]
+        visit = Visit(place, of_class, arrival_s, (tokens_in, tokens_out))
         visit.offer_nanos = offer_nanos
-        books = self._world.books
-        visit.account = books.first_account[place]
+        visit.account = world.books.first_account[place]
         if of_class.accounts > 1:
             visit.account += self._arrived % of_class.accounts
         self._arrived += 1
-        self._world.demand[0, place] += 1
-        self._world.demand[2, place] += offer_nanos
+        world.offered[place] += 1
+        world.offers[place] += offer_nanos
         self._ask(arrival_s, visit)
 
     def _ask(self, now_s: float, visit: Visit) -> None:
         """Decide where it goes, reserve, and go there."""
         world, of_class = self._world, visit.of_class
-        visit.wanted = visit.ask(self._templates[visit.place])
-        decision = world.desk.decide(visit.wanted, now_s)
+        desk = world.desk
+        visit.wanted = wanted = visit.ask(desk.dearest)
+        decision = desk.decide(wanted, now_s)
         if decision is None or not decision.plan:
-            self._refuse(visit, world.desk.refusal(decision), now_s)
+            self._refuse(visit, desk.refusal(decision), now_s)
             return
         visit.decision = decision
         if of_class.foresight is not Foresight.PRICE and self._stays_away(visit, now_s):
@@ -159,10 +145,10 @@ class Engine:
         visit.deadline_s = now_s + of_class.deadline_s
         visit.dispatch = Dispatch(
             decision.plan,
-            world.desk.retries,
+            desk.retries,
             deadline_s=visit.deadline_s,
-            attempts_max=world.desk.routing.attempts_max,
-            random=world.desk.random,
+            attempts_max=desk.routing.attempts_max,
+            random=desk.random,
         )
         if visit.deadline_s < math.inf:
             line = self._deadlines[visit.place]
@@ -213,7 +199,7 @@ class Engine:
             return  # its outage or its deadline came first
         assert visit.attempt is not None
         site = self._sites[visit.attempt.candidate.number]
-        refused = site.refuses(job)
+        refused = site.refuses(job) if site.may_refuse else None
         if refused is not None:
             told = (job, Outcome(refused.fault))
             self._agenda.add(now_s + refused.after_s, self._turned_away, told)
@@ -327,24 +313,23 @@ class Engine:
         self._world.tally.add(self._row(visit, code, now_s))
 
     def _row(self, visit: Visit, code: Code, now_s: float) -> tuple[float, ...]:
+        """What is counted of a call, as in CALL_COLUMNS."""
         place, e2e_s = visit.place, now_s - visit.arrival_s
-        attempts = visit.dispatch.attempts if visit.dispatch is not None else ()
-        endpoint, ttft_s, worth = -1, math.nan, 0.0
-        if attempts:
-            last = attempts[-1]
+        endpoint, ttft_s, worth, attempts = -1, math.nan, 0.0, 0
+        if visit.dispatch is not None and visit.dispatch.attempts:
+            attempts = len(visit.dispatch.attempts)
+            last = visit.dispatch.attempts[-1]
             endpoint = last.candidate.number
             if last.first_content_s is not None:
                 ttft_s = last.first_content_s - visit.arrival_s
         if code is Code.SERVED:
             worth = worth_of(visit, self._sites[endpoint], e2e_s)
-            self._world.demand[1, place] += 1
-            self._world.demand[3, place] += worth
+            self._world.served[place] += 1
+            self._world.worths[place] += worth
             self._heard[place].hear(e2e_s, now_s)
+        paid = visit.lines[0] if len(visit.lines) == 1 else visit.paid()
         return (
             *(place, visit.arrival_s, code, endpoint, ttft_s, e2e_s),
-            sum(each.tokens_in for each in visit.lines),
-            sum(each.tokens_out for each in visit.lines),
-            sum(each.charge_nanos for each in visit.lines),
-            sum(each.take_nanos for each in visit.lines),
-            *(visit.cost_nanos, visit.offer_nanos, worth, len(attempts)),
+            *(paid.tokens_in, paid.tokens_out, paid.charge_nanos, paid.take_nanos),
+            *(visit.cost_nanos, visit.offer_nanos, worth, attempts),
         )

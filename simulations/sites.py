@@ -27,6 +27,8 @@ from simulations.supply import (
 )
 from simulations.supply import Server as ServerSpec
 
+_LINE_MAX = 1_000_000
+"""No line gets so long."""
 AT_ONCE_S = 0.05
 """How long it takes to be told of a failure at once."""
 
@@ -58,7 +60,7 @@ class Site:
         self.number = number
         self.spec = spec
         self.strategy = strategy
-        self.outage: Outage | None = None
+        self._outage: Outage | None = None
         self.wake_s = math.inf
         """For when the engine has noted to ask the server again."""
         self.jobs: dict[Job, None] = {}
@@ -66,6 +68,20 @@ class Site:
         name = f"{number} {spec.name}"
         self.server = server_of(spec.server, source(seed, "service", name))
         self._failures = source(seed, "failures", name)
+        self._is_sound = not spec.failures and not isinstance(self.server, Batcher)
+        self._is_sound &= spec.queue_max >= _LINE_MAX
+        self.may_refuse = not self._is_sound
+        """False: no attempt can fail before it gets to the server, so nobody need ask."""
+
+    @property
+    def outage(self) -> Outage | None:
+        """The one that it is in."""
+        return self._outage
+
+    @outage.setter
+    def outage(self, outage: Outage | None) -> None:
+        self._outage = outage
+        self.may_refuse = outage is not None or not self._is_sound
 
     def refuses(self, job: Job) -> Refused | None:
         """Say whether an attempt fails before it gets to the server, and how."""

@@ -179,7 +179,7 @@ class EndpointSpec:
     tasks: frozenset[Task] = frozenset({Task.CHAT, Task.COMPLETION})
     capacity: int = 64
     """Slots as registered with the broker."""
-    queue_max: int = 10_000
+    queue_max: int = 1_000_000
     """Calls in line beyond which the server itself answers 429."""
     quality: float = 0.7
     """Of its answers; it is also what is declared, but for who lies about it."""

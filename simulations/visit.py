@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from broker.core import ledger
@@ -13,6 +14,8 @@ from broker.core.ledger import ChargeLine, Hold, Settlement
 from broker.core.metering import Delivered, Expected, meter
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
+from pricing.book import Rate
+from pricing.money import PICOS_PER_NANO
 from simulations.demand import ConsumerClass
 from simulations.job import Job
 from simulations.listing import Listing
@@ -23,7 +26,15 @@ NO_ONE = UUID(int=0)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Holds of a simulation do not expire: its deadlines end them."""
 BYTES_PER_TOKEN = 4
-_MAX_COST_NANOS = 10**18
+
+
+class Paid(NamedTuple):
+    """What a call came to."""
+
+    tokens_in: int
+    tokens_out: int
+    charge_nanos: int
+    take_nanos: int
 
 
 class Visit:
@@ -71,20 +82,26 @@ class Visit:
         self.attempt: Attempt | None = None
         self.job: Job | None = None
 
-    def ask(self, template: Requirements) -> Requirements:
-        """What it demands; the template is that of its class."""
+    def ask(self, dearest: Rate) -> Requirements:
+        """What it demands. Where the `dearest` price of the market is no more than it is worth, no
+        limit could refuse anything, and none is set."""
         of, room = self.of_class, self.of_class.headroom
-        limit: int | None = math.ceil(room * self.tokens_out)
-        offer = self.offer_nanos * room
+        tokens_in, tokens_out = self.tokens_in, self.tokens_out
+        if room != 1.0:
+            tokens_in, tokens_out = math.ceil(room * tokens_in), math.ceil(room * tokens_out)
+        limit = tokens_out if of.task.generates else None
+        offer, most = self.offer_nanos * room, None
+        if dearest.picos(tokens_in, tokens_out) >= offer * PICOS_PER_NANO:
+            most = int(offer)
         return Requirements(
-            template.account_id,
-            template.task,
-            template.model,
-            math.ceil(room * self.tokens_in),
+            NO_ONE,
+            of.task,
+            of.model,
+            tokens_in,
             self.tokens_in,
-            limit if of.task.generates else None,
+            limit,
             domain=of.domain,
-            max_cost_nanos=None if offer >= _MAX_COST_NANOS else int(offer),
+            max_cost_nanos=most,
             quality_min=of.quality_min,
             weights=of.weights,
             tier=of.tier,
@@ -124,6 +141,15 @@ class Visit:
         attempt.charge_nanos = line.charge_nanos
         self.lines += (line,)
 
+    def paid(self) -> Paid:
+        """The sums over its charge lines."""
+        return Paid(
+            sum(each.tokens_in for each in self.lines),
+            sum(each.tokens_out for each in self.lines),
+            sum(each.charge_nanos for each in self.lines),
+            sum(each.take_nanos for each in self.lines),
+        )
+
     def settlement(self) -> Settlement:
         """How its hold is closed, by the ledger's recipe."""
         return ledger.settlement(self.hold, self.lines, EPOCH, None)
@@ -132,18 +158,6 @@ class Visit:
 def hold_of(decision: Decision) -> Hold:
     """The hold for a decision: its dearest permitted plan."""
     return Hold(NO_ONE, NO_ONE, "", decision.hold_nanos, EPOCH, EPOCH)
-
-
-def template_of(of_class: ConsumerClass) -> Requirements:
-    """What all calls of a class demand alike."""
-    return Requirements(
-        account_id=NO_ONE,
-        task=of_class.task,
-        model=of_class.model,
-        tokens_in_bound=0,
-        tokens_in_expected=0,
-        tokens_out_max=None,
-    )
 
 
 def worth_of(visit: Visit, site: Site, e2e_s: float) -> float:

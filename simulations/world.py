@@ -52,8 +52,11 @@ class World:
         size, classes, pacing = self.listing.size, len(scenario.classes), scenario.pacing
         sample = Sample(pacing.kept_calls_max, generator(seed, "sample"))
         self.tally = Tally((classes, size), scenario.warm_up_s, sample)
-        self.demand = np.zeros((4, classes))
-        """Since the last tick, by class: offered, served, offers, worths; as DEMAND_COLUMNS."""
+        # Since the last tick, by class; lists, for they are counted one by one.
+        self.offered = [0] * classes
+        self.served = [0] * classes
+        self.offers = [0.0] * classes
+        self.worths = [0.0] * classes
         self._ticks = _series(TICK_COLUMNS, size, pacing.kept_ticks_max)
         self._demand = _series(DEMAND_COLUMNS, classes, pacing.kept_ticks_max)
         self._refused = np.zeros(size)
@@ -107,8 +110,10 @@ class World:
         ]
         self._refused = refused
         self._ticks.add(now_s, figures)
-        self._demand.add(now_s, self.demand)
-        self.demand[:] = 0.0
+        counts = (self.offered, self.served, self.offers, self.worths)
+        self._demand.add(now_s, np.array(counts, dtype=float))
+        for each in (self.offered, self.served, self.offers, self.worths):
+            each[:] = [0] * len(each)
         if now_s > self.scenario.warm_up_s:
             prices = (price_of(before, listing.bands), price_of(book, listing.bands))
             self._counted.add(prices, (self.ticker.load, utilisation), present)
