@@ -9,7 +9,7 @@ QUIETLY := --quiet --disable-pip-version-check --no-compile
 # Where compiled files are not kept, each start compiles everything anew and takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up test check install clean
+.PHONY: help demo up test nightly check install clean
 help:  ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -21,6 +21,10 @@ up: $(READY)  ## Open an empty market on this machine
 
 test: check  ## Run every test; embedded servers included
 	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+
+nightly: $(READY)  ## Let random lives and random faults try the books, for an hour or so
+	CRASH_SEED=$${CRASH_SEED:-$$(date +%y%m%d00)} CRASH_ROUNDS=$${CRASH_ROUNDS:-9} HYPOTHESIS_PROFILE=nightly \
+		$(BIN)/pytest -n 2 --dist loadgroup -rP tests/integration/money tests/e2e/test_crash.py $(ARGS)
 
 check: $(READY)  ## Lint, types, contracts
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from tests.e2e.crash.callers import TOPUP_NANOS, Note
+from tests.e2e.crash.yard import Death
 from tests.e2e.harness import FUNDS_NANOS, Floor
 
 _CALLS = """
@@ -54,7 +55,7 @@ class Verdict:
 
     books: Books
     sent: Counter[tuple[UUID, int]]
-    kills: Sequence[tuple[int, float]]
+    deaths: Sequence[Death]
 
     def judge(self, notes: Iterable[Note]) -> list[str]:
         """Every fault in the books or in what callers were told."""
@@ -102,8 +103,10 @@ class Verdict:
     def _broker_died(self, note: Note) -> bool:
         """Whether a broker that served it died before it was over, or soon after."""
         return any(
-            place in note.brokers and note.begun_s <= at_s <= note.ended_s + 10.0
-            for place, at_s in self.kills
+            each.broker in note.brokers
+            and note.begun_s <= each.until_s
+            and each.at_s <= note.ended_s + 10.0
+            for each in self.deaths
         )
 
 

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 Way = Literal["up", "down"]
 """To the server, and back."""
 _COMMIT = b"COMMIT;\x00"
+_EXECUTE, _SYNC = b"E\0\0\0\x09\0\0\0\0\0", b"S\0\0\0\x04"
+"""Where no transaction was begun, a statement commits when the server gets to what follows it."""
 _LEDGER = b"SET synchronous_commit"
 """What the books' own connections say first."""
 
@@ -54,7 +56,7 @@ class AtByte(Trap):
 
 
 class AtCommit(Trap):
-    """Breaks a connection in place of the next COMMIT, or of the answer to it."""
+    """Breaks a connection in place of the next commit, or of the answer to it."""
 
     def __init__(self, *, reaches_the_server: bool) -> None:
         super().__init__()
@@ -63,11 +65,18 @@ class AtCommit(Trap):
     def springs(self, line: Line, way: Way, data: bytes) -> int | None:
         if way == "down":
             return 0 if line.is_doomed else None
-        at = data.find(_COMMIT)
-        if at < 0:
+        at = _commit_in(data, line)
+        if at is None:
             return None
         line.is_doomed = self._reaches_the_server
         return None if line.is_doomed else at
+
+
+def _commit_in(data: bytes, line: Line) -> int | None:
+    if line.is_ledger and data.endswith(_EXECUTE + _SYNC):
+        return len(data) - len(_SYNC)
+    at = data.find(_COMMIT)
+    return None if at < 0 else at
 
 
 class Wire:

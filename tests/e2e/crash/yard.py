@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import time
@@ -17,6 +18,7 @@ import httpx
 from broker.cli.serve import worker_command
 from broker.cli.state import StateFolder
 from broker.embedded.child import Child, Command
+from broker.embedded.failures import EmbeddedServerFailed
 from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.valkey import EmbeddedValkey
 from broker.flows.sweep import release_orphans, sweep_expired
@@ -69,16 +71,26 @@ class WorkerProcess:
 
 
 @dataclass
+class Death:
+    """When which broker was killed, and when it was back."""
+
+    broker: int
+    at_s: float
+    until_s: float = math.inf
+
+
+@dataclass
 class Yard:
-    """All of it. `kills` tells when which broker died."""
+    """All of it, and who has died when."""
 
     postgres: EmbeddedPostgres
     valkey: EmbeddedValkey
-    wire: Wire
+    wires: list[Wire]
+    """One for each broker, in their order, and the worker's."""
     floor: Floor
     worker: WorkerProcess
     stalls: list[CountingStall]
-    kills: list[tuple[int, float]] = field(default_factory=list)
+    deaths: list[Death] = field(default_factory=list)
     mending: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
@@ -112,19 +124,21 @@ class Yard:
 
     async def kill_broker(self, place: int) -> None:
         """`kill -9`; what supervises brokers starts it again, as often as it takes."""
-        self.kills.append((place, time.monotonic()))
+        death = Death(place, time.monotonic())
+        self.deaths.append(death)
         await self.brokers[place].kill()
-        self.mend_later(self._revive(self.brokers[place]))
+        self.mend_later(self._revive(death))
 
-    async def _revive(self, broker: BrokerProcess) -> None:
+    async def _revive(self, death: Death) -> None:
         due_s = time.monotonic() + PATIENCE_S
         while True:
             try:
-                await broker.start()
-            except Exception:
+                await self.brokers[death.broker].start()
+            except EmbeddedServerFailed:
                 if time.monotonic() > due_s:
                     raise
             else:
+                death.until_s = time.monotonic()
                 return
 
     async def crash_postgres(self) -> None:
@@ -204,17 +218,18 @@ async def open_yard(folder: Path) -> AsyncIterator[Yard]:
         valkey = EmbeddedValkey(others, port=free_port(), durable=False)
         await stack.enter_async_context(valkey)
         await upgrade(postgres.url)
-        wire = await stack.enter_async_context(Wire(postgres.url))
+        wires = [Wire(postgres.url) for _ in range(BROKERS + 1)]
+        for wire in wires:
+            await stack.enter_async_context(wire)
         floor = await stack.enter_async_context(Floor(postgres.url, valkey.url, folder))
-        env = floor.env | {"DATABASE_URL": wire.url}
-        worker = WorkerProcess(env, folder)
+        worker = WorkerProcess(floor.env | {"DATABASE_URL": wires[-1].url}, folder)
         stack.push_async_callback(worker.stop)
         await worker.start()
-        for _ in range(BROKERS):
+        for wire in wires[:BROKERS]:
             await floor.open_broker(DATABASE_URL=wire.url)
         stalls = [CountingStall(name, "common") for name in ("acme", "globex")]
         await floor.list_stalls(*stalls)
-        yard = Yard(postgres, valkey, wire, floor, worker, stalls)
+        yard = Yard(postgres, valkey, wires, floor, worker, stalls)
         for stall in stalls:
             stall.behave(**PACE)
         yield yard
