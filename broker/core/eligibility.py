@@ -51,13 +51,24 @@ class Rejection(enum.IntEnum):
 class _Strikes:
     """The first reason that struck each endpoint; 0 while none has."""
 
+    __slots__ = ("_reasons", "_size")
+
     def __init__(self, size: int) -> None:
-        self.reasons = np.zeros(size, dtype=np.int64)
-        self.any = False
+        self._size = size
+        self._reasons: Numbers | None = None
+
+    @property
+    def any(self) -> bool:
         """False: nothing can have struck, so nobody need look."""
+        return self._reasons is not None
+
+    @property
+    def reasons(self) -> Numbers:
+        if self._reasons is None:
+            self._reasons = np.zeros(self._size, dtype=np.int64)
+        return self._reasons
 
     def strike(self, bad: Bools, reason: Rejection) -> None:
-        self.any = True
         self.reasons[bad & (self.reasons == 0)] = reason
 
     @property
@@ -270,7 +281,7 @@ def reject(
         strikes.strike(listed.output_tokens < wanted.tokens_out_max, Rejection.OUTPUT_TOO_SHORT)
     if wanted.max_cost_nanos is not None:
         ceiling, most_picos = ceiling_picos(wanted, listed, view), _picos(wanted.max_cost_nanos)
-        if ceiling[ceiling.argmax()] > most_picos:
+        if ceiling.item(ceiling.argmax()) > most_picos:
             strikes.strike(ceiling > most_picos, Rejection.COST_TOO_HIGH)
     if wanted.latency_ms_max is not None:
         strikes.strike(view.latency_ms > wanted.latency_ms_max, Rejection.TOO_SLOW)
@@ -279,7 +290,7 @@ def reject(
         # Were everything that is left ejected, trying one beats refusing: never eject all.
         strikes.strike(ejected, Rejection.EJECTED)
     most = limits.spare_factor if wanted.tier.yields else limits.queue_factor
-    if load[load.argmax()] >= most:
+    if view.fullest >= most:
         strikes.strike(load >= most, Rejection.FULL)
     return strikes.reasons if strikes.any else None
 

@@ -132,7 +132,8 @@ class Pulse:
 
     def load(self, deployments: Numbers) -> Numbers:
         """Return the calls in flight at each deployment, all processes together."""
-        return self.in_flight.take(deployments) + self.others_in_flight.take(deployments)
+        loads: Numbers = self.in_flight[deployments] + self.others_in_flight[deployments]
+        return loads
 
     def load_of(self, deployment: int) -> int:
         """Return the calls in flight at one deployment, all processes together."""

@@ -53,9 +53,9 @@ def route(
         reasons = np.concatenate((struck[refused], reasons))
         view = view.only((struck == 0).nonzero()[0])
     figures = np.empty((len(PARTS) + 2, view.numbers.size))
-    scores = figures[0]
-    score_parts(view, figures[1:-1])
-    weigh(wanted.weights, figures[1:-1], scores)
+    scores, parts = figures[0], figures[1:-1]
+    score_parts(view, parts)
+    weigh(wanted.weights, parts, scores)
     figures[-1] = view.cost_picos
     return Decision(
         _plan(wanted, market, view, _choose(wanted, market, view, scores, limits, random)),
@@ -85,7 +85,7 @@ def _choose(
         left -= 2 * _wishes(wanted, market, view)
         places = [int(left.argmax())]
     else:
-        near = (scores >= scores[scores.argmax()] * (1 - NEAR_BEST)).nonzero()[0]
+        near = (scores >= scores.item(scores.argmax()) * (1 - NEAR_BEST)).nonzero()[0]
         places = [int(near[0]) if near.size == 1 else _draw(view, near, random)]
     while len(places) < length:
         left[places[-1]] = -np.inf
@@ -105,8 +105,8 @@ def _wishes(wanted: Requirements, market: Market, view: View) -> Numbers:
 
 def _draw(view: View, near: Numbers, random: Random) -> int:
     """Draw one of those near the best, each weighted by its free capacity, never quite zero."""
-    free = np.maximum(1.0 - view.load.take(near), 0.01)
-    free *= view.capacity.take(near)
+    free = np.maximum(1.0 - view.load[near], 0.01)
+    free *= view.capacity[near]
     # As random.choices does it, without what it does for other cases.
     sums = list(accumulate(free.tolist()))
     return int(near[bisect(sums, random.random() * sums[-1], 0, len(sums) - 1)])
@@ -118,8 +118,8 @@ def _plan(
     plan = []
     limits = view.tokens_out
     for place in places:
-        number = int(view.numbers[place])
-        limit = limits if isinstance(limits, int) else int(limits[place])
+        number = view.numbers.item(place)
+        limit = limits if isinstance(limits, int) else limits.item(place)
         rate = market.rate(number, wanted.tier)
         picos = rate.picos(wanted.tokens_in_bound, wanted.choices * limit)
         plan.append(Candidate(number, rate, limit, charge_nanos(picos)))

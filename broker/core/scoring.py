@@ -28,11 +28,12 @@ def score_parts(view: View, parts: Floats) -> None:
     cost, latency = view.cost_picos, view.latency_ms
     parts[0] = view.quality
     parts[1] = view.domain_fit
-    np.divide(cost[cost.argmin()], cost, out=parts[2])
-    np.divide(latency[latency.argmin()], latency, out=parts[3])
+    np.divide(cost.item(cost.argmin()), cost, out=parts[2])
+    np.divide(latency.item(latency.argmin()), latency, out=parts[3])
     free = np.subtract(1.25, view.load, out=parts[4])
     np.minimum(free, 1.0, out=free)
-    np.maximum(free, 0.05, out=free)
+    if view.fullest > 1.2:
+        np.maximum(free, 0.05, out=free)
     free *= view.availability
 
 

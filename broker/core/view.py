@@ -42,6 +42,8 @@ class View(msgspec.Struct, eq=False):
     """Expected."""
     load: Floats
     """Calls in flight over capacity."""
+    fullest: float
+    """No load is higher."""
     availability: Floats
 
     @classmethod
@@ -60,12 +62,15 @@ class View(msgspec.Struct, eq=False):
         cost += listed.rate_in * float(wanted.tokens_in_expected)
         if listed.rate_call is not None:
             cost += listed.rate_call
-        load = pulse.load(listed.deployments) / listed.capacity
-        latency = np.maximum(load, 1.0)
-        latency *= pulse.ttft_ms.take(listed.numbers)
-        latency += pulse.tpot_ms.take(listed.numbers) * expected_out
+        numbers, load = listed.numbers, pulse.load(listed.deployments) / listed.capacity
+        fullest = load.item(load.argmax()) if load.size else 0.0
+        # Indexed, for `take` has become slower than that.
+        latency = pulse.ttft_ms[numbers]
+        if fullest > 1.0:
+            latency *= np.maximum(load, 1.0)
+        latency += pulse.tpot_ms[numbers] * expected_out
         return cls(
-            listed.numbers,
+            numbers,
             listed.capacity,
             listed.quality,
             listed.domain_fit,
@@ -73,7 +78,8 @@ class View(msgspec.Struct, eq=False):
             cost,
             latency,
             load,
-            pulse.availability.take(listed.numbers),
+            fullest,
+            pulse.availability[numbers],
         )
 
     def only(self, places: Numbers) -> View:
@@ -88,6 +94,7 @@ class View(msgspec.Struct, eq=False):
             self.cost_picos[places],
             self.latency_ms[places],
             self.load[places],
+            self.fullest,
             self.availability[places],
         )
 
