@@ -45,8 +45,9 @@ class Background:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Look once before the block, and on and on while it runs."""
-        self._apply(await self._refresher.refresh(self._own()))
+        """Look once before the block, and on and on while it runs. Raises Unavailable when the
+        database stays away."""
+        self._apply(await self._refresher.first(self._own()))
         runtime = self._runtime
         work = (
             self._listener.run(),

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from broker.errors import Unavailable
 from broker.flows.facts import Facts, Own, bands_of
 from broker.live.beats import judge
 from broker.live.room import Live
@@ -26,6 +27,8 @@ _log = structlog.get_logger(__name__)
 LOADED_EVERY_S: Final = 30.0
 """Everything is loaded anew so often, in case something changed it without a word."""
 LOADS_WITHIN_S: Final = 5.0
+FIRST_WITHIN_S: Final = 15.0
+_AGAIN_S: Final = 0.2
 SETTLES_S: Final = 0.02
 """What is heard within so short a time is looked up at once."""
 
@@ -85,6 +88,16 @@ class Refresher:
                 apply(await self.refresh(own() if ticks else None))
             except Exception:  # one bad refresh must not leave the process blind for good
                 _log.exception("the facts were not refreshed")
+
+    async def first(self, own: Own) -> Facts:
+        """Return the first facts, with catalog and keys: whoever serves without them says that
+        there are none. Raises Unavailable when the database stays away."""
+        due_s = self._now_s() + FIRST_WITHIN_S
+        while not (facts := await self.refresh(own)).loaded:
+            if self._now_s() >= due_s:
+                raise Unavailable("The database is away: there is no catalog to begin with.")
+            await asyncio.sleep(_AGAIN_S)
+        return facts
 
     async def refresh(self, own: Own | None = None) -> Facts:
         """Bring the facts up to date; with `own`, exchange loads and ejections as well."""

@@ -71,7 +71,6 @@ async def _trade(yard: Yard, callers: list[Caller], faults: Faults) -> list[Note
         try:
             await faults.run()
         finally:
-            print(*faults.log, sep="\n")
             for caller in callers:
                 caller.stopping = True
         await yard.healed()

@@ -85,8 +85,12 @@ class Caller:
                 made = note(self._chance.choice(kinds))
                 task = asyncio.create_task(self._call(made))
                 self.under_way[made] = task
-                await asyncio.wait([task])
-                del self.under_way[made]
+                try:
+                    await asyncio.wait([task])
+                finally:
+                    del self.under_way[made]
+                    if not task.done():
+                        task.cancel()
                 if made.left:
                     made.hear("left")
                     if made.key is not None:

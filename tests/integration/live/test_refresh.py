@@ -12,6 +12,7 @@ import pytest
 
 from broker.core.market import Presence, build_market
 from broker.core.pulse import Pulse
+from broker.errors import Unavailable
 from broker.flows import listen
 from broker.flows.facts import Facts, own_of
 from broker.flows.listen import ChangeListener
@@ -246,6 +247,30 @@ async def test_facts_stay_while_the_database_is_away(refresher, engine, acme):
     refresher._engine = engine
     await register(engine, acme, offer(capacity=9), LATER)
     assert (await refresher.refresh()).endpoints[0].deployment.capacity == 9
+
+
+async def test_a_process_waits_for_its_first_facts_until_the_database_is_there(
+    engine, here, acme, database_url
+):
+    await enlisted(engine, acme)
+    async with Passage(database_url) as way:
+        await way.close()
+        distant = create_engine(way.url)
+        refresher = Refresher(distant, SEALER, here, clock=clock)
+        own = own_of(Pulse(), RefusalMeter(), 1.0)
+        first = asyncio.create_task(refresher.first(own))
+        assert not (await refresher.refresh(own)).loaded
+        await way.open()
+        assert names(await first) == ["acme/law"]
+        await distant.dispose()
+
+
+async def test_a_process_without_a_database_does_not_begin(here):
+    engine = create_engine("postgresql://nobody@127.0.0.1:1/none")
+    times_s = iter((0.0, 0.0, 1.0, 100.0))
+    refresher = Refresher(engine, SEALER, here, clock=clock, now_s=lambda: next(times_s, 200.0))
+    with pytest.raises(Unavailable):
+        await refresher.first(own_of(Pulse(), RefusalMeter(), 1.0))
 
 
 async def test_a_process_hears_of_the_others_calls_and_ejections(refresher, engine, acme, there):
