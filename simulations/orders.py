@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -50,6 +51,7 @@ def plan_of(asked: Mapping[str, Any]) -> Plan:
             f"There is no scenario '{order.scenario}'; there are {', '.join(names())}."
         )
     written = load(order.scenario) if order.scenario else parse(order.toml, "toml")
+    written = replace(written, folder=None)
     plan = make_plan(
         written,
         order.controllers,

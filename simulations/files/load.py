@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from simulations.files.lines import Path as Place
 from simulations.files.lines import line_of
 from simulations.files.overrides import Plain, parse_value, set_value
 from simulations.files.plain import made
+from simulations.files.recorded import read_in
 from simulations.files.scalars import Fault
 from simulations.scenario import Scenario, ScenarioMalformed
 
@@ -44,7 +45,7 @@ class ScenarioText:
     text: str
     plain: Plain
     folder: Path | None
-    """What names of traces are relative to; None where no file may be read."""
+    """What names of traces are relative to; None where only those of the project may be read."""
 
     def build(self, settings: Sequence[tuple[str, object]] = ()) -> Scenario:
         """Return the scenario with these values set. Raises ScenarioFileMalformed."""
@@ -58,7 +59,17 @@ class ScenarioText:
                 set_value(plain, name, value)
             except Fault as fault:
                 raise _malformed(f"{name}: {dotted(fault.path)} {fault.detail}", fault) from None
-        return ScenarioText(self.name, self.where, self.text, plain, self.folder)
+        return replace(self, plain=plain)
+
+    def read(self) -> ScenarioText:
+        """Return the same with its files read, so that no other place needs them.
+
+        Raises ScenarioFileMalformed.
+        """
+        try:
+            return replace(self, plain=read_in(self.plain, self.folder), folder=None)
+        except Fault as fault:
+            raise _at_line(self, fault) from None
 
 
 def names() -> list[str]:
@@ -114,6 +125,7 @@ def parse_settings(words: Sequence[str]) -> list[tuple[str, object]]:
 
 def scenario_of(written: ScenarioText) -> Scenario:
     """Return the scenario. Raises ScenarioFileMalformed."""
+    written = written.read()
     try:
         full = expand(written.plain)
     except Fault as fault:

@@ -24,6 +24,7 @@ from pricing.book import Rate
 from pricing.schedule import Schedule
 from simulations.files.expand import COPIES, COPIES_MAX
 from simulations.files.plain import KIND, fields_of, is_needed, snake
+from simulations.files.recorded import properties
 from simulations.files.special import BOUNDS, MONEY, SCHEDULE
 from simulations.scenario import Scenario
 from simulations.supply import ProviderSpec
@@ -50,6 +51,10 @@ def schema() -> Schema:
         "maximum": COPIES_MAX,
         "description": "So many providers who are alike, named with numbers behind.",
     }
+    for name, more in properties().items():
+        # What a file tells need not stand there.
+        definitions[name]["properties"] |= more
+        definitions[name]["required"] = [KIND]
     whole["required"].remove("name")  # the file's own name stands in
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

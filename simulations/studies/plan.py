@@ -18,6 +18,7 @@ from pricing.choice import CONTROLLERS
 from simulations.cell import Cell, Setting
 from simulations.files.load import ScenarioFileMalformed, ScenarioText
 from simulations.files.overrides import LIST_SCALE, parse_value
+from simulations.files.recorded import SETTINGS
 
 BEST_STATIC = "best static"
 """The policy of posted prices that a search found best for the scenario."""
@@ -92,8 +93,12 @@ def make_plan(
 ) -> Plan:
     """Plan a study, and build each of its points once so that nothing malformed is begun.
 
-    No policy at all stands for the scenario's own. Raises ScenarioFileMalformed.
+    No policy at all stands for the scenario's own. Recorded demand is read here and nowhere else.
+    Raises ScenarioFileMalformed.
     """
+    of_files = [each for each in settings if each[0].endswith(SETTINGS)]
+    settings = [each for each in settings if each not in of_files]
+    written = written.changed(of_files).read()
     first = written.build(settings)
     wanted = list(dict.fromkeys(policies)) or [first.prices.controller]
     for each in wanted:
@@ -110,7 +115,7 @@ def make_plan(
         settings=tuple(settings),
         grid=tuple(grid),
         static=static,
-        text=written.text,
+        text="\n".join((written.text, *(f"# {name} = {value}" for name, value in of_files))),
     )
     size = len(plan.points) * len(wanted) * seeds
     if size > CELLS_MAX:

@@ -22,7 +22,7 @@ from simulations.supply import Undercut
 
 ASKED_FOR = {
     *("steady", "flash_crowd", "day_night", "outage", "undercutting", "entry", "liar"),
-    "specialists_vs_generalist",
+    *("azure_conv", "specialists_vs_generalist"),
 }
 SMALL = """\
 # a market of one
@@ -163,5 +163,5 @@ def test_a_name_that_leads_nowhere_is_refused(setting: tuple[str, object], told:
 
 
 def test_a_scenario_that_is_not_there_is_told_with_those_that_are() -> None:
-    with pytest.raises(ScenarioFileMalformed, match="there are day_night"):
+    with pytest.raises(ScenarioFileMalformed, match="there are azure_conv, day_night"):
         load("tomorrow")
