@@ -125,6 +125,28 @@ def gain_share(gain: FloatArray | float, snapshot: MarketSnapshot) -> FloatArray
     return np.nan_to_num(share, nan=0.0)
 
 
+def kick_shares(
+    kick: float, push: float, snapshot: MarketSnapshot
+) -> tuple[FloatArray | float, FloatArray | float]:
+    """The gain guard of a controller that moves ln price by `kick` at once for each unit of ln
+    load, gives that back with the load, and adds `push` in every tick.
+
+        kick * elasticity <= 1/4,    push * elasticity <= (1 - 2 * kick * elasticity) * limit / 2
+
+    Twice of both is still stable, whatever the delay, for what is given back pulls as early as it
+    pushed: x[t+1] - x[t] = -(push + kick) x[t-delay] + kick x[t-delay-1] has no root outside of the
+    unit circle while kick <= 1/2 and push <= (1 - kick) * limit. Returns both shares, at most 1.
+    """
+    if snapshot.elasticity is None or snapshot.delay_ticks is None:
+        return 1.0, 1.0
+    used = kick * np.maximum(snapshot.elasticity, 0.0)
+    most = 0.5 * SAFE_SHARE
+    share: FloatArray = np.minimum(1.0, most / np.maximum(used, most))
+    share = np.nan_to_num(share, nan=0.0)
+    left = 1.0 - np.nan_to_num(np.minimum(used, most), nan=most) / SAFE_SHARE
+    return share, gain_share(push / np.maximum(left, SAFE_SHARE), snapshot)
+
+
 def _stepped(anchor: FloatArray, wanted: FloatArray, ratio: float) -> FloatArray:
     # Outward, so that the smallest rate of 1 can still become 2.
     low, high = np.floor(anchor / ratio), np.ceil(anchor * ratio)

@@ -9,8 +9,8 @@ integral clamped where the price is, so that nothing winds up: at the ceiling, l
 lowers the price in the same tick. Where I alone moves, `ki` is 1 / K of cumulative excess load; the
 proportional part answers a rush at once, and gives it back when the rush is over.
 
-The gain of a tick counts the proportional part twice, for it can push in one tick and pull back in
-the next: kp * 2 + ki * dt, per unit of ln load at the target.
+The gain guard bounds both parts, each by what it can do: what the proportional part pushes it gives
+back with the load, and so, other than the integral, it may be as strong under a long delay.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pricing.book import FloatArray, PriceBook, ProposedRates
-from pricing.guardrails import gain_share
+from pricing.guardrails import kick_shares
 from pricing.scarcity import fitted, rates_at, scarcity_of
 from pricing.snapshot import Bands, MarketSnapshot
 
@@ -65,12 +65,12 @@ class ProportionalIntegral:
         before = fitted(state.integral, len(bands))
         load = np.where(np.isfinite(snapshot.load), snapshot.load, self.target)
         error = np.clip(load, 0.0, self.load_cap) - self.target
-        gain = self.target * (2.0 * self.kp + self.ki_per_s * snapshot.dt_s)
-        error *= gain_share(gain, snapshot)
+        push = self.ki_per_s * snapshot.dt_s
+        shares = kick_shares(self.target * self.kp, self.target * push, snapshot)
         low, high = bands.reach
         newcomer = np.isnan(before)
-        moved = before + self.ki_per_s * snapshot.dt_s * error
+        moved = before + shares[1] * push * error
         integral = np.clip(np.where(newcomer, 0.0, moved), low, high)
-        kick = np.where(newcomer, 0.0, self.kp * error)
+        kick = np.where(newcomer, 0.0, shares[0] * self.kp * error)
         rates = rates_at(bands, np.clip(integral + kick, low, high))
         return PiState(np.where(bands.present, integral, np.nan)), ProposedRates(rates)

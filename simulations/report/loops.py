@@ -71,7 +71,9 @@ def _gain(scenario: Scenario) -> tuple[float, float | None]:
         case ExcessLoad():
             return controller.target * prices.tick_s / controller.k_s, controller.target
         case ProportionalIntegral():
-            speed = 2.0 * controller.kp + controller.ki_per_s * prices.tick_s
+            # What it does at once counts for so much as it takes of what is safe.
+            speed = controller.ki_per_s * prices.tick_s
+            speed += controller.kp * gain_limit(delay_ticks(scenario))
             return controller.target * speed, controller.target
         case ShadowPrice():
             return controller.speed / controller.elasticity, controller.target

@@ -15,7 +15,7 @@ from pricing.controllers import Controller
 from pricing.controllers.excess import ExcessLoad
 from pricing.controllers.pi import ProportionalIntegral
 from pricing.controllers.shadow import ShadowPrice
-from pricing.guardrails import gain_limit
+from pricing.guardrails import gain_limit, kick_shares
 from pricing.snapshot import Bands, MarketSnapshot
 
 TARGET = 0.5
@@ -98,18 +98,40 @@ def test_the_gain_guard_settles_what_would_swing_without_it(
         assert loose[-50:].max() > 0.05
 
 
-@pytest.mark.parametrize("tau_ticks", range(9))
+@pytest.mark.parametrize("tau_ticks", [*range(9), 20, 60])
 def test_no_mix_of_proportional_and_integral_gain_within_the_guard_can_swing(
     tau_ticks: int,
 ) -> None:
-    """x[t+1] - x[t] = -(ki + kp) x[t-tau] + kp x[t-tau-1] has no root outside the unit circle
-    while ki + 2 kp is at most half of the limit."""
-    for share in np.linspace(0.0, 1.0, 21):
-        allowed = 0.5 * gain_limit(tau_ticks)
-        kp, ki = share * allowed / 2.0, (1.0 - share) * allowed
+    """x[t+1] - x[t] = -(push + kick) x[t-tau] + kick x[t-tau-1] has no root outside the unit circle
+    while kick is at most 1/2 and push at most (1 - kick) of the limit: twice what is allowed."""
+    for kick in np.linspace(0.0, 0.5, 11):
+        push = 0.999 * (1.0 - kick) * gain_limit(tau_ticks)
         polynomial = np.zeros(tau_ticks + 3)
         polynomial[0], polynomial[1] = 1.0, -1.0
-        polynomial[-2] += ki + kp
-        polynomial[-1] -= kp
-        largest = np.abs(np.roots(polynomial)).max()
-        assert largest < 1.0 or (math.isclose(largest, 1.0) and ki == 0.0)
+        polynomial[-2] += push + kick
+        polynomial[-1] -= kick
+        assert np.abs(np.roots(polynomial)).max() < 1.0
+
+
+@pytest.mark.parametrize("kick", [0.0, 0.1, 0.4, 9.0])
+@pytest.mark.parametrize("push", [0.0, 0.02, 0.5, 7.0])
+def test_the_guard_of_both_parts_leaves_what_is_safe_and_no_more(kick: float, push: float) -> None:
+    elasticity, tau_ticks = np.array([0.0, 0.3, 1.0, 2.0, 20.0]), 3
+    bands = Bands.from_rows(dict.fromkeys(range(5), (1, 2, 3, 0, 0, 0, 0, 0, 0)))
+    seen = MarketSnapshot(
+        *(0.0, 1.0, np.full(5, TARGET), bands, None), np.full(5, float(tau_ticks)), elasticity
+    )
+    at_once, a_tick = kick_shares(kick, push, seen)
+    kicked, pushed = at_once * kick * elasticity, a_tick * push * elasticity
+    allowed = 0.5 * (1.0 - 2.0 * kicked) * gain_limit(tau_ticks)
+    assert (kicked <= 0.25 + 1e-12).all()
+    assert (pushed <= allowed + 1e-12).all()
+    assert ((at_once == 1.0) | np.isclose(kicked, 0.25)).all()
+    assert ((a_tick == 1.0) | np.isclose(pushed, allowed)).all()
+
+
+def test_the_guard_moves_nothing_where_what_was_measured_is_no_number() -> None:
+    bands = Bands.from_rows({0: (1, 2, 3, 0, 0, 0, 0, 0, 0)})
+    nothing = np.array([math.nan])
+    seen = MarketSnapshot(0.0, 1.0, np.ones(1), bands, None, np.ones(1), nothing)
+    assert kick_shares(0.1, 0.1, seen)[0] == 0.0
