@@ -1,8 +1,9 @@
 """Gives a consumer money back for a call: shared among its lines, from the broker and providers.
 
-Nothing that was posted is changed. Compensating transfers, a numbered credit note, an entry in the
-audit log and events are written together. What has gone back before is read under the row locks of
-all balances that the call touched, so of two refunds that do not both fit, one is refused.
+Nothing that was posted is changed. Compensating transfers, a numbered credit note, what the budgets
+of the key get back, an entry in the audit log and events are written together. What has gone back
+before is read under the row locks of all balances that the call touched, so of two refunds that do
+not both fit, one is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from broker.core.refund import GivenLine, left_of, share_out
 from broker.errors import Conflict, NotAllowed, NotFound
 from broker.flows.authenticate import Caller
 from broker.flows.wording import checked_amount, checked_reason
-from broker.store import audit, charges, credit_notes, events, recourse
+from broker.store import audit, budget_refunds, charges, credit_notes, events, recourse
 from broker.store.accounts import Role
 from broker.store.charges import SettledCall
 from broker.store.credit_notes import CreditNote, Wanted
@@ -123,9 +124,13 @@ async def give_back(connection: AsyncConnection, call: SettledCall, order: Order
         "reason": order.reason,
         "author": order.author,
         "created_at": order.at,
+        "budget_key_id": await budget_refunds.counted_for(connection, call.id, call.held_at),
     }
     await credit_notes.insert(connection, columns, shares)
     [note] = await credit_notes.find(connection, Wanted(note_id=note_id))
+    await budget_refunds.give_back(
+        connection, call.id, call.held_at, note.amount_nanos, note.created_at
+    )
     await _tell(connection, call, note, taken)
     return note
 

@@ -2,9 +2,9 @@
 
 The statement that opens holds knows by itself which keys have budgets (`budgeted_keys`), so a
 first budget works at once in every process, and neither a key nor a hold is told anything. A hold
-counts in the periods in which its call was admitted, also when it is settled later. A key that once
-had a budget is counted for ever; what its calls had cost before that is carried into the periods of
-that moment, while those under way then are not counted.
+counts in the periods in which its call was admitted, also when it is settled later, and what is
+refunded before such a period is over counts no more in it. A key that once had a budget is counted
+for ever; how what came before that is counted, `first_budgets` says.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.errors import NotFound, RequestMalformed
+from broker.errors import RequestMalformed
+from broker.store import first_budgets
 
 _LIMIT_NANOS_MAX: Final = 2**63 - 1
 
@@ -57,26 +58,23 @@ async def set_budgets(connection: AsyncConnection, key_id: str, budgets: Budgets
     """Replace the budgets of a key, for every hold that begins after this transaction's commit.
 
     A limit below what is spent and held lets nothing more in. Raises NotFound for a key that does
-    not exist, RequestMalformed for an amount below zero or above all that fits the books.
+    not exist, RequestMalformed for an amount below zero or above all that fits the books, and
+    Unavailable as `first_budgets.begin` does.
     """
-    limits = {
-        "key": key_id,
+    kinds = {
         "day": budgets.day_nanos,
         "month": budgets.month_nanos,
         "total": budgets.total_nanos,
     }
-    for limit in (budgets.day_nanos, budgets.month_nanos, budgets.total_nanos):
+    limits = {"key": key_id} | kinds
+    for limit in kinds.values():
         if limit is not None and not 0 <= limit <= _LIMIT_NANOS_MAX:
             raise RequestMalformed("A budget is an amount of zero or more that fits the books.")
     changed = await connection.execute(text(_SET), limits)
     if not changed.rowcount:
         if budgets == _NO_BUDGETS:
             return
-        begun = (await connection.execute(text(_BEGIN), limits)).one_or_none()
-        if begun is None:
-            raise NotFound("There is no such key.")
-        if begun.is_first:
-            await connection.execute(text(_CARRY), limits)
+        if await first_budgets.begin(connection, key_id, kinds):
             return
     await connection.execute(text(_CHANGE), limits)
 
@@ -108,37 +106,6 @@ async def read_budgets_of(
 _SET: Final = """
 UPDATE budgets SET (day_nanos, month_nanos, total_nanos) = (:day, :month, :total)
  WHERE key_id = :key
-"""
-# Of two that begin at once, the second changes what the first began.
-_BEGIN: Final = """
-WITH next AS (
-    UPDATE budget_generation SET generation = generation + 1
-     WHERE EXISTS (SELECT FROM keys WHERE id = :key) RETURNING generation
-)
-INSERT INTO budgets (key_id, day_nanos, month_nanos, total_nanos, generation, created_at)
-SELECT :key, :day, :month, :total, generation, now() FROM next
-    ON CONFLICT (key_id) DO UPDATE
-   SET (day_nanos, month_nanos, total_nanos) = (:day, :month, :total)
-RETURNING xmax = 0 AS is_first
-"""
-# From the log of calls, which an index orders by account: rare, and it locks nothing that is hot.
-_CARRY: Final = """
-WITH spent AS MATERIALIZED (
-    SELECT coalesce(sum(charge_nanos), 0)::bigint AS total_nanos,
-           coalesce(sum(charge_nanos) FILTER (
-               WHERE created_at >= date_trunc('month', now(), 'UTC')), 0)::bigint AS month_nanos,
-           coalesce(sum(charge_nanos) FILTER (
-               WHERE created_at >= date_trunc('day', now(), 'UTC')), 0)::bigint AS day_nanos
-      FROM calls WHERE key_id = :key AND account_id = (SELECT account_id FROM keys WHERE id = :key)
-)
-INSERT INTO budget_periods
-    (key_id, begins_at, kind, limit_nanos, excess_nanos, carried_nanos, spent_nanos)
-SELECT :key, begins_at, kind, p.limit_nanos, greatest(nanos - p.limit_nanos, 0), nanos, nanos
-  FROM spent CROSS JOIN LATERAL (VALUES
-           ('day', date_trunc('day', now(), 'UTC'), CAST(:day AS bigint), day_nanos),
-           ('month', date_trunc('month', now(), 'UTC'), :month, month_nanos),
-           ('total', '-infinity'::timestamptz, :total, total_nanos)
-       ) AS p(kind, begins_at, limit_nanos, nanos)
 """
 # Periods that ended within the hour too: a broker's clock may be late.
 _CHANGE: Final = """

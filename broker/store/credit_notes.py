@@ -21,7 +21,7 @@ credit_notes = table(
     "credit_notes",
     """
     id uuid, account_id uuid, number integer, kind text, call_id uuid, dispute_id uuid,
-    amount_nanos bigint, reason text, author text, created_at timestamptz
+    amount_nanos bigint, reason text, author text, created_at timestamptz, budget_key_id text
     """,
 )
 credit_note_lines = table(

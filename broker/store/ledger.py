@@ -151,8 +151,9 @@ async def settle_batch(
 
     Whoever deletes the open hold settles the call; everybody else is told that it was gone. A
     missing account refuses that call alone. Holds that count in budgets, other than those `known`
-    for it, are settled by a second statement. Raises asyncpg's error when a row breaks a
-    constraint, such as a charge above its hold: of that statement nothing is written then.
+    for it, are settled by a second statement, and so are those whose budget has just begun. Raises
+    asyncpg's error when a row breaks a constraint, such as a charge above its hold: of that
+    statement nothing is written then.
     """
     wanted = [
         _Wanted(each.call_id, each.kind, each.charge_nanos, each.settled_at) for each in settlements

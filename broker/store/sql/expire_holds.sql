@@ -7,15 +7,22 @@ WITH gate AS MATERIALIZED (
 ), locked AS MATERIALIZED (
     SELECT b.ledger_account_id AS account FROM balances b
      WHERE b.ledger_account_id = ANY(ARRAY(SELECT ledger_account_id FROM gate)) ORDER BY b.ledger_account_id FOR UPDATE
-), ours AS MATERIALIZED (
+), found AS MATERIALIZED (
     SELECT g.* FROM gate g JOIN locked l ON l.account = g.ledger_account_id
+), period AS MATERIALIZED (
+    SELECT key_id, begins_at, kind FROM budget_periods
+     WHERE key_id = ANY(ARRAY(SELECT budget_key_id FROM found))
+       AND begins_at = ANY(ARRAY(SELECT p.begins_at FROM found f CROSS JOIN budget_periods_of(f.created_at) p))
+     ORDER BY key_id, begins_at, kind FOR UPDATE
+), ours AS MATERIALIZED (
+    -- Where the key got its first budget since this statement began, its periods cannot be seen yet: another time.
+    SELECT f.* FROM found f
+     WHERE f.budget_key_id IS NULL
+        OR (SELECT count(*) = 3 FROM period q JOIN budget_periods_of(f.created_at) p USING (begins_at, kind)
+             WHERE q.key_id = f.budget_key_id)
 ), counted AS MATERIALIZED (
     SELECT o.budget_key_id AS key_id, p.begins_at, p.kind, sum(o.amount_nanos)::bigint AS nanos
       FROM ours o CROSS JOIN budget_periods_of(o.created_at) p WHERE o.budget_key_id IS NOT NULL GROUP BY 1, 2, 3
-), period AS MATERIALIZED (
-    SELECT key_id, begins_at, kind FROM budget_periods
-     WHERE key_id = ANY(ARRAY(SELECT key_id FROM counted)) AND begins_at = ANY(ARRAY(SELECT begins_at FROM counted))
-     ORDER BY key_id, begins_at, kind FOR UPDATE
 ), closed AS (
     DELETE FROM open_holds WHERE call_id = ANY(ARRAY(SELECT call_id FROM ours))
 ), settled AS (
@@ -31,6 +38,6 @@ WITH gate AS MATERIALIZED (
     UPDATE budget_periods b SET held_nanos = b.held_nanos - d.nanos,
            excess_nanos = least(b.excess_nanos, greatest(b.spent_nanos + b.held_nanos - d.nanos - b.limit_nanos, 0))
       FROM counted d
-     WHERE b.key_id = d.key_id AND b.begins_at = d.begins_at AND b.kind = d.kind AND (SELECT count(*) FROM period) > 0
+     WHERE b.key_id = d.key_id AND b.begins_at = d.begins_at AND b.kind = d.kind
 )
 SELECT count(*) FROM ours

@@ -1,13 +1,14 @@
 -- Opens holds. $1: the holds as JSON, in order; $2: the process that asks; $3: the generation of budgets that it knows,
--- null where it does not matter: of another generation, all are refused. Returns those refused, by their place from 1,
--- with what their account has left, null where there is no account; and, where a budget stands in the way, its kind,
--- limit, spent and held nanos. Spent and held are null for a period that is not open yet.
+-- null where it does not matter: of another generation, all are refused, and so are those whose account has had a first
+-- budget since this statement began. Returns those refused, by their place from 1, with what their account has left, null
+-- where there is no account; and, where a budget stands in the way, its kind, limit, spent and held nanos. Spent and held
+-- are null for a period that is not open yet.
 WITH asked AS MATERIALIZED (
     SELECT * FROM ROWS FROM (json_to_recordset(convert_from($1::bytea, 'UTF8')::json) AS (
         call_id uuid, account uuid, key_id text, amount_nanos bigint, created_at timestamptz, expires_at timestamptz
     )) WITH ORDINALITY AS a(call_id, account, key_id, amount_nanos, created_at, expires_at, n)
 ), locked AS MATERIALIZED (
-    SELECT ledger_account_id AS account, posted_nanos, held_nanos
+    SELECT ledger_account_id AS account, posted_nanos, held_nanos, budget_generation
       FROM balances WHERE ledger_account_id = ANY(ARRAY(SELECT account FROM asked))
      ORDER BY ledger_account_id FOR UPDATE
 -- budgets {
@@ -37,7 +38,9 @@ WITH asked AS MATERIALIZED (
 ), judged AS MATERIALIZED (
     SELECT a.*, l.posted_nanos, l.held_nanos, w.fits AS budgeted, coalesce(w.fits, true) AND coalesce(
                sum(a.amount_nanos) OVER (PARTITION BY a.account ORDER BY a.n) <= l.posted_nanos - l.held_nanos, false)
-               AND coalesce((SELECT generation FROM budget_generation WHERE one) = $3::bigint, true) AS fits
+               AND coalesce((SELECT generation FROM budget_generation WHERE one) = $3::bigint, true)
+               AND coalesce(coalesce($3::bigint, (SELECT generation FROM budget_generation WHERE one)) >= l.budget_generation,
+                            true) AS fits
       FROM asked a LEFT JOIN locked l USING (account) LEFT JOIN budgeted w USING (n)
 ), kept AS (
     INSERT INTO holds (call_id, ledger_account_id, key_id, amount_nanos, created_at, expires_at, budgeted)

@@ -1,7 +1,7 @@
 -- Closes holds. $1: the settlements as JSON, in order; $2: their lines, each with the place `n` of its settlement, from 1;
 -- $3: their call records; $4: the take account; $5: whether holds that count in budgets are settled. Returns the places
 -- of those not settled, each with a verdict: 0 the hold is gone, 2 a ledger account is missing, 3 the lines do not sum to
--- the charge, 4 it counts in budgets.
+-- the charge, 4 it counts in budgets that this statement does not know or cannot see yet.
 WITH wanted AS MATERIALIZED (
     SELECT * FROM ROWS FROM (json_to_recordset(convert_from($1::bytea, 'UTF8')::json) AS (
         call_id uuid, kind text, charge_nanos bigint, settled_at timestamptz
@@ -28,6 +28,9 @@ WITH wanted AS MATERIALIZED (
     SELECT key_id, begins_at, kind FROM budget_periods
      WHERE key_id = ANY(ARRAY(SELECT key_id FROM counted)) AND begins_at = ANY(ARRAY(SELECT begins_at FROM counted))
      ORDER BY key_id, begins_at, kind FOR UPDATE
+), early AS (
+    -- The key got its first budget since this statement began, which cannot see its periods yet.
+    SELECT c.call_id FROM counted c LEFT JOIN period p USING (key_id, begins_at, kind) WHERE p.kind IS NULL
 -- }
 ), due AS MATERIALIZED (
     SELECT l.n, sum(l.charge_nanos) AS nanos,
@@ -39,6 +42,9 @@ WITH wanted AS MATERIALIZED (
            greatest(w.settled_at, g.created_at, now() - interval '30 minutes') AS settled_at,
            CASE WHEN g.call_id IS NULL THEN 0
                 WHEN g.budget_key_id IS NOT NULL AND NOT $5::boolean THEN 4
+-- budgets {
+                WHEN g.call_id IN (SELECT call_id FROM early) THEN 4
+-- }
                 WHEN p.account IS NULL OR NOT coalesce(d.known, true) THEN 2
                 WHEN w.charge_nanos <> coalesce(d.nanos, 0) THEN 3
                 ELSE 1 END AS verdict
@@ -88,7 +94,7 @@ WITH wanted AS MATERIALIZED (
            excess_nanos = least(b.excess_nanos, greatest(
                b.spent_nanos + d.spent_nanos + b.held_nanos - d.held_nanos - b.limit_nanos, 0))
       FROM (SELECT key_id, begins_at, c.kind, sum(charge_nanos)::bigint AS spent_nanos, sum(hold_nanos)::bigint AS held_nanos
-              FROM ours JOIN counted c USING (call_id) WHERE (SELECT count(*) FROM period) > 0 GROUP BY 1, 2, 3) d
+              FROM ours JOIN counted c USING (call_id) GROUP BY 1, 2, 3) d
      WHERE b.key_id = d.key_id AND b.begins_at = d.begins_at AND b.kind = d.kind
 -- }
 )

@@ -301,6 +301,10 @@ async def test_the_schema_itself_refuses_to_go_beyond_a_limit(
             "UPDATE budget_periods SET spent_nanos = spent_nanos + 7 WHERE kind = 'total'",
             "periods_sum_up",
         ),
+        (
+            "UPDATE budget_periods SET spent_nanos = spent_nanos - 7, refunded_nanos = 7",
+            "day_is_refunded_by_notes",
+        ),
     ],
 )
 async def test_a_tampered_budget_is_an_alarm(

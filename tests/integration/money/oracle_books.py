@@ -221,16 +221,18 @@ class Books:
         return self.now - LASTING if lasting else datetime.min.replace(tzinfo=self.now.tzinfo)
 
     def set_budgets(self, key: str, limits: dict[str, int | None]) -> str:
-        """Limit a key; one that was never counted begins with what the log says it has spent."""
+        """Limit a key; one that was never counted begins with what it has spent and holds."""
         owner = self.keys[key]
         if owner.limits is None:
             if not any(each is not None for each in limits.values()):
                 return "set"
-            logged = [each for each in self.calls.values() if each.key == key and each.code]
+            own = [each for each in self.calls.values() if each.key == key]
             for period in periods(self.now):
-                owner.spent[period] = sum(
-                    call.charge for call in logged if period in periods(call.at)
-                )
+                owner.spent[period] = sum(call.left for call in own if period in periods(call.at))
+            for call in own:
+                call.budgeted = call.state == "open"
+                for period in periods(call.at) if call.budgeted else ():
+                    owner.held[period] += call.held
         owner.limits = limits
         return "set"
 

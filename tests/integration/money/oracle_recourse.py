@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from tests.integration.money.oracle_books import Books, Call, Line, Refused
+from tests.integration.money.oracle_books import Books, Call, Line, Refused, periods
 
 WINDOW = timedelta(days=10)
 ANSWER = timedelta(days=3)
@@ -96,6 +96,9 @@ class Recourse(Books):
         for provider, part in clawed.items():
             self._claw_back(provider, call, part)
         self.notes[call.consumer].append(amount)
+        key = self.keys[call.key]
+        for period in periods(call.at) if key.limits is not None else ():
+            key.spent[period] -= amount if period in periods(self.now) else 0
 
     def _claw_back(self, provider: str, call: Call, amount: int) -> None:
         funds = f"funds {call.consumer}"
