@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.integration.api.conftest import api, broker, consumer, operator, provider
+from tests.integration.api.conftest import api, broker, consumer, operator, provider, stage
 
-__all__ = ["api", "broker", "consumer", "operator", "provider"]
+__all__ = ["api", "broker", "consumer", "operator", "provider", "stage"]
