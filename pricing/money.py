@@ -118,7 +118,6 @@ def _parse(text: str, *, decimals: int, maximum: int) -> int:
 
 
 def _format(value: int, *, decimals: int) -> str:
-    whole, fraction = divmod(abs(value), 10**decimals)
-    sign = "-" if value < 0 else ""
-    shown = f"{fraction:0{decimals}d}".rstrip("0").ljust(2, "0")
-    return f"{sign}{whole}.{shown}"
+    digits = f"{abs(value):0{decimals + 1}d}"
+    fraction = digits[-decimals:].rstrip("0")
+    return f"{'-' if value < 0 else ''}{digits[:-decimals]}.{fraction:0<2}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import lru_cache
 from uuid import UUID
 
 import msgspec
@@ -51,7 +52,7 @@ class OpenAiBody(msgspec.Struct, frozen=True, eq=False):
         replaced = _REPLACED if tokens_out_max is None else _REPLACED | _OUTPUT_LIMITS
         for name, raw in self.members.items():
             if name not in replaced:
-                parts.append(msgspec.json.encode(name) + b":" + memoryview(raw).tobytes())
+                parts.append(_named(name) + bytes(raw))
         if tokens_out_max is not None:
             newer = "max_completion_tokens" in self.members
             name = "max_completion_tokens" if newer else "max_tokens"
@@ -91,6 +92,11 @@ class OpenAiBody(msgspec.Struct, frozen=True, eq=False):
         raw = self.members.get("stream_options")
         options = _options(raw) if raw is not None else None
         return msgspec.json.encode({**(options or {}), "include_usage": True})
+
+
+@lru_cache(maxsize=256)
+def _named(name: str) -> bytes:
+    return msgspec.json.encode(name) + b":"
 
 
 def _texts(value: object) -> Iterator[str]:

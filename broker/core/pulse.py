@@ -164,7 +164,10 @@ class Pulse:
             self._doubtful.add(endpoint)
 
     def _measure(self, endpoint: int, deployment: int, measured: Measured) -> None:
-        _blend(self._service_s_at, deployment, measured.duration_ms / 1_000)
+        service_s = self._service_s_at
+        service_s[deployment] += LATENCY_WEIGHT * (
+            measured.duration_ms / 1_000 - service_s[deployment]
+        )
         _learn(self._ttft_ms_at, TTFT_MS_PRIOR, endpoint, measured.ttft_ms)
         if measured.tokens_out > 1:
             decoding_ms = max(measured.duration_ms - measured.ttft_ms, 0.0)

@@ -10,6 +10,8 @@ SHARE = 0.2
 FLOOR_PER_S = 5.0
 RESERVE_S = 10.0
 """Deposits and floor are kept for so long."""
+AGED_EVERY_S = 0.05
+"""Calls that begin within so short a time are deposited together."""
 
 
 class RetryBudget:
@@ -27,7 +29,8 @@ class RetryBudget:
 
     def deposit(self, now_s: float) -> None:
         """Be told that a call begins."""
-        self._age(now_s)
+        if now_s - self._at_s > AGED_EVERY_S:
+            self._age(now_s)
         self._deposits += SHARE
 
     def withdraw(self, now_s: float) -> bool:

@@ -84,7 +84,7 @@ async def open_stream(tab: Tab, attempt: Attempt) -> StreamedAnswer:
             raise malformed("a stream was asked for, the answer is none", 200)
         body = tab.call.body
         assert isinstance(body, OpenAiBody)
-        counted = tab.market.endpoint(attempt.candidate.number).tokenizer_json is not None
+        counted = tab.endpoint.tokenizer_json is not None
         reader = StreamReader(usage_asked=body.usage_asked, keep_text=counted)
         opening = bytearray()
         while not reader.has_content and not reader.ended:
@@ -115,7 +115,7 @@ def _request(tab: Tab, attempt: Attempt) -> tuple[Origin, bytes, bytes, Timeouts
     runtime, call = tab.runtime, tab.call
     limits = runtime.settings.limits
     left_s = max(call.deadline_s - runtime.now_s(), 0.001)
-    endpoint = tab.market.endpoint(attempt.candidate.number)
+    endpoint = tab.endpoint
     if isinstance(call.body, TensorBody):
         path = model_path(endpoint) + b"/infer"
         target = make_target(endpoint.deployment, b"POST", path, call.body.headers)

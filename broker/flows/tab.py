@@ -45,6 +45,8 @@ class Tab:
         """Of a call under an `Idempotency-Key`."""
         self._settled = False
         self._attempt: Attempt | None = None
+        self.endpoint: Endpoint
+        """The endpoint of the latest attempt."""
         self.dispatch = Dispatch(
             decision.plan,
             runtime.retries,
@@ -52,11 +54,6 @@ class Tab:
             attempts_max=runtime.routing.attempts_max,
             random=runtime.random,
         )
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """The endpoint of the latest attempt."""
-        return self.market.endpoint(self.dispatch.attempts[-1].candidate.number)
 
     @property
     def rate(self) -> Rate:
@@ -69,9 +66,9 @@ class Tab:
         if attempt is None:
             return None
         self._attempt = attempt
-        number = attempt.candidate.number
-        deployment = self.market.endpoint(number).deployment.number
-        self.runtime.pulse.begin(number, deployment, attempt.started_s)
+        endpoint = self.endpoint = self.market.endpoint(attempt.candidate.number)
+        number = endpoint.number
+        self.runtime.pulse.begin(number, endpoint.deployment.number, attempt.started_s)
         return attempt
 
     def end(self, outcome: Outcome, delivered: Delivered | None = None) -> None:
@@ -81,7 +78,7 @@ class Tab:
             return
         now_s = self.runtime.now_s()
         outcome = self.dispatch.record(outcome, now_s)
-        endpoint = self.market.endpoint(attempt.candidate.number)
+        endpoint = self.endpoint
         measured = None
         try:
             if delivered is not None:
@@ -188,8 +185,10 @@ class Tab:
     def _record(self, status: int, code: str) -> CallRecord:
         attempts = self.dispatch.attempts
         last = attempts[-1] if attempts else None
-        tokens = [(each.tokens_in, each.tokens_out) for each in attempts]
-        tokens_in, tokens_out = tokens[0] if len(tokens) == 1 else _summed(tokens)
+        tokens_in = tokens_out = 0
+        for each in attempts:
+            tokens_in += each.tokens_in
+            tokens_out += each.tokens_out
         end = self.dispatch.end
         return log_call(
             self.call,
@@ -225,10 +224,6 @@ def reserve(call: Call, decision: Decision, margin_s: float) -> Hold:
         created_at=call.created_at,
         expires_at=call.created_at + timedelta(seconds=call.deadline_s - call.started_s + margin_s),
     )
-
-
-def _summed(tokens: list[tuple[int, int]]) -> tuple[int, int]:
-    return sum(each[0] for each in tokens), sum(each[1] for each in tokens)
 
 
 def _ttft_ms(last: Attempt | None, call: Call) -> float | None:

@@ -45,10 +45,13 @@ class Connection(asyncio.Protocol):
         "_discarded_bytes",
         "_held_back",
         "_loop",
+        "_next",
         "_reader",
+        "_runner",
         "_server",
         "_serving",
         "_transport",
+        "_turn",
         "closed",
         "due_at",
         "writable",
@@ -61,6 +64,12 @@ class Connection(asyncio.Protocol):
         self._reader = Reader(self, server)
         self._serving: Request | None = None
         self._ahead: deque[Request] = deque()
+        self._runner: asyncio.Task[None] | None = None
+        """Serves what comes whole. One for all, for a task costs a call more than a future."""
+        self._turn: asyncio.Future[None] | None = None
+        """What the runner waits for while there is nothing to serve."""
+        self._next: Request | None = None
+        """What it serves next."""
         self._held_back = False
         self._discarded_bytes = 0
         self.writable: asyncio.Future[None] | None = None
@@ -106,6 +115,8 @@ class Connection(asyncio.Protocol):
                 serving.listener.leave()
             elif serving.task is not None:
                 serving.task.cancel()
+        if self._runner is not None and self._turn is not None:
+            self._runner.cancel()
 
     def pause_writing(self) -> None:
         if self.writable is None:
@@ -222,7 +233,26 @@ class Connection(asyncio.Protocol):
 
     def _start(self, request: Request) -> None:
         self._serving = request
-        request.task = self._loop.create_task(self._serve(request))
+        if not request.whole:
+            request.task = self._loop.create_task(self._serve(request))
+            return
+        self._next = request
+        if self._runner is None or self._runner.done():
+            self._runner = self._loop.create_task(self._run())
+        elif self._turn is not None:
+            self._turn.set_result(None)
+            self._turn = None
+        request.task = self._runner
+
+    async def _run(self) -> None:
+        """Serve what comes whole, one after the other."""
+        while not self.closed:
+            request, self._next = self._next, None
+            if request is not None:
+                await self._serve(request)
+            else:
+                self._turn = self._loop.create_future()
+                await self._turn
 
     async def _serve(self, request: Request) -> None:
         try:

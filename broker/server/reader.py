@@ -8,8 +8,10 @@ from typing import Any, Final, Protocol
 import httptools
 
 from broker.errors import BodyTooLarge, BodyTooSlow, BrokerError
+from broker.server.form import Form, form_of
 from broker.server.limits import ServerLimits
-from broker.server.request import Carrier, Handler, Headers, Request
+from broker.server.request import Carrier, Handler, Headers, Request, make_request
+from broker.upstream import known_head
 
 _VERSIONS: Final = frozenset({"1.1", "1.0"})
 
@@ -49,7 +51,10 @@ class Reader:
 
     __slots__ = (
         "_connection",
+        "_form",
+        "_forms_left",
         "_headers",
+        "_last",
         "_parser",
         "_raw_bytes",
         "_server",
@@ -69,11 +74,19 @@ class Reader:
         self.head_bytes = 0
         """Of the head that is coming, 0 while none is."""
         self.request: Request | None = None
+        self._last: Request | None = None
+        """The one that has just come whole."""
+        self._form: Form | None = None
+        self._forms_left = known_head.TRIED
+        """So many heads in a row may be unlike the last one until no more are remembered."""
 
     def feed(self, data: bytes) -> None:
         """Take bytes. Raises NotServed, after which nothing more can be told from what comes."""
         if self._raw_bytes:
             data = self._take_raw(data)
+        begins = self.request is None and not self.head_bytes
+        if begins and self._form is not None and self._take_known(self._form, data):
+            return
         if self.request is None:
             self.head_bytes += len(data)
         try:
@@ -85,6 +98,10 @@ class Reader:
             raise NotServed(cause.status if isinstance(cause, NotServed) else 400) from None
         if self.head_bytes > self._server.limits.head_bytes_max:
             raise NotServed(431)
+        if begins and self._forms_left:
+            self._forms_left -= 1
+            last, self._last = self._last, None
+            self._form = None if last is None else form_of(data, last)
 
     def give_up(self) -> None:
         """The body did not come in time: have the request answered without it."""
@@ -96,7 +113,7 @@ class Reader:
         """Keep nothing of what has come."""
         if self.request is not None:
             self._forget(self.request)
-        self.request = None
+        self.request = self._form = None
         self._parser = None  # it holds our methods, and we held it
 
     # ------------------------------------------------------------------ told by the parser
@@ -114,7 +131,7 @@ class Reader:
     def on_headers_complete(self) -> None:
         parser, server = self._parser, self._server
         method, version = parser.get_method().decode(), parser.get_http_version()
-        request = Request(self._connection, method, self._target, self._headers, version)
+        request = make_request(self._connection, method, self._target, self._headers, version)
         request.begun_at = server.loop.time()
         request.keep_alive = parser.should_keep_alive() and not server.stopping
         self._check_head(request)
@@ -153,6 +170,21 @@ class Reader:
         self._complete(request)
 
     # ------------------------------------------------------------------ its own steps
+
+    def _take_known(self, form: Form, data: bytes) -> bool:
+        """Take a request that came whole and has the last one's head; False: it is another."""
+        server = self._server
+        if server.stopping or server.body_bytes > server.limits.bodies_bytes_max:
+            return False
+        request = form.match(data, server.limits.body_bytes_max)
+        if request is None:
+            return False
+        self._forms_left = known_head.TRIED
+        request.begun_at = server.loop.time()
+        request.complete = True
+        request.handler, request.whole = server.open(request)
+        self._connection.queue(request)
+        return True
 
     def _check_head(self, request: Request) -> None:
         """Raise for a head that is too large, or that two readers could read in two ways."""
@@ -194,6 +226,7 @@ class Reader:
             if chunks:
                 request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
                 self._forget(request)
+            self._last = request
             self._connection.queue(request)
 
     def _forget(self, request: Request) -> None:

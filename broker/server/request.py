@@ -8,6 +8,8 @@ from http import HTTPStatus
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
+import msgspec
+
 from broker.errors import BrokerError
 
 Headers = list[tuple[bytes, bytes]]
@@ -24,6 +26,10 @@ STATUS_LINES: Final = {
 }
 
 
+async def _unopened(_: Request) -> None:
+    raise AssertionError("a request is opened before it is served")
+
+
 class Carrier(Protocol):
     """The connection, as far as a request needs it."""
 
@@ -37,87 +43,57 @@ class Carrier(Protocol):
     def addresses(self) -> tuple[Address, Address]: ...
 
 
-class Request:
+class Request(msgspec.Struct, eq=False):
     """What was asked, and the answer to it: `answer` at once, or `begin`, `write` ..., `end`.
 
     Names of headers are lower case. `whole`: its handler begins when the body has come whole;
-    else it begins at the head and reads the body off the connection as it comes.
+    else it begins at the head and reads the body off the connection as it comes. It is a struct
+    because one is made in a quarter of the time of a class.
     """
 
-    __slots__ = (
-        "_chunked",
-        "_fields",
-        "begun",
-        "begun_at",
-        "body",
-        "chunks",
-        "complete",
-        "connection",
-        "due_at",
-        "ended",
-        "handler",
-        "headers",
-        "keep_alive",
-        "left",
-        "listener",
-        "method",
-        "path",
-        "query",
-        "raw_path",
-        "size_bytes",
-        "task",
-        "told",
-        "trouble",
-        "version",
-        "whole",
-    )
-
-    def __init__(
-        self, connection: Carrier, method: str, target: bytes, headers: Headers, version: str
-    ) -> None:
-        self.connection = connection
-        self.method = method
-        raw_path, _, self.query = target.partition(b"?")
-        self.raw_path = raw_path
-        path = raw_path.decode("latin-1")
-        self.path = unquote(path) if "%" in path else path
-        self.headers = headers
-        self._fields = dict(reversed(headers))
-        self.version = version
-        """Of HTTP: "1.1" or "1.0"."""
-        self.handler: Handler
-        self.whole = True
-        self.body = b""
-        self.chunks: list[bytes] = []
-        self.size_bytes = 0
-        self.complete = False
-        """The body has come to its end."""
-        self.trouble: BrokerError | None = None
-        """Why there is no whole body and never will be."""
-        self.listener: Any = None
-        """Of a handler that reads the body as it comes: told of pieces, the end, and a leaving."""
-        self.told: object = None
-        """What the door has found out at the head, for its handler."""
-        self.keep_alive = True
-        self.begun = False
-        self.ended = False
-        self.left = False
-        """The caller has closed the connection before the answer was complete."""
-        self.begun_at = 0.0
-        """Loop time at which the head had come."""
-        self.due_at = NEVER
-        """Loop time by which the caller must have taken the answer."""
-        self.task: asyncio.Task[None] | None = None
-        self._chunked = False
+    connection: Carrier
+    method: str
+    path: str
+    raw_path: bytes
+    query: bytes
+    headers: Headers
+    fields: dict[bytes, bytes]
+    """The first header of each name."""
+    version: str
+    """Of HTTP: "1.1" or "1.0"."""
+    handler: Handler = _unopened
+    whole: bool = True
+    body: bytes = b""
+    chunks: list[bytes] = []
+    size_bytes: int = 0
+    complete: bool = False
+    """The body has come to its end."""
+    trouble: BrokerError | None = None
+    """Why there is no whole body and never will be."""
+    listener: Any = None
+    """Of a handler that reads the body as it comes: told of pieces, the end, and a leaving."""
+    told: object = None
+    """What the door has found out at the head, for its handler."""
+    keep_alive: bool = True
+    begun: bool = False
+    ended: bool = False
+    left: bool = False
+    """The caller has closed the connection before the answer was complete."""
+    begun_at: float = 0.0
+    """Loop time at which the head had come."""
+    due_at: float = NEVER
+    """Loop time by which the caller must have taken the answer."""
+    task: asyncio.Task[None] | None = None
+    _chunked: bool = False
 
     @property
     def repeats_a_header(self) -> bool:
         """True when a name is there twice."""
-        return len(self._fields) != len(self.headers)
+        return len(self.fields) != len(self.headers)
 
     def header(self, name: bytes) -> bytes | None:
         """Return the value of the first header `name` (lower case)."""
-        return self._fields.get(name)
+        return self.fields.get(name)
 
     def answer(self, status: int, head: bytes, body: bytes) -> None:
         """Send a whole answer. `head`: header lines, each with its line end."""
@@ -182,6 +158,18 @@ class Request:
     def cut(self) -> None:
         """Close the connection, so that an answer that broke off is not taken for whole."""
         self.connection.close()
+
+
+def make_request(
+    connection: Carrier, method: str, target: bytes, headers: Headers, version: str
+) -> Request:
+    """Return the request of a head that has come."""
+    raw_path, _, query = target.partition(b"?")
+    path = raw_path.decode("latin-1")
+    if "%" in path:
+        path = unquote(path)
+    fields = dict(reversed(headers))
+    return Request(connection, method, path, raw_path, query, headers, fields, version)
 
 
 def header_lines(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:

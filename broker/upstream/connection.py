@@ -15,6 +15,7 @@ import httptools
 
 from broker.core.outcome import Fault, Outcome
 from broker.upstream import faults
+from broker.upstream.known_head import TRIED, Headers, KnownHead, cut, with_length
 from broker.upstream.response import CHUNK, WHOLE, Response
 
 _JOINED_BYTES: Final = 65_536
@@ -52,6 +53,7 @@ class Connection(asyncio.Protocol):
         "_headless",
         "_keep",
         "_keeper",
+        "_known",
         "_large",
         "_loop",
         "_parser",
@@ -59,6 +61,7 @@ class Connection(asyncio.Protocol):
         "_quiet_bytes",
         "_timer",
         "_transport",
+        "_tries",
         "closed",
         "idle_since",
         "response",
@@ -85,6 +88,9 @@ class Connection(asyncio.Protocol):
         self._keep = False
         self._progress = False
         self._quiet_bytes = 0
+        self._known: tuple[KnownHead, Headers] | None = None
+        """The head of the last answer, if it was a plain 200, and its headers."""
+        self._tries = TRIED
 
     def ask(self, head: bytes, body: bytes | Sequence[bytes], response: Response) -> None:
         """Write one request; `response` is told what becomes of it."""
@@ -116,6 +122,9 @@ class Connection(asyncio.Protocol):
         if response is None:  # bytes nobody asked for: what follows them could not be trusted
             self.abort()
             return
+        begins = not self._quiet_bytes and not response.status
+        if begins and self._known is not None and self._take_known(response, data, *self._known):
+            return
         self._quiet_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -125,6 +134,8 @@ class Connection(asyncio.Protocol):
                 return
             self._keep = False  # the answer stands, its connection does not
         if self._complete:
+            if begins and self._tries:
+                self._remember(response, data)
             self._finish(response)
         else:
             self._take(response)
@@ -223,6 +234,35 @@ class Connection(asyncio.Protocol):
                 self._arm(due)
 
     # ------------------------------------------------------------------ its own steps
+
+    def _remember(self, response: Response, data: bytes) -> None:
+        """Keep the head of an answer that has come whole, if it is a plain one."""
+        self._tries -= 1
+        self._known = None
+        if response.status == 200 and self._keep and not self._headless:
+            lengths = [value for name, value in response.headers if name == b"content-length"]
+            head = cut(data, lengths[0] if len(lengths) == 1 else None)
+            if head is not None:
+                self._known = head, list(response.headers)
+
+    def _take_known(
+        self, response: Response, data: bytes, head: KnownHead, headers: Headers
+    ) -> bool:
+        """Take an answer that came whole and has the last one's head; False: it is another."""
+        found = None if self._headless else head.match(data)
+        if found is None:
+            return False
+        digits, body = found
+        self._tries = TRIED
+        self._complete = True
+        self._keep = not self._final
+        response.status = 200
+        response.headers = headers if digits == head.digits else with_length(headers, digits)
+        if body:
+            response.chunks.append(body)
+            response.buffered = len(body)
+        self._finish(response)
+        return True
 
     def _take(self, response: Response) -> None:
         """Hand on what came of an answer that is not over."""

@@ -128,7 +128,9 @@ def read_completion(body: bytes) -> CompletionFacts:
     if not choices:
         raise malformed("a completion without choices", 200)
     text_bytes, text = _delivered(choices)
-    finished = all(choice.finish_reason is not None for choice in choices)
+    finished = choices[0].finish_reason is not None
+    if len(choices) > 1:
+        finished = all(choice.finish_reason is not None for choice in choices)
     return CompletionFacts(*_counts(answer.usage), text_bytes, text, finished, None, True)
 
 

@@ -302,3 +302,41 @@ async def test_a_server_that_stops_ends_what_it_has_begun(place: Place) -> None:
         await stopping
         with pytest.raises(ConnectionError):
             await asyncio.open_connection("127.0.0.1", place.port)
+
+
+async def test_heads_alike_but_for_their_length_are_each_served_with_their_own_body(
+    place: Place,
+) -> None:
+    async with place.wire() as wire:
+        for body in (b"one", b"another one", b"x" * 12_345, b"", b"last"):
+            head = b"POST /a HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % len(body)
+            await wire.send(head)
+            await wire.send(body)
+            assert await wire.answer() == (200, b"POST /a " + body)
+            await wire.send(head + body)
+            assert await wire.answer() == (200, b"POST /a " + body)
+
+
+async def test_a_head_that_is_known_is_no_way_around_the_parser(place: Place) -> None:
+    plain = b"POST /a HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\nabc"
+    chunked = (
+        b"POST /b HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n3\r\nxyz\r\n0\r\n\r\n"
+    )
+    async with place.wire() as wire:
+        for data, told in ((plain, b"POST /a abc"), (chunked, b"POST /b xyz")) * 3:
+            await wire.send(data)
+            assert await wire.answer() == (200, told)
+        await wire.send(plain + plain.replace(b"abc", b"def"))
+        assert await wire.answer() == (200, b"POST /a abc")
+        assert await wire.answer() == (200, b"POST /a def")
+        await wire.send(plain.replace(b"content-length: 3\r\n", b"content-length: 3\r\n" * 2))
+        assert (await wire.answer())[0] == 400
+
+
+async def test_a_known_head_may_announce_no_body_beyond_the_limit(place: Place) -> None:
+    async with place.wire() as wire:
+        await wire.send(b"POST /a HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\nabc")
+        assert await wire.answer() == (200, b"POST /a abc")
+        size = LIMITS.body_bytes_max + 1
+        await wire.send(b"POST /a HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % size)
+        assert (await wire.answer())[0] == 413

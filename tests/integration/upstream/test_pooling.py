@@ -272,3 +272,30 @@ async def test_closing_the_client_ends_every_call() -> None:
             with pytest.raises(AttemptFailed):
                 await call
         assert client.connections(server.origin) == (0, 0)
+
+
+@on_both_loops
+async def test_answers_whose_heads_are_alike_keep_their_own_bodies_and_lengths() -> None:
+    date = b"HTTP/1.1 200 OK\r\ndate: %d\r\nContent-Length: %d\r\n\r\n%b"
+    told = [(1, b"one"), (1, b"another"), (1, b""), (2, b"later"), (2, b"x" * 30_000)]
+    failing = b"HTTP/1.1 500 Oh\r\ncontent-length: 2\r\n\r\nno"
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for at, body in told:
+            await read_request(reader)
+            writer.write(date % (at, len(body), body))
+        await read_request(reader)
+        writer.write(failing)
+        await read_request(reader)
+        writer.write(date % (2, 9, b"surplus") + OK)
+
+    async with serving(handle) as server, client_of() as client:
+        for _, body in told:
+            answer = await ask(client, server)
+            assert answer.status == 200
+            assert answer.header(b"content-length") == b"%d" % len(body)
+            assert await answer.read() == body
+        answer = await ask(client, server)
+        assert (answer.status, await answer.read()) == (500, b"no")
+        assert await (await ask(client, server)).read() == b"surplusHT"
+        assert server.connections == 1

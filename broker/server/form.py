@@ -1,0 +1,51 @@
+"""Makes requests of heads that are the last one's on their connection, without parsing them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from broker.server.request import Carrier, Headers, Request
+from broker.upstream.known_head import KnownHead, cut, with_length
+
+Facts = tuple[Carrier, str, str, bytes, bytes, Headers, dict[bytes, bytes], str]
+"""The first fields of a request: what its head says."""
+
+_SPECIAL: Final = (b"transfer-encoding", b"expect", b"upgrade")
+
+
+class Form(msgspec.Struct, frozen=True, eq=False):
+    """The head of the last request, and what was read from it."""
+
+    head: KnownHead
+    facts: Facts
+
+    def match(self, data: bytes, body_bytes_max: int) -> Request | None:
+        """Return the request that `data` is, whole and nothing beside; None: let it be parsed."""
+        found = self.head.match(data)
+        if found is None or len(found[1]) > body_bytes_max:
+            return None
+        digits, body = found
+        request = Request(*self.facts)
+        request.body, request.size_bytes = body, len(body)
+        if digits != self.head.digits:
+            request.headers = with_length(request.headers, digits)
+            request.fields = {**request.fields, b"content-length": digits}
+        return request
+
+
+def form_of(data: bytes, request: Request) -> Form | None:
+    """Return the form of a request that has come whole; None where its head is a special one.
+
+    `data` are the bytes that it began with.
+    """
+    if not request.keep_alive or request.repeats_a_header:
+        return None
+    if any(name in request.fields for name in _SPECIAL):
+        return None
+    head = cut(data, request.header(b"content-length"))
+    if head is None:
+        return None
+    read = (request.path, request.raw_path, request.query, request.headers, request.fields)
+    return Form(head, (request.connection, request.method, *read, request.version))
