@@ -36,8 +36,10 @@ from broker.api.wire import After, Limit
 from broker.flows import pay_out, payout_events, payout_terms, read_payouts
 from broker.flows.authenticate import Caller
 from broker.flows.export_payouts import Export, export
+from broker.flows.pay_out_due import pay_out_due
 from broker.flows.payout_events import Word
 from broker.flows.payout_terms import Wishes
+from broker.store.accounts import Role
 from broker.store.payouts import Payout, PayoutStatus, Wanted
 from pricing.money import parse_usd_nanos
 
@@ -93,10 +95,21 @@ class PayoutController(Controller):
 
     @post(guards=[PAYEES], summary="Pay out what is available")
     async def make(
-        self, data: JSONBody[PayoutWanted], caller: GivenCaller, now: GivenTime, once: GivenOnce
+        self,
+        data: JSONBody[PayoutWanted],
+        caller: GivenCaller,
+        engine: GivenEngine,
+        now: GivenTime,
+        once: GivenOnce,
     ) -> Response[PayoutList]:
+        """A provider's own, an operator one provider's, or without a name those of all who are
+        due; each of these is made for itself, and made once anyhow."""
+
         async def act(connection: AsyncConnection) -> PayoutList:
-            made = await pay_out.ask(connection, caller, data.provider, now)
+            if caller.role is Role.OPERATOR and data.provider is None:
+                made = await pay_out_due(engine, caller.name, now)
+            else:
+                made = [await pay_out.ask(connection, caller, data.provider, now)]
             return PayoutList(payouts=[payout_shown(each) for each in made])
 
         return await once(act)

@@ -54,7 +54,10 @@ def list_(
         wanted = Wanted(whose, PayoutStatus(status) if status else None, limit=1_000)
         return await read_payouts.list_payouts(engine, OPERATOR, wanted)
 
-    for each in run_with_engine(StateFolder(state), work):
+    found = run_with_engine(StateFolder(state), work)
+    if not found:
+        typer.echo("There are no payouts." if provider is status is None else "There are none.")
+    for each in found:
         amount = f"{format_usd(each.amount_nanos)} USD"
         what = f"{each.status.value:<8}  {amount:>16}  {each.provider} to {each.place.hint}"
         # No table: it would cut the ids, which are there to be copied.
@@ -71,11 +74,14 @@ def run(
     """Make payouts."""
     from broker.cli.local import OPERATOR, now, run_with_engine
     from broker.flows.pay_out import ask
+    from broker.flows.pay_out_due import pay_out_due
     from pricing.money import format_usd
 
     async def work(engine: AsyncEngine) -> list[Payout]:
+        if provider is None:
+            return await pay_out_due(engine, OPERATOR.name, now())
         async with engine.begin() as connection:
-            return await ask(connection, OPERATOR, provider, now())
+            return [await ask(connection, OPERATOR, provider, now())]
 
     made = run_with_engine(StateFolder(state), work)
     for each in made:

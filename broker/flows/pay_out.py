@@ -1,4 +1,4 @@
-"""Makes payouts: freezes what is available of those who are due, and moves it on its way out."""
+"""Makes a payout: freezes what is available of a provider, and moves it on its way out."""
 
 from __future__ import annotations
 
@@ -27,65 +27,32 @@ from broker.store.purses import Purses
 from broker.store.transfers import Transfer, TransferKind
 from pricing.money import format_usd
 
-BATCH_MAX: Final = 100
-"""Payouts made in one transaction, so that the locks of their purses are short."""
 REST: Final = timedelta(days=1)
 """A new destination waits so long for its first payout, so that a stolen key is no stolen money."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """The payouts that were made, and how many providers were due."""
-
-    made: list[Payout]
-    due: int
-
-
 @dataclass(slots=True)
-class _Round:
-    """One run: who asked for it and when, and the batches that it has opened."""
+class Round:
+    """One run: who asked for it and when, and the batch that it goes on filling for each way."""
 
     author: str
     now: datetime
-    batches: dict[Method, Batch] = field(default_factory=dict)
+    batches: dict[Method, UUID] = field(default_factory=dict)
 
 
 async def ask(
     connection: AsyncConnection, caller: Caller, provider: str | None, now: datetime
-) -> list[Payout]:
-    """Make the payouts that a caller asks for; return them.
+) -> Payout:
+    """Make the payout that a caller asks for, a provider its own, an operator a provider's by name.
 
-    A provider asks for its own, an operator for a provider's by name, or without a name for those
-    of all who are due. Raises NotFound, and Conflict as `pay_out` does.
+    Raises NotFound, and Conflict as `pay_out` does.
     """
     if caller.role is Role.PROVIDER:
         if provider not in (None, caller.name):
             raise NotFound("There is no such provider.")
-        return [await pay_out(connection, caller.name, caller.account_id, now)]
-    if provider is None:
-        return (await pay_out_due(connection, caller.name, now)).made
-    whose = await provider_named(connection, provider)
-    return [await pay_out(connection, caller.name, whose, now)]
-
-
-async def pay_out_due(connection: AsyncConnection, author: str, now: datetime) -> Run:
-    """Make the payouts of up to 100 providers whose schedule says so.
-
-    Who has too little, or nowhere to send it yet, waits for the next time. Another run at the same
-    moment takes others.
-    """
-    made = []
-    run = _Round(author, now)
-    due = await term_store.lock_due(connection, now, BATCH_MAX)
-    held = await purses.purses_of(connection, [each.provider_id for each in due])
-    await purses.lock(connection, held.values())
-    for terms in due:
-        if _is_rested(terms, now):
-            payout = await _freeze(connection, run, terms, held[terms.provider_id])
-            made += [payout] if payout else []
-        await term_store.set_next(connection, terms, now)
-    await _audit(connection, run, made)
-    return Run(made, len(due))
+        return await pay_out(connection, caller.name, caller.account_id, now)
+    whose = await provider_named(connection, provider or "")
+    return await pay_out(connection, caller.name, whose, now)
 
 
 async def pay_out(
@@ -101,34 +68,34 @@ async def pay_out(
     await purses.lock(connection, [held])
     if terms.place is None:
         raise Conflict("No bank or Stripe account was named.", code="payout_destination_missing")
-    if not _is_rested(terms, now):
+    if not is_rested(terms, now):
         first = (terms.place.created_at + REST).isoformat(timespec="seconds")
         raise Conflict(
             f"The destination is new: it can be paid to from {first}.",
             code="payout_destination_resting",
         )
-    run = _Round(author, now)
-    payout = await _freeze(connection, run, replace(terms, threshold_nanos=0), held)
+    whatever = replace(terms, threshold_nanos=0)
+    payout = await freeze(connection, Round(author, now), whatever, held)
     if payout is None:
         raise Conflict(
             "Less than a cent is available that is neither owed nor disputed.",
             code="payout_nothing_due",
         )
-    await _audit(connection, run, [payout])
     return payout
 
 
-def _is_rested(terms: Terms, now: datetime) -> bool:
+def is_rested(terms: Terms, now: datetime) -> bool:
+    """Return whether a provider has named a place, long enough ago."""
     return terms.place is not None and terms.place.created_at + REST <= now
 
 
-async def _freeze(
-    connection: AsyncConnection,
-    run: _Round,
-    terms: Terms,
-    held: Purses,
+async def freeze(
+    connection: AsyncConnection, run: Round, terms: Terms, held: Purses
 ) -> Payout | None:
-    """Make a payout of what can be paid; None when that is nothing, or under the threshold."""
+    """Make a payout of what can be paid; None when that is nothing, or under the threshold.
+
+    The terms and the purses must be locked.
+    """
     await recover(connection, held, run.now)
     available_nanos = (await purses.look_into(connection, held)).available_nanos
     watermark = await recourse.matured_before(connection, held.provider_id)
@@ -137,22 +104,27 @@ async def _freeze(
     if amount_nanos == 0 or free_nanos < terms.threshold_nanos:
         return None
     assert terms.place is not None, "who has no place is not asked"
-    batch = await _batch(connection, run, terms.place.method)
-    draft = Draft(batch.id, held, terms.place, amount_nanos, available_nanos)
+    batch_id = await _batch(connection, run, terms.place.method)
+    draft = Draft(batch_id, held, terms.place, amount_nanos, available_nanos)
     payout = await payouts.freeze(connection, draft, run.now)
     await _move(connection, run, payout, held)
+    await _audit(connection, run, payout)
     return payout
 
 
-async def _batch(connection: AsyncConnection, run: _Round, method: Method) -> Batch:
-    """Open a batch for the way that a payout goes, unless this run has one."""
-    if method not in run.batches:
-        run.batches[method] = Batch(uuid7(), method, run.author, run.now)
-        await batch_store.open_batch(connection, run.batches[method])
-    return run.batches[method]
+async def _batch(connection: AsyncConnection, run: Round, method: Method) -> UUID:
+    """Return the run's batch for the way that a payout goes; a new one where it has none, or one
+    that has been exported meanwhile or undone with the payout that opened it."""
+    former = run.batches.get(method)
+    if former is not None and await batch_store.lock_unexported(connection, former):
+        return former
+    batch = Batch(uuid7(), method, run.author, run.now)
+    await batch_store.open_batch(connection, batch)
+    run.batches[method] = batch.id
+    return batch.id
 
 
-async def _move(connection: AsyncConnection, run: _Round, payout: Payout, held: Purses) -> None:
+async def _move(connection: AsyncConnection, run: Round, payout: Payout, held: Purses) -> None:
     transfer = Transfer(
         id=uuid7(),
         debit=held.available,
@@ -180,12 +152,11 @@ def told(kind: str, payout: Payout, reason: str = "") -> Event:
     return Event(kind, f"payouts/{payout.id}", payout.provider_id, payload | extra)
 
 
-async def _audit(connection: AsyncConnection, run: _Round, made: list[Payout]) -> None:
-    for batch in run.batches.values():
-        ours = [each for each in made if each.batch_id == batch.id]
-        detail = {
-            "payouts": len(ours),
-            "amount_usd": format_usd(sum(each.amount_nanos for each in ours)),
-        }
-        target = f"payout_batches/{batch.id}"
-        await audit.record(connection, audit.Deed(run.author, "pay_out", target, detail), run.now)
+async def _audit(connection: AsyncConnection, run: Round, payout: Payout) -> None:
+    detail = {
+        "provider": payout.provider,
+        "amount_usd": format_usd(payout.amount_nanos),
+        "batch": str(payout.batch_id),
+    }
+    deed = audit.Deed(run.author, "pay_out", f"payouts/{payout.id}", detail)
+    await audit.record(connection, deed, run.now)

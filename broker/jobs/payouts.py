@@ -10,7 +10,7 @@ from celery.schedules import crontab
 
 from broker.core.payout import Method
 from broker.flows.mature import mature_all
-from broker.flows.pay_out import pay_out_due
+from broker.flows.pay_out_due import pay_out_due
 from broker.flows.send_payouts import Sending, send_all
 from broker.jobs.room import Job, Room
 from broker.outbound.stripe_extra import open_stripe
@@ -31,14 +31,10 @@ async def mature_earnings(room: Room) -> None:
 
 
 async def make_payouts(room: Room) -> None:
-    """Make the payouts that are due, some at a time, until none is."""
-    now = datetime.now(UTC)
-    while True:
-        async with room.engine.begin() as connection:
-            run = await pay_out_due(connection, AUTHOR, now)
-        if not run.due:
-            return
-        _log.info("payouts_made", count=len(run.made), due=run.due)
+    """Make the payouts that are due."""
+    made = await pay_out_due(room.engine, AUTHOR, datetime.now(UTC))
+    if made:
+        _log.info("payouts_made", count=len(made))
 
 
 async def send_payouts(room: Room) -> None:

@@ -59,6 +59,13 @@ async def lock_batch(connection: AsyncConnection, batch_id: UUID) -> Batch:
     return _batch(row)
 
 
+async def lock_unexported(connection: AsyncConnection, batch_id: UUID) -> bool:
+    """Lock a batch that more payouts are to go into; False where there is none, or its file has
+    been written already, which is to stay the same."""
+    query = select(batches.c.id).where(batches.c.id == batch_id, batches.c.exported_at.is_(None))
+    return await connection.scalar(query.with_for_update()) is not None
+
+
 async def mark_exported(connection: AsyncConnection, batch_id: UUID, now: datetime) -> None:
     """Note when a batch's file was first written."""
     await connection.execute(

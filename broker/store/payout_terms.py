@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Row, Select, insert, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
@@ -69,19 +69,31 @@ async def read_terms(
     return Terms(provider_id) if row is None else _read(row)
 
 
-async def lock_due(connection: AsyncConnection, now: datetime, limit: int) -> list[Terms]:
-    """Lock and return up to `limit` terms whose payout is due, passing over those locked already.
+async def due(
+    connection: AsyncConnection, now: datetime, after: UUID | None, limit: int
+) -> list[UUID]:
+    """Return up to `limit` providers whose payout is due, in the order of their ids, after one.
 
     Due is who is on a schedule whose time has come and has named a place.
     """
-    query = (
-        _terms()
-        .where(payout_terms.c.next_at <= now, payout_terms.c.destination_id.is_not(None))
-        .order_by(payout_terms.c.provider_id)
-        .limit(limit)
-        .with_for_update(of=payout_terms, skip_locked=True)
-    )
-    return [_read(row) for row in await connection.execute(query)]
+    query = select(payout_terms.c.provider_id).where(_is_due(now))
+    if after is not None:
+        query = query.where(payout_terms.c.provider_id > after)
+    query = query.order_by(payout_terms.c.provider_id).limit(limit)
+    return list((await connection.execute(query)).scalars())
+
+
+async def lock_due(connection: AsyncConnection, provider_id: UUID, now: datetime) -> Terms | None:
+    """Lock and return a provider's terms, None when it is not due any more or another run has
+    locked them."""
+    query = _terms().where(payout_terms.c.provider_id == provider_id, _is_due(now))
+    locked = query.with_for_update(of=payout_terms, skip_locked=True)
+    row = (await connection.execute(locked)).one_or_none()
+    return None if row is None else _read(row)
+
+
+def _is_due(now: datetime) -> ColumnElement[bool]:
+    return and_(payout_terms.c.next_at <= now, payout_terms.c.destination_id.is_not(None))
 
 
 async def set_wishes(

@@ -12,7 +12,8 @@ from broker.core.maturity import MaturityTerms
 from broker.core.payout import Schedule
 from broker.flows import payout_events, payout_terms, topup
 from broker.flows.mature import mature
-from broker.flows.pay_out import pay_out, pay_out_due
+from broker.flows.pay_out import pay_out
+from broker.flows.pay_out_due import pay_out_due
 from broker.flows.payout_events import Word
 from broker.flows.payout_terms import Wishes
 from broker.flows.seal import AGE_MIN, seal
@@ -139,19 +140,22 @@ class PayOut(Order):
 
 @dataclass(frozen=True, kw_only=True)
 class PayOutDue(Deed):
-    """The worker pays those whose time has come; another's at that moment it leaves alone."""
+    """The worker pays those whose time has come, one after the other; another's at that moment it
+    leaves alone. So what concerns several providers may fall between two."""
 
-    apart_from: ClassVar[frozenset[str]] = frozenset({"PayOutDue", "PayOut", "Wish", "SetDelay"})
+    apart_from: ClassVar[frozenset[str]] = frozenset(
+        {"PayOutDue", "PayOut", "Wish", "SetDelay"}
+        | {"Refund", "OpenDispute", "Withdraw", "Decide", "DecideOverdue"}
+    )
 
     def expect(self, oracle: Oracle) -> Outcome:
         return {provider: list(made) for provider, made in oracle.pay_out_due().items()}
 
     async def act(self, market: Market, now: datetime) -> Outcome:
-        async with market.engine.begin() as connection:
-            run = await pay_out_due(connection, "clock", now)
-        for each in run.made:
+        made = await pay_out_due(market.engine, "clock", now)
+        for each in made:
             market.payouts[each.provider, each.number] = each.id
-        return {each.provider: [each.number, each.amount_nanos] for each in run.made}
+        return {each.provider: [each.number, each.amount_nanos] for each in made}
 
 
 @dataclass(frozen=True, kw_only=True)

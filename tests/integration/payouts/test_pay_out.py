@@ -11,7 +11,8 @@ import pytest
 from broker.core.payout import Schedule
 from broker.errors import Conflict, NotFound, RequestMalformed
 from broker.flows.authenticate import Caller
-from broker.flows.pay_out import REST, ask, pay_out_due
+from broker.flows.pay_out import REST, ask
+from broker.flows.pay_out_due import pay_out_due
 from broker.flows.payout_events import Word, fail
 from broker.flows.payout_terms import Wishes
 from broker.store import payouts
@@ -38,8 +39,7 @@ async def items(till: Till, payout: Payout) -> list[tuple[str | None, int]]:
 
 
 async def run_due(till: Till, now: datetime | None = None) -> list[Payout]:
-    async with till.engine.begin() as connection:
-        return (await pay_out_due(connection, "schedule", now or datetime.now(UTC))).made
+    return await pay_out_due(till.engine, "schedule", now or datetime.now(UTC))
 
 
 async def test_what_matured_is_frozen_and_moves_on_its_way(till: Till, acme: Account) -> None:
@@ -180,10 +180,40 @@ async def test_payouts_made_together_are_one_batch(
     made = await run_due(till, datetime.now(UTC) + timedelta(days=1))
     assert len(made) == 2
     assert len({each.batch_id for each in made}) == 1
-    [deed] = await till.driver.fetch(
-        "SELECT author, object FROM audit_log WHERE action = 'pay_out'"
+    deeds = await till.driver.fetch("SELECT author, object FROM audit_log WHERE action = 'pay_out'")
+    assert {tuple(each) for each in deeds} == {("schedule", f"payouts/{x.id}") for x in made}
+
+
+async def test_one_that_cannot_be_paid_stays_due_and_spoils_no_other(
+    till: Till, acme: Account, globex: Account
+) -> None:
+    for each in (acme, globex):
+        await till.wish(each, Wishes(Schedule.DAILY, 0), datetime.now(UTC))
+        await ripen(till, each, 100_000)
+    await till.driver.execute(
+        f"ALTER TABLE payouts ADD CONSTRAINT not_acme CHECK (provider_id <> '{acme.id}') NOT VALID"
     )
-    assert (deed["author"], deed["object"]) == ("schedule", f"payout_batches/{made[0].batch_id}")
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    assert [each.provider for each in await run_due(till, tomorrow)] == ["globex"]
+    assert (await till.contents(acme)).available_nanos == 9 * CENT
+    assert await run_due(till, tomorrow) == []
+    await till.driver.execute("ALTER TABLE payouts DROP CONSTRAINT not_acme")
+    assert [each.provider for each in await run_due(till, tomorrow)] == ["acme"]
+
+
+async def test_a_batch_that_was_exported_takes_no_more(
+    till: Till, acme: Account, globex: Account
+) -> None:
+    for each in (acme, globex):
+        await till.wish(each, Wishes(Schedule.DAILY, 0), datetime.now(UTC))
+        await ripen(till, each, 100_000)
+    await till.driver.execute(
+        "CREATE FUNCTION exported() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " UPDATE payout_batches SET exported_at = now(); RETURN NULL; END $$;"
+        " CREATE TRIGGER exported AFTER INSERT ON payouts EXECUTE FUNCTION exported()"
+    )
+    made = await run_due(till, datetime.now(UTC) + timedelta(days=1))
+    assert len({each.batch_id for each in made}) == 2
 
 
 async def test_of_many_runs_at_once_each_item_is_paid_once(
@@ -215,7 +245,7 @@ async def test_a_provider_asks_for_its_own_payout_alone(
     async with till.engine.begin() as connection:
         with pytest.raises(NotFound):
             await ask(connection, caller, "globex", datetime.now(UTC))
-        [made] = await ask(connection, caller, None, datetime.now(UTC))
+        made = await ask(connection, caller, None, datetime.now(UTC))
     assert made.provider == "acme"
     async with till.engine.begin() as connection:
         with pytest.raises(Conflict):
