@@ -18,10 +18,11 @@ class Task(enum.StrEnum):
     EMBEDDING = "embedding"
     INFER = "infer"
 
-    @property
-    def generates(self) -> bool:
-        """True when the answer is made of tokens that are paid for."""
-        return self in ("chat", "completion")
+    generates: bool
+    """True when the answer is made of tokens that are paid for."""
+
+    def __init__(self, text: str) -> None:
+        self.generates = text in ("chat", "completion")
 
 
 class Kind(enum.StrEnum):

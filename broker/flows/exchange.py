@@ -33,8 +33,7 @@ _PASSED_BACK = frozenset({b"content-type", b"content-encoding", b"inference-head
 """The headers of a provider's answer that a caller sees."""
 
 
-@dataclass(frozen=True, slots=True)
-class WholeAnswer:
+class WholeAnswer(msgspec.Struct, frozen=True, eq=False):
     """An answer that is not a stream."""
 
     status: int

@@ -33,7 +33,7 @@ def log_call(call: Call, ending: Ending) -> CallRecord:
         created_at=call.created_at,
         account_id=call.payer.account_id,
         key_id=call.payer.key_id,
-        task=wanted.task.value,
+        task=wanted.task,
         model=wanted.model,
         domain=wanted.domain,
         stream=wanted.stream,

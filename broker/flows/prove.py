@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -68,5 +68,5 @@ async def _probe(
     url, credential, model = deployment.url, deployment.credential, endpoint.upstream_model
     if deployment.kind is Kind.KSERVE:
         return await probe_kserve(url, credential, model, endpoint.version, policy)
-    tasks: list[Task] = [task.value for task in sorted(endpoint.tasks)]
+    tasks = cast(list[Task], sorted(endpoint.tasks))
     return await probe_openai(url, credential, model, tasks, policy)

@@ -207,7 +207,7 @@ class Tab:
                     self.call.wanted,
                     self.decision,
                     attempts,
-                    end.value if end else code,
+                    end or code,
                     self.call.started_s,
                 ),
             ),
