@@ -31,6 +31,10 @@ Out = Annotated[
     Path | None, typer.Option(help="Where report and tables go; below simulated/ by default.")
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; one for each core.")]
+State = Annotated[
+    Path, typer.Option(envvar="BROKER_STATE", help="The state folder of the broker here.")
+]
+DEFAULT_STATE = Path(".broker")
 Static = Annotated[
     bool, typer.Option("--static/--no-static", help="Also search the best static price.")
 ]
@@ -44,12 +48,29 @@ def simulate(
     out: Out = None,
     workers: Workers = None,
     static: Static = True,
+    from_broker: Annotated[
+        bool,
+        typer.Option("--from-broker", help="Play the market and the calls of the broker here."),
+    ] = False,
+    days: Annotated[
+        float, typer.Option(min=0.001, max=366.0, help="How many days of calls to play.")
+    ] = 7.0,
+    elasticity: Annotated[
+        float,
+        typer.Option(min=0.1, max=20.0, help="Of the demand behind those calls, for who knows."),
+    ] = 1.5,
+    state: State = DEFAULT_STATE,
 ) -> None:
     """Run a scenario under several policies; report, tables and the same numbers each time."""
     from simulations.console import list_scenarios
     from simulations.files.load import load, parse_settings
     from simulations.studies.plan import make_plan
 
+    if from_broker:
+        if scenario:
+            raise typer.BadParameter("name a scenario or --from-broker, not both")
+        out = out or DEFAULT_OUT / "market"
+        scenario = _take_down(state, days, elasticity, out)
     if not scenario:
         list_scenarios()
         return
@@ -77,9 +98,7 @@ def sweep(
     distributed: Annotated[
         bool, typer.Option("--distributed", help="On the Celery workers of a broker, on all hosts.")
     ] = False,
-    state: Annotated[
-        Path, typer.Option(envvar="BROKER_STATE", help="The state folder of that broker.")
-    ] = Path(".broker"),
+    state: State = DEFAULT_STATE,
 ) -> None:
     """Run a scenario on every point of a grid; finished cells are kept, so it goes on after any
     crash."""
@@ -100,6 +119,18 @@ def sweep(
 
         runner = connected_runner(state)
     _carry_out(plan, runner, out, workers)
+
+
+def _take_down(state: Path, days: float, elasticity: float, out: Path) -> str:
+    """Write the broker's market down as a scenario; return its path."""
+    from importlib.metadata import entry_points
+
+    from simulations.replay.market import write_market
+
+    (door,) = entry_points(group="broker.doors", name="market")
+    path = write_market(door.load()(state, days), out, elasticity)
+    typer.echo(f"The market is written down in {path}; change it there, and simulate that file.")
+    return str(path)
 
 
 def _words(told: str) -> list[str]:

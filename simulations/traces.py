@@ -2,7 +2,7 @@
 
     Azure LLM inference   CSV with TIMESTAMP, ContextTokens, GeneratedTokens
     Mooncake              JSON lines with timestamp (milliseconds), input_length, output_length
-    the broker's own log  JSON lines with created_at, tokens_in, tokens_out
+    the broker's own log  JSON lines or CSV with created_at or at_s, tokens_in, tokens_out
     rates of ServeGen     CSV with t_s, rate_rps, and if need be pool and rate_weighted_cv
 
 Which of them a file is its first line tells. Calls without any token out were not served and have
@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ CALLS_MAX = 2_000_000
 AZURE = ("timestamp", "contexttokens", "generatedtokens")
 MOONCAKE = ("timestamp", "input_length", "output_length")
 OWN = ("created_at", "tokens_in", "tokens_out")
+PLAIN = ("at_s", "tokens_in", "tokens_out")
 RATES = ("t_s", "rate_rps")
 
 
@@ -60,14 +61,16 @@ Part = tuple[float, float]
 
 
 def read_calls(path: Path, part: Part = (0.0, math.inf)) -> Played:
-    """Return the calls of a part of a file. Raises TraceMalformed, OSError."""
-    rows = []
+    """Return the calls of a part of a file; it begins with its first call, but for what is told in
+    plain seconds, which begins at 0. Raises TraceMalformed, OSError."""
+    rows, has_clock = [], True
     for line, row in _rows(path):
         rows.append(_call(row, path, line))
+        has_clock = has_clock and PLAIN[0] not in row
         if len(rows) > CALLS_MAX:
             raise TraceMalformed(f"{path} has more than {CALLS_MAX} calls.")
     served = sorted(each for each in rows if each[2] > 0)
-    begin_s = served[0][0] if served else 0.0
+    begin_s = served[0][0] if served and has_clock else 0.0
     kept = [each for each in served if part[0] <= each[0] - begin_s < part[1]]
     if not kept:
         raise TraceMalformed(f"{path} has no call in this part.")
@@ -108,12 +111,12 @@ def read_rates(path: Path, pool: str = "", part: Part = (0.0, math.inf)) -> Rate
 
 def _call(row: Mapping[str, Any], path: Path, line: int) -> tuple[float, int, int]:
     """When it came in seconds of any clock, tokens in, tokens out."""
-    for names, clock in ((AZURE, _moment_s), (MOONCAKE, _milliseconds), (OWN, _moment_s)):
+    for names, clock in _CLOCKS.items():
         if all(name in row for name in names):
             at_s = clock(row[names[0]], path, line)
             into, out = (int(_number(row[name] or 0, path, line)) for name in names[1:])
             return at_s, into, out
-    wanted = "; ".join(", ".join(names) for names in (AZURE, MOONCAKE, OWN))
+    wanted = "; ".join(", ".join(names) for names in _CLOCKS)
     raise TraceMalformed(f"{path}:{line}: a call has one of these sets of fields: {wanted}.")
 
 
@@ -167,3 +170,12 @@ def _number(told: Any, path: Path, line: int) -> float:
     if not 0.0 <= number < math.inf:
         raise TraceMalformed(f"{path}:{line}: '{told}' is no number from 0 on.")
     return number
+
+
+_CLOCKS: Mapping[tuple[str, ...], Callable[[Any, Path, int], float]] = {
+    AZURE: _moment_s,
+    MOONCAKE: _milliseconds,
+    OWN: _moment_s,
+    PLAIN: _number,
+}
+"""What a call is told by, and how its moment is."""

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from celery import Celery
 
-from broker.cli.local import settings
+from broker.cli.local import run_with_engine, sealer, settings
 from broker.cli.state import StateFolder
+from broker.flows.tell_market import tell_market
 from broker.worker import create_app
 
 
 def celery_app(state: Path) -> Celery:
     """Return the Celery app of the broker of a state folder. Raises SettingInvalid."""
     return create_app(settings(StateFolder(state)))
+
+
+def market(state: Path, days: float) -> dict[str, Any]:
+    """Return the market of the broker of a state folder and its calls of so many days, as told by
+    `broker.flows.tell_market`. Raises SettingInvalid, Unavailable, RequestMalformed."""
+    folder, until = StateFolder(state), datetime.now(UTC)
+    since = until - timedelta(days=days)
+    return run_with_engine(folder, lambda engine: tell_market(engine, sealer(folder), since, until))

@@ -69,7 +69,7 @@ class LocalRunner:
                         yield each.result()
             finally:
                 stop.value = True
-                pool.shutdown(wait=False, cancel_futures=True)
+                pool.shutdown(cancel_futures=True)
 
 
 _shared: dict[str, Any] = {}
