@@ -1,11 +1,11 @@
-"""The project's own Python files, parsed, for tests of how the code is built."""
+"""The project's own Python files, for tests of how the code is built."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +19,11 @@ class Source:
 
     path: str
     text: str
-    tree: ast.Module
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """The text, parsed when it is first asked for: most of what the tests hold never is."""
+        return ast.parse(self.text, self.path)
 
     @property
     def room(self) -> str:
@@ -44,15 +48,14 @@ def files() -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def sources() -> tuple[Source, ...]:
     """Every Python file."""
-    return tuple(_parsed(name) for name in files() if name.endswith(".py"))
+    return tuple(
+        Source(name, (ROOT / name).read_text(encoding="utf-8"))
+        for name in files()
+        if name.endswith(".py")
+    )
 
 
 @lru_cache(maxsize=1)
 def shipped() -> tuple[Source, ...]:
     """The Python files of the packages."""
     return tuple(each for each in sources() if each.path.split("/")[0] in PACKAGES)
-
-
-def _parsed(name: str) -> Source:
-    text = (ROOT / name).read_text(encoding="utf-8")
-    return Source(name, text, ast.parse(text, name))
