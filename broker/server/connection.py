@@ -233,36 +233,36 @@ class Connection(asyncio.Protocol):
 
     def _start(self, request: Request) -> None:
         self._serving = request
+        runner = self._runner
         if not request.whole:
-            request.task = self._loop.create_task(self._serve(request))
-            return
-        self._next = request
-        if self._runner is None or self._runner.done():
-            self._runner = self._loop.create_task(self._run())
-        elif self._turn is not None:
-            self._turn.set_result(None)
-            self._turn = None
-        request.task = self._runner
+            request.task = self._loop.create_task(self._run(request))
+        elif runner is None or runner.done():
+            self._runner = request.task = self._loop.create_task(self._run(request))
+        else:
+            self._next, request.task = request, runner
+            turn, self._turn = self._turn, None
+            if turn is not None:
+                turn.set_result(None)
 
-    async def _run(self) -> None:
-        """Serve what comes whole, one after the other."""
-        while not self.closed:
-            request, self._next = self._next, None
-            if request is not None:
-                await self._serve(request)
-            else:
+    async def _run(self, request: Request) -> None:
+        """Serve a request, and one that comes whole after the other."""
+        while True:
+            try:
+                await request.handler(request)
+            except Exception as error:
+                if not request.left:
+                    _log.error("request_failed_unexpectedly", exc_info=error)
+            finally:
+                if not request.ended:
+                    self.close()  # what broke off must not be taken for whole
+            if not request.whole:
+                return
+            while self._next is None:
+                if self.closed:
+                    return
                 self._turn = self._loop.create_future()
                 await self._turn
-
-    async def _serve(self, request: Request) -> None:
-        try:
-            await request.handler(request)
-        except Exception as error:
-            if not request.left:
-                _log.error("request_failed_unexpectedly", exc_info=error)
-        finally:
-            if not request.ended:
-                self.close()  # what broke off must not be taken for whole
+            request, self._next = self._next, None
 
     def _refuse(self, status: int) -> None:
         """Say that this is no request, and close. An answer under way comes first; what was sent
