@@ -1,4 +1,4 @@
-"""The Celery app: `celery --app broker.worker worker --beat` runs what can wait.
+"""The Celery app, whose workers run what can wait (`broker worker`).
 
 The app is built from the environment when Celery first asks this module for `app`. Tasks are plain
 functions that hand a coroutine to the one `Bridge` of their process; those of other packages come
@@ -23,7 +23,7 @@ from broker.jobs import (
     upkeep,
     webhooks,
 )
-from broker.jobs.room import Bridge, Job
+from broker.jobs.room import QUICK, Bridge, Job
 from broker.settings import Settings
 
 TASKS_GROUP: Final = "broker.tasks"
@@ -49,7 +49,8 @@ def create_app(settings: Settings) -> Celery:
         task_serializer="json",
         result_serializer="json",
         task_ignore_result=True,
-        task_default_queue="broker",
+        task_default_queue=QUICK,
+        task_routes={job.name: {"queue": job.queue} for job in JOBS},
         timezone="UTC",
         enable_utc=True,
         broker_connection_retry_on_startup=True,

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.cli.launch import Launch, Market, occupy, open_market, worker
+from broker.cli.launch import Launch, Market, occupy, open_market, workers
 from broker.cli.local import OPERATOR, now
 from broker.cli.state import StateFolder
 from broker.core.key_terms import KeyTerms
@@ -42,7 +42,8 @@ async def run(wanted: Launch, console: Console, environments: Path | None = None
         market, servers = await _open(wanted, up, console, environments)
         key = await _key(market, folder)
         await show(market.running.url, key, console, [each.provider.name for each in servers])
-        await up.start(worker(folder, market.env))
+        for service in workers(folder, market.env):
+            await up.start(service)
         console.print(f"\nConsole (this link works once, for 15 minutes):\n  {market.console_link}")
         console.print("\nThe market stays open until Ctrl-C.")
         await up.run()

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from broker.cli.local import OPERATOR, now
-from broker.cli.serve import simulator_command, worker_command
 from broker.cli.state import Running, StateFolder
+from broker.cli.workers import quick_command, simulator_command, slow_command
 from broker.embedded.child import Command
 from broker.embedded.lock import FolderLock
 from broker.embedded.postgres import EmbeddedPostgres
@@ -166,12 +166,15 @@ def _broker(wanted: Launch, env: Mapping[str, str]) -> Service:
     return Service(command, answering(f"{wanted.url}/health/ready"), _READY_LIMIT_S, 40.0)
 
 
-def worker(folder: StateFolder, env: Mapping[str, str]) -> Service:
-    """Return the worker that every market needs once, with the schedule in it."""
-    command = Command(
-        "worker", worker_command(folder, beat=True), folder.path / "logs" / "worker.log", env=env
-    )
-    return Service(command)
+def workers(folder: StateFolder, env: Mapping[str, str]) -> list[Service]:
+    """Return the workers that every market needs: for quick jobs, with the schedule in it, and for
+    slow ones."""
+    logs = folder.path / "logs"
+    quick, slow = quick_command(folder, beat=True), slow_command()
+    return [
+        Service(Command("worker", quick, logs / "worker.log", env=env)),
+        Service(Command("worker for slow jobs", slow, logs / "worker-slow.log", env=env)),
+    ]
 
 
 def simulator(folder: StateFolder, env: Mapping[str, str]) -> Service:

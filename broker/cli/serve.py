@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,40 +24,33 @@ def worker(
     state: State = DEFAULT_STATE,
     *,
     beat: Annotated[bool, typer.Option(help="Also keep the schedule; once per market.")] = True,
+    queue: Annotated[
+        Literal["both", "quick", "slow"],
+        typer.Option(help="Only what is due in seconds, or only what may take minutes."),
+    ] = "both",
     simulations: Annotated[
         bool, typer.Option("--simulations", help="Run simulations on all cores, and nothing else.")
     ] = False,
 ) -> None:
-    """Run a Celery worker: sweeps, checks, seals and what else can wait."""
+    """Run Celery workers: sweeps, checks, seals and what else can wait.
+
+    One process does what is due in seconds, another what may take minutes, so that neither waits
+    for the other; if one ends, so does the other.
+    """
+    from broker.cli import workers
+
     folder = StateFolder(state)
     env = os.environ | {
         "DATABASE_URL": folder.database_url(),
         "VALKEY_URL": folder.valkey_url(),
         "BROKER_SECRET_KEY": folder.secret_key(),
     }
-    # In its place, so that a process manager's signals reach Celery itself.
-    command = simulator_command() if simulations else worker_command(folder, beat=beat)
-    os.execve(sys.executable, command, env)  # noqa: S606
-
-
-def worker_command(folder: StateFolder, *, beat: bool) -> list[str]:
-    """Return the command line of a worker."""
-    schedule = ["--beat", "--schedule", str(folder.path / "beat-schedule")] if beat else []
-    return [*_celery_worker(), "--concurrency", "1", *schedule]
-
-
-def simulator_command(processes: int | None = None) -> list[str]:
-    """Return the command line of a worker that runs simulations, on all cores if not told."""
-    many = [] if processes is None else ["--concurrency", str(processes)]
-    # One task at a time for each process, so that a sweep spreads over all hosts.
-    return [*_celery_worker(), "--queues", "simulations", "--prefetch-multiplier", "1", *many]
-
-
-def _celery_worker() -> list[str]:
-    return [
-        *(sys.executable, "-m", "celery", "--app", "broker.worker", "worker"),
-        *("--loglevel", "warning", "--without-gossip", "--without-mingle"),
-    ]
+    if simulations:
+        workers.become(workers.simulator_command(), env)
+    quick, slow = workers.quick_command(folder, beat=beat), workers.slow_command()
+    if queue != "both":
+        workers.become(quick if queue == "quick" else slow, env)
+    raise typer.Exit(asyncio.run(workers.run_together([quick, slow], env)))
 
 
 def migrate(state: State = DEFAULT_STATE) -> None:

@@ -38,12 +38,15 @@ def up(
 
 
 async def _up(wanted: Launch, console: Console) -> None:
-    from broker.cli.launch import occupy, open_market, simulator, worker
+    from broker.cli.launch import occupy, open_market, simulator, workers
 
     async with occupy(wanted) as up:
         market = await open_market(wanted, up, console)
-        await up.start(worker(wanted.folder, market.env))
-        await up.start(simulator(wanted.folder, market.env))
+        for service in (
+            *workers(wanted.folder, market.env),
+            simulator(wanted.folder, market.env),
+        ):
+            await up.start(service)
         console.print(f"\nThe market is open at [bold]{wanted.url}[/bold]")
         console.print(f"Console (this link works once, for 15 minutes):\n  {market.console_link}")
         console.print("Open an account for a consumer, credit it, and give it a key:")

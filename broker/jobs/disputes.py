@@ -9,7 +9,7 @@ import structlog
 
 from broker.flows.answer_dispute import decide_overdue
 from broker.flows.credit_missed import credit_missed
-from broker.jobs.room import Job, Room
+from broker.jobs.room import SLOW, Job, Room
 
 _log = structlog.get_logger()
 
@@ -31,5 +31,11 @@ async def credit_missed_promises(room: Room) -> None:
 
 JOBS: Final = (
     Job("broker.decide_overdue_disputes", decide_overdue_disputes, timedelta(minutes=1), 60),
-    Job("broker.credit_missed_promises", credit_missed_promises, timedelta(minutes=1), 60),
+    Job(
+        "broker.credit_missed_promises",
+        credit_missed_promises,
+        timedelta(minutes=1),
+        60,
+        queue=SLOW,
+    ),
 )

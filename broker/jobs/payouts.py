@@ -12,7 +12,7 @@ from broker.core.payout import Method
 from broker.flows.mature import mature_all
 from broker.flows.pay_out_due import pay_out_due
 from broker.flows.send_payouts import Sending, send_all
-from broker.jobs.room import Job, Room
+from broker.jobs.room import SLOW, Job, Room
 from broker.outbound.stripe_extra import open_stripe
 from broker.store import payouts
 from broker.store.sealing import Sealer
@@ -53,7 +53,7 @@ async def send_payouts(room: Room) -> None:
 
 
 JOBS: Final = (
-    Job("broker.mature_earnings", mature_earnings, crontab(minute="40"), 3_600),
-    Job("broker.make_payouts", make_payouts, crontab(minute="50"), 3_600),
-    Job("broker.send_payouts", send_payouts, crontab(minute="*/5"), 300),
+    Job("broker.mature_earnings", mature_earnings, crontab(minute="40"), 3_600, queue=SLOW),
+    Job("broker.make_payouts", make_payouts, crontab(minute="50"), 3_600, queue=SLOW),
+    Job("broker.send_payouts", send_payouts, crontab(minute="*/5"), 300, queue=SLOW),
 )

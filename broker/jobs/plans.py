@@ -8,7 +8,7 @@ from typing import Final
 from celery.schedules import crontab
 
 from broker.flows.count_sales import count_sales
-from broker.jobs.room import Job, Room
+from broker.jobs.room import SLOW, Job, Room
 
 
 async def count_newest(room: Room) -> None:
@@ -23,5 +23,11 @@ async def count_month(room: Room) -> None:
 
 JOBS: Final = (
     Job("broker.count_sales", count_newest, timedelta(minutes=1), 60),
-    Job("broker.count_sales_of_month", count_month, crontab(minute="50", hour="3"), 86_400),
+    Job(
+        "broker.count_sales_of_month",
+        count_month,
+        crontab(minute="50", hour="3"),
+        86_400,
+        queue=SLOW,
+    ),
 )

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from broker.flows import reconcile
-from broker.jobs.room import Job, Room
+from broker.jobs.room import SLOW, Job, Room
 
 
 async def reconcile_receipts(room: Room) -> None:
@@ -14,4 +14,6 @@ async def reconcile_receipts(room: Room) -> None:
     await reconcile.reconcile(room.engine, datetime.now(UTC))
 
 
-JOBS: Final = (Job("broker.reconcile_receipts", reconcile_receipts, timedelta(minutes=5), 300),)
+JOBS: Final = (
+    Job("broker.reconcile_receipts", reconcile_receipts, timedelta(minutes=5), 300, queue=SLOW),
+)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import asyncpg
 from celery.schedules import crontab
@@ -17,6 +17,10 @@ from broker.settings import Settings
 from broker.store.database import create_engine, create_pool
 
 Answer = TypeVar("Answer")
+
+QUICK: Final = "broker"
+SLOW: Final = "broker.slow"
+"""Queues; each has a worker process, so that what takes minutes keeps nothing waiting."""
 
 
 @dataclass(slots=True)
@@ -37,13 +41,15 @@ class Room:
 class Job:
     """One kind of work: `name` is the Celery task's, `schedule` None where it is only asked for.
 
-    An order that waits longer than `expires_s` lapses: the next one does its work.
+    An order that waits longer than `expires_s` lapses: the next one does its work. What may take
+    more than a few seconds goes into the queue `SLOW`.
     """
 
     name: str
     work: Callable[[Room], Awaitable[None]]
     schedule: timedelta | crontab | None = None
     expires_s: int = 3_600
+    queue: str = QUICK
 
 
 class Bridge:

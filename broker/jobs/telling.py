@@ -9,7 +9,7 @@ from celery.schedules import crontab
 
 from broker.flows.count_lost_calls import count_lost_calls, forget_lost_calls
 from broker.flows.invoice import issue_due
-from broker.jobs.room import Job, Room
+from broker.jobs.room import SLOW, Job, Room
 
 BATCH_ACCOUNTS: Final = 500
 
@@ -31,7 +31,11 @@ async def forget_lost(room: Room) -> None:
 
 
 JOBS: Final = (
-    Job("broker.issue_invoices", issue_invoices, crontab(minute="40", hour="1"), 86_400),
+    Job(
+        "broker.issue_invoices", issue_invoices, crontab(minute="40", hour="1"), 86_400, queue=SLOW
+    ),
     Job("broker.count_lost_calls", count_lost, timedelta(seconds=30), 30),
-    Job("broker.forget_lost_calls", forget_lost, crontab(minute="50", hour="2"), 86_400),
+    Job(
+        "broker.forget_lost_calls", forget_lost, crontab(minute="50", hour="2"), 86_400, queue=SLOW
+    ),
 )

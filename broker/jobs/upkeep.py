@@ -11,7 +11,7 @@ from celery.schedules import crontab
 from broker.flows.monitor import watch
 from broker.flows.seal import AGE_MIN, seal
 from broker.flows.sweep import release_orphans, sweep_expired
-from broker.jobs.room import Job, Room
+from broker.jobs.room import SLOW, Job, Room
 from broker.store import late_indexes, maintenance
 
 _log = structlog.get_logger()
@@ -64,8 +64,14 @@ async def _check(room: Room, *, replay: bool) -> None:
 JOBS: Final = (
     Job("broker.sweep", sweep, timedelta(seconds=5), 5),
     Job("broker.check_invariants", check_invariants, timedelta(minutes=1), 60),
-    Job("broker.clean_up", clean_up, crontab(minute="17"), 3_600),
-    Job("broker.make_partitions", make_partitions, crontab(minute="10", hour="0"), 86_400),
-    Job("broker.seal_balances", seal_balances, crontab(minute="20", hour="1"), 86_400),
-    Job("broker.replay", replay, crontab(minute="30", hour="3"), 86_400),
+    Job("broker.clean_up", clean_up, crontab(minute="17"), 3_600, queue=SLOW),
+    Job(
+        "broker.make_partitions",
+        make_partitions,
+        crontab(minute="10", hour="0"),
+        86_400,
+        queue=SLOW,
+    ),
+    Job("broker.seal_balances", seal_balances, crontab(minute="20", hour="1"), 86_400, queue=SLOW),
+    Job("broker.replay", replay, crontab(minute="30", hour="3"), 86_400, queue=SLOW),
 )

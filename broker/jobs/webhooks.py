@@ -10,7 +10,7 @@ from typing import Final
 from celery.schedules import crontab
 
 from broker.flows.deliver_webhooks import PLACES, Courier, Means
-from broker.jobs.room import Job, Room
+from broker.jobs.room import SLOW, Job, Room
 from broker.store import deliveries
 from broker.store.sealing import Sealer
 from broker.upstream.addresses import AddressPolicy
@@ -47,5 +47,5 @@ async def purge(room: Room) -> None:
 
 JOBS: Final = (
     Job("broker.deliver_webhooks", deliver, timedelta(seconds=2), 2),
-    Job("broker.purge_deliveries", purge, crontab(minute="27"), 3_600),
+    Job("broker.purge_deliveries", purge, crontab(minute="27"), 3_600, queue=SLOW),
 )

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import httpx
 
-from broker.cli.serve import worker_command
 from broker.cli.state import StateFolder
+from broker.cli.workers import quick_command
 from broker.embedded.child import Child, Command
 from broker.embedded.failures import EmbeddedServerFailed
 from broker.embedded.postgres import EmbeddedPostgres
@@ -42,10 +42,10 @@ PACE = {"output_tokens": 12, "tokens_per_s": 60.0, "ttft_ms": 30.0}
 
 
 class WorkerProcess:
-    """The worker with the schedule in it."""
+    """The worker for quick jobs, with the schedule in it."""
 
     def __init__(self, env: dict[str, str], folder: Path) -> None:
-        argv = worker_command(StateFolder(folder), beat=True)
+        argv = quick_command(StateFolder(folder), beat=True)
         self.log = folder / "worker.log"
         self._command = Command("worker", argv, self.log, env=os.environ | env, folder=folder)
         self._child: Child | None = None

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
@@ -20,20 +20,23 @@ from broker.store import ledger
 from broker.worker import JOBS, create_app
 from tests.integration.ledger.books import PROCESS, Standing, a_hold, standing
 from tests.integration.ledger.conftest import FUNDS_NANOS
-from tests.integration.ledger.waiting import until
+from tests.integration.ledger.waiting import until, until_blocked
 
 _WORKER = (sys.executable, "-m", "celery", "--app", "broker.worker", "worker")
 _OPTIONS = ("--loglevel", "warning", "--without-gossip", "--without-mingle", "--concurrency", "1")
+_BOTH = (sys.executable, "-m", "broker.cli.main", "worker", "--no-beat", "--state", ".")
+_NOBODY = 99
+"""A process without a lease."""
 
 
 @asynccontextmanager
 async def worker(
-    env: dict[str, str], folder: Path, *options: str
+    env: dict[str, str], folder: Path, *options: str, command: Sequence[str] = (*_WORKER, *_OPTIONS)
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A worker in a folder of its own; it must stop by itself when asked."""
     log = (folder / "worker.log").open("wb")
     process = await asyncio.create_subprocess_exec(
-        *_WORKER, *_OPTIONS, *options, env=os.environ | env, cwd=folder, stdout=log, stderr=log
+        *command, *options, env=os.environ | env, cwd=folder, stdout=log, stderr=log
     )
     try:
         yield process
@@ -86,34 +89,44 @@ async def test_the_beat_has_expired_holds_given_back(
     assert "celerybeat-schedule" not in names_in(tmp_path)
 
 
-async def test_every_task_runs_in_a_worker_process(
+async def test_every_task_runs_and_a_slow_one_keeps_no_quick_one_waiting(
     environment: dict[str, str],
     tmp_path: Path,
     pool: asyncpg.Pool,
     connection: asyncpg.Connection,
+    other: asyncpg.Connection,
     consumer: UUID,
 ) -> None:
     lease = Lease(pool)
     await lease.acquire()
     await ledger.hold_batch(connection, [a_hold(consumer, 1_000)], lease.process_id)
+    await ledger.hold_batch(connection, [a_hold(consumer, 500, lasts_s=-1)], _NOBODY)
     await connection.execute(
         "INSERT INTO login_links (token_sha256, account_id, created_at, expires_at)"
         " SELECT '\\x00', id, now(), now() FROM accounts LIMIT 1"
     )
     app = create_app(Settings.from_env(environment))
-    async with worker(environment, tmp_path, "--pool", "solo"):
-        for name in (job.name for job in JOBS):
-            await asyncio.to_thread(app.send_task, name)
 
-        async def done() -> bool:
-            links = await connection.fetchval("SELECT count(*) FROM login_links")
-            seals = await connection.fetchval("SELECT count(*) FROM seal_periods")
-            return bool(links == 0 and seals == 1)
+    async def swept() -> bool:
+        return (await standing(connection, consumer)).held_nanos == 1_000
 
+    async def done() -> bool:
+        links = await connection.fetchval("SELECT count(*) FROM login_links")
+        seals = await connection.fetchval("SELECT count(*) FROM seal_periods")
+        return bool(links == 0 and seals == 1)
+
+    async with worker(environment, tmp_path, command=_BOTH):
+        async with other.transaction():
+            await other.execute("LOCK TABLE login_links")
+            await asyncio.to_thread(app.send_task, "broker.clean_up")
+            await until_blocked(connection, timeout_s=60)
+            for name in (job.name for job in JOBS):
+                await asyncio.to_thread(app.send_task, name)
+            await until(swept, timeout_s=60)
         await until(done, timeout_s=60)
     log = (tmp_path / "worker.log").read_text()
     assert "Traceback" not in log
-    assert (await standing(connection, consumer)).held_nanos == 1_000
+    assert await swept()
     await asyncio.to_thread(app.close)
     await lease.release()
 

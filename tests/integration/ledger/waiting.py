@@ -15,7 +15,9 @@ async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 15.
             await asyncio.sleep(0.01)
 
 
-async def until_blocked(watcher: asyncpg.Connection, count: int = 1) -> None:
+async def until_blocked(
+    watcher: asyncpg.Connection, count: int = 1, timeout_s: float = 15.0
+) -> None:
     """Return once `count` backends of this database wait for a lock."""
 
     async def blocked() -> bool:
@@ -25,4 +27,4 @@ async def until_blocked(watcher: asyncpg.Connection, count: int = 1) -> None:
         )
         return bool(found >= count)
 
-    await until(blocked)
+    await until(blocked, timeout_s)
