@@ -24,7 +24,7 @@ from broker.core.story import decode
 from broker.errors import BrokerError
 from broker.flows.refund import Order, give_back, open_call
 from broker.flows.seal import AGE_MIN
-from broker.store import credit_notes, progress, promises
+from broker.store import credit_notes, maintenance, progress, promises
 from broker.store.promises import Promised
 from broker.store.transfers import TransferKind
 
@@ -65,8 +65,9 @@ async def _next_batch(
     engine: AsyncEngine, share_bps: int, now: datetime, batch_lines: int
 ) -> tuple[int, bool]:
     """Return how many calls of the next batch were credited, and whether there may be more."""
-    until = now - AGE_MIN
     async with engine.begin() as connection:
+        # By the database's clock too, for by that one settlements are dated.
+        until = min(now, await maintenance.time(connection)) - AGE_MIN
         since = await progress.claim(connection, JOB, until - _FIRST_LOOK)
         if since >= until:
             return 0, False

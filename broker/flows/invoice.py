@@ -18,7 +18,7 @@ from broker.errors import BrokerError, NotFound
 from broker.flows.authenticate import Caller
 from broker.flows.seal import AGE_MIN
 from broker.store import accounts as account_store
-from broker.store import events, invoices, purses
+from broker.store import events, invoices, maintenance, purses
 from broker.store.accounts import Account, Role
 from broker.store.events import Event
 from broker.store.invoices import Invoice
@@ -84,7 +84,11 @@ async def issue_due(engine: AsyncEngine, now: datetime, limit: int = 1_000) -> i
 async def _issue(
     connection: AsyncConnection, account: Account, until: date, now: datetime
 ) -> Invoice | None:
-    """Issue every closed month up to the month `until` that has no invoice; return the last."""
+    """Issue every closed month up to the month `until` that has no invoice; return the last.
+
+    By the database's clock too, for by that one is dated what moves a balance.
+    """
+    now = min(now, await maintenance.time(connection))
     last = await invoices.last(connection, account.id)
     month = _first_month(account) if last is None else _end(last.month).date()
     while month <= until and now >= _end(month) + AGE_MIN:

@@ -16,6 +16,9 @@ from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.recourse import charge, open_market, posted
 from tests.integration.api.test_refunds import give_back
 from tests.integration.api.test_statement_totals import usd
+from tests.integration.api.wall import Tell, tell
+
+__all__ = ["tell"]
 
 
 @pytest.fixture
@@ -71,22 +74,22 @@ async def test_a_month_tells_all_that_moved_the_balance(
 
 
 async def test_a_closed_month_stands_whatever_comes_later(
-    broker: SmallBroker, operator: Person, shop: Person
+    broker: SmallBroker, operator: Person, shop: Person, tell: Tell
 ) -> None:
     begun = broker.clock()
     call_id = await charge(broker, shop, (0, 300))
-    broker.clock = lambda: after_month(begun, minutes=59)
+    await tell(after_month(begun, minutes=59))
     assert (await told(shop, begun))["status"] == "open"
-    broker.clock = lambda: after_month(begun, hours=1)
+    await tell(after_month(begun, hours=1))
     first = await told(shop, begun)
     assert (first["status"], first["number"]) == ("issued", "INV-shop-000001")
-    broker.clock = lambda: after_month(begun, days=2)
+    await tell(after_month(begun, days=2))
     assert (await give_back(operator, call_id)).status_code == 201
     assert await told(shop, begun) == first
     second = await told(shop, broker.clock())
     assert (second["opening_usd"], second["closing_usd"]) == (first["closing_usd"], "1.00")
     assert [each["credits_usd"] for each in second["endpoints"]] == ["0.0003"]
-    broker.clock = lambda: after_month(after_month(begun), days=1)
+    await tell(after_month(after_month(begun), days=1))
     listed = (await shop.http.get("/api/invoices")).json()["invoices"]
     assert [each["number"] for each in listed] == ["INV-shop-000002", "INV-shop-000001"]
     async with broker.engine.begin() as connection:
@@ -94,13 +97,23 @@ async def test_a_closed_month_stands_whatever_comes_later(
             await connection.exec_driver_sql("UPDATE invoices SET closing_nanos = 0")
 
 
+async def test_a_broker_whose_clock_is_fast_closes_no_month_early(
+    broker: SmallBroker, shop: Person
+) -> None:
+    begun = broker.clock()
+    broker.clock = lambda: after_month(begun, days=2)
+    assert (await told(shop, begun))["status"] == "open"
+    await issue_due(broker.engine, broker.clock())
+    assert (await told(shop, begun))["number"] is None
+
+
 async def test_every_month_is_issued_once_in_order_whoever_asks_first(
-    broker: SmallBroker, operator: Person, shop: Person, provider: Person
+    broker: SmallBroker, operator: Person, shop: Person, provider: Person, tell: Tell
 ) -> None:
     begun = broker.clock()
     await charge(broker, shop, (0, 300))
     third = after_month(after_month(after_month(begun)), days=3)
-    broker.clock = lambda: third
+    await tell(third)
     last = after_month(after_month(begun))
     answers = await asyncio.gather(
         *(told(shop, last) for _ in range(4)), issue_due(broker.engine, third)
