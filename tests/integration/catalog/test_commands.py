@@ -6,7 +6,6 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -25,24 +24,16 @@ from broker.store import keys as key_store
 from broker.store import ledger, pricing_choices
 from broker.store.accounts import Account, Role
 from tests.integration.catalog.offers import open_account
+from tests.integration.commands import command
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold, fund, ledger_connection
 
 _WITHIN_S = 60.0
 _TIMES = Times(timedelta(days=30), timedelta(days=7))
 
 
-@dataclass(frozen=True)
-class Ended:
-    """What a command said, and its exit status."""
-
-    status: int
-    said: str
-    complained: str
-
-
 @pytest.fixture
 def environment(database_url: str, tmp_path: Path) -> Mapping[str, str]:
-    return os.environ | {
+    return {
         "DATABASE_URL": database_url,
         "BROKER_PUBLIC_URL": "https://broker.example/",
         "BROKER_STATE": str(tmp_path),
@@ -50,28 +41,13 @@ def environment(database_url: str, tmp_path: Path) -> Mapping[str, str]:
     }
 
 
-async def _broker(environment: Mapping[str, str], *words: str) -> Ended:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "broker.cli.main", *words),
-        env=environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        said, complained = await asyncio.wait_for(process.communicate(), _WITHIN_S)
-    finally:
-        if process.returncode is None:
-            process.kill()
-    return Ended(process.returncode or 0, said.decode(), complained.decode())
-
-
 async def test_an_account_is_opened_and_given_money_and_a_key_that_expires(
     environment: Mapping[str, str], engine: AsyncEngine
 ) -> None:
-    assert (await _broker(environment, "accounts", "open", "acme")).status == 0
-    credited = await _broker(environment, "accounts", "topup", "acme", "2.50")
+    assert (await command(environment, "accounts", "open", "acme")).status == 0
+    credited = await command(environment, "accounts", "topup", "acme", "2.50")
     assert credited.said == "acme has 2.50 USD available.\n"
-    issued = await _broker(environment, "keys", "issue", "acme", "--days", "7", "--keep-answers")
+    issued = await command(environment, "keys", "issue", "acme", "--days", "7", "--keep-answers")
     key_id = issued.said.split("_")[1]
 
     async with engine.connect() as connection:
@@ -82,7 +58,7 @@ async def test_an_account_is_opened_and_given_money_and_a_key_that_expires(
     assert key.terms.expires_at is not None
     left = key.terms.expires_at - datetime.now(UTC)
     assert timedelta(days=6) < left < timedelta(days=7)
-    listed = (await _broker(environment, "keys", "list", "acme")).said
+    listed = (await command(environment, "keys", "list", "acme")).said
     assert f"{key.terms.expires_at:%Y-%m-%d %H:%M}" in listed
 
 
@@ -93,15 +69,15 @@ async def test_a_key_is_made_for_less_rotated_given_a_budget_and_shown_so(
         await account_store.create(connection, Role.CONSUMER, "acme", datetime.now(UTC))
     limits = ("--scope", "calls", "--scope", "read", "--requests", "60", "--tokens", "9000")
     lists = ("--model", "small", "--provider", "gpus", "--domain", "law", "--day", "0.50")
-    issued = await _broker(environment, "keys", "issue", "acme", *limits, *lists)
+    issued = await command(environment, "keys", "issue", "acme", *limits, *lists)
     key_id = issued.said.split("_")[1]
-    rotated = await _broker(environment, "keys", "rotate", key_id, "--overlap-s", "60")
+    rotated = await command(environment, "keys", "rotate", key_id, "--overlap-s", "60")
     assert rotated.said.startswith(f"bk_{key_id}_")
     assert rotated.said != issued.said
-    changed = await _broker(environment, "keys", "budget", key_id, "--total", "3")
+    changed = await command(environment, "keys", "budget", key_id, "--total", "3")
     assert "0.00 of 3.00 USD/total" in changed.said
     assert "USD/day" not in changed.said, "what is left out is lifted"
-    listed = (await _broker(environment | {"COLUMNS": "250"}, "keys", "list", "acme")).said
+    listed = (await command(environment | {"COLUMNS": "250"}, "keys", "list", "acme")).said
     for limit in ("scopes calls read", "60 calls/min", "9000 tokens/min", "0.00 of 3.00 USD/total"):
         assert limit in listed, listed
 
@@ -115,9 +91,9 @@ def test_a_scope_that_there_is_not_is_refused_with_those_that_there_are() -> Non
 async def test_a_login_link_needs_no_broker_on_this_machine(
     environment: Mapping[str, str],
 ) -> None:
-    opened = await _broker(environment, "accounts", "open", "chief", "--role", "operator")
+    opened = await command(environment, "accounts", "open", "chief", "--role", "operator")
     assert opened.status == 0
-    link = await _broker(environment, "login", "chief")
+    link = await command(environment, "login", "chief")
     assert link.said.startswith("https://broker.example/console/login?token=")
 
 
@@ -125,18 +101,32 @@ async def test_a_login_link_needs_no_broker_on_this_machine(
 async def test_an_amount_that_is_none_is_refused_in_one_line(
     environment: Mapping[str, str], amount: str
 ) -> None:
-    refused = await _broker(environment, "accounts", "topup", "acme", amount)
+    refused = await command(environment, "accounts", "topup", "acme", amount)
     assert refused.status == 1
     assert refused.complained.startswith("broker: ")
     assert refused.complained.count("\n") == 1
 
 
-async def test_a_database_that_is_away_is_said_in_one_line(environment: Mapping[str, str]) -> None:
+async def test_a_database_that_is_away_is_said_in_one_line_by_a_process_too(
+    environment: Mapping[str, str],
+) -> None:
     away = {**environment, "DATABASE_URL": "postgresql://broker@127.0.0.1:1/broker"}
-    refused = await _broker(away, "accounts", "list")
-    assert refused.status == 1
-    assert refused.complained.startswith("broker: The database cannot be reached")
-    assert refused.complained.count("\n") == 1
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "broker.cli.main", "accounts", "list"),
+        env=os.environ | away,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        said, complained = await asyncio.wait_for(process.communicate(), _WITHIN_S)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert (process.returncode, said) == (1, b"")
+    assert complained.startswith(b"broker: The database cannot be reached")
+    assert complained.count(b"\n") == 1
+    here = await command(away, "accounts", "list")
+    assert (here.status, here.complained) == (1, complained.decode()), "as in the other tests"
 
 
 @pytest.fixture
@@ -163,11 +153,11 @@ async def test_an_operator_gives_a_part_back_and_sees_it(
     environment: Mapping[str, str], call: tuple[UUID, Account, Account]
 ) -> None:
     words = ("refunds", "give", str(call[0]), "--reason", "[sorry]", "--amount-usd")
-    given = await _broker(environment, *words, "0.0004")
+    given = await command(environment, *words, "0.0004")
     assert given.said == "0.0004 USD went back to shop.\n"
-    above = await _broker(environment, *words, "0.0007")
+    above = await command(environment, *words, "0.0007")
     assert (above.status, above.complained.count("\n")) == (1, 1)
-    listed = (await _broker({**environment, "COLUMNS": "200"}, "refunds", "list")).said
+    listed = (await command({**environment, "COLUMNS": "200"}, "refunds", "list")).said
     assert "0.0004" in listed
     assert "[sorry]" in listed
 
@@ -181,10 +171,10 @@ async def test_an_operator_decides_what_is_contested(
         asks = Caller(shop.id, shop.name, shop.role)
         dispute = await open_dispute(connection, asks, Request(call_id, "bad"), _TIMES, now)
         await contest(connection, Caller(gpus.id, gpus.name, gpus.role), dispute.id, "good", now)
-    listed = await _broker(environment, "disputes", "list", "--status", "contested")
+    listed = await command(environment, "disputes", "list", "--status", "contested")
     assert listed.status == 0
     assert "contested" in listed.said
-    decided = await _broker(
+    decided = await command(
         environment, "disputes", "decide", str(dispute.id), "uphold", "--reason", "it was bad"
     )
     assert decided.said == "Decided: 0.001 USD in all went back to shop.\n"
@@ -199,18 +189,18 @@ async def test_a_controller_is_chosen_listed_and_ended(
         '{"steps": [{"from": "22:00", "factor": 0.6}, {"from": "06:00", "factor": 1}]}'
     )
     late = ("--schedule", str(clock), "--from", "2099-01-01")
-    refused = await _broker(environment, "pricing", "set", "pi", "--param", "kp=1", *late)
+    refused = await command(environment, "pricing", "set", "pi", "--param", "kp=1", *late)
     assert (refused.status, "too far ahead" in refused.complained) == (1, True)
-    chosen = await _broker(
+    chosen = await command(
         environment,
         *("pricing", "set", "pi", "--provider", "acme", "--param", "kp=0.3"),
         *("--schedule", str(clock), "--reason", "a try"),
     )
     assert chosen.status == 0, chosen.complained
     choice = chosen.said.split()[0]
-    listed = (await _broker(environment, "pricing", "list")).said
+    listed = (await command(environment, "pricing", "list")).said
     assert "provider acme" in listed
     assert "pi (kp=0.3), by the clock" in listed
-    assert (await _broker(environment, "pricing", "end", choice)).status == 0
+    assert (await command(environment, "pricing", "end", choice)).status == 0
     async with engine.connect() as connection:
         assert await pricing_choices.list_open(connection, datetime.now(UTC)) == []

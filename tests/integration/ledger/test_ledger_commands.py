@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import io
-import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,58 +12,27 @@ import pytest
 from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
-from broker.cli.main import main
 from broker.flows.monitor import watch
 from broker.store import ledger, transfers
 from broker.store.database import create_engine
 from broker.store.transfers import Transfer, TransferKind
+from tests.integration.commands import command
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold, a_record, standing
 
 
-@dataclass(frozen=True)
-class Ended:
-    """What a command said, and its exit status."""
-
-    status: int
-    said: str
-    complained: str
-
-
 @pytest.fixture
-def environment(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> pytest.MonkeyPatch:
-    """What the commands read; a test may change it."""
-    monkeypatch.setenv("BROKER_STATE", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    return monkeypatch
-
-
-async def broker(environment: pytest.MonkeyPatch, *words: str) -> Ended:
-    """Run the command in a thread of this process, which has its modules loaded."""
-    environment.setattr(sys, "argv", ["broker", *words])
-    said, complained = io.StringIO(), io.StringIO()
-
-    def run() -> int:
-        try:
-            main()
-        except SystemExit as ended:
-            return int(ended.code or 0)
-        return 0
-
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
-        status = await asyncio.to_thread(run)
-    return Ended(status, said.getvalue(), complained.getvalue())
+def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
+    """What the commands read."""
+    return {"BROKER_STATE": str(tmp_path), "COLUMNS": "120", "DATABASE_URL": database_url}
 
 
 async def test_books_that_balance_are_status_0_with_a_line_for_each_check(
-    environment: pytest.MonkeyPatch, database_url: str
+    environment: dict[str, str], database_url: str
 ) -> None:
     engine = create_engine(database_url, connections_max=1)
     await watch(engine, datetime.now(UTC), replay=False)
     await engine.dispose()
-    fine = await broker(environment, "ledger", "check", "--replay")
+    fine = await command(environment, "ledger", "check", "--replay")
     assert fine.status == 0, fine
     assert "The books balance." in fine.said
     lines = [line.split() for line in fine.said.splitlines()]
@@ -77,17 +41,17 @@ async def test_books_that_balance_are_status_0_with_a_line_for_each_check(
     assert {"invariant_books_sum_to_zero", "replay_seal_is_its_entries"} <= counts.keys()
     assert "The monitor last checked the open period" in fine.said
     assert "has not made its check of all records yet" in fine.said
-    short = await broker(environment, "check")
+    short = await command(environment, "check")
     assert short.status == 0
     assert "replay_" not in short.said
 
 
 async def test_alarms_are_status_1_and_each_is_shown(
-    environment: pytest.MonkeyPatch, connection: asyncpg.Connection, consumer: UUID
+    environment: dict[str, str], connection: asyncpg.Connection, consumer: UUID
 ) -> None:
     tamper = "UPDATE balances SET posted_nanos = posted_nanos + $2 WHERE ledger_account_id = $1"
     await connection.execute(tamper, consumer, 7)
-    off = await broker(environment, "ledger", "check")
+    off = await command(environment, "ledger", "check")
     await connection.execute(tamper, consumer, -7)
     assert off.status == 1
     assert f"invariant_balance_is_its_entries: ledger_account_id={consumer}" in off.said
@@ -96,7 +60,7 @@ async def test_alarms_are_status_1_and_each_is_shown(
 
 
 async def test_what_could_not_be_checked_is_status_2_and_no_alarm(
-    environment: pytest.MonkeyPatch, database_url: str
+    environment: dict[str, str], database_url: str
 ) -> None:
     bare = urlsplit(database_url)._replace(path="/postgres").geturl()
     for url, told in (
@@ -105,8 +69,7 @@ async def test_what_could_not_be_checked_is_status_2_and_no_alarm(
         (database_url.replace("test_", "missing_"), "does not exist"),
         ("", "No broker runs"),
     ):
-        environment.setenv("DATABASE_URL", url)
-        unknown = await broker(environment, "ledger", "check")
+        unknown = await command(environment | {"DATABASE_URL": url}, "ledger", "check")
         assert unknown.status == 2, unknown
         assert unknown.complained.startswith("broker: The books could not be checked: ")
         assert told in unknown.complained
@@ -114,7 +77,7 @@ async def test_what_could_not_be_checked_is_status_2_and_no_alarm(
 
 
 async def test_every_posting_of_a_served_call_is_drawn_with_sums_that_are_zero(
-    environment: pytest.MonkeyPatch,
+    environment: dict[str, str],
     connection: asyncpg.Connection,
     consumer: UUID,
     provider: UUID,
@@ -139,7 +102,7 @@ async def test_every_posting_of_a_served_call_is_drawn_with_sums_that_are_zero(
         )
         await transfers.post(inside, back)
     await engine.dispose()
-    told = await broker(environment, "ledger", "explain", str(hold.call_id))
+    told = await command(environment, "ledger", "explain", str(hold.call_id))
     assert told.status == 0, told
     [payer] = await connection.fetch(_NAME, consumer)
     [earner] = await connection.fetch(_NAME, provider)
@@ -164,7 +127,7 @@ _NAME = "SELECT name FROM accounts a JOIN ledger_accounts l ON l.owner_id = a.id
 
 
 async def test_a_call_under_way_refused_released_or_unknown_is_told_too(
-    environment: pytest.MonkeyPatch,
+    environment: dict[str, str],
     connection: asyncpg.Connection,
     consumer: UUID,
     take: UUID,
@@ -180,9 +143,9 @@ async def test_a_call_under_way_refused_released_or_unknown_is_told_too(
         (refused.id, "answered 402 too_dear"),
         (refused.id, "It was refused: nothing was held"),
     ):
-        told = await broker(environment, "ledger", "explain", str(call_id))
+        told = await command(environment, "ledger", "explain", str(call_id))
         assert told.status == 0, told
         assert words in told.said
-    unknown = await broker(environment, "ledger", "explain", str(uuid7()))
+    unknown = await command(environment, "ledger", "explain", str(uuid7()))
     assert (unknown.status, unknown.complained) == (1, "broker: There is no such call.\n")
     assert (await standing(connection, consumer)).held_nanos == 70_000
