@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker.core.key_terms import KeyTerms
+from broker.core.key_terms import KeyTerms, Scope
 from broker.errors import Conflict, RequestMalformed
 from broker.flows.authenticate import Caller
 from broker.flows.issue_key import NO_BUDGETS, Change, OwnedKey, note, require_within, told
@@ -70,8 +70,8 @@ async def change_key(
         terms = change(key.terms)
         if terms.expires_at is not None and terms.expires_at <= now:
             raise RequestMalformed("expires_at has passed.", facts={"fields": ["expires_at"]})
-        await _require_within(connection, caller, key, key.terms, now)
-        await _require_within(connection, caller, key, terms, now)
+        await _require_within(connection, caller, key, key.terms, now, key.terms.scopes)
+        await _require_within(connection, caller, key, terms, now, key.terms.scopes)
         await key_store.set_terms(connection, key_id, terms)
         if limits is not None:
             await budgets.set_budgets(connection, key_id, limits)
@@ -87,7 +87,12 @@ async def _own(connection: AsyncConnection, caller: Caller, key_id: str) -> List
 
 
 async def _require_within(
-    connection: AsyncConnection, caller: Caller, key: ListedKey, terms: KeyTerms, now: datetime
+    connection: AsyncConnection,
+    caller: Caller,
+    key: ListedKey,
+    terms: KeyTerms,
+    now: datetime,
+    had: frozenset[Scope] = frozenset(),
 ) -> None:
     account = await account_store.by_id(connection, key.account_id)
-    await require_within(connection, caller, account.role, terms, now)
+    await require_within(connection, caller, account.role, terms, now, had)

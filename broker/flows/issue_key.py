@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker.core.key_terms import NO_ALLOWANCE, KeyTerms, within
+from broker.core.key_terms import NO_ALLOWANCE, KeyTerms, Scope, within
 from broker.errors import NotAllowed, NotFound, RequestMalformed
 from broker.flows.authenticate import Caller
 from broker.store import accounts as account_store
@@ -114,15 +114,24 @@ async def note(connection: AsyncConnection, caller: Caller, change: Change, now:
 
 
 async def require_within(
-    connection: AsyncConnection, caller: Caller, owner: Role, terms: KeyTerms, now: datetime
+    connection: AsyncConnection,
+    caller: Caller,
+    owner: Role,
+    terms: KeyTerms,
+    now: datetime,
+    had: frozenset[Scope] = frozenset(),
 ) -> None:
     """Refuse a caller's key to hand out more than it has: no key frees itself by another.
 
-    `owner` is what the account of the other key is: to operators' own kind alone the rule applies
-    to them. Raises NotAllowed, naming the limit.
+    `owner` is what the account of the other key is, `had` the scopes which that key has already. To
+    consumers and providers an operator's key may hand out what it will, but for the scopes that it
+    lacks. Raises NotAllowed, naming the limit.
     """
     own = caller.terms
-    if own is None or (caller.role is Role.OPERATOR and owner is not Role.OPERATOR):
+    if own is None:
+        return
+    if caller.role is Role.OPERATOR and owner is not Role.OPERATOR:
+        _require_scopes(own, terms.scopes - had)
         return
     _within_own_limits(own, terms)
     standing = await budgets.read_budgets(connection, caller.key_id or "", now)
@@ -137,14 +146,18 @@ def _within_own_limits(own: KeyTerms, terms: KeyTerms) -> None:
         raise NotAllowed(f"The calling key allows only keys with a calls_max of {most} or less.")
     if last is not None and (terms.expires_at is None or terms.expires_at > last):
         raise NotAllowed(f"The calling key allows only keys that expire by {last.isoformat()}.")
-    if not terms.scopes <= own.scopes:
-        scopes = ", ".join(sorted(own.scopes))
-        raise NotAllowed(f"The calling key allows only keys of the scopes {scopes}.")
+    _require_scopes(own, terms.scopes)
     mine, theirs = own.allowance or NO_ALLOWANCE, terms.allowance or NO_ALLOWANCE
     for name in ("models", "providers", "domains"):
         if not within(getattr(mine, name), getattr(theirs, name)):
             names = ", ".join(sorted(getattr(mine, name)))
             raise NotAllowed(f"The calling key allows only keys with {name} out of {names}.")
+
+
+def _require_scopes(own: KeyTerms, asked: frozenset[Scope]) -> None:
+    if not asked <= own.scopes:
+        scopes = ", ".join(sorted(own.scopes))
+        raise NotAllowed(f"The calling key allows only keys of the scopes {scopes}.")
 
 
 async def _account(connection: AsyncConnection, caller: Caller, name: str) -> Account:

@@ -307,8 +307,28 @@ async def test_an_operators_limited_key_makes_no_unlimited_operator(
     limited = bearer(answer.json()["key"])
     refused = await operator.http.post("/api/accounts/ops/keys", json={}, headers=limited)
     assert (refused.status_code, refused.json()["code"]) == (403, "not_allowed")
-    granted = await operator.http.post(KEYS, json={}, headers=limited)
+
+
+async def test_an_operators_key_hands_out_no_scope_that_it_lacks(
+    operator: Person, consumer: Person
+) -> None:
+    other = await made(consumer, scopes=["calls", "money"])
+    own = {"scopes": ["keys", "read"], "models": ["small"]}
+    answer = await operator.http.post("/api/accounts/ops/keys", json=own)
+    limited, place = bearer(answer.json()["key"]), f"/api/keys/{other['id']}"
+    for method, path, body in (
+        ("POST", KEYS, {}),
+        ("POST", KEYS, {"scopes": ["read", "money"]}),
+        ("PATCH", place, {"scopes": ["calls", "money", "deployments"]}),
+        ("POST", f"{place}/rotate", {}),
+    ):
+        refused = await operator.http.request(method, path, json=body, headers=limited)
+        assert (refused.status_code, refused.json()["code"]) == (403, "not_allowed"), path
+    granted = await operator.http.post(KEYS, json={"scopes": ["read"]}, headers=limited)
     assert granted.status_code == 201
+    for change in ({"calls_max": 1}, {"scopes": ["money", "read"]}):
+        changed = await operator.http.patch(place, json=change, headers=limited)
+        assert changed.status_code == 200, changed.text
 
 
 async def test_a_session_may_do_what_its_key_may_and_ends_with_it(
