@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from broker.store.accounts import Role
@@ -168,15 +170,20 @@ async def test_an_output_longer_than_an_endpoint_gives_is_not_sent_there(shop: C
     assert await _served_by(shop, "law", max_tokens=512) == "lexis/law"
 
 
-async def test_latency_is_learned_and_then_demanded(shop: Consumer) -> None:
+async def test_latency_is_learned_and_then_demanded(house: House, shop: Consumer) -> None:
     error = await _refused(shop, latency_ms_max=0.001)
     assert set(_reasons(error).values()) == {"too_slow"}
-    for _ in range(12):
-        await _served_by(shop, providers={"only": ["middle"]})
-    quick: dict[str, Any] = {"latency_ms_max": 300, "max_tokens": 1}
-    answer = await _ask(shop, weights={"latency": 1}, **quick)
-    served = answer.headers["x-broker-endpoint"]
-    assert served == "middle/chat"
+    slow = [house.providers[name] for name in ("cheap/chat", "dear/chat")]
+    quick = [each.script for each in slow]
+    for each in slow:
+        each.script = msgspec.structs.replace(each.script, latency_ms=1_000.0)
+    for _ in range(2):
+        only = ({"only": [name]} for name in ("cheap", "dear", "middle"))
+        await asyncio.gather(*(_served_by(shop, providers=each) for each in only))
+    for each, script in zip(slow, quick, strict=True):
+        each.script = script
+    assert await _served_by(shop, weights={"latency": 1}) == "middle/chat"
+    assert await _served_by(shop, weights="quality", latency_ms_max=300) == "middle/chat"
 
 
 async def test_the_near_best_share_the_calls(house: House, shop: Consumer) -> None:
