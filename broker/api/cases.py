@@ -17,6 +17,7 @@ from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import After, Body, Limit, Reply
 from broker.core.receipts import MEANINGS, CaseKind
 from broker.flows.close_case import close_case, read_cases
+from broker.flows.wording import REASON_MAX_CHARACTERS
 from broker.store.accounts import Role
 from broker.store.receipt_cases import Case, Wanted
 
@@ -52,7 +53,7 @@ class CaseList(Reply):
 class CaseEnd(Body):
     """Why a case is closed."""
 
-    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=REASON_MAX_CHARACTERS)]
 
 
 class CaseController(Controller):

@@ -17,7 +17,8 @@ from broker.api.parts import GivenCaller, GivenParts, GivenTime
 from broker.api.wire import Body, Reply, in_utc
 from broker.core.commission import Plan, Tier
 from broker.flows.read_plans import PlanList, read_plans
-from broker.flows.set_plan import REASON_MAX_CHARACTERS, TIERS_MAX, PlanWanted, end_plan, set_plan
+from broker.flows.set_plan import TIERS_MAX, PlanWanted, end_plan, set_plan
+from broker.flows.wording import REASON_MAX_CHARACTERS
 from broker.store.accounts import Role
 from pricing.money import format_usd, parse_usd_nanos
 

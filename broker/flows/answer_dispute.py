@@ -8,6 +8,7 @@ from typing import Final
 from uuid import UUID
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.core.refund import apportion, left_of
@@ -88,19 +89,22 @@ async def decide(
     return await reread(connection, dispute, "decided", now)
 
 
-async def decide_overdue(engine: AsyncEngine, now: datetime, limit: int = 1_000) -> int:
-    """Decide for the consumer where providers were silent, each dispute in a transaction of its
-    own; return how many, at most `limit`."""
-    async with engine.connect() as connection:
-        due = await disputes.overdue(connection, now, limit)
-    decided = 0
-    for dispute_id in due:
-        try:
-            decided += await _decide_overdue(engine, dispute_id, now)
-        except BrokerError as error:
-            # One that cannot be decided must not keep all others waiting.
-            _log.error("dispute_not_decided", dispute=str(dispute_id), error=error.detail)
-    return decided
+async def decide_overdue(engine: AsyncEngine, now: datetime, at_once: int = 500) -> int:
+    """Decide for the consumer where providers were silent, the oldest dispute first and each in a
+    transaction of its own; return how many. They are looked up `at_once` at a time."""
+    decided, after = 0, None
+    while True:
+        async with engine.connect() as connection:
+            due = await disputes.overdue(connection, now, after, at_once)
+        for dispute_id, _ in due:
+            try:
+                decided += await _decide_overdue(engine, dispute_id, now)
+            except (BrokerError, DBAPIError) as error:
+                # One that cannot be decided must not keep all others waiting.
+                _log.error("dispute_not_decided", dispute=str(dispute_id), error=str(error))
+        if len(due) < at_once:
+            return decided
+        after = due[-1]
 
 
 async def _decide_overdue(engine: AsyncEngine, dispute_id: UUID, now: datetime) -> bool:

@@ -8,9 +8,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker.errors import Conflict, NotFound, RequestMalformed
+from broker.errors import Conflict, NotFound
 from broker.flows.authenticate import Caller
 from broker.flows.reconcile import event_of
+from broker.flows.wording import checked_reason
 from broker.store import audit, receipt_cases
 from broker.store.accounts import Role
 from broker.store.events import tell
@@ -30,11 +31,9 @@ async def close_case(
 ) -> Case:
     """Close a case; what it was about is settled elsewhere, by a refund or an adjustment.
 
-    Raises NotFound, Conflict when it is closed, RequestMalformed without a reason.
+    Raises NotFound, Conflict when it is closed, RequestMalformed as `checked_reason` does.
     """
-    reason = reason.strip()
-    if not reason:
-        raise RequestMalformed("reason: say why the case is closed.")
+    reason = checked_reason(reason)
     case = await receipt_cases.lock_case(connection, case_id)
     if case is None:
         raise NotFound("There is no such case.")

@@ -15,6 +15,7 @@ from uuid_utils.compat import uuid7
 from broker.core.commission import Plan, Tier, in_force
 from broker.errors import Conflict, NotAllowed, NotFound, RequestMalformed
 from broker.flows.authenticate import Caller
+from broker.flows.wording import checked_reason
 from broker.store import accounts as account_store
 from broker.store import audit, changes, events, plans
 from broker.store.accounts import Role
@@ -23,7 +24,6 @@ from broker.store.events import Event
 from pricing.money import BPS_WHOLE, format_usd
 
 TIERS_MAX: Final = 20
-REASON_MAX_CHARACTERS: Final = 500
 AHEAD_MAX: Final = timedelta(days=3_660)
 
 
@@ -45,16 +45,12 @@ async def set_plan(
 
     From its time on it replaces what stood for the same provider and domain. Raises NotAllowed
     unless the author is an operator, NotFound for an unknown provider, and RequestMalformed with
-    code `tiers_malformed`, `effective_in_the_past`, `effective_too_late` or `reason_missing`.
+    code `tiers_malformed`, `effective_in_the_past`, `effective_too_late`, or as `checked_reason`.
     """
     _require_operator(author)
     _check_tiers(wanted.tiers)
     effective_from = _effective_from(wanted.effective_from, now)
-    if not wanted.reason.strip() or len(wanted.reason) > REASON_MAX_CHARACTERS:
-        raise RequestMalformed(
-            f"A plan needs a reason of at most {REASON_MAX_CHARACTERS} characters.",
-            code="reason_missing",
-        )
+    reason = checked_reason(wanted.reason)
     provider_id = None
     if wanted.provider is not None:
         account = await account_store.by_name(connection, wanted.provider)
@@ -67,7 +63,7 @@ async def set_plan(
         domain=wanted.domain,
         tiers=wanted.tiers,
         effective_from=effective_from,
-        reason=wanted.reason,
+        reason=reason,
         author=author.name,
         created_at=now,
     )
@@ -80,10 +76,12 @@ async def end_plan(
 ) -> Plan:
     """End a plan that is in force, or call off one that is still to come; return what was written.
 
-    What is called off leaves what stands before it. Raises NotAllowed, NotFound, and Conflict for a
-    plan that was replaced or ended already.
+    What is called off leaves what stands before it. A reason may be left out. Raises NotAllowed,
+    NotFound, RequestMalformed as `checked_reason` does, and Conflict for a plan that was replaced
+    or ended already.
     """
     _require_operator(author)
+    reason = checked_reason(reason) if reason.strip() else f"ends {plan_id}"
     known = await plans.list_plans(connection)
     plan = next((each for each in known if each.id == plan_id), None)
     if plan is None:
@@ -101,7 +99,7 @@ async def end_plan(
         id=uuid7(),
         tiers=tiers,
         effective_from=at,
-        reason=reason.strip() or f"ends {plan_id}",
+        reason=reason,
         author=author.name,
         created_at=now,
     )

@@ -30,7 +30,13 @@ async def credit_missed_promises(room: Room) -> None:
 
 
 JOBS: Final = (
-    Job("broker.decide_overdue_disputes", decide_overdue_disputes, timedelta(minutes=1), 60),
+    Job(
+        "broker.decide_overdue_disputes",
+        decide_overdue_disputes,
+        timedelta(minutes=1),
+        60,
+        queue=SLOW,
+    ),
     Job(
         "broker.credit_missed_promises",
         credit_missed_promises,

@@ -154,10 +154,17 @@ async def lock(connection: AsyncConnection, dispute_id: UUID) -> Dispute | None:
     return await find(connection, dispute_id)
 
 
-async def overdue(connection: AsyncConnection, now: datetime, limit: int) -> list[UUID]:
-    """Return up to `limit` disputes whose time to answer is over."""
-    query = sa.select(disputes.c.id).where(_is_overdue(now)).order_by(disputes.c.answer_by)
-    return list((await connection.execute(query.limit(limit))).scalars())
+async def overdue(
+    connection: AsyncConnection, now: datetime, after: tuple[UUID, datetime] | None, limit: int
+) -> list[tuple[UUID, datetime]]:
+    """Return up to `limit` disputes whose time to answer is over, with that time, in the order of
+    both, from the one after `after` on."""
+    place = sa.tuple_(disputes.c.answer_by, disputes.c.id)
+    query = sa.select(disputes.c.id, disputes.c.answer_by).where(_is_overdue(now))
+    if after is not None:
+        query = query.where(place > sa.tuple_(*reversed(after)))
+    rows = await connection.execute(query.order_by(*place).limit(limit))
+    return [(row.id, row.answer_by) for row in rows]
 
 
 async def lock_overdue(

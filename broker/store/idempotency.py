@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -57,6 +58,17 @@ async def claim(
     answer is returned, after its rollback the key is free again. Raises Conflict when the key
     stands for another request.
     """
+    row = await _claim(connection, place, fresh)
+    if row is None:
+        return None
+    if bytes(row.request_sha256) != fresh.request_sha256:
+        raise used_for_another(place.key)
+    body = sealer.open(row.answer, place.bound_to) if row.sealed else bytes(row.answer)
+    return Answer(row.status, body)
+
+
+async def _claim(connection: AsyncConnection, place: Place, fresh: Fresh) -> sa.Row[Any] | None:
+    """Return the row that stands in the way, None when the key is claimed."""
     said = {
         "request_sha256": fresh.request_sha256,
         "status": 0,
@@ -68,7 +80,7 @@ async def claim(
         "created_at": fresh.created_at,
         "expires_at": fresh.expires_at,
     }
-    claimed = await connection.execute(
+    claim = (
         insert(idempotency_keys)
         .values(account_id=place.account_id, key=place.key, **said)
         .on_conflict_do_update(
@@ -78,13 +90,12 @@ async def claim(
         )
         .returning(idempotency_keys.c.key)
     )
-    if claimed.scalar_one_or_none() is not None:
-        return None
-    row = (await connection.execute(sa.select(idempotency_keys).where(_at(place)))).one()
-    if bytes(row.request_sha256) != fresh.request_sha256:
-        raise used_for_another(place.key)
-    body = sealer.open(row.answer, place.bound_to) if row.sealed else bytes(row.answer)
-    return Answer(row.status, body)
+    while (await connection.execute(claim)).first() is None:
+        row = (await connection.execute(sa.select(idempotency_keys).where(_at(place)))).first()
+        if row is not None:
+            return row
+        # It has been deleted in between, for it has expired: so it is free.
+    return None
 
 
 async def keep(connection: AsyncConnection, place: Place, answer: Answer, sealer: Sealer) -> None:

@@ -117,6 +117,22 @@ async def test_an_operator_rejects_and_that_is_the_end_of_it(
     assert (once_more.status_code, once_more.json()["code"]) == (409, "dispute_decided")
 
 
+async def test_a_dispute_that_cannot_be_decided_keeps_no_other_waiting(
+    broker: SmallBroker, shop: Person
+) -> None:
+    asked = [(await ask(shop, await charge(broker, shop, (0, 100)))).json() for _ in range(4)]
+    async with broker.engine.begin() as connection:
+        await connection.exec_driver_sql(
+            "ALTER TABLE disputes ADD CONSTRAINT stuck CHECK"
+            f" (id NOT IN ('{asked[0]['id']}', '{asked[1]['id']}') OR status = 'open') NOT VALID"
+        )
+    broker.clock = later(broker, days=7, seconds=1)
+    assert await decide_overdue(broker.engine, broker.clock(), at_once=2) == 2
+    told = (await shop.http.get("/api/disputes")).json()["disputes"]
+    states = {each["id"]: each["status"] for each in told}
+    assert [states[each["id"]] for each in asked] == ["open", "open", "decided", "decided"]
+
+
 async def test_who_says_nothing_in_time_has_accepted(
     broker: SmallBroker, shop: Person, provider: Person, other_provider: Person
 ) -> None:

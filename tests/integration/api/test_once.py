@@ -67,3 +67,27 @@ async def test_another_account_may_use_the_same_key(operator: Person, consumer: 
     await operator.http.post("/api/accounts/shop/keys", json={"label": "a"}, headers=KEY)
     own = await consumer.http.post("/api/accounts/shop/keys", json={"label": "b"}, headers=KEY)
     assert own.status_code == 201
+
+
+async def test_a_key_that_expires_while_it_is_claimed_is_free(
+    broker: SmallBroker, operator: Person, consumer: Person
+) -> None:
+    """The row that stands in the way is gone when it is looked at."""
+    place = f"/api/accounts/{consumer.account.name}/topups"
+    topup = {"amount_usd": "1"}
+    first = await operator.http.post(place, json=topup, headers=KEY)
+    async with broker.engine.begin() as connection:
+        await connection.exec_driver_sql(
+            "UPDATE idempotency_keys SET request_sha256 = '\\x00'::bytea"
+        )
+        await connection.exec_driver_sql(
+            "CREATE FUNCTION lapse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " DELETE FROM idempotency_keys WHERE request_sha256 = '\\x00'::bytea;"
+            " RETURN NULL; END $$"
+        )
+        await connection.exec_driver_sql(
+            "CREATE TRIGGER lapse AFTER INSERT ON idempotency_keys EXECUTE FUNCTION lapse()"
+        )
+    again = await operator.http.post(place, json=topup, headers=KEY)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert "x-broker-replayed" not in again.headers

@@ -99,6 +99,8 @@ async def test_a_plan_sent_again_under_its_key_is_written_once(operator: Person)
         ({"tiers": [{"from_usd": "NaN", "take_bps": 1}]}, 400, None),
         ({"tiers": [{"from_usd": "-1", "take_bps": 1}]}, 400, None),
         ({"reason": " "}, 400, "reason_missing"),
+        ({"reason": "x" * 501}, 400, None),
+        ({"reason": "a\x00b"}, 400, "reason_malformed"),
         ({"provider": "nobody"}, 404, "not_found"),
         ({"provider": "shop"}, 404, "not_found"),
     ],
@@ -111,3 +113,14 @@ async def test_a_senseless_plan_is_refused_by_name(
     if code is not None:
         assert answer.json()["code"] == code
     assert (await operator.http.get("/api/plans")).json()["plans"] == []
+
+
+async def test_ending_a_plan_for_an_endless_or_unreadable_reason_is_refused(
+    operator: Person,
+) -> None:
+    plan = (await operator.http.post("/api/plans", json=FLAT)).json()
+    for reason in ("x" * 501, "a\x00b"):
+        answer = await operator.http.post(f"/api/plans/{plan['id']}/end", json={"reason": reason})
+        assert answer.status_code == 400, answer.text
+    ended = await operator.http.post(f"/api/plans/{plan['id']}/end", json={})
+    assert ended.is_success, ended.text
