@@ -82,7 +82,7 @@ def _choose(
     left = scores.copy()
     if wanted.providers_order:
         # A score lies within 0..1, so a place in the caller's order weighs more than any score.
-        left -= 2 * _wishes(wanted, market, view)
+        left -= 2 * wishes(wanted, market, view.numbers)
         places = [int(left.argmax())]
     else:
         near = (scores >= scores.item(scores.argmax()) * (1 - NEAR_BEST)).nonzero()[0]
@@ -93,14 +93,14 @@ def _choose(
     return places
 
 
-def _wishes(wanted: Requirements, market: Market, view: View) -> Numbers:
+def wishes(wanted: Requirements, market: Market, numbers: Numbers) -> Numbers:
     """Return each endpoint's place in the caller's order of providers; the last if not named."""
     provider = market.columns.provider
     place_of = np.full(len(provider.code_of), len(wanted.providers_order))
     for place, name in enumerate(wanted.providers_order):
         if name in provider.code_of:
             place_of[provider.code_of[name]] = place
-    return np.asarray(place_of[provider.codes[view.numbers]])
+    return np.asarray(place_of[provider.codes[numbers]])
 
 
 def _draw(view: View, near: Numbers, random: Random) -> int:
