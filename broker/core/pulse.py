@@ -6,7 +6,7 @@ immediate; those of other processes and the providers' reports arrive once a tic
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -38,6 +38,14 @@ class Measured(msgspec.Struct, frozen=True, gc=False):
     tokens_out: int
     bytes_in_per_token: float | None = None
     bytes_out_per_token: float | None = None
+
+
+class MeasuredMany(NamedTuple):
+    """What many delivered attempts showed; arrays of one length."""
+
+    ttft_ms: Floats
+    duration_ms: Floats
+    tokens_out: Numbers
 
 
 class Pulse:
@@ -126,6 +134,34 @@ class Pulse:
         elif endpoint in self._doubtful:
             self.breakers[endpoint].forget()
 
+    def begin_many(self, deployments: Numbers) -> None:
+        """Be told of many attempts that start, at endpoints that no breaker doubts."""
+        np.add.at(self.in_flight, deployments, 1)
+
+    def end_many(
+        self, endpoints: Numbers, deployments: Numbers, seen: MeasuredMany, now_s: float
+    ) -> None:
+        """Be told of many attempts that delivered, in the order in which they ended: as `end` of
+        one after the other."""
+        np.subtract.at(self.in_flight, deployments, 1)
+        assert self.in_flight.min(initial=0) >= 0, "every end has its begin"
+        of = _Groups(endpoints)
+        servers = of if deployments is endpoints else _Groups(deployments)
+        servers.blend(self.service_s, seen.duration_ms / 1_000)
+        of.blend(self.ttft_ms, seen.ttft_ms, TTFT_MS_PRIOR)
+        long = seen.tokens_out > 1
+        decoding_ms = np.maximum(seen.duration_ms - seen.ttft_ms, 0.0)[long]
+        speakers = of if long.all() else _Groups(endpoints[long])
+        speakers.blend(self.tpot_ms, decoding_ms / (seen.tokens_out[long] - 1), TPOT_MS_PRIOR)
+        missed = 1 - self.availability[of.numbers]
+        self.availability[of.numbers] = 1 - missed * (1 - AVAILABILITY_WEIGHT) ** of.counts
+        for endpoint, count in zip(of.numbers.tolist(), of.counts.tolist(), strict=True):
+            breaker = self.breakers.get(endpoint)
+            if breaker is not None:
+                for _ in range(count):
+                    breaker.succeed(now_s)
+                self._doubtful.discard(endpoint)
+
     def refuse(self, deployments: Numbers) -> None:
         """Be told that these deployments were full when a call wanted them."""
         np.add.at(self.refused, deployments, 1)
@@ -177,6 +213,31 @@ class Pulse:
             _blend(self.bytes_in_per_token_at, endpoint, measured.bytes_in_per_token)
         if measured.bytes_out_per_token:
             _blend(self.bytes_out_per_token_at, endpoint, measured.bytes_out_per_token)
+
+
+class _Groups:
+    """Values in some order, sorted by whom they are of."""
+
+    def __init__(self, numbers: Numbers) -> None:
+        self._order = numbers.argsort(kind="stable")
+        self.numbers, self._first, self.counts = np.unique(
+            numbers[self._order], return_index=True, return_counts=True
+        )
+        behind = np.repeat(self._first + self.counts, self.counts) - np.arange(numbers.size) - 1
+        self._weight = LATENCY_WEIGHT * (1 - LATENCY_WEIGHT) ** behind
+
+    def blend(self, averages: Floats, newest: Floats, prior: float | None = None) -> None:
+        """As `_blend`, and with a prior as `_learn`, of one value after the other."""
+        if not newest.size:
+            return
+        newest, numbers = newest[self._order], self.numbers
+        before = averages[numbers]
+        if prior is not None:
+            fresh = (before == prior).nonzero()[0]
+            first = self._first[fresh]
+            newest[first] = before[fresh] = np.maximum(newest[first], LATENCY_MS_MIN)
+        before *= (1 - LATENCY_WEIGHT) ** self.counts
+        averages[numbers] = before + np.add.reduceat(self._weight * newest, self._first)
 
 
 def _learn(averages: memoryview[float], prior: float, number: int, newest: float) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from broker.core.breaker import EJECTION_S
 from broker.core.outcome import DELIVERED, Fault, Outcome
-from broker.core.pulse import TTFT_MS_PRIOR, Measured, Pulse
+from broker.core.pulse import TTFT_MS_PRIOR, Measured, MeasuredMany, Pulse
 from tests.fakes import decide, endpoint, market, planned, pulse
 
 FAILED = Outcome(Fault.RESET)
@@ -85,6 +85,33 @@ def test_the_first_call_says_how_fast_an_endpoint_is_and_later_ones_move_the_ave
         live.end(0, 0, DELIVERED, 0.0, Measured(ttft_ms, ttft_ms + 1_000.0, 101))
     assert live.ttft_ms[0] == pytest.approx(0.8 * 100 + 0.2 * 200)
     assert live.tpot_ms[0] == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_many_ends_are_heard_of_as_one_after_the_other(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(1, 60))
+    endpoints, deployments = rng.integers(0, 6, size), rng.integers(0, 4, size)
+    ttft_ms = rng.choice([0.0, 5.0, 90.0, 400.0], size)
+    seen = MeasuredMany(ttft_ms, ttft_ms + rng.uniform(0, 900, size), rng.integers(0, 4, size))
+    one, many = Pulse(), Pulse()
+    for live in (one, many):
+        live.fit(6, 4)
+        call(live, 0, FAILED)
+        call(live, 1, DELIVERED)
+        for number in range(3):
+            call(live, 2, FAILED, number / 100)
+        live.ttft_ms[3] = 70.0
+    many.begin_many(deployments)
+    many.end_many(endpoints, deployments, seen, 9.0)
+    for endpoint_number, server, *told in zip(endpoints, deployments, *seen, strict=True):
+        one.begin(int(endpoint_number), int(server), 9.0)
+        measured = Measured(float(told[0]), float(told[1]), int(told[2]))
+        one.end(int(endpoint_number), int(server), DELIVERED, 9.0, measured)
+    for name in ("in_flight", "service_s", "ttft_ms", "tpot_ms", "availability"):
+        np.testing.assert_allclose(getattr(many, name), getattr(one, name), rtol=1e-12)
+    assert many.breakers == one.breakers
+    assert many.ejected_here(9.0) == one.ejected_here(9.0)
 
 
 def test_refusals_only_ever_rise_once_for_each_deployment_named() -> None:
