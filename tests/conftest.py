@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,6 +21,46 @@ from broker.store.migrate import upgrade
 
 _numbers = itertools.count(1)
 _MEMORY_BYTES_MIN = 2_000_000_000
+_HERE = Path(__file__).parent
+_ORDER = ("e2e", "integration", "simulation", "architecture", "unit")
+"""Of the folders: what is long begins early, so that no process is left with it at the end."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Spare the collector of garbage what is collected here: it stays until the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, which makes the file's fixtures once.
+
+    So are all that start processes, which would be in each other's way on two cores.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(_group(item.path)))
+    items.sort(key=lambda item: _rank(item.path))
+
+
+def _folder(path: Path) -> str:
+    return path.relative_to(_HERE).parts[0]
+
+
+def _group(path: Path) -> str:
+    folder = _folder(path)
+    return folder if folder == "e2e" else str(path.relative_to(_HERE).with_suffix(""))
+
+
+def _rank(path: Path) -> int:
+    folder = _folder(path)
+    return _ORDER.index(folder) if folder in _ORDER else len(_ORDER)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from tests.e2e.crash.faults import Faults
 from tests.e2e.crash.verdict import Books, Verdict, funds_off_by, tell
 from tests.e2e.crash.yard import Yard, open_yard
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("crash")]
+pytestmark = pytest.mark.e2e
 
 FIRST_SEED = int(os.environ.get("CRASH_SEED", "1"))
 SEEDS = range(FIRST_SEED, FIRST_SEED + int(os.environ.get("CRASH_ROUNDS", "1")))

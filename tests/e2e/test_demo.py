@@ -33,7 +33,6 @@ READY = "stays open until Ctrl-C"
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.xdist_group("demo"),
     pytest.mark.timeout(START_LIMIT_S + 2 * STOP_LIMIT_S),
 ]
 

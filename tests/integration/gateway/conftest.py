@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -13,14 +12,6 @@ from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.valkey import EmbeddedValkey
 from tests.conftest import fresh_database
 from tests.integration.gateway.house import Consumer, House, open_house, until
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let no two workers open a house for the same module."""
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.parent == here:
-            item.add_marker(pytest.mark.xdist_group(f"gateway {item.path.stem}"))
 
 
 @pytest.fixture(scope="module")

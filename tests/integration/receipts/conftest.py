@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -15,14 +14,6 @@ from broker.store.accounts import Role
 from tests.conftest import fresh_database
 from tests.integration.gateway.house import Consumer, House, open_house
 from tests.integration.receipts.workshop import Workshop, open_workshop
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let no two workers open a house for the same module."""
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.parent == here:
-            item.add_marker(pytest.mark.xdist_group(f"receipts {item.path.stem}"))
 
 
 @pytest.fixture(scope="module")
