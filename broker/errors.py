@@ -113,15 +113,17 @@ class Conflict(RequestRefused):
 
 
 class AlreadyServed(Conflict):
-    """A call is sent again that was served and charged, and its answer was not kept."""
+    """A call is sent again that was served and charged, and its answer cannot be told again."""
 
     code = "already_served"
 
-    def __init__(self, call_id: UUID, charge_nanos: int, ended: str) -> None:
+    def __init__(
+        self, call_id: UUID, charge_nanos: int, ended: str, why: str = "was not kept"
+    ) -> None:
         cost_usd = format_usd(charge_nanos)
         super().__init__(
             f"This call was served before, as {call_id}, and cost {cost_usd} USD; "
-            "its answer was not kept.",
+            f"its answer {why}.",
             facts={"call_id": str(call_id), "cost_usd": cost_usd, "ended": ended},
         )
         self.call_id = str(call_id)

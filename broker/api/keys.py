@@ -47,7 +47,7 @@ class KeyController(Controller):
             issued = await issue_in(connection, caller, name, terms_of(data), limits, now)
             return KeyIssued(id=issued.id, key=issued.text)
 
-        return await once(act)
+        return await once(act, secret=True)
 
     @get("/accounts/{name:str}/keys", summary="List an account's keys")
     async def list(
@@ -82,7 +82,7 @@ class KeyController(Controller):
             rotated = await rotate_in(connection, caller, key_id, data.overlap_s, now)
             return KeyIssued(id=rotated.id, key=rotated.text)
 
-        return await once(act)
+        return await once(act, secret=True)
 
     @delete("/keys/{key_id:str}", summary="Revoke a key")
     async def revoke(

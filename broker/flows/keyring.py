@@ -78,7 +78,7 @@ class Keyring:
     def enter(self, key: StoredKey) -> None:
         """Count a call in. Raises TooManyCalls when the key has its most under way, CallerUnknown
         when it was revoked while the request was still coming."""
-        if self._keys is None or key.id not in self._keys:
+        if self._keys is None or key.id not in self._keys:  # as in `require`: each call comes here
             raise CallerUnknown(_DEAD)
         under_way = self._under_way.get(key.id, 0)
         most = key.terms.calls_max
@@ -90,6 +90,11 @@ class Keyring:
             )
         self._under_way[key.id] = under_way + 1
 
+    def require(self, key: StoredKey) -> None:
+        """Raise CallerUnknown when the key has been revoked."""
+        if self._keys is None or key.id not in self._keys:
+            raise CallerUnknown(_DEAD)
+
     def leave(self, key: StoredKey) -> None:
         """Count a call out."""
         under_way = self._under_way[key.id] - 1
@@ -97,6 +102,33 @@ class Keyring:
             self._under_way[key.id] = under_way
         else:
             del self._under_way[key.id]
+
+
+class Seat:
+    """The place of one call among those that its key may have under way, taken when it is needed.
+
+    Whoever waits for another call's answer, or gets one that was kept, needs none.
+    """
+
+    def __init__(self, keyring: Keyring, key: StoredKey) -> None:
+        self.key = key
+        self._keyring = keyring
+        self._taken = False
+
+    def take(self) -> None:
+        """Take the place. Raises as `Keyring.enter` does."""
+        self._keyring.enter(self.key)
+        self._taken = True
+
+    def leave(self) -> None:
+        """Give it back, if it was taken."""
+        if self._taken:
+            self._taken = False
+            self._keyring.leave(self.key)
+
+    def prove(self) -> None:
+        """Raise CallerUnknown when the key has been revoked."""
+        self._keyring.require(self.key)
 
 
 def _token(authorization: bytes) -> str:

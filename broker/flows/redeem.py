@@ -1,7 +1,8 @@
 """Decides a call that is made on a firm quote, and uses the quote up: once, by whoever is first.
 
 The quote is used in a transaction of its own before the hold is asked for; a call that gets no hold
-gives it back. Between the two a broker may die: then the quote stays used, and nothing was charged.
+gives it back. If a broker dies between the two, a sweep gives it back (`broker.flows.sweep`); and a
+broker that was taken for dead finds its quote gone once its hold is open, before a byte is sent.
 """
 
 from __future__ import annotations
@@ -93,6 +94,18 @@ def give_back_later(call: Call, runtime: Runtime) -> None:
     task.add_done_callback(runtime.running.discard)
 
 
+async def require_ours(call: Call, quote_id: UUID, runtime: Runtime) -> None:
+    """Make sure that a quote is the call's still. Raises QuoteRefused, and Unavailable when the
+    database is away."""
+    try:
+        async with asyncio.timeout(_DATABASE_S), runtime.engine.begin() as connection:
+            ours = await quote_store.stands(connection, quote_id, call.id)
+    except DATABASE_AWAY as error:
+        raise _away(error) from None
+    if not ours:
+        raise _used()
+
+
 async def _find(call: Call, quote_id: UUID, runtime: Runtime) -> Quote:
     try:
         async with asyncio.timeout(_DATABASE_S), runtime.engine.connect() as connection:
@@ -107,7 +120,8 @@ async def _find(call: Call, quote_id: UUID, runtime: Runtime) -> Quote:
 async def _use(call: Call, quote_id: UUID, runtime: Runtime) -> None:
     try:
         async with asyncio.timeout(_DATABASE_S), runtime.engine.begin() as connection:
-            used = await quote_store.use(connection, quote_id, call.id)
+            process_id = runtime.ledger.process_id
+            used = await quote_store.use(connection, quote_id, call.id, process_id)
     except DATABASE_AWAY as error:
         give_back_later(call, runtime)  # it may have committed
         raise _away(error) from None

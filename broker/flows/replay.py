@@ -2,9 +2,11 @@
 
 Whoever finds the key free serves. A replay of a call that was served, or that cost something, gets
 the answer that was kept, else AlreadyServed; so does the replay of a stream that broke off or whose
-caller left midway, for what was delivered is paid. While the first call runs, a replay waits for it
-until its own deadline, or is refused where it asked for that. A call that ended without a charge
-leaves the key free, and with it the choice to send another body.
+caller left midway, for what was delivered is paid. A kept answer is told to the key that asked for
+it alone, whatever its secret is by now; to others of its account it is one that was not kept. While
+the first call runs, a replay waits for it until its own deadline, or is refused where it asked for
+that; it counts as none of the calls that its key may have under way. A call that ended without a
+charge leaves the key free, and with it the choice to send another body.
 """
 
 from __future__ import annotations
@@ -60,8 +62,12 @@ async def serve_once(
         turn.free_later()  # it may have been claimed just when its caller left
         raise
     if former is not None:
-        return await _replay(former, runtime)
+        if keyed.seat is not None:
+            keyed.seat.prove()
+        return await _replay(former, call, runtime)
     try:
+        if keyed.seat is not None:
+            keyed.seat.take()
         return await serve(call, runtime, turn)
     except BrokerError:
         if not await turn.free():
@@ -113,8 +119,11 @@ async def _ask(turn: Turn, runtime: Runtime) -> Former | None:
                 return None
 
 
-async def _replay(former: Former, runtime: Runtime) -> Replay:
+async def _replay(former: Former, call: Call, runtime: Runtime) -> Replay:
     assert former.call_id is not None
+    if former.key_id not in (None, call.payer.key_id):
+        told = (former.call_id, former.charge_nanos, former.code)
+        raise AlreadyServed(*told, "is told to the key alone that asked for it")
     try:
         async with asyncio.timeout(DATABASE_S), runtime.pool.acquire() as connection:
             kept = await answers.find(connection, former.call_id, runtime.sealer, runtime.clock())

@@ -28,7 +28,7 @@ from broker.flows.decide import choose, refusal
 from broker.flows.exchange import StreamedAnswer, WholeAnswer, open_stream, read_whole
 from broker.flows.grant import take_tokens, undo
 from broker.flows.log_call import Ending, log_call
-from broker.flows.redeem import redeem, unavailable
+from broker.flows.redeem import redeem, require_ours, unavailable
 from broker.flows.runtime import Runtime
 from broker.flows.stream import Stream
 from broker.flows.tab import Tab, reserve
@@ -56,6 +56,8 @@ async def serve(
     try:
         if turn is not None:
             await turn.stands()
+        if call.wanted.quote_id is not None:
+            await require_ours(call, call.wanted.quote_id, runtime)
         answer = await _forward(tab)
         if isinstance(answer, StreamedAnswer):
             return tab, Stream(tab, answer)

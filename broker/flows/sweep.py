@@ -1,4 +1,4 @@
-"""Gives back what is held for calls that nobody will settle any more.
+"""Gives back what is held, or used, for calls that nobody will settle any more.
 
 A hold past its expiry is given back, unless the process that opened it lives: then its call may
 have ended in an outage of the database, and its settlement, kept back, is still to come. A living
@@ -15,7 +15,7 @@ from typing import Final
 import asyncpg
 import structlog
 
-from broker.store import leases, ledger
+from broker.store import leases, ledger, quotes
 
 SPARE_S: Final = 900.0
 
@@ -55,4 +55,13 @@ async def release_orphans(pool: asyncpg.Pool, grace_s: float = 30.0, limit: int 
         count = await ledger.release_holds_of(connection, dead, limit)
         await leases.forget(connection, dead)
     _log.warning("orphaned_holds_released", count=count, processes=dead)
+    return count
+
+
+async def open_orphaned_quotes(pool: asyncpg.Pool) -> int:
+    """Open the quotes again that dead processes have used and held nothing for; return how many."""
+    async with pool.acquire() as connection, connection.transaction():
+        count = await quotes.open_again(connection)
+    if count:
+        _log.warning("orphaned_quotes_opened", count=count)
     return count

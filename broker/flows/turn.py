@@ -23,6 +23,7 @@ import structlog
 
 from broker.core.call import Call
 from broker.errors import Conflict, Unavailable
+from broker.flows.keyring import Seat
 from broker.flows.runtime import Runtime
 from broker.store import answers, claims
 from broker.store.answers import Owner, StoredAnswer
@@ -46,6 +47,8 @@ class Keyed(msgspec.Struct, frozen=True):
     on_running: Literal["wait", "refuse"]
     keeps: bool
     """The caller's key opted in to have answers kept, and the call's data policy allows it."""
+    seat: Seat | None = None
+    """The caller's place among the calls that its key may have under way, where it needs one."""
 
 
 class Turn:
@@ -64,6 +67,7 @@ class Turn:
             created_at=call.created_at,
             free_at=free_at,
             expires_at=max(free_at, kept_until),
+            key_id=call.payer.key_id,
         )
         self._runtime = runtime
         self._bytes_max = limits.replay_bytes_max if keyed.keeps else 0

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from broker.errors import BrokerError, MethodNotServed, NotFound
+from broker.flows.keyring import Seat
 from broker.flows.runtime import Runtime
 from broker.gateway import kserve, models, openai
 from broker.gateway.admit import require_room
@@ -74,7 +75,11 @@ class Gateway:
             if request.trouble is not None:
                 raise request.trouble
             require_room(runtime)
-            runtime.keyring.enter(key)
+            seat = None
+            if request.header(b"idempotency-key") is None:
+                runtime.keyring.enter(key)
+            else:
+                request.told = seat = Seat(runtime.keyring, key)
             runtime.calls_in_flight += 1
             try:
                 if key.terms.rates is not None:
@@ -83,7 +88,10 @@ class Gateway:
                 status = 200
             finally:
                 runtime.calls_in_flight -= 1
-                runtime.keyring.leave(key)
+                if seat is None:
+                    runtime.keyring.leave(key)
+                else:
+                    seat.leave()
         except Exception as error:
             status = await _fail(error, refusal, request)
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from broker.errors import RequestMalformed
+from broker.flows.keyring import Seat
 from broker.flows.turn import Keyed
 from broker.gateway.wishes import Wishes
 from broker.server.request import Request
@@ -33,6 +34,7 @@ def read_keyed(named: bytes, request: Request, wishes: Wishes, key: StoredKey) -
         meaning_sha256=_meaning(request),
         on_running=wishes.on_running,
         keeps=allowed and key.content_kept != "none",
+        seat=request.told if isinstance(request.told, Seat) else None,
     )
 
 

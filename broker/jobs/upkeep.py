@@ -10,7 +10,7 @@ from celery.schedules import crontab
 
 from broker.flows.monitor import watch
 from broker.flows.seal import AGE_MIN, seal
-from broker.flows.sweep import release_orphans, sweep_expired
+from broker.flows.sweep import open_orphaned_quotes, release_orphans, sweep_expired
 from broker.jobs.room import SLOW, Job, Room
 from broker.store import late_indexes, maintenance
 
@@ -21,6 +21,7 @@ async def sweep(room: Room) -> None:
     """Give back what is held for calls that nobody will settle."""
     await sweep_expired(room.pool, datetime.now(UTC))
     await release_orphans(room.pool)
+    await open_orphaned_quotes(room.pool)
 
 
 async def check_invariants(room: Room) -> None:

@@ -30,6 +30,8 @@ class Claim:
     created_at: datetime
     free_at: datetime
     expires_at: datetime
+    key_id: str = ""
+    """The key that sent it."""
 
 
 class Stage(enum.Enum):
@@ -53,6 +55,8 @@ class Former:
     call_id: UUID | None
     charge_nanos: int
     code: str
+    key_id: str | None
+    """The key that sent it; None where that was not noted yet."""
 
 
 async def claim(connection: Connection, wanted: Claim) -> bool:
@@ -60,8 +64,9 @@ async def claim(connection: Connection, wanted: Claim) -> bool:
     return bool(
         await connection.fetchval(
             "INSERT INTO idempotency_keys (account_id, key, request_sha256, call_id, process_id,"
-            " created_at, free_at, expires_at, status, answer)"
-            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, '') ON CONFLICT DO NOTHING RETURNING true",
+            " created_at, free_at, expires_at, key_id, status, answer)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, '')"
+            " ON CONFLICT DO NOTHING RETURNING true",
             *_row(wanted),
         )
     )
@@ -78,6 +83,7 @@ async def look(connection: Connection, place: Place, now: datetime) -> Former | 
         row["call_id"],
         row["charge_nanos"] or 0,
         row["code"] or "",
+        row["key_id"],
     )
 
 
@@ -98,7 +104,7 @@ async def take_over(connection: Connection, wanted: Claim, now: datetime) -> boo
             return False
         await connection.execute(
             "UPDATE idempotency_keys SET request_sha256 = $3, call_id = $4, process_id = $5,"
-            " created_at = $6, free_at = $7, expires_at = $8, status = 0, answer = '',"
+            " created_at = $6, free_at = $7, expires_at = $8, key_id = $9, status = 0, answer = '',"
             " sealed = false WHERE account_id = $1 AND key = $2",
             *_row(wanted),
         )
@@ -141,4 +147,5 @@ def _row(claim: Claim) -> tuple[object, ...]:
         claim.created_at,
         claim.free_at,
         claim.expires_at,
+        claim.key_id,
     )

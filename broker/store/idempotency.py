@@ -1,6 +1,7 @@
 """Answers kept under `Idempotency-Key`, so that a request sent twice is done once.
 
-The answer is sealed, for it may hold what is shown once, such as the text of a key.
+The answer is sealed, for it may tell what others must not know, and told to none but the key that
+asked for it.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """What a new claim says: the hash of the request, and how long it stands."""
+    """What a new claim says: the hash of the request, the key that sent it (empty for a caller
+    without one), and how long it stands."""
 
     request_sha256: bytes
+    key_id: str
     created_at: datetime
     expires_at: datetime
 
@@ -56,13 +59,18 @@ async def claim(
 
     While another transaction has claimed the same key this waits for its end: after its commit its
     answer is returned, after its rollback the key is free again. Raises Conflict when the key
-    stands for another request.
+    stands for another request, or for one that another key of the account has sent.
     """
     row = await _claim(connection, place, fresh)
     if row is None:
         return None
     if bytes(row.request_sha256) != fresh.request_sha256:
         raise used_for_another(place.key)
+    if row.key_id not in (None, fresh.key_id):
+        raise Conflict(
+            f"Another key of your account sent this request under '{place.key}'; it was done once.",
+            code="idempotency_other_key",
+        )
     body = sealer.open(row.answer, place.bound_to) if row.sealed else bytes(row.answer)
     return Answer(row.status, body)
 
@@ -71,6 +79,7 @@ async def _claim(connection: AsyncConnection, place: Place, fresh: Fresh) -> sa.
     """Return the row that stands in the way, None when the key is claimed."""
     said = {
         "request_sha256": fresh.request_sha256,
+        "key_id": fresh.key_id,
         "status": 0,
         "answer": b"",
         "sealed": False,

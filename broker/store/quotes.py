@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 from broker.core.quote import Offer, Promise
 from broker.core.requirements import Requirements
 from broker.errors import TooManyCalls
+from broker.store.ledger import Connection
 from broker.store.tables import accounts, table
 from pricing.book import Rate
 
@@ -25,7 +26,7 @@ quotes = table(
     """
     id uuid, account_id uuid, created_at timestamptz, expires_at timestamptz, price_version bigint,
     demands bytea, tokens_in bigint, choices integer, ceiling_nanos bigint, used_by uuid,
-    used_at timestamptz
+    used_at timestamptz, used_process integer
     """,
 )
 quote_offers = table(
@@ -116,12 +117,13 @@ async def find(connection: AsyncConnection, quote_id: UUID, account_id: UUID) ->
     )
 
 
-async def use(connection: AsyncConnection, quote_id: UUID, call_id: UUID) -> bool:
-    """Use a quote up for a call, at the commit; False when another has, or its time is over."""
+async def use(connection: AsyncConnection, quote_id: UUID, call_id: UUID, process_id: int) -> bool:
+    """Use a quote up for a call of a process, at the commit; False when another has, or its time is
+    over."""
     used = await connection.execute(
         sa.update(quotes)
         .where(quotes.c.id == quote_id, quotes.c.used_by.is_(None), quotes.c.expires_at > _now)
-        .values(used_by=call_id, used_at=_now)
+        .values(used_by=call_id, used_at=_now, used_process=process_id)
     )
     return used.rowcount == 1
 
@@ -131,8 +133,34 @@ async def give_back(connection: AsyncConnection, quote_id: UUID, call_id: UUID) 
     await connection.execute(
         sa.update(quotes)
         .where(quotes.c.id == quote_id, quotes.c.used_by == call_id)
-        .values(used_by=None, used_at=None)
+        .values(used_by=None, used_at=None, used_process=None)
     )
+
+
+async def stands(connection: AsyncConnection, quote_id: UUID, call_id: UUID) -> bool:
+    """Whether a quote is this call's still, asked once its hold is open; from then on it stays."""
+    query = sa.select(quotes.c.id).where(quotes.c.id == quote_id, quotes.c.used_by == call_id)
+    return await connection.scalar(query.with_for_update(key_share=True)) is not None
+
+
+async def open_again(connection: Connection) -> int:
+    """Open the quotes that dead processes have used for calls without a hold; return how many.
+
+    To be called in a transaction. They are locked before the books are read: a call that `stands`
+    first has its hold seen here, and one that comes later finds its quote gone.
+    """
+    rows = await connection.fetch(
+        "SELECT id FROM quotes WHERE used_by IS NOT NULL AND expires_at > now()"
+        " AND NOT EXISTS (SELECT FROM broker_processes p WHERE p.id = used_process)"
+        " AND used_process IS NOT NULL FOR UPDATE SKIP LOCKED"
+    )
+    done = await connection.execute(
+        "UPDATE quotes SET used_by = NULL, used_at = NULL, used_process = NULL"
+        " WHERE id = ANY($1::uuid[])"
+        " AND NOT EXISTS (SELECT FROM holds h WHERE h.call_id = used_by)",
+        [row["id"] for row in rows],
+    )
+    return int(done.rpartition(" ")[2])
 
 
 async def delete_old(connection: AsyncConnection, now: datetime) -> int:

@@ -85,7 +85,7 @@ idempotency_keys = table(
     """
     account_id uuid, key text, request_sha256 bytea, status smallint, answer bytea, sealed boolean,
     call_id uuid, process_id integer, free_at timestamptz, created_at timestamptz,
-    expires_at timestamptz
+    expires_at timestamptz, key_id text
     """,
 )
 audit_log = table(

@@ -1,6 +1,6 @@
 -- What a key stands for. $1: the account; $2: the key; $3: now. One statement sees one moment of the books: a process
 -- that is not listed has had all its holds closed, so its settlement, if there is one, is seen with that.
-SELECT k.request_sha256, k.call_id, s.charge_nanos, c.code,
+SELECT k.request_sha256, k.call_id, k.key_id, s.charge_nanos, c.code,
        CASE WHEN k.call_id IS NULL THEN CASE WHEN k.expires_at <= $3::timestamptz THEN 'free' ELSE 'no call' END
             WHEN EXISTS (SELECT FROM open_holds o WHERE o.call_id = k.call_id) THEN 'running'
             WHEN k.expires_at <= $3::timestamptz THEN 'free'

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from broker.store.idempotency import Place
 from tests.integration.api.conftest import Person, SmallBroker
 
 KEY = {"idempotency-key": "order-1"}
@@ -15,7 +16,7 @@ KEY = {"idempotency-key": "order-1"}
     ("path", "body", "listed"),
     [
         ("/api/accounts", {"name": "newcomer", "role": "consumer"}, "accounts"),
-        ("/api/accounts/shop/keys", {"label": "till"}, "keys"),
+        ("/api/plans", {"tiers": [{"from_usd": "0", "take_bps": 1}], "reason": "x"}, "plans"),
         ("/api/accounts/shop/topups", {"amount_usd": "1"}, None),
     ],
 )
@@ -34,7 +35,7 @@ async def test_a_request_sent_again_makes_one_object_and_gets_the_first_answer(
     if listed is not None:
         found = (await operator.http.get(path)).json()[listed]
         assert sum(each["id"] == first.json()["id"] for each in found) == 1
-        assert len(found) == {"accounts": 3, "keys": 2}[listed]
+        assert len(found) == {"accounts": 3, "plans": 1}[listed]
 
 
 async def test_one_key_for_two_paths_is_a_conflict(operator: Person, consumer: Person) -> None:
@@ -43,24 +44,44 @@ async def test_one_key_for_two_paths_is_a_conflict(operator: Person, consumer: P
     assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
 
 
-async def test_the_text_of_a_key_is_kept_sealed(
-    broker: SmallBroker, operator: Person, consumer: Person
+@pytest.mark.parametrize("rotated", [False, True])
+async def test_the_text_of_a_key_is_shown_once_and_kept_nowhere(
+    broker: SmallBroker, operator: Person, consumer: Person, rotated: bool
 ) -> None:
-    issued = await operator.http.post("/api/accounts/shop/keys", json={}, headers=KEY)
-    secret = issued.json()["key"]
+    path, body = "/api/accounts/shop/keys", dict[str, Any]()
+    if rotated:
+        made = (await operator.http.post(path, json={})).json()["id"]
+        path, body = f"/api/keys/{made}/rotate", {"overlap_s": 0}
+    first = await operator.http.post(path, json=body, headers=KEY)
+    assert first.status_code == 201
+    again = await operator.http.post(path, json=body, headers=KEY)
+    told = again.json()
+    assert (again.status_code, told["code"]) == (409, "shown_once")
+    assert told["id"] == first.json()["id"]
+    assert told["id"] in told["detail"]
     async with broker.engine.connect() as connection:
-        rows = (await connection.exec_driver_sql("SELECT * FROM idempotency_keys")).all()
-    assert len(rows) == 1
-    assert secret not in str(rows)
-    assert secret.encode() not in rows[0].answer
+        [row] = (await connection.exec_driver_sql("SELECT * FROM idempotency_keys")).all()
+    place = Place(operator.account.id, KEY["idempotency-key"])
+    kept = broker.sealer.open(row.answer, place.bound_to)
+    assert first.json()["key"].split("_")[2].encode() not in kept
+    keys = (await operator.http.get("/api/accounts/shop/keys")).json()["keys"]
+    assert len(keys) == 2
 
 
-async def test_a_rotation_sent_again_rotates_once(operator: Person, consumer: Person) -> None:
-    issued = await operator.http.post("/api/accounts/shop/keys", json={})
-    path = f"/api/keys/{issued.json()['id']}/rotate"
-    rotated = [await operator.http.post(path, json={"overlap_s": 0}, headers=KEY) for _ in range(2)]
-    assert {each.status_code for each in rotated} == {201}
-    assert rotated[0].json() == rotated[1].json()
+async def test_an_answer_is_told_again_to_the_key_that_asked_alone(
+    operator: Person, consumer: Person
+) -> None:
+    path, topup = "/api/accounts/shop/topups", {"amount_usd": "1"}
+    first = await operator.http.post(path, json=topup, headers=KEY)
+    other = (await operator.http.post("/api/accounts/ops/keys", json={})).json()["key"]
+    foreign = await operator.http.post(
+        path, json=topup, headers=KEY | {"authorization": f"Bearer {other}"}
+    )
+    assert (foreign.status_code, foreign.json()["code"]) == (409, "idempotency_other_key")
+    again = await operator.http.post(path, json=topup, headers=KEY)
+    assert again.content == first.content
+    balance = (await consumer.http.get("/api/balance")).json()
+    assert balance["posted_usd"] == "1.00"
 
 
 async def test_another_account_may_use_the_same_key(operator: Person, consumer: Person) -> None:

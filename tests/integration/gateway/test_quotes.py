@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
@@ -19,17 +19,20 @@ from uuid_utils.compat import uuid7
 
 from broker.core.key_terms import Allowance, Rates, Scope
 from broker.embedded.valkey import EmbeddedValkey
-from broker.errors import BalanceTooLow, Unavailable
+from broker.errors import BalanceTooLow, QuoteRefused, Unavailable
 from broker.flows.grant import undo
-from broker.flows.redeem import give_back, redeem
+from broker.flows.redeem import give_back, redeem, require_ours
+from broker.flows.sweep import open_orphaned_quotes
 from broker.store import quotes as quote_store
 from broker.store.accounts import Role
-from broker.store.database import create_engine
+from broker.store.database import create_engine, create_pool
+from broker.store.ledger import hold_batch, release_holds_of
 from pricing.money import NANOS_PER_USD, parse_usd_nanos
 from provider_sdk.client import BrokerClient
 from provider_sdk.protocol import DataPolicy
 from provider_sdk.testing.scripted import Script
 from tests.integration.gateway.house import Consumer, House, Stall, open_house, until
+from tests.integration.ledger.books import a_hold
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 CHAT = "/v1/chat/completions"
@@ -427,12 +430,14 @@ async def test_a_caller_who_leaves_before_the_hold_and_a_lost_connection_leave_t
     running: set[asyncio.Task[None]] = set()
     limits = SimpleNamespace(give_back=lambda _call_id: None)
     here: Any = SimpleNamespace(
-        engine=house.engine, running=running, live=SimpleNamespace(limits=limits)
+        engine=house.engine,
+        running=running,
+        live=SimpleNamespace(limits=limits),
     )
     for error in (asyncio.CancelledError(), BalanceTooLow("nothing left")):
         async with house.engine.begin() as connection:
-            assert await quote_store.use(connection, quote_id, call.id)
-            assert not await quote_store.use(connection, quote_id, uuid7())
+            assert await quote_store.use(connection, quote_id, call.id, 1)
+            assert not await quote_store.use(connection, quote_id, uuid7(), 1)
         assert await _standing(shop, made["quote_id"]) == "used"
         await undo(call, here, error)
         await asyncio.gather(*running)
@@ -446,6 +451,43 @@ async def test_a_caller_who_leaves_before_the_hold_and_a_lost_connection_leave_t
     assert raised.value.retryable
     await give_back(call, away)
     await away.engine.dispose()
+
+
+async def test_a_quote_that_a_dead_broker_used_without_a_hold_is_open_again(
+    house: House, shop: Consumer
+) -> None:
+    pool = await create_pool(house.database_url)
+    living = await house.database.fetchval("SELECT max(id) FROM broker_processes")
+    dead = 2**31 - 1
+    made = {name: await _quote(shop) for name in ("orphaned", "held", "living", "served")}
+    ids = {name: UUID(each["quote_id"]) for name, each in made.items()}
+    account = await _account_of(house, "shop")
+    held, orphan = a_hold(await _funds_of(house, account), 1_000), uuid7()
+    async with house.engine.begin() as connection:
+        assert await quote_store.use(connection, ids["orphaned"], orphan, dead)
+        assert await quote_store.use(connection, ids["held"], held.call_id, dead)
+        assert await quote_store.use(connection, ids["living"], uuid7(), living)
+    assert (await _ask(shop.http, made["served"]["quote_id"])).status_code == 200
+    async with pool.acquire() as connection:
+        await hold_batch(connection, [held], dead)
+    assert await open_orphaned_quotes(pool) == 1
+    assert await _standing(shop, made["orphaned"]["quote_id"]) == "open"
+    for name in ("held", "living", "served"):
+        assert await _standing(shop, made[name]["quote_id"]) == "used", name
+    # Whoever was taken for dead and goes on all the same finds its quote gone.
+    call, here = SimpleNamespace(id=orphan), SimpleNamespace(engine=house.engine)
+    with pytest.raises(QuoteRefused):
+        await require_ours(cast("Any", call), ids["orphaned"], cast("Any", here))
+    async with pool.acquire() as connection:
+        await release_holds_of(connection, [dead], 10)
+    await pool.close()
+    assert (await _ask(shop.http, made["orphaned"]["quote_id"])).status_code == 200
+
+
+async def _funds_of(house: House, account: UUID) -> UUID:
+    query = "SELECT id FROM ledger_accounts WHERE owner_id = $1"
+    found: Any = await house.database.fetchval(query, account)
+    return UUID(bytes=found.bytes)
 
 
 async def _account_of(house: House, name: str) -> UUID:

@@ -249,6 +249,60 @@ async def test_a_replay_waits_for_the_first_and_gets_its_answer(
     assert provider.calls == 1
 
 
+async def test_a_kept_answer_is_told_to_no_other_key_of_the_account(
+    house: House, keeper: Consumer, key: dict[str, str]
+) -> None:
+    other = await house.consumer("shop", usd=0, content_kept="replay")
+    first = await keeper.http.post(CHAT, json=BODY, headers=key)
+    before = await spent(keeper)
+    foreign = await other.http.post(CHAT, json=BODY, headers=key)
+    error = foreign.json()["error"]
+    assert (foreign.status_code, error["code"]) == (409, "already_served")
+    assert "the key alone that asked" in error["message"]
+    assert told(foreign) == told(first)
+    assert await spent(keeper) == before
+
+
+async def test_the_rotated_key_is_told_what_it_asked_for_with_its_former_secret(
+    house: House, key: dict[str, str]
+) -> None:
+    keeps = await house.consumer("shop", usd=0, content_kept="replay")
+    first = await keeps.http.post(CHAT, json=BODY, headers=key)
+    place = f"/api/keys/{keeps.key.split('_')[1]}/rotate"
+    rotated = await keeps.http.post(place, json={"overlap_s": 0})
+    assert rotated.status_code == 201, rotated.text
+    successor = house.client(rotated.json()["key"])
+
+    async def replayed() -> bool:
+        again = await successor.post(CHAT, json=BODY, headers=key)
+        return again.status_code == 200 and again.content == first.content
+
+    await until(replayed)
+
+
+async def test_who_waits_for_the_first_answer_takes_no_place_of_its_key(
+    house: House, provider: ScriptedProvider, key: dict[str, str]
+) -> None:
+    narrow = await house.consumer("shop", usd=0, content_kept="replay", calls_max=1)
+    provider.script = SLOW
+    first = asyncio.create_task(narrow.http.post(CHAT, json=BODY, headers=key))
+    await until(lambda: _is_called(provider))
+    waiting = [
+        asyncio.create_task(narrow.http.post(CHAT, json=BODY, headers=key)) for _ in range(3)
+    ]
+    other = await narrow.http.post(CHAT, json=BODY, headers={"idempotency-key": f"{uuid4()}"})
+    assert (other.status_code, other.json()["error"]["code"]) == (429, "key_concurrency")
+    answers = [await each for each in (first, *waiting)]
+    assert {(each.status_code, each.content) for each in answers} == {(200, answers[0].content)}
+    provider.script = GOOD
+    plain = await narrow.http.post(CHAT, json=BODY)
+    assert plain.status_code == 200, "every place was given back"
+
+
+async def _is_called(provider: ScriptedProvider) -> bool:
+    return provider.calls > 0
+
+
 async def test_a_replay_may_choose_not_to_wait(
     keeper: Consumer, provider: ScriptedProvider, key: dict[str, str]
 ) -> None:

@@ -92,7 +92,7 @@ async def test_a_budget_of_before_counts_on_and_its_open_holds_are_settled(
         )
         files = "SELECT pg_relation_filenode('balances'), pg_relation_filenode('budget_periods')"
         before = await old.driver.fetchrow(files)
-        await old.upgrade("0013")
+        await old.upgrade()
         assert await old.driver.fetchrow(files) == before, "nothing is written anew"
 
         known = BudgetedKeys()

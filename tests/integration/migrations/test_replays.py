@@ -30,7 +30,7 @@ async def test_an_answer_kept_before_is_given_again(database_at: DatabaseAt) -> 
             *(account, hashlib.sha256(b"buy").digest(), b'{"ok":true}'),
             *(NOW, NOW + timedelta(hours=1)),
         )
-        await old.upgrade("0006")
+        await old.upgrade()
         engine = create_engine(old.url)
         memory = Memory(engine, Sealer("ab" * 32), 60.0)
         done = await once(memory, Request(account, "order-1", b"buy"), _never, NOW)

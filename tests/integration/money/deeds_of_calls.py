@@ -212,8 +212,9 @@ class AdmitQuoted(Admit):
 
     async def act(self, market: Market, now: datetime) -> Outcome:
         hold, quote_id = self._hold(market, now), market.quotes[self.quote]
+        number = market.brokers[self.broker].number
         async with market.engine.begin() as connection:
-            if not await quotes.use(connection, quote_id, hold.call_id):
+            if not await quotes.use(connection, quote_id, hold.call_id, number):
                 raise Conflict("used or expired", code="quote_gone")
         try:
             await market.brokers[self.broker].batcher.hold(hold)
