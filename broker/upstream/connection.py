@@ -15,15 +15,12 @@ import httptools
 
 from broker.core.outcome import Fault, Outcome
 from broker.upstream import faults
+from broker.upstream.due import TICK_S, due_at, too_late
 from broker.upstream.known_head import TRIED, Headers, KnownHead, cut, with_length
 from broker.upstream.response import CHUNK, WHOLE, Response
 
 _JOINED_BYTES: Final = 65_536
 """Bodies up to this are copied behind their head; larger ones are handed over uncopied."""
-_TICK_S: Final = 0.002
-"""Timers of the loop count in milliseconds and may fire that much early."""
-
-
 _CLOSE: Final = b"\r\nconnection: close\r\n"
 
 
@@ -229,7 +226,7 @@ class Connection(asyncio.Protocol):
         """Arm the timer for what is due next in the present phase."""
         response = self.response
         if response is not None:
-            due = _due_at(response)
+            due = due_at(response)
             if self._timer is None or due < self._due_at:
                 self._arm(due)
 
@@ -328,29 +325,11 @@ class Connection(asyncio.Protocol):
         if response is None:
             return
         now = self._loop.time()
-        due = _due_at(response)
-        if now + _TICK_S < due:
+        due = due_at(response)
+        if now + TICK_S < due:
             self._arm(due)
         else:
-            response.fail(_timeout(response, now))
-
-
-def _due_at(response: Response) -> float:
-    """Return the loop time at which the present phase of an answer is too late."""
-    if not response.status:
-        return min(response.asked_at + response.timeouts.first_byte_s, response.total_due)
-    if response.paused:  # it is we who keep the provider waiting
-        return response.total_due
-    return min(response.heard_at + response.timeouts.idle_s, response.total_due)
-
-
-def _timeout(response: Response, now: float) -> Outcome:
-    status = response.status or None
-    if now + _TICK_S >= response.total_due:
-        return Outcome(Fault.TOTAL_TIMEOUT, status=status, detail="the whole took too long")
-    if status is None:
-        return Outcome(Fault.FIRST_BYTE_TIMEOUT, detail="no answer in time")
-    return Outcome(Fault.IDLE_TIMEOUT, status=status, detail="the answer stopped coming")
+            response.fail(too_late(response, now))
 
 
 def _ends_with_connection(response: Response) -> bool:
