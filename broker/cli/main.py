@@ -13,6 +13,7 @@ from rich.text import Text
 from broker.cli import (
     accounts,
     audit,
+    cases,
     demo,
     disputes,
     keys,
@@ -65,6 +66,7 @@ app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(payouts.app, name="payouts")
 app.add_typer(refunds.app, name="refunds")
 app.add_typer(disputes.app, name="disputes")
+app.add_typer(cases.app, name="cases")
 app.command("approve")(operate.approve)
 app.command("login")(operate.login)
 app.add_typer(ledger.app, name="ledger")

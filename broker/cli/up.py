@@ -50,11 +50,18 @@ async def _up(wanted: Launch, console: Console) -> None:
         console.print(f"\nThe market is open at [bold]{wanted.url}[/bold]")
         console.print(f"Console (this link works once, for 15 minutes):\n  {market.console_link}")
         console.print("Open an account for a consumer, credit it, and give it a key:")
-        steps = ("accounts open acme", "accounts topup acme 5", "keys issue acme")
-        console.print(f"  {' && '.join(f'{_own_name()} {step}' for step in steps)}")
+        console.print(f"  {' && '.join(next_steps(_own_name(), wanted.folder))}", markup=False)
         console.print("Ctrl-C stops everything and keeps the data.")
         await up.run()
     console.print("\nStopped. The data is kept for the next start.")
+
+
+def next_steps(name: str, folder: StateFolder) -> list[str]:
+    """Return what to type in the same folder, with the command called `name`."""
+    elsewhere = folder.path != DEFAULT_STATE.resolve()
+    state = f" --state {shlex.quote(str(folder.path))}" if elsewhere else ""
+    steps = ("accounts open acme", "accounts topup acme 5", "keys issue acme")
+    return [f"{name} {step}{state}" for step in steps]
 
 
 def _own_name() -> str:

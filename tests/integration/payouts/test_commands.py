@@ -28,6 +28,7 @@ async def test_an_operator_pays_out_from_the_command_line(
         "BROKER_PAYOUT_NAME": "Model Broker",
         "BROKER_PAYOUT_IBAN": "GB82WEST12345698765432",
     }
+    assert await broker(environment, "list") == (0, "There are no payouts.\n")
     acme = await till.provider("acme")
     await till.adjust(acme, 90_000_000)
 

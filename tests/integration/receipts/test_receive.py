@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,8 +10,10 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 from uuid_utils.compat import uuid7
 
+from broker.cli.cases import app as cases_command
 from broker.flows.authenticate import Caller
 from broker.flows.receive_receipts import FORMER_KEY_GOOD, LATE_MAX, receive
 from broker.store.accounts import Role
@@ -195,6 +198,29 @@ async def test_cases_are_seen_by_whom_they_concern_and_closed_once_by_an_operato
     assert [each["author"] for each in deeds] == ["operator"]
     assert "a test of theirs" in deeds[0]["detail"]
     assert not await workshop.reconcile(), "a closed case stays closed"
+
+
+async def test_an_operator_sees_and_closes_cases_from_the_command_line(
+    house: House, workshop: Workshop
+) -> None:
+    async def broker(*words: str) -> tuple[int, str]:
+        # In a thread of its own, for a command runs its own event loop.
+        runner = CliRunner(env={"DATABASE_URL": house.database_url})
+        ended = await asyncio.to_thread(runner.invoke, cases_command, words)
+        return ended.exit_code, ended.output
+
+    call_id = uuid7()
+    await workshop.send(sign(workshop.receipt(call_id), workshop.keys.key()))
+    await workshop.reconcile()
+    status, said = await broker("list")
+    assert status == 0, said
+    [line] = [each for each in said.splitlines() if str(call_id) in each]
+    case_id = line.split()[0]
+    assert (await broker("close", case_id, "--reason", " "))[0] == 1
+    assert await broker("close", case_id, "--reason", "a test") == (0, f"{case_id} is closed.\n")
+    assert str(call_id) not in (await broker("list"))[1]
+    status, said = await broker("list", "--status", "closed")
+    assert "closed by command-line: a test" in said
 
 
 async def test_a_key_must_prove_itself_and_stays_for_what_it_signed(
