@@ -23,6 +23,7 @@ from broker.cli import (
     plans,
     pricing,
     refunds,
+    replay_routing,
     serve,
     up,
     webhooks,
@@ -71,6 +72,7 @@ app.command("approve")(operate.approve)
 app.command("login")(operate.login)
 app.add_typer(ledger.app, name="ledger")
 app.command("check", hidden=True)(ledger.check)  # as it was called first
+app.command("replay-routing")(replay_routing.replay_routing)
 app.command("serve")(serve.serve)
 app.command("worker")(serve.worker)
 app.command("migrate")(serve.migrate)

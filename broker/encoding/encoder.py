@@ -21,5 +21,9 @@ class Encoder(Protocol):
     def length(self) -> int:
         """How many numbers a vector has."""
 
+    @property
+    def meaning(self) -> int:
+        """So many of the numbers, the first, say what a prompt means; the others how it looks."""
+
     def encode(self, prompt: str) -> Vector:
         """Return the vector of a prompt, also of an empty or a very long one; never raises."""

@@ -73,7 +73,8 @@ class WordEncoder:
         self._marks = weights[[vocabulary[each] for each in _MARKS]]
         self._mark_bytes = np.frombuffer(_MARKS.encode(), dtype=np.uint8)
         self._shapes = ShapeReader()
-        self.length = weights.shape[1] + SHAPE_LENGTH
+        self.meaning = weights.shape[1]
+        self.length = self.meaning + SHAPE_LENGTH
 
     def encode(self, prompt: str) -> Vector:
         """Return the vector of a prompt; zeros stand for the meaning of an empty one."""

@@ -1,0 +1,108 @@
+"""`broker replay-routing`: what routing would have got over a table of known answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from broker.flows.replay_routing import Report
+
+_PLOT_COLUMNS, _PLOT_ROWS = 64, 14
+
+
+def replay_routing(
+    table: Annotated[Path, typer.Argument(help="JSON lines: prompt, task, and scores or arms.")],
+    prices: Annotated[
+        Path | None, typer.Option(help="JSON: USD per million tokens by model, for scores.")
+    ] = None,
+    train: Annotated[
+        Path | None, typer.Option(help="A table to learn from, instead of a split of this one.")
+    ] = None,
+    train_split: Annotated[str, typer.Option(help="The split to learn from.")] = "train",
+    tokens_out: Annotated[int, typer.Option(min=1, help="Assumed length of an answer.")] = 150,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead.")] = False,
+) -> None:
+    """Replay routing offline: accuracy, cost and what each part adds."""
+    import msgspec
+    import numpy as np
+
+    from broker.encoding.words import load_encoder
+    from broker.errors import RequestMalformed
+    from broker.flows.replay_routing import replay_routing as replay
+    from broker.flows.routing_table import read_table
+
+    rows = read_table(table, prices, tokens_out)
+    if train is not None:
+        seen, routed = read_table(train, prices, tokens_out), rows
+    else:
+        learns = np.array([each == train_split for each in rows.splits])
+        if not learns.any() or learns.all():
+            raise RequestMalformed(f"'{train_split}' is the split of no row, or of all of them.")
+        seen, routed = rows.rows(learns), rows.rows(~learns)
+    report = replay(seen, routed, load_encoder())
+    if as_json:
+        typer.echo(msgspec.json.encode(report).decode())
+    else:
+        _show(report)
+
+
+def _show(report: Report) -> None:
+    import msgspec
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(
+        f"{report.rows} prompts routed among {len(report.models)} models, "
+        f"{report.rows_train} learned from."
+    )
+    table = Table("measure", "value", "95 %", box=None)
+    for name, value in msgspec.structs.asdict(report.measures).items():
+        low, high = report.intervals.get(name, (None, None))
+        span = "" if low is None or high is None else f"{low:.4g} … {high:.4g}"
+        table.add_row(name, "never" if value is None else f"{value:.4g}", span)
+    for name in ("task_oracle_accuracy", "ece", "ece_domain", "domain_accuracy"):
+        table.add_row(name, f"{getattr(report, name):.4g}", "")
+    for name, value in report.ablations.items():
+        table.add_row(f"accuracy, {name}", f"{value:.4g}", "")
+    console.print(table)
+    if report.budgets:
+        console.print(_budgets(report))
+    console.print(_plot(report.points), highlight=False)
+
+
+def _budgets(report: Report) -> object:
+    from rich.table import Table
+
+    headings = ("budget (USD a call)", "price x5 of", "spent", "reward", "best fixed mix")
+    table = Table(*headings, box=None)
+    for each in report.budgets:
+        table.add_row(
+            f"{each.budget_usd:.3g}",
+            each.shifted or "",
+            f"{each.spent_over_budget:+.2%}",
+            f"{each.reward:.4f}",
+            f"{each.best_fixed_mix:.4f}",
+        )
+    return table
+
+
+def _plot(points: list[tuple[float, float]]) -> str:
+    """Return accuracy over the logarithm of cost, as text."""
+    import math
+
+    costs = [math.log(max(cost, 1e-12)) for cost, _ in points]
+    gains = [gain for _, gain in points]
+    width, height = max(costs) - min(costs) or 1.0, max(gains) - min(gains) or 1.0
+    lines = [[" "] * _PLOT_COLUMNS for _ in range(_PLOT_ROWS)]
+    for cost, gain in zip(costs, gains, strict=True):
+        column = round((cost - min(costs)) / width * (_PLOT_COLUMNS - 1))
+        row = round((max(gains) - gain) / height * (_PLOT_ROWS - 1))
+        lines[row][column] = "•"
+    first, last = f"{math.exp(min(costs)):.3g}", f"{math.exp(max(costs)):.3g} USD a call"
+    body = "\n".join("  │" + "".join(line) for line in lines)
+    gap = " " * max(_PLOT_COLUMNS - len(first) - len(last), 1)
+    return f"{max(gains):.4f}\n{body}\n{min(gains):.4f}\n   {first}{gap}{last}"

@@ -1,0 +1,48 @@
+"""Groups vectors around centres: Lloyd's k-means with the seeding of k-means++.
+
+Lloyd, "Least squares quantization in PCM", 1982; Arthur and Vassilvitskii, "k-means++", 2007.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+
+from broker.core.columns import Floats, Numbers
+
+ROUNDS_MAX = 12
+
+
+def distances(vectors: Floats, centres: Floats) -> Floats:
+    """Return squared distances, of shape (vectors, centres)."""
+    apart = (vectors**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1) - 2 * vectors @ centres.T
+    return np.asarray(np.maximum(apart, 0.0))
+
+
+def group(vectors: Floats, count: int, random: Random) -> tuple[Floats, Numbers]:
+    """Return at most `count` centres, and for each vector the number of its own."""
+    centres = _seeds(vectors, min(count, len(vectors)), random)
+    nearest = distances(vectors, centres).argmin(axis=1)
+    for _ in range(ROUNDS_MAX):
+        members = np.zeros((len(centres), len(vectors)))
+        members[nearest, np.arange(len(vectors))] = 1.0
+        sizes = members.sum(axis=1, keepdims=True)
+        # A product, for np.add.at takes a hundred times as long.
+        centres = np.where(sizes > 0, members @ vectors / np.maximum(sizes, 1.0), centres)
+        before, nearest = nearest, distances(vectors, centres).argmin(axis=1)
+        if np.array_equal(before, nearest):
+            break
+    return centres, nearest
+
+
+def _seeds(vectors: Floats, count: int, random: Random) -> Floats:
+    """Draw centres among the vectors, each by its squared distance to those drawn before."""
+    drawn = [random.randrange(len(vectors))]
+    apart = distances(vectors, vectors[drawn])[:, 0]
+    while len(drawn) < count and apart.sum() > 0:
+        sums = apart.cumsum()
+        place = int(np.searchsorted(sums, random.random() * sums[-1], side="right"))
+        drawn.append(min(place, len(vectors) - 1))
+        apart = np.minimum(apart, distances(vectors, vectors[drawn[-1:]])[:, 0])
+    return np.array(vectors[drawn], dtype=np.float64)

@@ -1,0 +1,88 @@
+"""What a choice is worth: U = q - lambda * E[cost]; and the pace at which a budget is spent.
+
+`lambda` is score per dollar. The pacer is the dual ascent of budgeted bandits (Balseiro and Gur,
+"Learning in Repeated Auctions with Budgets", 2019) with the step replaced by the solution on the
+latest calls: what is left of the budget, spread over the calls left, is the mean that the choices
+made under lambda for those calls would have cost.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from broker.core.columns import Floats, Numbers
+
+WINDOW_CALLS = 600
+SOLVE_EVERY_CALLS = 20
+_HALVINGS = 40
+_TINY = 1e-12
+
+
+def choose(quality: Floats, costs_usd: Floats, price: float) -> Numbers:
+    """Return the best model of each row at `price` score per dollar; of equals the cheapest."""
+    worth = quality - price * costs_usd
+    best = worth.max(axis=1, keepdims=True)
+    return np.asarray(np.where(worth >= best - _TINY, costs_usd, np.inf).argmin(axis=1))
+
+
+def price_for(quality: Floats, costs_usd: Floats, budget_usd: float) -> tuple[float, float]:
+    """Return (low, high): neighbouring prices between which the mean cost passes the budget.
+
+    (0, 0) where even the best costs no more.
+    """
+    rows = np.arange(len(quality))
+
+    def spent(price: float) -> float:
+        return float(costs_usd[rows, choose(quality, costs_usd, price)].mean())
+
+    if spent(0.0) <= budget_usd:
+        return 0.0, 0.0
+    least = costs_usd.min()
+    low, high = 0.0, 1.0 / max(float(least), _TINY)
+    while spent(high) > budget_usd and high < 1e15:
+        high *= 10.0
+    low = high * 1e-12
+    for _ in range(_HALVINGS):
+        middle = float(np.sqrt(low * high))
+        low, high = (middle, high) if spent(middle) > budget_usd else (low, middle)
+    return low, high
+
+
+class Pacer:
+    """Spends a budget evenly over a number of calls; knows vectors of numbers only."""
+
+    def __init__(self, budget_usd: float, calls: int) -> None:
+        self.left_usd = budget_usd
+        self.calls_left = calls
+        self.price = 0.0
+        self._quality: deque[Floats] = deque(maxlen=WINDOW_CALLS)
+        self._factors: deque[Floats] = deque(maxlen=WINDOW_CALLS)
+
+    def warm(self, quality: Floats, volumes: Floats) -> None:
+        """Begin with calls seen before, of which no cost counts."""
+        self._quality.extend(quality[-WINDOW_CALLS:])
+        self._factors.extend(volumes[-WINDOW_CALLS:])
+
+    def choose(self, quality: Floats, volumes: Floats, prices: Floats) -> int:
+        """Return the model for a call: expected scores, expected volumes, and prices now.
+
+        Expected cost is volume times price, so a change of prices holds for calls past as well.
+        """
+        self._quality.append(quality)
+        self._factors.append(volumes)
+        if self.calls_left % SOLVE_EVERY_CALLS == 0 or self.calls_left < SOLVE_EVERY_CALLS:
+            target = max(self.left_usd, 0.0) / max(self.calls_left, 1)
+            costs = np.array(self._factors) * prices
+            self.price = price_for(np.array(self._quality), costs, target)[1]
+        costs = volumes * prices
+        # The last dear call may overdraw the budget by as much as leaving it out would save.
+        allowed = costs <= max(2.0 * self.left_usd, float(costs.min()))
+        able = np.where(allowed, quality, -np.inf)
+        return int(choose(able[None, :], costs[None, :], self.price)[0])
+
+    def pay(self, cost_usd: float) -> None:
+        """Be told what the call has cost."""
+        self.left_usd -= cost_usd
+        self.calls_left -= 1

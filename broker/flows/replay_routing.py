@@ -1,0 +1,230 @@
+"""Replays routing over a table of known answers: learns of some rows, and routes the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from random import Random
+
+import msgspec
+import numpy as np
+
+from broker.core.columns import Floats, Numbers
+from broker.core.domains import Recogniser, learn
+from broker.core.fitting import calibration_error
+from broker.core.frontier import Measures, Replay, measure
+from broker.core.quality import Evidence, Learned, learn_quality
+from broker.core.spending import Spent, replay_budget
+from broker.core.worth import choose
+from broker.encoding.encoder import Encoder
+from broker.errors import RequestMalformed
+from broker.flows.routing_table import RoutingTable
+
+PRICES = np.concatenate(([0.0], np.geomspace(1e-2, 1e8, 161)))
+"""Score per dollar; the first is quality alone."""
+EXAMPLES_MIN = 8
+"""Tasks with fewer rows to learn from are taken together."""
+RESAMPLES = 200
+BUDGETS = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Of the way from the cheapest model's cost to the best router's, in ratios."""
+SHIFT = 5.0
+RARE = "(rare)"
+_SEED = 1
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What came of it; `intervals` are 95 % by bootstrap, `ablations` accuracy at best quality."""
+
+    rows: int
+    rows_train: int
+    models: tuple[str, ...]
+    best_single: str
+    cheapest: str
+    accuracy_max_quality: float
+    cost_saved_at_best_single: float | None
+    aiq: float
+    best_single_accuracy: float
+    task_oracle_accuracy: float
+    ece: float
+    ece_domain: float
+    domain_accuracy: float
+    measures: Measures
+    intervals: dict[str, tuple[float, float]]
+    ablations: dict[str, float]
+    budgets: list[Spent]
+    points: list[tuple[float, float]]
+    """(USD a call, accuracy) at each price."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Case:
+    """A table of which some rows were learned from and the others are to be routed."""
+
+    train: RoutingTable
+    test: RoutingTable
+    labels: Numbers
+    """Of the rows learned from."""
+    learned: Learned
+    vectors: Floats
+    """Of the rows to be routed."""
+    train_vectors: Floats
+
+
+def replay_routing(
+    train: RoutingTable, test: RoutingTable, encoder: Encoder, *, resamples: int = RESAMPLES
+) -> Report:
+    """Learn from `train`, route `test`. Raises RequestMalformed where there is too little."""
+    case = _learn(train, test, encoder)
+    expected = case.learned.estimate(case.vectors)
+    costs = _expected_costs(case, case.vectors, test)
+    best = int(train.scores.mean(axis=0).argmax())
+    cheapest = int(train.costs_usd.mean(axis=0).argmin())
+    choices = np.array([choose(expected, costs, price) for price in PRICES])
+    replay = Replay(choices, test.scores, test.costs_usd, best, cheapest)
+    everyone = np.arange(len(test.prompts))
+    told = measure(replay, everyone)
+    chosen, right = choices[0], _domains_right(case)
+    confidence = case.learned.recogniser.among_known(
+        case.learned.recogniser.standardise(case.vectors)
+    ).max(axis=1)
+    return Report(
+        rows=len(test.prompts),
+        rows_train=len(train.prompts),
+        models=test.models,
+        best_single=test.models[best],
+        cheapest=test.models[cheapest],
+        accuracy_max_quality=told.accuracy_max_quality,
+        cost_saved_at_best_single=told.cost_saved_at_best_single,
+        aiq=told.aiq,
+        best_single_accuracy=told.best_single_accuracy,
+        task_oracle_accuracy=_task_oracle(train, test, best),
+        ece=calibration_error(expected[everyone, chosen], test.scores[everyone, chosen]),
+        ece_domain=calibration_error(confidence, right),
+        domain_accuracy=float(right.mean()),
+        measures=told,
+        intervals=_intervals(replay, resamples),
+        ablations=_ablations(case),
+        budgets=_budgets(case, (expected, costs), told) if test.metered else [],
+        points=list(zip(*(each.tolist() for each in replay.points(everyone)), strict=True)),
+    )
+
+
+def _learn(train: RoutingTable, test: RoutingTable, encoder: Encoder) -> _Case:
+    if train.models != test.models:
+        raise RequestMalformed("The rows to learn from have other models than those to be routed.")
+    names, labels = _labelled(train)
+    vectors = np.array([encoder.encode(each) for each in train.prompts], dtype=np.float64)
+    recogniser = learn(names, labels, vectors)
+    seen = Evidence(vectors, labels, train.scores)
+    learned = learn_quality(recogniser, seen, encoder.meaning, Random(_SEED))  # noqa: S311
+    routed = np.array([encoder.encode(each) for each in test.prompts], dtype=np.float64)
+    return _Case(train, test, labels, learned, routed, vectors)
+
+
+def _labelled(train: RoutingTable) -> tuple[list[str], Numbers]:
+    """Return the tasks that are common enough to be domains, and each row's."""
+    if len(train.prompts) < EXAMPLES_MIN:
+        raise RequestMalformed(f"There are fewer than {EXAMPLES_MIN} rows to learn from.")
+    counts = Counter(train.tasks)
+    common = [each if counts[each] >= EXAMPLES_MIN else RARE for each in train.tasks]
+    names = sorted(set(common))
+    return names, np.array([names.index(each) for each in common], dtype=np.int64)
+
+
+def _expected_costs(case: _Case, vectors: Floats, table: RoutingTable) -> Floats:
+    """Return what each model is expected to cost: as priced, or as its domain cost on average."""
+    if not table.metered:
+        return table.costs_usd
+    recogniser, costs = case.learned.recogniser, case.train.costs_usd
+    usual = costs.mean(axis=0)
+    by_domain = np.array(
+        [
+            (costs[case.labels == each].sum(axis=0) + 5.0 * usual)
+            / ((case.labels == each).sum() + 5.0)
+            for each in range(len(recogniser.names))
+        ]
+    )
+    return np.asarray(recogniser.among_known(recogniser.standardise(vectors)) @ by_domain)
+
+
+def _domains_right(case: _Case) -> Floats:
+    recogniser: Recogniser = case.learned.recogniser
+    likeliest = recogniser.among_known(recogniser.standardise(case.vectors)).argmax(axis=1)
+    names = recogniser.names
+    told = [each if each in names else RARE for each in case.test.tasks]
+    return np.array([names[at] == task for at, task in zip(likeliest, told, strict=True)], float)
+
+
+def _task_oracle(train: RoutingTable, test: RoutingTable, best: int) -> float:
+    """Return the accuracy of who is told each task and takes its best model in training."""
+    tasks = np.array(train.tasks)
+    winner = {
+        each: int(train.scores[tasks == each].mean(axis=0).argmax()) for each in set(train.tasks)
+    }
+    chosen = [winner.get(each, best) for each in test.tasks]
+    return float(test.scores[np.arange(len(chosen)), chosen].mean())
+
+
+def _intervals(replay: Replay, resamples: int) -> dict[str, tuple[float, float]]:
+    random = np.random.default_rng(_SEED)
+    count = len(replay.scores)
+    drawn: dict[str, list[float]] = {}
+    for _ in range(resamples):
+        told: Mapping[str, float | None] = msgspec.structs.asdict(
+            measure(replay, random.integers(0, count, count))
+        )
+        for name, value in told.items():
+            if value is not None:
+                drawn.setdefault(name, []).append(value)
+    return {
+        name: (float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975)))
+        for name, values in drawn.items()
+    }
+
+
+def _ablations(case: _Case) -> dict[str, float]:
+    """Return the accuracy at best quality of the router without each of its parts."""
+    learned, scores = case.learned, case.test.scores
+    vectors, recogniser = case.vectors, learned.recogniser
+    rows = np.arange(len(scores))
+
+    def of(quality: Floats) -> float:
+        return float(scores[rows, quality.argmax(axis=1)].mean())
+
+    standard = recogniser.standardise(vectors)
+    likeliest = recogniser.among_known(standard).argmax(axis=1)
+    usual = learned.by_domain.mean(axis=0)
+    gains = np.mean(
+        [each.nearest(standard[:, : learned.meaning]) for each in learned.groupings], axis=0
+    )
+    meaning = learn(recogniser.names, case.labels, case.train_vectors[:, : learned.meaning])
+    without_shape = meaning.among_known(meaning.standardise(vectors[:, : learned.meaning]))
+    return {
+        "whole": of(learned.estimate(vectors)),
+        "domains only": of(replace(learned, local_share=0.0).estimate(vectors)),
+        "groups only": of(usual + gains),
+        "likeliest domain only": of(learned.by_domain[likeliest]),
+        "domains by meaning only": of(without_shape @ learned.by_domain),
+    }
+
+
+def _budgets(case: _Case, expected: tuple[Floats, Floats], told: Measures) -> list[Spent]:
+    """Spend budgets between the cheapest model and the best quality; then with each price risen."""
+    train, test = case.train, case.test
+    seen = (
+        case.learned.estimate(case.train_vectors),
+        _expected_costs(case, case.train_vectors, train),
+    )
+    low, high = float(test.costs_usd.mean(axis=0).min()), told.cost_max_quality_usd
+    actual = test.scores, test.costs_usd
+    level = np.ones(len(test.models))
+    spent = []
+    for share in BUDGETS:
+        budget = low * (high / low) ** share
+        spent.append(replay_budget(budget, seen, expected, actual, (level, None)))
+        for place, name in enumerate(test.models):
+            risen = level.copy()
+            risen[place] = SHIFT
+            spent.append(replay_budget(budget, seen, expected, actual, (risen, name)))
+    return spent

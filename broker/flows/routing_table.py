@@ -1,0 +1,149 @@
+"""Reads tables of prompts for which the answers of several models are known and scored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from broker.core.call import tokens_in_expected
+from broker.core.columns import Bools, Floats
+from broker.errors import RequestMalformed
+
+TRAIN_OF_TEN = 7
+"""Where rows name no split: those whose prompt's SHA-256 is below it modulo 10 are for training."""
+
+
+class Arm(msgspec.Struct):
+    """What one model got for a prompt, and its cost; rows of cascades call it `correct`."""
+
+    cost_usd: float
+    reward: bool | float | None = None
+    correct: bool | float | None = None
+    confidence_logp: float | None = None
+    latency_ms: float | None = None
+
+
+class Row(msgspec.Struct):
+    """One prompt. Either `scores`, or `arms`, or `models`."""
+
+    prompt: str
+    task: str = ""
+    split: str | None = None
+    scores: dict[str, bool | float] | None = None
+    arms: dict[str, Arm] | None = None
+    models: dict[str, Arm] | None = None
+
+
+class Price(msgspec.Struct):
+    """USD per million tokens."""
+
+    input_usd_per_mtok: float
+    output_usd_per_mtok: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoutingTable:
+    """Rows as columns; what a row does not say of a model is NaN."""
+
+    models: tuple[str, ...]
+    prompts: tuple[str, ...]
+    tasks: tuple[str, ...]
+    splits: tuple[str, ...]
+    scores: Floats
+    """(rows, models)"""
+    costs_usd: Floats
+    metered: bool
+    """True where costs are what calls have cost; False where they follow from prices."""
+
+    def rows(self, wanted: Bools) -> RoutingTable:
+        """Return the table of some rows."""
+        places = np.flatnonzero(wanted).tolist()
+        return RoutingTable(
+            self.models,
+            tuple(self.prompts[at] for at in places),
+            tuple(self.tasks[at] for at in places),
+            tuple(self.splits[at] for at in places),
+            self.scores[places],
+            self.costs_usd[places],
+            self.metered,
+        )
+
+
+def read_table(path: Path, prices: Path | None, tokens_out: int) -> RoutingTable:
+    """Read a table, but for rows that lack a model; scores without costs need prices.
+
+    Raises RequestMalformed, naming the line.
+    """
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(msgspec.json.decode(line, type=Row))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RequestMalformed(f"{path.name}, line {number}: {error}") from None
+        if not (rows[-1].scores or rows[-1].arms or rows[-1].models):
+            raise RequestMalformed(f"{path.name}, line {number}: it has no scores.")
+    if not rows:
+        raise RequestMalformed(f"{path.name} has no rows.")
+    metered = rows[0].scores is None
+    names = sorted({name for row in rows for name in _named(row)})
+    scores = np.full((len(rows), len(names)), np.nan)
+    costs = np.full(scores.shape, np.nan)
+    rates = {} if metered else _prices(prices, names)
+    for at, row in enumerate(rows):
+        for place, name in enumerate(names):
+            scores[at, place], costs[at, place] = _result(row, name, rates, tokens_out)
+    whole = np.isfinite(scores).all(axis=1) & np.isfinite(costs).all(axis=1)
+    if not whole.any():
+        raise RequestMalformed(f"{path.name}: no row has a score and a cost of every model.")
+    table = RoutingTable(
+        tuple(names),
+        tuple(row.prompt for row in rows),
+        tuple(row.task for row in rows),
+        tuple(row.split or _split(row.prompt) for row in rows),
+        scores,
+        costs,
+        metered,
+    )
+    return table if whole.all() else table.rows(whole)
+
+
+def _named(row: Row) -> Iterable[str]:
+    return row.scores or row.arms or row.models or ()
+
+
+def _result(row: Row, name: str, rates: dict[str, Price], tokens_out: int) -> tuple[float, float]:
+    if row.scores is not None:
+        rate = rates[name]
+        tokens_in = tokens_in_expected(len(row.prompt.encode("utf-8", "replace")))
+        picos = rate.input_usd_per_mtok * tokens_in + rate.output_usd_per_mtok * tokens_out
+        return row.scores.get(name, np.nan), picos / 1e6
+    arm = (row.arms or row.models or {}).get(name)
+    if arm is None:
+        return np.nan, np.nan
+    score = arm.reward if arm.reward is not None else arm.correct
+    return np.nan if score is None else score, arm.cost_usd
+
+
+def _prices(path: Path | None, names: list[str]) -> dict[str, Price]:
+    if path is None:
+        raise RequestMalformed("These rows have scores and no costs: name a file by --prices.")
+    try:
+        prices = msgspec.json.decode(path.read_bytes(), type=dict[str, Price])
+    except msgspec.DecodeError as error:
+        raise RequestMalformed(f"{path.name}: {error}") from None
+    missing = [name for name in names if name not in prices]
+    if missing:
+        raise RequestMalformed(f"{path.name} has no price of {', '.join(missing)}.")
+    return prices
+
+
+def _split(prompt: str) -> str:
+    digest = hashlib.sha256(prompt.encode("utf-8", "replace")).digest()
+    return "train" if int.from_bytes(digest, "big") % 10 < TRAIN_OF_TEN else "test"

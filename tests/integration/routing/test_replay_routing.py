@@ -1,0 +1,111 @@
+"""A table of known answers is routed offline; what is wrong with a table is told by its line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+
+import pytest
+from typer.testing import CliRunner
+
+from broker.cli.main import app
+
+TOPICS = {
+    "law": ["lease", "tenant", "landlord", "contract", "clause", "court", "appeal", "statute"],
+    "cooking": ["onion", "oven", "butter", "simmer", "flour", "dough", "garlic", "roast"],
+    "python": ["list", "loop", "string", "integer", "function", "tuple", "dictionary", "class"],
+}
+SPECIALIST = {"law": "jurist-7b", "cooking": "chef-7b", "python": "coder-7b"}
+PRICES = {
+    name: {"input_usd_per_mtok": price, "output_usd_per_mtok": price}
+    for name, price in (("large-70b", 0.9), *((each, 0.2) for each in SPECIALIST.values()))
+}
+
+
+def rows(count: int) -> list[dict[str, object]]:
+    """Prompts of three topics; a specialist is good at its own, a large model fair at all."""
+    random, made = Random(1), []
+    for number in range(count):
+        topic = random.choice(list(TOPICS))
+        words = " ".join(random.choices(TOPICS[topic], k=8))
+        chance = {each: 0.9 if SPECIALIST[topic] == each else 0.2 for each in SPECIALIST.values()}
+        scores = {
+            name: float(random.random() < chance)
+            for name, chance in (("large-70b", 0.7), *chance.items())
+        }
+        split = "train" if number % 2 else "test"
+        made.append(
+            {"prompt": f"Explain {words}?", "task": topic, "split": split, "scores": scores}
+        )
+    return made
+
+
+def write(folder: Path, made: list[dict[str, object]]) -> tuple[str, str]:
+    table, prices = folder / "table.jsonl", folder / "prices.json"
+    table.write_text("\n".join(json.dumps(each) for each in made))
+    prices.write_text(json.dumps(PRICES))
+    return str(table), str(prices)
+
+
+def replayed(*arguments: str) -> dict[str, object]:
+    done = CliRunner().invoke(app, ["replay-routing", *arguments, "--json"])
+    assert done.exit_code == 0, done.output or done.exception
+    return dict(json.loads(done.stdout))
+
+
+def test_specialists_together_beat_the_best_single_model_for_less(tmp_path: Path) -> None:
+    table, prices = write(tmp_path, rows(600))
+    told = replayed(table, "--prices", prices)
+    assert told["rows"] == 300
+    assert told["best_single"] == "large-70b"
+    assert float(told["accuracy_max_quality"]) > float(told["best_single_accuracy"]) + 0.1
+    assert float(told["cost_saved_at_best_single"]) > 0.5
+    assert float(told["ece"]) < 0.15
+    assert {"aiq", "task_oracle_accuracy", "ablations", "intervals"} <= told.keys()
+
+
+def test_metered_rows_show_how_budgets_are_spent(tmp_path: Path) -> None:
+    cost = {"large-70b": 1e-3, "jurist-7b": 2e-4, "chef-7b": 1e-4, "coder-7b": 3e-4}
+    metered = [
+        {
+            "prompt": each["prompt"],
+            "task": each["task"],
+            "arms": {
+                name: {"reward": score, "cost_usd": cost[name]}
+                for name, score in dict(each["scores"]).items()
+            },
+        }
+        for each in rows(500)
+    ]
+    table, _ = write(tmp_path, metered)
+    told = replayed(table)
+    steady = [each for each in told["budgets"] if each["shifted"] is None]
+    assert len(steady) == 5
+    assert all(abs(each["spent_over_budget"]) < 0.02 for each in steady)
+    assert all(each["reward"] >= each["best_fixed_mix"] for each in steady)
+
+
+def test_a_table_is_shown_with_a_plot(tmp_path: Path) -> None:
+    table, prices = write(tmp_path, rows(200))
+    done = CliRunner().invoke(app, ["replay-routing", table, "--prices", prices])
+    assert done.exit_code == 0
+    assert "accuracy_max_quality" in done.stdout
+    assert "USD a call" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (['{"prompt": "a"'], "line 1"),
+        (['{"prompt": "a", "scores": {"m": 1}}', '{"prompt": "b"}'], "line 2: it has no scores"),
+        ([], "has no rows"),
+        (['{"prompt": "a", "split": "train", "scores": {"m": 1}}'], "no price of m"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_told(tmp_path: Path, lines: list[str], said: str) -> None:
+    table, prices = write(tmp_path, [])
+    Path(table).write_text("\n".join(lines))
+    done = CliRunner().invoke(app, ["replay-routing", table, "--prices", prices])
+    assert done.exit_code == 1
+    assert said in str(done.exception)

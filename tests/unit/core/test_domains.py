@@ -1,0 +1,80 @@
+"""Domains are learned from a few examples and told with honest odds; strangers are none of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from broker.core.columns import Floats, Numbers
+from broker.core.domains import Recogniser, learn
+from broker.core.fitting import calibration_error, fit_logistic
+
+LENGTH = 40
+NAMES = ("law", "medicine", "code", "poetry")
+
+
+def prompts(random: np.random.Generator, of_each: int, domains: int) -> tuple[Floats, Numbers]:
+    """Vectors of domains whose clouds overlap a little."""
+    centres = np.random.default_rng(7).normal(0.0, 0.55, (domains, LENGTH))
+    labels = np.repeat(np.arange(domains), of_each)
+    return centres[labels] + random.normal(0.0, 1.0, (labels.size, LENGTH)), labels
+
+
+@pytest.fixture(scope="module")
+def recogniser() -> Recogniser:
+    vectors, labels = prompts(np.random.default_rng(1), 30, len(NAMES))
+    return learn(NAMES, labels, vectors)
+
+
+def test_thirty_examples_teach_a_domain(recogniser: Recogniser) -> None:
+    vectors, labels = prompts(np.random.default_rng(2), 100, len(NAMES))
+    told = recogniser.among_known(recogniser.standardise(vectors))
+    assert (told.argmax(axis=1) == labels).mean() > 0.85
+
+
+def test_the_odds_are_as_good_as_they_say(recogniser: Recogniser) -> None:
+    vectors, labels = prompts(np.random.default_rng(3), 500, len(NAMES))
+    told = recogniser.among_known(recogniser.standardise(vectors))
+    right = (told.argmax(axis=1) == labels).astype(float)
+    assert calibration_error(told.max(axis=1), right) < 0.08
+
+
+def test_a_prompt_of_no_known_domain_is_none_of_them(recogniser: Recogniser) -> None:
+    strange = np.random.default_rng(4).normal(0.0, 3.0, (50, LENGTH))
+    told = recogniser.probabilities(strange)
+    assert (told.argmax(axis=1) == len(NAMES)).mean() > 0.8
+    assert recogniser.recognise(strange[0]).domain is None
+
+
+def test_what_is_recognised_has_a_name_and_all_odds_sum_to_one(recogniser: Recogniser) -> None:
+    vectors, labels = prompts(np.random.default_rng(5), 20, len(NAMES))
+    told = recogniser.probabilities(vectors)
+    assert told.shape == (80, len(NAMES) + 1)
+    np.testing.assert_allclose(told.sum(axis=1), 1.0)
+    found = [recogniser.recognise(each) for each in vectors]
+    named = [each.domain == NAMES[at] for each, at in zip(found, labels, strict=True)]
+    assert np.mean(named) > 0.7
+    assert all(0.0 < each.confidence <= 1.0 for each in found)
+
+
+@pytest.mark.parametrize("domains", [1, 2])
+def test_even_one_domain_is_told_from_what_is_strange(domains: int) -> None:
+    vectors, labels = prompts(np.random.default_rng(6), 25, domains)
+    only = learn(NAMES[:domains], labels, vectors)
+    assert only.recognise(vectors[0]).domain == NAMES[0]
+    assert only.recognise(np.full(LENGTH, 25.0)).domain is None
+
+
+def test_learning_the_same_gives_the_same() -> None:
+    vectors, labels = prompts(np.random.default_rng(8), 20, 3)
+    first, second = learn(NAMES[:3], labels, vectors), learn(NAMES[:3], labels, vectors)
+    np.testing.assert_array_equal(first.probabilities(vectors), second.probabilities(vectors))
+
+
+def test_a_logistic_curve_is_found_again() -> None:
+    random = np.random.default_rng(9)
+    values = random.normal(3.0, 2.0, 5_000)
+    outcomes = (random.random(5_000) < 1.0 / (1.0 + np.exp(-(1.0 - 0.5 * values)))).astype(float)
+    start, slope = fit_logistic(values, outcomes, np.ones(5_000))
+    assert start == pytest.approx(1.0, abs=0.2)
+    assert slope == pytest.approx(-0.5, abs=0.1)

@@ -1,0 +1,84 @@
+"""What models did shows what they will do: by domain, and by what is alike within one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+
+from broker.core.clusters import group
+from broker.core.domains import learn
+from broker.core.quality import Evidence, Learned, learn_quality
+
+LENGTH = 12
+
+
+def evidence(seed: int, of_each: int = 200) -> Evidence:
+    """Two domains, one model good at each; in the first a third model is good at half of it."""
+    random = np.random.default_rng(seed)
+    labels = np.repeat((0, 1), of_each)
+    vectors = random.normal(0.0, 0.3, (labels.size, LENGTH))
+    vectors[:, 0] += 4.0 * labels
+    odd = random.random(labels.size) < 0.5
+    vectors[:, 1] += 4.0 * odd
+    chance = np.column_stack(
+        (
+            np.where(labels == 0, 0.65, 0.3),
+            np.where(labels == 1, 0.8, 0.3),
+            np.where((labels == 0) & odd, 0.98, 0.2),
+        )
+    )
+    scores = (random.random(chance.shape) < chance).astype(float)
+    return Evidence(vectors, labels, scores)
+
+
+def learned(seen: Evidence) -> Learned:
+    recogniser = learn(("one", "other"), seen.labels, seen.vectors)
+    return learn_quality(recogniser, seen, LENGTH, Random(1))
+
+
+def test_each_domain_goes_to_who_is_good_at_it() -> None:
+    known, fresh = learned(evidence(1)), evidence(2)
+    chosen = replace(known, local_share=0.0).estimate(fresh.vectors)[:, :2].argmax(axis=1)
+    assert (chosen == fresh.labels).mean() > 0.95
+
+
+def test_groups_find_what_is_good_at_a_part_of_a_domain() -> None:
+    known, fresh = learned(evidence(1)), evidence(2)
+    rows = np.arange(len(fresh.labels))
+
+    def got(share: float) -> float:
+        estimate = replace(known, local_share=share).estimate(fresh.vectors)
+        return float(fresh.scores[rows, estimate.argmax(axis=1)].mean())
+
+    assert got(1.0) > got(0.0) + 0.03
+
+
+def test_estimates_lie_near_what_comes() -> None:
+    known, fresh = learned(evidence(3)), evidence(4)
+    estimate = known.estimate(fresh.vectors)
+    assert np.abs(estimate.mean(axis=0) - fresh.scores.mean(axis=0)).max() < 0.05
+    assert estimate.min() >= 0.0
+    assert estimate.max() <= 1.0
+
+
+def test_a_model_that_was_hardly_asked_is_taken_for_what_is_usual() -> None:
+    seen = evidence(5)
+    scores = seen.scores.copy()
+    scores[1:, 0] = np.nan
+    scores[0, 0] = 1.0
+    known = learned(replace(seen, scores=scores))
+    assert (known.by_domain[:, 0] < 0.99).all()
+    assert np.isfinite(known.estimate(seen.vectors)).all()
+
+
+def test_groups_hold_what_is_near_each_other() -> None:
+    random = np.random.default_rng(6)
+    centres = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    vectors = np.repeat(centres, 30, axis=0) + random.normal(0.0, 0.5, (90, 2))
+    found, own = group(vectors, 3, Random(2))
+    assert sorted(np.bincount(own).tolist()) == [30, 30, 30]
+    assert np.abs(np.sort(found, axis=0) - np.sort(centres, axis=0)).max() < 0.5
+    few, _ = group(np.ones((5, 2)), 3, Random(2))
+    assert len(few) == 1

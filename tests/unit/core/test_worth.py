@@ -1,0 +1,78 @@
+"""A choice is worth its quality less its cost; a budget is spent evenly, whatever prices do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.core.frontier import Replay, measure, reached, upper_hull
+from broker.core.spending import replay_budget
+from broker.core.worth import choose, price_for
+
+QUALITY = np.array([[0.9, 0.8, 0.3], [0.9, 0.9, 0.3]])
+COSTS = np.array([[1.0, 0.1, 0.01], [1.0, 0.1, 0.01]])
+
+
+def test_quality_alone_takes_the_best_and_of_equals_the_cheapest() -> None:
+    assert choose(QUALITY, COSTS, 0.0).tolist() == [0, 1]
+    assert choose(QUALITY, COSTS, 1.0).tolist() == [1, 1]
+    assert choose(QUALITY, COSTS, 100.0).tolist() == [2, 2]
+
+
+@given(st.integers(0, 1_000), st.floats(0.02, 0.9))
+def test_the_price_of_money_keeps_to_the_budget(seed: int, budget: float) -> None:
+    random = np.random.default_rng(seed)
+    quality, costs = random.random((60, 4)), random.random((60, 4)) * [1.0, 0.3, 0.1, 0.01]
+    low, high = price_for(quality, costs, budget)
+    rows = np.arange(60)
+    spent = costs[rows, choose(quality, costs, high)].mean()
+    assert spent <= budget
+    if low > 0:
+        assert costs[rows, choose(quality, costs, low)].mean() > budget
+
+
+@pytest.mark.parametrize("factors", [(1.0, 1.0, 1.0), (5.0, 1.0, 1.0), (1.0, 5.0, 1.0)])
+def test_a_budget_is_spent_evenly_and_better_than_a_fixed_mix(factors: tuple[float, ...]) -> None:
+    random = np.random.default_rng(1)
+    kinds = random.random(1_000) < 0.5
+    expected = np.where(kinds[:, None], [0.95, 0.9, 0.4], [0.95, 0.5, 0.45])
+    costs = np.tile([1e-2, 1e-3, 1e-4], (1_000, 1))
+    scores = (random.random(expected.shape) < expected).astype(float)
+    paid = costs * random.lognormal(0.0, 0.3, costs.shape)
+    half = slice(0, 500), slice(500, 1_000)
+    told = replay_budget(
+        2e-3,
+        (expected[half[0]], costs[half[0]]),
+        (expected[half[1]], costs[half[1]]),
+        (scores[half[1]], paid[half[1]]),
+        (np.array(factors), None),
+    )
+    assert abs(told.spent_over_budget) < 0.02
+    assert told.reward > told.best_fixed_mix - 0.01
+    if factors == (1.0, 1.0, 1.0):
+        assert told.reward > told.best_fixed_mix + 0.02
+
+
+def test_the_hull_lies_above_all_points_and_never_falls() -> None:
+    costs, gains = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.2, 0.25, 0.6, 0.5])
+    assert [each.tolist() for each in upper_hull(costs, gains)] == [[1.0, 3.0], [0.2, 0.6]]
+    assert reached(costs, gains, np.array([0.5, 2.0, 9.0])).tolist() == pytest.approx(
+        [0.2, 0.4, 0.6]
+    )
+
+
+def test_measures_of_a_router_that_knows_all() -> None:
+    scores = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [1.0, 1.0]])
+    costs = np.tile([1.0, 0.1], (4, 1))
+    choices = np.array([[0, 1, 1, 1], [1, 1, 1, 1]])
+    told = measure(Replay(choices, scores, costs, best=0, cheapest=1), np.arange(4))
+    assert told.accuracy_max_quality == told.oracle_accuracy == told.best_single_accuracy == 0.75
+    assert told.gap_to_oracle == 0.0
+    assert told.cost_saved_at_best_single == pytest.approx(1.0 - 0.325)
+    assert told.cheapest_accuracy == 0.5
+    assert told.random_at_equal_cost == pytest.approx(0.5 + 0.25 * 0.25)
+    assert told.apgr > 0.5
+    assert told.cpt_50 is not None
+    assert told.cpt_50 < 0.2
