@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import time
 from collections import Counter
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import asyncpg
 import httpx
 import pytest
 from litestar import Litestar
@@ -18,6 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.api.app import create_api
 from broker.core.market import Market, build_market
 from broker.core.pulse import Pulse
+from broker.embedded.postgres import EmbeddedPostgres
+from broker.embedded.valkey import EmbeddedValkey
 from broker.flows.heartbeat import HeartbeatDesk
 from broker.flows.quote import QuoteDesk
 from broker.gateway.quoting import read_demands
@@ -30,6 +34,7 @@ from broker.store.keys import KeyTerms
 from broker.store.sealing import Sealer
 from broker.upstream.addresses import AddressPolicy
 from pricing.book import PriceBook
+from tests.conftest import fresh_database
 
 
 @dataclass
@@ -60,8 +65,25 @@ class Person:
     http: httpx.AsyncClient
 
 
+@dataclass(frozen=True)
+class Standing:
+    """A broker that stands for all tests which it refuses: it has a market, people and no calls."""
+
+    broker: SmallBroker
+    operator: Person
+    consumer: Person
+    provider: Person
+
+
 @pytest.fixture
 async def broker(database_url: str, valkey_url: str) -> AsyncIterator[SmallBroker]:
+    async with small_broker(database_url, valkey_url) as broker:
+        yield broker
+
+
+@contextlib.asynccontextmanager
+async def small_broker(database_url: str, valkey_url: str) -> AsyncIterator[SmallBroker]:
+    """The parts of a broker on these servers, until the block ends."""
     loopback = ipaddress.ip_network("127.0.0.0/8")
     settings = Settings(
         database_url, valkey_url, secret_key="ab" * 32, allowed_networks=(loopback,)
@@ -99,6 +121,41 @@ def stage() -> Stage:
 def api(stage: Stage, broker: SmallBroker) -> Litestar:
     stage.broker = broker
     return stage.api
+
+
+@pytest.fixture(scope="session")
+async def long_standing(
+    postgres_server: EmbeddedPostgres,
+    migrated_template: str,
+    database_office: asyncpg.Connection,
+    valkey_server: EmbeddedValkey,
+    stage: Stage,
+) -> AsyncIterator[Standing]:
+    """One such broker, whose books must be sound when all has been refused."""
+    from tests.integration.api.market import list_endpoints, publish  # which needs this module
+
+    async with contextlib.AsyncExitStack() as stack:
+        fresh = fresh_database(postgres_server.url, migrated_template, database_office)
+        url = await stack.enter_async_context(fresh)
+        broker = await stack.enter_async_context(small_broker(url, valkey_server.url))
+        people = [
+            await _person(broker, await stack.enter_async_context(client_of(stage.api)), role, name)
+            for role, name in (
+                (Role.OPERATOR, "ops"),
+                (Role.CONSUMER, "shop"),
+                (Role.PROVIDER, "acme"),
+            )
+        ]
+        await list_endpoints(broker, people[2].account)
+        await publish(broker, 1, 200_000)
+        yield Standing(broker, *people)
+
+
+@pytest.fixture
+def standing(stage: Stage, long_standing: Standing) -> Standing:
+    """For tests that leave nothing behind."""
+    stage.broker = long_standing.broker
+    return long_standing
 
 
 @pytest.fixture

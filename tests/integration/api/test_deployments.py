@@ -14,7 +14,7 @@ from provider_sdk.protocol import Heartbeat, HeartbeatReply, Registered, SignedH
 from provider_sdk.signing import sign
 from provider_sdk.testing.script import Script
 from provider_sdk.testing.scripted import ScriptedProvider
-from tests.integration.api.conftest import Person
+from tests.integration.api.conftest import Person, Standing
 from tests.integration.catalog.offers import offer
 
 DEPLOYMENTS = "/api/provider/deployments"
@@ -109,10 +109,10 @@ async def test_the_deployment_of_another_is_not_found(
     ],
 )
 async def test_a_faulty_offer_is_refused_with_the_field_named(
-    provider: Person, change: dict[str, object], field: str
+    standing: Standing, change: dict[str, object], field: str
 ) -> None:
     body = msgspec.to_builtins(offer()) | change
-    answer = await provider.http.post(DEPLOYMENTS, json=body)
+    answer = await standing.provider.http.post(DEPLOYMENTS, json=body)
     assert answer.status_code == 400
     assert field in answer.json()["detail"]
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.integration.api.conftest import Person, SmallBroker
+from tests.integration.api.conftest import Person, SmallBroker, Standing
 from tests.integration.api.market import list_endpoints, publish
 from tests.integration.api.sales import hold_only, sell
 
@@ -32,15 +32,16 @@ async def test_a_topup_is_on_the_balance_the_statement_and_in_the_audit_log(
 
 
 @pytest.mark.parametrize("amount", ["-1", "0", "1e3", "NaN", "1.0000000001", "", "9999999999"])
-async def test_an_absurd_amount_is_refused(operator: Person, consumer: Person, amount: str) -> None:
-    answer = await operator.http.post("/api/accounts/shop/topups", json={"amount_usd": amount})
+async def test_an_absurd_amount_is_refused(standing: Standing, amount: str) -> None:
+    asked = {"amount_usd": amount}
+    answer = await standing.operator.http.post("/api/accounts/shop/topups", json=asked)
     assert answer.status_code == 400, answer.text
-    assert await available(consumer) == "0.00"
+    assert await available(standing.consumer) == "0.00"
 
 
-async def test_who_has_no_funds_gets_no_topup(operator: Person, provider: Person) -> None:
+async def test_who_has_no_funds_gets_no_topup(standing: Standing) -> None:
     answers = [
-        await operator.http.post(f"/api/accounts/{name}/topups", json=TOPUP)
+        await standing.operator.http.post(f"/api/accounts/{name}/topups", json=TOPUP)
         for name in ("acme", "ops", "nobody")
     ]
     assert [each.status_code for each in answers] == [400, 404, 404]
@@ -100,10 +101,8 @@ async def test_of_a_topup_sent_ten_times_at_once_one_is_done(
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
-async def test_an_idempotency_key_has_1_to_255_characters(
-    operator: Person, consumer: Person, key: str
-) -> None:
-    answer = await operator.http.post(
+async def test_an_idempotency_key_has_1_to_255_characters(standing: Standing, key: str) -> None:
+    answer = await standing.operator.http.post(
         "/api/accounts/shop/topups", json=TOPUP, headers={"idempotency-key": key}
     )
     assert answer.status_code == 400

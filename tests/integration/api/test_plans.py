@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from broker.store import plans
-from tests.integration.api.conftest import Person, SmallBroker
+from tests.integration.api.conftest import Person, SmallBroker, Standing
 
 FLAT = {"tiers": [{"from_usd": "0", "take_bps": 800}], "reason": "a good year"}
 
@@ -106,8 +106,9 @@ async def test_a_plan_sent_again_under_its_key_is_written_once(operator: Person)
     ],
 )
 async def test_a_senseless_plan_is_refused_by_name(
-    operator: Person, consumer: Person, changes: dict[str, Any], status: int, code: str | None
+    standing: Standing, changes: dict[str, Any], status: int, code: str | None
 ) -> None:
+    operator = standing.operator
     answer = await operator.http.post("/api/plans", json=FLAT | changes)
     assert answer.status_code == status, answer.text
     if code is not None:

@@ -13,7 +13,7 @@ from sqlalchemy import insert
 
 from broker.store.plans import id_at
 from broker.store.tables import calls, price_changes
-from tests.integration.api.conftest import Person, SmallBroker
+from tests.integration.api.conftest import Person, SmallBroker, Standing
 from tests.integration.api.market import list_endpoints, publish
 
 PERIODS = 96
@@ -132,8 +132,8 @@ async def test_advice_is_for_whose_endpoint_it_is(
     "asked", [{"days": 0}, {"days": 29}, {"cost_usd": "-1"}, {"cost_usd": "NaN"}, {"day": 1}]
 )
 async def test_a_question_without_sense_is_refused(
-    market: None, provider: Person, asked: dict[str, Any]
+    standing: Standing, asked: dict[str, Any]
 ) -> None:
     params = {"endpoint": "acme/law"} | asked
-    answer = await provider.http.get("/api/price-advice", params=params)
+    answer = await standing.provider.http.get("/api/price-advice", params=params)
     assert answer.status_code == 400, answer.text

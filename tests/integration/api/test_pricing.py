@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from broker.store.events import events
-from tests.integration.api.conftest import Person, SmallBroker
+from tests.integration.api.conftest import Person, SmallBroker, Standing
 from tests.integration.api.market import list_endpoints, publish
 from tests.integration.catalog.offers import endpoint_offer
 
@@ -172,10 +172,10 @@ async def test_a_choice_sent_again_under_its_key_is_made_once(
     ],
 )
 async def test_a_choice_without_sense_is_refused_by_name(
-    market: None, operator: Person, changes: dict[str, Any], status: int, told: str
+    standing: Standing, changes: dict[str, Any], status: int, told: str
 ) -> None:
     asked = {"scope": "market", "controller": "excess"} | changes
-    answer = await operator.http.post("/api/pricing", json=asked)
+    answer = await standing.operator.http.post("/api/pricing", json=asked)
     assert answer.status_code == status, answer.text
     assert told in answer.text
-    assert (await operator.http.get("/api/pricing")).json()["choices"] == []
+    assert (await standing.operator.http.get("/api/pricing")).json()["choices"] == []

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from broker.api.app import create_api
 from broker.store.database import create_engine
-from tests.integration.api.conftest import Person, SmallBroker, client_of
+from tests.integration.api.conftest import Person, SmallBroker, Standing, client_of
 
 MEMBERS = {"type", "title", "status", "detail", "code"}
 
@@ -37,16 +37,16 @@ def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, 
     ],
 )
 async def test_a_faulty_body_is_refused_with_the_field_named(
-    operator: Person, body: object, field: str
+    standing: Standing, body: object, field: str
 ) -> None:
-    answer = await operator.http.post("/api/accounts", json=body)
+    answer = await standing.operator.http.post("/api/accounts", json=body)
     assert field in str(assert_problem(answer, 400, "request_malformed")["detail"])
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b'{"name": "a"', b"null"])
-async def test_a_body_that_is_no_json_is_refused(operator: Person, body: bytes) -> None:
+async def test_a_body_that_is_no_json_is_refused(standing: Standing, body: bytes) -> None:
     headers = {"content-type": "application/json"}
-    answer = await operator.http.post("/api/accounts", content=body, headers=headers)
+    answer = await standing.operator.http.post("/api/accounts", content=body, headers=headers)
     assert_problem(answer, 400, "request_malformed")
 
 
@@ -64,22 +64,23 @@ async def test_a_body_that_is_no_json_is_refused(operator: Person, body: bytes) 
     ],
 )
 async def test_a_faulty_query_is_refused_with_the_parameter_named(
-    operator: Person, path: str, field: str
+    standing: Standing, path: str, field: str
 ) -> None:
-    answer = await operator.http.get(path)
+    answer = await standing.operator.http.get(path)
     assert answer.status_code == 400
     assert field in answer.json()["detail"]
 
 
-async def test_paths_and_methods_that_are_not_are_told_so(operator: Person) -> None:
+async def test_paths_and_methods_that_are_not_are_told_so(standing: Standing) -> None:
+    operator = standing.operator
     nothing = assert_problem(await operator.http.get("/api/nothing"), 404, "not_found")
     assert "/api/nothing" in nothing["detail"]
     assert_problem(await operator.http.get("/nothing"), 404, "not_found")
     assert_problem(await operator.http.put("/api/accounts"), 405, "method_not_allowed")
 
 
-async def test_a_body_that_is_too_large_is_413(operator: Person) -> None:
-    answer = await operator.http.post(
+async def test_a_body_that_is_too_large_is_413(standing: Standing) -> None:
+    answer = await standing.operator.http.post(
         "/api/accounts", json={"name": "a" * (1 << 20), "role": "consumer"}
     )
     assert_problem(answer, 413, "body_too_large")

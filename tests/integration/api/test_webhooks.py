@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.api.conftest import Person, SmallBroker
+from tests.integration.api.conftest import Person, SmallBroker, Standing
 from tests.integration.webhooks.target import BROKEN, Target
 from tests.integration.webhooks.target import target as a_target
 
@@ -142,8 +142,8 @@ async def test_a_senseless_replay_is_refused_by_name(
     ],
 )
 async def test_a_senseless_webhook_is_refused_by_name(
-    consumer: Person, target: Target, body: dict[str, Any], code: str
+    standing: Standing, target: Target, body: dict[str, Any], code: str
 ) -> None:
     whole = {"url": target.url, "kinds": ["*"]} | body
-    answer = await consumer.http.post("/api/webhooks", json=whole)
+    answer = await standing.consumer.http.post("/api/webhooks", json=whole)
     assert (answer.status_code, answer.json()["code"]) == (400, code)

@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
-from tests.integration.api.conftest import api, broker, consumer, operator, provider, stage
+from tests.integration.api.conftest import (
+    api,
+    broker,
+    consumer,
+    long_standing,
+    operator,
+    provider,
+    stage,
+    standing,
+)
 
-__all__ = ["api", "broker", "consumer", "operator", "provider", "stage"]
+__all__ = [
+    "api",
+    "broker",
+    "consumer",
+    "long_standing",
+    "operator",
+    "provider",
+    "stage",
+    "standing",
+]

@@ -12,7 +12,7 @@ import pytest
 from simulations.carrying import Desk, run_ordered, take_up
 from simulations.cell import run_cell
 from simulations.orders import plan_of
-from tests.integration.api.conftest import Person, SmallBroker
+from tests.integration.api.conftest import Person, SmallBroker, Standing
 from tests.integration.simulations.tiny import TOML
 
 ASKED: dict[str, Any] = {"toml": TOML, "controllers": ["excess"], "seeds": 2, "static": False}
@@ -157,10 +157,10 @@ async def test_a_fault_is_told_at_once_with_its_line(operator: Person) -> None:
         {"seeds": 100, "grid": {"controller.gain": [n / 10 for n in range(1, 30)]}},
     ],
 )
-async def test_what_makes_no_sense_is_refused(operator: Person, wrong: dict[str, Any]) -> None:
-    answer = await operator.http.post("/api/simulations", json=ASKED | wrong)
+async def test_what_makes_no_sense_is_refused(standing: Standing, wrong: dict[str, Any]) -> None:
+    answer = await standing.operator.http.post("/api/simulations", json=ASKED | wrong)
     assert answer.status_code in (400, 422), answer.text
-    assert (await operator.http.get("/api/simulations")).json() == []
+    assert (await standing.operator.http.get("/api/simulations")).json() == []
 
 
 async def test_only_operators_order_simulations(
