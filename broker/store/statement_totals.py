@@ -14,7 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.store.credit_notes import credit_note_lines, credit_notes
 from broker.store.statements import Span
-from broker.store.tables import accounts, calls, endpoints, settlement_lines, transfers
+from broker.store.tables import (
+    accounts,
+    calls,
+    endpoints,
+    settlement_lines,
+    settlements,
+    transfers,
+)
 
 ROWS_MAX: Final = 1_000
 """Labels are the caller's own, so there may be as many as calls; the others come as one sum."""
@@ -135,12 +142,21 @@ def _label(entries: sa.Subquery, by: By) -> tuple[ColumnElement[Any], sa.FromCla
 
 
 def _traded(whose: Whose, span: Span) -> Select[Any]:
-    line = settlement_lines.c
-    owner, amount = (
-        (line.payee_id, line.earnings_nanos) if whose.sells else (line.payer_id, -line.charge_nanos)
-    )
-    facts = _facts("traded", line.call_id, line.endpoint_id, line.settled_at, amount)
-    return _within(facts.where(owner.in_(whose.purses)), line.settled_at, span)
+    """Lines that a provider earned with, or that a consumer paid.
+
+    No index orders lines by who paid, for it would weigh on every call; one orders settlements so,
+    and the lines of each are found by its call.
+    """
+    line, paid = settlement_lines.c, settlements.c
+    if whose.sells:
+        amount = line.earnings_nanos
+        earned = _facts("traded", line.call_id, line.endpoint_id, line.settled_at, amount)
+        return _within(earned.where(line.payee_id.in_(whose.purses)), line.settled_at, span)
+    facts = _facts("traded", line.call_id, line.endpoint_id, line.settled_at, -line.charge_nanos)
+    same = sa.and_(line.call_id == paid.call_id, line.settled_at == paid.settled_at)
+    charged = facts.select_from(settlements).join(settlement_lines, same)
+    ours = charged.where(paid.ledger_account_id.in_(whose.purses), paid.charge_nanos > 0)
+    return _within(ours, paid.settled_at, span)
 
 
 def _credited(whose: Whose, span: Span) -> Select[Any]:
