@@ -10,8 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
 from broker.flows.invoice import issue_due
+from broker.store.statement_totals import Whose, _traded
+from broker.store.statements import Span
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.recourse import charge, open_market, posted
 from tests.integration.api.test_refunds import give_back
@@ -128,6 +131,41 @@ async def test_every_month_is_issued_once_in_order_whoever_asks_first(
         alarms = await connection.exec_driver_sql("SELECT * FROM replay_invoice_is_its_entries")
         assert alarms.all() == []
     assert await issue_due(broker.engine, third) == 0
+
+
+async def test_the_replay_finds_the_month_that_was_tampered_with(
+    broker: SmallBroker, operator: Person, shop: Person, tell: Tell
+) -> None:
+    begun = broker.clock()
+    call_id = await charge(broker, shop, (0, 300))
+    await tell(after_month(after_month(begun), days=2))
+    await give_back(operator, call_id)  # of this month, which has no invoice yet
+    assert len((await shop.http.get("/api/invoices")).json()["invoices"]) == 2
+    async with broker.engine.connect() as connection:
+        for number in (1, 2):
+            # As nobody could: no trigger looks on, and it is undone.
+            await connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+            tampering = "UPDATE invoices SET closing_nanos = closing_nanos + 1 WHERE number = $1"
+            await connection.exec_driver_sql(tampering, (number,))
+            query = "SELECT * FROM replay_invoice_is_its_entries"
+            [alarm] = (await connection.exec_driver_sql(query)).all()
+            assert alarm.closing_nanos == alarm.folded_nanos + 1
+            await connection.rollback()
+
+
+async def test_totals_of_a_consumer_read_no_other_consumers_lines(
+    broker: SmallBroker, shop: Person
+) -> None:
+    """However many lines there are in its month; the index of the settlements leads to its own."""
+    whose = Whose(shop.account.id, [shop.account.ledger_account], sells=False)
+    query = _traded(whose, Span(broker.clock() - timedelta(days=9), broker.clock()))
+    text = str(query.compile(dialect=dialect(), compile_kwargs={"literal_binds": True}))
+    async with broker.engine.connect() as connection:
+        await connection.exec_driver_sql("SET enable_seqscan = off")
+        plan = (await connection.exec_driver_sql(f"EXPLAIN {text}")).scalars().all()
+    reads = [each for each in plan if " on settlement_lines_" in each]
+    assert reads, plan
+    assert all("pkey" in each for each in reads), plan
 
 
 async def test_an_invoice_is_a_table_and_a_page_too(
