@@ -87,7 +87,7 @@ def memory() -> str | None:
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A fresh folder for servers of the test's own; `tmp_path` is closed to other accounts."""
-    with passable_folder() as folder:
+    with passable_folder(memory()) as folder:
         yield folder
 
 

@@ -23,7 +23,7 @@ import tritonclient.http as triton
 from openai import OpenAI
 
 from broker.demo.providers import CHAT_FAMILY, EMBEDDING_FAMILY
-from tests.conftest import passable_folder
+from tests.conftest import memory, passable_folder
 from tests.e2e.harness import free_port
 
 START_LIMIT_S = 600.0
@@ -157,7 +157,7 @@ def broker(*words: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def open_state() -> Iterator[Path]:
-    with passable_folder() as folder:
+    with passable_folder(memory()) as folder:
         yield folder
 
 

@@ -53,31 +53,31 @@ async def settings(server: EmbeddedPostgres, *names: str) -> list[str]:
     return values
 
 
-async def test_it_is_durable_unless_told_otherwise(open_folder: Path) -> None:
+async def test_it_is_durable_unless_told_otherwise(used_folder: Path) -> None:
     names = ("fsync", "synchronous_commit", "full_page_writes")
-    async with EmbeddedPostgres(open_folder) as server:
+    async with EmbeddedPostgres(used_folder) as server:
         assert await settings(server, *names) == ["on", "on", "on"]
-    async with EmbeddedPostgres(open_folder, durable=False) as server:
+    async with EmbeddedPostgres(used_folder, durable=False) as server:
         assert await settings(server, *names) == ["off", "off", "off"]
 
 
-async def test_it_listens_on_this_machine_only_and_on_no_socket_file(open_folder: Path) -> None:
-    async with EmbeddedPostgres(open_folder, durable=False) as server:
+async def test_it_listens_on_this_machine_only_and_on_no_socket_file(used_folder: Path) -> None:
+    async with EmbeddedPostgres(used_folder, durable=False) as server:
         names = ("listen_addresses", "unix_socket_directories", "server_encoding")
         assert await settings(server, *names) == ["127.0.0.1", "", "UTF8"]
 
 
-async def test_a_pid_file_that_names_a_stranger_is_no_hindrance(open_folder: Path) -> None:
-    async with EmbeddedPostgres(open_folder, durable=False) as server:
+async def test_a_pid_file_that_names_a_stranger_is_no_hindrance(used_folder: Path) -> None:
+    async with EmbeddedPostgres(used_folder, durable=False) as server:
         record = server.cluster / "postmaster.pid"
         lines = record.read_text().splitlines()
-        place = find_place(open_folder)
+        place = find_place(used_folder)
     stranger = await Child.start(
-        Command("stranger", ["sleep", "600"], open_folder / "stranger", identity=place.identity)
+        Command("stranger", ["sleep", "600"], used_folder / "stranger", identity=place.identity)
     )
     try:
         record.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
-        async with EmbeddedPostgres(open_folder, durable=False) as server:
+        async with EmbeddedPostgres(used_folder, durable=False) as server:
             assert await settings(server, "fsync") == ["off"]
         assert stranger.returncode is None
     finally:
@@ -126,11 +126,11 @@ async def test_root_can_run_programs_of_an_environment_that_is_closed_to_others(
 
 @AS_ROOT
 async def test_a_folder_that_became_closed_is_told_and_does_not_lose_its_data(
-    open_folder: Path,
+    used_folder: Path,
 ) -> None:
-    async with EmbeddedPostgres(open_folder, durable=False):
+    async with EmbeddedPostgres(used_folder, durable=False):
         pass
-    with closed(open_folder), pytest.raises(EmbeddedServerFailed, match=r"chmod o\+x"):
-        await EmbeddedPostgres(open_folder, durable=False).start()
-    async with EmbeddedPostgres(open_folder, durable=False) as server:
+    with closed(used_folder), pytest.raises(EmbeddedServerFailed, match=r"chmod o\+x"):
+        await EmbeddedPostgres(used_folder, durable=False).start()
+    async with EmbeddedPostgres(used_folder, durable=False) as server:
         assert await settings(server, "fsync") == ["off"]

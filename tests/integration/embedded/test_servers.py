@@ -76,43 +76,43 @@ async def test_what_was_written_is_there_at_the_next_start(
 
 @BOTH
 async def test_a_server_killed_with_all_its_processes_starts_again_with_its_data(
-    open_folder: Path, kind: type[EmbeddedServer]
+    used_folder: Path, kind: type[EmbeddedServer]
 ) -> None:
-    async with kind(open_folder) as server:
+    async with kind(used_folder) as server:
         await write(server, "kept")
-        for pid in family(open_folder):
+        for pid in family(used_folder):
             os.kill(pid, signal.SIGKILL)
         await server.child.wait()
-    async with kind(open_folder) as server:
+    async with kind(used_folder) as server:
         assert await read(server) == ["kept"]
 
 
 @BOTH
 async def test_a_server_dies_with_a_parent_that_is_killed_and_starts_again_with_its_data(
-    open_folder: Path, kind: type[EmbeddedServer]
+    used_folder: Path, kind: type[EmbeddedServer]
 ) -> None:
-    async with program(_PARENT, kind.__name__, str(open_folder)) as parent:
+    async with program(_PARENT, kind.__name__, str(used_folder)) as parent:
         assert parent.stdout is not None
         pid, url = (await parent.stdout.readline()).decode().split()
         await write(url, "kept")
         parent.kill()
         await parent.wait()
         await until(lambda: not lives(int(pid)))
-    await until(lambda: family(open_folder) == set())
-    async with kind(open_folder) as server:
+    await until(lambda: family(used_folder) == set())
+    async with kind(used_folder) as server:
         assert await read(server) == ["kept"]
 
 
 @BOTH
 async def test_an_orphan_is_ended_before_its_folder_is_used_again(
-    open_folder: Path, kind: type[EmbeddedServer]
+    used_folder: Path, kind: type[EmbeddedServer]
 ) -> None:
-    first = kind(open_folder)
+    first = kind(used_folder)
     await first.start()
     await write(first, "kept")
     orphan = first.child
     first._lock.release()  # as if its owner had died where the kernel knows no leash
-    async with kind(open_folder) as second:
+    async with kind(used_folder) as second:
         assert orphan.returncode is not None or not lives(orphan.pid)
         assert await read(second) == ["kept"]
     await first.stop()
@@ -120,20 +120,20 @@ async def test_an_orphan_is_ended_before_its_folder_is_used_again(
 
 @BOTH
 async def test_a_folder_in_use_is_refused_with_the_process_id_of_its_user(
-    open_folder: Path, kind: type[EmbeddedServer]
+    used_folder: Path, kind: type[EmbeddedServer]
 ) -> None:
-    async with kind(open_folder) as server:
+    async with kind(used_folder) as server:
         with pytest.raises(AlreadyRunning, match=f"already running as pid {os.getpid()} "):
-            await kind(open_folder).start()
+            await kind(used_folder).start()
         await write(server, "still serving")
 
 
 @BOTH
 async def test_a_taken_port_is_told_with_the_words_of_the_log(
-    open_folder: Path, kind: type[EmbeddedServer]
+    used_folder: Path, kind: type[EmbeddedServer]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        server = kind(open_folder, port=taken.getsockname()[1])
+        server = kind(used_folder, port=taken.getsockname()[1])
         with pytest.raises(EmbeddedServerFailed, match=r"(?s)ended with code 1.*in use"):
             await server.start()
     async with server:  # the port is free now, and the failure has let go of the folder
@@ -172,12 +172,11 @@ async def test_what_valkey_writes_is_closed_to_other_accounts(open_folder: Path)
         assert mode(open_folder) == 0o700
 
 
-async def test_without_the_password_nobody_gets_in(open_folder: Path) -> None:
-    postgres, valkey = open_folder / "postgres", open_folder / "valkey"
-    async with EmbeddedPostgres(postgres, durable=False) as server:
+async def test_without_the_password_nobody_gets_in(used_folder: Path) -> None:
+    async with EmbeddedPostgres(used_folder, durable=False) as server:
         with pytest.raises(asyncpg.InvalidPasswordError):
             await asyncpg.connect(server.url.replace(server.password, "guess"))
-    async with EmbeddedValkey(valkey, durable=False) as server:
+    async with EmbeddedValkey(used_folder / "valkey", durable=False) as server:
         client = redis.asyncio.from_url(server.url.replace(server.password, "guess"))
         with pytest.raises(redis.AuthenticationError):
             await client.ping()
