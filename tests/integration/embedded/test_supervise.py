@@ -75,7 +75,8 @@ def service(name: str, folder: Path, manners: str) -> Service:
         argv=[sys.executable, "-c", _SERVICE, name, str(folder), manners],
         log=folder / f"{name}.log",
     )
-    return Service(command, ready=is_there, stop_limit_s=1.0)
+    # Who is going to end by itself gets the time to, on a busy machine too.
+    return Service(command, ready=is_there, stop_limit_s=1.0 if manners == "stubborn" else 30.0)
 
 
 def story(folder: Path) -> list[str]:
