@@ -20,6 +20,7 @@ from broker.api.calls import CallController
 from broker.api.cases import CaseController
 from broker.api.deployments import DeploymentController, ProviderController
 from broker.api.disputes import DisputeController
+from broker.api.domains import DomainController
 from broker.api.earnings import EarningsController
 from broker.api.health import alive, ready
 from broker.api.heartbeats import heartbeats
@@ -107,6 +108,7 @@ def _api(parts: Parts) -> Router:
             LostCallController,
             AuditController,
             PlanController,
+            DomainController,
             WebhookController,
             EventController,
             ReceiptController,

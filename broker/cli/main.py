@@ -16,6 +16,7 @@ from broker.cli import (
     cases,
     demo,
     disputes,
+    domains,
     keys,
     ledger,
     operate,
@@ -62,6 +63,7 @@ app.add_typer(accounts.app, name="accounts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(plans.app, name="plans")
+app.add_typer(domains.app, name="domains")
 app.add_typer(pricing.app, name="pricing")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(payouts.app, name="payouts")

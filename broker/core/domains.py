@@ -4,8 +4,9 @@ A linear discriminant with the covariance of all domains in common, shrunk towar
 `s_d = x'P mu_d - mu_d'P mu_d / 2`, `p = softmax(s / T)`; shrinkage and temperature T are those
 under which held-out examples are likeliest (Guo et al., "On Calibration of Modern Neural
 Networks", 2017).
-Whether the prompt is of any known domain is told by the relative Mahalanobis distance (Ren et al.,
-"A Simple Fix to Mahalanobis Distance", 2021), weighed on examples of domains that were left out.
+Whether the prompt is of any known domain is told by how much nearer it lies to the nearest domain's
+mean than to the middle of all prompts; what that is worth is weighed on general prompts, and on
+examples of domains that were left out.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ from broker.core.fitting import fit_logistic, fit_temperature, folds, softmax
 
 SHRINKAGES = (0.1, 0.3, 0.7)
 FOLDS = 4
-LEFT_OUT_MAX = 6
-"""Domains are left out in at most so many groups, each of which costs one fit."""
 STRANGERS = 0.25
 """How many prompts of no known domain there are to one of a known, where nothing else is known."""
 _TINY = 1e-9
@@ -38,25 +37,21 @@ class Recognised(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Discriminant:
-    """Linear scores of D domains, and the distances that tell what belongs to none."""
+    """Linear scores of D domains, and their means."""
 
     weights: Floats
     """(D, length)"""
     bias: Floats
-    curve: Floats
-    """(length, length): what the domains' inverse covariance has beyond that of all prompts."""
-    tilt: Floats
-    offset: float
+    means: Floats
 
     def scores(self, vectors: Floats) -> Floats:
         """Return log-likelihoods but for what the domains have in common: (vectors, D)."""
         return np.asarray(vectors @ self.weights.T + self.bias)
 
-    def strangeness(self, vectors: Floats, scores: Floats) -> Floats:
-        """Return the relative Mahalanobis distance to the nearest domain, per dimension."""
-        curved = np.einsum("ij,ij->i", vectors @ self.curve, vectors)
-        apart = curved - 2.0 * scores.max(axis=1) + vectors @ self.tilt + self.offset
-        return np.asarray(apart / vectors.shape[1])
+    def strangeness(self, vectors: Floats) -> Floats:
+        """Return how much farther the nearest mean is than the middle: squared, per dimension."""
+        farther = (self.means**2).sum(axis=1) - 2.0 * vectors @ self.means.T
+        return np.asarray(farther.min(axis=1) / vectors.shape[1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +74,7 @@ class Recogniser:
         """Return p of each domain, and last of none of them; vectors as an encoder made them."""
         standard = self.standardise(vectors)
         start, slope = self.known
-        strange = self.discriminant.strangeness(standard, self.discriminant.scores(standard))
+        strange = self.discriminant.strangeness(standard)
         known = 1.0 / (1.0 + np.exp(-np.clip(start + slope * strange, -30.0, 30.0)))[:, None]
         return np.hstack((self.among_known(standard) * known, 1.0 - known))
 
@@ -95,37 +90,34 @@ class Recogniser:
         return Recognised(name, float(chances[best]))
 
 
-def learn(names: Sequence[str], labels: Numbers, vectors: Floats) -> Recogniser:
-    """Learn domains from examples; `labels` are places in `names`, each with two or more."""
+def learn(names: Sequence[str], labels: Numbers, vectors: Floats, strangers: Floats) -> Recogniser:
+    """Learn domains from examples; `labels` are places in `names`, each with two or more.
+
+    `strangers` are vectors of general prompts, about as many things as there are.
+    """
     assert len(names) > 0, "there is nothing to recognise"
-    centre, spread = vectors.mean(axis=0), vectors.std(axis=0)
-    scale = 1.0 / np.maximum(spread, max(float(np.median(spread)) * 0.1, _TINY))
+    everything = np.vstack((vectors, strangers))
+    centre, spread = everything.mean(axis=0), everything.std(axis=0)
+    scale = 1.0 / np.maximum(spread, max(float(np.median(spread)) * 0.5, _TINY))
     standard = (vectors - centre) * scale
     shrinkage, temperature = _settle(standard, labels, len(names))
     discriminant = fit(standard, labels, len(names), shrinkage)
-    known = _weigh_strangeness(standard, labels, shrinkage)
+    odd = discriminant.strangeness((strangers - centre) * scale)
+    known = _weigh_strangeness(standard, labels, odd)
     return Recogniser(tuple(names), centre, scale, discriminant, temperature, known)
 
 
 def fit(vectors: Floats, labels: Numbers, count: int, shrinkage: float) -> Discriminant:
     """Fit the discriminant of `count` domains to standardised vectors."""
-    weights, bias, within = _fit_linear(vectors, labels, count, shrinkage)
-    middle = vectors.mean(axis=0)
-    overall = _inverse(vectors - middle, shrinkage)
-    tilt, offset = 2.0 * (overall @ middle), -float(middle @ overall @ middle)
-    return Discriminant(weights, bias, within - overall, tilt, offset)
+    means = _means(vectors, labels, count)
+    weights = means @ _inverse(vectors - means[labels], shrinkage)
+    return Discriminant(weights, -0.5 * np.einsum("ij,ij->i", weights, means), means)
 
 
-def _fit_linear(
-    vectors: Floats, labels: Numbers, count: int, shrinkage: float
-) -> tuple[Floats, Floats, Floats]:
-    """Return weights, bias, and the inverse of the covariance within the domains."""
+def _means(vectors: Floats, labels: Numbers, count: int) -> Floats:
     members = np.zeros((count, len(labels)))
     members[labels, np.arange(len(labels))] = 1.0
-    means = members @ vectors / np.maximum(members.sum(axis=1, keepdims=True), 1.0)
-    within = _inverse(vectors - means[labels], shrinkage)
-    weights = means @ within
-    return weights, -0.5 * np.einsum("ij,ij->i", weights, means), within
+    return np.asarray(members @ vectors / np.maximum(members.sum(axis=1, keepdims=True), 1.0))
 
 
 def _inverse(apart: Floats, shrinkage: float) -> Floats:
@@ -146,29 +138,26 @@ def _settle(vectors: Floats, labels: Numbers, count: int) -> tuple[float, float]
         for fold in range(FOLDS):
             out = places == fold
             if out.any() and not out.all():
-                weights, bias, _ = _fit_linear(vectors[~out], labels[~out], count, shrinkage)
-                scores[out] = vectors[out] @ weights.T + bias
+                fitted = fit(vectors[~out], labels[~out], count, shrinkage)
+                scores[out] = fitted.scores(vectors[out])
         temperature, loss = fit_temperature(scores, labels)
         best = min(best, (loss, shrinkage, temperature))
     return best[1], best[2]
 
 
-def _weigh_strangeness(vectors: Floats, labels: Numbers, shrinkage: float) -> tuple[float, float]:
-    """Return (a, b) of p(known), from examples of domains that the others have never seen."""
-    held_out = _strangeness_of(folds(labels, FOLDS), vectors, labels, shrinkage)
-    names = np.unique(labels)
-    if names.size < 3:
-        # Nothing shows what a stranger looks like: what is stranger than nearly all examples.
-        spread = max(float(held_out.std()), _TINY)
-        return float(np.quantile(held_out, 0.95)) / spread, -1.0 / spread
-    group_of = np.arange(names.size) % LEFT_OUT_MAX
-    strange = _strangeness_of(group_of[np.searchsorted(names, labels)], vectors, labels, shrinkage)
-    values = np.concatenate((held_out, strange))
-    outcomes = np.repeat((1.0, 0.0), len(labels))
-    return fit_logistic(values, outcomes, np.repeat((1.0, STRANGERS), len(labels)))
+def _weigh_strangeness(vectors: Floats, labels: Numbers, odd: Floats) -> tuple[float, float]:
+    """Return (a, b) of p(known); `odd` is how strange general prompts look."""
+    held_out = _strangeness_of(folds(labels, FOLDS), vectors, labels)
+    if np.unique(labels).size > 2:
+        # Whoever has never seen a domain should find it strange, however well it is written.
+        odd = np.concatenate((odd, _strangeness_of(labels, vectors, labels)))
+    values = np.concatenate((held_out, odd))
+    outcomes = np.repeat((1.0, 0.0), (held_out.size, odd.size))
+    share = STRANGERS * held_out.size / max(odd.size, 1)
+    return fit_logistic(values, outcomes, np.repeat((1.0, share), (held_out.size, odd.size)))
 
 
-def _strangeness_of(groups: Numbers, vectors: Floats, labels: Numbers, shrinkage: float) -> Floats:
+def _strangeness_of(groups: Numbers, vectors: Floats, labels: Numbers) -> Floats:
     """Return how strange the examples of each group look to who has seen the other groups only."""
     strange = np.zeros(len(labels))
     for group in np.unique(groups):
@@ -176,6 +165,6 @@ def _strangeness_of(groups: Numbers, vectors: Floats, labels: Numbers, shrinkage
         if out.all():
             continue
         left, places = np.unique(labels[~out], return_inverse=True)
-        fitted = fit(vectors[~out], places, left.size, shrinkage)
-        strange[out] = fitted.strangeness(vectors[out], fitted.scores(vectors[out]))
+        means = _means(vectors[~out], places, left.size)
+        strange[out] = Discriminant(means, means[:, 0], means).strangeness(vectors[out])
     return strange

@@ -17,6 +17,7 @@ import numpy as np
 
 from broker.core.catalog import Endpoint
 from broker.core.columns import Bools, Columns, Floats, Numbers, build_columns
+from broker.core.domains import Recogniser
 from pricing.book import EndpointUnpriced, PriceBook, Rate
 from pricing.tiers import Tier, tier_rate
 
@@ -86,6 +87,8 @@ class Market:
     """By the terms asked for; filled on first use."""
     rates: dict[int, Rate] = field(default_factory=dict)
     """By endpoint number; filled on first use."""
+    recogniser: Recogniser | None = None
+    """What was learned of the domains that are taught; None before, or where there are none."""
     quoted: bool = False
     """True where the book holds what was quoted, for whichever tier that was."""
 
@@ -144,7 +147,9 @@ def build_market(
     else:
         columns = build_columns(listed)
     gone = [number for number, state in presence.items() if state is not Presence.READY]
-    return Market(columns, dict(presence), book, away=np.isin(columns.deployment, gone))
+    away = np.isin(columns.deployment, gone)
+    recogniser = None if before is None else before.recogniser
+    return Market(columns, dict(presence), book, away, recogniser=recogniser)
 
 
 def _holds(columns: Columns, listed: tuple[Endpoint, ...]) -> bool:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import replace
+from typing import Any
 
 from broker.core.market import build_market
+from broker.core.syllabus import Domain
 from broker.flows.facts import Facts, Own, own_of
+from broker.flows.learn_domains import DomainSchool
 from broker.flows.listen import ChangeListener
 from broker.flows.refresh import Refresher
 from broker.flows.runtime import Runtime
@@ -26,6 +30,8 @@ class Background:
         settings = runtime.settings
         self._runtime = runtime
         self._refusals = RefusalMeter()
+        self._school = DomainSchool()
+        self._taught: tuple[Domain, ...] = ()
         self._listener = ChangeListener(settings.database_url, self._hear)
         self._refresher = Refresher(
             runtime.engine,
@@ -83,9 +89,20 @@ class Background:
             runtime.market = build_market(
                 facts.endpoints, facts.book, facts.presence, runtime.market
             )
-            task = asyncio.create_task(self._count_tokens(facts))
-            runtime.running.add(task)
-            task.add_done_callback(runtime.running.discard)
+            self._beside(self._count_tokens(facts))
+        if facts.domains is not self._taught:
+            self._taught = facts.domains
+            self._beside(self._learn_domains(facts.domains))
+
+    async def _learn_domains(self, domains: tuple[Domain, ...]) -> None:
+        recogniser = await self._school.learn(domains)
+        if domains is self._taught:
+            self._runtime.market = replace(self._runtime.market, recogniser=recogniser)
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._runtime.running.add(task)
+        task.add_done_callback(self._runtime.running.discard)
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from broker.core.catalog import Band, Deployment, Endpoint
 from broker.core.market import Presence
 from broker.core.pulse import Pulse
+from broker.core.syllabus import Domain
 from broker.live.loads import Counts, Numbers, RefusalMeter
 from broker.store.keys import StoredKey
 from pricing.book import PriceBook
@@ -35,6 +36,7 @@ class Facts:
     keys: Mapping[str, StoredKey] = field(default_factory=dict)
     deployments: tuple[Deployment, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+    domains: tuple[Domain, ...] = ()
     book: PriceBook = field(default_factory=PriceBook.empty)
     epoch: int = 0
     """Of the book, as in `broker.live.feed`."""

@@ -17,7 +17,7 @@ from broker.errors import Unavailable
 from broker.flows.facts import Facts, Own, bands_of
 from broker.live.beats import judge
 from broker.live.room import Live
-from broker.store import catalog, changes, keys, plans, prices
+from broker.store import catalog, changes, domains, keys, plans, prices
 from broker.store.away import DATABASE_AWAY
 from broker.store.sealing import Sealer
 from pricing.book import PriceBook
@@ -161,11 +161,14 @@ class Refresher:
             commission = await plans.load_commission(connection, self._clock())
             endpoints = commission.applied(endpoints)
             self._takes_change_at = commission.changes_at
+            taught = await domains.load_domains(connection)
             # The same objects stay while nothing changed: others remember things by them.
             if tuple(deployments) != before.deployments:
                 newest = replace(newest, deployments=tuple(deployments))
             if tuple(endpoints) != before.endpoints:
                 newest = replace(newest, endpoints=tuple(endpoints))
+            if taught != before.domains:
+                newest = replace(newest, domains=taught)
         known = self._with_newest_book(newest)
         version = await prices.latest_version(connection)
         if version != known.book.version:

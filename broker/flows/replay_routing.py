@@ -19,6 +19,7 @@ from broker.core.spending import Spent, replay_budget
 from broker.core.worth import choose
 from broker.encoding.encoder import Encoder
 from broker.errors import RequestMalformed
+from broker.flows.learn_domains import encode_strangers
 from broker.flows.routing_table import RoutingTable
 
 PRICES = np.concatenate(([0.0], np.geomspace(1e-2, 1e8, 161)))
@@ -69,6 +70,7 @@ class _Case:
     vectors: Floats
     """Of the rows to be routed."""
     train_vectors: Floats
+    strangers: Floats
 
 
 def replay_routing(
@@ -115,11 +117,12 @@ def _learn(train: RoutingTable, test: RoutingTable, encoder: Encoder) -> _Case:
         raise RequestMalformed("The rows to learn from have other models than those to be routed.")
     names, labels = _labelled(train)
     vectors = np.array([encoder.encode(each) for each in train.prompts], dtype=np.float64)
-    recogniser = learn(names, labels, vectors)
+    strangers = encode_strangers(encoder)
+    recogniser = learn(names, labels, vectors, strangers)
     seen = Evidence(vectors, labels, train.scores)
     learned = learn_quality(recogniser, seen, encoder.meaning, Random(_SEED))  # noqa: S311
     routed = np.array([encoder.encode(each) for each in test.prompts], dtype=np.float64)
-    return _Case(train, test, labels, learned, routed, vectors)
+    return _Case(train, test, labels, learned, routed, vectors, strangers)
 
 
 def _labelled(train: RoutingTable) -> tuple[list[str], Numbers]:
@@ -198,7 +201,8 @@ def _ablations(case: _Case) -> dict[str, float]:
     gains = np.mean(
         [each.nearest(standard[:, : learned.meaning]) for each in learned.groupings], axis=0
     )
-    meaning = learn(recogniser.names, case.labels, case.train_vectors[:, : learned.meaning])
+    seen, odd = (each[:, : learned.meaning] for each in (case.train_vectors, case.strangers))
+    meaning = learn(recogniser.names, case.labels, seen, odd)
     without_shape = meaning.among_known(meaning.standardise(vectors[:, : learned.meaning]))
     return {
         "whole": of(learned.estimate(vectors)),

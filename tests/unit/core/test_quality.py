@@ -12,6 +12,7 @@ from broker.core.domains import learn
 from broker.core.quality import Evidence, Learned, learn_quality
 
 LENGTH = 12
+STRANGERS = np.random.default_rng(0).normal(0.0, 3.0, (40, LENGTH))
 
 
 def evidence(seed: int, of_each: int = 200) -> Evidence:
@@ -34,7 +35,7 @@ def evidence(seed: int, of_each: int = 200) -> Evidence:
 
 
 def learned(seen: Evidence) -> Learned:
-    recogniser = learn(("one", "other"), seen.labels, seen.vectors)
+    recogniser = learn(("one", "other"), seen.labels, seen.vectors, STRANGERS)
     return learn_quality(recogniser, seen, LENGTH, Random(1))
 
 
