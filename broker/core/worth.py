@@ -57,6 +57,7 @@ class Pacer:
         self.left_usd = budget_usd
         self.calls_left = calls
         self.price = 0.0
+        self._made = 0
         self._quality: deque[Floats] = deque(maxlen=WINDOW_CALLS)
         self._factors: deque[Floats] = deque(maxlen=WINDOW_CALLS)
 
@@ -72,7 +73,9 @@ class Pacer:
         """
         self._quality.append(quality)
         self._factors.append(volumes)
-        if self.calls_left % SOLVE_EVERY_CALLS == 0 or self.calls_left < SOLVE_EVERY_CALLS:
+        due = self._made % SOLVE_EVERY_CALLS == 0  # so at the very first call, too
+        self._made += 1
+        if due or self.calls_left < SOLVE_EVERY_CALLS:
             target = max(self.left_usd, 0.0) / max(self.calls_left, 1)
             costs = np.array(self._factors) * prices
             self.price = price_for(np.array(self._quality), costs, target)[1]

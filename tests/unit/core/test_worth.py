@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from broker.core.frontier import Replay, measure, reached, upper_hull
 from broker.core.spending import replay_budget
-from broker.core.worth import choose, price_for
+from broker.core.worth import Pacer, choose, price_for
 
 QUALITY = np.array([[0.9, 0.8, 0.3], [0.9, 0.9, 0.3]])
 COSTS = np.array([[1.0, 0.1, 0.01], [1.0, 0.1, 0.01]])
@@ -53,6 +53,12 @@ def test_a_budget_is_spent_evenly_and_better_than_a_fixed_mix(factors: tuple[flo
     assert told.reward > told.best_fixed_mix - 0.01
     if factors == (1.0, 1.0, 1.0):
         assert told.reward > told.best_fixed_mix + 0.02
+
+
+def test_the_first_call_is_paced_already() -> None:
+    pacer = Pacer(budget_usd=0.2, calls=7)
+    pacer.warm(np.tile([0.9, 0.8], (50, 1)), np.tile([1.0, 0.01], (50, 1)))
+    assert pacer.choose(np.array([0.9, 0.8]), np.array([1.0, 0.01]), np.ones(2)) == 1
 
 
 def test_the_hull_lies_above_all_points_and_never_falls() -> None:
