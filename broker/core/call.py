@@ -19,6 +19,8 @@ from broker.core.metering import TEMPLATE_TOKENS
 from broker.core.requirements import Requirements
 
 BYTES_PER_TOKEN_EXPECTED = 4
+_NAME_CHARACTERS_MAX = 32
+"""Longer names of members, which callers choose as they like, are not remembered."""
 ROLE_TOKENS = 8
 """What a chat template adds to a message."""
 
@@ -75,6 +77,18 @@ class OpenAiBody(msgspec.Struct, frozen=True, eq=False):
                     return None
         return ""
 
+    def opening_text(self) -> str:
+        """Return enough of the prompt's text to tell what it is about; empty when unreadable.
+
+        Of a very long prompt the raw ends are taken: decoding all of it would hold up other calls.
+        """
+        for name in ("messages", "prompt", "input"):
+            raw = self.members.get(name)
+            if raw is not None and len(seen := memoryview(raw)) > _READ_WHOLE_BYTES:
+                ends = bytes(seen[:_END_BYTES]), bytes(seen[-_END_BYTES:])
+                return " ".join(each.decode(errors="ignore") for each in ends)
+        return self.prompt_text() or ""
+
     def tokens_beside_text(self) -> int:
         """Return the most tokens that a template makes of what is none of `prompt_text`.
 
@@ -94,9 +108,15 @@ class OpenAiBody(msgspec.Struct, frozen=True, eq=False):
         return msgspec.json.encode({**(options or {}), "include_usage": True})
 
 
-@lru_cache(maxsize=256)
 def _named(name: str) -> bytes:
+    return _remembered(name) if len(name) <= _NAME_CHARACTERS_MAX else _encoded(name)
+
+
+def _encoded(name: str) -> bytes:
     return msgspec.json.encode(name) + b":"
+
+
+_remembered = lru_cache(maxsize=256)(_encoded)
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -126,6 +146,8 @@ def _turns(messages: msgspec.Raw | None) -> list[_Turn]:
         return []
 
 
+_READ_WHOLE_BYTES = 32_768
+_END_BYTES = 4_096
 _BESIDE_TEXT = ("tools", "functions", "response_format")
 _turns_of = msgspec.json.Decoder(list[_Turn]).decode
 _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode

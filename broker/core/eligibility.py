@@ -73,7 +73,9 @@ class _Strikes:
 
     @property
     def standing(self) -> Bools:
-        return np.asarray(self.reasons == 0, dtype=bool)
+        if self._reasons is None:
+            return np.ones(self._size, dtype=bool)
+        return np.asarray(self._reasons == 0, dtype=bool)
 
 
 def shortlist(wanted: Requirements, market: Market) -> Shortlist | None:

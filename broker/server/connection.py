@@ -113,8 +113,8 @@ class Connection(asyncio.Protocol):
             serving.left = True
             if serving.listener is not None:
                 serving.listener.leave()
-            elif serving.task is not None:
-                serving.task.cancel()
+            elif serving.task is not None and serving is not self._next:
+                serving.task.cancel()  # but not the one before, which has yet to end
         if self._runner is not None and self._turn is not None:
             self._runner.cancel()
 
@@ -257,12 +257,15 @@ class Connection(asyncio.Protocol):
                     self.close()  # what broke off must not be taken for whole
             if not request.whole:
                 return
+            del request  # and its body, which a caller who asks nothing more need not keep here
             while self._next is None:
                 if self.closed:
                     return
                 self._turn = self._loop.create_future()
                 await self._turn
             request, self._next = self._next, None
+            if request.left:
+                return
 
     def _refuse(self, status: int) -> None:
         """Say that this is no request, and close. An answer under way comes first; what was sent

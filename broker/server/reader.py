@@ -55,6 +55,7 @@ class Reader:
         "_forms_left",
         "_headers",
         "_last",
+        "_midway",
         "_parser",
         "_raw_bytes",
         "_server",
@@ -75,7 +76,9 @@ class Reader:
         """Of the head that is coming, 0 while none is."""
         self.request: Request | None = None
         self._last: Request | None = None
-        """The one that has just come whole."""
+        """The one that has come whole with the latest bytes."""
+        self._midway = False
+        """True from the first byte of a message that the parser reads to its end."""
         self._form: Form | None = None
         self._forms_left = known_head.TRIED
         """So many heads in a row may be unlike the last one until no more are remembered."""
@@ -84,7 +87,7 @@ class Reader:
         """Take bytes. Raises NotServed, after which nothing more can be told from what comes."""
         if self._raw_bytes:
             data = self._take_raw(data)
-        begins = self.request is None and not self.head_bytes
+        begins, self._last = not self._midway, None
         if begins and self._form is not None and self._take_known(self._form, data):
             return
         if self.request is None:
@@ -98,9 +101,9 @@ class Reader:
             raise NotServed(cause.status if isinstance(cause, NotServed) else 400) from None
         if self.head_bytes > self._server.limits.head_bytes_max:
             raise NotServed(431)
+        last, self._last = self._last, None
         if begins and self._forms_left:
             self._forms_left -= 1
-            last, self._last = self._last, None
             self._form = None if last is None else form_of(data, last)
 
     def give_up(self) -> None:
@@ -113,12 +116,13 @@ class Reader:
         """Keep nothing of what has come."""
         if self.request is not None:
             self._forget(self.request)
-        self.request = self._form = None
+        self.request = self._form = self._last = None
         self._parser = None  # it holds our methods, and we held it
 
     # ------------------------------------------------------------------ told by the parser
 
     def on_message_begin(self) -> None:
+        self._midway = True
         self._headers = []
         self._target = b""
 
@@ -217,6 +221,7 @@ class Reader:
 
     def _complete(self, request: Request) -> None:
         self.request = None
+        self._midway = False
         request.complete = True
         if not request.whole:
             if request.listener is not None:

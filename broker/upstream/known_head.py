@@ -49,7 +49,10 @@ def cut(data: bytes, digits: bytes | None) -> KnownHead | None:
     if digits is None or end > _HEAD_BYTES_MAX:
         return None
     head = data[:end]
-    begin = head.lower().find(_LENGTH) + len(_LENGTH)
+    begin = head.lower().find(_LENGTH)
+    if begin < 0:
+        return None
+    begin += len(_LENGTH)
     stop = head.find(b"\r", begin)
     begin = stop - len(head[begin:stop].lstrip(b" "))
     if head[begin:stop] != digits or not digits.isdigit() or len(data) - end != int(digits):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -340,3 +341,59 @@ async def test_a_known_head_may_announce_no_body_beyond_the_limit(place: Place) 
         size = LIMITS.body_bytes_max + 1
         await wire.send(b"POST /a HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % size)
         assert (await wire.answer())[0] == 413
+
+
+async def test_a_caller_who_is_refused_at_the_head_is_never_taken_for_the_one_before(
+    place: Place,
+) -> None:
+    served = b"POST /a HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\n"
+    refused = served.replace(b"/a", b"/refused")
+    async with place.wire() as wire:
+        await wire.send(served)
+        await asyncio.sleep(0.05)  # so that the body comes by itself; no harm if it does not
+        await wire.send(b"abc")
+        assert await wire.answer() == (200, b"POST /a abc")
+        for _ in range(3):
+            await wire.send(refused + b"abc")
+            assert (await wire.answer())[0] == 401
+
+
+async def test_requests_sent_ahead_are_the_same_wherever_their_bytes_are_cut(place: Place) -> None:
+    known = b"POST /k HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\nabc"
+    within = b"POST /x HTTP/1.1\r\nhost: h\r\nfoo: bar\r\ncontent-length: 3\r\n\r\nxyz"
+    both = known + within
+    for at in range(1, len(both)):
+        async with place.wire() as wire:
+            await wire.send(known)
+            assert await wire.answer() == (200, b"POST /k abc")
+            await wire.send(both[:at])
+            if at >= len(known):
+                assert await wire.answer() == (200, b"POST /k abc")
+            await wire.send(both[at:])
+            if at < len(known):
+                assert await wire.answer() == (200, b"POST /k abc")
+            assert await wire.answer() == (200, b"POST /x xyz")
+
+
+async def test_a_known_head_within_another_head_is_no_request(place: Place) -> None:
+    known = b"POST /k HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\nabc"
+    async with place.wire() as wire:
+        for path in (b"/1", b"/2", b"/k"):
+            await wire.send(known.replace(b"/k", path))
+            assert await wire.answer() == (200, b"POST %b abc" % path)
+        await wire.send(known + b"POST /x HTTP/1.1\r\nfoo: ")
+        assert await wire.answer() == (200, b"POST /k abc")
+        await wire.send(known)
+        assert await wire.answer() == (200, b"POST /x abc")
+        assert place.echo.served == 5
+
+
+async def test_an_idle_connection_keeps_no_body(place: Place) -> None:
+    size = 50_000
+    async with place.wire() as wire:
+        await wire.send(b"POST /a HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % size)
+        await wire.send(b"x" * size)
+        assert len((await wire.answer())[1]) == size + len("POST /a ")
+        gc.collect()
+        kept = [each for each in gc.get_objects() if isinstance(each, Request)]
+        assert [each for each in kept if len(each.body) == size] == []
