@@ -67,3 +67,10 @@ class Requirements(msgspec.Struct, frozen=True, omit_defaults=True):
     quote_id: UUID | None = None
     """The firm quote that the call is made on."""
     tier: Tier = Tier.STANDARD
+    domain_confidence: float | None = None
+    """Where the broker recognised the domain, for the caller had named none."""
+
+    @property
+    def named_domain(self) -> str | None:
+        """The domain that the caller named: no money goes by what was merely recognised."""
+        return self.domain if self.domain_confidence is None else None

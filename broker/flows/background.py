@@ -97,6 +97,7 @@ class Background:
     async def _learn_domains(self, domains: tuple[Domain, ...]) -> None:
         recogniser = await self._school.learn(domains)
         if domains is self._taught:
+            self._runtime.encoder = self._school.encoder
             self._runtime.market = replace(self._runtime.market, recogniser=recogniser)
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:

@@ -18,6 +18,7 @@ from broker.core.market import Market
 from broker.core.pulse import Pulse
 from broker.core.retries import RetryBudget
 from broker.core.view import RoutingLimits
+from broker.encoding.encoder import Encoder
 from broker.encoding.tokens import TokenCounter
 from broker.flows.batch import LedgerBatcher
 from broker.flows.heartbeat import HeartbeatDesk
@@ -55,6 +56,8 @@ class Runtime:
     routing: RoutingLimits
     clock: Callable[[], datetime] = _now
     now_s: Callable[[], float] = time.monotonic
+    encoder: Encoder | None = None
+    """None until a domain is taught."""
     calls_in_flight: int = 0
     answered: Counter[int] = field(default_factory=Counter)
     """Calls by the HTTP status that their caller was told."""

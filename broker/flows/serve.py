@@ -11,6 +11,7 @@ from uuid import UUID
 
 from broker.core import story
 from broker.core.call import Call, OpenAiBody
+from broker.core.columns import AUTO
 from broker.core.decision import Decision, undecided
 from broker.core.dispatch import End
 from broker.core.ledger import Hold
@@ -28,6 +29,7 @@ from broker.flows.decide import choose, refusal
 from broker.flows.exchange import StreamedAnswer, WholeAnswer, open_stream, read_whole
 from broker.flows.grant import take_tokens, undo
 from broker.flows.log_call import Ending, log_call
+from broker.flows.recognise import recognise
 from broker.flows.redeem import redeem, require_ours, unavailable
 from broker.flows.runtime import Runtime
 from broker.flows.stream import Stream
@@ -45,6 +47,8 @@ async def serve(
     """
     market = runtime.market
     if call.wanted.quote_id is None:
+        if call.wanted.model == AUTO:
+            call = recognise(call, runtime)
         decision = _decide(call, runtime)
     else:
         call, decision, market = await _redeem(call, call.wanted.quote_id, runtime)

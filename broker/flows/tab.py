@@ -107,7 +107,7 @@ class Tab:
         attempt.notes.extend(usage.notes)
         if usage is NOTHING:
             return
-        take_bps = endpoint.take_of(self.call.wanted.domain)
+        take_bps = endpoint.take_of(self.call.wanted.named_domain)
         terms = (attempt.candidate.rate, self.decision.price_version, take_bps)
         line = ledger.line(
             attempt.index,

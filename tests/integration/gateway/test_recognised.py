@@ -1,0 +1,50 @@
+"""`auto` finds the specialist of what a prompt is about; who names an endpoint or domain has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.routing.examples import COOKING, LAW
+
+PROMPT = "May a landlord raise the rent before the contract ends?"
+
+
+async def ask(shop: Consumer, prompt: str, **changes: Any) -> tuple[str, str]:
+    """Return who served a prompt, and the call's id."""
+    body = {"model": "auto", "messages": [{"role": "user", "content": prompt}], "max_tokens": 8}
+    answer = await shop.http.post("/v1/chat/completions", json=body | changes)
+    assert answer.status_code == 200, answer.text
+    return answer.headers["x-broker-endpoint"], answer.headers["x-broker-call-id"]
+
+
+async def test_auto_sends_a_prompt_to_the_specialist_of_its_domain(
+    house: House, shop: Consumer
+) -> None:
+    await house.enrol(
+        Stall(name="acme/jurist", model="jurist", endpoint={"domains": {"law": 0.95}}),
+        Stall(name="acme/chef", model="chef", endpoint={"domains": {"cooking": 0.95}}),
+    )
+    for name, examples in (("law", LAW), ("cooking", COOKING)):
+        taught = await house.operator.put(f"/api/domains/{name}", json={"examples": examples})
+        assert taught.status_code == 200, taught.text
+
+    async def demands(prompt: str, **changes: Any) -> dict[str, Any]:
+        served, call_id = await ask(shop, prompt, **changes)
+        story = await house.story(shop, call_id)
+        return {"served": served, **story["requirements"]}
+
+    async def recognised() -> bool:
+        return (await demands(PROMPT)).get("domain") == "law"
+
+    await until(recognised)
+    law = await demands(PROMPT)
+    assert law["served"] == "acme/jurist"
+    assert 0.5 < law["domain_confidence"] <= 1.0
+    food = await demands("How long do I bake potatoes with butter?")
+    assert (food["served"], food["domain"]) == ("acme/chef", "cooking")
+    named = await demands(PROMPT, broker={"domain": "cooking"})
+    assert (named["served"], named["domain"]) == ("acme/chef", "cooking")
+    assert "domain_confidence" not in named
+    assert "domain" not in await demands(PROMPT, model="acme/chef")
+    assert "domain" not in await demands("What is the capital of Mongolia?")
