@@ -78,7 +78,8 @@ def _add_task(app: Celery, bridge: Bridge, job: Job) -> None:
         bridge.run(job.work)
 
     task.__doc__ = job.work.__doc__
-    app.task(task, name=job.name)
+    # Not shared: else each app of this process would register the tasks of every other.
+    app.task(task, name=job.name, shared=False)
 
 
 _built: dict[str, Celery] = {}

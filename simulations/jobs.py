@@ -48,9 +48,9 @@ def register(app: Celery, bridge: Any) -> None:
     def ordered_cell(order_id: str, key: str) -> None:
         run_ordered(desk, UUID(order_id), key)
 
-    app.task(run_one, name=CELL_TASK, ignore_result=False, acks_late=True)
-    app.task(look, name=TAKE_UP_TASK)
-    app.task(ordered_cell, name=ORDERED_TASK, acks_late=True)
+    app.task(run_one, name=CELL_TASK, ignore_result=False, acks_late=True, shared=False)
+    app.task(look, name=TAKE_UP_TASK, shared=False)
+    app.task(ordered_cell, name=ORDERED_TASK, acks_late=True, shared=False)
 
 
 def run_one(packed: str, code: str) -> str:
