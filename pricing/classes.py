@@ -5,13 +5,15 @@ is taken to be isoelastic around today's prices,
 
     work wanted at v times list = work wanted now * (v / mean scarcity now) ^ -elasticity,
 
-and cut into classes of one value each. Values are multiples of an endpoint's list price, so that of
-two endpoints the one listed dearer is taken to be better. Marginal cost is the floor: below it, by
-the provider's own word, nothing is sold.
+and cut into classes of one value each, close together around today's price, where they decide, and
+apart far from it. Values are multiples of an endpoint's list price, so that of two endpoints the
+one listed dearer is taken to be better. Marginal cost is the floor: below it, by the provider's own
+word, nothing is sold.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +23,11 @@ from pricing.fluid import FluidMarket
 from pricing.snapshot import Bands
 
 VALUES = 81
-"""Classes of a family, their values 9% apart."""
-LOWEST, HIGHEST = 1.0 / 16.0, 64.0
-"""Values lie between these multiples of the list price."""
+"""Classes of a family."""
+FARTHEST = 64.0
+"""Values lie between today's price over this and times this; from there the next step sees on."""
+_BEND = 4.0
+"""How much closer values are at today's price, where they are 1.5% apart, than far from it."""
 ELASTICITY_MIN = 0.2
 
 
@@ -55,8 +59,11 @@ def infer_classes(
     weight = np.maximum(np.bincount(family, busy + _TRACE, families), _TRACE)
     level = np.bincount(family, (busy + _TRACE) * scarcity[present], families) / weight
     answer = np.bincount(family, (busy + _TRACE) * elasticity[present], families) / weight
-    multiples: FloatArray = np.geomspace(LOWEST, HIGHEST, VALUES)
-    wanted = _steps(work, level, np.maximum(answer, ELASTICITY_MIN), np.log(multiples))
+    beyond = _beyond()
+    wanted = _steps(work, np.maximum(answer, ELASTICITY_MIN), beyond)
+    # Between its own value and the next, so in the middle.
+    middle = beyond + np.diff(beyond, append=2.0 * beyond[-1] - beyond[-2]) / 2.0
+    values = np.exp(level[:, np.newaxis] + middle)
     # Each endpoint has an arc from each class of its family.
     endpoint = np.repeat(np.arange(present.size), VALUES)
     step = np.tile(np.arange(VALUES), present.size)
@@ -68,8 +75,7 @@ def infer_classes(
         resource=fleet.resource,
         arc_class=family[endpoint] * VALUES + step,
         arc_endpoint=present[endpoint],
-        # Between its own multiple and the next, so in the middle.
-        value=(multiples * (multiples[1] / multiples[0]) ** 0.5)[step] * listed[endpoint],
+        value=values[family[endpoint], step] * listed[endpoint],
         cost=bands.floor.sum(axis=0, dtype=np.float64)[present][endpoint],
         work=np.ones(endpoint.size),
         rate_work=rate_work,
@@ -82,11 +88,15 @@ _FALL_MAX = 50.0
 """Demand at a value far below today's price is much, but finite."""
 
 
-def _steps(
-    work: FloatArray, level: FloatArray, elasticity: FloatArray, log_values: FloatArray
-) -> FloatArray:
+def _beyond() -> FloatArray:
+    """ln of the values of classes over today's price."""
+    spread = np.linspace(-1.0, 1.0, VALUES)
+    return np.asarray(math.log(FARTHEST) * np.sinh(_BEND * spread) / math.sinh(_BEND))
+
+
+def _steps(work: FloatArray, elasticity: FloatArray, beyond: FloatArray) -> FloatArray:
     """Work wanted at each value and below the next, of shape (families, values)."""
-    fall = -elasticity[:, np.newaxis] * (log_values - level[:, np.newaxis])
+    fall = -elasticity[:, np.newaxis] * beyond
     above: FloatArray = work[:, np.newaxis] * np.exp(np.minimum(fall, _FALL_MAX))
     steps = above.copy()
     steps[:, :-1] -= above[:, 1:]

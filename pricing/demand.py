@@ -19,8 +19,8 @@ import numpy as np
 from pricing.book import FloatArray
 from pricing.scarcity import fitted
 
-LOAD_MIN, LOAD_MAX = 1e-3, 1e6
-"""A load below or above counts as this: nothing was asked, and a logarithm must be taken."""
+LOAD_MIN, LOAD_MAX = 0.05, 1e6
+"""A load below or above counts as this: of a few calls the logarithm is nothing but chance."""
 _PRICE_MIN, _PRICE_MAX = 1e-30, 1e30
 """A price beyond these is none."""
 _NOISE_PRIOR = 0.05
@@ -59,7 +59,8 @@ class ElasticityEstimator:
     """What a window still weighs one window later."""
     prior: float = 1.0
     prior_weight: float = 0.02
-    """Sum of squared moves of ln price that the prior is worth: 0.02 are two moves of 10%."""
+    """Sum of squared moves of ln price that the prior is worth under the usual noise: 0.02 are two
+    moves of 10%."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.forgetting <= 1.0:
@@ -113,11 +114,19 @@ class ElasticityEstimator:
 
     def estimate(self, state: DemandState) -> Elasticity:
         """What is known now: the posterior mean, and its error by the residuals seen."""
-        weight = state.sum_xx + self.prior_weight
-        mean = (self.prior_weight * self.prior - state.sum_xy) / weight
+        usual = np.full(state.sum_xx.size, self.prior_weight)
+        mean, _ = self._posterior(state, usual)
         residual = state.sum_yy + 2.0 * mean * state.sum_xy + mean * mean * state.sum_xx
         noise = (np.maximum(residual, 0.0) + _NOISE_PRIOR) / (state.weight + 1.0)
+        # The noisier the load, the less is learned from it, and the prior knows no less for that.
+        mean, weight = self._posterior(state, usual * noise / _NOISE_PRIOR)
         return Elasticity(mean, np.sqrt(noise / weight))
+
+    def _posterior(self, state: DemandState, prior: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The mean where the prior is worth so much, and what all is worth together."""
+        weight = state.sum_xx + prior
+        mean: FloatArray = (prior * self.prior - state.sum_xy) / weight
+        return mean, weight
 
     def _fitted(self, state: DemandState, size: int) -> DemandState:
         if state.load_s.size == size:
