@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from broker.worker import create_app
 
 def celery_app(state: Path) -> Celery:
     """Return the Celery app of the broker of a state folder. Raises SettingInvalid."""
-    return create_app(settings(StateFolder(state)))
+    folder = StateFolder(state)
+    return create_app(replace(settings(folder), valkey_url=folder.valkey_url()))
 
 
 def market(state: Path, days: float) -> dict[str, Any]:

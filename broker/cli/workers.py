@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -68,7 +69,9 @@ def become(command: Sequence[str], env: Mapping[str, str]) -> None:
 
 
 def _worker(queue: str) -> list[str]:
+    # Workers of one name are taken for one: who asks them what they do hears only the last.
+    name = f"{queue}-{os.getpid()}-{secrets.token_hex(3)}@%h"
     return [
         *(sys.executable, "-m", "celery", "--app", "broker.worker", "worker", "--queues", queue),
-        *("--loglevel", "warning", "--without-gossip", "--without-mingle"),
+        *("--hostname", name, "--loglevel", "warning", "--without-gossip", "--without-mingle"),
     ]

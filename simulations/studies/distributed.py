@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from celery import Celery, group
+from celery.exceptions import OperationalError
 
 from broker.errors import BrokerError
 from simulations.cell import Cell, Outcome
@@ -24,6 +25,8 @@ DOORS = "broker.doors"
 """Entry points by which a broker lends what other rooms may not import."""
 EXPIRES_S = 86_400
 LOOK_S = 0.2
+ASKED_S = (1.0, 4.0)
+"""How long workers have to say what they take; asked again, for who is busy answers late."""
 
 
 class CellFailed(BrokerError):
@@ -91,10 +94,17 @@ def connected_runner(state: Path, told: Callable[[float], None] | None = None) -
     """
     (door,) = entry_points(group=DOORS, name="celery")
     app: Celery = door.load()(state)
-    queues = app.control.inspect(timeout=2.0).active_queues() or {}
-    takes = [each for each in queues.values() if any(queue["name"] == QUEUE for queue in each)]
-    if not takes:
+    if not any(_takes(app, within_s) for within_s in ASKED_S):
         raise NoWorker(
             "No worker takes simulations: start some with 'broker worker --simulations'."
         )
     return CeleryRunner(app, told)
+
+
+def _takes(app: Celery, within_s: float) -> bool:
+    """True when a worker says so soon that it takes simulations."""
+    try:
+        told = app.control.inspect(timeout=within_s).active_queues() or {}
+    except OperationalError as error:
+        raise NoWorker(f"The workers cannot be reached: {error}.") from None
+    return any(queue["name"] == QUEUE for each in told.values() for queue in each)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from simulations.cell import Cell, CellStopped, Outcome, run_cell
@@ -80,6 +82,15 @@ def _begin(shares: Any, stop: Any) -> None:
     # Ctrl-C goes to the whole group of processes; the first of them says what is to be done.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _shared.update(shares=shares, stop=stop)
+    parent = parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """Leave nobody behind where the first process was killed, which could stop nobody any more."""
+    parent.join()
+    os._exit(1)
 
 
 def _work(place: int, cell: Cell) -> Outcome:

@@ -29,8 +29,15 @@ class Study:
 
     @property
     def results(self) -> Results:
-        """What there is by now."""
-        return Results(self._plan, tuple(self._outcomes), dict(self._tuned))
+        """What there is by now, in the plan's order, whoever was done first."""
+        plan = self._plan
+        points = {point: place for place, point in enumerate(plan.points)}
+        policies = {policy: place for place, policy in enumerate(plan.policies)}
+
+        def place(each: Outcome) -> tuple[int, int, int]:
+            return points[each.point], policies[each.policy], each.seed
+
+        return Results(plan, tuple(sorted(self._outcomes, key=place)), dict(self._tuned))
 
     def run(self) -> Results:
         """Run everything that is not kept. Raises what a cell raises; KeyboardInterrupt too."""

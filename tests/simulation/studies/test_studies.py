@@ -84,6 +84,19 @@ def test_other_processes_find_the_same_numbers() -> None:
     assert timeless(there) == timeless(Bench(LocalRunner(1)).run(cells))
 
 
+def test_tables_are_the_same_whoever_was_done_first(tmp_path: Path) -> None:
+    class Backward(LocalRunner):
+        def run(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
+            return super().run(cells[::-1])
+
+    there, here = tmp_path / "there", tmp_path / "here"
+    for runner, folder in ((Backward(1), there), (LocalRunner(1), here)):
+        folder.mkdir()
+        write_tables(Study(a_plan(), runner).run(), folder)
+    for file in here.glob("*.csv"):
+        assert (there / file.name).read_bytes() == file.read_bytes()
+
+
 def test_a_study_that_died_goes_on_where_it_was(tmp_path: Path) -> None:
     cells = a_plan().cells()
     first = Dying(after=2)
