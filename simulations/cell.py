@@ -103,7 +103,6 @@ def run_cell(cell: Cell, told: Told | None = None) -> Outcome:
     done = run(scenario, cell.seed, progress=_progress(scenario, told))
     if done.ended_s < scenario.horizon_s:
         raise CellStopped
-    bound_usd = best.welfare_usd(done.ended_s)
     return Outcome(
         key=cell.key,
         policy=cell.policy,
@@ -111,7 +110,7 @@ def run_cell(cell: Cell, told: Told | None = None) -> Outcome:
         seed=cell.seed,
         figures={
             name: value if math.isfinite(value) else None
-            for name, value in figures(done, as_written, bound_usd).items()
+            for name, value in figures(done, as_written, best).items()
         },
         codes={code.name.lower(): done.totals.count(code) for code in Code},
         providers=provider_figures(done, as_written),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from textwrap import wrap
 
 from rich.console import Console
 from rich.progress import (
@@ -19,7 +20,7 @@ from rich.table import Table
 
 from simulations.files.load import load, names
 from simulations.measures import MEASURES
-from simulations.report.words import best_of, spread, titled, verdict
+from simulations.report.words import GLUE, best_of, spread, titled, verdict
 from simulations.report.write import write_report
 from simulations.studies.bench import Runner
 from simulations.studies.folder import StudyFolder
@@ -33,8 +34,10 @@ SHOWN = (
     *("welfare_share", "welfare_usd_per_h", "consumer_surplus_usd_per_h"),
     *("provider_surplus_usd_per_h", "revenue_usd_per_h", "take_usd_per_h", "served_share"),
     *("full_share", "failed_share", "ttft_goodput_per_s", "tpot_goodput_per_s", "load"),
-    *("price_level", "price_sigma", "reversals_per_h", "settling_s", "hhi", "jain"),
+    *("excess_load", "price_level", "price_sigma", "reversals_per_h", "settling_s", "hhi", "jain"),
 )
+
+HEADER_WIDTH = 10
 
 
 def list_scenarios() -> None:
@@ -82,23 +85,31 @@ def summarize(results: Results, console: Console) -> None:
 
 def _print_policies(results: Results, console: Console) -> None:
     point = results.plan.points[0]
-    table = Table("", *results.policies, box=None, padding=(0, 2, 0, 0))
+    table = Table("", box=None, padding=(0, 1, 0, 0))
+    for policy in results.policies:
+        table.add_column(policy, no_wrap=True)
     for key in SHOWN:
         measure = MEASURES[key]
         found = {each: results.interval(key, each, point) for each in results.policies}
         best = best_of(key, found)
         cells = []
         for policy, each in found.items():
-            told = spread(each, measure.unit)
+            told = spread(each, measure.unit).replace(GLUE, "")
             cells.append(f"[bold green]{told}[/]" if policy == best else told)
         table.add_row(titled(measure), *cells)
     console.print(table)
 
 
 def _print_points(results: Results, console: Console) -> None:
-    axes = [axis.name for axis in results.plan.grid]
-    shown = ("welfare_share", "revenue_usd_per_h", "load", "full_share", "reversals_per_h")
-    table = Table(*axes, "policy", *(titled(MEASURES[each]) for each in shown), box=None)
+    # The last part of a name is enough where the report has all of it.
+    axes = [axis.name.rpartition(".")[2] for axis in results.plan.grid]
+    shown = ("welfare_share", "revenue_usd_per_h", "load", "reversals_per_h")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for each in (*axes, "policy"):
+        table.add_column(each, no_wrap=True)
+    for each in shown:
+        header = "\n".join(wrap(titled(MEASURES[each]), HEADER_WIDTH))
+        table.add_column(header, justify="right", no_wrap=True)
     for point in results.plan.points:
         for policy in results.policies:
             if results.of(policy, point):

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pricing.book import FloatArray, IntArray
+from simulations.excess import excess_load
+from simulations.fluid.yardstick import Yardstick
 from simulations.record import Code, Histogram, Run
 from simulations.scenario import Scenario
 from simulations.series import price_levels
@@ -28,16 +30,16 @@ _REFUSED = tuple(each for each in Code if each.refused)
 _FAILED = tuple(each for each in Code if each.failed)
 
 
-def figures(run: Run, scenario: Scenario, bound_usd: float) -> dict[str, float]:
+def figures(run: Run, scenario: Scenario, best: Yardstick) -> dict[str, float]:
     """Every measure of `simulations.measures` by key, NaN where there is nothing to measure.
 
-    `bound_usd` is the most welfare of the time that counts. `scenario` is the one as it is written,
+    `best` is the most that could be made of the scenario. `scenario` is the one as it is written,
     over whose list prices prices are told.
     """
     return {
-        **_welfare(run, bound_usd),
+        **_welfare(run, best.welfare_usd(run.ended_s)),
         **_service(run, scenario),
-        **_stability(run, scenario),
+        **_stability(run, scenario, best),
         **_market(run, scenario),
     }
 
@@ -127,10 +129,11 @@ def _service(run: Run, scenario: Scenario) -> dict[str, float]:
     }
 
 
-def _stability(run: Run, scenario: Scenario) -> dict[str, float]:
+def _stability(run: Run, scenario: Scenario, best: Yardstick) -> dict[str, float]:
     slots, moves = _slots(run, scenario), run.moves
     return {
         "load": _mean(run.mean_load, slots),
+        "excess_load": excess_load(run, scenario, best),
         "utilisation": _mean(run.mean_utilisation, slots),
         "price_sigma": _mean(moves.sigma, slots),
         "reversals_per_h": _mean(moves.reversals_per_h, slots),

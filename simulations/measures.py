@@ -92,6 +92,13 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             _STABILITY,
             "as controllers see it: running, waiting and refused work over capacity",
         ),
+        "excess_load": Measure(
+            "Load in excess demand",
+            "%",
+            _FLAT,
+            _STABILITY,
+            "load where the fluid optimum has been full for five minutes; it has a target",
+        ),
         "utilisation": Measure(
             "Utilisation", "%", _UP, _STABILITY, "calls being worked on, over capacity"
         ),
@@ -110,7 +117,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             "s",
             _DOWN,
             _STABILITY,
-            "from a shock until prices stay within 5% of where they end; means of a minute",
+            "from a shock until prices stay within 5% of where they end, chance aside",
         ),
         "price_level": Measure(
             "Price over list",

@@ -13,11 +13,13 @@ from simulations.report.drawing import Line, Look, lines_plot
 from simulations.report.palette import css_of
 from simulations.scenario import Scenario
 from simulations.series import Series, known, mean_known
-from simulations.settling import shocks_s
+from simulations.settling import shocks_of
 from simulations.studies.results import Point, Results
 
 BOUND = "fluid optimum"
 KINDS_MAX = 12
+CALM_CALLS, CALM_LOADS = 3, 5
+"""Points of a moving mean."""
 LOAD_SHOWN = 2.0
 """Loads above are drawn at the edge."""
 
@@ -64,7 +66,7 @@ class Course:
         look = Look(
             title=title,
             before=self.scenario.warm_up_s,
-            marks=[each for each in shocks_s(self.scenario) if each > 0.0],
+            marks=[each.from_s for each in shocks_of(self.scenario) if each.from_s > 0.0],
         )
         return replace(look, **more)  # type: ignore[arg-type]
 
@@ -123,7 +125,7 @@ def _lines(
     course: Course, name: str, members: Sequence[int], best: FloatArray | None
 ) -> list[Line]:
     lines = [
-        Line(policy, css_of(policy), _mean(known(getattr(each, name))[list(members)]))
+        Line(policy, css_of(policy), _shown(name, known(getattr(each, name))[list(members)]))
         for policy, each in course.by_policy.items()
     ]
     if best is not None:
@@ -136,14 +138,21 @@ def _lines(
     return lines
 
 
-def _mean(rows: FloatArray) -> list[float]:
-    return [float(each) for each in mean_known(list(rows))]
+def _shown(name: str, rows: FloatArray) -> list[float]:
+    """The mean of rows; loads are calmed, for they are of some dozen calls."""
+    mean = [float(each) for each in mean_known(list(rows))]
+    return _calm(mean, CALM_LOADS) if name == "load" else mean
 
 
-def _calm(values: Sequence[float], span: int = 3) -> list[float]:
-    """A short moving mean, for calls of a few seconds are noise."""
+def _calm(values: Sequence[float], span: int = CALM_CALLS) -> list[float]:
+    """A short moving mean, for calls of a few seconds are noise; NaN stays where it is."""
     padded = np.pad(np.array(values), span // 2, mode="edge")
-    return [float(each) for each in np.convolve(padded, np.ones(span) / span, mode="valid")]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, span)
+    calm = mean_known(list(windows.T))
+    return [
+        float(each) if np.isfinite(value) else value
+        for each, value in zip(calm, values, strict=True)
+    ]
 
 
 def alike(scenario: Scenario) -> list[tuple[str, list[int]]]:

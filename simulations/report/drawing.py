@@ -17,6 +17,7 @@ from simulations.report.scales import Scale, Written, clock, number, spanning, t
 
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 14.0, 12.0, 30.0
 _LABEL_GAP = 13.0
+_LABEL_ABOVE = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +190,16 @@ def _names(lines: Sequence[Line], up: Scale, right: float) -> str:
         known = [each for each in line.y if math.isfinite(each)]
         if known and line.label:
             ends.append((_held(up, known[-1]), line))
-    parts, last = [], -math.inf
     ends.sort(key=lambda each: each[0])
-    over = max(sum(_LABEL_GAP for _ in ends) - (up.begin - ends[0][0]), 0.0) if ends else 0.0
-    for place, (y, line) in enumerate(ends):
-        at = max(y - over * (place == 0), last + _LABEL_GAP)
-        last = at
-        parts.append(_text(right + 6, at + 4, line.label, f"name {line.css}"))
-    return "".join(parts)
+    places: list[float] = []
+    for y, _ in ends:
+        places.append(max(y, places[-1] + _LABEL_GAP) if places else y)
+    # What that pushed below the plot is pushed back up, and those above it with it.
+    lowest = up.begin - _LABEL_ABOVE
+    for place in range(len(places) - 1, -1, -1):
+        places[place] = min(places[place], lowest)
+        lowest = places[place] - _LABEL_GAP
+    return "".join(
+        _text(right + 6, at + 4, line.label, f"name {line.css}")
+        for at, (_, line) in zip(places, ends, strict=True)
+    )

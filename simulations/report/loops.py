@@ -6,15 +6,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from pricing.choice import build_controller
 from pricing.controllers.excess import ExcessLoad
 from pricing.controllers.pi import ProportionalIntegral
 from pricing.controllers.shadow import ShadowPrice
 from pricing.guardrails import gain_limit
+from simulations.fluid.kinds import Kinds
 from simulations.report.scales import number
 from simulations.scenario import Scenario
 from simulations.studies.plan import BEST_STATIC
 from simulations.studies.results import Point, Results
+
+_NONE = "does not apply"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,48 +28,66 @@ class Loops:
 
     tau: int
     limit: str
+    turns_per_h: str
+    """Reversals an hour of a price that swings at the limit."""
     rows: Sequence[Sequence[str]]
     target: float | None
 
 
 def loops_of(results: Results, point: Point) -> Loops:
     """Work out gains and limits of the policies that move prices."""
-    rows, tau, targets = [], 0, set()
-    for policy in results.policies:
-        if policy in ("posted", BEST_STATIC):
-            continue
-        cell = results.plan.cell(point, policy, results.plan.seeds[0])
-        scenario = cell.text.build(cell.settings)
-        tau = delay_ticks(scenario)
-        gain, target = _gain(scenario)
-        targets.add(target)
-        swings = gain_limit(tau) / gain if gain > 0.0 else math.inf
-        found = [
-            results.interval(each, policy, point).mean
-            for each in ("price_sigma", "reversals_per_h", "settling_s")
-        ]
-        rows.append(
-            (
-                policy,
-                number(gain) if gain else "does not apply",
-                number(swings) if math.isfinite(swings) else "does not apply",
-                number(found[0], "%"),
-                number(found[1]),
-                number(found[2], "s"),
-            )
-        )
+    policy = results.policies[0]
+    cell = results.plan.cell(point, policy, results.plan.seeds[0])
+    scenario = cell.text.build(cell.settings)
+    tau, rows, targets = delay_ticks(scenario), [], set()
+    for each in results.policies:
+        if each not in ("posted", BEST_STATIC):
+            row, target = _row(results, each, point, tau)
+            rows.append(row)
+            targets.add(target)
     shared = targets.pop() if len(targets) == 1 else None
-    return Loops(tau, number(gain_limit(tau)), rows, shared)
+    # A loop at its limit swings with a period of 2 (2 tau + 1) ticks, and turns twice in each.
+    turns_per_h = 3_600.0 / ((2 * tau + 1) * scenario.prices.tick_s)
+    return Loops(tau, number(gain_limit(tau)), number(turns_per_h), rows, shared)
+
+
+def _row(
+    results: Results, policy: str, point: Point, tau: int
+) -> tuple[Sequence[str], float | None]:
+    cell = results.plan.cell(point, policy, results.plan.seeds[0])
+    gain, target = _gain(cell.text.build(cell.settings), tau)
+    swings = gain_limit(tau) / gain if gain > 0.0 else math.inf
+    measures = ("price_sigma", "reversals_per_h", "settling_s", "excess_load")
+    sigma, turns, settling, load = (results.interval(each, policy, point).mean for each in measures)
+    row = (
+        policy,
+        number(gain) if gain else _NONE,
+        number(swings) if math.isfinite(swings) else _NONE,
+        number(sigma, "%"),
+        number(turns),
+        number(settling, "s"),
+        number(load, "%"),
+        number(target, "%") if target is not None else _NONE,
+        number(load / target - 1.0, "%") if target is not None else _NONE,
+    )
+    return row, target
 
 
 def delay_ticks(scenario: Scenario) -> int:
-    """Ticks from a price to the load that answers it: both ways of the signals, and a heartbeat."""
+    """Ticks from a price to the load that answers it: both ways of the signals, a heartbeat, and
+    the usual call that was taken in at an older price, on a server that is full."""
     signals = scenario.signals
-    return math.ceil((2.0 * signals.delay_s + signals.heartbeat_s) / scenario.prices.tick_s)
+    kinds = Kinds.of(scenario)
+    slots = np.array([members[0].capacity for members in kinds.members])
+    usual_s = float(np.mean(kinds.usual.work_s * slots))
+    return math.ceil(
+        (2.0 * signals.delay_s + signals.heartbeat_s + usual_s) / scenario.prices.tick_s
+    )
 
 
-def _gain(scenario: Scenario) -> tuple[float, float | None]:
-    """By how much ln price moves in a tick for each unit of ln load near the target; the target."""
+def _gain(scenario: Scenario, tau: int) -> tuple[float, float | None]:
+    """By how much ln price moves in a tick for each unit of ln load near the target, where the gain
+    guard leaves it alone; and the target."""
     prices = scenario.prices
     controller = build_controller(prices.controller, prices.parameters)
     match controller:
@@ -72,8 +95,7 @@ def _gain(scenario: Scenario) -> tuple[float, float | None]:
             return controller.target * prices.tick_s / controller.k_s, controller.target
         case ProportionalIntegral():
             # What it does at once counts for so much as it takes of what is safe.
-            speed = controller.ki_per_s * prices.tick_s
-            speed += controller.kp * gain_limit(delay_ticks(scenario))
+            speed = controller.ki_per_s * prices.tick_s + controller.kp * gain_limit(tau)
             return controller.target * speed, controller.target
         case ShadowPrice():
             return controller.speed / controller.elasticity, controller.target

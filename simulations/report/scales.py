@@ -6,11 +6,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-MISSING, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
+MISSING, TIMES, MINUS = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 _TIME_STEPS_S = (1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600)
 _DAY_S = 86_400
+_SIGNIFICANT = 4
+"""Digits of a mean at most."""
+_SURE = 5e-4
+"""A half below this share of the mean is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +59,12 @@ def number(value: float, unit: str = "") -> str:
     if not math.isfinite(value):
         return MISSING
     if unit == "%" or unit.startswith("% "):
-        return f"{_plain(100.0 * value)}{unit}"
-    if unit.startswith("x"):
-        return f"{_plain(value)}{TIMES}"
-    return f"{_plain(value)} {unit}".strip()
+        told = f"{_plain(100.0 * value)}{unit}"
+    elif unit.startswith("x"):
+        told = f"{_plain(value)}{TIMES}"
+    else:
+        told = f"{_plain(value)} {unit}".strip()
+    return told.replace("-", MINUS)
 
 
 def _plain(value: float) -> str:
@@ -75,6 +81,23 @@ def _plain(value: float) -> str:
 def bare(value: float, unit: str = "") -> str:
     """The same without a unit that is a word: what a table says in its margin."""
     return number(value, unit if unit[:1] in ("%", "x") else "").removesuffix(" a tick")
+
+
+def apart(mean: float, half: float, unit: str = "") -> tuple[str, str]:
+    """A mean and half of its interval, the half in two digits and both in as many decimals; the
+    mean with the marks of `bare`, the half without, and empty where there is none."""
+    factor = 100.0 if unit.startswith("%") else 1.0
+    mark = "%" if unit.startswith("%") else TIMES if unit.startswith("x") else ""
+    size = abs(factor * mean)
+    if not (math.isfinite(mean) and math.isfinite(half)) or not 1e-3 <= size < 1e6:
+        return bare(mean, unit), bare(factor * half, "") if math.isfinite(half) else ""
+    if factor * half < _SURE * size:
+        return bare(mean, unit), "0"
+    wanted = 1 - math.floor(math.log10(factor * half))
+    most = _SIGNIFICANT - 1 - math.floor(math.log10(size))
+    decimals = max(min(wanted, most), 0)
+    told = f"{factor * mean:,.{decimals}f}{mark}"
+    return told.replace("-", MINUS), f"{factor * half:,.{decimals}f}"
 
 
 def clock(seconds: float) -> str:

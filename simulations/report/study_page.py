@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
@@ -17,7 +16,7 @@ from simulations.report.loops import loops_of
 from simulations.report.page import drawn, drawn_all, render
 from simulations.report.palette import css_of
 from simulations.report.panels import Row, Stack, intervals_plot, stacks_plot
-from simulations.report.scales import bare, clock, number
+from simulations.report.scales import apart, clock, number
 from simulations.report.words import best_of, titled, verdict
 from simulations.scenario import Scenario
 from simulations.statistics import Interval, interval
@@ -67,6 +66,7 @@ def study_page(results: Results, point: Point = (), command: str = "") -> str:
         prices=drawn_all(price_plots(course)),
         loads=drawn_all(load_plots(course)),
         table=[(group.value, _table(results, point, group)) for group in Group],
+        pairs=_pairs(results, point),
         loops=loops,
         providers=list(_providers(results, point, world[0])),
         tuning=_tuning(results.tuned.get(point)),
@@ -120,9 +120,9 @@ def _gaps(results: Results, point: Point) -> object:
 
 def _surplus(results: Results, point: Point) -> list[Row]:
     return [
-        Row(f"{policy}, {name}", css_of(policy), results.interval(measure, policy, point))
-        for policy in results.policies
+        Row(f"{name}, {policy}", css_of(policy), results.interval(measure, policy, point))
         for name, measure in _SURPLUS
+        for policy in results.policies
     ]
 
 
@@ -161,8 +161,20 @@ def _table(results: Results, point: Point, group: Group) -> list[dict[str, Any]]
 
 def _told(found: Interval, unit: str) -> tuple[str, str]:
     """A mean and half of its interval, the latter empty where there is none."""
-    half = bare(found.half, "%" if unit.startswith("%") else "")
-    return bare(found.mean, unit), half if math.isfinite(found.half) else ""
+    return apart(found.mean, found.half, unit)
+
+
+def _pairs(results: Results, point: Point) -> list[tuple[str, list[tuple[str, str, bool]]]]:
+    """By how many points of the bound each policy is above each other one, seed by seed."""
+    rows = []
+    for one in results.policies:
+        cells = []
+        for other in results.policies:
+            found = results.difference("welfare_share", (one, other), point)
+            told = apart(100.0 * found.gap.mean, 100.0 * found.gap.half)
+            cells.append(("", "", False) if one == other else (*told, found.is_sure))
+        rows.append((one, cells))
+    return rows
 
 
 def _providers(

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from simulations.measures import MEASURES, Better, Measure
-from simulations.report.scales import bare, number
-from simulations.statistics import Difference, Interval
+from simulations.report.scales import apart, number
+from simulations.statistics import Interval
 from simulations.studies.plan import BEST_STATIC
 from simulations.studies.results import Point, Results
 
+GLUE = "\N{NO-BREAK SPACE}"
+STILL = ("posted", BEST_STATIC)
+MOVING = ("price_sigma", "reversals_per_h", "settling_s")
+"""Measures by which prices that stand still would be best, which says nothing."""
 WORTH_SAYING = 0.002
 """A difference below this share of the bound is called none."""
 
 
 def spread(found: Interval, unit: str) -> str:
     """A mean with half of its interval, without a unit that is a word."""
-    mean = bare(found.mean, unit)
-    if not math.isfinite(found.half):
-        return mean
-    half = bare(found.half, "%" if unit.startswith("%") else "")
-    return f"{mean.removesuffix('%')} \N{PLUS-MINUS SIGN} {half}"
+    mean, half = apart(found.mean, found.half, unit)
+    return f"{mean}{GLUE}\N{PLUS-MINUS SIGN}{GLUE}{half}" if half else mean
 
 
 def titled(measure: Measure) -> str:
@@ -40,49 +41,66 @@ def verdict(results: Results, point: Point = ()) -> list[str]:
 
 
 def _welfare(results: Results, point: Point) -> Iterator[str]:
-    ranked = sorted(
-        ((results.interval("welfare_share", each, point), each) for each in results.policies),
-        key=lambda pair: -pair[0].mean if math.isfinite(pair[0].mean) else math.inf,
-    )
-    if not ranked or not math.isfinite(ranked[0][0].mean):
+    found = {each: results.interval("welfare_share", each, point) for each in results.policies}
+    known = [each for each in found if math.isfinite(found[each].mean)]
+    if not known:
         return
-    best, policy = ranked[0]
-    yield (
-        f"{policy} made the most of the market: {spread(best, '%')} of the welfare that any policy "
-        "could have made."
-    )
+    best = max(known, key=_welfare_of(results, point))
+    alike = [
+        each
+        for each in known
+        if each != best and not results.difference("welfare_share", (best, each), point).is_sure
+    ]
+    told = f"{best} made the most of the market: {spread(found[best], '%')} of the welfare that any"
+    told += " policy could have made"
+    yield f"{told}; {_and(alike)} cannot be told from it." if alike else f"{told}."
 
 
 def _against_static(results: Results, point: Point) -> Iterator[str]:
     if BEST_STATIC not in results.policies:
         return
     static = results.interval("welfare_share", BEST_STATIC, point)
-    yield f"The best static price made {spread(static, '%')} of it."
+    if max(results.policies, key=_welfare_of(results, point)) != BEST_STATIC:
+        yield f"The best static price made {spread(static, '%')} of it."
+    above, below, alike = [], [], []
     for policy in results.policies:
         if policy != BEST_STATIC:
-            gap = results.difference("welfare_share", (policy, BEST_STATIC), point)
-            yield f"{policy} {_compared(gap)}"
+            found = results.difference("welfare_share", (policy, BEST_STATIC), point)
+            told = f"{policy} by {_points(found.gap)}"
+            if not found.is_sure or abs(found.gap.mean) < WORTH_SAYING:
+                alike.append(policy)
+            elif found.gap.mean > 0.0:
+                above.append(told)
+            else:
+                below.append(told)
+    if above:
+        yield f"Above it, seed by seed, in points of the bound: {_and(above)}."
+    if below:
+        yield f"Below it, in points of the bound: {_and(below)}."
+    if alike:
+        yield f"Not to be told from it over {static.count} seeds: {_and(alike)}."
 
 
-def _compared(found: Difference) -> str:
-    gap = found.gap
-    if not found.is_sure:
-        return f"cannot be told from it ({_points(gap)} over {gap.count} seeds)."
-    if abs(gap.mean) < WORTH_SAYING:
-        return f"differs from it by less than it matters ({_points(gap)})."
-    side = "more" if gap.mean > 0.0 else "less"
-    return f"made {side} than it: by {_points(gap)}, seed by seed over {gap.count} seeds."
+def _welfare_of(results: Results, point: Point) -> Callable[[str], float]:
+    def mean(policy: str) -> float:
+        found = results.interval("welfare_share", policy, point).mean
+        return found if math.isfinite(found) else -math.inf
+
+    return mean
+
+
+def _and(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
 def _points(gap: Interval) -> str:
     """A difference of shares in points of the bound."""
-    mean, half = abs(100.0 * gap.mean), 100.0 * gap.half
-    told = f"{mean:.1f} points of the bound"
-    return told if not math.isfinite(half) else f"{told} \N{PLUS-MINUS SIGN} {half:.1f}"
+    mean, half = apart(abs(100.0 * gap.mean), 100.0 * gap.half)
+    return f"{mean}{GLUE}\N{PLUS-MINUS SIGN}{GLUE}{half}" if half else mean
 
 
 def _stability(results: Results, point: Point) -> Iterator[str]:
-    moving = [each for each in results.policies if each not in ("posted", BEST_STATIC)]
+    moving = [each for each in results.policies if each not in STILL]
     told = [
         f"{each} {number(results.interval('reversals_per_h', each, point).mean)}"
         f" ({number(results.interval('price_sigma', each, point).mean, '% a tick')})"
@@ -92,17 +110,19 @@ def _stability(results: Results, point: Point) -> Iterator[str]:
         yield f"Reversals of price an hour, and how far it moves: {', '.join(told)}."
 
 
-def best_of(measure: str, found: dict[str, Interval]) -> str | None:
+def best_of(measure: str, found: Mapping[str, Interval]) -> str | None:
     """The policy that is best by a measure, beyond what chance explains at a glance."""
     better = MEASURES[measure].better
-    known = {policy: each for policy, each in found.items() if math.isfinite(each.mean)}
+    known = {
+        policy: each
+        for policy, each in found.items()
+        if math.isfinite(each.mean) and not (measure in MOVING and policy in STILL)
+    }
     if better is Better.NEITHER or len(known) < 2:
         return None
     sign = 1.0 if better is Better.HIGHER else -1.0
     ranked = sorted(known, key=lambda policy: -sign * known[policy].mean)
     first, second = (known[policy] for policy in ranked[:2])
-    apart = sign * (first.mean - second.mean)
-    halves = math.hypot(
-        *(each.half if math.isfinite(each.half) else 0.0 for each in (first, second))
-    )
-    return ranked[0] if apart > halves else None
+    # Of one seed each the halves are no numbers, and nothing is above them.
+    gap, chance = sign * (first.mean - second.mean), math.hypot(first.half, second.half)
+    return ranked[0] if gap > chance else None

@@ -1,0 +1,53 @@
+"""How numbers of a report are written, and what its sentences claim."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from simulations.report.scales import apart
+from simulations.report.words import best_of
+from simulations.statistics import Interval
+
+
+def around(mean: float, half: float) -> Interval:
+    return Interval(mean, mean - half, mean + half, 5)
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "unit", "told"),
+    [
+        (0.9534, 0.0123, "%", ("95.3%", "1.2")),
+        (0.9534, 0.00004, "%", ("95.3%", "0")),
+        (1234.5, 67.0, "USD/h", ("1,234", "67")),
+        (0.98765, 0.0123, "x", ("0.988\N{MULTIPLICATION SIGN}", "0.012")),
+        (5.0, 0.0, "", ("5", "0")),
+        (4.2, math.nan, "s", ("4.2", "")),
+        (math.nan, math.nan, "s", ("\N{EN DASH}", "")),
+        (2e-5, 3e-6, "", ("20 µ", "3 µ")),
+        (-12.34, 0.56, "", ("\N{MINUS SIGN}12.34", "0.56")),
+    ],
+)
+def test_a_mean_has_as_many_decimals_as_are_known(
+    mean: float, half: float, unit: str, told: tuple[str, str]
+) -> None:
+    assert apart(mean, half, unit) == told
+
+
+def test_what_is_best_is_so_beyond_chance() -> None:
+    found = {"excess": around(0.95, 0.01), "pi": around(0.90, 0.01), "posted": around(0.5, 0.2)}
+    assert best_of("welfare_share", found) == "excess"
+    assert best_of("welfare_share", found | {"pi": around(0.945, 0.01)}) is None
+    assert best_of("failed_share", found) == "posted"
+    assert best_of("load", found) is None
+
+
+def test_of_one_seed_nothing_is_best() -> None:
+    one = Interval(0.95, math.nan, math.nan, 1)
+    assert best_of("welfare_share", {"excess": one, "pi": around(0.2, 0.01)}) is None
+
+
+def test_a_price_that_stands_still_is_not_the_calmest() -> None:
+    found = {"posted": around(0.0, 0.0), "excess": around(9.0, 1.0), "pi": around(90.0, 1.0)}
+    assert best_of("reversals_per_h", found) == "excess"
