@@ -33,6 +33,7 @@ class Orders(Protocol):
     async def to_be_advanced(self, room: Any) -> list[UUID]: ...
     async def asked(self, room: Any, order_id: UUID) -> Mapping[str, Any] | None: ...
     async def plan(self, room: Any, order_id: UUID) -> str | None: ...
+    async def market(self, room: Any, days: float) -> Mapping[str, Any]: ...
     async def begin(self, room: Any, order_id: UUID, plan: str, cells: int) -> None: ...
     async def outcomes(self, room: Any, order_id: UUID) -> list[str]: ...
     async def add_cells(
@@ -169,9 +170,13 @@ def _plan(desk: Desk, order_id: UUID) -> Plan | None:
     asked = desk.run(lambda room: orders.asked(room, order_id))
     if asked is None:
         return None
-    plan = plan_of(asked)
+    days = float(asked.get("from_broker_days") or 0.0)
+    told = desk.run(lambda room: orders.market(room, days)) if days else None
+    plan = plan_of(asked, told)
     desk.run(lambda room: orders.begin(room, order_id, pack(plan), size_of(plan)))
-    return plan
+    # Whoever began first is heard: of a market two may have been told two things.
+    begun = desk.run(lambda room: orders.plan(room, order_id))
+    return None if begun is None else unpack(begun, Plan)
 
 
 def _send(desk: Desk, order_id: UUID, cells: Sequence[Cell]) -> None:

@@ -21,6 +21,7 @@ from web.login import HOME, LOGIN, log_in, log_out, show_login
 from web.pages import market, series, show_board, show_call, show_endpoint
 from web.painter import STATIC, Painter
 from web.parts import Parts
+from web.simulations import cancel_simulation, order_simulation, show_report, show_simulations
 from web.viewer import Viewer, require_viewer
 
 FORM_BYTES_MAX = 4 << 10
@@ -72,6 +73,7 @@ def _litestar(desk: Desk) -> Litestar:
         route_handlers=[
             market, show_board, show_endpoint, series, show_call, events,
             show_login, log_in, log_out, static,
+            show_simulations, order_simulation, cancel_simulation, show_report,
         ],
         dependencies={
             "desk": Provide(lambda: desk, sync_to_thread=False),
@@ -90,8 +92,10 @@ async def _guard(message: Message, _: Scope) -> None:
     """Add the headers that keep the pages to themselves."""
     if message["type"] != "http.response.start":
         return
-    headers = [*message["headers"], *_HEADERS]
-    if not any(name.lower() == b"cache-control" for name, _ in headers):
+    given = {name.lower() for name, _ in message["headers"]}
+    # A report says itself what it may do, which is less.
+    headers = [*message["headers"], *(each for each in _HEADERS if each[0] not in given)]
+    if b"cache-control" not in given:
         headers.append((b"cache-control", b"no-store"))
     message["headers"] = headers
 

@@ -13,6 +13,7 @@ from sqlalchemy import Row
 from broker.api.problems import is_database_away
 from broker.core.catalog import Endpoint
 from broker.flows.authenticate import Caller
+from broker.flows.find_equilibrium import find_equilibrium
 from broker.flows.read_prices import Listing, may_see, read_prices
 from broker.store.accounts import Role
 from pricing.book import Rate
@@ -24,6 +25,7 @@ WINDOW = timedelta(minutes=10)
 STEP = timedelta(seconds=10)
 _LOOK_AGAIN_S = 0.5
 _READ_AGAIN_S = 5.0
+_CLEAR_AGAIN_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class BoardRow:
     unit: str
     beside: str
     exact: str
+    equilibrium: str
     spark: str
     change: float
 
@@ -63,6 +66,7 @@ class BoardRow:
             "price": self.price,
             "beside": self.beside,
             "exact": self.exact,
+            "equilibrium": self.equilibrium,
             "spark": self.spark,
             "change": change_text(self.change),
             "band": self.scale.now_share,
@@ -108,6 +112,8 @@ class Boards:
         self._read_s = float("-inf")
         self._looked_s = float("-inf")
         self._whole = Board((), 0, parts.clock())
+        self._clearing: dict[int, Rate] = {}
+        self._cleared_s = float("-inf")
 
     async def look(self, caller: Caller) -> Board:
         """Return what the caller may see, by name."""
@@ -139,9 +145,16 @@ class Boards:
             unit=words.unit(endpoint.band),
             beside=words.beside(rate),
             exact=words.exact(rate),
+            equilibrium=self._equilibrium(endpoint),
             spark=sparkline.path(points, since, now.timestamp()),
             change=sparkline.change(points),
         )
+
+    def _equilibrium(self, endpoint: Endpoint) -> str:
+        rate = self._clearing.get(endpoint.number)
+        if rate is None:
+            return words.NOTHING
+        return f"{words.price(words.headline(rate))} $/{words.unit(endpoint.band)}"
 
     async def _read(self) -> None:
         """Read the history anew when it is due; while the database is away the old one serves."""
@@ -158,6 +171,10 @@ class Boards:
             else:
                 self._points = _points(steps)
             self._read_s = self._parts.now_s()
+            if self._read_s - self._cleared_s > _CLEAR_AGAIN_S:
+                market, self._cleared_s = self._parts.market, self._read_s
+                listings = read_prices(market, self._parts.pulse, self._read_s)
+                self._clearing = await asyncio.to_thread(find_equilibrium, listings, market.book)
 
 
 def owns(caller: Caller, endpoint: Endpoint) -> bool:

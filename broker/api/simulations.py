@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -17,6 +18,7 @@ from broker.api.parts import GivenCaller, GivenParts, GivenTime
 from broker.api.wire import LIMIT_DEFAULT, Body, Limit, Reply
 from broker.flows.order_simulation import (
     cancel_simulation,
+    offered,
     order_simulation,
     read_report,
     read_simulation,
@@ -27,7 +29,7 @@ from broker.store.simulations import StoredSimulation
 Value = float | int | str | bool
 Name = Annotated[str, msgspec.Meta(max_length=200)]
 
-_REPORT_HEADERS = {
+REPORT_HEADERS = {
     # The page's own script and style run, in an origin of their own, and nothing is fetched.
     "Content-Security-Policy": "sandbox allow-scripts; default-src 'none'; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'",
@@ -36,10 +38,14 @@ _REPORT_HEADERS = {
 
 
 class SimulationAsked(Body, omit_defaults=True):
-    """A scenario by its name, or sent as TOML; policies to compare, values to set, and a grid."""
+    """A scenario by its name, or sent as TOML, or this market and its calls of so many days;
+    policies to compare, values to set, and a grid."""
 
     scenario: Name = ""
     toml: Annotated[str, msgspec.Meta(max_length=200_000)] = ""
+    from_broker_days: Annotated[float, msgspec.Meta(ge=0.0, le=366.0)] = 0.0
+    elasticity: Annotated[float, msgspec.Meta(ge=0.1, le=20.0)] = 1.5
+    """Of the demand behind the calls of this market, which nobody knows."""
     controllers: Annotated[list[Name], msgspec.Meta(max_length=20)] = msgspec.field(
         default_factory=list
     )
@@ -71,6 +77,20 @@ class SimulationShown(Reply):
     ended_at: datetime | None
 
 
+class SimulationOffered(Reply):
+    """A scenario or a controller."""
+
+    name: str
+    description: str
+
+
+class SimulationsOffered(Reply):
+    """What an order may name."""
+
+    scenarios: list[SimulationOffered]
+    controllers: list[SimulationOffered]
+
+
 class SimulationController(Controller):
     """`/api/simulations`"""
 
@@ -93,6 +113,10 @@ class SimulationController(Controller):
 
         return await once(act, status=202)
 
+    @get("/scenarios", summary="The scenarios and controllers that can be ordered")
+    async def scenarios(self) -> SimulationsOffered:
+        return msgspec.convert(await asyncio.to_thread(offered), SimulationsOffered)
+
     @get(summary="The newest simulations")
     async def newest(
         self, parts: GivenParts, limit: Limit = LIMIT_DEFAULT
@@ -110,7 +134,7 @@ class SimulationController(Controller):
     )
     async def report(self, simulation_id: FromPath[UUID], parts: GivenParts) -> Response[bytes]:
         page = await read_report(parts.engine, simulation_id)
-        return Response(page, media_type=MediaType.HTML, headers=_REPORT_HEADERS)
+        return Response(page, media_type=MediaType.HTML, headers=REPORT_HEADERS)
 
     @post("/{simulation_id:uuid}/cancel", summary="Call a simulation off")
     async def cancel(

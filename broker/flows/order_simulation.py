@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import entry_points
 from typing import Any, Final
@@ -19,10 +19,14 @@ from broker.store.audit import Deed
 from broker.store.simulations import StoredSimulation
 
 OPEN_MAX: Final = 20
+CHECK, OFFERED = "orders", "offered"
 SIMULATORS: Final = "broker.simulators"
-"""Entry points of who can check an order: they return the name of its scenario, or raise."""
+"""Entry points of the simulator: `orders` checks an order and returns the name of its scenario, or
+raises; `offered` returns what can be ordered."""
 
 Check = Callable[[Mapping[str, Any]], str]
+Offered = Mapping[str, Sequence[Mapping[str, str]]]
+"""`scenarios` and `controllers`, each with `name` and `description`."""
 
 
 async def order_simulation(
@@ -98,9 +102,19 @@ async def read_report(engine: AsyncEngine, order_id: UUID) -> bytes:
     return zlib.decompress(packed)
 
 
+def offered() -> Offered:
+    """Return what can be ordered. Raises Unavailable where no simulator is installed."""
+    told: Offered = _simulator(OFFERED)()
+    return told
+
+
 def _check() -> Check:
-    found = list(entry_points(group=SIMULATORS))
+    check: Check = _simulator(CHECK)
+    return check
+
+
+def _simulator(door: str) -> Any:
+    found = list(entry_points(group=SIMULATORS, name=door))
     if not found:
         raise Unavailable("No simulator is installed.")
-    check: Check = found[0].load()
-    return check
+    return found[0].load()

@@ -10,15 +10,31 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from broker.flows.tell_market import tell_market
 from broker.store import simulations as store
+from broker.store.sealing import Sealer
 
 STALE: Final = timedelta(minutes=30)
 """A run that was sent out so long ago is taken for lost, and sent again."""
+
+CALLS_PLAYED_MAX: Final = 200_000
+"""Calls that an order may play again: each of its runs is kept with them."""
+
+
+class HasSecrets(Protocol):
+    """What opens the catalog."""
+
+    @property
+    def secret_key(self) -> str: ...
+    @property
+    def secret_keys_old(self) -> tuple[str, ...]: ...
 
 
 class HasEngine(Protocol):
     """Where background work is done."""
 
+    @property
+    def settings(self) -> HasSecrets: ...
     @property
     def engine(self) -> AsyncEngine: ...
 
@@ -40,6 +56,14 @@ async def plan(room: HasEngine, order_id: UUID) -> str | None:
     """Return what was made of an order, once work on it began."""
     async with room.engine.connect() as connection:
         return await store.plan(connection, order_id)
+
+
+async def market(room: HasEngine, days: float) -> dict[str, Any]:
+    """Return the market and its calls of so many days. Raises RequestMalformed for too many."""
+    settings, until = room.settings, datetime.now(UTC)
+    sealer = Sealer(settings.secret_key, settings.secret_keys_old)
+    since = until - timedelta(days=days)
+    return await tell_market(room.engine, sealer, since, until, CALLS_PLAYED_MAX)
 
 
 async def begin(room: HasEngine, order_id: UUID, plan: str, cells: int) -> None:

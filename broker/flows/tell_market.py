@@ -33,7 +33,11 @@ _BAND = ("floor", "list", "ceiling")
 
 
 async def tell_market(
-    engine: AsyncEngine, sealer: Sealer, since: datetime, until: datetime
+    engine: AsyncEngine,
+    sealer: Sealer,
+    since: datetime,
+    until: datetime,
+    calls_max: int = CALLS_MAX,
 ) -> dict[str, Any]:
     """Return `endpoints` as they are listed now, and the `calls` of a stretch of time.
 
@@ -46,9 +50,9 @@ async def tell_market(
     names = {each.number: each.name for each in endpoints}
     async for piece in recorded(engine, since, until):
         calls += await asyncio.to_thread(list, _told(piece, names, callers))
-        if len(calls) > CALLS_MAX:
+        if len(calls) > calls_max:
             raise RequestMalformed(
-                f"There are more than {CALLS_MAX:,} calls; choose fewer days to play."
+                f"There are more than {calls_max:,} calls; choose fewer days to play."
             )
     return {
         "since_s": since.timestamp(),

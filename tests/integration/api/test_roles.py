@@ -107,6 +107,7 @@ RIGHTS = {
     ("GET", "/api/statement/totals"): TRADERS,
     ("GET", "/api/simulations"): OPERATOR,
     ("POST", "/api/simulations"): OPERATOR,
+    ("GET", "/api/simulations/scenarios"): OPERATOR,
     ("GET", "/api/simulations/{simulation_id}"): OPERATOR,
     ("GET", "/api/simulations/{simulation_id}/report"): OPERATOR,
     ("POST", "/api/simulations/{simulation_id}/cancel"): OPERATOR,

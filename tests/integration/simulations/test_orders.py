@@ -137,6 +137,24 @@ async def test_an_order_that_is_called_off_sends_nothing_more_and_keeps_nothing(
     assert (await operator.http.get(f"/api/simulations/{order_id}/report")).status_code == 404
 
 
+async def test_this_market_cannot_be_played_again_before_anything_was_called(
+    operator: Person, worker: Worker
+) -> None:
+    order_id = await order(operator, toml="", from_broker_days=7)
+    assert (await shown(operator, order_id))["name"] == "market"
+    await worker.run_all()
+    ended = await shown(operator, order_id)
+    assert ended["status"] == "failed"
+    assert "had no call in this time" in ended["problem"]
+
+
+async def test_what_can_be_ordered_is_told(operator: Person) -> None:
+    told = (await operator.http.get("/api/simulations/scenarios")).json()
+    assert {"flash_crowd", "day_night"} < {each["name"] for each in told["scenarios"]}
+    assert {"posted", "excess", "shadow"} < {each["name"] for each in told["controllers"]}
+    assert all(each["description"].endswith(".") for each in told["controllers"])
+
+
 async def test_a_fault_is_told_at_once_with_its_line(operator: Person) -> None:
     asked = ASKED | {"toml": TOML.replace("capacity = 4", "capacty = 4")}
     answer = await operator.http.post("/api/simulations", json=asked)
@@ -152,6 +170,8 @@ async def test_a_fault_is_told_at_once_with_its_line(operator: Person) -> None:
         {"toml": "", "scenario": "/etc/passwd.toml"},
         {"toml": "", "scenario": "../steady.toml"},
         {"scenario": "steady"},
+        {"from_broker_days": 1},
+        {"toml": "", "from_broker_days": 1, "controllers": ["magic"]},
         {"controllers": ["magic"]},
         {"settings": {"no.such": 1}},
         {"seeds": 100, "grid": {"controller.gain": [n / 10 for n in range(1, 30)]}},

@@ -1,0 +1,145 @@
+"""What-if on the console: operators order simulations, watch them, and open their reports."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from typing import Any
+from uuid import UUID
+
+from litestar import Request, Response, get, post
+from litestar.params import FromPath, URLEncodedBody
+from litestar.response import Redirect
+
+from broker.api.simulations import REPORT_HEADERS
+from broker.errors import BrokerError, NotAllowed, NotFound
+from broker.flows import order_simulation as orders
+from broker.store.accounts import Role
+from web.desk import Desk, GivenDesk
+from web.painter import Page
+from web.viewer import GivenViewer, Viewer
+
+PAGE = "/console/simulations"
+SHOWN = 20
+SEEDS_DEFAULT, SEEDS_MAX = 5, 100
+DAYS = (1, 7, 30)
+USUAL = ("posted", "excess")
+
+AnyRequest = Request[Any, Any, Any]
+Form = URLEncodedBody[dict[str, Any]]
+
+
+@get("/simulations")
+async def show_simulations(desk: GivenDesk, viewer: GivenViewer, request: AnyRequest) -> Page:
+    """The form and the newest orders; as a piece, the orders alone."""
+    _check_role(viewer)
+    template = "_orders.html" if "hx-request" in request.headers else "simulations.html"
+    return await _page(desk, viewer, template)
+
+
+@post("/simulations", status_code=303)
+async def order_simulation(desk: GivenDesk, viewer: GivenViewer, data: Form) -> Response[Any]:
+    """Order what the form says; what is wrong with it is told above it."""
+    _check(viewer, data)
+    try:
+        asked = _asked(data)
+        async with desk.parts.engine.begin() as connection:
+            now = desk.parts.clock()
+            await orders.order_simulation(connection, viewer.caller, asked, now)
+    except BrokerError as error:
+        return await _page(desk, viewer, "simulations.html", error)
+    return Redirect(PAGE, status_code=303)
+
+
+@post("/simulations/{order_id:uuid}/cancel", status_code=303)
+async def cancel_simulation(
+    desk: GivenDesk, viewer: GivenViewer, data: Form, order_id: FromPath[UUID]
+) -> Response[Any]:
+    """Call an order off."""
+    _check(viewer, data)
+    async with desk.parts.engine.begin() as connection:
+        now = desk.parts.clock()
+        await orders.cancel_simulation(connection, viewer.caller, order_id, now)
+    return Redirect(PAGE, status_code=303)
+
+
+@get("/simulations/{order_id:uuid}/report")
+async def show_report(
+    desk: GivenDesk, viewer: GivenViewer, order_id: FromPath[UUID]
+) -> Response[bytes]:
+    """The report of an order that is done, in an origin of its own."""
+    _check_role(viewer)
+    page = await orders.read_report(desk.parts.engine, order_id)
+    return Response(page, media_type="text/html; charset=utf-8", headers=REPORT_HEADERS)
+
+
+async def _page(
+    desk: Desk, viewer: Viewer, template: str, error: BrokerError | None = None
+) -> Page:
+    found = await orders.read_simulations(desk.parts.engine, SHOWN)
+    offered = await asyncio.to_thread(orders.offered) if template == "simulations.html" else {}
+    return desk.painter.page(
+        template,
+        status=error.status if error else 200,
+        viewer=viewer,
+        orders=found,
+        is_open=any(each.ended_at is None for each in found),
+        offered=offered,
+        days=DAYS,
+        usual=USUAL,
+        seeds=(SEEDS_DEFAULT, SEEDS_MAX),
+        error=error,
+    )
+
+
+def _asked(data: dict[str, Any]) -> dict[str, Any]:
+    """The order of a form, as the API takes it."""
+    what, seeds = _text(data, "what"), _text(data, "seeds")
+    market = what.removeprefix("market:")
+    chosen = {"from_broker_days": _value(market)} if market != what else {"scenario": what}
+    return chosen | {
+        "controllers": _texts(data, "controllers"),
+        "seeds": int(seeds) if seeds.isdecimal() else SEEDS_DEFAULT,
+        "settings": dict(_pairs(_text(data, "settings"))),
+        "grid": {
+            name: [_value(each) for each in str(values).split(",")]
+            for name, values in _pairs(_text(data, "grid"), typed=False)
+        },
+        "static": "static" in data,
+    }
+
+
+def _pairs(told: str, *, typed: bool = True) -> list[tuple[str, Any]]:
+    """What is written NAME=VALUE, apart by blanks."""
+    parts = (each.partition("=") for each in told.split())
+    return [(name, _value(value) if typed else value) for name, _, value in parts if name]
+
+
+def _value(told: str) -> float | str | bool:
+    if told in ("true", "false"):
+        return told == "true"
+    try:
+        return int(told) if told.lstrip("-").isdecimal() else float(told)
+    except ValueError:
+        return told
+
+
+def _text(data: dict[str, Any], name: str) -> str:
+    return (_texts(data, name) or [""])[-1].strip()
+
+
+def _texts(data: dict[str, Any], name: str) -> list[str]:
+    value = data.get(name, [])
+    return [str(each) for each in value] if isinstance(value, list) else [str(value)]
+
+
+def _check(viewer: Viewer, data: dict[str, Any]) -> None:
+    _check_role(viewer)
+    given = _text(data, "csrf_token")
+    if not hmac.compare_digest(given.encode(), viewer.csrf_token.encode()):
+        raise NotAllowed("The form has expired; load the page again.", code="csrf_token_invalid")
+
+
+def _check_role(viewer: Viewer) -> None:
+    if viewer.caller.role is not Role.OPERATOR:
+        raise NotFound("There is nothing here.")
