@@ -14,9 +14,14 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 import redis.asyncio
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.valkey import EmbeddedValkey
+from broker.store.database import create_engine
 from broker.store.migrate import upgrade
 
 _numbers = itertools.count(1)
@@ -24,6 +29,8 @@ _MEMORY_BYTES_MIN = 2_000_000_000
 _HERE = Path(__file__).parent
 _ORDER = ("e2e", "integration", "simulation", "architecture", "unit")
 """Of the folders: what is long begins early, so that no process is left with it at the end."""
+_TOGETHER = ("tests/e2e/", "tests/architecture/")
+"""The ones start many processes, in each other's way on two cores; the others parse all sources."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -39,28 +46,32 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, which makes the file's fixtures once.
-
-    So are all that start processes, which would be in each other's way on two cores.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(_group(item.path)))
-    items.sort(key=lambda item: _rank(item.path))
+    """Begin with what is long."""
+    items.sort(key=lambda item: _rank(item.path.relative_to(_HERE).parts[0]))
 
 
-def _folder(path: Path) -> str:
-    return path.relative_to(_HERE).parts[0]
-
-
-def _group(path: Path) -> str:
-    folder = _folder(path)
-    return folder if folder == "e2e" else str(path.relative_to(_HERE).with_suffix(""))
-
-
-def _rank(path: Path) -> int:
-    folder = _folder(path)
+def _rank(folder: str) -> int:
     return _ORDER.index(folder) if folder in _ORDER else len(_ORDER)
+
+
+class ByFile(LoadFileScheduling):
+    """Keeps the tests of a file in one process, which makes the fixtures of the file once.
+
+    Those of some folders stay together as well. The marks of xdist itself group nothing: they are
+    written where pytest since 9.2 does not look.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        for folder in _TOGETHER:
+            if nodeid.startswith(folder):
+                return folder
+        return str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    """Distribute the tests among the processes."""
+    return ByFile(config, log)
 
 
 @contextlib.contextmanager
@@ -138,6 +149,38 @@ async def database_url(
     """A fresh migrated database; at the end every invariant view must be empty."""
     async with fresh_database(postgres_server.url, migrated_template, database_office) as url:
         yield url
+
+
+class Roving:
+    """One engine for the databases of all tests, in turn: it has compiled their statements."""
+
+    def __init__(self, server_url: str) -> None:
+        self.engine = create_engine(server_url)
+        self._database = ""
+        event.listen(self.engine.sync_engine, "do_connect", self._aim)
+
+    @contextlib.asynccontextmanager
+    async def at(self, url: str) -> AsyncIterator[AsyncEngine]:
+        """The engine on the database of this address, to which no connection is left."""
+        self._database = urlsplit(url).path.lstrip("/")
+        yield self.engine
+        await self.engine.dispose()
+
+    def _aim(self, _: object, __: object, ___: object, where: dict[str, str]) -> None:
+        where["database"] = self._database
+
+
+@pytest.fixture(scope="session")
+def roving(postgres_server: EmbeddedPostgres) -> Roving:
+    """Compiled anew for each test, the statements take a tenth of its time."""
+    return Roving(postgres_server.url)
+
+
+@pytest.fixture
+async def engine(database_url: str, roving: Roving) -> AsyncIterator[AsyncEngine]:
+    """An engine that is closed before the database is dropped."""
+    async with roving.at(database_url) as engine:
+        yield engine
 
 
 @contextlib.asynccontextmanager

@@ -13,7 +13,6 @@ import pytest
 from tests.architecture.sources import ROOT, Source, shipped, sources
 from tests.architecture.test_sizes_and_names import none
 
-pytestmark = pytest.mark.xdist_group("sources")  # one worker parses them
 PURE = ("pricing", "broker/core")
 BANNED_MODULES = frozenset({"time", "asyncio", "os", "secrets", "socket", "random", "uuid"})
 BANNED_CALLS = frozenset(

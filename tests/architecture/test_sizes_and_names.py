@@ -9,7 +9,6 @@ import pytest
 
 from tests.architecture.sources import ROOT, Source, files, shipped, sources
 
-pytestmark = pytest.mark.xdist_group("sources")  # one worker parses them
 FILE_LINES_MAX = 350
 FUNCTION_LINES_MAX = 50
 PARAMETERS_MAX = 6

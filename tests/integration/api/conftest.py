@@ -76,19 +76,22 @@ class Standing:
 
 
 @pytest.fixture
-async def broker(database_url: str, valkey_url: str) -> AsyncIterator[SmallBroker]:
-    async with small_broker(database_url, valkey_url) as broker:
+async def broker(
+    database_url: str, valkey_url: str, engine: AsyncEngine
+) -> AsyncIterator[SmallBroker]:
+    async with small_broker(database_url, valkey_url, engine) as broker:
         yield broker
 
 
 @contextlib.asynccontextmanager
-async def small_broker(database_url: str, valkey_url: str) -> AsyncIterator[SmallBroker]:
+async def small_broker(
+    database_url: str, valkey_url: str, engine: AsyncEngine
+) -> AsyncIterator[SmallBroker]:
     """The parts of a broker on these servers, until the block ends."""
     loopback = ipaddress.ip_network("127.0.0.0/8")
     settings = Settings(
         database_url, valkey_url, secret_key="ab" * 32, allowed_networks=(loopback,)
     )
-    engine = create_engine(database_url)
     live = Live.connect(valkey_url)
     broker = SmallBroker(settings, engine)
     broker.live = live
@@ -97,7 +100,6 @@ async def small_broker(database_url: str, valkey_url: str) -> AsyncIterator[Smal
     broker.heartbeats = HeartbeatDesk(engine, broker.sealer, live.beats, 1_000)
     yield broker
     await live.close()
-    await engine.dispose()
 
 
 class Stage:
@@ -137,7 +139,10 @@ async def long_standing(
     async with contextlib.AsyncExitStack() as stack:
         fresh = fresh_database(postgres_server.url, migrated_template, database_office)
         url = await stack.enter_async_context(fresh)
-        broker = await stack.enter_async_context(small_broker(url, valkey_server.url))
+        engine = create_engine(url)
+        stack.push_async_callback(engine.dispose)
+        small = small_broker(url, valkey_server.url, engine)
+        broker = await stack.enter_async_context(small)
         people = [
             await _person(broker, await stack.enter_async_context(client_of(stage.api)), role, name)
             for role, name in (

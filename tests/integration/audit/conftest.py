@@ -6,17 +6,8 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.store.database import create_engine
 from broker.store.sealing import Sealer
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database_url, connections_max=8)
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture

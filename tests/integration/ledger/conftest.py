@@ -7,11 +7,10 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.flows.batch import LedgerBatcher
 from broker.store import ledger
-from broker.store.database import create_engine, create_pool
+from broker.store.database import create_pool
 from tests.integration.ledger.books import PROCESS, ledger_connection, open_account
 
 FUNDS_NANOS = 10_000_000
@@ -52,13 +51,6 @@ async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool]:
     pool = await create_pool(database_url)
     yield pool
     await pool.close()
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database_url)
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from broker.live.room import Live
-from tests.integration.catalog.conftest import acme, engine
+from tests.integration.catalog.conftest import acme
 from tests.integration.live.passage import Passage
 
-__all__ = ["acme", "engine"]
+__all__ = ["acme"]
 
 
 @pytest.fixture

@@ -10,16 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.flows.check import check
 from broker.store.accounts import Account
-from broker.store.database import create_engine
 from tests.integration.ledger.books import ledger_connection
 from tests.integration.payouts.till import Till
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database_url, connections_max=6)
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture

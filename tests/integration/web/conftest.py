@@ -10,11 +10,11 @@ import asyncpg
 import httpx
 import pytest
 from litestar.types import ASGIApp
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.flows.login import make_link
 from broker.settings import Settings
 from broker.store.accounts import Account, Role
-from broker.store.database import create_engine
 from broker.store.ledger import prepare_session
 from tests.integration.web.bourse import Bourse, chat, server
 from web.app import create_console
@@ -24,15 +24,13 @@ _FORM_TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
 
 
 @pytest.fixture
-async def bourse(database_url: str) -> AsyncIterator[Bourse]:
+async def bourse(database_url: str, engine: AsyncEngine) -> AsyncIterator[Bourse]:
     """A market without anything in it."""
-    engine = create_engine(database_url, connections_max=4)
     connection = await asyncpg.connect(database_url)
     await prepare_session(connection)
     settings = Settings(database_url, "redis://unused", secret_key="ab" * 32, public_url=ORIGIN)
     yield Bourse(settings, engine, connection)
     await connection.close()
-    await engine.dispose()
 
 
 @pytest.fixture

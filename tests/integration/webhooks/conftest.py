@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.store.accounts import Account, Role
-from broker.store.database import create_engine
 from tests.integration.webhooks.office import Office
 from tests.integration.webhooks.target import Target
 from tests.integration.webhooks.target import target as a_target
 
 
 @pytest.fixture
-async def office(database_url: str) -> AsyncIterator[Office]:
-    engine = create_engine(database_url, connections_max=8)
-    yield Office(engine)
-    await engine.dispose()
+def office(engine: AsyncEngine) -> Office:
+    return Office(engine)
 
 
 @pytest.fixture
