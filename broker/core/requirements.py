@@ -28,6 +28,15 @@ PRESETS: dict[str, Weights] = {
 }
 
 
+class Prompt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of a prompt, without its text."""
+
+    encoder: str
+    """The name of the encoder that made the vector."""
+    vector: bytes
+    """As `broker.core.evidence.pack` packs it."""
+
+
 class Requirements(msgspec.Struct, frozen=True, omit_defaults=True):
     """One call's demands on an endpoint. None means: no such demand.
 
@@ -69,6 +78,8 @@ class Requirements(msgspec.Struct, frozen=True, omit_defaults=True):
     tier: Tier = Tier.STANDARD
     domain_confidence: float | None = None
     """Where the broker recognised the domain, for the caller had named none."""
+    prompt: Prompt | None = None
+    """Of a call to `auto`, where there is anything to recognise."""
 
     @property
     def named_domain(self) -> str | None:

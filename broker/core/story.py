@@ -17,7 +17,7 @@ from broker.core.decision import Decision
 from broker.core.dispatch import Attempt
 from broker.core.eligibility import Rejection
 from broker.core.outcome import Fault
-from broker.core.requirements import Requirements
+from broker.core.requirements import Prompt, Requirements
 from broker.core.scoring import PARTS
 from pricing.money import PICOS_PER_NANO, format_usd
 
@@ -81,6 +81,8 @@ class Story(msgspec.Struct, frozen=True):
     """Each: endpoint_number, started_ms, duration_ms, ttft_ms, outcome, status, detail, tokens_in,
     tokens_out, charge_usd, notes."""
     end: str
+    prompt: Prompt | None = None
+    """Of a call to `auto`: what is known of it, without its text."""
 
 
 _NUMBER = Struct("<i")
@@ -167,16 +169,22 @@ def decode(story: bytes) -> Story:
         ],
         [_told(each) for each in packed.attempts],
         packed.end,
+        _prompt(packed.requirements),
     )
 
 
 def _demands(requirements: dict[str, Any]) -> dict[str, Any]:
-    """What was asked for; whose call it was, its record says."""
+    """What was asked for; whose call it was, its record says, and vectors tell nobody anything."""
     return {
         name: sorted(value) if isinstance(value, list) and name in _SETS else value
         for name, value in requirements.items()
-        if name != "account_id"
+        if name not in ("account_id", "prompt")
     }
+
+
+def _prompt(requirements: dict[str, Any]) -> Prompt | None:
+    kept = requirements.get("prompt")
+    return None if kept is None else msgspec.convert(kept, Prompt)
 
 
 _SETS = frozenset({"regions", "providers_only", "providers_ignore", "models_only", "domains_only"})

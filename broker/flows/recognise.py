@@ -6,25 +6,29 @@ import msgspec
 import numpy as np
 
 from broker.core.call import Call, OpenAiBody
+from broker.core.evidence import pack
+from broker.core.requirements import Prompt
 from broker.flows.runtime import Runtime
 
 
 def recognise(call: Call, runtime: Runtime) -> Call:
-    """Return the call with the domain of its prompt, or as it is where none is likelier than not.
+    """Return the call with its prompt's vector, and with its domain where its caller names none.
 
-    A key that is kept to some domains is not led into others.
+    As it is where there is nothing to recognise, and without a domain where none is likelier than
+    not. A key that is kept to some domains is not led into others.
     """
     wanted, recogniser, encoder = call.wanted, runtime.market.recogniser, runtime.encoder
-    if recogniser is None or encoder is None or wanted.domain is not None:
+    if recogniser is None or encoder is None or not isinstance(call.body, OpenAiBody):
         return call
-    text = call.body.opening_text() if isinstance(call.body, OpenAiBody) else ""
+    text = call.body.opening_text()
     if not text:
         return call
-    found = recogniser.recognise(encoder.encode(text).astype(np.float64))
-    allowed = wanted.domains_only is None or found.domain in wanted.domains_only
-    if found.domain is None or not allowed:
-        return call
-    told = msgspec.structs.replace(
-        wanted, domain=found.domain, domain_confidence=round(found.confidence, 4)
-    )
+    vector = encoder.encode(text)
+    told = msgspec.structs.replace(wanted, prompt=Prompt(encoder.name, pack(vector)))
+    if wanted.domain is None:
+        found = recogniser.recognise(vector.astype(np.float64))
+        allowed = wanted.domains_only is None or found.domain in wanted.domains_only
+        if found.domain is not None and allowed:
+            confidence = round(found.confidence, 4)
+            told = msgspec.structs.replace(told, domain=found.domain, domain_confidence=confidence)
     return msgspec.structs.replace(call, wanted=told)

@@ -11,7 +11,7 @@ from broker.core import story
 from broker.core.decision import Decision
 from broker.core.dispatch import Attempt, Dispatch
 from broker.core.outcome import DELIVERED, Fault, Outcome
-from broker.core.requirements import Weights
+from broker.core.requirements import Prompt, Weights
 from broker.core.retries import RetryBudget
 from broker.core.story import CANDIDATES_KEPT_MAX, Story
 from pricing.money import format_usd
@@ -44,6 +44,15 @@ def two_attempts(decision: Decision) -> list[Attempt]:
     last.notes.append("tokens_out_suspicious")
     calls.record(DELIVERED, 11.25)
     return calls.attempts
+
+
+def test_a_prompts_vector_is_kept_and_is_no_demand() -> None:
+    decision = decide(market([endpoint(0)]))
+    known = Prompt("words", b"\x00\x3c")
+    packed = story.encode(requirements(prompt=known), decision, [], "delivered", 10.0)
+    assert story.decode(packed).prompt == known
+    assert "prompt" not in story.decode(packed).requirements
+    assert told(decision).prompt is None
 
 
 def test_demands_are_told_as_far_as_they_were_made() -> None:
