@@ -8,17 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 import numpy as np
 
 from broker.core.ledger import Hold, Settlement
+from pricing.book import IntArray
 from pricing.money import NANOS_PER_USD
 from simulations.demand import ConsumerClass
 from simulations.record import Money
 
 _TOP_UP_NANOS = 1_000 * NANOS_PER_USD
 """What a caller without a budget pays in whenever its balance does not do."""
+
+
+class Paid(NamedTuple):
+    """What many calls come to, and who earns it; arrays of one length."""
+
+    charge_nanos: IntArray
+    take_nanos: IntArray
+    payee: IntArray
 
 
 class Books:
@@ -41,13 +51,13 @@ class Books:
         self._earned = [0] * (max(payees.values(), default=-1) + 1)
         self._deposited = self._held = self._taken = 0
 
-    def hold(self, account: int, hold: Hold, now_s: float) -> bool:
+    def hold(self, account: int, amount_nanos: int, now_s: float) -> bool:
         """Set an amount aside; False where the balance is too low."""
-        self._fund(account, hold.amount_nanos, now_s)
-        if hold.amount_nanos > self._balances[account]:
+        self._fund(account, amount_nanos, now_s)
+        if amount_nanos > self._balances[account]:
             return False
-        self._balances[account] -= hold.amount_nanos
-        self._held += hold.amount_nanos
+        self._balances[account] -= amount_nanos
+        self._held += amount_nanos
         return True
 
     def settle(self, account: int, hold: Hold, settled: Settlement) -> None:
@@ -58,12 +68,21 @@ class Books:
             self._taken += line.take_nanos
             self._earned[self._payees[line.payee]] += line.earnings_nanos
 
-    def pay(self, account: int, charge_nanos: int, take_nanos: int, payee: int) -> None:
-        """Hold and settle in one, for many calls with one account and one provider together."""
-        self._fund(account, charge_nanos, 0.0)
-        self._balances[account] -= charge_nanos
-        self._taken += take_nanos
-        self._earned[payee] += charge_nanos - take_nanos
+    def settle_many(self, accounts: IntArray, hold_nanos: IntArray, paid: Paid) -> None:
+        """The same for many calls. What was not held is paid in if it is missing, which only
+        accounts without a budget may leave to this."""
+        due = np.zeros(len(self._balances), dtype=np.int64)
+        np.add.at(due, accounts, paid.charge_nanos - hold_nanos)
+        self._held -= int(hold_nanos.sum())
+        for account in due.nonzero()[0].tolist():
+            owed = int(due[account])
+            if owed > self._balances[account]:
+                self._fund(account, owed, 0.0)
+            self._balances[account] -= owed
+        earned = np.zeros(len(self._earned), dtype=np.int64)
+        np.add.at(earned, paid.payee, paid.charge_nanos - paid.take_nanos)
+        self._earned = [x + y for x, y in zip(self._earned, earned.tolist(), strict=True)]
+        self._taken += int(paid.take_nanos.sum())
 
     def money(self) -> Money:
         """How the books stand."""

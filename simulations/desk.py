@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
+from broker.core.crowd import Crowd
 from broker.core.decision import Decision
 from broker.core.eligibility import Rejection
 from broker.core.market import Market, Presence, build_market
 from broker.core.pulse import Pulse
+from broker.core.refusal import Cause, cause_of
 from broker.core.requirements import Requirements
 from broker.core.retries import RetryBudget
 from broker.core.routing import route
-from pricing.book import PriceBook, Rate
+from pricing.book import FloatArray, IntArray, PriceBook, Rate
 from pricing.tiers import BPS
 from simulations.chance import source
 from simulations.listing import Listing
 from simulations.record import Code
 from simulations.scenario import Scenario
 
-_PASSING = frozenset({Rejection.FULL, Rejection.EJECTED, Rejection.NOT_PRESENT})
-_PRICED_OUT = frozenset({Rejection.RATE_TOO_HIGH, Rejection.COST_TOO_HIGH})
+_CODES = {
+    Cause.FULL: Code.FULL,
+    Cause.AWAY: Code.AWAY,
+    Cause.TIER: Code.UNFIT,
+    Cause.PRICE: Code.PRICED_OUT,
+    Cause.TERMS: Code.UNFIT,
+}
 
 
 class Desk:
@@ -48,14 +57,24 @@ class Desk:
         """Decide as the live broker does."""
         return route(wanted, self.market, self.pulse, self.routing, (self.random, now_s))
 
-    def refusal(self, decision: Decision | None) -> Code:
+    def refusal(self, wanted: Requirements, decision: Decision | None) -> Code:
         """Why a decision has no candidate. A call that is turned away by the full is demand."""
         if decision is None:
             return Code.UNFIT
-        reasons = {Rejection(each) for each in set(decision.reasons.tolist())}
-        if reasons <= _PASSING:
-            if Rejection.FULL in reasons:
-                self.pulse.refuse(decision.rejected[decision.reasons == Rejection.FULL])
-                return Code.FULL
-            return Code.AWAY
-        return Code.PRICED_OUT if reasons & _PRICED_OUT else Code.UNFIT
+        cause = cause_of(decision.reasons.tolist())
+        if cause is Cause.FULL and not wanted.tier.yields:
+            self.pulse.refuse(decision.rejected[decision.reasons == Rejection.FULL])
+        return _CODES[cause]
+
+    def refusals(self, crowd: Crowd, rows: IntArray, load: FloatArray) -> IntArray:
+        """The same of these calls of a crowd, each with the loads that it was decided on."""
+        grid, kind, reasons = crowd.grid, crowd.asked.kind[rows], crowd.reasons(load, rows)
+        # There are many calls, and few sets of reasons, here as bits.
+        sets, which = np.unique(np.bitwise_or.reduce(1 << reasons, axis=1), return_inverse=True)
+        told = [[each for each in Rejection if one >> each & 1] for one in sets.tolist()]
+        codes = np.array([_CODES[cause_of(each)] for each in told], dtype=np.int64)[which]
+        codes[~grid.exists[kind]] = Code.UNFIT
+        counted = (codes == Code.FULL) & ~grid.yields[kind, 0]
+        full = (reasons[counted] == Rejection.FULL).nonzero()[1]
+        self.pulse.refuse(grid.deployments[grid.servers[full]])
+        return codes

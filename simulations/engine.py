@@ -8,36 +8,27 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
 
 import numpy as np
 
 from broker.core.dispatch import Attempt, Dispatch, End
 from broker.core.outcome import DELIVERED, Fault, Outcome
 from broker.core.pulse import Measured
+from pricing.book import FloatArray, IntArray
 from simulations.agenda import Agenda
 from simulations.callers import Callers
 from simulations.chance import source
+from simulations.clockwork import Clockwork, Progress, Stopped
 from simulations.demand import Foresight
 from simulations.foresight import Memory
 from simulations.job import Job
 from simulations.record import Code, Run
 from simulations.scenario import Scenario
-from simulations.sites import Change, Site, changes_of, sites_of
+from simulations.sites import Change, Site, sites_of
 from simulations.supply import QueueingServer
 from simulations.ticker import FluidAt
 from simulations.visit import Visit, hold_of, places_of, worth_of
 from simulations.world import Seen, World
-
-Progress = Callable[[float, int], bool]
-
-
-class _Stopped(Exception):
-    """Whoever watches the run wants no more of it."""
-
-    def __init__(self, at_s: float) -> None:
-        super().__init__()
-        self.at_s = at_s
 
 
 class Engine:
@@ -47,59 +38,48 @@ class Engine:
         self._scenario = scenario
         self._world = World(scenario, seed, fluid_at)
         self._sites = sites_of(scenario, seed)
-        self._agenda = Agenda()
         self._callers = Callers(scenario.classes, seed)
         self._random = source(seed, "patience")
         self._deadlines: list[deque[Visit]] = [deque() for _ in scenario.classes]
         self._heard = [Memory(each.memory_s) for each in scenario.classes]
         self._served = np.zeros(len(self._sites))
-        self._arrived = self._ended = 0
-        self._progress: Progress | None = None
+        self._arrived = self.ended = 0
+        self._agenda: Agenda
 
     def run(self, progress: Progress | None) -> Run:
         """Run to the horizon, or until `progress` says no."""
         begun_s = time.process_time()
-        self._progress = progress
-        scenario, agenda = self._scenario, self._agenda
-        for change in changes_of(scenario):
-            agenda.add(change.at_s, self._change, change)
-        heartbeat_s, tick_s = scenario.signals.heartbeat_s, scenario.prices.tick_s
-        agenda.repeat(heartbeat_s, self._beat, 0.0)
-        agenda.repeat(tick_s, self._tick, tick_s)
-        ended_s = scenario.horizon_s
+        horizon_s = ended_s = self._scenario.horizon_s
+        self._agenda = agenda = Clockwork(self._world, self, progress).agenda
         try:
-            for call in self._callers.each(scenario.horizon_s):
+            for call in self._callers.each(horizon_s):
                 if agenda.heap[0][0] <= call[1]:
                     agenda.do_until(call[1])
                 self._arrive(call)
-            agenda.do_until(scenario.horizon_s)
-        except _Stopped as stopped:
+            agenda.do_until(horizon_s)
+        except Stopped as stopped:
             ended_s = stopped.at_s
         cpu_s = time.process_time() - begun_s
-        return self._world.result(ended_s, (self._arrived, self._ended), cpu_s)
+        return self._world.result(ended_s, (self._arrived, self.ended), cpu_s)
 
     # What happens to the market.
 
-    def _tick(self, now_s: float, _: object) -> None:
+    def seen(self) -> Seen:
+        """What servers are doing; `served` is counted from one time to the next."""
         servers = [each.server for each in self._sites]
         running = np.array([each.running for each in servers], dtype=float)
         waiting = np.array([each.waiting for each in servers], dtype=float)
-        book = self._world.tick(now_s, Seen(running, waiting, self._served))
-        self._served = np.zeros(len(servers))
-        if book is not None:
-            delay_s = self._scenario.signals.delay_s
-            self._agenda.add(now_s + delay_s, lambda _, new: self._world.publish(new), book)
-        if self._progress is not None and not self._progress(now_s, self._ended):
-            raise _Stopped(now_s)
+        served, self._served = self._served, np.zeros(len(servers))
+        return Seen(running, waiting, served)
 
-    def _beat(self, now_s: float, _: object) -> None:
+    def told(self) -> tuple[tuple[FloatArray, FloatArray], IntArray]:
+        """(running, waiting) as agents tell, and the numbers of those that do."""
         told = np.array([each.report() for each in self._sites]).T
-        up = np.flatnonzero([each.tells for each in self._sites])
-        self._world.ticker.beat(now_s, (told[0], told[1]), up)
+        return (told[0], told[1]), np.flatnonzero([each.tells for each in self._sites])
 
-    def _change(self, now_s: float, change: Change) -> None:
+    def change(self, now_s: float, change: Change) -> None:
+        """Let something happen to a server, and to the calls on it."""
         site = self._sites[change.number]
-        self._world.change(change)
         if change.kind == "slow":
             site.server.slow(change.slowdown, now_s)
             self._watch(site)
@@ -132,14 +112,14 @@ class Engine:
         visit.wanted = wanted = visit.ask(desk.dearest)
         decision = desk.decide(wanted, now_s)
         if decision is None or not decision.plan:
-            self._refuse(visit, desk.refusal(decision), now_s)
+            self._refuse(visit, desk.refusal(wanted, decision), now_s)
             return
         visit.decision = decision
         if of_class.foresight is not Foresight.PRICE and self._stays_away(visit, now_s):
             self._refuse(visit, Code.STAYED_AWAY, now_s)
             return
         visit.hold = hold_of(decision)
-        if not world.books.hold(visit.account, visit.hold, now_s):
+        if not world.books.hold(visit.account, visit.hold.amount_nanos, now_s):
             self._refuse(visit, Code.NO_FUNDS, now_s)
             return
         visit.deadline_s = now_s + of_class.deadline_s
@@ -309,7 +289,7 @@ class Engine:
         self._count(visit, code, now_s)
 
     def _count(self, visit: Visit, code: Code, now_s: float) -> None:
-        self._ended += 1
+        self.ended += 1
         self._world.tally.add(self._row(visit, code, now_s))
 
     def _row(self, visit: Visit, code: Code, now_s: float) -> tuple[float, ...]:

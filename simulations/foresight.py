@@ -21,10 +21,10 @@ class Memory:
         self._seconds = 0.0
         self._at_s = 0.0
 
-    def hear(self, took_s: float, now_s: float) -> None:
-        """Be told of a call that ended now."""
+    def hear(self, took_s: float, now_s: float, calls: int = 1) -> None:
+        """Be told of calls that ended now, and took so long together."""
         self._forget(now_s)
-        self._calls += 1.0
+        self._calls += calls
         self._seconds += took_s
 
     def foreseen_s(self, now_s: float) -> float:

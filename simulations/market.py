@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from simulations.engine import Engine, Progress
+from simulations.clockwork import Progress
+from simulations.engine import Engine
 from simulations.record import Run
-from simulations.scenario import Scenario
+from simulations.scenario import Pace, Scenario
+from simulations.slices import Slices
 
 
 def run(scenario: Scenario, seed: int, *, progress: Progress | None = None) -> Run:
@@ -13,4 +15,5 @@ def run(scenario: Scenario, seed: int, *, progress: Progress | None = None) -> R
     `progress` is told (seconds of the run gone by, calls ended) at every tick; when it says False
     the run stops and returns what it has. Raises ScenarioMalformed.
     """
-    return Engine(scenario, seed).run(progress)
+    engine = Slices if scenario.pacing.pace is Pace.SLICES else Engine
+    return engine(scenario, seed).run(progress)

@@ -39,7 +39,8 @@ class Pace(enum.StrEnum):
     EVENTS = "events"
     """Call by call, each decided by the live broker's `route` at its own moment."""
     SLICES = "slices"
-    """Slice by slice: calls that come together are decided together, on the same counts."""
+    """Slice by slice: calls that come together are decided together, on the same counts; for large
+    markets of shared processors without outages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,11 @@ class Pacing:
     """The engine's own numbers."""
 
     pace: Pace = Pace.EVENTS
-    slice_s: float = 0.05
+    slice_s: float = 0.1
+    """At most; a tenth of what a call takes is short enough."""
     together_max: int = 64
-    """At most so many calls of a slice are decided on the same counts."""
+    """At most so many calls of a slice are decided on the same counts, and no more than a hundredth
+    of the capacity on offer."""
     kept_calls_max: int = 100_000
     """Rows of the table of calls; beyond it every call has the same chance to be among them."""
     kept_ticks_max: int = 2_000

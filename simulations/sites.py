@@ -17,6 +17,7 @@ from simulations.scenario import Scenario
 from simulations.sharing import Sharer
 from simulations.strategies import claimed, reported
 from simulations.supply import (
+    LINE_MAX,
     BatchingServer,
     ClassifierServer,
     EndpointSpec,
@@ -27,8 +28,6 @@ from simulations.supply import (
 )
 from simulations.supply import Server as ServerSpec
 
-_LINE_MAX = 1_000_000
-"""No line gets so long."""
 AT_ONCE_S = 0.05
 """How long it takes to be told of a failure at once."""
 
@@ -69,7 +68,7 @@ class Site:
         self.server = server_of(spec.server, source(seed, "service", name))
         self._failures = source(seed, "failures", name)
         self._is_sound = not spec.failures and not isinstance(self.server, Batcher)
-        self._is_sound &= spec.queue_max >= _LINE_MAX
+        self._is_sound &= spec.queue_max >= LINE_MAX
         self.may_refuse = not self._is_sound
         """False: no attempt can fail before it gets to the server, so nobody need ask."""
 

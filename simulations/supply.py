@@ -12,6 +12,9 @@ from broker.core.outcome import Fault
 from pricing.book import Rate
 from pricing.tiers import Tier
 
+LINE_MAX = 1_000_000
+"""No line gets so long."""
+
 
 @dataclass(frozen=True, slots=True)
 class BatchingServer:
@@ -179,7 +182,7 @@ class EndpointSpec:
     tasks: frozenset[Task] = frozenset({Task.CHAT, Task.COMPLETION})
     capacity: int = 64
     """Slots as registered with the broker."""
-    queue_max: int = 1_000_000
+    queue_max: int = LINE_MAX
     """Calls in line beyond which the server itself answers 429."""
     quality: float = 0.7
     """Of its answers; it is also what is declared, but for who lies about it."""
@@ -200,6 +203,10 @@ class EndpointSpec:
     context_tokens: int | None = None
     output_tokens_max: int | None = None
     region: str = ""
+
+    def quality_in(self, domain: str | None) -> float:
+        """Of its answers about a domain, or in general."""
+        return self.domains.get(domain or "", self.quality)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,9 @@ class Tally:
         self._from_s = from_s
         self._sample = sample
         self._rows: list[tuple[Any, ...]] = []
+        self._columns: list[Sequence[NDArray[Any]]] = []
+        self._waiting = 0
+        """How many calls are in the columns."""
         self._calls = np.zeros(classes * (endpoints + 1) * CODES, dtype=np.int64)
         self._sums: dict[str, NDArray[Any]] = {
             name: np.zeros(classes * (endpoints + 1), dtype=kind) for name, kind in _SUMS.items()
@@ -56,8 +59,10 @@ class Tally:
 
     def add_columns(self, columns: Sequence[NDArray[Any]]) -> None:
         """Count many calls; columns as in CALL_COLUMNS."""
-        self._flush()
-        self._count(dict(zip(CALL_COLUMNS, columns, strict=True)))
+        self._columns.append(columns)
+        self._waiting += columns[0].size
+        if self._waiting >= BLOCK:
+            self._flush()
 
     def totals(self) -> Totals:
         """The sums so far."""
@@ -80,6 +85,14 @@ class Tally:
         return self._sample.table()
 
     def _flush(self) -> None:
+        if self._columns:
+            parts, self._columns, self._waiting = self._columns, [], 0
+            self._count(
+                {
+                    name: np.concatenate(column)
+                    for name, column in zip(CALL_COLUMNS, zip(*parts, strict=True), strict=True)
+                }
+            )
         if self._rows:
             rows, self._rows = self._rows, []
             columns = zip(*rows, strict=True)

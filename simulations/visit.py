@@ -165,8 +165,7 @@ def worth_of(visit: Visit, site: Site, e2e_s: float) -> float:
     of_class, spec = visit.of_class, site.spec
     worth = visit.offer_nanos
     if of_class.quality_taste:
-        quality = spec.domains.get(of_class.domain or "", spec.quality)
-        worth *= quality**of_class.quality_taste
+        worth *= spec.quality_in(of_class.domain) ** of_class.quality_taste
     return worth - of_class.delay_cost_usd_per_s * e2e_s * 1e9
 
 

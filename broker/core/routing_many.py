@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from broker.core.columns import Floats, Numbers
-from broker.core.crowd import ALL, Crowd
+from broker.core.crowd import ALL, Crowd, Part
 from broker.core.routing import NEAR_BEST
 from pricing.money import PICOS_PER_NANO
 
@@ -91,9 +91,9 @@ def route_many(crowd: Crowd, part: slice = ALL) -> Decisions:
     return Decisions(crowd, part, load, scores, first)
 
 
-def terms(crowd: Crowd, columns: Numbers) -> Terms:
-    """Return what it means for each call to go to these columns of the grid, of shape (calls,) or
-    (calls, attempts). Costs must stay below 2^63 pico-dollars."""
+def terms(crowd: Crowd, columns: Numbers, part: Part = ALL) -> Terms:
+    """Return what it means for each call of a part to go to these columns of the grid, of shape
+    (calls,) or (calls, attempts). Costs must stay below 2^63 pico-dollars."""
     asked, grid = crowd.asked, crowd.grid
     if not grid.numbers.size:
         none = np.zeros(columns.shape, dtype=np.int64)
@@ -101,12 +101,13 @@ def terms(crowd: Crowd, columns: Numbers) -> Terms:
     table = columns if columns.ndim > 1 else columns[:, np.newaxis]
     there = table != NOBODY
     numbers = np.append(grid.numbers, NOBODY)[table]
-    limits = crowd.tokens_out
+    limits = crowd.tokens_out[part]
     if limits.shape[1] > 1:
         limits = np.take_along_axis(limits, table, axis=1)
     limits = limits * there
-    rate_in, rate_out, rate_call = grid.rates[:, asked.kind[:, np.newaxis], table]
-    picos = asked.tokens_in_bound[:, np.newaxis] * rate_in + crowd.choices * limits * rate_out
+    rate_in, rate_out, rate_call = grid.rates[:, asked.kind[part, np.newaxis], table]
+    picos = asked.tokens_in_bound[part, np.newaxis] * rate_in
+    picos += crowd.choices[part] * limits * rate_out
     picos += rate_call * PICOS_PER_NANO
     ceiling = -(-picos // PICOS_PER_NANO) * there
     return Terms(*(each.reshape(columns.shape) for each in (numbers, limits, ceiling)))

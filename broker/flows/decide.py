@@ -10,6 +10,7 @@ import numpy as np
 
 from broker.core.decision import Decision
 from broker.core.eligibility import Rejection
+from broker.core.refusal import Cause, cause_of
 from broker.core.requirements import Requirements
 from broker.core.routing import route
 from broker.errors import BrokerError, ModelUnknown, NothingFits, TooManyCalls
@@ -17,9 +18,6 @@ from broker.flows.runtime import Runtime
 from pricing.money import format_rate, format_usd
 
 REJECTIONS_TOLD_MAX = 20
-_PRICED_OUT = frozenset({Rejection.RATE_TOO_HIGH, Rejection.COST_TOO_HIGH})
-PASSING = frozenset({Rejection.FULL, Rejection.EJECTED, Rejection.NOT_PRESENT})
-"""Reasons that may be gone in a moment."""
 _RETRY_AFTER_S = 1.0
 
 
@@ -45,17 +43,15 @@ def refusal(
     TooManyCalls when all that fit are full, else NothingFits, with the cheapest price that would
     have fitted where the price was in the way.
     """
-    reasons = {Rejection(int(each)) for each in decision.reasons}
+    cause = cause_of(decision.reasons.tolist())
     facts: dict[str, object] = {"rejected": rejections(decision, runtime)}
-    if reasons == {Rejection.TIER_UNPRICED}:
+    if cause is Cause.TIER:
         return NothingFits(
             f"No endpoint that is asked for has a price for the tier '{wanted.tier}'.",
             code="tier_unpriced",
             facts=facts,
         )
-    # Who does not price the tier at all does not keep the others from being merely full.
-    reasons.discard(Rejection.TIER_UNPRICED)
-    if Rejection.FULL in reasons and reasons <= PASSING:
+    if cause is Cause.FULL:
         if counts and not wanted.tier.yields:
             full = decision.rejected[decision.reasons == Rejection.FULL]
             deployments = [runtime.market.endpoint(int(n)).deployment.number for n in full]
@@ -68,7 +64,7 @@ def refusal(
             retry_after_s=_RETRY_AFTER_S,
             facts=facts,
         )
-    if reasons <= PASSING:
+    if cause is Cause.AWAY:
         return NothingFits(
             "Every endpoint that fits is away at the moment.",
             code="providers_away",
@@ -76,7 +72,7 @@ def refusal(
             retry_after_s=_RETRY_AFTER_S,
             facts=facts,
         )
-    if reasons & _PRICED_OUT:
+    if cause is Cause.PRICE:
         return _priced_out(wanted, decision, runtime, facts)
     return NothingFits(f"No endpoint fits: {_counted(decision)}.", facts=facts)
 

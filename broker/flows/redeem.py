@@ -16,13 +16,13 @@ import structlog
 
 from broker.core.call import Call, OpenAiBody
 from broker.core.decision import Decision, undecided
-from broker.core.eligibility import Rejection
 from broker.core.market import Market
 from broker.core.quote import Promise, exceeded, kept, on_quote, quoted_market
+from broker.core.refusal import Cause, cause_of
 from broker.core.requirements import Requirements
 from broker.core.routing import route
 from broker.errors import BrokerError, QuoteRefused, Unavailable
-from broker.flows.decide import PASSING, rejections
+from broker.flows.decide import rejections
 from broker.flows.runtime import Runtime
 from broker.store import quotes as quote_store
 from broker.store.away import DATABASE_AWAY
@@ -60,7 +60,7 @@ def unavailable(decision: Decision, runtime: Runtime) -> BrokerError:
     told = rejections(decision, runtime)
     facts = {"rejected": told}
     reasons = ", ".join(f"{each['endpoint']} {each['reason']}" for each in told)
-    if not {Rejection(int(each)) for each in decision.reasons} <= PASSING:
+    if cause_of(decision.reasons.tolist()) not in (Cause.FULL, Cause.AWAY):
         return QuoteRefused(
             f"No endpoint of the quote meets the call's own demands: {reasons}.",
             code="quote_mismatch",

@@ -15,6 +15,7 @@ from broker.errors import BrokerError, ModelUnknown, NothingFits, TooManyCalls
 from broker.flows.decide import choose, refusal
 from broker.gateway.refusals import kserve_refusal, openai_refusal
 from pricing.book import Rate
+from pricing.tiers import Tier
 from tests.fakes import endpoint, market, pulse, requirements
 
 
@@ -95,6 +96,25 @@ def test_when_all_that_fit_are_full_the_caller_may_come_again_and_demand_is_coun
     assert isinstance(error, TooManyCalls)
     assert (error.status, error.code, error.retry_after_s) == (429, "providers_full", 1.0)
     assert runtime.pulse.refused[:2].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_one_that_is_full_is_what_keeps_a_call_out_whatever_the_others_lack(away: bool) -> None:
+    members = [endpoint(0), endpoint(1, quality=0.1), endpoint(2, rate=Rate(10**9, 10**9, 0))]
+    runtime = running(market(members, {0: Presence.DOWN} if away else {}))
+    for _ in range(20):
+        runtime.pulse.begin(0, 0, 0.0)
+    error = refused(runtime, quality_min=0.4, max_cost_nanos=10**7)
+    assert error.code == ("nothing_within_price" if away else "providers_full")
+    assert runtime.pulse.refused[:3].tolist() == [0 if away else 1, 0, 0]
+
+
+def test_who_looks_among_the_full_for_a_cheaper_tier_is_not_counted_as_demand() -> None:
+    runtime = running(market([endpoint(0, tiers={Tier.FLEX: 5_000}), endpoint(1)]))
+    for _ in range(9):
+        runtime.pulse.begin(0, 0, 0.0)
+    assert refused(runtime, tier=Tier.FLEX).code == "providers_full"
+    assert runtime.pulse.refused[:2].tolist() == [0, 0]
 
 
 def test_when_all_that_fit_are_away_it_may_pass() -> None:

@@ -1,0 +1,139 @@
+"""Slice by slice: calls that come together are decided together, by `route_many`.
+
+A slice ends at the next heartbeat, price or change, and after `slice_s` at the latest. Within it
+calls are decided on in groups, in the order in which they ask; each group finds the places of those
+before it taken, and the places free of calls that are to end by then. What else calls leave behind
+(latencies, lines, how fast servers are) is known from the next slice on, as in a broker of many
+processes, which tell each other their counts now and then.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from pricing.book import FloatArray, IntArray
+from simulations.askers import Askers, Queue
+from simulations.callers import Callers
+from simulations.chance import generator
+from simulations.clockwork import Clockwork, Progress, Stopped
+from simulations.counter import Counter, Turned
+from simulations.foresight import Memory
+from simulations.hall import Hall
+from simulations.pace import check_slices
+from simulations.record import Code, Run
+from simulations.scenario import Scenario
+from simulations.sites import Change
+from simulations.strategies import reported
+from simulations.supply import SharingServer
+from simulations.ticker import FluidAt
+from simulations.underway import Underway
+from simulations.world import Seen, World
+
+
+class Slices:
+    """One run, made once. Raises ScenarioMalformed where a scenario needs the other pace."""
+
+    def __init__(self, scenario: Scenario, seed: int, fluid_at: FluidAt | None = None) -> None:
+        check_slices(scenario)
+        self._scenario = scenario
+        self._world = world = World(scenario, seed, fluid_at)
+        servers = [each.server for _, each in scenario.endpoints]
+        self._hall = Hall([each for each in servers if isinstance(each, SharingServer)])
+        first_account = world.books.first_account
+        self._queue = Queue(Callers(scenario.classes, seed), scenario.classes, first_account)
+        heard = [Memory(each.memory_s) for each in scenario.classes]
+        self._counter = Counter(world, heard)
+        self._underway = Underway(world, heard)
+        self._patience = generator(seed, "patience")
+        self._patience_calls = np.array([each.patience_calls for each in scenario.classes])
+        self._patience_s = np.array([each.patience_s for each in scenario.classes])
+        self._now_s = 0.0
+        self.ended = 0
+
+    def run(self, progress: Progress | None) -> Run:
+        """Run to the horizon, or until `progress` says no."""
+        begun_s = time.process_time()
+        horizon_s = ended_s = self._scenario.horizon_s
+        agenda = Clockwork(self._world, self, progress).agenda
+        self._queue.open(horizon_s)
+        try:
+            while self._now_s < horizon_s:
+                agenda.do_until(self._now_s)
+                to_s = min(self._now_s + self._scenario.pacing.slice_s, agenda.heap[0][0])
+                self._slice(min(to_s, horizon_s))
+            agenda.do_until(horizon_s)
+        except Stopped as stopped:
+            ended_s = stopped.at_s
+        cpu_s = time.process_time() - begun_s
+        return self._world.result(ended_s, (self._queue.arrived, self.ended), cpu_s)
+
+    # What happens to the market.
+
+    def seen(self) -> Seen:
+        """What servers are doing; `served` is counted from one time to the next."""
+        hall = self._hall
+        running, waiting = hall.running.astype(float), hall.waiting.astype(float)
+        return Seen(running, waiting, self._underway.served_since())
+
+    def told(self) -> tuple[tuple[FloatArray, FloatArray], IntArray]:
+        """(running, waiting) as agents tell; all of them do."""
+        counts = zip(self._hall.running.tolist(), self._hall.waiting.tolist(), strict=True)
+        strategies = (provider.strategy for provider, _ in self._scenario.endpoints)
+        told = np.array([reported(x, *each) for x, each in zip(strategies, counts, strict=True)]).T
+        return (told[0], told[1]), np.arange(self._hall.running.size)
+
+    def change(self, now_s: float, change: Change) -> None:
+        """Let something happen to a server; it has come to `now_s`."""
+        assert now_s <= self._now_s, "a slice ends where something happens"
+        if change.kind == "slow":
+            self._hall.slow(change.number, change.slowdown)
+
+    # What happens to calls.
+
+    def _slice(self, to_s: float) -> None:
+        askers = self._asking(to_s)
+        leaving = self._hall.foreseen(to_s)
+        sent, turned = self._counter.decide(askers, leaving, self._now_s)
+        gone = self._hall.advance(to_s, self._underway.begin(askers, sent))
+        if turned.rows.size:
+            self._turn_away(askers, turned)
+        self.ended += gone.slot.size
+        self._underway.end(gone, to_s)
+        self._now_s = to_s
+
+    def _asking(self, to_s: float) -> Askers:
+        """All calls that ask before `to_s`, by time."""
+        fresh, back = self._queue.until(to_s)
+        world, classes = self._world, len(self._scenario.classes)
+        calls = np.bincount(fresh.place, minlength=classes).tolist()
+        offers = np.bincount(fresh.place, fresh.offer_nanos, classes).tolist()
+        for place in range(classes):
+            world.offered[place] += calls[place]
+            world.offers[place] += offers[place]
+        if not back.size:
+            return fresh
+        both = fresh.and_then(back)
+        return both.only(both.at_s.argsort(kind="stable"))
+
+    def _turn_away(self, askers: Askers, turned: Turned) -> None:
+        """Count the calls that are refused; the patient come back."""
+        refused, codes = askers.only(turned.rows), turned.codes
+        passing = (codes != Code.UNFIT) & (codes != Code.NO_FUNDS)
+        patient = passing & (refused.tries < self._patience_calls[refused.place])
+        if patient.any():
+            back = refused.only(patient)
+            pause_s = self._patience.exponential(self._patience_s[back.place])
+            back.at_s, back.tries = back.at_s + pause_s, back.tries + 1
+            self._queue.come_back(back)
+            refused, codes = refused.only(~patient), codes[~patient]
+        self.ended += refused.size
+        none, never = np.zeros(refused.size, dtype=np.int64), np.full(refused.size, np.nan)
+        took_s = refused.at_s - refused.arrival_s
+        self._world.tally.add_columns(
+            (
+                *(refused.place, refused.arrival_s, codes, none - 1, never, took_s),
+                *(none, none, none, none, none, refused.offer_nanos, none, none),
+            )
+        )

@@ -1,0 +1,184 @@
+"""Slice by slice or call by call: both paces find the same market, up to what slices leave out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from broker.core.catalog import Band
+from pricing.book import Rate
+from pricing.tiers import Tier
+from simulations.demand import ConsumerClass, Foresight, Lengths, Poisson, Shape, Value
+from simulations.market import run
+from simulations.record import Code, Run
+from simulations.scenario import Pace, Pacing, Prices, Scenario, ScenarioMalformed
+from simulations.supply import (
+    Brownout,
+    EndpointSpec,
+    LieAboutTokens,
+    Outage,
+    ProviderSpec,
+    QueueingServer,
+    SharingServer,
+)
+
+HORIZON_S, WARM_UP_S = 50.0, 10.0
+ENDPOINTS = 6
+
+
+def market(rate_per_s: float, controller: str = "excess", **changes: Any) -> Scenario:
+    """Six servers of 40 places, unlike in price, pace and quality, and two classes of callers."""
+    providers = tuple(
+        ProviderSpec(f"provider-{place}", (_endpoint(place),)) for place in range(ENDPOINTS)
+    )
+    chats = ConsumerClass(
+        "chats",
+        Poisson(0.7 * rate_per_s),
+        Value(Shape.EXPONENTIAL, 1.5e-3),
+        tokens_in=Lengths(300.0, 0.6),
+        tokens_out=Lengths(100.0, 0.6),
+        delay_cost_usd_per_s=1e-5,
+        quality_taste=1.0,
+        deadline_s=changes.pop("deadline_s", 60.0),
+    )
+    careful = replace(
+        chats, name="careful", arrivals=Poisson(0.3 * rate_per_s), quality_min=0.7, headroom=1.5
+    )
+    classes = tuple(replace(each, **changes) for each in (chats, careful))
+    return Scenario(
+        "paces", HORIZON_S, providers, classes, warm_up_s=WARM_UP_S, prices=Prices(controller)
+    )
+
+
+def _endpoint(place: int) -> EndpointSpec:
+    price = 400_000 + 20_000 * place
+    return EndpointSpec(
+        name="chat",
+        server=SharingServer(c0_s=0.01 + 5e-4 * place, c1_s=3e-4, prefill_s=3e-5, batch_max=40),
+        band=Band(price // 2, price, 20 * price, 2 * price, 4 * price, 80 * price),
+        capacity=40,
+        quality=0.66 + 0.03 * (place % 3),
+        cost=Rate(price // 3, price, 0),
+        tiers_bps={Tier.FLEX: 6_000},
+    )
+
+
+def sliced(scenario: Scenario, seed: int = 1) -> Run:
+    return run(replace(scenario, pacing=Pacing(Pace.SLICES)), seed)
+
+
+@lru_cache
+def both(name: str) -> tuple[Run, Run]:
+    scenario = {
+        "easy": lambda: market(60.0),
+        "full": lambda: market(130.0, "posted", deadline_s=8.0, patience_calls=1, patience_s=1.0),
+        "wary": lambda: market(100.0, foresight=Foresight.DELAY, delay_cost_usd_per_s=2e-4),
+        "poor": lambda: market(60.0, accounts=5, budget_usd=0.01, budget_period_s=20.0),
+        "flex": lambda: market(100.0, "posted", tier=Tier.FLEX),
+    }[name]()
+    return run(scenario, 1), sliced(scenario)
+
+
+NAMES = ["easy", "full", "wary", "poor", "flex"]
+
+
+def share(done: Run, *codes: Code) -> float:
+    return done.totals.count(*codes) / done.totals.count()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_calls_end_alike(name: str) -> None:
+    events, slices = both(name)
+    assert slices.arrived == events.arrived
+    for code in Code:
+        assert share(slices, code) == pytest.approx(share(events, code), abs=0.012), code.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_money_and_welfare_are_the_same(name: str) -> None:
+    events, slices = both(name)
+    for what in ("charge_nanos", "take_nanos", "cost_nanos", "offer_nanos", "worth_nanos"):
+        found, wanted = (getattr(each.totals, what).sum() for each in (slices, events))
+        assert found == pytest.approx(wanted, rel=0.02), what
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_waits_and_loads_are_the_same(name: str) -> None:
+    events, slices = both(name)
+    for place in range(2):
+        assert slices.e2e[place].mean_s == pytest.approx(events.e2e[place].mean_s, rel=0.03)
+        assert slices.ttft[place].mean_s == pytest.approx(events.ttft[place].mean_s, rel=0.05)
+        assert slices.tpot[place].mean_s == pytest.approx(events.tpot[place].mean_s, rel=0.03)
+    np.testing.assert_allclose(slices.mean_utilisation, events.mean_utilisation, atol=0.04)
+    np.testing.assert_allclose(slices.mean_load, events.mean_load, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_lost(name: str) -> None:
+    for done in both(name):
+        assert done.money.is_conserved
+        assert done.totals.count() <= done.ended <= done.arrived
+        assert done.under_way == done.arrived - done.ended >= 0
+
+
+def test_the_cases_are_what_they_are_meant_to_be() -> None:
+    assert share(both("easy")[0], Code.SERVED) > 0.8
+    assert share(both("full")[0], Code.FULL) > 0.05
+    assert share(both("full")[0], Code.LATE) > 0.02
+    assert share(both("wary")[0], Code.STAYED_AWAY) > 0.1
+    assert share(both("poor")[0], Code.NO_FUNDS) > 0.1
+    assert share(both("flex")[0], Code.FULL) > 0.05
+
+
+def test_a_seed_makes_the_same_slices() -> None:
+    scenario = replace(market(60.0), horizon_s=20.0, warm_up_s=0.0)
+    one, two = sliced(scenario, 7), sliced(scenario, 7)
+    for name, column in one.calls.items():
+        np.testing.assert_array_equal(column, two.calls[name])
+    assert sliced(scenario, 8).arrived != one.arrived
+
+
+def test_brownouts_come_and_claims_are_cut_in_both() -> None:
+    scenario = market(60.0)
+    slow = replace(_endpoint(0), brownouts=(Brownout(30.0, 60.0, 4.0),))
+    providers = (
+        replace(scenario.providers[0], endpoints=(slow,)),
+        replace(scenario.providers[1], strategy=LieAboutTokens(1.5)),
+        *scenario.providers[2:],
+    )
+    scenario = replace(scenario, providers=providers)
+    events, slices = run(scenario, 1), sliced(scenario)
+    for each in (0, 1):
+        found, wanted = (done.totals.charge_nanos[:, each].sum() for done in (slices, events))
+        assert found == pytest.approx(wanted, rel=0.04)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"server": QueueingServer()}, "server"),
+        ({"outages": (Outage(1.0, 2.0),)}, "outages"),
+        ({"failures": 0.1}, "failures"),
+        ({"queue_max": 5}, "queue_max"),
+    ],
+)
+def test_what_slices_cannot_tell_is_refused_with_its_place(
+    change: dict[str, Any], field: str
+) -> None:
+    scenario = market(1.0)
+    provider = ProviderSpec("odd", (replace(_endpoint(0), **change),))
+    scenario = replace(scenario, providers=(*scenario.providers, provider))
+    with pytest.raises(ScenarioMalformed) as told:
+        sliced(scenario)
+    assert told.value.field == f"providers.{ENDPOINTS}.endpoints.0.{field}"
+
+
+def test_callers_who_see_lines_are_refused_by_slices() -> None:
+    with pytest.raises(ScenarioMalformed) as told:
+        sliced(market(1.0, foresight=Foresight.QUEUE, deadline_s=math.inf))
+    assert told.value.field == "classes.0.foresight"
