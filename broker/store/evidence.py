@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, func, insert, select
+from sqlalchemy import Row, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
@@ -17,6 +17,7 @@ from broker.store.tables import table
 
 START: Final = UUID(int=0)
 """The cursor before all evidence."""
+COUNTED_MAX: Final = 10_000
 
 evidence = table(
     "evidence",
@@ -59,13 +60,21 @@ async def since(connection: AsyncConnection, cursor: UUID, limit: int) -> list[R
 
 
 async def count_of_account(connection: AsyncConnection, account_id: UUID, after: datetime) -> int:
-    """Return how many pieces an account has given after a moment."""
-    query = (
-        select(func.count())
-        .select_from(evidence)
+    """Return how many pieces an account has given after a moment, COUNTED_MAX at most."""
+    given = (
+        select(evidence.c.id)
         .where(evidence.c.account_id == account_id, evidence.c.at > after)
+        .limit(COUNTED_MAX)
+        .subquery()
     )
+    query = select(func.count()).select_from(given)
     return int((await connection.execute(query)).scalar_one())
+
+
+async def take_turn(connection: AsyncConnection, account_id: UUID) -> None:
+    """Wait until no other transaction has the turn of this account; held until the end of this."""
+    lock = text("SELECT pg_advisory_xact_lock(hashtextextended('evidence/' || :account, 0))")
+    await connection.execute(lock, {"account": str(account_id)})
 
 
 def _recorded(row: Row[Any]) -> Recorded:

@@ -37,6 +37,7 @@ RIGHTS = {
     ("GET", "/api/calls"): ALL,
     ("GET", "/api/calls/{call_id}"): ALL,
     ("DELETE", "/api/calls/{call_id}/content"): ALL,
+    ("POST", "/api/calls/{call_id}/feedback"): CONSUMER,
     ("POST", "/api/quotes"): CONSUMER,
     ("GET", "/api/quotes/{quote_id}"): CONSUMER,
     ("GET", "/api/prices"): ALL,

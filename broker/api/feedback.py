@@ -1,0 +1,69 @@
+"""Feedback: what consumers say of their calls' answers, from which routing learns."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from litestar import post
+from litestar.params import FromPath, JSONBody
+
+from broker.api.callers import CHANGING, CONSUMERS
+from broker.api.parts import GivenCaller, GivenEngine, GivenTime
+from broker.api.wire import Body, Reply
+from broker.core.evidence import Grade
+from broker.core.key_terms import Scope
+from broker.flows.give_feedback import Word, give_feedback
+
+
+class FeedbackGiven(Body):
+    """How good an answer was: `score` from 0 to 1, or a `correction` of what was wrong.
+
+    `grade` says whether scores are right or wrong (`binary`, the default for 0 and 1) or anything
+    between. The texts of `label` and `correction` are not kept.
+    """
+
+    score: float | None = None
+    grade: Grade | None = None
+    label: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+    correction: Annotated[str, msgspec.Meta(max_length=100_000)] | None = None
+
+
+class FeedbackTaken(Reply):
+    """How it counts: `weight` is below 1 for an account that says very much in a day."""
+
+    call_id: UUID
+    endpoint: str
+    domain: str | None
+    score: float
+    grade: Grade
+    weight: float
+
+
+@post(
+    "/calls/{call_id:uuid}/feedback",
+    summary="Say how good an answer was; of several words the last one counts",
+    guards=[CONSUMERS],
+    tags=("Routing",),
+    opt={CHANGING: Scope.CALLS},
+)
+async def feedback_on_call(
+    call_id: FromPath[UUID],
+    data: JSONBody[FeedbackGiven],
+    engine: GivenEngine,
+    caller: GivenCaller,
+    now: GivenTime,
+) -> FeedbackTaken:
+    """`POST /api/calls/{id}/feedback`"""
+    word = Word(data.score, data.grade, data.label, data.correction)
+    taken = await give_feedback(engine, caller, call_id, word, now)
+    piece = taken.piece
+    return FeedbackTaken(
+        call_id=call_id,
+        endpoint=taken.endpoint,
+        domain=piece.domain,
+        score=piece.score,
+        grade=piece.grade,
+        weight=round(piece.weight, 4),
+    )

@@ -1,0 +1,115 @@
+"""Takes a consumer's word on an answer as evidence of the endpoint that gave it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from broker.core.evidence import Grade, Piece, Source
+from broker.core.ledger import CallRecord
+from broker.core.story import decode
+from broker.errors import Conflict, NotFound, RequestMalformed
+from broker.flows.authenticate import Caller
+from broker.store import calls as call_store
+from broker.store import endpoint_names, evidence
+
+FREE_PER_DAY: Final = 200
+_DAY: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What a consumer says; at least a score or a correction.
+
+    `label` and `correction` may hold content, and so are read and not kept.
+    """
+
+    score: float | None = None
+    """0 (useless) to 1 (right)."""
+    grade: Grade | None = None
+    """None: right or wrong where the score is 1 or 0, else graded."""
+    label: str | None = None
+    correction: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """How a word was taken: of which endpoint, as which piece of evidence."""
+
+    endpoint: str
+    piece: Piece
+
+
+async def give_feedback(
+    engine: AsyncEngine, caller: Caller, call_id: UUID, word: Word, now: datetime
+) -> Taken:
+    """Record what the caller says of its call's answer; of several words the last one counts.
+
+    Raises NotFound for a call that is not, or is another's, Conflict with code `not_answered` for
+    one without an answer, RequestMalformed for a score that is none.
+    """
+    score, grade = _judged(word)
+    found = await call_store.find_call(engine, call_id)
+    if found is None or found.account_id != caller.account_id:
+        raise NotFound("There is no such call.")
+    if not isinstance(found, CallRecord) or found.status != 200 or found.endpoint_number is None:
+        raise Conflict("This call has no answer to be judged.", code="not_answered")
+    number, prompt = found.endpoint_number, decode(found.story).prompt
+    async with engine.begin() as connection:
+        # One after the other: of many words at once each would be the first of its day.
+        await evidence.take_turn(connection, caller.account_id)
+        said = await evidence.count_of_account(connection, caller.account_id, now - _DAY)
+        named = (await endpoint_names.by_numbers(connection, [number]))[number]
+        piece = Piece(
+            at=now,
+            endpoint_id=named.id,
+            source=Source.FEEDBACK,
+            grade=grade,
+            score=score,
+            domain=found.domain,
+            weight=weight_of(said),
+            account_id=caller.account_id,
+            call_id=call_id,
+            encoder=None if prompt is None else prompt.encoder,
+            vector=None if prompt is None else prompt.vector,
+        )
+        await evidence.record(connection, [piece])
+    return Taken(named.name, piece)
+
+
+def weight_of(said: int) -> float:
+    """Return what a word weighs after so many of the same account within a day.
+
+    The first FREE_PER_DAY weigh 1, the n-th FREE_PER_DAY / n, so that ten thousand weigh together
+    as much as a thousand.
+    """
+    return min(1.0, FREE_PER_DAY / (said + 1))
+
+
+def _judged(word: Word) -> tuple[float, Grade]:
+    """Return the score and its grade; what needs correcting was wrong, unless a score is told."""
+    score = word.score
+    if score is None:
+        if not word.correction:
+            raise RequestMalformed(
+                "Tell a score from 0 to 1, or a correction.", facts={"field": "score"}
+            )
+        score = 0.0
+    if not 0.0 <= score <= 1.0:
+        raise RequestMalformed(
+            f"A score is from 0 to 1, not {score:g}.",
+            code="score_out_of_range",
+            facts={"field": "score"},
+        )
+    extreme = score in (0.0, 1.0)
+    if word.grade is Grade.BINARY and not extreme:
+        raise RequestMalformed(
+            f"A binary score is 0 or 1, not {score:g}.",
+            code="score_out_of_range",
+            facts={"field": "score"},
+        )
+    return score, word.grade or (Grade.BINARY if extreme else Grade.GRADED)
