@@ -1,0 +1,179 @@
+"""Suites of prompts with references, by which endpoints are examined; read from JSON lines.
+
+One row: `{"prompt", "reference", "metric"}` with `metric` one of Metric, and where they apply
+`choices` (a list, for choice), `tolerance` (absolute, for numeric), `judge` (`provider/endpoint`,
+for judge), `max_tokens`, and an `id` that is passed over. Several references are a list.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from random import Random
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import msgspec
+
+from broker.core.json_schema import Schema
+from broker.core.patterns import Pattern
+from broker.errors import RequestMalformed
+
+ROWS_MAX: Final = 2_000
+LINE_BYTES_MAX: Final = 256 * 1024
+PROMPT_CHARACTERS_MAX: Final = 32_000
+LETTERS: Final = tuple("ABCDEFGHIJ")
+"""What may be chosen where a row does not say."""
+SAMPLE: Final = 40
+"""So many prompts of a suite suffice."""
+_TOKENS_OUT: Final = 512
+_REASON_CHARACTERS_MAX: Final = 200
+
+
+class Metric(enum.StrEnum):
+    """How an answer is compared with its reference."""
+
+    EXACT = "exact"
+    CHOICE = "choice"
+    NUMERIC = "numeric"
+    REGEX = "regex"
+    JSON_SCHEMA = "json_schema"
+    F1 = "f1"
+    JUDGE = "judge"
+
+    @property
+    def graded(self) -> bool:
+        """True where scores lie anywhere within 0..1; False where an answer is right or wrong."""
+        return self in (Metric.F1, Metric.JUDGE)
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One prompt and how its answer is judged."""
+
+    prompt: Annotated[str, msgspec.Meta(min_length=1, max_length=PROMPT_CHARACTERS_MAX)]
+    metric: Metric
+    reference: Any = None
+    choices: tuple[str, ...] | None = None
+    tolerance: Annotated[float, msgspec.Meta(ge=0.0)] | None = None
+    judge: str | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=16_384)] = _TOKENS_OUT
+    id: str | int | None = None
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The references as texts."""
+        each = self.reference if isinstance(self.reference, list) else [self.reference]
+        return tuple(map(str, each))
+
+
+class Broken(msgspec.Struct, frozen=True):
+    """A row that cannot be run; `line` counts from 1."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """What endpoints that claim a domain are examined on. Operators' suites have no owner."""
+
+    domain: str
+    owner_id: UUID | None
+    items: tuple[Item, ...]
+    author: str
+    changed_at: datetime
+
+
+def parse_suite(lines: bytes, judge: str | None = None) -> tuple[tuple[Item, ...], list[Broken]]:
+    """Return the rows that can be run, and those that cannot, by line; empty lines are passed over.
+
+    `judge` is the endpoint that judges where a row names none. Raises RequestMalformed with code
+    `suite_empty` where nothing can be run, `suite_too_long` beyond ROWS_MAX.
+    """
+    items: list[Item] = []
+    broken: list[Broken] = []
+    for number, line in enumerate(lines.splitlines(), start=1):
+        if not line.strip():
+            continue
+        if len(items) + len(broken) >= ROWS_MAX:
+            raise RequestMalformed(
+                f"A suite has at most {ROWS_MAX} rows.", code="suite_too_long", facts=_told(broken)
+            )
+        try:
+            items.append(_item(line, judge))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            broken.append(Broken(number, str(error)[:_REASON_CHARACTERS_MAX]))
+        except RequestMalformed as error:
+            broken.append(Broken(number, error.detail[:_REASON_CHARACTERS_MAX]))
+    if not items:
+        first = f" Line {broken[0].line}: {broken[0].reason}" if broken else ""
+        raise RequestMalformed(
+            f"No row of this suite can be run.{first}", code="suite_empty", facts=_told(broken)
+        )
+    return tuple(items), broken
+
+
+def sample(items: Sequence[Item], count: int, random: Random) -> tuple[Item, ...]:
+    """Return `count` items drawn by `random`; all of them where there are no more."""
+    if len(items) <= count:
+        return tuple(items)
+    return tuple(random.sample(list(items), count))
+
+
+def _item(line: bytes, judge: str | None) -> Item:
+    if len(line) > LINE_BYTES_MAX:
+        raise RequestMalformed(f"It is longer than {LINE_BYTES_MAX} bytes.")
+    item = msgspec.json.decode(line, type=Item)
+    if item.metric is Metric.JUDGE and item.judge is None:
+        item = msgspec.structs.replace(item, judge=judge)
+    fault = _fault(item)
+    if fault:
+        raise RequestMalformed(fault)
+    return item
+
+
+def _fault(item: Item) -> str | None:
+    """Return what keeps an item from being run; what its pattern or schema raises is raised."""
+    if "\0" in item.prompt or not item.prompt.strip():
+        return "The prompt is empty, or has a NUL."
+    reference, metric = item.reference, item.metric
+    if metric is Metric.JUDGE:
+        named = item.judge is not None and "/" in item.judge
+        return None if named else "Name the endpoint that judges, as provider/endpoint, in `judge`."
+    if metric is Metric.JSON_SCHEMA:
+        Schema(reference)
+        return None
+    if isinstance(reference, list):
+        sound = bool(reference) and all(isinstance(each, str | int | float) for each in reference)
+    else:
+        sound = isinstance(reference, str | int | float)
+    if not sound or isinstance(reference, bool):
+        return f"The metric '{metric}' needs a text or a number as `reference`, or a list of them."
+    return _fault_of_words(item)
+
+
+def _fault_of_words(item: Item) -> str | None:
+    if item.metric is Metric.REGEX:
+        for each in item.references:
+            Pattern(each)
+    elif item.metric is Metric.NUMERIC:
+        for each in item.references:
+            if not _is_number(each):
+                return f"The reference '{each[:40]}' is no number."
+    elif item.metric is Metric.CHOICE and not set(item.references) <= set(item.choices or LETTERS):
+        return "The reference is none of the choices."
+    return None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _told(broken: Sequence[Broken]) -> dict[str, object]:
+    return {"broken": msgspec.to_builtins(broken[:20])}

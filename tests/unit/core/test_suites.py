@@ -1,0 +1,74 @@
+"""Suites are read row by row: broken rows are named by line, and the good ones run."""
+
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+import pytest
+
+from broker.core.suites import Item, Metric, parse_suite, sample
+from broker.errors import RequestMalformed
+
+ROWS = (
+    '{"prompt": "2+2?", "reference": 4, "metric": "numeric"}',
+    "",
+    "no json",
+    '{"prompt": "2+2?", "reference": "four", "metric": "numeric"}',
+    '{"prompt": "Pick", "reference": "B", "metric": "choice", "choices": ["A", "B"], "id": 7}',
+    '{"prompt": "Pick", "reference": "C", "metric": "choice", "choices": ["A", "B"]}',
+    '{"prompt": "x", "reference": "(a+)\\\\1", "metric": "regex"}',
+    '{"prompt": "x", "reference": {"type": "text"}, "metric": "json_schema"}',
+    '{"prompt": "x", "metric": "judge"}',
+    '{"prompt": "x", "metric": "vibes", "reference": "y"}',
+    '{"prompt": "x", "metric": "exact"}',
+    '{"prompt": " ", "metric": "exact", "reference": "y"}',
+    '{"prompt": "x", "metric": "exact", "reference": "y", "tolerence": 1}',
+    '{"prompt": "x", "metric": "numeric", "reference": "nan"}',
+)
+
+
+def test_broken_rows_are_named_by_line_and_the_good_ones_run() -> None:
+    items, broken = parse_suite("\n".join(ROWS).encode())
+    assert [each.metric for each in items] == [Metric.NUMERIC, Metric.CHOICE]
+    assert [each.line for each in broken] == [3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14]
+    assert "tolerence" in broken[9].reason
+    assert "four" in broken[1].reason
+
+
+def test_rows_without_a_judge_of_their_own_have_that_of_the_suite() -> None:
+    items, broken = parse_suite(ROWS[8].encode(), "acme/judge")
+    assert (items[0].judge, broken) == ("acme/judge", [])
+
+
+def test_bytes_that_are_no_text_break_their_row_alone() -> None:
+    items, broken = parse_suite(b'{"prompt": "\xff"}\n' + ROWS[0].encode())
+    assert (len(items), [each.line for each in broken]) == (1, [1])
+
+
+@pytest.mark.parametrize("lines", [b"", b"\n\n", b"no json"])
+def test_a_suite_without_a_good_row_is_refused(lines: bytes) -> None:
+    with pytest.raises(RequestMalformed) as refused:
+        parse_suite(lines)
+    assert refused.value.code == "suite_empty"
+
+
+def test_too_many_rows_are_refused() -> None:
+    with pytest.raises(RequestMalformed, match="at most"):
+        parse_suite(b"\n".join([ROWS[0].encode()] * 2_001))
+
+
+def test_a_sample_is_the_same_for_the_same_seed() -> None:
+    items, _ = parse_suite(
+        b"\n".join(
+            msgspec.json.encode({"prompt": f"{number}?", "reference": "x", "metric": "exact"})
+            for number in range(100)
+        )
+    )
+
+    def drawn(seed: int) -> tuple[Item, ...]:
+        return sample(items, 40, Random(seed))
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert len({each.prompt for each in drawn(1)}) == 40
+    assert sample(items[:3], 40, Random(1)) == items[:3]
