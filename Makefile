@@ -1,5 +1,6 @@
 # A fresh machine needs Python 3.11 or newer, pip and make; everything else comes from here.
-PYTHON ?= python3
+# Worked out where an environment is made, and once.
+PYTHON ?= $(eval PYTHON := $$(shell sh .ci/python))$(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -39,7 +40,7 @@ install: $(READY)  ## Make the environment
 $(READY): requirements.lock pyproject.toml provider_sdk/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..."; exit 1; }
-	@echo "Making $(VENV), which takes a minute or two ..."
+	@echo "Making $(VENV) with $(PYTHON), which takes a minute or two ..."
 	@if test -e $(VENV)/.making; then rm -rf $(VENV); fi
 	@mkdir -p $(VENV) && touch $(VENV)/.making
 	@{ command -v uv >/dev/null && \
