@@ -16,6 +16,7 @@ from broker.jobs import (
     answers,
     audit,
     disputes,
+    examinations,
     payouts,
     plans,
     receipts,
@@ -38,6 +39,7 @@ JOBS: Final[tuple[Job, ...]] = (
     *plans.JOBS,
     *webhooks.JOBS,
     *receipts.JOBS,
+    *examinations.JOBS,
 )
 
 

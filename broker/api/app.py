@@ -47,6 +47,7 @@ from broker.api.refunds import RefundController
 from broker.api.simulations import SimulationController
 from broker.api.statements import TotalsController
 from broker.api.stripe_events import stripe_events
+from broker.api.suites import ExaminationController, SuiteController
 from broker.api.webhooks import EventController, WebhookController
 from broker.flows.quote import QuoteDesk
 
@@ -120,6 +121,8 @@ def _api(parts: Parts) -> Router:
             stripe_events,
             receipts_of_call,
             SimulationController,
+            SuiteController,
+            ExaminationController,
         ],
         middleware=[authenticate],
         guards=[require_scope],

@@ -26,6 +26,7 @@ from broker.cli import (
     refunds,
     replay_routing,
     serve,
+    suites,
     up,
     webhooks,
 )
@@ -64,6 +65,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(plans.app, name="plans")
 app.add_typer(domains.app, name="domains")
+app.add_typer(suites.app, name="suites")
 app.add_typer(pricing.app, name="pricing")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(payouts.app, name="payouts")

@@ -122,7 +122,7 @@ def _request(tab: Tab, attempt: Attempt) -> tuple[Origin, bytes, bytes, Timeouts
     else:
         target = runtime.targets.of(endpoint, call.body.path)
         body = call.body.render(endpoint.upstream_model, _limit(call, attempt))
-    head = sized(target.prefix + _identity(call, attempt), len(body))
+    head = sized(target.prefix + identity(call.id_text, attempt.index), len(body))
     timeouts = Timeouts(limits.connect_s, limits.first_byte_s, limits.idle_s, left_s)
     return target.origin, head, body, timeouts
 
@@ -152,12 +152,9 @@ def _require_json(response: Response) -> None:
         raise malformed("JSON was asked for, the answer says it is something else", 200)
 
 
-def _identity(call: Call, attempt: Attempt) -> bytes:
-    """Headers by which a provider may tell afterwards what it served."""
-    return b"x-request-id: %s\r\nx-broker-attempt: %d\r\n" % (
-        call.id_text.encode(),
-        attempt.index,
-    )
+def identity(call_id: str, attempt: int) -> bytes:
+    """Return headers by which a provider may tell afterwards what it served."""
+    return b"x-request-id: %s\r\nx-broker-attempt: %d\r\n" % (call_id.encode(), attempt)
 
 
 def _limit(call: Call, attempt: Attempt) -> int | None:

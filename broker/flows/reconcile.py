@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker.core.receipts import ComparedCall, compare
 from broker.store import receipt_cases, receipt_facts, receipt_horizon
 from broker.store.events import Event, tell
+from broker.store.examinations import without_test_calls
 from broker.store.receipt_cases import Case
 
 GRACE: Final = timedelta(minutes=70)
@@ -72,7 +73,9 @@ async def _late_page(connection: AsyncConnection, opened: list[Case], now: datet
 async def _compare(
     connection: AsyncConnection, call_ids: Sequence[UUID], now: datetime
 ) -> list[Case]:
-    compared = await receipt_facts.load(connection, call_ids)
+    # What the broker asked for itself is billed to nobody, so a receipt of it is no surprise.
+    ours = await without_test_calls(connection, call_ids)
+    compared = await receipt_facts.load(connection, ours)
     await _close_answered(connection, compared, now)
     found = [(call.id, difference) for call in compared for difference in compare(call)]
     opened = await receipt_cases.open_cases(connection, found, now) if found else []

@@ -1,0 +1,233 @@
+"""Suites that endpoints are examined on, and what the examinations came to."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, Request, Response, delete, get, post, put
+from litestar.params import FromPath, JSONBody, QueryParameter
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker.api.callers import allow
+from broker.api.once import GivenOnce
+from broker.api.parts import GivenCaller, GivenEngine, GivenTime
+from broker.api.wire import LIMIT_DEFAULT, Body, Limit, Reply
+from broker.core.suites import Broken, Item
+from broker.flows.import_suite import Imported, import_suite, may_read, read_suite, remove_suite
+from broker.flows.order_examination import order_examination, read_examinations, verdict_of
+from broker.store import suites
+from broker.store.accounts import Role
+from broker.store.examinations import Examination
+
+EXAMINERS = allow(Role.PROVIDER, Role.OPERATOR)
+LINES_BYTES_MAX = 32 << 20
+
+Judge = Annotated[
+    str | None, QueryParameter(max_length=500, description="Who judges where a row names nobody.")
+]
+Of = Annotated[str | None, QueryParameter(max_length=500, description="provider/endpoint")]
+
+
+class SuiteImported(Reply):
+    """How many rows were taken in; `broken` are not run."""
+
+    domain: str
+    rows: int
+    broken: list[Broken]
+
+
+class SuiteShown(Reply):
+    """A suite; `rows` is how many prompts it has."""
+
+    domain: str
+    rows: int
+    author: str
+    changed_at: datetime
+
+
+class SuiteRead(SuiteShown):
+    """A suite with what is asked."""
+
+    items: list[dict[str, Any]]
+
+
+class SuitesShown(Reply):
+    """The suites that the caller may see, by domain."""
+
+    suites: list[SuiteShown]
+
+
+class ExaminationAsked(Body):
+    """`domain` absent: every domain that the endpoint claims and that has a suite."""
+
+    endpoint: Annotated[str, msgspec.Meta(max_length=500)]
+    domain: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+
+
+class ExaminationsOrdered(Reply):
+    """The ids of what was ordered; what was under way already is not among them."""
+
+    ids: list[UUID]
+
+
+class ExaminationShown(Reply):
+    """How far an examination is, and what it came to.
+
+    `score` is a mean within `low` to `high` (95 %); `claim` says whether it refutes the quality
+    that the endpoint declares today.
+    """
+
+    id: UUID
+    endpoint: str
+    domain: str
+    author: str
+    status: str
+    asked: int
+    answered: int
+    claimed: float | None
+    score: float | None
+    low: float | None
+    high: float | None
+    scored: int | None
+    claim: str | None
+    problem: str | None
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class ExaminationsShown(Reply):
+    """Examinations, the newest first."""
+
+    examinations: list[ExaminationShown]
+
+
+class SuiteController(Controller):
+    """`/api/suites`"""
+
+    path = "/suites"
+    guards = (EXAMINERS,)
+    tags = ("Routing",)
+
+    @get(summary="List the suites")
+    async def list(self, engine: GivenEngine, caller: GivenCaller) -> SuitesShown:
+        async with engine.connect() as connection:
+            known = await suites.load(connection)
+        return SuitesShown(
+            suites=[
+                SuiteShown(
+                    domain=each.domain,
+                    rows=len(each.items),
+                    author=each.author,
+                    changed_at=each.changed_at,
+                )
+                for each in known
+                if may_read(caller, each)
+            ]
+        )
+
+    @get("/{domain:str}", summary="Show a suite with its prompts")
+    async def show(
+        self, domain: FromPath[str], engine: GivenEngine, caller: GivenCaller
+    ) -> SuiteRead:
+        async with engine.connect() as connection:
+            suite = await read_suite(connection, caller, domain)
+        return SuiteRead(
+            domain=suite.domain,
+            rows=len(suite.items),
+            author=suite.author,
+            changed_at=suite.changed_at,
+            items=[_told(each) for each in suite.items],
+        )
+
+    @put(
+        "/{domain:str}",
+        summary="Import a suite of JSON lines",
+        request_max_body_size=LINES_BYTES_MAX,
+    )
+    async def bring(
+        self,
+        request: Request[Any, Any, Any],
+        domain: FromPath[str],
+        engine: GivenEngine,
+        caller: GivenCaller,
+        now: GivenTime,
+        judge: Judge = None,
+    ) -> SuiteImported:
+        lines = await request.body()
+        async with engine.begin() as connection:
+            made: Imported = await import_suite(connection, caller, domain, (lines, judge), now)
+        suite = made.suite
+        return SuiteImported(domain=suite.domain, rows=len(suite.items), broken=made.broken)
+
+    @delete("/{domain:str}", summary="Remove a suite")
+    async def remove(
+        self, domain: FromPath[str], engine: GivenEngine, caller: GivenCaller, now: GivenTime
+    ) -> None:
+        async with engine.begin() as connection:
+            await remove_suite(connection, caller, domain, now)
+
+
+class ExaminationController(Controller):
+    """`/api/examinations`"""
+
+    path = "/examinations"
+    tags = ("Routing",)
+
+    @get(summary="What endpoints that claim a domain were found to be worth there")
+    async def list(
+        self,
+        engine: GivenEngine,
+        caller: GivenCaller,
+        endpoint: Of = None,
+        limit: Limit = LIMIT_DEFAULT,
+    ) -> ExaminationsShown:
+        async with engine.connect() as connection:
+            found = await read_examinations(connection, caller, endpoint, limit)
+        return ExaminationsShown(examinations=[_shown(each) for each in found])
+
+    @post(summary="Have an endpoint examined again", guards=(EXAMINERS,))
+    async def order(
+        self,
+        data: JSONBody[ExaminationAsked],
+        caller: GivenCaller,
+        now: GivenTime,
+        once: GivenOnce,
+    ) -> Response[ExaminationsOrdered]:
+        async def act(connection: AsyncConnection) -> ExaminationsOrdered:
+            asked = (data.endpoint, data.domain)
+            orders = await order_examination(connection, caller, *asked, now)
+            return ExaminationsOrdered(ids=[each.id for each in orders])
+
+        return await once(act, status=202)
+
+
+def _told(item: Item) -> dict[str, Any]:
+    told: dict[str, Any] = msgspec.to_builtins(item)
+    return {name: each for name, each in told.items() if each is not None}
+
+
+def _shown(examination: Examination) -> ExaminationShown:
+    verdict = verdict_of(examination)
+    return ExaminationShown(
+        id=examination.id,
+        endpoint=examination.endpoint,
+        domain=examination.domain,
+        author=examination.author,
+        status=examination.status,
+        asked=examination.asked,
+        answered=examination.answered,
+        claimed=examination.claimed,
+        score=examination.score,
+        low=None if verdict is None else verdict.low,
+        high=None if verdict is None else verdict.high,
+        scored=examination.scored,
+        claim=None if verdict is None else verdict.on(examination.claimed).value,
+        problem=examination.problem,
+        created_at=examination.created_at,
+        started_at=examination.started_at,
+        ended_at=examination.ended_at,
+    )

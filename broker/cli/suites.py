@@ -1,0 +1,196 @@
+"""`broker suites`: import, list and show suites, run them on an endpoint, see what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from broker.cli.options import DEFAULT_STATE, State
+from broker.cli.state import StateFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from broker.core.suites import Suite
+    from broker.flows.import_suite import Imported
+    from broker.store.examinations import Examination, Order
+
+app = typer.Typer(help="Examine endpoints on suites of prompts.", no_args_is_help=True)
+
+DomainName = Annotated[str, typer.Argument(help="Such as law.")]
+_LOOK_S = 0.5
+_TOLD_CHARACTERS = 60
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="JSON lines of prompt, reference and metric.")],
+    domain: Annotated[str, typer.Option(help="What the prompts are about.")],
+    judge: Annotated[
+        str, typer.Option(help="provider/endpoint that judges where a row names nobody.")
+    ] = "",
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Import the suite of a domain; whoever claims the domain is then examined on it."""
+    from broker.cli.local import OPERATOR, now, run_with_engine
+    from broker.flows.import_suite import import_suite
+
+    told = file.read_bytes(), judge or None
+
+    async def work(engine: AsyncEngine) -> Imported:
+        async with engine.begin() as connection:
+            return await import_suite(connection, OPERATOR, domain, told, now())
+
+    made = run_with_engine(StateFolder(state), work)
+    for each in made.broken:
+        typer.echo(f"{file.name}, line {each.line}: {each.reason}", err=True)
+    typer.echo(f"{domain} has {len(made.suite.items)} prompts; {len(made.broken)} rows are broken.")
+
+
+@app.command("list")
+def list_(state: State = DEFAULT_STATE) -> None:
+    """List all suites."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from broker.cli.local import run_with_engine
+    from broker.store import suites
+
+    async def work(engine: AsyncEngine) -> list[Suite]:
+        async with engine.connect() as connection:
+            return await suites.load(connection)
+
+    table = Table("domain", "prompts", "author", "changed (UTC)", box=None)
+    for each in run_with_engine(StateFolder(state), work):
+        changed = f"{each.changed_at:%Y-%m-%d %H:%M}"
+        table.add_row(each.domain, str(len(each.items)), each.author, changed)
+    Console().print(table)
+
+
+@app.command("show")
+def show(domain: DomainName, state: State = DEFAULT_STATE) -> None:
+    """Show the prompts of a suite, each cut short."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from broker.cli.local import OPERATOR, run_with_engine
+    from broker.flows.import_suite import read_suite
+
+    async def work(engine: AsyncEngine) -> Suite:
+        async with engine.connect() as connection:
+            return await read_suite(connection, OPERATOR, domain)
+
+    table = Table("metric", "prompt", "reference", box=None)
+    for each in run_with_engine(StateFolder(state), work).items:
+        prompt, reference = (
+            " ".join(str(part).split())[:_TOLD_CHARACTERS] for part in (each.prompt, each.reference)
+        )
+        table.add_row(each.metric.value, prompt, reference)
+    Console().print(table)
+
+
+@app.command("remove")
+def remove(domain: DomainName, state: State = DEFAULT_STATE) -> None:
+    """Remove a suite; what was examined on it stays."""
+    from broker.cli.local import OPERATOR, now, run_with_engine
+    from broker.flows.import_suite import remove_suite
+
+    async def work(engine: AsyncEngine) -> None:
+        async with engine.begin() as connection:
+            await remove_suite(connection, OPERATOR, domain, now())
+
+    run_with_engine(StateFolder(state), work)
+    typer.echo(f"{domain} has no suite any more.")
+
+
+@app.command("run")
+def run(
+    endpoint: Annotated[str, typer.Argument(help="provider/endpoint")],
+    domain: Annotated[str, typer.Option(help="One domain; all that it claims if not told.")] = "",
+    wait: Annotated[bool, typer.Option(help="Stay until a worker is through.")] = True,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Have an endpoint examined again by the broker's workers."""
+    from broker.cli.local import OPERATOR, now, run_with_engine
+    from broker.flows.order_examination import order_examination
+
+    async def work(engine: AsyncEngine) -> list[Order]:
+        async with engine.begin() as connection:
+            return await order_examination(connection, OPERATOR, endpoint, domain or None, now())
+
+    orders = run_with_engine(StateFolder(state), work)
+    if not orders:
+        typer.echo(f"{endpoint} is being examined already.")
+    elif not wait:
+        typer.echo(f"Ordered: {', '.join(str(each.id) for each in orders)}")
+    else:
+        ended = run_with_engine(StateFolder(state), lambda engine: _follow(engine, orders))
+        _print(ended)
+
+
+@app.command("results")
+def results(
+    endpoint: Annotated[str, typer.Argument(help="provider/endpoint; all if not told.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many at most.")] = 40,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Show the newest examinations, and which claims they refute."""
+    from broker.cli.local import OPERATOR, run_with_engine
+    from broker.flows.order_examination import read_examinations
+
+    async def work(engine: AsyncEngine) -> Sequence[Examination]:
+        async with engine.connect() as connection:
+            return await read_examinations(connection, OPERATOR, endpoint or None, limit)
+
+    _print(run_with_engine(StateFolder(state), work))
+
+
+async def _follow(engine: AsyncEngine, orders: Sequence[Order]) -> list[Examination]:
+    """Show how far orders are until all have ended; return them."""
+    import asyncio
+
+    from rich.progress import Progress
+
+    from broker.flows.order_examination import read_examination
+
+    with Progress(transient=True) as progress:
+        bars = {
+            each.id: progress.add_task(f"{each.domain} (waits for a worker)") for each in orders
+        }
+        while True:
+            async with engine.connect() as connection:
+                found = [await read_examination(connection, each.id) for each in orders]
+            for each in found:
+                if each.asked:
+                    bar, done = bars[each.id], each.answered
+                    progress.update(bar, total=each.asked, completed=done, description=each.domain)
+            if all(each.ended_at is not None for each in found):
+                return found
+            await asyncio.sleep(_LOOK_S)
+
+
+def _print(examinations: Sequence[Examination]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from broker.flows.order_examination import verdict_of
+
+    table = Table("endpoint", "domain", "status", "claimed", "score (95 %)", "claim", box=None)
+    for each in examinations:
+        verdict = verdict_of(each)
+        told = each.problem or f"{each.answered} of {each.asked}"
+        if verdict is not None:
+            told = f"{verdict.score:.2f} ({verdict.low:.2f} to {verdict.high:.2f})"
+        table.add_row(
+            each.endpoint,
+            each.domain,
+            each.status,
+            "" if each.claimed is None else f"{each.claimed:.2f}",
+            told,
+            "" if verdict is None else verdict.on(each.claimed).value,
+        )
+    Console().print(table)

@@ -1,0 +1,79 @@
+"""Asks one endpoint one question for the broker itself, in the shape of any other call.
+
+It goes the way that calls go, with the headers that they have, but nobody is charged and nobody is
+paid: examinations, canaries and comparisons are at the provider's cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import msgspec
+
+from broker.core.call import OpenAiBody
+from broker.core.catalog import Endpoint, Kind, Task
+from broker.core.outcome import Fault, Outcome
+from broker.flows.exchange import identity
+from broker.flows.targets import Targets
+from broker.upstream.client import Timeouts, UpstreamClient, sized
+from broker.upstream.faults import AttemptFailed
+from broker.upstream.openai import read_completion
+
+ANSWER_BYTES_MAX = 2_000_000
+TIMEOUTS = Timeouts(connect_s=5.0, first_byte_s=60.0, idle_s=60.0, total_s=120.0)
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What is asked; a `temperature` of None leaves it to the endpoint."""
+
+    prompt: str
+    tokens_out_max: int
+    temperature: float | None = 0.0
+
+
+@dataclass(slots=True)
+class Asker:
+    """Who asks: a client of its own, and what it remembers of addresses."""
+
+    upstream: UpstreamClient
+    targets: Targets = field(default_factory=Targets)
+
+    async def ask(self, endpoint: Endpoint, question: Question, call_id: UUID) -> str:
+        """Return the text of an answer. Raises AttemptFailed, RequestMalformed."""
+        body = _body(endpoint, question)
+        limit = question.tokens_out_max
+        if endpoint.max_output_tokens is not None:
+            limit = min(limit, endpoint.max_output_tokens)
+        sent = body.render(endpoint.upstream_model, limit)
+        target = self.targets.of(endpoint, body.path)
+        head = sized(target.prefix + identity(str(call_id), 0), len(sent))
+        response = await self.upstream.send(target.origin, head, sent, TIMEOUTS, ANSWER_BYTES_MAX)
+        answer = response.take(ANSWER_BYTES_MAX)
+        if response.status != 200:
+            raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=response.status))
+        facts = read_completion(answer)
+        if facts.error is not None:
+            raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200))
+        return facts.text
+
+
+def can_be_asked(endpoint: Endpoint) -> bool:
+    """True for endpoints that answer in words."""
+    answers = any(each.generates for each in endpoint.tasks)
+    return endpoint.deployment.kind is Kind.OPENAI and answers
+
+
+def _body(endpoint: Endpoint, question: Question) -> OpenAiBody:
+    members: dict[str, object] = {}
+    if Task.CHAT in endpoint.tasks:
+        path = b"/v1/chat/completions"
+        members["messages"] = [{"role": "user", "content": question.prompt}]
+    else:
+        path = b"/v1/completions"
+        members["prompt"] = question.prompt
+    if question.temperature is not None:
+        members["temperature"] = question.temperature
+    raw = {name: msgspec.Raw(msgspec.json.encode(each)) for name, each in members.items()}
+    size_bytes = sum(memoryview(each).nbytes for each in raw.values())
+    return OpenAiBody(path, raw, size_bytes, stream=False, usage_asked=False, choices=1)

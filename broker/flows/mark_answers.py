@@ -1,0 +1,111 @@
+"""Puts a prompt of a suite to an endpoint and marks the answer, by its reference or by a judge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from broker.core.catalog import Endpoint
+from broker.core.evidence import Grade, Piece, Source, pack
+from broker.core.grading import grade, judges_prompt, read_judgement
+from broker.core.suites import Item, Metric, Suite
+from broker.encoding.encoder import Encoder
+from broker.encoding.words import load_encoder
+from broker.errors import RequestMalformed
+from broker.flows.ask_endpoint import Asker, Question, can_be_asked
+from broker.upstream.faults import AttemptFailed
+
+TRIES: Final = 2
+OWN_SUITE_WEIGHT: Final = 0.25
+"""Of what a provider's own suite says of its own endpoint."""
+_TRY_AGAIN_S: Final = 1.0
+_JUDGE_TOKENS_OUT: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A prompt for an endpoint, and who judges where one does; each call has an id."""
+
+    item: Item
+    endpoint: Endpoint
+    call_id: UUID
+    judge: Endpoint | None
+    judge_call_id: UUID
+
+    @classmethod
+    def of(cls, item: Item, endpoint: Endpoint, listed: Mapping[str, Endpoint]) -> Task:
+        """Return the task; a judge that is not on the market is none, and gives no score."""
+        judge = listed.get(item.judge) if item.judge is not None else None
+        return cls(item, endpoint, uuid7(), judge, uuid7())
+
+    @property
+    def calls(self) -> list[tuple[Endpoint, UUID]]:
+        """The calls that this takes."""
+        own = [(self.endpoint, self.call_id)]
+        return own if self.judge is None else [*own, (self.judge, self.judge_call_id)]
+
+
+class Marker:
+    """Asks and marks; loads the encoder at its first piece of evidence."""
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+        self._encoder: Encoder | None = None
+        self._turn = asyncio.Lock()
+
+    async def mark(self, task: Task, temperature: float | None = 0.0) -> float | None:
+        """Return the score of an answer; None where there was no answer, or no judgement."""
+        item = task.item
+        question = Question(item.prompt, item.max_tokens, temperature)
+        answer = await self._ask(task.endpoint, question, task.call_id)
+        if answer is None:
+            return None
+        if item.metric is not Metric.JUDGE:
+            return await asyncio.to_thread(grade, item, answer)
+        if task.judge is None or not can_be_asked(task.judge):
+            return None
+        question = Question(judges_prompt(item, answer), _JUDGE_TOKENS_OUT)
+        judged = await self._ask(task.judge, question, task.judge_call_id)
+        return None if judged is None else read_judgement(judged)
+
+    async def piece(
+        self, item: Item, score: float, about: tuple[Endpoint, Suite, datetime]
+    ) -> Piece:
+        """Return the evidence that a score is, with what the encoder makes of the prompt."""
+        endpoint, suite, at = about
+        encoder = await self._load()
+        own = suite.owner_id is not None and suite.owner_id == endpoint.deployment.provider_id
+        return Piece(
+            at=at,
+            endpoint_id=endpoint.id,
+            source=Source.JUDGE if item.metric is Metric.JUDGE else Source.EVAL,
+            grade=Grade.GRADED if item.metric.graded else Grade.BINARY,
+            score=score,
+            domain=suite.domain,
+            weight=OWN_SUITE_WEIGHT if own else 1.0,
+            encoder=encoder.name,
+            vector=pack(encoder.encode(item.prompt)),
+        )
+
+    async def _load(self) -> Encoder:
+        async with self._turn:
+            if self._encoder is not None:
+                return self._encoder
+            encoder: Encoder = await asyncio.to_thread(load_encoder)
+            self._encoder = encoder
+            return encoder
+
+    async def _ask(self, endpoint: Endpoint, question: Question, call_id: UUID) -> str | None:
+        for number in range(TRIES):
+            try:
+                return await self._asker.ask(endpoint, question, call_id)
+            except (AttemptFailed, RequestMalformed):
+                if number + 1 < TRIES:
+                    await asyncio.sleep(_TRY_AGAIN_S)
+        return None
