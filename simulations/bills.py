@@ -43,10 +43,17 @@ class Bills:
     take_nanos: IntArray
 
 
+def metered_out(
+    made: IntArray, claimed: IntArray, tokens_out_max: IntArray, generates: NDArray[np.bool_]
+) -> IntArray:
+    """Tokens of answers that are paid for, of what was made and what is claimed."""
+    bound = np.minimum(BYTES_PER_TOKEN * made + END_TOKENS, tokens_out_max)
+    return np.maximum(np.minimum(claimed, bound), 0) * generates
+
+
 def bill(work: Work) -> Bills:
     """Meter and price. Costs must stay below 2^63 pico-dollars."""
-    bound = np.minimum(BYTES_PER_TOKEN * work.made + END_TOKENS, work.tokens_out_max)
-    tokens_out = np.where(work.generates, np.maximum(np.minimum(work.claimed, bound), 0), 0)
+    tokens_out = metered_out(work.made, work.claimed, work.tokens_out_max, work.generates)
     nothing = work.generates & ((work.made == 0) | (tokens_out == 0))
     tokens_in = np.where(nothing, 0, np.minimum(work.tokens_in, work.tokens_in_bound))
     tokens_out = np.where(nothing, 0, tokens_out)

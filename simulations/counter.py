@@ -20,12 +20,11 @@ from simulations.askers import Askers
 from simulations.chance import generator
 from simulations.demand import ConsumerClass, Foresight
 from simulations.foresight import Memory
+from simulations.pace import group_of
 from simulations.record import Code
 from simulations.visit import NO_ONE
 from simulations.world import World
 
-CAPACITY_SHARE = 0.01
-"""Of all capacity on offer, what a group may take."""
 _ROUTED = -1
 """Instead of a code, where only the decision says why a call goes nowhere."""
 
@@ -77,11 +76,12 @@ class Counter:
         columns = np.full(askers.size, NOBODY)
         codes, holds = np.full(askers.size, _ROUTED), np.zeros(askers.size, dtype=np.int64)
         loads = []
-        for begin in range(0, askers.size, self._group):
+        gone_by = leaving[1].searchsorted(askers.at_s[:: self._group]).tolist()
+        for begin, until in zip(range(0, askers.size, self._group), gone_by, strict=True):
             part = slice(begin, min(begin + self._group, askers.size))
-            until = int(np.searchsorted(leaving[1], askers.at_s[begin]))
-            np.subtract.at(in_flight, leaving[0][left:until], 1)
-            left = until
+            if until > left:
+                np.subtract.at(in_flight, leaving[0][left:until], 1)
+                left = until
             found = route_many(crowd, part)
             loads.append(found.load)
             columns[part] = found.first
@@ -101,8 +101,7 @@ class Counter:
         market = self._world.desk.market
         if self._grid is None or self._grid.market is not market:
             self._grid = build_grid(self._kinds, market)
-            most = CAPACITY_SHARE * float(self._grid.capacity.sum())
-            self._group = int(min(max(most, 1.0), self._world.scenario.pacing.together_max))
+            self._group = group_of(self._world.scenario, float(self._grid.capacity.sum()))
         return self._grid
 
     def _asked(self, askers: Askers) -> Asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 
@@ -69,12 +70,17 @@ class Desk:
     def refusals(self, crowd: Crowd, rows: IntArray, load: FloatArray) -> IntArray:
         """The same of these calls of a crowd, each with the loads that it was decided on."""
         grid, kind, reasons = crowd.grid, crowd.asked.kind[rows], crowd.reasons(load, rows)
-        # There are many calls, and few sets of reasons, here as bits.
-        sets, which = np.unique(np.bitwise_or.reduce(1 << reasons, axis=1), return_inverse=True)
-        told = [[each for each in Rejection if one >> each & 1] for one in sets.tolist()]
-        codes = np.array([_CODES[cause_of(each)] for each in told], dtype=np.int64)[which]
+        sets = np.bitwise_or.reduce(1 << reasons, axis=1).tolist()
+        codes = np.array([_code_of(each) for each in sets], dtype=np.int64)
         codes[~grid.exists[kind]] = Code.UNFIT
         counted = (codes == Code.FULL) & ~grid.yields[kind, 0]
-        full = (reasons[counted] == Rejection.FULL).nonzero()[1]
-        self.pulse.refuse(grid.deployments[grid.servers[full]])
+        if counted.any():
+            full = (reasons[counted] == Rejection.FULL).nonzero()[1]
+            self.pulse.refuse(grid.deployments[grid.servers[full]])
         return codes
+
+
+@cache
+def _code_of(reasons: int) -> Code:
+    """Of a set of Rejections, as bits; there are few of them."""
+    return _CODES[cause_of([each for each in Rejection if reasons >> each & 1])]

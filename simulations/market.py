@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from simulations.clockwork import Progress
 from simulations.engine import Engine
+from simulations.pace import pace_of
 from simulations.record import Run
 from simulations.scenario import Pace, Scenario
 from simulations.slices import Slices
@@ -15,5 +16,5 @@ def run(scenario: Scenario, seed: int, *, progress: Progress | None = None) -> R
     `progress` is told (seconds of the run gone by, calls ended) at every tick; when it says False
     the run stops and returns what it has. Raises ScenarioMalformed.
     """
-    engine = Slices if scenario.pacing.pace is Pace.SLICES else Engine
+    engine = Slices if pace_of(scenario) is Pace.SLICES else Engine
     return engine(scenario, seed).run(progress)

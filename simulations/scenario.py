@@ -36,11 +36,13 @@ class ScenarioMalformed(BrokerError):
 class Pace(enum.StrEnum):
     """How time goes by."""
 
+    AUTO = "auto"
+    """By slices where they can tell the scenario and many calls come in each, else by events."""
     EVENTS = "events"
-    """Call by call, each decided by the live broker's `route` at its own moment."""
+    """Call by call, each decided by the live broker's `route` at its own moment: the reference."""
     SLICES = "slices"
-    """Slice by slice: calls that come together are decided together, on the same counts; for large
-    markets of shared processors without outages."""
+    """Slice by slice: calls that come together are decided together, by `route_many` on the counts
+    of one moment; for large markets of shared processors without outages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,13 @@ class Prices:
 class Pacing:
     """The engine's own numbers."""
 
-    pace: Pace = Pace.EVENTS
-    slice_s: float = 0.1
-    """At most; a tenth of what a call takes is short enough."""
+    pace: Pace = Pace.AUTO
+    """`events`, call by call, is exact; `slices` takes calls that come together as one, for large
+    markets of shared processors without outages; `auto` takes slices where they are worth it."""
+    slice_s: float = 0.2
+    """At most, and no more than a fifth of what a usual call takes on an idle server."""
     together_max: int = 64
-    """At most so many calls of a slice are decided on the same counts, and no more than a hundredth
+    """At most so many calls of a slice are decided on the same counts, and no more than a fiftieth
     of the capacity on offer."""
     kept_calls_max: int = 100_000
     """Rows of the table of calls; beyond it every call has the same chance to be among them."""

@@ -1,10 +1,13 @@
 """Slice by slice: calls that come together are decided together, by `route_many`.
 
+    arrivals -> groups decided on the counts of a moment -> servers to the end of the slice -> bills
+
 A slice ends at the next heartbeat, price or change, and after `slice_s` at the latest. Within it
 calls are decided on in groups, in the order in which they ask; each group finds the places of those
-before it taken, and the places free of calls that are to end by then. What else calls leave behind
-(latencies, lines, how fast servers are) is known from the next slice on, as in a broker of many
-processes, which tell each other their counts now and then.
+before it taken, and the places free of calls that are to end by then. What this leaves out: within
+a group nobody sees the others; latencies and what delays callers heard of are as old as a slice;
+servers go at their mean step of the slice (`simulations.hall`). A broker of many processes, which
+tell each other their counts now and then, knows no more. `simulations.engine` is the reference.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from simulations.clockwork import Clockwork, Progress, Stopped
 from simulations.counter import Counter, Turned
 from simulations.foresight import Memory
 from simulations.hall import Hall
-from simulations.pace import check_slices
+from simulations.pace import slice_s_of
 from simulations.record import Code, Run
 from simulations.scenario import Scenario
 from simulations.sites import Change
@@ -33,10 +36,9 @@ from simulations.world import Seen, World
 
 
 class Slices:
-    """One run, made once. Raises ScenarioMalformed where a scenario needs the other pace."""
+    """One run, made once, of a scenario that slices can tell (`simulations.pace`)."""
 
     def __init__(self, scenario: Scenario, seed: int, fluid_at: FluidAt | None = None) -> None:
-        check_slices(scenario)
         self._scenario = scenario
         self._world = world = World(scenario, seed, fluid_at)
         servers = [each.server for _, each in scenario.endpoints]
@@ -49,6 +51,7 @@ class Slices:
         self._patience = generator(seed, "patience")
         self._patience_calls = np.array([each.patience_calls for each in scenario.classes])
         self._patience_s = np.array([each.patience_s for each in scenario.classes])
+        self._slice_s = slice_s_of(scenario)
         self._now_s = 0.0
         self.ended = 0
 
@@ -61,11 +64,12 @@ class Slices:
         try:
             while self._now_s < horizon_s:
                 agenda.do_until(self._now_s)
-                to_s = min(self._now_s + self._scenario.pacing.slice_s, agenda.heap[0][0])
+                to_s = min(self._now_s + self._slice_s, agenda.heap[0][0])
                 self._slice(min(to_s, horizon_s))
             agenda.do_until(horizon_s)
         except Stopped as stopped:
             ended_s = stopped.at_s
+        self._underway.settle()
         cpu_s = time.process_time() - begun_s
         return self._world.result(ended_s, (self._queue.arrived, self.ended), cpu_s)
 

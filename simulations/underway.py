@@ -9,9 +9,10 @@ import numpy as np
 from broker.core.pulse import MeasuredMany
 from pricing.book import FloatArray, IntArray
 from simulations.askers import Askers
-from simulations.bills import Bills, Work, bill
+from simulations.bills import Bills, Work, bill, metered_out
 from simulations.books import Paid
 from simulations.counter import Sent
+from simulations.demand import Foresight
 from simulations.foresight import Memory
 from simulations.hall import Came, Gone
 from simulations.record import Code
@@ -34,6 +35,11 @@ class Underway:
         classes, endpoints = scenario.classes, range(listing.size)
         self._world = world
         self._heard = heard
+        self._left: list[tuple[FloatArray, Gone]] = []
+        """Those not settled yet: what was known of them, and how they left."""
+        self._is_counted_at_once = any(math.isfinite(each.budget_usd) for each in classes)
+        """Calls wait for what others give back of their holds."""
+        self._is_heard = any(each.foresight is not Foresight.PRICE for each in classes)
         self._slots = Slots(len(_COLUMNS))
         self._served = np.zeros(listing.size)
         self._deadline_s = np.array([each.deadline_s for each in classes])
@@ -74,26 +80,36 @@ class Underway:
         return Came(slots, number, askers.at_s, askers.tokens_in, askers.tokens_out, deadline_s)
 
     def end(self, gone: Gone, now_s: float) -> None:
-        """Pay for, settle and count the calls that have left."""
+        """Let calls leave: the pulse is told at once, and what they come to waits for `settle`."""
         if not gone.slot.size:
             return
-        facts = self._slots.take(gone.slot).T
-        place, number = facts[_AT["place"]].astype(int), facts[_AT["number"]].astype(int)
+        facts = self._slots.take(gone.slot)
+        self._tell(gone, facts.T, now_s)
+        self._left.append((facts, gone))
+        if self._is_counted_at_once:
+            self.settle()
+
+    def settle(self) -> None:
+        """Pay for and count the calls that have left since."""
+        if not self._left:
+            return
+        rows, parts = zip(*self._left, strict=True)
+        self._left = []
+        facts, gone = np.concatenate(rows).T, Gone.joined(parts)
+        place, number = facts[_AT["place"]].astype(int), gone.server
         whole = gone.left == 0.0
         heard = ~np.isnan(gone.first_s)
         made = np.where(heard, facts[_AT["tokens_out"]] - np.ceil(gone.left), 0.0)
         np.maximum(made, 0.0, out=made)
         paying = whole | (heard & self._streams[place] & (made > 0.0))
         bills = self._bill(facts, np.where(paying, made, 0.0), paying)
-        self._hear(gone, facts[_AT["at_s"]], bills, whole, now_s)
-        hold = facts[_AT["hold"]].astype(int)
         paid = Paid(bills.charge_nanos, bills.take_nanos, self._payee[number])
+        hold = facts[_AT["hold"]].astype(int)
         self._world.books.settle_many(facts[_AT["account"]].astype(int), hold, paid)
         took_s = gone.at_s - facts[_AT["arrival_s"]]
         worth = facts[_AT["offer"]] * self._taste[place, number]
         worth = np.where(whole, worth - self._delay_cost[place] * took_s, 0.0)
-        self._count(place, number, worth, took_s, whole, now_s)
-        started = np.isfinite(gone.left)
+        self._count(place[whole], number[whole], worth[whole])
         costs = self._costs[:, number]
         cost = costs[0] * facts[_AT["tokens_in"]] + costs[1] * made + costs[2]
         self._world.tally.add_columns(
@@ -103,13 +119,14 @@ class Underway:
                 number,
                 np.where(paying, gone.first_s - facts[_AT["arrival_s"]], math.nan),
                 *(took_s, bills.tokens_in, bills.tokens_out, bills.charge_nanos),
-                *(bills.take_nanos, np.where(started, cost / 1_000, 0.0)),
+                *(bills.take_nanos, np.where(np.isfinite(gone.left), cost / 1_000, 0.0)),
                 *(facts[_AT["offer"]], worth, np.ones(place.size, dtype=np.int64)),
             )
         )
 
     def served_since(self) -> FloatArray:
-        """Calls whose answer was whole, by endpoint, since this was asked before."""
+        """Calls whose answer was whole, by endpoint, since this was asked before; all settled."""
+        self.settle()
         served, self._served = self._served, np.zeros(self._served.size)
         return served
 
@@ -133,34 +150,37 @@ class Underway:
             )
         )
 
-    def _hear(
-        self, gone: Gone, at_s: FloatArray, bills: Bills, whole: np.ndarray, now_s: float
-    ) -> None:
-        """Tell the pulse how calls ended."""
-        pulse = self._world.desk.pulse
+    def _tell(self, gone: Gone, facts: FloatArray, now_s: float) -> None:
+        """Tell the pulse how calls ended, and callers who care how long they took."""
+        pulse, whole = self._world.desk.pulse, gone.left == 0.0
         if not whole.all():
             np.subtract.at(pulse.in_flight, gone.server[~whole], 1)
-        number = gone.server[whole]
-        ttft_ms, duration_ms = (gone.first_s - at_s) * 1_000, (gone.at_s - at_s) * 1_000
-        seen = MeasuredMany(ttft_ms[whole], duration_ms[whole], bills.tokens_out[whole])
-        pulse.end_many(number, number, seen, now_s)
+            gone, facts = gone.only(whole), facts[:, whole]
+        number, place = gone.server, facts[_AT["place"]].astype(int)
+        made, asked_s = facts[_AT["tokens_out"]].astype(int), facts[_AT["at_s"]]
+        tokens_out = metered_out(
+            made,
+            np.rint(made * self._claims[number]).astype(int),
+            facts[_AT["limit"]].astype(int),
+            self._generates[place],
+        )
+        ttft_ms, duration_ms = (gone.first_s - asked_s) * 1_000, (gone.at_s - asked_s) * 1_000
+        pulse.end_many(number, number, MeasuredMany(ttft_ms, duration_ms, tokens_out), now_s)
+        if self._is_heard:
+            classes = len(self._heard)
+            took_s = gone.at_s - facts[_AT["arrival_s"]]
+            calls = np.bincount(place, minlength=classes).tolist()
+            seconds = np.bincount(place, took_s, classes).tolist()
+            for memory, count, total_s in zip(self._heard, calls, seconds, strict=True):
+                if count:
+                    memory.hear(total_s, now_s, count)
 
-    def _count(
-        self,
-        place: IntArray,
-        number: IntArray,
-        worth: FloatArray,
-        took_s: FloatArray,
-        whole: np.ndarray,
-        now_s: float,
-    ) -> None:
+    def _count(self, place: IntArray, number: IntArray, worth: FloatArray) -> None:
+        """Count answers that are whole."""
         world, classes = self._world, len(self._heard)
-        self._served += np.bincount(number[whole], minlength=self._served.size)
-        served = np.bincount(place[whole], minlength=classes).tolist()
+        self._served += np.bincount(number, minlength=self._served.size)
+        served = np.bincount(place, minlength=classes).tolist()
         worths = np.bincount(place, worth, classes).tolist()
-        seconds = np.bincount(place[whole], took_s[whole], classes).tolist()
         for each, calls in enumerate(served):
-            if calls:
-                world.served[each] += calls
-                world.worths[each] += worths[each]
-                self._heard[each].hear(seconds[each], now_s, calls)
+            world.served[each] += calls
+            world.worths[each] += worths[each]

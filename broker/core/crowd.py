@@ -69,6 +69,8 @@ class Crowd:
         self._weights = grid.weights.take(kind, axis=1)
         self.choices = grid.choices.take(kind, axis=0)
         self._full = np.where(grid.yields, limits.spare_factor, limits.queue_factor)
+        self._least_full = min(self._full.min(initial=1.0), 1.0)
+        self.is_wishful = bool(grid.wishful.any())
         self.tokens_out = self._output_limits(limits)
         expected_out = np.minimum(self.tokens_out, float(TOKENS_OUT_EXPECTED))
         self._decoding_ms = pulse.tpot_ms[grid.numbers] * expected_out
@@ -86,7 +88,7 @@ class Crowd:
     def scores(self, load: Floats, part: Part) -> Floats:
         """Return the score of each endpoint for each call of a part, at these loads; -inf where it
         may not serve it."""
-        free = np.clip(1.25 - load, 0.05, 1.0) * self._availability
+        free = np.maximum(np.minimum(1.25 - load, 1.0), 0.05) * self._availability
         scores: Floats = self._weights[4, part] * free
         if self._is_easy(load):
             scores += self._easy[part]
@@ -101,7 +103,8 @@ class Crowd:
         """Return the first Rejection of each endpoint, 0 where it is eligible or not considered."""
         kind = self.asked.kind[part]
         reasons, standing = self.grid.reasons[kind], self.grid.listed[kind]
-        for bad, reason in chain(self._unfit(part), self._amiss(load, standing, part)):
+        unfit = ((bad[part], reason) for bad, reason in self._unfit)
+        for bad, reason in chain(unfit, self._amiss(load, standing, part)):
             reasons[standing & bad] = reason
             standing &= ~bad
         return reasons
@@ -110,7 +113,7 @@ class Crowd:
     def _fit(self) -> Bools:
         """Who may serve a call, if it is not full."""
         fit = self.grid.listed.take(self.asked.kind, axis=0)
-        for bad, _ in self._unfit(ALL):
+        for bad, _ in self._unfit:
             fit &= ~bad
         return fit
 
@@ -123,7 +126,7 @@ class Crowd:
         """True where nobody is struck for how things are now, or slower."""
         if self._ejected is not None or self.grid.is_hurried:
             return False
-        return bool(load.max(initial=0.0) < min(self._full.min(initial=1.0), 1.0))
+        return bool(load.max(initial=0.0) < self._least_full)
 
     def _worth(self, latency_ms: Floats, standing: Bools, part: Part) -> Floats:
         """The score but for availability; -inf for who is struck."""
@@ -152,27 +155,31 @@ class Crowd:
             return wanted
         return np.where(grid.generates[asked.kind], wanted, 0)
 
-    def _unfit(self, part: Part) -> Iterator[_Strike]:
+    @cached_property
+    def _unfit(self) -> tuple[_Strike, ...]:
         """Who is struck whenever the call comes."""
-        asked, grid = self.asked, self.grid
-        most = np.maximum(asked.tokens_out_max[part], 0)
-        needed = asked.tokens_in_expected[part] + most
+        asked, grid, strikes = self.asked, self.grid, []
+        most = np.maximum(asked.tokens_out_max, 0)
+        needed = asked.tokens_in_expected + most
         if grid.context_tokens.min(initial=NO_LIMIT_TOKENS) < needed.max(initial=0):
-            yield grid.context_tokens < needed[:, np.newaxis], Rejection.CONTEXT_TOO_SHORT
+            short = grid.context_tokens < needed[:, np.newaxis]
+            strikes.append((short, Rejection.CONTEXT_TOO_SHORT))
         if grid.output_tokens.min(initial=NO_LIMIT_TOKENS) < most.max(initial=0):
-            yield grid.output_tokens < most[:, np.newaxis], Rejection.OUTPUT_TOO_SHORT
-        rates = self._rates[:, part]
-        ceiling = rates[0] * asked.tokens_in_bound[part, np.newaxis].astype(float)
-        ceiling += rates[1] * (self.choices[part] * self.tokens_out[part])
-        ceiling += rates[2]
-        picos = asked.max_cost_nanos[part] * PICOS_PER_NANO
-        yield ceiling > picos[:, np.newaxis], Rejection.COST_TOO_HIGH
+            short = grid.output_tokens < most[:, np.newaxis]
+            strikes.append((short, Rejection.OUTPUT_TOO_SHORT))
+        ceiling = self._rates[0] * asked.tokens_in_bound[:, np.newaxis].astype(float)
+        ceiling += self._rates[1] * (self.choices * self.tokens_out)
+        ceiling += self._rates[2]
+        picos = asked.max_cost_nanos * PICOS_PER_NANO
+        strikes.append((ceiling > picos[:, np.newaxis], Rejection.COST_TOO_HIGH))
+        return tuple(strikes)
 
     def _amiss(self, load: Floats, standing: Bools, part: Part) -> Iterator[_Strike]:
         """Who is struck as things are; `standing` is those not struck by what came before."""
         kind = self.asked.kind[part]
-        latest_ms = self.grid.latency_ms_max[kind]
-        yield self._latency_ms(load, part) > latest_ms, Rejection.TOO_SLOW
+        if self.grid.is_hurried:
+            latest_ms = self.grid.latency_ms_max[kind]
+            yield self._latency_ms(load, part) > latest_ms, Rejection.TOO_SLOW
         if self._ejected is not None:
             # Were everything that is left ejected, trying one beats refusing: never eject all.
             others = (standing & ~self._ejected).any(axis=1, keepdims=True)

@@ -155,7 +155,8 @@ class Pulse:
         speakers.blend(self.tpot_ms, decoding_ms / (seen.tokens_out[long] - 1), TPOT_MS_PRIOR)
         missed = 1 - self.availability[of.numbers]
         self.availability[of.numbers] = 1 - missed * (1 - AVAILABILITY_WEIGHT) ** of.counts
-        for endpoint, count in zip(of.numbers.tolist(), of.counts.tolist(), strict=True):
+        counts = zip(of.numbers.tolist(), of.counts.tolist(), strict=True)
+        for endpoint, count in counts if self.breakers else ():
             breaker = self.breakers.get(endpoint)
             if breaker is not None:
                 for _ in range(count):
@@ -220,9 +221,10 @@ class _Groups:
 
     def __init__(self, numbers: Numbers) -> None:
         self._order = numbers.argsort(kind="stable")
-        self.numbers, self._first, self.counts = np.unique(
-            numbers[self._order], return_index=True, return_counts=True
-        )
+        counts = np.bincount(numbers)
+        self.numbers = counts.nonzero()[0]
+        self.counts = counts[self.numbers]
+        self._first = self.counts.cumsum() - self.counts
         behind = np.repeat(self._first + self.counts, self.counts) - np.arange(numbers.size) - 1
         self._weight = LATENCY_WEIGHT * (1 - LATENCY_WEIGHT) ** behind
 

@@ -84,7 +84,7 @@ def route_many(crowd: Crowd, part: slice = ALL) -> Decisions:
     sums = free @ _up_to(width) if width <= _SUMMED_AT_ONCE_MAX else free.cumsum(axis=1)
     drawn = crowd.asked.chance[part] * sums[:, -1]
     first = (sums > drawn[:, np.newaxis]).argmax(axis=1)
-    if grid.wishful.any():
+    if crowd.is_wishful:
         wishful = grid.wishful[crowd.asked.kind[part]]
         first = np.where(wishful, _wished(crowd, scores, part).argmax(axis=1), first)
     first[best == -np.inf] = NOBODY
@@ -115,7 +115,7 @@ def terms(crowd: Crowd, columns: Numbers, part: Part = ALL) -> Terms:
 
 def _wished(crowd: Crowd, scores: Floats, part: slice) -> Floats:
     """The scores, less what a place in the caller's order of providers weighs."""
-    if not crowd.grid.wishful.any():
+    if not crowd.is_wishful:
         return scores.copy()
     wished: Floats = scores - 2 * crowd.grid.wishes[crowd.asked.kind[part]]
     return wished

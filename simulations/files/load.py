@@ -22,8 +22,8 @@ from simulations.files.overrides import Plain, parse_value, set_value
 from simulations.files.plain import made
 from simulations.files.recorded import read_in
 from simulations.files.scalars import Fault
-from simulations.pace import check_slices
-from simulations.scenario import Pace, Scenario, ScenarioMalformed
+from simulations.pace import pace_of
+from simulations.scenario import Scenario, ScenarioMalformed
 
 ENDING = ".toml"
 _AT = re.compile(r"\(at line (\d+), column \d+\)")
@@ -150,8 +150,7 @@ def dotted(path: Place) -> str:
 
 def _check(scenario: Scenario) -> None:
     """Check what the types do not say. Raises Fault, ScenarioMalformed."""
-    if scenario.pacing.pace is Pace.SLICES:
-        check_slices(scenario)
+    pace_of(scenario)
     try:
         build_controller(scenario.prices.controller, scenario.prices.parameters)
     except ChoiceMalformed as error:

@@ -1,16 +1,18 @@
-"""How many simulated calls a second of processor time: a market of twenty endpoints.
+"""How many simulated calls a second of processor time, and how much memory: twenty endpoints.
 
     python -m tests.benchmarks.simulator [seconds of the run]
 
 `requests_per_s_scalar` decides each call by the live broker's `route` at its own moment;
-`requests_per_s` is the same market slice by slice, by `route_many`. The last line is one JSON
-object; the figures are calls over CPU seconds, of the best of the parts that a run is cut into, for
-a processor that is shared is now and then left alone.
+`requests_per_s` is the same market slice by slice, by `route_many`. They are calls over CPU
+seconds, of the best of the parts that a run is cut into, for a processor that is shared is now and
+then left alone. `rss_growth_mb` is how much more memory a run ten times as long has taken at most.
+The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 from dataclasses import replace
@@ -82,10 +84,22 @@ def measure(pace: Pace, horizon_s: float) -> float:
     return max(rates)
 
 
+def growth_mb(horizon_s: float) -> float:
+    """How much more a run of ten times the horizon takes at its peak, where tables are full."""
+    pacing = Pacing(Pace.SLICES, kept_calls_max=5_000, kept_ticks_max=10)
+    peaks = []
+    for times in (1, 10):
+        run(replace(market(times * horizon_s), pacing=pacing), 1)
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024)
+    sys.stdout.write(f"{peaks[0]:.1f} MB, and {peaks[1]:.1f} MB for ten times as long\n")
+    return peaks[1] - peaks[0]
+
+
 def main() -> None:
     """Measure, print a line for each pace and the JSON at the end."""
     horizon_s = float(sys.argv[1]) if len(sys.argv) > 1 else HORIZON_S
     figures = {
+        "rss_growth_mb": round(growth_mb(horizon_s), 1),
         "requests_per_s": round(measure(Pace.SLICES, horizon_s)),
         "requests_per_s_scalar": round(measure(Pace.EVENTS, horizon_s)),
     }
