@@ -18,6 +18,7 @@ import numpy as np
 from broker.core.catalog import Endpoint
 from broker.core.columns import Bools, Columns, Floats, Numbers, build_columns
 from broker.core.domains import Recogniser
+from broker.core.lessons import Lessons
 from pricing.book import EndpointUnpriced, PriceBook, Rate
 from pricing.tiers import Tier, tier_rate
 
@@ -89,6 +90,8 @@ class Market:
     """By endpoint number; filled on first use."""
     recogniser: Recogniser | None = None
     """What was learned of the domains that are taught; None before, or where there are none."""
+    lessons: Lessons | None = None
+    """What was learned of how well the endpoints answer; None before anything was."""
     quoted: bool = False
     """True where the book holds what was quoted, for whichever tier that was."""
 
@@ -148,8 +151,13 @@ def build_market(
         columns = build_columns(listed)
     gone = [number for number, state in presence.items() if state is not Presence.READY]
     away = np.isin(columns.deployment, gone)
-    recogniser = None if before is None else before.recogniser
-    return Market(columns, dict(presence), book, away, recogniser=recogniser)
+    if before is None:
+        return Market(columns, dict(presence), book, away)
+    # Of endpoints that are new nothing is known until all is learned anew.
+    lessons = before.lessons if columns is before.columns else None
+    return Market(
+        columns, dict(presence), book, away, recogniser=before.recogniser, lessons=lessons
+    )
 
 
 def _holds(columns: Columns, listed: tuple[Endpoint, ...]) -> bool:

@@ -34,7 +34,10 @@ class Prompt(msgspec.Struct, frozen=True, omit_defaults=True):
     encoder: str
     """The name of the encoder that made the vector."""
     vector: bytes
-    """As `broker.core.evidence.pack` packs it."""
+    """As `broker.core.evidence.pack` packs it; empty where there is none."""
+    cells: tuple[int, ...] = ()
+    """What it is made of, as `broker.core.lessons` counts cells, and the share of each."""
+    shares: tuple[float, ...] = ()
 
 
 class Requirements(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -43,7 +43,9 @@ def route(
         alone = decide_alone(wanted, market, listed, pulse, limits)
         if alone is not None:
             return alone
-    view = View.of(wanted, listed, pulse, limits)
+    prompt = wanted.prompt
+    lessons = None if prompt is None or not prompt.cells else market.lessons
+    view = View.of(wanted, listed, pulse, limits, lessons)
     rejected, reasons = listed.rejected, listed.reasons
     struck = reject(wanted, listed, view, limits, (pulse, now_s))
     if struck is not None:

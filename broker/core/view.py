@@ -8,11 +8,12 @@ import msgspec
 import numpy as np
 
 from broker.core.columns import Floats, Numbers
+from broker.core.lessons import TOKENS_OUT_USUAL, Lessons
 from broker.core.market import Shortlist
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
 
-TOKENS_OUT_EXPECTED = 256
+TOKENS_OUT_EXPECTED = TOKENS_OUT_USUAL
 """Expected output of a call, where the caller's limit is not lower."""
 
 
@@ -48,9 +49,14 @@ class View(msgspec.Struct, eq=False):
 
     @classmethod
     def of(
-        cls, wanted: Requirements, listed: Shortlist, pulse: Pulse, limits: RoutingLimits
+        cls,
+        wanted: Requirements,
+        listed: Shortlist,
+        pulse: Pulse,
+        limits: RoutingLimits,
+        lessons: Lessons | None = None,
     ) -> View:
-        """Look at a shortlist with a call's eyes."""
+        """Look at a shortlist with a call's eyes, and by what was learned of such calls."""
         tokens_out = _output_limit(wanted, listed, limits)
         # Floats, for numpy is slow to mix an int with an array of floats.
         expected_out = (
@@ -58,6 +64,13 @@ class View(msgspec.Struct, eq=False):
             if isinstance(tokens_out, int)
             else np.minimum(tokens_out, float(TOKENS_OUT_EXPECTED))
         )
+        quality, domain_fit = listed.quality, listed.domain_fit
+        if lessons is not None and wanted.prompt is not None:
+            known = lessons.cut(wanted.domain, listed.numbers, domain_fit)
+            quality, domain_fit = known.quality(wanted.prompt), known.fit
+            expected_out = known.tokens_out
+            if not isinstance(tokens_out, int) or tokens_out < known.longest:
+                expected_out = np.minimum(expected_out, tokens_out)
         cost = listed.rate_out * (wanted.choices * expected_out)
         cost += listed.rate_in * float(wanted.tokens_in_expected)
         if listed.rate_call is not None:
@@ -72,8 +85,8 @@ class View(msgspec.Struct, eq=False):
         return cls(
             numbers,
             listed.capacity,
-            listed.quality,
-            listed.domain_fit,
+            quality,
+            domain_fit,
             tokens_out,
             cost,
             latency,

@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from typing import Any
 
+from broker.core.lessons import Lessons
 from broker.core.market import build_market
 from broker.core.syllabus import Domain
 from broker.flows.facts import Facts, Own, own_of
 from broker.flows.learn_domains import DomainSchool
+from broker.flows.learn_quality import QualitySchool, Scene
 from broker.flows.listen import ChangeListener
 from broker.flows.refresh import Refresher
 from broker.flows.runtime import Runtime
@@ -32,6 +34,7 @@ class Background:
         self._refusals = RefusalMeter()
         self._school = DomainSchool()
         self._taught: tuple[Domain, ...] = ()
+        self._quality = QualitySchool(runtime.engine, runtime.clock)
         self._listener = ChangeListener(settings.database_url, self._hear)
         self._refresher = Refresher(
             runtime.engine,
@@ -60,6 +63,7 @@ class Background:
             self._refresher.run(runtime.settings.tick_s, self._own, self._apply),
             self._ticker.run(runtime.now_s),
             runtime.live.books.listen(self._refresher.wake),
+            self._quality.run(self._scene, self._teach),
         )
         tasks = [asyncio.create_task(each) for each in work]
         try:
@@ -99,6 +103,15 @@ class Background:
         if domains is self._taught:
             self._runtime.encoder = self._school.encoder
             self._runtime.market = replace(self._runtime.market, recogniser=recogniser)
+
+    def _scene(self) -> Scene:
+        runtime = self._runtime
+        return Scene(self._refresher.facts.endpoints, runtime.market.recogniser, runtime.encoder)
+
+    def _teach(self, scene: Scene, lessons: Lessons) -> None:
+        """Let calls go by what was learned, unless it was learned for what is no more."""
+        if scene.is_like(self._scene()):
+            self._runtime.market = replace(self._runtime.market, lessons=lessons)
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -7,6 +7,7 @@ import numpy as np
 
 from broker.core.call import Call, OpenAiBody
 from broker.core.evidence import pack
+from broker.core.lessons import NOTHING
 from broker.core.requirements import Prompt
 from broker.flows.runtime import Runtime
 
@@ -17,16 +18,21 @@ def recognise(call: Call, runtime: Runtime) -> Call:
     As it is where there is nothing to recognise, and without a domain where none is likelier than
     not. A key that is kept to some domains is not led into others.
     """
-    wanted, recogniser, encoder = call.wanted, runtime.market.recogniser, runtime.encoder
+    market, encoder = runtime.market, runtime.encoder
+    recogniser, wanted = market.recogniser, call.wanted
     if recogniser is None or encoder is None or not isinstance(call.body, OpenAiBody):
         return call
     text = call.body.opening_text()
     if not text:
         return call
     vector = encoder.encode(text)
-    told = msgspec.structs.replace(wanted, prompt=Prompt(encoder.name, pack(vector)))
+    precise = vector.astype(np.float64)
+    lessons = market.lessons
+    mix = NOTHING if lessons is None else lessons.mix(precise, wanted.domain)
+    prompt = Prompt(encoder.name, pack(vector), *mix)
+    told = msgspec.structs.replace(wanted, prompt=prompt)
     if wanted.domain is None:
-        found = recogniser.recognise(vector.astype(np.float64))
+        found = recogniser.recognise(precise)
         allowed = wanted.domains_only is None or found.domain in wanted.domains_only
         if found.domain is not None and allowed:
             confidence = round(found.confidence, 4)

@@ -59,6 +59,12 @@ async def since(connection: AsyncConnection, cursor: UUID, limit: int) -> list[R
     return [_recorded(row) for row in await connection.execute(query)]
 
 
+async def before_newest(connection: AsyncConnection, count: int) -> UUID:
+    """Return the cursor after which there are `count` pieces, START where there are fewer."""
+    query = select(evidence.c.id).order_by(evidence.c.id.desc()).offset(count).limit(1)
+    return (await connection.execute(query)).scalar() or START
+
+
 async def count_of_account(connection: AsyncConnection, account_id: UUID, after: datetime) -> int:
     """Return how many pieces an account has given after a moment, COUNTED_MAX at most."""
     given = (

@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.route
 
-`p50_us_100` is a decision among 100 candidates. `p50_us_10000` is `auto` over 10,000 registered
-endpoints of which a region and a quality leave 100; `p50_us_10000_named` names a family of 100 of
-them, `first_us_10000` is the first decision of its kind in a new market. The last line is one JSON
+`p50_us_100` is a decision among 100 candidates; `p50_us_100_learned` one of `auto`, by what was
+learned of a prompt's domains and groups. `p50_us_10000` is `auto` over 10,000 registered endpoints
+of which a region and a quality leave 100; `p50_us_10000_named` names a family of 100 of them,
+`first_us_10000` is the first decision of its kind in a new market. The last line is one JSON
 object; the figures are medians in microseconds.
 """
 
@@ -15,18 +16,23 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
 from types import SimpleNamespace
 from typing import Any
+
+import numpy as np
 
 from broker.core import story
 from broker.core.call import Payer
 from broker.core.catalog import Endpoint
 from broker.core.decision import Decision
 from broker.core.dispatch import Dispatch
+from broker.core.lessons import Lessons
 from broker.core.market import Market
 from broker.core.outcome import DELIVERED
+from broker.core.requirements import Prompt
 from broker.core.retries import RetryBudget
 from broker.core.routing import route
 from broker.core.view import RoutingLimits
@@ -48,6 +54,7 @@ BODY = json.dumps(
     }
 ).encode()
 PATH = "/v1/chat/completions"
+PROMPT = Prompt("words", b"", (0, 1, 2, 9, 20, 40, 80, 90, 130), (0.7, 0.2, 0.1) + (0.08,) * 6)
 HEADERS = [(b"host", b"x"), (b"authorization", b"y")]
 
 
@@ -73,6 +80,20 @@ def decider(where: Market, **demands: Any) -> Callable[[], Decision | None]:
     live, random, limits = pulse(where), Random(1), RoutingLimits()
     wanted = requirements(**demands)
     return lambda: route(wanted, where, live, limits, (random, 0.0))
+
+
+def taught(where: Market) -> Market:
+    """The market with lessons of three domains and of groups, as any: what they say is chance."""
+    random, size = np.random.default_rng(1), len(where.endpoints)
+    lessons = Lessons(
+        places={"law": 0, "food": 1, "code": 2},
+        table=random.random((4 + 2 * 64, size)),
+        doubt=random.random((4, size)),
+        tokens_out=random.uniform(50.0, 500.0, (4, size)),
+        centres=(),
+        meaning=256,
+    )
+    return replace(where, lessons=lessons)
 
 
 def teller(decide: Callable[[], Decision | None]) -> Callable[[], bytes]:
@@ -122,6 +143,7 @@ def main() -> None:
     figures = {
         "p50_us_100": p50_us(decider(few)),
         "p50_us_100_domain": p50_us(decider(few, domain="law")),
+        "p50_us_100_learned": p50_us(decider(taught(few), model="auto", prompt=PROMPT)),
         "p50_us_10000": p50_us(decider(many, **eligible)),
         "p50_us_10000_named": p50_us(decider(many)),
         "first_us_10000": first_us,

@@ -1,0 +1,53 @@
+"""How much evidence weighs still: it fades with age, and all at once where its model got worse.
+
+That it got worse is told by one-sided CUSUM on what its scores fall short of what they were before
+(Page, "Continuous Inspection Schemes", 1954).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from broker.core.columns import Floats, Numbers
+
+HALF_LIFE_S: Final = 30 * 86_400.0
+"""Evidence of this age weighs half."""
+SLACK: Final = 0.1
+"""To fall short by so much is chance."""
+ALARM: Final = 8.0
+"""To fall short by so much in sum, beyond the slack, is not: a fall by 0.3 is found in 40 answers.
+At even odds chance alone does that once in many thousands."""
+OUTDATED: Final = 0.1
+"""What evidence of before the change still weighs."""
+
+
+def faded(ages_s: Floats) -> Floats:
+    """Return what evidence of these ages weighs."""
+    return np.asarray(0.5 ** (np.maximum(ages_s, 0.0) / HALF_LIFE_S))
+
+
+def changed_at(short: Floats) -> int:
+    """Return the place from which on scores fell short for good, 0 where they never did.
+
+    `short` is what was expected less what came, in the order of time.
+    """
+    sums = np.concatenate(([0.0], (short - SLACK).cumsum()))
+    alarms = np.flatnonzero(sums - np.minimum.accumulate(sums) > ALARM)
+    return int(sums[: alarms[-1] + 1].argmin()) if alarms.size else 0
+
+
+def expected_before(scores: Floats, cells: Numbers, prior: Floats, weight: float) -> Floats:
+    """Return what each score was expected to be: the mean of those before it in its cell, and its
+    `prior`, which counts as so many answers of `weight`. All are in the order of time."""
+    if not scores.size:
+        return np.zeros(0)
+    order = np.argsort(cells, kind="stable")
+    sorted_cells, sums = cells[order], np.concatenate(([0.0], scores[order].cumsum()))[:-1]
+    begins = np.concatenate(([True], sorted_cells[1:] != sorted_cells[:-1]))
+    first = np.maximum.accumulate(np.where(begins, np.arange(scores.size), 0))
+    counts = np.arange(scores.size) - first
+    expected = np.empty(scores.size)
+    expected[order] = (sums - sums[first] + weight * prior[order]) / (counts + weight)
+    return expected

@@ -1,0 +1,201 @@
+"""Learns how well endpoints answer from single pieces of evidence, which are of one endpoint each.
+
+Counts are Beta(good, bad) by domain x endpoint, faded (`broker.core.fading`) and shrunk as in
+`broker.core.quality`: towards the endpoint's ability and the domain's difficulty, the more the
+better these are known, and towards what the provider declares, which counts as DECLARED answers.
+Right-or-wrong and graded scores have counts of their own; a domain's two estimates are blended by
+how much there is of each, for all endpoints alike. Failed checks of form make an answer worthless;
+a passed one proves nothing, and so counts against failures alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+import numpy as np
+
+from broker.core.catalog import Endpoint
+from broker.core.clusters import distances, group
+from broker.core.columns import Bools, Floats
+from broker.core.domains import Recogniser
+from broker.core.fading import OUTDATED, changed_at, expected_before, faded
+from broker.core.lessons import Lessons
+from broker.core.notebook import UNKNOWN, Heard
+from broker.core.quality import (
+    DOMAIN_PRIOR,
+    GROUP_PRIOR,
+    GROUPINGS,
+    GROUPS_MAX,
+    PROMPTS_PER_GROUP,
+)
+
+DECLARED: Final = 10.0
+"""What a provider says of its own endpoint counts as so many answers."""
+EASE_PRIOR: Final = 10.0
+FORM_PRIOR: Final = 20.0
+_TINY: Final = 1e-12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Catalog:
+    """What is declared: of each domain and endpoint, and in general."""
+
+    places: Mapping[str, int]
+    declared: Floats
+    """(domains, endpoints)"""
+    general: Floats
+    """(endpoints,)"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beside:
+    """What is known beside the evidence."""
+
+    tokens_out: Floats
+    """(domains + 1, endpoints), as `broker.core.lengths` has it."""
+    recogniser: Recogniser | None = None
+    meaning: int = 0
+    """So many of a vector's numbers, the first, say what a prompt means."""
+    centres: tuple[Floats, ...] = ()
+    """As `make_groups` made them of vectors as `compared`."""
+
+    def compared(self, vectors: Floats) -> Floats:
+        """Return vectors as they are compared with centres."""
+        if self.recogniser is None or not vectors.size:
+            return vectors
+        return self.recogniser.standardise(vectors)[:, : self.meaning]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Estimate:
+    """Of one grade of scores."""
+
+    told: Floats
+    """(domains, endpoints): how much evidence there is."""
+    quality: Floats
+    """(domains + 1, endpoints); the last row is in general."""
+
+
+def read_catalog(endpoints: Sequence[Endpoint], names: Sequence[str], size: int) -> Catalog:
+    """Lay out what endpoints declare for these domains, for numbers below `size`."""
+    declared, general = np.zeros((len(names), size)), np.zeros(size)
+    for each in endpoints:
+        general[each.number] = each.quality
+        declared[:, each.number] = [each.domains.get(name, each.quality) for name in names]
+    return Catalog({name: at for at, name in enumerate(names)}, declared, general)
+
+
+def learn(heard: Heard, catalog: Catalog, beside: Beside, now_s: float) -> Lessons:
+    """Learn anew from all that was heard, at a moment in seconds of the clock of `heard`."""
+    weights = _weights(heard, catalog, now_s)
+    judged = (heard.endpoints != UNKNOWN) & ~heard.checks
+    exact, graded = (
+        _estimate(heard, catalog, weights, judged & (heard.graded == kind))
+        for kind in (False, True)
+    )
+    quality = _blended(exact, graded)
+    told = exact.told + graded.told
+    apart = np.where(heard.graded, _apart(heard, graded.quality), _apart(heard, exact.quality))
+    vectors, size = beside.compared(heard.vectors), quality.shape[1]
+    gains = [
+        _gains(heard, (vectors, each), weights * judged, apart, size) for each in beside.centres
+    ]
+    return Lessons(
+        places=catalog.places,
+        table=np.vstack((quality * _form(heard, catalog, weights), *gains)),
+        doubt=DECLARED / (DECLARED + np.vstack((told, told.sum(axis=0)))),
+        tokens_out=beside.tokens_out,
+        centres=beside.centres,
+        meaning=beside.meaning,
+        recogniser=beside.recogniser,
+    )
+
+
+def _blended(exact: Estimate, graded: Estimate) -> Floats:
+    """Blend two grades' estimates, for all endpoints of a domain alike."""
+    amounts = np.array([exact.told.sum(axis=1), graded.told.sum(axis=1)])
+    amounts = np.hstack((amounts, amounts.sum(axis=1, keepdims=True)))
+    total = amounts.sum(axis=0)
+    share = np.where(total > 0.0, amounts[0] / np.maximum(total, _TINY), 1.0)[:, None]
+    return np.asarray(share * exact.quality + (1.0 - share) * graded.quality)
+
+
+def make_groups(vectors: Floats, random: Random) -> tuple[Floats, ...]:
+    """Return the centres of each grouping; none of very few vectors."""
+    count = min(len(vectors) // PROMPTS_PER_GROUP, GROUPS_MAX)
+    return tuple(group(vectors, count, random)[0] for _ in range(GROUPINGS)) if count else ()
+
+
+def place_strays(heard: Heard, recogniser: Recogniser, places: Mapping[str, int]) -> None:
+    """Say of pieces that name no domain, and have a vector, what they are about."""
+    strays = heard.domains[heard.with_vector] == UNKNOWN
+    if not strays.any():
+        return
+    likely = recogniser.probabilities(heard.vectors[strays])
+    rows = np.array([*(places.get(each, UNKNOWN) for each in recogniser.names), UNKNOWN])
+    heard.domains[heard.with_vector[strays]] = rows[likely.argmax(axis=1)]
+
+
+def _weights(heard: Heard, catalog: Catalog, now_s: float) -> Floats:
+    """What each piece weighs: as given, faded, and less where its endpoint got worse since."""
+    weights = heard.weights * faded(now_s - heard.at_s)
+    judged = np.flatnonzero((heard.endpoints != UNKNOWN) & ~heard.checks)
+    numbers, domains = heard.endpoints[judged], heard.domains[judged]
+    of_domain = np.vstack((catalog.declared, catalog.general))[domains, numbers]
+    cells = (numbers * (len(catalog.places) + 1) + domains + 1) * 2 + heard.graded[judged]
+    expected = expected_before(heard.scores[judged], cells, of_domain, DECLARED)
+    short = (expected - heard.scores[judged]) * heard.weights[judged]
+    by_endpoint = np.argsort(numbers, kind="stable")
+    for places in np.split(by_endpoint, np.flatnonzero(np.diff(numbers[by_endpoint])) + 1):
+        weights[judged[places[: changed_at(short[places])]]] *= OUTDATED
+    return np.asarray(weights)
+
+
+def _estimate(heard: Heard, catalog: Catalog, weights: Floats, which: Bools) -> Estimate:
+    told, good = (_counted(heard, catalog, weights * which * each) for each in (1.0, heard.scores))
+    own = told.sum(axis=0)
+    usual = (good.sum(axis=0) + DECLARED * catalog.general) / (own + DECLARED)
+    told, good = told[:-1], good[:-1]
+    ease = (good - told * usual).sum(axis=1) / (told.sum(axis=1) + EASE_PRIOR)
+    expected = np.clip(usual + ease[:, None], 0.01, 0.99)
+    shrink = DOMAIN_PRIOR * own / (own + DOMAIN_PRIOR)
+    quality = good + shrink * expected + DECLARED * catalog.declared
+    return Estimate(told, np.vstack((quality / (told + shrink + DECLARED), usual)))
+
+
+def _counted(heard: Heard, catalog: Catalog, amounts: Floats) -> Floats:
+    """Sum amounts by domain and endpoint; the last row is of no domain."""
+    size, rows = catalog.general.size, len(catalog.places) + 1
+    listed = heard.endpoints != UNKNOWN
+    places = heard.domains[listed] % rows * size + heard.endpoints[listed]
+    sums = np.bincount(places, amounts[listed], rows * size)
+    return np.asarray(sums.reshape(rows, size))
+
+
+def _form(heard: Heard, catalog: Catalog, weights: Floats) -> Floats:
+    """Return how likely an answer is to be of the right form: (domains + 1, endpoints)."""
+    told = _counted(heard, catalog, weights * heard.checks)
+    failed = _counted(heard, catalog, weights * heard.checks * (1.0 - heard.scores))
+    failed[-1], told[-1] = failed.sum(axis=0), told.sum(axis=0)
+    return np.asarray(1.0 - failed / (told + FORM_PRIOR))
+
+
+def _apart(heard: Heard, quality: Floats) -> Floats:
+    """Return how much better each score is than expected of its domain and endpoint."""
+    return np.asarray(heard.scores - quality[heard.domains, heard.endpoints])
+
+
+def _gains(
+    heard: Heard, grouping: tuple[Floats, Floats], weights: Floats, apart: Floats, size: int
+) -> Floats:
+    """Return the mean gain of each endpoint in each group, shrunk: (groups, endpoints)."""
+    vectors, centres = grouping
+    own = distances(vectors, centres).argmin(axis=1)
+    seen = heard.with_vector
+    places = own * size + np.maximum(heard.endpoints[seen], 0)
+    told = np.bincount(places, weights[seen], len(centres) * size)
+    gain = np.bincount(places, weights[seen] * apart[seen], len(centres) * size)
+    return np.asarray((gain / (told + GROUP_PRIOR)).reshape(len(centres), size))

@@ -1,0 +1,136 @@
+"""What was learned of endpoints, as plain numbers that a decision mixes for the prompt at hand.
+
+A prompt is a few cells and their shares: its domains by p(domain | prompt), and the groups of
+prompts nearest to it. Its expected score at every endpoint is the shares times the cells' rows:
+`q = q_dom + (q_loc - q_dom) / 2`, as in `broker.core.quality`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from broker.core.clusters import distances
+from broker.core.columns import Floats, Numbers
+from broker.core.domains import Recogniser
+from broker.core.quality import NEAREST
+from broker.core.requirements import Prompt
+
+LOCAL_SHARE: Final = 0.5
+"""How much groups weigh."""
+DOMAINS_MIXED_MAX: Final = 4
+TOKENS_OUT_USUAL: Final = 256
+"""Of an answer, where nothing is known."""
+CUTS_MAX: Final = 256
+CUT_SIZE_MAX: Final = 500
+"""What is known of more endpoints is not remembered apart."""
+_UNLIKELY: Final = 0.02
+_NEUTRAL: Final = 0.5
+"""The domain fit of who claims nothing."""
+
+Mix = tuple[tuple[int, ...], tuple[float, ...]]
+"""Cells, and the share of each."""
+NOTHING: Final[Mix] = ((), ())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """What is known of some endpoints, for calls about one domain."""
+
+    numbers: Numbers
+    table: Floats
+    """(cells, these endpoints), or (cells, all endpoints) where these are very many."""
+    fit: Floats
+    """The domain fit: what is claimed counts the less, the more is known."""
+    tokens_out: Floats
+    """Expected of an answer."""
+    longest: float
+    """The most of these."""
+
+    def quality(self, prompt: Prompt) -> Floats:
+        """Return the expected score of each, within 0..1."""
+        rows = self.table[np.array(prompt.cells)]
+        if rows.shape[1] != self.numbers.size:
+            rows = rows[:, self.numbers]
+        quality: Floats = np.array(prompt.shares).dot(rows)
+        np.maximum(quality, 0.0, out=quality)
+        np.minimum(quality, 1.0, out=quality)
+        return quality
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lessons:
+    """All that was learned. Build with `broker.core.learning.learn`."""
+
+    places: Mapping[str, int]
+    """The rows of the domains; the one after them is of prompts of none."""
+    table: Floats
+    """(domains + 1 + groups, endpoints): expected scores, and the gains of groups on them."""
+    doubt: Floats
+    """(domains + 1, endpoints): how far what is claimed is all that is known, 1 to 0."""
+    tokens_out: Floats
+    """(domains + 1, endpoints): tokens of an answer; NaN where nobody knows."""
+    centres: tuple[Floats, ...]
+    """Of the groups, of each grouping: vectors as the recogniser has standardised them."""
+    meaning: int
+    """So many of a vector's numbers, the first, say which group a prompt is of."""
+    recogniser: Recogniser | None = None
+    """The one that it was learned with."""
+    cuts: dict[tuple[int, int], Cut] = field(default_factory=dict)
+    """Filled on first use."""
+
+    def mix(self, vector: Floats, domain: str | None) -> Mix:
+        """Return what a prompt is made of. `domain` is what its caller named, if anything."""
+        recogniser = self.recogniser
+        if recogniser is None:
+            return (self.places.get(domain or "", len(self.places)),), (1.0,)
+        cells, shares = [self.places.get(domain or "", len(self.places))], [1.0]
+        standard = recogniser.standardise(vector[None, :])
+        if domain is None:
+            likely = recogniser.among_known(standard)[0]
+            best = np.argsort(likely)[::-1][:DOMAINS_MIXED_MAX]
+            kept = [int(at) for at in best if likely[at] > _UNLIKELY]
+            total = float(likely[kept].sum())
+            cells = [self.places[recogniser.names[at]] for at in kept]
+            shares = [float(likely[at]) / total for at in kept]
+        row = len(self.places) + 1
+        for each in self.centres:
+            near = _nearest(standard[:, : self.meaning], each)
+            cells += [row + int(at) for at in near]
+            shares += [LOCAL_SHARE / (len(near) * len(self.centres))] * len(near)
+            row += len(each)
+        return tuple(cells), tuple(shares)
+
+    def cut(self, domain: str | None, numbers: Numbers, claimed: Floats) -> Cut:
+        """Return what is known of these endpoints for calls about a domain; `claimed` is the domain
+        fit by what they claim. It is remembered with the very array of numbers."""
+        place = self.places.get(domain or "", len(self.places))
+        known = self.cuts.get((id(numbers), place))
+        if known is not None:
+            return known
+        if len(self.cuts) >= CUTS_MAX:
+            self.cuts.clear()
+        cut = self._cut(place, numbers, claimed)
+        if numbers.size <= CUT_SIZE_MAX:
+            self.cuts[id(numbers), place] = cut
+        return cut
+
+    def _cut(self, place: int, numbers: Numbers, claimed: Floats) -> Cut:
+        tokens_out = self.tokens_out[place, numbers]
+        tokens_out = np.where(np.isnan(tokens_out), float(TOKENS_OUT_USUAL), tokens_out)
+        return Cut(
+            numbers,
+            self.table if numbers.size > CUT_SIZE_MAX else self.table[:, numbers],
+            _NEUTRAL + (claimed - _NEUTRAL) * self.doubt[place, numbers],
+            tokens_out,
+            float(tokens_out.max(initial=0.0)),
+        )
+
+
+def _nearest(vectors: Floats, centres: Floats) -> Numbers:
+    apart = distances(vectors, centres)[0]
+    count = min(NEAREST, apart.size)
+    return np.asarray(np.argpartition(apart, count - 1)[:count])

@@ -1,0 +1,159 @@
+"""Learns how well endpoints answer, beside the calls: reads new evidence, and teaches the market.
+
+Every process does so by itself, from the same evidence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from random import Random
+from typing import Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from broker.core.catalog import Endpoint
+from broker.core.columns import Floats
+from broker.core.domains import Recogniser
+from broker.core.learning import Beside, learn, make_groups, place_strays, read_catalog
+from broker.core.lengths import AnswerLengths, Batch
+from broker.core.lessons import Lessons
+from broker.core.notebook import PIECES_MAX, Notebook
+from broker.encoding.encoder import Encoder
+from broker.store import evidence
+from broker.store.answer_lengths import read_lengths
+from broker.store.away import DATABASE_AWAY
+from broker.store.plans import id_at
+
+EVERY_S: Final = 3.0
+"""So often it is asked what is new."""
+FADES_EVERY_S: Final = 600.0
+"""So often all is weighed anew where nothing is."""
+READ_WITHIN_S: Final = 10.0
+_LATE: Final = timedelta(seconds=30)
+"""So long after its time a piece of evidence may come to light."""
+_LENGTHS_SINCE: Final = timedelta(hours=6)
+_PAGE: Final = 5_000
+_REGROUP_AT: Final = 1.2
+"""Groups are made anew when there are so many times the vectors."""
+_SEED: Final = 1
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """What is learned for: as it is now."""
+
+    endpoints: tuple[Endpoint, ...]
+    recogniser: Recogniser | None
+    encoder: Encoder | None
+
+    def is_like(self, other: Scene | None) -> bool:
+        """True while nothing in it has changed."""
+        return (
+            other is not None
+            and self.endpoints is other.endpoints
+            and self.recogniser is other.recogniser
+        )
+
+
+class QualitySchool:
+    """Remembers what was read, and learns anew when there is something new."""
+
+    def __init__(self, engine: AsyncEngine, clock: Callable[[], datetime]) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._notes = Notebook()
+        self._lengths = AnswerLengths()
+        self._read: deque[UUID] = deque(maxlen=2 * PIECES_MAX)
+        self._known: set[UUID] = set()
+        self._since: UUID | None = None
+        """Where to read on; None before anything was read."""
+        self._lengths_since = id_at(clock() - _LENGTHS_SINCE)
+        self._learned_for: Scene | None = None
+        self._due_at = clock()
+        self._grouped: tuple[Recogniser | None, int, tuple[Floats, ...]] = (None, 0, ())
+
+    async def run(
+        self, scene: Callable[[], Scene], teach: Callable[[Scene, Lessons], None]
+    ) -> None:
+        """Learn on and on until cancelled; `teach` gets all that is known, each time anew."""
+        while True:
+            try:
+                now = scene()
+                learned = await self.learn(now)
+                if learned is not None:
+                    teach(now, learned)
+            except DATABASE_AWAY as error:
+                _log.warning("evidence was not read", reason=str(error))
+            except Exception:  # what is wrong with one piece must not end all learning
+                _log.exception("nothing was learned")
+            await asyncio.sleep(EVERY_S)
+
+    async def learn(self, scene: Scene) -> Lessons | None:
+        """Read what is new and return what is known; None where that has not changed, and where no
+        domain is taught, for then nobody asks."""
+        async with asyncio.timeout(READ_WITHIN_S):
+            new, batches = await self._read_new()
+        self._lengths.take(batches)
+        now = self._clock()
+        if scene.recogniser is None or not scene.endpoints:
+            return None
+        if not (new or batches or now >= self._due_at) and scene.is_like(self._learned_for):
+            return None
+        self._due_at = now + timedelta(seconds=FADES_EVERY_S)
+        self._learned_for = scene
+        return await asyncio.to_thread(self._learn, scene, now)
+
+    async def _read_new(self) -> tuple[int, list[Batch]]:
+        count, begun = 0, self._clock()
+        async with self._engine.connect() as connection:
+            if self._since is None:
+                self._since = await evidence.before_newest(connection, PIECES_MAX)
+            cursor = self._since
+            while page := await evidence.since(connection, cursor, _PAGE):
+                cursor = page[-1].id
+                count += sum(self._take(each) for each in page)
+            self._since = max(self._since, min(cursor, id_at(begun - _LATE)))
+            batches, self._lengths_since = await read_lengths(connection, self._lengths_since)
+        return count, batches
+
+    def _take(self, recorded: evidence.Recorded) -> bool:
+        """Write a piece down; False for one that was read before."""
+        if recorded.id in self._known:
+            return False
+        if len(self._read) == self._read.maxlen:
+            self._known.discard(self._read[0])
+        self._read.append(recorded.id)
+        self._known.add(recorded.id)
+        self._notes.take(recorded.piece)
+        return True
+
+    def _learn(self, scene: Scene, now: datetime) -> Lessons:
+        recogniser, encoder = scene.recogniser, scene.encoder
+        names = sorted(self._notes.domains | set(recogniser.names if recogniser else ()))
+        size = max((each.number for each in scene.endpoints), default=-1) + 1
+        catalog = read_catalog(scene.endpoints, names, size)
+        numbers = {each.id: each.number for each in scene.endpoints}
+        heard = self._notes.read(numbers, catalog.places, encoder.name if encoder else None)
+        if recogniser is not None:
+            place_strays(heard, recogniser, catalog.places)
+        lengths = self._lengths.table(catalog.places, size)
+        beside = Beside(lengths, recogniser, encoder.meaning if encoder else 0)
+        centres = self._group(beside.compared(heard.vectors), recogniser)
+        beside = Beside(lengths, recogniser, beside.meaning, centres)
+        return learn(heard, catalog, beside, now.timestamp())
+
+    def _group(self, vectors: Floats, recogniser: Recogniser | None) -> tuple[Floats, ...]:
+        """Return the groups, made anew only when there is much more to be grouped."""
+        before, count, centres = self._grouped
+        if recogniser is not before or len(vectors) > max(count, 1) * _REGROUP_AT:
+            centres = make_groups(vectors, Random(_SEED))  # noqa: S311 - keeps no secret
+            self._grouped = (recogniser, len(vectors), centres)
+        return centres

@@ -1,0 +1,55 @@
+"""`auto` goes by what endpoints were seen to do, wherever that was seen, and says so."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from broker.core.evidence import Grade, Piece, Source
+from broker.store import evidence
+from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.test_recognised import PROMPT, ask
+from tests.integration.routing.examples import COOKING, LAW
+
+ENDPOINT_ID = "SELECT id FROM endpoints WHERE name = $1"
+
+
+async def test_a_claim_that_evidence_refutes_loses_the_calls_and_feedback_counts(
+    house: House, shop: Consumer
+) -> None:
+    await house.enrol(
+        Stall(name="acme/jurist", model="jurist", endpoint={"domains": {"law": 0.9}}),
+        Stall(name="globex/large", model="large", endpoint={"quality": 0.6}),
+    )
+    for name, examples in (("law", LAW), ("cooking", COOKING)):
+        await house.operator.put(f"/api/domains/{name}", json={"examples": examples})
+
+    async def served_by(name: str) -> dict[str, Any] | None:
+        served, call_id = await ask(shop, PROMPT)
+        story = await house.story(shop, call_id)
+        known = story["requirements"].get("domain") == "law"
+        return story if known and served == name else None
+
+    await until(lambda: served_by("acme/jurist"))
+    ids = {name: await house.database.fetchval(ENDPOINT_ID, name) for name in ("jurist", "large")}
+    right = {"jurist": 0.2, "large": 0.9}
+    pieces = [
+        Piece(datetime.now(UTC), ids[name], Source.EVAL, Grade.BINARY, score, "law")
+        for name, share in right.items()
+        for score in [1.0] * round(40 * share) + [0.0] * round(40 * (1 - share))
+    ]
+    async with house.engine.begin() as connection:
+        await evidence.record(connection, pieces)
+    await until(lambda: served_by("globex/large"))
+    story = await served_by("globex/large")
+    assert story is not None
+    parts = {each["endpoint"]: each["parts"] for each in story["candidates"]}
+    assert parts["acme/jurist"]["quality"] < 0.5 < 0.75 < parts["globex/large"]["quality"]
+    assert parts["acme/jurist"]["domain_fit"] < 0.7
+    said = await shop.http.post(f"/api/calls/{story['id']}/feedback", json={"score": 1})
+    assert (said.status_code, said.json()["domain"]) == (201, "law")
+    async with house.engine.connect() as connection:
+        last = (await evidence.since(connection, evidence.START, 1_000))[-1].piece
+    assert last.source is Source.FEEDBACK
+    assert last.vector is not None
+    assert len(last.vector) > 256

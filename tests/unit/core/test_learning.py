@@ -1,0 +1,171 @@
+"""Single pieces of evidence show how well endpoints answer, and what is declared gives way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from random import Random
+from uuid import uuid5
+
+import numpy as np
+import pytest
+
+from broker.core.columns import Floats
+from broker.core.domains import learn as learn_domains
+from broker.core.evidence import Grade, Piece, Source, pack
+from broker.core.fading import HALF_LIFE_S, changed_at, expected_before, faded
+from broker.core.learning import Beside, learn, make_groups, place_strays, read_catalog
+from broker.core.lengths import AnswerLengths, Batch
+from broker.core.lessons import Lessons
+from broker.core.notebook import Notebook
+from broker.core.requirements import Prompt
+from tests.fakes import ACCOUNT, endpoint
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+ENDPOINTS = [
+    endpoint(0, "acme/jurist", domains={"law": 0.95}, quality=0.5),
+    endpoint(1, "acme/chef", domains={"food": 0.9}, quality=0.5),
+    endpoint(2, "globex/large", quality=0.7),
+]
+NAMES = ("food", "law")
+ALL = np.arange(3)
+LENGTH = 12
+
+
+def piece(number: int, score: float, domain: str | None = "law", **changes: object) -> Piece:
+    grade = Grade.BINARY if score in (0.0, 1.0) else Grade.GRADED
+    told = {"at": NOW, "source": Source.EVAL, "grade": grade, "score": score} | changes
+    return Piece(endpoint_id=ENDPOINTS[number].id, domain=domain, **told)  # type: ignore[arg-type]
+
+
+def learned(pieces: Sequence[Piece]) -> Lessons:
+    notes = Notebook()
+    for each in pieces:
+        notes.take(each)
+    catalog = read_catalog(ENDPOINTS, NAMES, 3)
+    heard = notes.read({each.id: each.number for each in ENDPOINTS}, catalog.places, None)
+    return learn(heard, catalog, Beside(np.full((3, 3), np.nan)), NOW.timestamp())
+
+
+def of(lessons: Lessons, domain: str | None) -> list[float]:
+    return quality(lessons, np.zeros(LENGTH), domain).tolist()
+
+
+def quality(lessons: Lessons, vector: Floats, domain: str | None = None) -> Floats:
+    prompt = Prompt("x", b"", *lessons.mix(vector, domain))
+    return lessons.cut(domain, ALL, np.full(3, 0.5)).quality(prompt)
+
+
+def test_before_any_evidence_there_is_what_is_declared() -> None:
+    known = learned([])
+    assert of(known, "law") == pytest.approx([0.95, 0.5, 0.7])
+    assert of(known, "food") == pytest.approx([0.5, 0.9, 0.7])
+    assert of(known, None) == pytest.approx([0.5, 0.5, 0.7])
+    assert known.cut("law", np.arange(3), np.array([1.0, 0.0, 0.5])).fit.tolist() == [1.0, 0.0, 0.5]
+
+
+def test_a_claim_that_a_suite_refutes_is_scored_as_what_it_is() -> None:
+    suite = [piece(0, float(at % 10 < 3)) for at in range(40)]
+    suite += [piece(2, float(at % 10 < 8)) for at in range(40)]
+    known = learned(suite)
+    jurist, _, large = of(known, "law")
+    assert jurist < 0.5 < 0.7 < large
+    fit = known.cut("law", np.arange(3), np.array([1.0, 0.0, 0.5])).fit
+    assert fit[0] < 0.65, "the claim is no longer all that is known"
+    assert fit[2] == 0.5
+
+
+def test_graded_scores_are_counted_apart_and_order_endpoints_all_the_same() -> None:
+    graded = [piece(0, 0.3) for _ in range(40)] + [piece(2, 0.55) for _ in range(40)]
+    binary = [piece(number, 1.0) for number in (0, 2) for _ in range(40)]
+    jurist, _, large = of(learned(graded), "law")
+    assert large > jurist
+    both = of(learned(graded + binary), "law")
+    assert both[2] > both[0]
+    assert of(learned(binary), "law")[2] > both[2], "a good graded score does not lower a right one"
+
+
+def test_failed_checks_of_form_lower_and_passed_ones_prove_nothing() -> None:
+    passed = [piece(0, 1.0, source=Source.CHECK) for _ in range(100)]
+    assert of(learned(passed), "law") == pytest.approx(of(learned([]), "law"))
+    failed = [piece(0, 0.0, source=Source.CHECK) for _ in range(100)]
+    assert of(learned(passed + failed), "law")[0] < 0.6
+
+
+def test_of_what_is_said_of_one_call_the_last_counts() -> None:
+    call = uuid5(ACCOUNT, "call")
+    said = [piece(0, score, source=Source.FEEDBACK, call_id=call) for score in (0.0, 0.0, 0.0, 1.0)]
+    assert of(learned(said), "law") == pytest.approx(of(learned(said[-1:]), "law"))
+
+
+def test_old_evidence_fades() -> None:
+    month = timedelta(seconds=HALF_LIFE_S)
+    assert faded(np.array([0.0, HALF_LIFE_S, 2 * HALF_LIFE_S])).tolist() == [1.0, 0.5, 0.25]
+    old = [piece(2, 0.0, at=NOW - 6 * month) for _ in range(40)]
+    new = [piece(2, 1.0) for _ in range(10)]
+    assert of(learned(old + new), "law")[2] > 0.7
+
+
+def test_evidence_of_before_a_model_got_worse_is_nearly_forgotten() -> None:
+    random = Random(3)
+    good = [piece(2, float(random.random() < 0.9)) for _ in range(300)]
+    bad = [piece(2, float(random.random() < 0.3)) for _ in range(60)]
+    assert of(learned(good), "law")[2] > 0.85
+    assert of(learned(good + bad), "law")[2] < 0.55
+    assert of(learned(bad + good), "law")[2] > 0.7, "getting better is no alarm"
+
+
+def test_chance_alone_seldom_sounds_an_alarm_and_a_fall_soon_does() -> None:
+    random = np.random.default_rng(1)
+    none = np.zeros(0)
+    assert changed_at(none) == 0
+    assert expected_before(none, none.astype(int), none, 10.0).size == 0
+    steady = [changed_at(0.7 - (random.random(500) < 0.7)) > 0 for _ in range(200)]
+    assert np.mean(steady) < 0.05
+    found = []
+    for _ in range(50):
+        scores = random.random(300) < np.where(np.arange(300) < 240, 0.8, 0.4)
+        expected = expected_before(
+            scores.astype(float), np.zeros(300, int), np.full(300, 0.8), 10.0
+        )
+        found.append(changed_at(expected - scores))
+    assert np.mean([200 < each <= 270 for each in found]) > 0.8
+
+
+def test_groups_find_what_is_good_at_a_part_of_a_domain() -> None:
+    random = np.random.default_rng(2)
+    labels = np.repeat((0, 1), 300)
+    vectors = random.normal(0.0, 0.3, (600, LENGTH))
+    vectors[:, 0] += 4.0 * labels
+    odd = random.random(600) < 0.5
+    vectors[:, 1] += 4.0 * odd
+    strangers = random.normal(0.0, 3.0, (40, LENGTH))
+    recogniser = learn_domains(NAMES, labels, vectors, strangers)
+    notes = Notebook()
+    for vector, strange in zip(vectors, odd, strict=True):
+        right = float(strange if random.random() < 0.95 else not strange)
+        notes.take(piece(2, right, None, encoder="x", vector=pack(vector)))
+    catalog = read_catalog(ENDPOINTS, NAMES, 3)
+    heard = notes.read({each.id: each.number for each in ENDPOINTS}, catalog.places, "x")
+    place_strays(heard, recogniser, catalog.places)
+    assert (heard.domains[heard.domains >= 0] == labels[heard.domains >= 0]).mean() > 0.95
+    beside = Beside(np.full((3, 3), np.nan), recogniser, LENGTH)
+    centres = make_groups(beside.compared(heard.vectors), Random(1))
+    beside = Beside(beside.tokens_out, recogniser, LENGTH, centres)
+    known = learn(heard, catalog, beside, NOW.timestamp())
+    even, uneven = np.zeros(LENGTH), np.zeros(LENGTH)
+    uneven[1] = 4.0
+    good, bad = (quality(known, each)[2] for each in (uneven, even))
+    assert good > bad + 0.15
+
+
+def test_answers_are_expected_to_be_as_long_as_they_were() -> None:
+    lengths, places = AnswerLengths(), {"food": 0, "law": 1}
+    assert np.isnan(lengths.table(places, 3)).all()
+    lengths.take([Batch("law", 0, 100, 80_000), Batch("law", 1, 100, 20_000)])
+    table = lengths.table(places, 3)
+    assert table[1, 0] == pytest.approx(800, rel=0.05)
+    assert table[1, 1] == pytest.approx(200, rel=0.2)
+    assert table[1, 2] == pytest.approx(500, rel=0.05), "who is new has what is usual"
+    lengths.take([Batch("law", 0, 1_000, 100_000)])
+    assert lengths.table(places, 3)[1, 0] < 110
