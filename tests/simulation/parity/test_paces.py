@@ -168,10 +168,10 @@ def test_calls_one_by_one_go_where_the_reference_sends_them(deadline_s: float) -
 
 def test_of_itself_a_large_market_goes_by_slices_and_no_other_does() -> None:
     large, small = market(400.0), market(60.0)
-    roomy = [
-        replace(x, endpoints=(replace(x.endpoints[0], capacity=200),)) for x in large.providers
-    ]
-    large = replace(large, providers=tuple(roomy))
+    roomy = [replace(_endpoint(place), capacity=200) for place in range(ENDPOINTS)]
+    large = replace(
+        large, providers=tuple(ProviderSpec(f"roomy-{x}", (each,)) for x, each in enumerate(roomy))
+    )
     assert large.pacing.pace is Pace.AUTO
     assert pace_of(large) is Pace.SLICES
     assert pace_of(small) is Pace.EVENTS
