@@ -79,6 +79,8 @@ class Requirements(msgspec.Struct, frozen=True, omit_defaults=True):
     quote_id: UUID | None = None
     """The firm quote that the call is made on."""
     tier: Tier = Tier.STANDARD
+    home: int | None = None
+    """The number of the endpoint that has the conversation's context."""
     domain_confidence: float | None = None
     """Where the broker recognised the domain, for the caller had named none."""
     prompt: Prompt | None = None

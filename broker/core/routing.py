@@ -25,6 +25,9 @@ from broker.core.view import RoutingLimits, View
 from pricing.money import charge_nanos
 
 NEAR_BEST = 0.03
+STAY_WITHIN = 0.15
+"""A conversation stays where its context is while that scores at most so much below the best: there
+the prompt so far is cached, and answered from sooner."""
 
 
 def route(
@@ -87,12 +90,21 @@ def _choose(
         left -= 2 * wishes(wanted, market, view.numbers)
         places = [int(left.argmax())]
     else:
-        near = (scores >= scores.item(scores.argmax()) * (1 - NEAR_BEST)).nonzero()[0]
+        best = scores.item(scores.argmax())
+        home = None if wanted.home is None else _home(wanted.home, view, scores, best)
+        near = (scores >= best * (1 - NEAR_BEST)).nonzero()[0] if home is None else home
         places = [int(near[0]) if near.size == 1 else _draw(view, near, random)]
     while len(places) < length:
         left[places[-1]] = -np.inf
         places.append(int(left.argmax()))
     return places
+
+
+def _home(number: int, view: View, scores: Floats, best: float) -> Numbers | None:
+    """Return the place where a conversation's context is, None where it is best left."""
+    place = (view.numbers == number).nonzero()[0]
+    stays = place.size == 1 and scores.item(place[0]) >= best * (1 - STAY_WITHIN)
+    return place if stays else None
 
 
 def wishes(wanted: Requirements, market: Market, numbers: Numbers) -> Numbers:

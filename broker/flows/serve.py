@@ -32,6 +32,7 @@ from broker.flows.log_call import Ending, log_call
 from broker.flows.recognise import recognise
 from broker.flows.redeem import redeem, require_ours, unavailable
 from broker.flows.runtime import Runtime
+from broker.flows.stay import stay
 from broker.flows.stream import Stream
 from broker.flows.tab import Tab, reserve
 from broker.flows.turn import Turn
@@ -45,10 +46,10 @@ async def serve(
 
     `turn` is that of a call under an `Idempotency-Key`.
     """
-    market = runtime.market
     if call.wanted.quote_id is None:
-        if call.wanted.model == AUTO:
-            call = recognise(call, runtime)
+        if call.wanted.model == AUTO or call.session_id is not None:
+            call = await _look_into(call, runtime)
+        market = runtime.market
         decision = _decide(call, runtime)
     else:
         call, decision, market = await _redeem(call, call.wanted.quote_id, runtime)
@@ -83,6 +84,15 @@ async def serve(
         tab.end(Outcome(Fault.CALLER_LEFT, detail="internal error"))
         tab.settle_later(500, "internal_error")
         raise
+
+
+async def _look_into(call: Call, runtime: Runtime) -> Call:
+    """Return the call with what is known of its prompt and of its conversation."""
+    if call.wanted.model == AUTO:
+        call = recognise(call, runtime)
+    if call.session_id is not None:
+        call = await stay(call, call.session_id, runtime)
+    return call
 
 
 def _decide(call: Call, runtime: Runtime) -> Decision:

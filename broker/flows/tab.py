@@ -148,6 +148,9 @@ class Tab:
         if self.call.payer.rates is not None:
             used = sum(each.tokens_in + each.tokens_out for each in self.dispatch.attempts)
             self.runtime.live.limits.give_back(self.call.id, used)
+        if self.call.session_id is not None and status == 200:
+            payer, number = self.call.payer, self.endpoint.number
+            self.runtime.live.homes.keep(payer.account_id, self.call.session_id, number)
         settled_at = self.runtime.clock()
         record = self._record(status, code)
         closing = ledger.settlement(self.hold, tuple(self.lines), settled_at, record)

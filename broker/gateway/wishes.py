@@ -74,9 +74,10 @@ class Wishes(_Wish, frozen=True, kw_only=True):
     """The caller's own name for what the call is for."""
     labels: Annotated[dict[Text, Text], msgspec.Meta(max_length=50)] | None = None
     session_id: Text | None = None
+    """The caller's name for a conversation; its follow-ups stay where its context is."""
     quote_id: UUID | None = None
-    tier: Tier = Tier.STANDARD
     """The firm quote to be served on."""
+    tier: Tier = Tier.STANDARD
     on_running: Literal["wait", "refuse"] = "wait"
     """Of a call whose Idempotency-Key is another's that runs: wait for it, or be refused."""
 

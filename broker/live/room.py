@@ -12,6 +12,7 @@ from broker.live.breakers import Ejections
 from broker.live.bulletin import Bulletin
 from broker.live.connection import Valkey
 from broker.live.feed import BookFeed
+from broker.live.homes import Homes
 from broker.live.limits import RateLimits
 from broker.live.loads import Loads
 
@@ -27,6 +28,7 @@ class Live:
     ejections: Ejections
     books: BookFeed
     limits: RateLimits
+    homes: Homes
 
     @classmethod
     def connect(cls, valkey_url: str, market: str = "") -> Live:
@@ -41,6 +43,7 @@ class Live:
             ejections=Ejections(Bulletin(valkey, "ejections", process)),
             books=BookFeed(valkey),
             limits=RateLimits(valkey),
+            homes=Homes(valkey),
         )
 
     async def close(self) -> None:

@@ -164,6 +164,33 @@ class TestPreference:
         assert decision.hold_nanos == 5_000
 
 
+class TestStaying:
+    """Of a conversation whose context one endpoint has."""
+
+    where = market([endpoint(0, quality=0.8), endpoint(1, quality=0.7), endpoint(2, quality=0.1)])
+
+    def test_it_stays_with_one_that_is_a_little_worse_than_the_best(self) -> None:
+        assert first(self.where) == 0
+        assert planned(decide(self.where, home=1)) == [1, 0, 2]
+
+    def test_it_leaves_one_that_is_much_worse_than_the_best(self) -> None:
+        assert first(self.where, home=2) == 0
+
+    def test_it_leaves_one_that_may_not_serve_it(self) -> None:
+        assert first(self.where, home=1, quality_min=0.75) == 0
+        assert first(self.where, home=77) == 0
+
+    def test_it_leaves_one_that_has_become_busy(self) -> None:
+        live = pulse(self.where)
+        assert first(self.where, live, home=1) == 1
+        live.others_in_flight[1] = 9
+        assert first(self.where, live, home=1) == 0
+
+    def test_the_callers_own_order_goes_before_it(self) -> None:
+        members = [endpoint(0, "acme/a"), endpoint(1, "zeta/a")]
+        assert first(market(members), home=1, providers_order=("acme",)) == 0
+
+
 class TestSpreading:
     def test_calls_spread_over_the_near_best_in_proportion_to_free_capacity(self) -> None:
         where = market([endpoint(0, deployment={"capacity": 30}), endpoint(1)])

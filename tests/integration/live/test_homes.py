@@ -1,0 +1,57 @@
+"""Where conversations have their context: told to all processes, and known without Valkey."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from broker.live import homes
+from broker.live.room import Live
+from tests.integration.live.passage import Passage
+from tests.integration.live.waiting import until
+
+A, B = UUID(int=1), UUID(int=2)
+
+
+async def test_another_process_hears_where_a_conversation_was_answered(
+    here: Live, there: Live
+) -> None:
+    assert await there.homes.of(A, "talk") is None
+    here.homes.keep(A, "talk", 7)
+
+    async def heard() -> bool:
+        return await there.homes.of(A, "talk") == 7
+
+    await until(heard)
+    there.homes.keep(A, "talk", 8)
+
+    async def moved() -> bool:
+        return await here.homes.of(A, "talk") == 8
+
+    await until(moved)
+
+
+async def test_two_accounts_may_use_one_name(here: Live) -> None:
+    here.homes.keep(A, "talk", 7)
+    here.homes.keep(B, "talk", 9)
+
+    async def apart() -> bool:
+        return (await here.homes.of(A, "talk"), await here.homes.of(B, "talk")) == (7, 9)
+
+    await until(apart)
+
+
+async def test_what_a_process_saw_itself_it_knows_without_valkey(
+    here: Live, passage: Passage
+) -> None:
+    await passage.close()
+    here.homes.keep(A, "talk", 7)
+    assert await here.homes.of(A, "talk") == 7
+    assert await here.homes.of(A, "other") is None
+
+
+async def test_it_forgets_the_oldest_of_very_many(here: Live, passage: Passage) -> None:
+    await passage.close()
+    for number in range(homes.HOMES_MAX + 1):
+        here.homes.keep(A, str(number), number)
+    assert await here.homes.of(A, "0") is None
+    assert await here.homes.of(A, "1") == 1
