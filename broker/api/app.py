@@ -44,6 +44,7 @@ from broker.api.problems import exception_handlers
 from broker.api.quotes import QuoteController
 from broker.api.receipts import ReceiptController, receipts_of_call
 from broker.api.refunds import RefundController
+from broker.api.route import route_dry
 from broker.api.simulations import SimulationController
 from broker.api.statements import TotalsController
 from broker.api.stripe_events import stripe_events
@@ -112,6 +113,7 @@ def _api(parts: Parts) -> Router:
             PlanController,
             DomainController,
             feedback_on_call,
+            route_dry,
             WebhookController,
             EventController,
             ReceiptController,

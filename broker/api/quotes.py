@@ -36,15 +36,14 @@ _PATHS: Final = {
 _MARKS: Final = {"messages": Task.CHAT, "prompt": Task.COMPLETION, "input": Task.EMBEDDING}
 
 
-class QuoteWanted(Body):
-    """What a quote is asked for: an estimate, or the `request` itself as it would be sent.
+class RequestTold(Body):
+    """What is asked for: an estimate, or the `request` itself as it would be sent.
 
     An estimate has a `task`, a `model`, `tokens_in` and, where text is generated, `tokens_out_max`;
     the object `broker` says what is demanded and wished for, as in a call. An inference has a model
     and no tokens. A request goes to `path`, or is of the `task` that its members tell.
     """
 
-    ttl_s: Annotated[int, msgspec.Meta(ge=1, le=TTL_S_MAX)] = 30
     task: Task | None = None
     path: str | None = None
     request: dict[str, Any] | None = None
@@ -54,6 +53,12 @@ class QuoteWanted(Body):
     tokens_out_max: Tokens | None = None
     choices: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
     broker: dict[str, Any] | None = None
+
+
+class QuoteWanted(RequestTold):
+    """What a firm quote is asked for, and for how many seconds it shall hold."""
+
+    ttl_s: Annotated[int, msgspec.Meta(ge=1, le=TTL_S_MAX)] = 30
 
 
 class OfferShown(Reply):
@@ -113,7 +118,7 @@ class QuoteController(Controller):
     async def make(
         self, data: JSONBody[QuoteWanted], caller: GivenCaller, quotes: GivenQuotes, once: GivenOnce
     ) -> Response[QuoteMade]:
-        asked = _asked(data)
+        asked = read_asked(data)
 
         async def act(connection: AsyncConnection) -> QuoteMade:
             made = await quotes.make(connection, caller, asked, data.ttl_s)
@@ -135,7 +140,7 @@ class QuoteController(Controller):
         return QuoteShown(**_members(quote, names))
 
 
-def _asked(data: QuoteWanted) -> Estimate | Draft:
+def read_asked(data: RequestTold) -> Estimate | Draft:
     """Return what is asked for. Raises RequestMalformed, naming the field."""
     task = data.task
     if data.path is not None:
@@ -149,7 +154,7 @@ def _asked(data: QuoteWanted) -> Estimate | Draft:
     return _estimate(data, task)
 
 
-def _draft(data: QuoteWanted, request: dict[str, Any], task: Task | None) -> Draft:
+def _draft(data: RequestTold, request: dict[str, Any], task: Task | None) -> Draft:
     for name in ("model", "version", "tokens_in", "tokens_out_max", "choices", "broker"):
         if getattr(data, name) is not None:
             raise _refused(name, "is told by the request itself.")
@@ -163,7 +168,7 @@ def _draft(data: QuoteWanted, request: dict[str, Any], task: Task | None) -> Dra
     return Draft(task, msgspec.json.encode(request))
 
 
-def _estimate(data: QuoteWanted, task: Task | None) -> Estimate:
+def _estimate(data: RequestTold, task: Task | None) -> Estimate:
     if task is None:
         raise _refused("task", "is missing; or send the request itself.")
     if data.model is None:

@@ -287,6 +287,9 @@ def reject(
             strikes.strike(ceiling > most_picos, Rejection.COST_TOO_HIGH)
     if wanted.latency_ms_max is not None:
         strikes.strike(view.latency_ms > wanted.latency_ms_max, Rejection.TOO_SLOW)
+    if wanted.quality_min is not None and view.quality is not listed.quality:
+        # What was learned: what is declared has met the terms.
+        strikes.strike(view.quality < wanted.quality_min, Rejection.QUALITY_TOO_LOW)
     ejected = pulse.ejected(listed.numbers, now_s)
     if ejected is not None and not ejected[strikes.standing].all():
         # Were everything that is left ejected, trying one beats refusing: never eject all.

@@ -71,6 +71,8 @@ class Requirements(msgspec.Struct, frozen=True, omit_defaults=True):
     providers_ignore: frozenset[str] = frozenset()
     providers_order: tuple[str, ...] = ()
     weights: Weights = Weights()
+    value_nanos: int | None = None
+    """What a good answer is worth to the caller; then the weights do not count."""
     stream: bool = False
     models_only: frozenset[str] | None = None
     """Families and endpoints that the key allows."""

@@ -20,9 +20,9 @@ from broker.core.lone import decide_alone
 from broker.core.market import Market
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
-from broker.core.scoring import PARTS, score_parts, weigh
+from broker.core.scoring import PARTS, score_parts, weigh, worth
 from broker.core.view import RoutingLimits, View
-from pricing.money import charge_nanos
+from pricing.money import PICOS_PER_NANO, charge_nanos
 
 NEAR_BEST = 0.03
 STAY_WITHIN = 0.15
@@ -60,7 +60,10 @@ def route(
     figures = np.empty((len(PARTS) + 2, view.numbers.size))
     scores, parts = figures[0], figures[1:-1]
     score_parts(view, parts)
-    weigh(wanted.weights, parts, scores)
+    if wanted.value_nanos is None:
+        weigh(wanted.weights, parts, scores)
+    else:
+        worth(view, parts, float(wanted.value_nanos * PICOS_PER_NANO), scores)
     figures[-1] = view.cost_picos
     return Decision(
         _plan(wanted, market, view, _choose(wanted, market, view, scores, limits, random)),
@@ -86,13 +89,13 @@ def _choose(
         return []
     left = scores.copy()
     if wanted.providers_order:
-        # A score lies within 0..1, so a place in the caller's order weighs more than any score.
-        left -= 2 * wishes(wanted, market, view.numbers)
+        # A score lies within -2..1, so a place in the caller's order weighs more than any score.
+        left -= 4 * wishes(wanted, market, view.numbers)
         places = [int(left.argmax())]
     else:
         best = scores.item(scores.argmax())
         home = None if wanted.home is None else _home(wanted.home, view, scores, best)
-        near = (scores >= best * (1 - NEAR_BEST)).nonzero()[0] if home is None else home
+        near = _near(scores, best) if home is None else home
         places = [int(near[0]) if near.size == 1 else _draw(view, near, random)]
     while len(places) < length:
         left[places[-1]] = -np.inf
@@ -105,6 +108,12 @@ def _home(number: int, view: View, scores: Floats, best: float) -> Numbers | Non
     place = (view.numbers == number).nonzero()[0]
     stays = place.size == 1 and scores.item(place[0]) >= best * (1 - STAY_WITHIN)
     return place if stays else None
+
+
+def _near(scores: Floats, best: float) -> Numbers:
+    """Return the places of those near the best; where none is worth its cost, of the best."""
+    near: Numbers = (scores >= (best * (1 - NEAR_BEST) if best > 0.0 else best)).nonzero()[0]
+    return near
 
 
 def wishes(wanted: Requirements, market: Market, numbers: Numbers) -> Numbers:

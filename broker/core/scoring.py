@@ -6,6 +6,9 @@ domain fit    1 claims the domain, 0.5 a generalist, 0 another specialist;
 cost          cheapest expected cost / own expected cost
 latency       shortest expected latency / own expected latency
 availability  moving average of outcomes x free share of the capacity
+
+A caller who says what a good answer is worth gets another score in place of the mean, which is in
+units of that value: `U = quality * availability - cost / value - 0.1 * [latency / 10 s - 1]+`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from broker.core.columns import Floats
 from broker.core.requirements import Weights
 from broker.core.view import View
 
+LATENCY_OBJECTIVE_MS = 10_000.0
+LATENESS_PRICE = 0.1
+"""Taking twice as long as that costs so much of a good answer's value."""
 PARTS = ("quality", "domain_fit", "cost", "latency", "availability")
 
 
@@ -40,6 +46,19 @@ def score_parts(view: View, parts: Floats) -> None:
 def weigh(asked: Weights, parts: Floats, scores: Floats) -> None:
     """Fill `scores` with the weighted mean of the parts; all 0 where all weights are 0."""
     normal(asked).dot(parts, out=scores)  # half the time of np.matmul
+
+
+def worth(view: View, parts: Floats, value_picos: float, scores: Floats) -> None:
+    """Fill `scores` with what each endpoint's answer is worth, less what it costs, over the value.
+
+    Below -1, where nobody would pay for it, scores come ever closer to -2.
+    """
+    np.multiply(parts[0], parts[4], out=scores)
+    scores -= view.cost_picos / value_picos
+    late = view.latency_ms / LATENCY_OBJECTIVE_MS - 1.0
+    scores -= LATENESS_PRICE * np.maximum(late, 0.0)
+    hopeless = scores < -1.0
+    scores[hopeless] = -2.0 - 1.0 / scores[hopeless]
 
 
 def free_share(load: float) -> float:

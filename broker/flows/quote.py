@@ -10,12 +10,17 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.allowance import narrowed
+from broker.core.call import OpenAiBody, TensorBody
 from broker.core.catalog import Task
+from broker.core.columns import AUTO
+from broker.core.decision import Decision
+from broker.core.market import Market
 from broker.core.quote import promise
 from broker.core.requirements import Requirements
-from broker.errors import NotFound
+from broker.errors import BrokerError, NotFound
 from broker.flows.authenticate import Caller
 from broker.flows.decide import choose, refusal, rejections
+from broker.flows.recognise import look_into
 from broker.flows.runtime import Runtime
 from broker.store import endpoint_names
 from broker.store import quotes as quote_store
@@ -43,8 +48,9 @@ class Draft(msgspec.Struct, frozen=True):
     body: bytes
 
 
-ReadDemands = Callable[[Estimate | Draft, UUID], Requirements]
-"""Reads what is asked of an endpoint, as the door of a task does, for an account."""
+Read = tuple[Requirements, OpenAiBody | TensorBody]
+ReadDemands = Callable[[Estimate | Draft, UUID], Read]
+"""Reads what is asked of an endpoint, as the door of a task does, for an account, and the body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +64,18 @@ class MadeQuote:
     """The first of those that did not fit, each with the reason."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """Where a call would go now; `refused` is what it would be told where it may go nowhere."""
+
+    wanted: Requirements
+    decision: Decision
+    market: Market
+    refused: BrokerError | None
+
+
 class QuoteDesk:
-    """Where quotes are asked for."""
+    """Where quotes are asked for, and what would be decided."""
 
     def __init__(self, runtime: Runtime, read: ReadDemands) -> None:
         self._runtime = runtime
@@ -74,9 +90,7 @@ class QuoteDesk:
         `quotes_open_max`.
         """
         runtime = self._runtime
-        wanted = self._read(asked, caller.account_id)
-        if caller.terms is not None and caller.terms.allowance is not None:
-            wanted = narrowed(wanted, caller.terms.allowance, runtime.market)
+        wanted, _ = self._demands(caller, asked)
         market, decision = runtime.market, choose(wanted, runtime)
         if not decision.plan:
             raise refusal(wanted, decision, runtime, counts=False)
@@ -85,6 +99,21 @@ class QuoteDesk:
         open_max = runtime.settings.limits.quotes_open_max
         quote = await quote_store.insert(connection, promised, ttl_s, open_max)
         return MadeQuote(quote, names, rejected)
+
+    def rehearse(self, caller: Caller, asked: Estimate | Draft) -> Rehearsal:
+        """Decide as for a call, and do nothing. Raises ModelUnknown, and what reading raises."""
+        wanted, body = self._demands(caller, asked)
+        if wanted.model == AUTO and isinstance(body, OpenAiBody):
+            wanted = look_into(body, wanted, self._runtime)
+        runtime, decision = self._runtime, choose(wanted, self._runtime)
+        refused = None if decision.plan else refusal(wanted, decision, runtime, counts=False)
+        return Rehearsal(wanted, decision, runtime.market, refused)
+
+    def _demands(self, caller: Caller, asked: Estimate | Draft) -> Read:
+        wanted, body = self._read(asked, caller.account_id)
+        if caller.terms is not None and caller.terms.allowance is not None:
+            wanted = narrowed(wanted, caller.terms.allowance, self._runtime.market)
+        return wanted, body
 
     async def read(
         self, connection: AsyncConnection, caller: Caller, quote_id: UUID

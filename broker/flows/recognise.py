@@ -8,7 +8,7 @@ import numpy as np
 from broker.core.call import Call, OpenAiBody
 from broker.core.evidence import pack
 from broker.core.lessons import NOTHING
-from broker.core.requirements import Prompt
+from broker.core.requirements import Prompt, Requirements
 from broker.flows.runtime import Runtime
 
 
@@ -18,23 +18,32 @@ def recognise(call: Call, runtime: Runtime) -> Call:
     As it is where there is nothing to recognise, and without a domain where none is likelier than
     not. A key that is kept to some domains is not led into others.
     """
+    if not isinstance(call.body, OpenAiBody):
+        return call
+    told = look_into(call.body, call.wanted, runtime)
+    return call if told is call.wanted else msgspec.structs.replace(call, wanted=told)
+
+
+def look_into(body: OpenAiBody, wanted: Requirements, runtime: Runtime) -> Requirements:
+    """Return what is asked for with what the body's prompt tells, as above."""
     market, encoder = runtime.market, runtime.encoder
-    recogniser, wanted = market.recogniser, call.wanted
-    if recogniser is None or encoder is None or not isinstance(call.body, OpenAiBody):
-        return call
-    text = call.body.opening_text()
+    recogniser = market.recogniser
+    if recogniser is None or encoder is None:
+        return wanted
+    text = body.opening_text()
     if not text:
-        return call
+        return wanted
     vector = encoder.encode(text)
     precise = vector.astype(np.float64)
     lessons = market.lessons
     mix = NOTHING if lessons is None else lessons.mix(precise, wanted.domain)
     prompt = Prompt(encoder.name, pack(vector), *mix)
     told = msgspec.structs.replace(wanted, prompt=prompt)
-    if wanted.domain is None:
-        found = recogniser.recognise(precise)
-        allowed = wanted.domains_only is None or found.domain in wanted.domains_only
-        if found.domain is not None and allowed:
-            confidence = round(found.confidence, 4)
-            told = msgspec.structs.replace(told, domain=found.domain, domain_confidence=confidence)
-    return msgspec.structs.replace(call, wanted=told)
+    if wanted.domain is not None:
+        return told
+    found = recogniser.recognise(precise)
+    allowed = wanted.domains_only is None or found.domain in wanted.domains_only
+    if found.domain is None or not allowed:
+        return told
+    confidence = round(found.confidence, 4)
+    return msgspec.structs.replace(told, domain=found.domain, domain_confidence=confidence)

@@ -89,6 +89,7 @@ def demands(asked: Asked, account_id: UUID) -> Requirements:
         providers_ignore=frozenset(wishes.providers.ignore),
         providers_order=tuple(wishes.providers.order),
         weights=wishes.weighed(),
+        value_nanos=wishes.value_nanos(),
         stream=stream,
         quote_id=wishes.quote_id,
         tier=wishes.tier,

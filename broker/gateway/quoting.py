@@ -7,8 +7,7 @@ from uuid import UUID
 import msgspec
 
 from broker.core.call import TensorBody
-from broker.core.requirements import Requirements
-from broker.flows.quote import Draft, Estimate
+from broker.flows.quote import Draft, Estimate, Read
 from broker.gateway.admit import Asked, demands
 from broker.gateway.openai import TASKS, parse
 from broker.gateway.wishes import read_wishes
@@ -17,11 +16,15 @@ _PATH_OF = {task: path for path, task in TASKS.items()}
 _NO_BODY = TensorBody((), b"")
 
 
-def read_demands(told: Estimate | Draft, account_id: UUID) -> Requirements:
-    """Return what an account asks of an endpoint. Raises RequestMalformed, UnknownField."""
+def read_demands(told: Estimate | Draft, account_id: UUID) -> Read:
+    """Return what an account asks of an endpoint, and the body as far as there is one.
+
+    Raises RequestMalformed, UnknownField.
+    """
     if isinstance(told, Draft):
-        wanted = demands(parse(_PATH_OF[told.task], [], told.body), account_id)
-        return msgspec.structs.replace(wanted, quote_id=None)
+        asked = parse(_PATH_OF[told.task], [], told.body)
+        wanted = demands(asked, account_id)
+        return msgspec.structs.replace(wanted, quote_id=None), asked.body
     raw = None if told.wishes is None else msgspec.Raw(told.wishes)
     asked = Asked(
         told.task,
@@ -32,9 +35,10 @@ def read_demands(told: Estimate | Draft, account_id: UUID) -> Requirements:
         told.choices,
         told.version,
     )
-    return msgspec.structs.replace(
+    wanted = msgspec.structs.replace(
         demands(asked, account_id),
         tokens_in_bound=told.tokens_in,
         tokens_in_expected=told.tokens_in,
         quote_id=None,
     )
+    return wanted, _NO_BODY

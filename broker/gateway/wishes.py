@@ -69,6 +69,8 @@ class Wishes(_Wish, frozen=True, kw_only=True):
     providers: Providers = Providers()
     weights: WeightsWish | Text | None = None
     """Weights, or the name of a preset: quality, cheap, fast, balanced."""
+    value_usd: Decimal | None = None
+    """What a good answer is worth, in USD; then weights are not asked for."""
     deadline_s: Positive | None = None
     task: Text | None = None
     """The caller's own name for what the call is for."""
@@ -109,6 +111,20 @@ class Wishes(_Wish, frozen=True, kw_only=True):
             return parse_usd_nanos(_plain(self.max_cost))
         except MoneyError as error:
             raise RequestMalformed(f"broker.max_cost: {error}.") from None
+
+    def value_nanos(self) -> int | None:
+        """Return what a good answer is worth, in nano-dollars. Raises RequestMalformed."""
+        if self.value_usd is None:
+            return None
+        try:
+            nanos = parse_usd_nanos(_plain(self.value_usd))
+        except MoneyError as error:
+            raise RequestMalformed(f"broker.value_usd: {error}.") from None
+        if not nanos:
+            raise RequestMalformed("broker.value_usd: a good answer is worth something.")
+        if self.weights is not None:
+            raise RequestMalformed("broker.value_usd: say either this or weights.")
+        return nanos
 
     def regions(self) -> frozenset[str] | None:
         """Return the regions allowed, None for all."""

@@ -39,6 +39,7 @@ RIGHTS = {
     ("DELETE", "/api/calls/{call_id}/content"): ALL,
     ("POST", "/api/calls/{call_id}/feedback"): CONSUMER,
     ("POST", "/api/quotes"): CONSUMER,
+    ("POST", "/api/route"): CONSUMER,
     ("GET", "/api/quotes/{quote_id}"): CONSUMER,
     ("GET", "/api/prices"): ALL,
     ("GET", "/api/prices/history"): ALL,

@@ -53,3 +53,30 @@ async def test_a_claim_that_evidence_refutes_loses_the_calls_and_feedback_counts
     assert last.source is Source.FEEDBACK
     assert last.vector is not None
     assert len(last.vector) > 256
+    await the_same_is_decided_without_calling(house, shop)
+
+
+async def the_same_is_decided_without_calling(house: House, shop: Consumer) -> None:
+    calls = house.providers["globex/large"].calls
+    request = {"model": "auto", "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 8}
+    told = (await shop.http.post("/api/route", json={"request": request})).json()
+    assert (told["domain"], told["refused"]) == ("law", None)
+    assert told["plan"][0]["endpoint"] == told["candidates"][0]["endpoint"] == "globex/large"
+    assert told["candidates"][0]["expected_cost_usd"] <= told["plan"][0]["ceiling_cost_usd"]
+    worth = request | {"broker": {"value_usd": "0.01"}}
+    valued = (await shop.http.post("/api/route", json={"request": worth})).json()
+    best = valued["candidates"][0]
+    expected = best["parts"]["quality"] * best["parts"]["availability"]
+    expected -= float(best["expected_cost_usd"]) / 0.01
+    assert abs(best["score"] - expected) < 0.002
+    strict = request | {"broker": {"quality_min": 0.55}}
+    rejected = (await shop.http.post("/api/route", json={"request": strict})).json()["rejected"]
+    assert {"endpoint": "acme/jurist", "reason": "quality_too_low"} in rejected
+    dear = {"task": "chat", "model": "auto", "tokens_in": 9, "tokens_out_max": 9}
+    none = await shop.http.post("/api/route", json=dear | {"broker": {"max_cost": "0.000000001"}})
+    assert (none.status_code, none.json()["refused"]["code"]) == (200, "nothing_within_price")
+    assert none.json()["plan"] == []
+    unknown = await shop.http.post("/api/route", json=dear | {"model": "nobody"})
+    assert unknown.status_code == 404
+    assert house.providers["globex/large"].calls == calls
+    assert await house.open_holds() == 0

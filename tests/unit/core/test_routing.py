@@ -36,6 +36,37 @@ def winners(where: Market, live: Pulse | None = None, rounds: int = 2_000) -> Co
     return counts
 
 
+class TestWorth:
+    """Who says what a good answer is worth pays for quality up to that, and no further."""
+
+    where = market(
+        [
+            endpoint(0, "acme/fair", quality=0.7, rate=Rate(100_000, 100_000, 0)),
+            endpoint(1, "acme/best", quality=0.9, rate=Rate(9_000_000, 9_000_000, 0)),
+        ]
+    )
+
+    @pytest.mark.parametrize(("usd", "winner"), [(1.0, 1), (0.1, 1), (0.005, 0), (1e-5, 0)])
+    def test_the_dear_endpoint_is_taken_where_its_better_answers_are_worth_it(
+        self, usd: float, winner: int
+    ) -> None:
+        assert first(self.where, value_nanos=round(usd * 1e9)) == winner
+
+    def test_the_score_is_the_worth_of_the_answer_less_its_cost_and_lateness(self) -> None:
+        live = pulse(self.where)
+        live.ttft_ms[1] = 20_000.0
+        decision = decide(self.where, live, value_nanos=10_000_000)
+        place = decision.eligible.tolist().index(1)
+        cost = decision.costs_picos[place] / 1e10
+        assert decision.scores[place] == pytest.approx(0.9 - cost - 0.1, abs=1e-3)
+
+    def test_what_nobody_would_pay_is_still_ranked(self) -> None:
+        decision = decide(self.where, value_nanos=1)
+        assert planned(decision) == [0, 1]
+        assert decision.scores.min() >= -2.0
+        assert planned(decide(self.where, value_nanos=1, providers_order=("acme",))) == [0, 1]
+
+
 class TestNames:
     where = market(
         [

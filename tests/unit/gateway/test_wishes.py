@@ -123,6 +123,15 @@ def test_a_preset_there_is_not_is_refused_with_those_there_are() -> None:
         of_body(weights="best").weighed()
 
 
+def test_what_a_good_answer_is_worth_is_said_in_place_of_weights() -> None:
+    assert of_body(value_usd=0.02).value_nanos() == 20_000_000
+    assert of_headers(value_usd="0.02").value_nanos() == 20_000_000
+    assert of_body().value_nanos() is None
+    for wrong in ({"value_usd": 0}, {"value_usd": -1}, {"value_usd": 1, "weights": "cheap"}):
+        with pytest.raises(RequestMalformed, match="value_usd"):
+            of_body(**wrong).value_nanos()
+
+
 def test_of_weights_that_are_given_what_is_not_named_counts_nothing() -> None:
     assert of_body(weights={"cost": 2}).weighed() == Weights(0, 0, 2, 0, 0)
     assert of_headers(weights="cost=2,quality=1").weighed() == Weights(1, 0, 2, 0, 0)

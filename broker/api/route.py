@@ -1,0 +1,105 @@
+"""A dry run: where a call would go now and why, without making it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from litestar import post
+from litestar.params import JSONBody
+
+from broker.api.call_messages import CandidateShown, RejectedShown
+from broker.api.callers import CHANGING, CONSUMERS
+from broker.api.parts import GivenCaller
+from broker.api.price_messages import Price, price
+from broker.api.quotes import GivenQuotes, RequestTold, read_asked
+from broker.api.wire import Reply
+from broker.core import story
+from broker.core.key_terms import Scope
+from broker.flows.quote import Rehearsal
+from pricing.money import format_usd
+
+CANDIDATES_SHOWN_MAX: Final = 100
+
+
+class PlannedShown(Reply):
+    """An endpoint that would be tried, in this order."""
+
+    endpoint: str
+    price: Price
+    tokens_out_max: int
+    ceiling_cost_usd: str
+
+
+class RefusedShown(Reply):
+    """What the call would be told."""
+
+    code: str
+    detail: str
+
+
+class RouteShown(Reply):
+    """Where a call would go; `refused` where it may go nowhere.
+
+    `domain` is what it is about: named, or recognised with `domain_confidence`. `candidates` are
+    the first hundred in rank order, `rejected` as many of the others.
+    """
+
+    domain: str | None
+    domain_confidence: float | None
+    price_version: int
+    plan: list[PlannedShown]
+    candidates: list[CandidateShown]
+    rejected: list[RejectedShown]
+    requirements: dict[str, Any]
+    refused: RefusedShown | None
+
+
+@post(
+    "/route",
+    summary="Decide without calling: where a request would go now, and why",
+    guards=[CONSUMERS],
+    tags=("Routing",),
+    opt={CHANGING: Scope.READ},
+    status_code=200,
+)
+async def route_dry(
+    data: JSONBody[RequestTold], caller: GivenCaller, quotes: GivenQuotes
+) -> RouteShown:
+    """`POST /api/route`"""
+    return _shown(quotes.rehearse(caller, read_asked(data)))
+
+
+def _shown(made: Rehearsal) -> RouteShown:
+    told = story.decode(story.encode(made.wanted, made.decision, [], "rehearsed", 0.0))
+    refused = made.refused
+    return RouteShown(
+        domain=made.wanted.domain,
+        domain_confidence=made.wanted.domain_confidence,
+        price_version=made.decision.price_version,
+        plan=[
+            PlannedShown(
+                endpoint=made.market.endpoint(each.number).name,
+                price=price(each.rate),
+                tokens_out_max=each.tokens_out_max,
+                ceiling_cost_usd=format_usd(each.ceiling_nanos),
+            )
+            for each in made.decision.plan
+        ],
+        candidates=[
+            CandidateShown(
+                endpoint=made.market.endpoint(each.endpoint_number).name,
+                score=each.score,
+                parts=each.parts,
+                expected_cost_usd=each.expected_cost_usd,
+            )
+            for each in told.candidates[:CANDIDATES_SHOWN_MAX]
+        ],
+        rejected=[
+            RejectedShown(
+                endpoint=made.market.endpoint(each.endpoint_number).name, reason=each.reason
+            )
+            for each in told.rejected[:CANDIDATES_SHOWN_MAX]
+        ],
+        requirements=told.requirements,
+        refused=None if refused is None else RefusedShown(code=refused.code, detail=refused.detail),
+    )
