@@ -90,6 +90,8 @@ class Settings:
     public_url: str = "http://127.0.0.1:8000"
     take_bps: int = 1_000
     tick_s: float = 1.0
+    canaries_per_hour: int = 1
+    """For an endpoint that was examined and has traffic, by domain; 0 sends none."""
     heartbeat_interval_ms: int = 1_000
     limits: Limits = field(default_factory=Limits)
     recourse: Recourse = field(default_factory=Recourse)
@@ -111,6 +113,9 @@ class Settings:
             take_bps=_integer(env, "BROKER_TAKE_BPS", cls.take_bps, 0, 10_000),
             heartbeat_interval_ms=_integer(
                 env, "BROKER_HEARTBEAT_INTERVAL_MS", cls.heartbeat_interval_ms, 100, 60_000
+            ),
+            canaries_per_hour=_integer(
+                env, "BROKER_CANARIES_PER_HOUR", cls.canaries_per_hour, 0, 60
             ),
             limits=replace(
                 usual,

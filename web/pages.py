@@ -52,7 +52,7 @@ async def _market(desk: Desk, viewer: Viewer, endpoint: int | None) -> Page:
         waiting=waiting,
         purse=purse,
         public_url=desk.parts.settings.public_url,
-        **(_details(desk, viewer, chosen) if chosen else {"chosen": None}),
+        **(await _details(desk, viewer, chosen) if chosen else {"chosen": None}),
     )
 
 
@@ -75,7 +75,7 @@ async def show_endpoint(
     row = (await desk.boards.look(viewer.caller)).row(number)
     if row is None:
         raise NotFound("There is no such endpoint.")
-    return desk.painter.page("_endpoint.html", **_details(desk, viewer, row))
+    return desk.painter.page("_endpoint.html", **await _details(desk, viewer, row))
 
 
 @get("/endpoints/{number:int}/series")
@@ -119,10 +119,13 @@ def _point(step: Row[Any], since_s: float) -> tuple[float, float, float]:
     return at_s, words.headline(rate_of(step)), float(step.load)
 
 
-def _details(desk: Desk, viewer: Viewer, row: BoardRow) -> dict[str, Any]:
+async def _details(desk: Desk, viewer: Viewer, row: BoardRow) -> dict[str, Any]:
     pulse, number = desk.parts.pulse, row.number
+    async with desk.parts.engine.connect() as connection:
+        examined = await reads.examined(connection, number)
     return {
         "chosen": row,
+        "examined": examined,
         "inner": owns(viewer.caller, row.endpoint),
         "availability": float(pulse.availability[number]),
         "ttft_ms": float(pulse.ttft_ms[number]),

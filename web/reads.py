@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from broker.core.examination import Verdict, judge
 from broker.flows.authenticate import Caller
 from broker.store.accounts import Role
 
@@ -46,6 +47,9 @@ _NAMES = text(
 _WAITING = text(
     "SELECT * FROM console_deployments WHERE status NOT IN ('listed', 'withdrawn')"
     " AND (:everyone OR provider_id = :account) ORDER BY updated_at DESC LIMIT 50"
+)
+_EXAMINED = text(
+    "SELECT domain, score, scored FROM console_examinations WHERE endpoint_number = :number"
 )
 _PURSE = text(
     "SELECT kind, posted_nanos, held_nanos FROM console_purses"
@@ -110,6 +114,12 @@ async def names(connection: AsyncConnection, numbers: Sequence[int]) -> dict[int
     """Return what these endpoint numbers stand for."""
     rows = await connection.execute(_NAMES, {"numbers": list(numbers)})
     return {row.number: Named(row.name, row.provider_id) for row in rows}
+
+
+async def examined(connection: AsyncConnection, number: int) -> dict[str, Verdict]:
+    """Return what the newest examinations of an endpoint say, by domain."""
+    rows = await connection.execute(_EXAMINED, {"number": number})
+    return {row.domain: judge(row.score, row.scored) for row in rows}
 
 
 async def waiting(connection: AsyncConnection, caller: Caller) -> list[Row[Any]]:

@@ -11,15 +11,18 @@ from litestar import Controller, Request, Response, delete, get, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.api.callers import allow
+from broker.api.callers import OPERATORS, allow
 from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import LIMIT_DEFAULT, Body, Limit, Reply
+from broker.core.gap import Gap
 from broker.core.suites import Broken, Item
 from broker.flows.import_suite import Imported, import_suite, may_read, read_suite, remove_suite
 from broker.flows.order_examination import order_examination, read_examinations, verdict_of
+from broker.flows.send_canaries import read_gaps
 from broker.store import suites
 from broker.store.accounts import Role
+from broker.store.canaries import Beside
 from broker.store.examinations import Examination
 
 EXAMINERS = allow(Role.PROVIDER, Role.OPERATOR)
@@ -103,6 +106,30 @@ class ExaminationsShown(Reply):
     """Examinations, the newest first."""
 
     examinations: list[ExaminationShown]
+
+
+class GapShown(Reply):
+    """Mean scores of canaries and of traffic, and how far they are apart (95 %).
+
+    `knows_canaries`: they are surely answered better. The gap is null below ten of either.
+    """
+
+    endpoint: str
+    domain: str
+    canaries: int
+    canary_score: float | None
+    traffic: int
+    traffic_score: float | None
+    gap: float | None
+    low: float | None
+    high: float | None
+    knows_canaries: bool
+
+
+class GapsShown(Reply):
+    """Endpoints in force that had canaries in the last 30 days."""
+
+    gaps: list[GapShown]
 
 
 class SuiteController(Controller):
@@ -189,6 +216,10 @@ class ExaminationController(Controller):
             found = await read_examinations(connection, caller, endpoint, limit)
         return ExaminationsShown(examinations=[_shown(each) for each in found])
 
+    @get("/gaps", summary="Who answers canaries better than traffic", guards=(OPERATORS,))
+    async def gaps(self, engine: GivenEngine, now: GivenTime) -> GapsShown:
+        return GapsShown(gaps=[_gap(*each) for each in await read_gaps(engine, now)])
+
     @post(summary="Have an endpoint examined again", guards=(EXAMINERS,))
     async def order(
         self,
@@ -208,6 +239,21 @@ class ExaminationController(Controller):
 def _told(item: Item) -> dict[str, Any]:
     told: dict[str, Any] = msgspec.to_builtins(item)
     return {name: each for name, each in told.items() if each is not None}
+
+
+def _gap(beside: Beside, gap: Gap) -> GapShown:
+    return GapShown(
+        endpoint=beside.endpoint,
+        domain=beside.domain,
+        canaries=beside.canaries.count,
+        canary_score=beside.canaries.mean,
+        traffic=beside.traffic.count,
+        traffic_score=beside.traffic.mean,
+        gap=gap.apart,
+        low=gap.low,
+        high=gap.high,
+        knows_canaries=gap.shows,
+    )
 
 
 def _shown(examination: Examination) -> ExaminationShown:

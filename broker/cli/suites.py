@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from broker.core.gap import Tally
     from broker.core.suites import Suite
     from broker.flows.import_suite import Imported
     from broker.store.examinations import Examination, Order
@@ -147,6 +148,35 @@ def results(
             return await read_examinations(connection, OPERATOR, endpoint or None, limit)
 
     _print(run_with_engine(StateFolder(state), work))
+
+
+@app.command("gaps")
+def gaps(state: State = DEFAULT_STATE) -> None:
+    """Show who answers canaries better than traffic."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from broker.cli.local import now, run_with_engine
+    from broker.flows.send_canaries import read_gaps
+
+    table = Table("endpoint", "domain", "canaries", "traffic", "gap (95 %)", "", box=None)
+    for each, gap in run_with_engine(StateFolder(state), lambda engine: read_gaps(engine, now())):
+        apart = "too few yet"
+        if gap.apart is not None:
+            apart = f"{gap.apart:+.2f} ({gap.low:+.2f} to {gap.high:+.2f})"
+        table.add_row(
+            each.endpoint,
+            each.domain,
+            _mean(each.canaries),
+            _mean(each.traffic),
+            apart,
+            "knows canaries" if gap.shows else "",
+        )
+    Console().print(table)
+
+
+def _mean(tally: Tally) -> str:
+    return "none" if tally.mean is None else f"{tally.mean:.2f} of {tally.count}"
 
 
 async def _follow(engine: AsyncEngine, orders: Sequence[Order]) -> list[Examination]:

@@ -1,9 +1,10 @@
-"""Examines what claims a domain, and forgets the broker's own calls of long ago."""
+"""Examines what claims a domain, sends canaries, and forgets the broker's own calls of long ago."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from random import SystemRandom
 from typing import Final
 
 from celery.schedules import crontab
@@ -11,6 +12,7 @@ from celery.schedules import crontab
 from broker.flows.ask_endpoint import Asker
 from broker.flows.examine import Examiner, Hall
 from broker.flows.mark_answers import Marker
+from broker.flows.send_canaries import LOOK_S, Aviary
 from broker.jobs.room import SLOW, Job, Room
 from broker.store.examinations import forget_test_calls
 from broker.store.sealing import Sealer
@@ -20,6 +22,7 @@ from broker.upstream.client import UpstreamClient
 TEST_CALLS_KEPT: Final = timedelta(days=30)
 _EXAMINER: Final = "examiner"
 _HALL: Final = "hall"
+_AVIARY: Final = "aviary"
 
 
 async def examine(room: Room) -> None:
@@ -42,6 +45,15 @@ def hall_of(room: Room) -> Hall:
     return hall
 
 
+async def send_canaries(room: Room) -> None:
+    """Begin this minute's canaries; they go on after this task."""
+    aviary = room.kept.get(_AVIARY)
+    if aviary is None:
+        per_hour = room.settings.canaries_per_hour
+        aviary = room.kept[_AVIARY] = Aviary(hall_of(room), per_hour, SystemRandom())
+    await aviary.look()
+
+
 async def forget(room: Room) -> None:
     """Forget the broker's own calls of long ago."""
     async with room.engine.begin() as connection:
@@ -50,5 +62,6 @@ async def forget(room: Room) -> None:
 
 JOBS: Final = (
     Job("broker.examine", examine, timedelta(seconds=5), 5, queue=SLOW),
+    Job("broker.send_canaries", send_canaries, timedelta(seconds=LOOK_S), 60, queue=SLOW),
     Job("broker.forget_test_calls", forget, crontab(minute="20", hour="2"), 86_400, queue=SLOW),
 )

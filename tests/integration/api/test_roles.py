@@ -66,6 +66,7 @@ RIGHTS = {
     ("PUT", "/api/suites/{domain}"): NO_CONSUMER,
     ("DELETE", "/api/suites/{domain}"): NO_CONSUMER,
     ("GET", "/api/examinations"): ALL,
+    ("GET", "/api/examinations/gaps"): OPERATOR,
     ("POST", "/api/examinations"): NO_CONSUMER,
     ("GET", "/api/plans"): NO_CONSUMER,
     ("POST", "/api/plans"): OPERATOR,

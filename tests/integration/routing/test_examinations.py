@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -16,74 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.core.evidence import Grade, Source
 from broker.core.examination import Word
 from broker.errors import NotFound
-from broker.flows.ask_endpoint import Asker
 from broker.flows.authenticate import Caller
-from broker.flows.examine import Examiner, Hall
-from broker.flows.import_suite import import_suite
-from broker.flows.mark_answers import Marker
-from broker.flows.order_examination import order_examination, read_examinations, verdict_of
+from broker.flows.examine import Examiner
+from broker.flows.order_examination import order_examination, verdict_of
 from broker.store import evidence, examinations
 from broker.store.accounts import Account, Role
-from broker.store.examinations import Examination
-from broker.upstream.addresses import AddressPolicy
-from broker.upstream.client import UpstreamClient
-from provider_sdk.testing.scripted import Script, ScriptedProvider, answer_text
+from provider_sdk.testing.scripted import ScriptedProvider
 from tests.integration.catalog import offers
-from tests.integration.catalog.offers import SEALER, endpoint_offer, offer, open_account
-
-OPS = Caller(UUID(int=0), "ops", Role.OPERATOR)
-TOKENS = 4
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[ScriptedProvider]:
-    async with ScriptedProvider(Script(models=("tiny-law",), output_tokens=TOKENS)) as provider:
-        yield provider
-
-
-@pytest.fixture
-async def acme(engine: AsyncEngine) -> Account:
-    return await open_account(engine, Role.PROVIDER, "acme")
-
-
-@pytest.fixture
-async def examiner(engine: AsyncEngine) -> AsyncIterator[Examiner]:
-    policy = AddressPolicy((ipaddress.ip_network("127.0.0.0/8"),))
-    upstream = UpstreamClient(policy)
-    yield Examiner(Hall(engine, SEALER, Marker(Asker(upstream)), lambda: datetime.now(UTC)))
-    await upstream.aclose()
-
-
-def rows(count: int, right: int, **more: Any) -> bytes:
-    """A suite of which the scripted provider answers the first `right` rows as it should."""
-    told = []
-    for number in range(count):
-        prompt = f"What does section {number} of the contract say?"
-        reference = answer_text(f"user: {prompt}", TOKENS) if number < right else "something else"
-        told.append({"prompt": prompt, "metric": "exact", "reference": reference, **more})
-    return b"\n".join(map(msgspec.json.encode, told))
-
-
-async def list_law(engine: AsyncEngine, acme: Account, url: str, **claims: float) -> None:
-    offered = offer(url=url, endpoints=[endpoint_offer(domains=claims)])
-    registered = await offers.register(engine, acme, offered)
-    async with engine.begin() as connection:
-        await offers.enlist(connection, registered)
-
-
-async def bring(engine: AsyncEngine, lines: bytes, author: Caller = OPS) -> None:
-    async with engine.begin() as connection:
-        await import_suite(connection, author, "law", (lines, None), datetime.now(UTC))
-
-
-async def found(engine: AsyncEngine, reader: Caller = OPS) -> list[Examination]:
-    async with engine.connect() as connection:
-        return [*await read_examinations(connection, reader, None, 10)]
-
-
-async def sit(examiner: Examiner) -> None:
-    await examiner.look()
-    await examiner.idle()
+from tests.integration.catalog.offers import endpoint_offer, offer, open_account
+from tests.integration.routing.hall import OPS, bring, found, list_law, rows, sit
 
 
 async def test_a_claim_is_examined_once_and_refuted_where_answers_are_bad(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import httpx
@@ -9,8 +10,10 @@ import pytest
 
 from broker.core.market import Presence
 from broker.core.outcome import DELIVERED, Fault
+from broker.store import examinations
 from broker.store.accounts import Role
 from broker.store.database import create_engine
+from broker.store.examinations import Claim
 from provider_sdk.protocol import CallBand, ProbeReport
 from tests.integration.web.bourse import Bourse, chat, failed, server, wanted
 from tests.integration.web.conftest import Enter, People
@@ -105,6 +108,26 @@ async def test_the_inner_side_of_an_endpoint_is_for_its_provider_and_operators(
         panel = await client.get(f"/console/endpoints/{number}", headers=PIECE)
         shown[account.name] = "https://gpu1.example.com" in panel.text
     assert shown == {"clinic": False, "acme": True, "borealis": False, "desk": True}
+
+
+async def test_a_claim_that_its_examination_refutes_is_shown_as_refuted(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    terms = server("laws", chat("law", domains={"law": 0.9, "tax": 0.8}))
+    await bourse.offer(people.acme, terms)
+    law = bourse.market.endpoint(bourse.market.by_name["acme/law"])
+    now = datetime.now(UTC)
+    async with bourse.engine.begin() as connection:
+        claim = Claim(law.id, "law", now)
+        [order] = await examinations.order(connection, [claim], "registration", now)
+        await examinations.begin(connection, order.id, 40, now)
+        await examinations.proceed(connection, order.id, 40, now)
+        await examinations.end(connection, order.id, now, found=(0.5, 40))
+    client = await enter(people.clinic)
+    panel = (await client.get(f"/console/endpoints/{law.number}", headers=PIECE)).text
+    assert panel.count("<dt>examined</dt>") == 1
+    assert "claim refuted" in panel
+    assert "over 40 prompts" in panel
 
 
 async def test_a_deployment_that_failed_its_probes_says_so_to_its_provider(

@@ -1,0 +1,59 @@
+"""How much better an endpoint answers canaries than traffic: one that knows canaries shows here.
+
+The difference of two means with an interval of 95 %, by Welch's standard error ("The significance
+of the difference between two means when the population variances are unequal", 1938), each variance
+bounded below by that of two more answers, one right and one wrong.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+Z = 1.959964
+ENOUGH = 10
+"""Below so many of either, nothing is said."""
+TOLERATED = 0.05
+"""A suite and the traffic of a domain need not be equally hard."""
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """Scores within 0..1: how many, their sum, and the sum of their squares."""
+
+    count: int
+    total: float
+    squares: float
+
+    @property
+    def mean(self) -> float | None:
+        """The mean, None of nothing."""
+        return self.total / self.count if self.count else None
+
+    @property
+    def error(self) -> float:
+        """The variance of the mean."""
+        count, total, squares = self.count + 2, self.total + 1.0, self.squares + 1.0
+        return max(squares / count - (total / count) ** 2, 0.0) / max(self.count, 1)
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Canaries less traffic, None where there is too little of either."""
+
+    apart: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def shows(self) -> bool:
+        """True where canaries are surely answered better than traffic."""
+        return self.low is not None and self.low > TOLERATED
+
+
+def gap_between(canaries: Tally, traffic: Tally) -> Gap:
+    """Return the gap."""
+    well, usual = canaries.mean, traffic.mean
+    if well is None or usual is None or min(canaries.count, traffic.count) < ENOUGH:
+        return Gap()
+    reach = Z * math.sqrt(canaries.error + traffic.error)
+    return Gap(well - usual, well - usual - reach, well - usual + reach)

@@ -1,0 +1,101 @@
+"""Canaries: which endpoints may get one, what came of them, and what traffic says beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker.core.gap import Tally
+from broker.store.tables import table
+
+canaries = table(
+    "canaries",
+    "id uuid, endpoint_id uuid, domain text, at timestamptz, score double",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Perch:
+    """An endpoint that was examined in a domain and has traffic."""
+
+    endpoint_id: UUID
+    domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What canaries and traffic say of an endpoint in a domain."""
+
+    endpoint: str
+    domain: str
+    canaries: Tally
+    traffic: Tally
+
+
+async def perches(connection: AsyncConnection, busy_since: datetime) -> list[Perch]:
+    """Return where a canary would be one call among others: a call came after `busy_since`."""
+    rows = await connection.execute(text(_PERCHES), {"since": busy_since})
+    return [Perch(row.endpoint_id, row.domain) for row in rows]
+
+
+async def record(
+    connection: AsyncConnection, canary: UUID, perch: Perch, score: float | None, at: datetime
+) -> None:
+    """Write down what came of a canary."""
+    values = {"endpoint_id": perch.endpoint_id, "domain": perch.domain, "at": at, "score": score}
+    await connection.execute(insert(canaries).values(id=canary, **values))
+
+
+async def beside_traffic(connection: AsyncConnection, since: datetime, limit: int) -> list[Beside]:
+    """Return canaries beside feedback and checks, of endpoints in force, since a moment.
+
+    Of several words on one call the last of each source counts.
+    """
+    rows = await connection.execute(text(_BESIDE), {"since": since, "limit": limit})
+    return [
+        Beside(
+            row.endpoint,
+            row.domain,
+            Tally(row.own_count, row.own_total, row.own_squares),
+            Tally(row.told_count, row.told_total, row.told_squares),
+        )
+        for row in rows
+    ]
+
+
+_PERCHES: Final = """
+SELECT x.endpoint_id, x.domain FROM (
+    SELECT DISTINCT endpoint_id, domain FROM examinations WHERE status = 'done') x
+JOIN suites s ON s.domain = x.domain
+JOIN endpoints e ON e.id = x.endpoint_id AND e.retired_at IS NULL
+JOIN deployments d ON d.id = e.deployment_id AND d.status = 'listed'
+WHERE (SELECT c.created_at FROM calls c WHERE c.endpoint_number = e.number
+       ORDER BY c.id DESC LIMIT 1) > :since
+ORDER BY x.endpoint_id, x.domain
+"""
+
+_BESIDE: Final = """
+SELECT a.name || '/' || e.name AS endpoint, own.domain,
+    own.count AS own_count, own.total AS own_total, own.squares AS own_squares,
+    told.count AS told_count, told.total AS told_total, told.squares AS told_squares
+FROM (
+    SELECT endpoint_id, domain, count(score) AS count, coalesce(sum(score), 0) AS total,
+        coalesce(sum(score * score), 0) AS squares
+    FROM canaries WHERE at > :since GROUP BY endpoint_id, domain) own
+JOIN endpoints e ON e.id = own.endpoint_id AND e.retired_at IS NULL
+JOIN accounts a ON a.id = e.provider_id
+CROSS JOIN LATERAL (
+    SELECT count(*) AS count, coalesce(sum(score), 0) AS total,
+        coalesce(sum(score * score), 0) AS squares
+    FROM (
+        SELECT DISTINCT ON (coalesce(call_id, id), source) score FROM evidence
+        WHERE endpoint_id = own.endpoint_id AND at > :since AND source IN ('feedback', 'check')
+            AND (domain IS NULL OR domain = own.domain)
+        ORDER BY coalesce(call_id, id), source, id DESC) last) told
+ORDER BY endpoint, own.domain LIMIT :limit
+"""

@@ -1,0 +1,55 @@
+"""A market with an endpoint that claims law, and suites to examine it on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from broker.flows.authenticate import Caller
+from broker.flows.examine import Examiner
+from broker.flows.import_suite import import_suite
+from broker.flows.order_examination import read_examinations
+from broker.store.accounts import Account, Role
+from broker.store.examinations import Examination
+from provider_sdk.testing.scripted import answer_text
+from tests.integration.catalog import offers
+from tests.integration.catalog.offers import endpoint_offer, offer
+
+OPS = Caller(UUID(int=0), "ops", Role.OPERATOR)
+TOKENS = 4
+
+
+def rows(count: int, right: int, **more: Any) -> bytes:
+    """A suite of which the scripted provider answers the first `right` rows as it should."""
+    told = []
+    for number in range(count):
+        prompt = f"What does section {number} of the contract say?"
+        reference = answer_text(f"user: {prompt}", TOKENS) if number < right else "something else"
+        told.append({"prompt": prompt, "metric": "exact", "reference": reference, **more})
+    return b"\n".join(map(msgspec.json.encode, told))
+
+
+async def list_law(engine: AsyncEngine, acme: Account, url: str, **claims: float) -> None:
+    offered = offer(url=url, endpoints=[endpoint_offer(domains=claims)])
+    registered = await offers.register(engine, acme, offered)
+    async with engine.begin() as connection:
+        await offers.enlist(connection, registered)
+
+
+async def bring(engine: AsyncEngine, lines: bytes, author: Caller = OPS) -> None:
+    async with engine.begin() as connection:
+        await import_suite(connection, author, "law", (lines, None), datetime.now(UTC))
+
+
+async def found(engine: AsyncEngine, reader: Caller = OPS) -> list[Examination]:
+    async with engine.connect() as connection:
+        return [*await read_examinations(connection, reader, None, 10)]
+
+
+async def sit(examiner: Examiner) -> None:
+    await examiner.look()
+    await examiner.idle()

@@ -1,0 +1,97 @@
+"""Canaries go where there is traffic, look like it, and stand beside what traffic says."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from random import Random
+from uuid import UUID
+
+import pytest
+from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid_utils.compat import uuid7
+
+from broker.core.evidence import Grade, Piece, Source
+from broker.flows.examine import Examiner, Hall
+from broker.flows.send_canaries import Aviary, read_gaps
+from broker.store import evidence, examinations
+from broker.store.accounts import Account, Role
+from broker.store.tables import calls, endpoints
+from provider_sdk.testing.scripted import ScriptedProvider
+from tests.integration.catalog.offers import open_account
+from tests.integration.routing.hall import bring, list_law, rows, sit
+
+
+async def serve_a_call(engine: AsyncEngine) -> UUID:
+    """Write down that a consumer's call was served; return the endpoint's id."""
+    shop = await open_account(engine, Role.CONSUMER, "shop")
+    async with engine.begin() as connection:
+        endpoint = (await connection.execute(endpoints.select())).one()
+        await connection.execute(
+            insert(calls).values(
+                id=uuid7(),
+                created_at=datetime.now(UTC),
+                account_id=shop.id,
+                key_id="k",
+                task="chat",
+                model="auto",
+                stream=False,
+                status=200,
+                code="served",
+                endpoint_number=endpoint.number,
+                price_version=1,
+                hold_nanos=0,
+                charge_nanos=0,
+                tokens_in=1,
+                tokens_out=1,
+                duration_ms=1.0,
+                story=b"",
+            )
+        )
+    found: UUID = endpoint.id
+    return found
+
+
+async def test_canaries_go_where_there_is_traffic_and_show_a_gap(
+    engine: AsyncEngine, acme: Account, provider: ScriptedProvider, examiner: Examiner, hall: Hall
+) -> None:
+    await list_law(engine, acme, provider.url, law=0.9)
+    await bring(engine, rows(12, 12))
+    await sit(examiner)
+    aviary = Aviary(hall, 60.0, Random(1))
+    assert await aviary.look(0.0) == 0, "alone, a canary would be known"
+    endpoint_id = await serve_a_call(engine)
+    for _ in range(12):
+        assert await aviary.look(0.0) == 1
+        await aviary.idle()
+    assert await Aviary(hall, 0.0, Random(1)).look(0.0) == 0
+    asked = provider.work_received[-1]
+    ids = [UUID(asked.headers["x-request-id"])]
+    now = datetime.now(UTC)
+    bad = Piece(now, endpoint_id, Source.FEEDBACK, Grade.BINARY, 0.0, "law")
+    async with engine.begin() as connection:
+        assert await examinations.without_test_calls(connection, ids) == []
+        pieces = [each.piece for each in await evidence.since(connection, evidence.START, 100)]
+        assert [each.source for each in pieces].count(Source.EVAL) == 24
+        await evidence.record(connection, [bad] * 12)
+        charged = await connection.scalar(text("SELECT count(*) FROM settlements"))
+    assert charged == 0
+    [(beside, gap)] = await read_gaps(engine, datetime.now(UTC))
+    assert (beside.endpoint, beside.canaries.mean, beside.traffic.mean) == ("acme/law", 1.0, 0.0)
+    assert gap.shows
+    assert gap.apart == pytest.approx(1.0)
+
+
+async def test_a_canary_without_an_answer_is_no_score(
+    engine: AsyncEngine, acme: Account, provider: ScriptedProvider, examiner: Examiner, hall: Hall
+) -> None:
+    await list_law(engine, acme, provider.url, law=0.9)
+    await bring(engine, rows(2, 2))
+    await sit(examiner)
+    await serve_a_call(engine)
+    provider.kill()
+    aviary = Aviary(hall, 60.0, Random(1))
+    await aviary.look(0.0)
+    await aviary.idle()
+    [(beside, gap)] = await read_gaps(engine, datetime.now(UTC))
+    assert (beside.canaries.count, gap.apart) == (0, None)
