@@ -24,8 +24,7 @@ from typing import Final
 
 import msgspec
 
-from broker.core.json_schema import Schema
-from broker.core.patterns import Pattern
+from broker.core.json_schema import Pattern, Schema
 from broker.core.suites import LETTERS, Item, Metric
 
 TOLERANCE: Final = 1e-6

@@ -18,8 +18,7 @@ from uuid import UUID
 
 import msgspec
 
-from broker.core.json_schema import Schema
-from broker.core.patterns import Pattern
+from broker.core.json_schema import Pattern, Schema
 from broker.errors import RequestMalformed
 
 ROWS_MAX: Final = 2_000
