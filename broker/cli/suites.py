@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from broker.core.gap import Tally
+    from broker.core.same_model import Comparison
     from broker.core.suites import Suite
     from broker.flows.import_suite import Imported
     from broker.store.examinations import Examination, Order
@@ -173,6 +174,39 @@ def gaps(state: State = DEFAULT_STATE) -> None:
             "knows canaries" if gap.shows else "",
         )
     Console().print(table)
+
+
+@app.command("compare")
+def compare(
+    endpoint: Annotated[str, typer.Argument(help="provider/endpoint")],
+    reference: Annotated[str, typer.Argument(help="One that surely serves the model.")],
+    domain: Annotated[str, typer.Option(help="Whose suite the prompts are of.")],
+    prompts: Annotated[int, typer.Option(min=2, max=200, help="How many.")] = 10,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Test whether two endpoints serve the same model; ends with status 1 where they do not."""
+    from broker.cli.local import now, policy, run_with_engine, sealer
+    from broker.flows.ask_endpoint import Asker
+    from broker.flows.compare_models import Means, compare_models
+    from broker.upstream.client import UpstreamClient
+
+    folder = StateFolder(state)
+
+    async def work(engine: AsyncEngine) -> Comparison:
+        upstream = UpstreamClient(policy(folder))
+        try:
+            means = Means(engine, sealer(folder), Asker(upstream), now)
+            return await compare_models(means, (endpoint, reference), domain, prompts)
+        finally:
+            await upstream.aclose()
+
+    found = run_with_engine(folder, work)
+    word = "Not the same model, or not served alike" if found.differs else "No difference found"
+    typer.echo(
+        f"{word}. p = {found.p_value:.3f}, discrepancy {found.discrepancy:.4f}, "
+        f"{found.answers} answers to {found.prompts} prompts."
+    )
+    raise typer.Exit(int(found.differs))
 
 
 def _mean(tally: Tally) -> str:
