@@ -108,6 +108,19 @@ def gain_limit(tau_ticks: int) -> float:
     return 2.0 * math.sin(math.pi / (2.0 * (2 * tau_ticks + 1)))
 
 
+def answer_ticks(service_s: FloatArray, tick_s: float, signals_s: float = 0.0) -> FloatArray:
+    """Ticks from a price to the load that answers it: one until it is in force, what signals take,
+    and half of a mean call.
+
+    A price decides who calls from now on, and who was there before stays: of the answer the share
+    P(S <= u) has come after u seconds where calls take S, half a call late in the mean where all
+    are alike. Where they are not, it comes smeared, which takes less from stability than as much
+    delay at once, however long the longest.
+    """
+    ticks: FloatArray = 1.0 + (signals_s + service_s / 2.0) / tick_s
+    return ticks
+
+
 def gain_share(gain: FloatArray | float, snapshot: MarketSnapshot) -> FloatArray | float:
     """The gain guard: what share of its own gain a controller may use, by endpoint, at most 1.
 

@@ -19,7 +19,7 @@ from pricing.choice import Choice, Scope, ensemble_of, in_force
 from pricing.classes import Fleet, infer_classes
 from pricing.ensemble import Ensemble, EnsembleState
 from pricing.fluid import FluidMarket
-from pricing.guardrails import clamp
+from pricing.guardrails import answer_ticks, clamp
 from pricing.scarcity import fitted, scarcity_of
 from pricing.snapshot import Bands, MarketSnapshot, OwnCounts, Reports, utilization
 from simulations.chance import generator
@@ -102,7 +102,8 @@ class Ticker:
         self.load = self._measured(now_s, dt_s, pulse)
         bands, size = self._listing.bands, self._listing.size
         tick_s = self._scenario.prices.tick_s
-        delay_ticks = 1.0 + pulse.service_s[:size] / tick_s
+        signals_s = self._scenario.signals.delay_s
+        delay_ticks = answer_ticks(pulse.service_s[:size], tick_s, signals_s)
         snapshot = MarketSnapshot(
             self._scenario.start_s + now_s, dt_s, self.load, bands, self.book, delay_ticks
         )

@@ -21,6 +21,7 @@ from pricing.book import FloatArray, IntArray, PriceBook
 from pricing.choice import Member
 from pricing.classes import Fleet, infer_classes
 from pricing.fluid import FluidMarket
+from pricing.guardrails import answer_ticks
 from pricing.scarcity import scarcity_of
 from pricing.snapshot import Bands, OwnCounts, Reports, utilization
 
@@ -86,14 +87,13 @@ def member_of(endpoint: Endpoint) -> Member:
 def measure(ground: Ground, live: Live, tick_s: float) -> Measured:
     """Read load and delay of each endpoint: its deployment's, which all endpoints on it share.
 
-    A price is answered when it has been told, when the calls at the old one are through, and when
-    the counts have come in: about a tick, and the time that a call takes.
+    The delay is what the gain guard goes by, see `pricing.guardrails.answer_ticks`.
     """
     counts = live.loads.total(ground.capacity.size)
     own = OwnCounts(counts.in_flight.astype(np.float64), counts.refused_per_s, counts.service_s)
     reports = _reports(live.beats.sheet(), ground.numbers, ground.capacity.size)
     load = utilization(own, reports, ground.capacity)
-    delay_ticks = 1.0 + counts.service_s / tick_s
+    delay_ticks = answer_ticks(counts.service_s, tick_s)
     used = ground.deployment >= 0
     at = np.where(used, ground.deployment, 0)
     return Measured(np.where(used, load[at], 0.0), np.where(used, delay_ticks[at], 1.0))

@@ -3,9 +3,9 @@
     rate = floor + rate_work * dual of the endpoint's slots      (see `pricing.equilibrium`)
 
 Where a snapshot tells who asks for what, the duals are those of the fluid market with `target` of
-its capacity, solved anew every `solve_every_s` from the last solution on. Where it does not, each
-endpoint is a market of its own with isoelastic demand, whose dual has a closed form: the price at
-which the work wanted fills the target,
+its capacity, solved anew every `solve_every_s` or later from the last solution on. Where it does
+not, each endpoint is a market of its own with isoelastic demand, whose dual has a closed form: the
+price at which the work wanted fills the target,
 
     ln p <- ln p + ln(load / target) / elasticity.
 
@@ -29,6 +29,12 @@ from pricing.snapshot import Bands, MarketSnapshot
 
 _LOAD_MIN = 0.02
 """A load below this counts as this, for its logarithm is taken."""
+_FURTHER = 2.0
+"""How much further than the distance a price may aim in a rush."""
+_RUSH_MAX = 50.0
+"""ln load over target beyond this counts as this, for it is made a number again."""
+_OLD = 0.1
+"""The share of the time in which a price is answered after which a goal is old."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,12 +87,33 @@ class ShadowPrice:
         alone = before + self._answer(snapshot)
         goal = np.where(np.isnan(goal), alone, goal)
         low, high = bands.reach
-        share = np.minimum(self.speed, gain_share(1.0 / self._elasticity(snapshot), snapshot))
-        moved = before + share * (np.clip(goal, low, high) - before)
+        moved = before + self._share(snapshot) * self._way(
+            np.clip(goal, low, high) - before, snapshot
+        )
         scarcity = np.clip(np.where(np.isnan(before), 0.0, moved), low, high)
         rates = rates_at(bands, scarcity)
         scarcity = np.where(bands.present, scarcity, np.nan)
         return replace(state, scarcity=scarcity), ProposedRates(rates)
+
+    def _share(self, snapshot: MarketSnapshot) -> FloatArray | float:
+        """The share of the way that is gone in a tick; a goal that stands for a while is late by
+        half of that."""
+        delay, dt_s = snapshot.delay_ticks, snapshot.dt_s
+        if delay is not None and snapshot.fluid is not None and dt_s > 0.0:
+            stands = self._solve_every_s(snapshot) / dt_s
+            snapshot = replace(snapshot, delay_ticks=delay + max(stands - 1.0, 0.0) / 2.0)
+        return np.minimum(self.speed, gain_share(1.0 / self._elasticity(snapshot), snapshot))
+
+    def _way(self, distance: FloatArray, snapshot: MarketSnapshot) -> FloatArray:
+        """How far to aim for a distance in ln p: in proportion to how far load is off its target.
+
+        Were it the distance itself, ln load would be held at ln target, and the mean of a load that
+        swings by chance would stand above its target.
+        """
+        elasticity = self._elasticity(snapshot)
+        way = np.expm1(np.minimum(elasticity * distance, _RUSH_MAX)) / elasticity
+        further: FloatArray = np.minimum(way, np.maximum(_FURTHER * distance, 0.0))
+        return further
 
     def _answer(self, snapshot: MarketSnapshot) -> FloatArray:
         """How far ln p is from clearing each endpoint alone; a load of no sense moves nothing."""
@@ -101,13 +128,20 @@ class ShadowPrice:
         measured = np.nan_to_num(snapshot.elasticity, nan=self.elasticity)
         return np.clip(measured, 0.2, 20.0)
 
+    def _solve_every_s(self, snapshot: MarketSnapshot) -> float:
+        """How long a goal stands: where prices are answered late, a goal is old later."""
+        if snapshot.delay_ticks is None or not snapshot.delay_ticks.size:
+            return self.solve_every_s
+        soonest = float(np.nan_to_num(snapshot.delay_ticks).min())
+        return max(self.solve_every_s, _OLD * soonest * snapshot.dt_s)
+
     def _aimed(self, state: ShadowState, snapshot: MarketSnapshot) -> ShadowState:
         """The state with a new goal, when it is time for one."""
         fluid = snapshot.fluid
         if fluid is None:
             return replace(state, goal=np.full(len(snapshot.bands), np.nan), since_s=math.inf)
         since_s = state.since_s + snapshot.dt_s
-        if since_s < self.solve_every_s and state.goal.size == len(snapshot.bands):
+        if since_s < self._solve_every_s(snapshot) and state.goal.size == len(snapshot.bands):
             return replace(state, since_s=since_s)
         sold = replace(fluid, capacity=self.target * fluid.capacity)
         try:

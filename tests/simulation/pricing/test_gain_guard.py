@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import gamma
 
 from pricing.book import FloatArray, PriceBook
 from pricing.controllers import Controller
 from pricing.controllers.excess import ExcessLoad
 from pricing.controllers.pi import ProportionalIntegral
 from pricing.controllers.shadow import ShadowPrice
-from pricing.guardrails import gain_limit, kick_shares
+from pricing.guardrails import answer_ticks, gain_limit, kick_shares
 from pricing.snapshot import Bands, MarketSnapshot
 
 TARGET = 0.5
@@ -111,6 +112,25 @@ def test_no_mix_of_proportional_and_integral_gain_within_the_guard_can_swing(
         polynomial[-2] += push + kick
         polynomial[-1] -= kick
         assert np.abs(np.roots(polynomial)).max() < 1.0
+
+
+@pytest.mark.parametrize("mean_ticks", [0.5, 1.0, 3.0, 12.0])
+@pytest.mark.parametrize("cv", [0.05, 0.3, 0.6, 1.0, 2.0])
+def test_calls_under_way_delay_the_answer_by_no_more_than_half_a_call_at_once(
+    mean_ticks: float, cv: float
+) -> None:
+    """Who was there before a price stays: in a loop whose load is the calls in flight, a gain that
+    is just stable by `answer_ticks` is stable whatever the spread of the lengths of calls."""
+    alive = np.ceil(mean_ticks * (1.0 + cv) * 8.0).astype(int) + 4
+    ages = (np.arange(20 * alive) + 0.5) / 20.0
+    lengths = gamma(1.0 / cv**2, scale=mean_ticks * cv**2)
+    there = lengths.sf(ages).reshape(alive, 20).mean(axis=1)
+    tau_ticks = math.ceil(float(answer_ticks(np.array([mean_ticks]), 1.0)[0]))
+    gain = 0.999 * gain_limit(tau_ticks)
+    # x[t+1] = x[t] - gain * sum of there[j] x[t-j]
+    polynomial = np.concatenate(([1.0, -1.0], np.zeros(alive - 1)))
+    polynomial[1:] += gain * there / there.sum()
+    assert np.abs(np.roots(polynomial)).max() < 1.0
 
 
 @pytest.mark.parametrize("kick", [0.0, 0.1, 0.4, 9.0])

@@ -83,17 +83,46 @@ def test_an_endpoint_alone_is_priced_so_that_demand_fills_the_target() -> None:
     assert price == pytest.approx(math.sqrt(3.0 / 0.8))
 
 
-def test_a_price_goes_a_share_of_the_way_and_the_gain_guard_makes_it_less() -> None:
+def test_a_price_goes_a_share_of_the_excess_and_the_gain_guard_makes_it_less() -> None:
     controller = ShadowPrice(target=0.8, speed=0.5, elasticity=1.0)
     start, _ = controller.step(controller.resume(PriceBook.empty(), OF), snapshot(0.8, OF))
     rush = snapshot(1.6, OF)
     _, freely = controller.step(start, rush)
-    assert freely.rates[0, 0] == pytest.approx(2e6 * 2.0**0.5)
+    assert freely.rates[0, 0] == pytest.approx(2e6 * math.exp(0.5))
     late = replace(rush, delay_ticks=np.array([0.0, 5.0]), elasticity=np.ones(2))
     _, guarded = controller.step(start, late)
-    assert guarded.rates[0, 0] == pytest.approx(2e6 * 2.0**0.5)
+    assert guarded.rates[0, 0] == pytest.approx(2e6 * math.exp(0.5))
     share = math.sin(math.pi / 22)  # half of 2 sin(pi / (2 (2 * 5 + 1)))
-    assert guarded.rates[0, 1] == pytest.approx(2e6 * 2.0**share)
+    assert guarded.rates[0, 1] == pytest.approx(2e6 * math.exp(share))
+
+
+def test_the_mean_of_a_load_that_swings_stands_at_its_target() -> None:
+    controller = ShadowPrice(target=0.8, speed=0.02, elasticity=1.0)
+    state, ln_price, loads = controller.resume(PriceBook.empty(), OF), 0.0, []
+    for tick in range(2_000):
+        load = 0.8 * (1.5 if tick % 2 else 0.5) * math.exp(-ln_price)
+        state, proposed = controller.step(state, snapshot(load, OF))
+        ln_price = math.log(proposed.rates[0, 0] / 2e6)
+        loads.append(load)
+    assert np.mean(loads[-1_000:]) == pytest.approx(0.8, rel=0.01)
+
+
+def test_a_goal_that_stands_for_a_while_counts_as_delay() -> None:
+    fleet = Fleet(np.zeros(2, dtype=int), np.arange(2), np.full(2, 10.0))
+    fluid = infer_classes(fleet, OF, np.full(2, 1.6), np.zeros(2), np.ones(2))
+    moment = replace(
+        snapshot(1.6, OF), fluid=fluid, delay_ticks=np.full(2, 3.0), elasticity=np.ones(2)
+    )
+
+    def moved(solve_every_s: float) -> float:
+        controller = ShadowPrice(target=0.8, speed=1.0, solve_every_s=solve_every_s)
+        start, _ = controller.step(controller.resume(PriceBook.empty(), OF), snapshot(0.8, OF))
+        return math.log(controller.step(start, moment)[1].rates[0, 0] / 2e6)
+
+    # With 9 s between solutions 4 more ticks: half of 2 sin(pi / (2 (2 tau + 1))) for 3 and for 7.
+    assert moved(9.0) / moved(1.0) == pytest.approx(
+        math.sin(math.pi / 30) / math.sin(math.pi / 14), rel=1e-3
+    )
 
 
 def test_classes_inferred_from_load_lead_to_the_price_that_fills_the_target() -> None:
