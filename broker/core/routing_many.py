@@ -117,7 +117,7 @@ def _wished(crowd: Crowd, scores: Floats, part: slice) -> Floats:
     """The scores, less what a place in the caller's order of providers weighs."""
     if not crowd.is_wishful:
         return scores.copy()
-    wished: Floats = scores - 2 * crowd.grid.wishes[crowd.asked.kind[part]]
+    wished: Floats = scores - 4 * crowd.grid.wishes[crowd.asked.kind[part]]
     return wished
 
 
