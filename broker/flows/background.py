@@ -34,7 +34,7 @@ class Background:
         self._refusals = RefusalMeter()
         self._school = DomainSchool()
         self._taught: tuple[Domain, ...] = ()
-        self._quality = QualitySchool(runtime.engine, runtime.clock)
+        self._quality = QualitySchool(runtime.engine, runtime.clock, runtime.heard)
         self._listener = ChangeListener(settings.database_url, self._hear)
         self._refresher = Refresher(
             runtime.engine,

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.core.catalog import Endpoint
 from broker.core.columns import Floats
 from broker.core.domains import Recogniser
+from broker.core.evidence import Piece
 from broker.core.learning import Beside, learn, make_groups, place_strays, read_catalog
 from broker.core.lengths import AnswerLengths, Batch
 from broker.core.lessons import Lessons
@@ -66,8 +67,12 @@ class Scene:
 class QualitySchool:
     """Remembers what was read, and learns anew when there is something new."""
 
-    def __init__(self, engine: AsyncEngine, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, engine: AsyncEngine, clock: Callable[[], datetime], heard: deque[Piece]
+    ) -> None:
+        """`heard` is what this process has seen itself, to be written down."""
         self._engine = engine
+        self._heard = heard
         self._clock = clock
         self._notes = Notebook()
         self._lengths = AnswerLengths()
@@ -100,6 +105,7 @@ class QualitySchool:
         """Read what is new and return what is known; None where that has not changed, and where no
         domain is taught, for then nobody asks."""
         async with asyncio.timeout(READ_WITHIN_S):
+            await self._write_down()
             new, batches = await self._read_new()
         self._lengths.take(batches)
         now = self._clock()
@@ -110,6 +116,15 @@ class QualitySchool:
         self._due_at = now + timedelta(seconds=FADES_EVERY_S)
         self._learned_for = scene
         return await asyncio.to_thread(self._learn, scene, now)
+
+    async def _write_down(self) -> None:
+        """Write what was heard; it stays where the database is away."""
+        pieces = list(self._heard)
+        if pieces:
+            async with self._engine.begin() as connection:
+                await evidence.record(connection, pieces)
+            for _ in range(min(len(pieces), len(self._heard))):
+                self._heard.popleft()
 
     async def _read_new(self) -> tuple[int, list[Batch]]:
         count, begun = 0, self._clock()

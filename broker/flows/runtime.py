@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from random import Random
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from broker.core.evidence import Piece
 from broker.core.market import Market
 from broker.core.pulse import Pulse
 from broker.core.retries import RetryBudget
@@ -30,6 +31,7 @@ from broker.store.sealing import Sealer
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.client import UpstreamClient
 
+HEARD_MAX = 10_000
 _now = partial(datetime.now, UTC)  # without a frame of Python, unlike a lambda
 
 
@@ -61,6 +63,8 @@ class Runtime:
     calls_in_flight: int = 0
     answered: Counter[int] = field(default_factory=Counter)
     """Calls by the HTTP status that their caller was told."""
+    heard: deque[Piece] = field(default_factory=lambda: deque(maxlen=HEARD_MAX))
+    """Evidence that is yet to be written down."""
     stopping: bool = False
     running: set[asyncio.Task[None]] = field(default_factory=set)
     """Settlements that outlive their request, kept from the garbage collector."""

@@ -28,6 +28,7 @@ from broker.errors import (
 from broker.flows.decide import choose, refusal
 from broker.flows.exchange import StreamedAnswer, WholeAnswer, open_stream, read_whole
 from broker.flows.grant import take_tokens, undo
+from broker.flows.inspect_answer import inspect
 from broker.flows.log_call import Ending, log_call
 from broker.flows.recognise import recognise
 from broker.flows.redeem import redeem, require_ours, unavailable
@@ -40,15 +41,15 @@ from broker.upstream.faults import AttemptFailed
 
 
 async def serve(
-    call: Call, runtime: Runtime, turn: Turn | None = None
+    call: Call, runtime: Runtime, turn: Turn | None = None, *, known: bool = False
 ) -> tuple[Tab, WholeAnswer | Stream]:
     """Serve one call. Raises a BrokerError when it cannot be served; then nothing is charged.
 
-    `turn` is that of a call under an `Idempotency-Key`.
+    `turn` is that of a call under an `Idempotency-Key`; `known` one that was looked into.
     """
     if call.wanted.quote_id is None:
-        if call.wanted.model == AUTO or call.session_id is not None:
-            call = await _look_into(call, runtime)
+        if (call.wanted.model == AUTO or call.session_id is not None) and not known:
+            return await _serve_known(call, runtime, turn)
         market = runtime.market
         decision = _decide(call, runtime)
     else:
@@ -86,13 +87,19 @@ async def serve(
         raise
 
 
-async def _look_into(call: Call, runtime: Runtime) -> Call:
-    """Return the call with what is known of its prompt and of its conversation."""
-    if call.wanted.model == AUTO:
-        call = recognise(call, runtime)
+async def _serve_known(
+    call: Call, runtime: Runtime, turn: Turn | None
+) -> tuple[Tab, WholeAnswer | Stream]:
+    """Serve a call by what is known of its conversation and of its prompt."""
     if call.session_id is not None:
         call = await stay(call, call.session_id, runtime)
-    return call
+    if call.wanted.model != AUTO:
+        return await serve(call, runtime, turn, known=True)
+    # Last, for what is known of a prompt holds for the market of this very moment.
+    tab, answer = await serve(recognise(call, runtime), runtime, turn, known=True)
+    if isinstance(answer, WholeAnswer):
+        inspect(tab, answer)
+    return tab, answer
 
 
 def _decide(call: Call, runtime: Runtime) -> Decision:

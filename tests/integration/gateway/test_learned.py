@@ -80,3 +80,21 @@ async def the_same_is_decided_without_calling(house: House, shop: Consumer) -> N
     assert unknown.status_code == 404
     assert house.providers["globex/large"].calls == calls
     assert await house.open_holds() == 0
+
+
+async def test_answers_that_are_no_json_though_it_was_asked_for_are_evidence(
+    house: House, shop: Consumer
+) -> None:
+    await house.enrol(Stall(name="hooli/writer", model="writer", tasks=("completion",)))
+    body = {"model": "auto", "prompt": "Say it as JSON.", "max_tokens": 400}
+    body["response_format"] = {"type": "json_object"}
+
+    async def failed() -> bool:
+        answer = await shop.http.post("/v1/completions", json=body)
+        assert answer.status_code == 200, answer.text
+        async with house.engine.connect() as connection:
+            found = await evidence.since(connection, evidence.START, 1_000)
+        checks = [each.piece for each in found if each.piece.source is Source.CHECK]
+        return any(each.score == 0.0 and each.call_id is not None for each in checks)
+
+    await until(failed)

@@ -1,0 +1,181 @@
+"""What can be seen to be wrong with an answer without knowing what would be right.
+
+Nothing, where it is none of these: an answer of the right form may be wrong all the same.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from broker.core.json_schema import Schema
+from broker.errors import RequestMalformed
+
+
+class Flaw(enum.StrEnum):
+    """What is wrong."""
+
+    EMPTY = "empty"
+    REFUSED = "refused"
+    """The model declines, or its provider's filter does."""
+    CUT_OFF = "cut_off"
+    """It ends for its length, though the caller set no limit."""
+    NOT_JSON = "not_json"
+    """JSON was asked for."""
+    OFF_SCHEMA = "off_schema"
+    """JSON of another shape than asked for."""
+    BAD_TOOL_CALL = "bad_tool_call"
+    """Of a tool that there is not, or with arguments that it does not take."""
+
+
+class _Function(msgspec.Struct, frozen=True):
+    name: str | None = None
+    arguments: Any = None
+
+
+class _ToolCall(msgspec.Struct, frozen=True):
+    function: _Function = _Function()
+
+
+class _Message(msgspec.Struct, frozen=True):
+    content: Any = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: Any = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    choices: list[_Choice] = []
+
+
+class _Shape(msgspec.Struct, frozen=True):
+    schema: Any = None
+
+
+class _Format(msgspec.Struct):
+    type: str = "text"
+    json_schema: _Shape | None = None
+
+
+class _ToolFunction(msgspec.Struct, frozen=True):
+    name: str = ""
+    parameters: Any = None
+
+
+class _Tool(msgspec.Struct, frozen=True):
+    function: _ToolFunction = _ToolFunction()
+
+
+_answer: Final = msgspec.json.Decoder(_Answer).decode
+_format: Final = msgspec.json.Decoder(_Format | None).decode
+_tools: Final = msgspec.json.Decoder(list[_Tool] | None).decode
+_LIMITS: Final = frozenset({"max_tokens", "max_completion_tokens"})
+_REFUSAL: Final = re.compile(
+    r"\W*(?:(?:i'?m|i am)? ?(?:so |very |really )?(?:sorry|afraid)|i apologi[sz]e|unfortunately)?"
+    r"[,.:;!]?\s*(?:but )?(?:as an ai(?: language)?(?: model| assistant)?,? )?"
+    r"(?:i can(?:'?t|not| not)|i(?:'m| am) (?:unable|not able)|i (?:will not|won't|must decline))"
+    r"(?: to)? (?:help|assist|provide|answer|comply|fulfil|do that|create|generate|support|discuss)"
+)
+_OPENING: Final = 200
+_READ_MAX: Final = 65_536
+"""A longer text or schema is not held against JSON."""
+
+
+def find_flaw(asked: Mapping[str, msgspec.Raw], answer: bytes) -> Flaw | None:
+    """Return the first flaw of a whole completion; `asked` are the members of its request.
+
+    None too where there is nothing to check by: a request that cannot be read is no fault of the
+    answer.
+    """
+    try:
+        choices = _answer(answer).choices
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    for choice in choices:
+        flaw = _of_choice(asked, choice)
+        if flaw is not None:
+            return flaw
+    return None
+
+
+def _of_choice(asked: Mapping[str, msgspec.Raw], choice: _Choice) -> Flaw | None:
+    message = choice.message or _Message(content=choice.text)
+    text = message.content if isinstance(message.content, str) else ""
+    called = message.tool_calls or message.function_call
+    if not (called or message.content or message.refusal):
+        return Flaw.EMPTY
+    if (
+        message.refusal
+        or choice.finish_reason == "content_filter"
+        or (not called and _refuses(text))
+    ):
+        return Flaw.REFUSED
+    if choice.finish_reason == "length":
+        return None if _LIMITS & asked.keys() else Flaw.CUT_OFF
+    if message.tool_calls:
+        return _of_tool_calls(asked, message.tool_calls)
+    return None if called else _of_format(asked, text)
+
+
+def _refuses(text: str) -> bool:
+    opening = text[:_OPENING].replace("\u2019", "'").lower().lstrip()
+    return _REFUSAL.match(opening) is not None
+
+
+def _of_format(asked: Mapping[str, msgspec.Raw], text: str) -> Flaw | None:
+    form = _read(_format, asked.get("response_format"))
+    if form is None or form.type not in ("json_object", "json_schema") or len(text) > _READ_MAX:
+        return None
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return Flaw.NOT_JSON
+    shape = form.json_schema
+    return None if shape is None or _admits(shape.schema, value) else Flaw.OFF_SCHEMA
+
+
+def _of_tool_calls(asked: Mapping[str, msgspec.Raw], calls: list[_ToolCall]) -> Flaw | None:
+    tools = _read(_tools, asked.get("tools"))
+    if tools is None:
+        return None
+    known = {each.function.name: each.function.parameters for each in tools}
+    for each in calls:
+        name, told = each.function.name, each.function.arguments
+        if name not in known:
+            return Flaw.BAD_TOOL_CALL
+        try:
+            value = msgspec.json.decode(told or "{}") if isinstance(told, str | None) else told
+        except (msgspec.DecodeError, RecursionError):
+            return Flaw.BAD_TOOL_CALL
+        if not _admits(known[name], value):
+            return Flaw.BAD_TOOL_CALL
+    return None
+
+
+def _admits(schema: object, value: object) -> bool:
+    """True too where the schema says nothing, or nothing that can be checked."""
+    if schema is None:
+        return True
+    try:
+        return Schema(schema).admits(value)
+    except RequestMalformed:
+        return True
+
+
+def _read(decode: Any, raw: msgspec.Raw | None) -> Any:
+    if raw is None or memoryview(raw).nbytes > _READ_MAX:
+        return None
+    try:
+        return decode(raw)
+    except (msgspec.MsgspecError, RecursionError):
+        return None

@@ -1,0 +1,80 @@
+"""Flaws of form are found, and what is merely short, dull or of another mind is none."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from broker.core.answer_checks import Flaw, find_flaw
+
+SHAPE = {
+    "type": "object",
+    "properties": {"days": {"type": "integer"}},
+    "required": ["days"],
+    "additionalProperties": False,
+}
+AS_SCHEMA = {"response_format": {"type": "json_schema", "json_schema": {"schema": SHAPE}}}
+AS_JSON = {"response_format": {"type": "json_object"}}
+TOOLS = {"tools": [{"type": "function", "function": {"name": "wait", "parameters": SHAPE}}]}
+
+
+def flaw(asked: dict[str, Any], message: dict[str, Any] | str, reason: str = "stop") -> Flaw | None:
+    told = {"content": message} if isinstance(message, str) else message
+    answer = {"choices": [{"message": told, "finish_reason": reason}]}
+    members = {name: msgspec.Raw(json.dumps(value).encode()) for name, value in asked.items()}
+    return find_flaw(members, json.dumps(answer).encode())
+
+
+def called(name: str, arguments: object) -> dict[str, Any]:
+    return {"content": None, "tool_calls": [{"function": {"name": name, "arguments": arguments}}]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message", "expected"),
+    [
+        ({}, "Thirty days.", None),
+        ({}, "", Flaw.EMPTY),
+        ({}, {"content": None}, Flaw.EMPTY),
+        ({}, {"content": None, "refusal": "I will not."}, Flaw.REFUSED),
+        ({}, "I'm sorry, but I can't help with that.", Flaw.REFUSED),
+        ({}, "I\u2019m sorry, I cannot assist you there.", Flaw.REFUSED),
+        ({}, "As an AI language model, I cannot provide legal advice.", Flaw.REFUSED),
+        ({}, "Unfortunately, I am unable to answer this.", Flaw.REFUSED),
+        ({}, "Sorry to hear that! You can appeal within a month.", None),
+        ({}, "I can help with that.", None),
+        ({}, "She said: I cannot help you.", None),
+        (AS_JSON, '{"days": 30}', None),
+        (AS_JSON, "```json\n{}\n```", Flaw.NOT_JSON),
+        (AS_SCHEMA, '{"days": 30}', None),
+        (AS_SCHEMA, '{"days": "thirty"}', Flaw.OFF_SCHEMA),
+        (AS_SCHEMA, "{}", Flaw.OFF_SCHEMA),
+        (TOOLS, called("wait", '{"days": 3}'), None),
+        (TOOLS, called("wait", {"days": 3}), None),
+        (TOOLS, called("wait", '{"days": "3"}'), Flaw.BAD_TOOL_CALL),
+        (TOOLS, called("wait", '{"days": '), Flaw.BAD_TOOL_CALL),
+        (TOOLS, called("sleep", "{}"), Flaw.BAD_TOOL_CALL),
+        ({"tools": "none"}, called("sleep", "{}"), None),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": 7}}}, "{}", None),
+    ],
+    ids=str,
+)
+def test_flaws_are_told_by_name(
+    asked: dict[str, Any], message: dict[str, Any] | str, expected: Flaw | None
+) -> None:
+    assert flaw(asked, message) is expected
+
+
+def test_an_answer_is_cut_off_where_its_caller_set_no_limit() -> None:
+    assert flaw({}, "It is", "length") is Flaw.CUT_OFF
+    assert flaw({"max_tokens": 2}, "It is", "length") is None
+    assert flaw({"max_tokens": 2}, "It is", "content_filter") is Flaw.REFUSED
+
+
+def test_completions_are_read_as_well_and_what_is_no_answer_is_let_be() -> None:
+    assert find_flaw({}, b'{"choices": [{"text": "Well.", "finish_reason": "stop"}]}') is None
+    assert find_flaw({}, b'{"choices": [{"text": ""}]}') is Flaw.EMPTY
+    assert find_flaw({}, b"no JSON") is None
+    assert find_flaw({}, b"{}") is None
