@@ -20,6 +20,7 @@ from broker.core.requirements import Requirements
 from broker.core.routing import wishes
 from broker.core.scoring import normal
 from pricing.money import PICOS_PER_NANO
+from pricing.tiers import Tier
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,6 +124,8 @@ def _column(values: Iterable[Any]) -> NDArray[Any]:
 
 
 def _rates(kind: Requirements, market: Market, found: Shortlist) -> Numbers:
+    if kind.tier is Tier.STANDARD or market.quoted:
+        return market.book.matrix(len(market.endpoints))[:, found.numbers]
     rates = [market.rate(number, kind.tier) for number in found.numbers.tolist()]
     rows = [(each.rate_in_micros, each.rate_out_micros, each.rate_call_nanos) for each in rates]
     return np.array(rows, dtype=np.int64).reshape(-1, 3).T

@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.simulator [seconds of the run]
 
+Each endpoint serves 320 calls at once, as some tens of cards do, and 3,000 calls come in a second.
 `requests_per_s_scalar` decides each call by the live broker's `route` at its own moment;
 `requests_per_s` is the same market slice by slice, by `route_many`. They are calls over CPU
 seconds, of the best of the parts that a run is cut into, for a processor that is shared is now and
@@ -27,8 +28,8 @@ from simulations.scenario import Pace, Pacing, Prices, Scenario
 from simulations.supply import EndpointSpec, ProviderSpec, SharingServer
 
 ENDPOINTS = 20
-PLACES = 160
-RATE_PER_S = 1_500.0
+PLACES = 320
+RATE_PER_S = 3_000.0
 HORIZON_S = 30.0
 WARM_UP_S = 5.0
 PART_S = 2.0
@@ -54,7 +55,7 @@ def _endpoint(place: int) -> EndpointSpec:
     price = 400_000 + 20_000 * (place % 7)
     return EndpointSpec(
         name="chat",
-        server=SharingServer(0.010 + 5e-4 * (place % 5), 1e-4, 1e-5, PLACES),
+        server=SharingServer(0.010 + 5e-4 * (place % 5), 5e-5, 5e-6, PLACES),
         band=Band(price // 2, price, 20 * price, 2 * price, 4 * price, 80 * price),
         capacity=PLACES,
         quality=0.66 + 0.02 * (place % 6),
