@@ -5,6 +5,7 @@ Calls are handed in as rows or as columns, and are counted in blocks.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,7 +40,8 @@ class Tally:
         self._shape = (classes, endpoints + 1)
         self._from_s = from_s
         self._sample = sample
-        self._rows: list[tuple[Any, ...]] = []
+        self._rows = array("d")
+        """Row after row; whole numbers are below 2^53."""
         self._columns: list[Sequence[NDArray[Any]]] = []
         self._waiting = 0
         """How many calls are in the columns."""
@@ -51,10 +53,10 @@ class Tally:
         self._tpot = Histograms(classes)
         self._e2e = Histograms(classes)
 
-    def add(self, row: tuple[Any, ...]) -> None:
+    def add(self, row: tuple[float, ...]) -> None:
         """Count one call; a row has the columns of CALL_COLUMNS in their order."""
-        self._rows.append(row)
-        if len(self._rows) >= BLOCK:
+        self._rows.extend(row)
+        if len(self._rows) >= BLOCK * len(CALL_COLUMNS):
             self._flush()
 
     def add_columns(self, columns: Sequence[NDArray[Any]]) -> None:
@@ -94,11 +96,11 @@ class Tally:
                 }
             )
         if self._rows:
-            rows, self._rows = self._rows, []
-            columns = zip(*rows, strict=True)
+            rows, self._rows = np.array(self._rows), array("d")
+            columns = rows.reshape(-1, len(CALL_COLUMNS)).T
             self._count(
                 {
-                    name: np.array(column, dtype=kind)
+                    name: column.astype(kind)
                     for (name, kind), column in zip(CALL_COLUMNS.items(), columns, strict=True)
                 }
             )

@@ -37,6 +37,9 @@ class Paid(NamedTuple):
     take_nanos: int
 
 
+_NOTHING_PAID = Paid(0, 0, 0, 0)
+
+
 class Visit:
     """A call under way; times are seconds of the run."""
 
@@ -143,6 +146,8 @@ class Visit:
 
     def paid(self) -> Paid:
         """The sums over its charge lines."""
+        if not self.lines:
+            return _NOTHING_PAID
         return Paid(
             sum(each.tokens_in for each in self.lines),
             sum(each.tokens_out for each in self.lines),

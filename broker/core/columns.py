@@ -62,6 +62,12 @@ class Columns:
     version: Words
 
 
+def as_index(numbers: Numbers) -> slice | Numbers:
+    """Return a slice where the numbers follow each other, else the numbers."""
+    first, size = int(numbers[0]) if numbers.size else 0, numbers.size
+    return slice(first, first + size) if (np.diff(numbers) == 1).all() else numbers
+
+
 def build_columns(endpoints: Iterable[Endpoint]) -> Columns:
     """Lay out the endpoints that are listed."""
     listed = sorted(endpoints, key=lambda each: each.number)

@@ -63,7 +63,7 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
         plan = self.plan
         if len(plan) == 1:
             return plan[0].ceiling_nanos
-        return max((each.ceiling_nanos for each in plan), default=0)
+        return max([each.ceiling_nanos for each in plan], default=0)  # sooner than a generator
 
 
 def undecided(price_version: int) -> Decision:

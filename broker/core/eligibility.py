@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from broker.core.catalog import Task
-from broker.core.columns import NO_LIMIT_TOKENS, Bools, Floats, Numbers
+from broker.core.columns import NO_LIMIT_TOKENS, Bools, Floats, Numbers, as_index
 from broker.core.market import Lone, Market, Shortlist
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
@@ -130,11 +130,14 @@ def _shortlist(wanted: Requirements, market: Market) -> Shortlist | None:
     kept, refused = np.flatnonzero(reasons == 0), np.flatnonzero(reasons)
     numbers, rates = members[kept], rates[:, kept]
     columns = market.columns
+    deployments = columns.deployment[numbers]
     context_tokens, output_tokens = columns.context_tokens[numbers], columns.output_tokens[numbers]
     rate_call = rates[2] * PICOS_PER_NANO if rates[2].any() else None
     made = Shortlist(
         numbers=numbers,
-        deployments=columns.deployment[numbers],
+        deployments=deployments,
+        at=as_index(numbers),
+        deployments_at=as_index(deployments),
         rate_in=rates[0],
         rate_out=rates[1],
         rate_call=rate_call,

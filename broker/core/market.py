@@ -53,6 +53,10 @@ class Shortlist:
 
     numbers: Numbers
     deployments: Numbers
+    at: slice | Numbers
+    """The numbers as an index: a slice where they follow each other, for numpy is sooner done."""
+    deployments_at: slice | Numbers
+    """The same of the deployments."""
     rate_in: Floats
     """Pico-dollars per token in."""
     rate_out: Floats

@@ -167,7 +167,7 @@ class Pulse:
         """Be told that these deployments were full when a call wanted them."""
         np.add.at(self.refused, deployments, 1)
 
-    def load(self, deployments: Numbers) -> Numbers:
+    def load(self, deployments: slice | Numbers) -> Numbers:
         """Return the calls in flight at each deployment, all processes together."""
         loads: Numbers = self.in_flight[deployments] + self.others_in_flight[deployments]
         return loads

@@ -56,6 +56,9 @@ def route(
         # Those that came nearest to being eligible are told first.
         rejected = np.concatenate((view.numbers[refused], rejected))
         reasons = np.concatenate((struck[refused], reasons))
+        if refused.size == struck.size:
+            none = np.empty((len(PARTS) + 2, 0))
+            return Decision((), view.numbers[:0], none, rejected, reasons, market.book.version)
         view = view.only((struck == 0).nonzero()[0])
     figures = np.empty((len(PARTS) + 2, view.numbers.size))
     scores, parts = figures[0], figures[1:-1]

@@ -75,15 +75,16 @@ class View(msgspec.Struct, eq=False):
         cost += listed.rate_in * float(wanted.tokens_in_expected)
         if listed.rate_call is not None:
             cost += listed.rate_call
-        numbers, load = listed.numbers, pulse.load(listed.deployments) / listed.capacity
+        at, load = listed.at, pulse.load(listed.deployments_at) / listed.capacity
         fullest = load.item(load.argmax()) if load.size else 0.0
-        # Indexed, for `take` has become slower than that.
-        latency = pulse.ttft_ms[numbers]
+        # Indexed, for `take` has become slower than that; what is indexed may be the pulse's own.
+        ttft = pulse.ttft_ms[at]
         if fullest > 1.0:
-            latency *= np.maximum(load, 1.0)
-        latency += pulse.tpot_ms[numbers] * expected_out
+            ttft = ttft * np.maximum(load, 1.0)
+        latency = pulse.tpot_ms[at] * expected_out
+        latency += ttft
         return cls(
-            numbers,
+            listed.numbers,
             listed.capacity,
             quality,
             domain_fit,
@@ -92,7 +93,7 @@ class View(msgspec.Struct, eq=False):
             latency,
             load,
             fullest,
-            pulse.availability[numbers],
+            pulse.availability[at],
         )
 
     def only(self, places: Numbers) -> View:
