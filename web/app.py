@@ -12,8 +12,8 @@ from litestar.response import Redirect
 from litestar.static_files import create_static_files_router
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from broker.api.problems import is_database_away
 from broker.errors import BrokerError, CallerUnknown, NotFound, RequestRefused, Unavailable
+from broker.store.away import is_database_away
 from web.board import Boards
 from web.desk import Desk
 from web.events import events

@@ -10,12 +10,12 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from broker.api.problems import is_database_away
 from broker.core.catalog import Endpoint
 from broker.flows.authenticate import Caller
 from broker.flows.find_equilibrium import find_equilibrium
 from broker.flows.read_prices import Listing, may_see, read_prices
 from broker.store.accounts import Role
+from broker.store.away import is_database_away
 from pricing.book import Rate
 from web import reads, sparkline, words
 from web.parts import Parts

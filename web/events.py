@@ -12,7 +12,7 @@ import msgspec
 from litestar import get
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
-from broker.api.problems import is_database_away
+from broker.store.away import is_database_away
 from web import reads
 from web.board import Board
 from web.desk import Desk, GivenDesk

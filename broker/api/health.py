@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.api.callers import OPEN
 from broker.api.parts import GivenParts, Parts
-from broker.api.problems import is_database_away
 from broker.api.wire import Reply
+from broker.store.away import is_database_away
 
 DATABASE_WITHIN_S = 2.0
 

@@ -13,9 +13,9 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from broker.errors import BrokerError, RequestMalformed, Unavailable
+from broker.store.away import driver_error, is_database_away
 from pricing.money import MoneyError
 
 MEDIA_TYPE = "application/problem+json"
@@ -31,17 +31,6 @@ _CODES = {
     429: "too_many_calls",
     503: "unavailable",
 }
-_DATABASE_AWAY = (
-    OSError,
-    PoolTimeout,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-)
 _UNKEEPABLE = (
     asyncpg.CharacterNotInRepertoireError,
     asyncpg.UntranslatableCharacterError,
@@ -72,25 +61,13 @@ def problem(error: BrokerError) -> Answer:
     return _render(error.status, error.code, error.detail, headers=headers, facts=error.facts)
 
 
-def is_database_away(error: BaseException) -> bool:
-    """True when PostgreSQL cannot be reached, as against having refused a statement."""
-    if isinstance(error, DBAPIError):
-        return error.connection_invalidated or isinstance(_driver_error(error), _DATABASE_AWAY)
-    return isinstance(error, _DATABASE_AWAY)
-
-
 def _is_unkeepable(error: BaseException) -> bool:
     """True when the database cannot keep a value that the caller sent, whatever it is for."""
     if not isinstance(error, DBAPIError):
         return False
-    cause = _driver_error(error)
+    cause = driver_error(error)
     # Of just this class is what the driver itself cannot send.
     return isinstance(cause, _UNKEEPABLE) or type(cause) is asyncpg.DataError
-
-
-def _driver_error(error: DBAPIError) -> BaseException | None:
-    # SQLAlchemy's adapter wraps what asyncpg raised once more.
-    return error.orig.__cause__ if error.orig is not None else None
 
 
 def _broker_error(_: Request[Any, Any, Any], error: BrokerError) -> Answer:

@@ -1,11 +1,13 @@
-"""What is raised when PostgreSQL is away, for the loops that go on with what was last known."""
+"""What is raised when PostgreSQL is away: for loops that go on with what was last known, and for
+who must tell it from a statement that was refused."""
 
 from __future__ import annotations
 
 from typing import Final
 
 import asyncpg
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 DRIVER_AWAY: Final = (
     OSError,
@@ -18,3 +20,27 @@ DRIVER_AWAY: Final = (
 
 DATABASE_AWAY: Final = (*DRIVER_AWAY, SQLAlchemyError)
 """SQLAlchemy passes on what happens while it connects as it is, and wraps the rest."""
+
+_UNREACHABLE: Final = (
+    OSError,
+    PoolTimeout,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
+
+
+def is_database_away(error: BaseException) -> bool:
+    """True when PostgreSQL cannot be reached, as against having refused a statement."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or isinstance(driver_error(error), _UNREACHABLE)
+    return isinstance(error, _UNREACHABLE)
+
+
+def driver_error(error: DBAPIError) -> BaseException | None:
+    """Return what the driver raised: SQLAlchemy's adapter wraps it once more."""
+    return error.orig.__cause__ if error.orig is not None else None

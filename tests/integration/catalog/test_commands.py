@@ -129,6 +129,33 @@ async def test_a_database_that_is_away_is_said_in_one_line_by_a_process_too(
     assert (here.status, here.complained) == (1, complained.decode()), "as in the other tests"
 
 
+async def test_a_broker_that_its_database_breaks_off_from_says_so_in_one_line(
+    environment: Mapping[str, str],
+) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    url = f"postgresql://broker@127.0.0.1:{port}/broker"
+    away = {**environment, "DATABASE_URL": url, "VALKEY_URL": "redis://127.0.0.1:1"}
+    async with server:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "broker.cli.main", "serve", "--port", "8999"),
+            env=os.environ | away,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            _, complained = await asyncio.wait_for(process.communicate(), _WITHIN_S)
+        finally:
+            if process.returncode is None:
+                process.kill()
+    assert process.returncode == 1
+    assert complained.startswith(b"broker: The database cannot be reached"), complained.decode()
+    assert complained.count(b"\n") == 1
+
+
 @pytest.fixture
 async def call(database_url: str, engine: AsyncEngine) -> tuple[UUID, Account, Account]:
     """A call of a consumer that a provider was paid for, a tenth of a cent."""

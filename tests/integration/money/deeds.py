@@ -58,9 +58,9 @@ class Deed(ABC):
     async def act(self, market: Market, now: datetime) -> Outcome:
         """Do it in earnest. Raises BrokerError."""
 
-    def yields_to(self, others: Sequence[Deed]) -> str | None:
-        """The code with which it may be refused because of another that is just under way."""
-        return None
+    def yields_to(self, others: Sequence[Deed], oracle: Oracle) -> frozenset[str]:
+        """The codes with which it may be refused because of another that is just under way."""
+        return frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

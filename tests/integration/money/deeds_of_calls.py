@@ -90,11 +90,21 @@ class AdmitKeyed(Admit):
     key: str
     meaning: int
 
-    def yields_to(self, others: Sequence[Deed]) -> str | None:
+    def yields_to(self, others: Sequence[Deed], oracle: Oracle) -> frozenset[str]:
         consumer = self.payer.split()[0]
-        rivals = [each for each in others if isinstance(each, AdmitKeyed) and each.key == self.key]
-        met = any(each.payer.split()[0] == consumer for each in rivals)
-        return "idempotency_running" if met else None
+        rivals = [
+            each
+            for each in others
+            if isinstance(each, AdmitKeyed)
+            and (each.key, each.payer.split()[0]) == (self.key, consumer)
+        ]
+        if not rivals:
+            return frozenset()
+        if all(oracle.processes[each.broker].leased for each in rivals):
+            return frozenset({"idempotency_running"})
+        # A broker cut off is taken for dead, and its claim taken over; that it lives still, and
+        # opened a hold, it finds out only when it asks whether its claim stands.
+        return frozenset({"idempotency_running", "budget_held", "insufficient_balance"})
 
     def expect(self, oracle: Oracle) -> Outcome:
         place = (self.payer.split()[0], self.key)
@@ -198,9 +208,9 @@ class AdmitQuoted(Admit):
         payer = f"{found.consumer} free"
         return replace(self, quote=quote, payer=payer, amount=found.ceiling)
 
-    def yields_to(self, others: Sequence[Deed]) -> str | None:
+    def yields_to(self, others: Sequence[Deed], oracle: Oracle) -> frozenset[str]:
         met = any(isinstance(each, AdmitQuoted) and each.quote == self.quote for each in others)
-        return "quote_gone" if met else None
+        return frozenset({"quote_gone"} if met else ())
 
     def expect(self, oracle: Oracle) -> Outcome:
         oracle.use_quote(self.quote, self.number)

@@ -214,8 +214,7 @@ def _foreseen(
     for place in order:
         deed = deeds[place]
         others = [each for each in deeds if each is not deed]
-        code = deed.yields_to(others)
-        if code is not None and outcomes[place] == f"refused: {code}":
+        if outcomes[place] in [f"refused: {code}" for code in deed.yields_to(others, oracle)]:
             foreseen[place] = outcomes[place]
             continue
         try:
