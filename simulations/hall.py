@@ -53,7 +53,7 @@ class Gone(Columns):
     first_s: FloatArray
     """When the first token came; NaN where none did."""
     left: FloatArray
-    """Tokens still to be made when it left; 0 where it was done, infinite where none was made."""
+    """Tokens still to be made when it left; 0 where it was done, infinite where it was in line."""
 
 
 @dataclass(slots=True, eq=False)
@@ -202,7 +202,8 @@ class Hall:
         left = np.where(late, np.maximum(leavers.finish - made, 0.0), 0.0)
         first_s = np.where(late, leavers.first_s, np.minimum(leavers.first_s, at_s))
         unheard = first_s > at_s
-        left, first_s = np.where(unheard, np.inf, left), np.where(unheard, np.nan, first_s)
+        left = np.where(unheard, np.maximum(left, 1.0), left)
+        first_s = np.where(unheard, np.nan, first_s)
         gone = Gone(leavers.slot, leavers.server, at_s, first_s, left)
         self._count_inside()
         return gone

@@ -162,7 +162,9 @@ def test_calls_one_by_one_go_where_the_reference_sends_them(deadline_s: float) -
     np.testing.assert_array_equal(slices.totals.calls, events.totals.calls)
     for name in ("arrival_s", "code", "endpoint", "tokens_out", "charge_nanos", "take_nanos"):
         np.testing.assert_array_equal(slices.calls[name], events.calls[name], name)
-    np.testing.assert_allclose(slices.calls["e2e_s"], events.calls["e2e_s"], rtol=1e-6, atol=1e-6)
+    for name in ("e2e_s", "ttft_s", "cost_nanos", "offer_nanos", "worth_nanos"):
+        found, wanted = slices.calls[name], events.calls[name]
+        np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6, err_msg=name)
     np.testing.assert_array_equal(slices.money.earned_nanos, events.money.earned_nanos)
 
 
