@@ -140,6 +140,7 @@ async def test_a_broker_that_its_database_breaks_off_from_says_so_in_one_line(
     port = server.sockets[0].getsockname()[1]
     url = f"postgresql://broker@127.0.0.1:{port}/broker"
     away = {**environment, "DATABASE_URL": url, "VALKEY_URL": "redis://127.0.0.1:1"}
+    away["BROKER_SECRET_KEY"] = "5e" * 32
     async with server:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "broker.cli.main", "serve", "--port", "8999"),
