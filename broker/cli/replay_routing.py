@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from broker.flows.replay_cascades import CascadeReport
     from broker.flows.replay_routing import Report
 
 _PLOT_COLUMNS, _PLOT_ROWS = 64, 14
@@ -72,6 +75,26 @@ def _show(report: Report) -> None:
     if report.budgets:
         console.print(_budgets(report))
     console.print(_plot(report.points), highlight=False)
+    if report.cascade is not None:
+        _show_cascade(report.cascade, console)
+
+
+def _show_cascade(cascade: CascadeReport, console: Console) -> None:
+    import msgspec
+    from rich.table import Table
+
+    table = Table("with cascades", "value", "95 %", box=None)
+    for name, value in msgspec.structs.asdict(cascade.measures).items():
+        low, high = cascade.intervals.get(name, (None, None))
+        span = "" if low is None or high is None else f"{low:.4g} … {high:.4g}"
+        table.add_row(name, "never" if value is None else f"{value:.4g}", span)
+    for name in ("gain_at_router_cost", "escalated", "random_accuracy", "latency_ms", "ece"):
+        value = getattr(cascade, name)
+        table.add_row(name, "unknown" if value is None else f"{value:.4g}", "")
+    for each in cascade.calibrations:
+        table.add_row(f"ece, {each.model}", f"{each.ece:.4g}", f"as told {each.ece_raw:.4g}")
+    console.print(table)
+    console.print(_plot(cascade.points), highlight=False)
 
 
 def _budgets(report: Report) -> object:

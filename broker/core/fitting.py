@@ -54,6 +54,25 @@ def fit_logistic(values: Floats, outcomes: Floats, weights: Floats) -> tuple[flo
     return start - rise * centre / spread, rise / spread
 
 
+def fit_ridge_logistic(design: Floats, outcomes: Floats, ridge: float = 1.0) -> Floats:
+    """Return weights of p = 1 / (1 + exp(-design @ w)), outcomes within 0..1, by Newton's method.
+
+    The first column is of ones, and its weight free of the ridge.
+    """
+    weights = np.zeros(design.shape[1])
+    penalty = ridge * np.eye(design.shape[1])
+    penalty[0, 0] = 1e-3
+    for _ in range(_STEPS):
+        chances = 1.0 / (1.0 + np.exp(-np.clip(design @ weights, -30.0, 30.0)))
+        slope = design.T @ (outcomes - chances) - penalty @ weights
+        bend = (design.T * (chances * (1.0 - chances))) @ design + penalty
+        step = np.linalg.solve(bend, slope)
+        weights += step
+        if float(np.abs(step).max()) < 1e-8:
+            break
+    return weights
+
+
 def calibration_error(chances: Floats, outcomes: Floats, bins: int = 15) -> float:
     """Return the expected calibration error over bins of equal width (Naeini et al., 2015)."""
     places = np.minimum((chances * bins).astype(np.int64), bins - 1)

@@ -20,6 +20,12 @@ from broker.core.worth import choose
 from broker.encoding.encoder import Encoder
 from broker.errors import RequestMalformed
 from broker.flows.learn_domains import encode_strangers
+from broker.flows.replay_cascades import (
+    CascadeReport,
+    asked_of,
+    expect_held_out,
+    replay_cascades,
+)
 from broker.flows.routing_table import RoutingTable
 
 PRICES = np.concatenate(([0.0], np.geomspace(1e-2, 1e8, 161)))
@@ -30,6 +36,8 @@ RESAMPLES = 200
 BUDGETS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Of the way from the cheapest model's cost to the best router's, in ratios."""
 SHIFT = 5.0
+SURE_SHARE = 0.9
+"""Of rows that must say how sure a model was, for cascades to be replayed."""
 RARE = "(rare)"
 _SEED = 1
 
@@ -56,6 +64,8 @@ class Report(msgspec.Struct, frozen=True):
     budgets: list[Spent]
     points: list[tuple[float, float]]
     """(USD a call, accuracy) at each price."""
+    cascade: CascadeReport | None = None
+    """Of cascades, where the rows say how sure models were."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +119,27 @@ def replay_routing(
         ablations=_ablations(case),
         budgets=_budgets(case, (expected, costs), told) if test.metered else [],
         points=list(zip(*(each.tolist() for each in replay.points(everyone)), strict=True)),
+        cascade=_cascade(case, (expected, costs), replay),
     )
+
+
+def _cascade(case: _Case, expected: tuple[Floats, Floats], replay: Replay) -> CascadeReport | None:
+    train, test = case.train, case.test
+    if len(test.models) < 2 or not (_all_sure(train) and _all_sure(test)):
+        return None
+    costs = _expected_costs(case, case.train_vectors, train)
+    held_out = expect_held_out(
+        case.learned, Evidence(case.train_vectors, case.labels, train.scores)
+    )
+    labels = case.learned.recogniser.among_known(case.learned.recogniser.standardise(case.vectors))
+    seen = asked_of(train, held_out, costs, case.labels)
+    asked = asked_of(test, *expected, labels.argmax(axis=1))
+    return replay_cascades(seen, asked, test.models, replay, PRICES)
+
+
+def _all_sure(table: RoutingTable) -> bool:
+    """True where each model says of nearly every row how sure it was."""
+    return bool(np.isfinite(table.confidences).mean(axis=0).min() > SURE_SHARE)
 
 
 def _learn(train: RoutingTable, test: RoutingTable, encoder: Encoder) -> _Case:

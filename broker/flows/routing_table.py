@@ -59,6 +59,9 @@ class RoutingTable:
     costs_usd: Floats
     metered: bool
     """True where costs are what calls have cost; False where they follow from prices."""
+    confidences: Floats
+    """How sure each model was, within 0..1; NaN where it is not told."""
+    latency_ms: Floats
 
     def rows(self, wanted: Bools) -> RoutingTable:
         """Return the table of some rows."""
@@ -71,6 +74,8 @@ class RoutingTable:
             self.scores[places],
             self.costs_usd[places],
             self.metered,
+            self.confidences[places],
+            self.latency_ms[places],
         )
 
 
@@ -110,8 +115,25 @@ def read_table(path: Path, prices: Path | None, tokens_out: int) -> RoutingTable
         scores,
         costs,
         metered,
+        *_told_beside(rows, names),
     )
     return table if whole.all() else table.rows(whole)
+
+
+def _told_beside(rows: list[Row], names: list[str]) -> tuple[Floats, Floats]:
+    """Return confidences and latencies as rows of cascades have them, NaN where they do not."""
+    sure = np.full((len(rows), len(names)), np.nan)
+    latency_ms = np.full(sure.shape, np.nan)
+    for at, row in enumerate(rows):
+        for place, name in enumerate(names):
+            arm = (row.arms or row.models or {}).get(name)
+            if arm is None:
+                continue
+            if arm.confidence_logp is not None:
+                sure[at, place] = np.exp(min(arm.confidence_logp, 0.0))
+            if arm.latency_ms is not None:
+                latency_ms[at, place] = arm.latency_ms
+    return sure, latency_ms
 
 
 def _named(row: Row) -> Iterable[str]:

@@ -1,0 +1,72 @@
+"""Whether an answer is kept or the next endpoint is asked: by what that would bring, not by doubt.
+
+How sure a model is of its answer is the mean log-probability of its tokens, or what else it tells,
+as a probability p. It is calibrated by Platt's curve over `-log(1 - p)`, which spreads out what
+sure models crowd near 1 (Zellinger and Thomson, "Rational Tuning of LLM Cascades via Probabilistic
+Modeling", 2025): `P(good) = 1 / (1 + exp(-(start + slope * -log(1 - p))))`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from broker.core.columns import Floats
+
+SURENESS_MAX = 12.0
+"""`-log(1 - p)` of a model that is surer than this says no more."""
+
+
+class Curve(msgspec.Struct, frozen=True):
+    """A calibration of a model in a domain."""
+
+    start: float
+    slope: float
+
+    def chance(self, confidence: float) -> float:
+        """Return P(good) of an answer with a confidence within 0..1."""
+        odds = self.start + self.slope * float(sureness(np.array([confidence]))[0])
+        return 1.0 / (1.0 + math.exp(-max(min(odds, 30.0), -30.0)))
+
+
+USUAL = Curve(-1.5, 1.3)
+"""Where nothing was learned: 0.5 of mean token probability is worth 0.35, 0.9 is worth 0.82."""
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """Whether an answer is kept, and why, in words."""
+
+    kept: bool
+    reason: str
+
+
+def sureness(confidences: Floats) -> Floats:
+    """Return `-log(1 - p)` of confidences within 0..1, at most SURENESS_MAX."""
+    doubts = np.maximum(1.0 - np.clip(confidences, 0.0, 1.0), math.exp(-SURENESS_MAX))
+    return np.asarray(-np.log(doubts))
+
+
+def confidence_of(logprobs: Sequence[float]) -> float | None:
+    """Return the geometric mean of token probabilities; None of no token."""
+    finite = [min(each, 0.0) for each in logprobs if math.isfinite(each)]
+    return math.exp(sum(finite) / len(finite)) if finite else None
+
+
+def above(chance: float | None, threshold: float) -> Kept:
+    """Decide by a threshold; an answer of which nothing is known is not kept."""
+    if chance is None:
+        return Kept(False, f"its confidence is not known; {threshold:.2f} was asked for")
+    words = "at least" if chance >= threshold else "below"
+    return Kept(chance >= threshold, f"confidence {chance:.2f} is {words} {threshold:.2f}")
+
+
+def worth_it(chance: float | None, following: float, price: float) -> Kept:
+    """Decide by benefit: `following` is P(good) of the next answer, `price` what it costs over what
+    a good answer is worth."""
+    own = 0.5 if chance is None else chance
+    gain = following - own
+    words = f"the next is worth {gain:+.2f} and costs {price:.2f} of a good answer"
+    return Kept(gain <= price, words)

@@ -1,0 +1,80 @@
+"""Cascades are replayed where rows say how sure models were, and save where that is true."""
+
+from __future__ import annotations
+
+import json
+from math import log
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from broker.cli.main import app
+from tests.integration.routing.examples import COOKING, LAW
+
+
+def table(path: Path, informed: bool, count: int = 400) -> Path:
+    """Prompts of two tasks; the small model errs on hard ones, and knows it or not."""
+    random = Random(5)
+    rows = []
+    for number in range(count):
+        task = ("law", "cooking")[number % 2]
+        words = random.choice(LAW if task == "law" else COOKING)
+        hard = random.random() < (0.6 if task == "law" else 0.3)
+        small = random.random() < (0.2 if hard else 0.95)
+        large = random.random() < (0.85 if hard else 0.96)
+        sure = random.gauss(0.92 if small else 0.6, 0.05) if informed else random.random()
+        confidence = min(max(sure, 0.05), 0.999)
+        told = {
+            "small": (small, confidence, 0.0002, 300.0),
+            "large": (large, 0.95, 0.004, 1_500.0),
+        }
+        names = ("correct", "confidence_logp", "cost_usd", "latency_ms")
+        models = {
+            model: dict(zip(names, (right, log(told_p), *rest), strict=True))
+            for model, (right, told_p, *rest) in told.items()
+        }
+        rows.append({"prompt": f"{words} ({number})", "task": task, "models": models})
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def replayed(path: Path) -> Any:
+    ended = CliRunner().invoke(app, ["replay-routing", str(path), "--json"])
+    assert ended.exit_code == 0, (ended.output, ended.exception)
+    return json.loads(ended.output)
+
+
+def test_a_model_that_knows_when_it_errs_makes_cascades_pay(tmp_path: Path) -> None:
+    told = replayed(table(tmp_path / "informed.jsonl", informed=True))
+    cascade = told["cascade"]
+    assert cascade["measures"]["cost_saved_at_best_single"] > 0.4
+    assert cascade["measures"]["cost_saved_at_best_single"] > (
+        told["cost_saved_at_best_single"] or 0.0
+    )
+    assert cascade["gain_at_router_cost"] > 0.03
+    assert cascade["measures"]["aiq"] > told["aiq"] + 0.03
+    best = cascade["measures"]["accuracy_max_quality"]
+    assert best >= told["best_single_accuracy"]
+    assert 0.1 < cascade["escalated"] < 0.8
+    assert cascade["ece"] < 0.06
+    assert 300.0 < cascade["latency_ms"] < 1_800.0
+    small = next(each for each in cascade["calibrations"] if each["model"] == "small")
+    assert small["ece"] < small["ece_raw"]
+
+
+def test_a_model_that_does_not_know_makes_them_pay_nothing(tmp_path: Path) -> None:
+    told = replayed(table(tmp_path / "blind.jsonl", informed=False))
+    assert told["cascade"]["gain_at_router_cost"] == pytest.approx(0.0, abs=0.03)
+    assert told["cascade"]["measures"]["aiq"] == pytest.approx(told["aiq"], abs=0.03)
+
+
+def test_rows_without_confidence_have_no_cascade_and_words_are_printed(tmp_path: Path) -> None:
+    path = table(tmp_path / "table.jsonl", informed=True, count=80)
+    printed = CliRunner().invoke(app, ["replay-routing", str(path)])
+    assert "with cascades" in printed.output, printed.exception
+    bare = path.read_text().replace('"confidence_logp"', '"ignored"')
+    path.write_text(bare)
+    assert replayed(path)["cascade"] is None

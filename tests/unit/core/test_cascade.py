@@ -1,0 +1,50 @@
+"""An answer is kept unless the next one is worth more than it costs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from broker.core.cascade import USUAL, Curve, above, confidence_of, sureness, worth_it
+from broker.core.fitting import fit_ridge_logistic
+
+
+def test_confidence_is_the_geometric_mean_of_token_probabilities() -> None:
+    assert confidence_of([math.log(0.5), math.log(0.02)]) == pytest.approx(0.1)
+    assert confidence_of([0.0, 1e-9]) == 1.0
+    assert confidence_of([]) is None
+    assert confidence_of([float("-inf"), float("nan")]) is None
+
+
+def test_a_curve_rises_and_stays_within_chances() -> None:
+    told = [USUAL.chance(each) for each in (0.0, 0.5, 0.9, 0.99, 1.0, 2.0)]
+    assert told == sorted(told)
+    assert 0.0 < told[0] < 0.3 < told[2] < told[-1] < 1.0
+    assert np.isfinite(sureness(np.array([0.0, 1.0]))).all()
+
+
+def test_a_threshold_keeps_what_reaches_it_and_nothing_unknown() -> None:
+    assert above(0.8, 0.8).kept
+    assert not above(0.79, 0.8).kept
+    unknown = above(None, 0.0)
+    assert not unknown.kept
+    assert "not known" in unknown.reason
+
+
+def test_doubt_alone_does_not_escalate() -> None:
+    assert worth_it(0.3, 0.35, 0.1).kept, "the next is hardly better and dear"
+    assert not worth_it(0.3, 0.9, 0.1).kept
+    assert worth_it(0.9, 0.95, 0.0).kept is False
+    assert worth_it(None, 0.5, 0.0).kept
+
+
+def test_platts_curve_is_found_again() -> None:
+    random = np.random.default_rng(3)
+    told = random.uniform(0.2, 0.999, 4_000)
+    curve = Curve(-2.0, 1.5)
+    right = (random.random(4_000) < [curve.chance(each) for each in told]).astype(float)
+    design = np.column_stack((np.ones(4_000), sureness(told)))
+    start, slope = fit_ridge_logistic(design, right)
+    assert (start, slope) == (pytest.approx(-2.0, abs=0.2), pytest.approx(1.5, abs=0.15))
