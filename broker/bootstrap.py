@@ -15,6 +15,7 @@ from broker.core.pulse import Pulse
 from broker.core.retries import RetryBudget
 from broker.core.view import RoutingLimits
 from broker.encoding.tokens import TokenCounter
+from broker.errors import Unavailable
 from broker.flows.background import Background
 from broker.flows.batch import LedgerBatcher
 from broker.flows.heartbeat import HeartbeatDesk
@@ -24,6 +25,7 @@ from broker.flows.runtime import Runtime
 from broker.flows.targets import Targets
 from broker.live.room import Live
 from broker.settings import Limits, Settings
+from broker.store.away import is_database_away
 from broker.store.database import create_engine, create_pool
 from broker.store.ledger import take_account
 from broker.store.market_id import market_id
@@ -39,13 +41,21 @@ _DRAIN_POLL_S = 0.05
 
 @contextlib.asynccontextmanager
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
-    """Build everything and run it until the block ends; then drain and close in reverse."""
+    """Build everything and run it until the block ends; then drain and close in reverse.
+
+    Raises Unavailable where the database is away at the start.
+    """
     async with contextlib.AsyncExitStack() as stack:
-        runtime = await _build(settings, stack)
-        async with Background(runtime).running():
-            yield runtime
-            runtime.stopping = True
-            await _drain(runtime)
+        try:
+            runtime = await _build(settings, stack)
+            await stack.enter_async_context(Background(runtime).running())
+        except Exception as error:
+            if not is_database_away(error):
+                raise
+            raise Unavailable(f"The database cannot be reached: {error}.") from None
+        yield runtime
+        runtime.stopping = True
+        await _drain(runtime)
 
 
 async def _build(settings: Settings, stack: contextlib.AsyncExitStack) -> Runtime:

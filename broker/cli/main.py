@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import entry_points, version
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -94,19 +94,10 @@ def main() -> None:
         app()
     except (BrokerError, MoneyError, OSError) as error:
         # An OSError is a server that cannot be reached, or a file that cannot be written.
-        _give_up(str(error.detail if isinstance(error, BrokerError) else error))
-    except Exception as error:
-        from broker.store.away import is_database_away
-
-        if not is_database_away(error):
-            raise
-        _give_up("The database cannot be reached: it broke off, or takes no connections yet.")
-
-
-def _give_up(why: str) -> NoReturn:
-    line = Text("broker: ", style="red").append(why, style="default")
-    Console(stderr=True, soft_wrap=True, highlight=False).print(line)
-    sys.exit(1)
+        detail = error.detail if isinstance(error, BrokerError) else error
+        line = Text("broker: ", style="red").append(str(detail), style="default")
+        Console(stderr=True, soft_wrap=True, highlight=False).print(line)
+        sys.exit(1)
 
 
 if __name__ == "__main__":
