@@ -71,7 +71,9 @@ class Grid:
 
 
 def build_grid(kinds: Sequence[Requirements], market: Market) -> Grid:
-    """Lay the shortlists of these kinds of calls side by side."""
+    """Lay the shortlists of these kinds of calls side by side. What a call says of its prompt, its
+    conversation or the value of its answer is for `route` alone, and no kind may have it."""
+    assert all((x.prompt, x.home, x.value_nanos) == (None, None, None) for x in kinds)
     lists = [shortlist(each, market) for each in kinds]
     known = [each for each in lists if each is not None]
     every = [np.zeros(0, dtype=np.int64), *(each.numbers for each in known)]

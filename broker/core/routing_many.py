@@ -1,5 +1,7 @@
 """Decides about many calls together, each as `route` would on the same counts.
 
+Calls that bring a prompt, a conversation or the value of their answer are for `route` alone.
+
     crowd = Crowd(asked, grid, pulse, limits, now_s)
     decisions = route_many(crowd)
 

@@ -215,3 +215,10 @@ def test_an_endpoint_with_a_model_that_nobody_has_refuses_without_reasons() -> N
     assert grid.exists.tolist() == [False, True]
     assert many.refused[0] == 0
     assert not many.reasons()[0].any()
+
+
+def test_calls_whose_answers_have_a_value_are_for_route_alone() -> None:
+    with pytest.raises(AssertionError):
+        build_grid([requirements(value_nanos=1_000)], market([endpoint()]))
+    with pytest.raises(AssertionError):
+        build_grid([requirements(home=0)], market([endpoint()]))
