@@ -57,12 +57,14 @@ class CallShown(Reply):
 
 
 class CandidateShown(Reply):
-    """An endpoint that could have served the call; `parts` make up the score."""
+    """An endpoint that could have served the call; `parts` make up the score, `propensity` is the
+    chance by which it was to be first, of a call that was allowed to explore."""
 
     endpoint: str | None
     score: float
     parts: dict[str, float]
     expected_cost_usd: str
+    propensity: float | None = None
 
 
 class RejectedShown(Reply):
@@ -160,6 +162,7 @@ def call_story(found: ToldStory) -> CallStory:
                 score=each.score,
                 parts=each.parts,
                 expected_cost_usd=each.expected_cost_usd,
+                propensity=each.propensity,
             )
             for each in story.candidates
         ],

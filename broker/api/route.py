@@ -91,6 +91,7 @@ def _shown(made: Rehearsal) -> RouteShown:
                 score=each.score,
                 parts=each.parts,
                 expected_cost_usd=each.expected_cost_usd,
+                propensity=each.propensity,
             )
             for each in told.candidates[:CANDIDATES_SHOWN_MAX]
         ],

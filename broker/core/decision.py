@@ -9,6 +9,8 @@ from broker.core.columns import Floats, Numbers
 from broker.core.scoring import PARTS
 from pricing.book import Rate
 
+COST_ROW = len(PARTS) + 1
+
 
 class Candidate(msgspec.Struct, frozen=True):
     """An endpoint that may serve the call, with the most that it can cost there."""
@@ -28,8 +30,9 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     eligible: Numbers
     """Endpoint numbers."""
     figures: Floats | tuple[float, ...]
-    """Shape (7, eligible): score, parts as in PARTS, expected cost in pico-dollars. Plain numbers
-    where one endpoint was eligible: most calls name theirs, and most figures nobody looks at."""
+    """Shape (7, eligible): score, parts as in PARTS, expected cost in pico-dollars; an eighth row
+    where the first was drawn so that more is learned: its chance. Plain numbers where one endpoint
+    was eligible: most calls name theirs, and most figures nobody looks at."""
     rejected: Numbers
     reasons: Numbers
     """A Rejection for each of `rejected`."""
@@ -44,12 +47,12 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     @property
     def parts(self) -> Floats:
         """Shape (5, eligible), rows as in PARTS."""
-        return self._rows[1:-1]
+        return self._rows[1:COST_ROW]
 
     @property
     def costs_picos(self) -> Floats:
         """The expected cost at each eligible endpoint, in pico-dollars."""
-        costs: Floats = self._rows[-1]
+        costs: Floats = self._rows[COST_ROW]
         return costs
 
     @property

@@ -98,6 +98,7 @@ def learn(heard: Heard, catalog: Catalog, beside: Beside, now_s: float) -> Lesso
     )
     quality = _blended(exact, graded)
     told = exact.told + graded.told
+    told = np.vstack((told, told.sum(axis=0)))
     apart = np.where(heard.graded, _apart(heard, graded.quality), _apart(heard, exact.quality))
     vectors, size = beside.compared(heard.vectors), quality.shape[1]
     gains = [
@@ -106,7 +107,8 @@ def learn(heard: Heard, catalog: Catalog, beside: Beside, now_s: float) -> Lesso
     return Lessons(
         places=catalog.places,
         table=np.vstack((quality * _form(heard, catalog, weights), *gains)),
-        doubt=DECLARED / (DECLARED + np.vstack((told, told.sum(axis=0)))),
+        doubt=DECLARED / (DECLARED + told),
+        weight=told + DOMAIN_PRIOR * told[-1] / (told[-1] + DOMAIN_PRIOR),
         tokens_out=beside.tokens_out,
         centres=beside.centres,
         meaning=beside.meaning,

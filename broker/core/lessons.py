@@ -71,6 +71,8 @@ class Lessons:
     """(domains + 1 + groups, endpoints): expected scores, and the gains of groups on them."""
     doubt: Floats
     """(domains + 1, endpoints): how far what is claimed is all that is known, 1 to 0."""
+    weight: Floats
+    """(domains + 1, endpoints): by how many answers the expected scores are known."""
     tokens_out: Floats
     """(domains + 1, endpoints): tokens of an answer; NaN where nobody knows."""
     centres: tuple[Floats, ...]
@@ -117,6 +119,12 @@ class Lessons:
         if numbers.size <= CUT_SIZE_MAX:
             self.cuts[id(numbers), place] = cut
         return cut
+
+    def known(self, prompt: Prompt, numbers: Numbers) -> Floats:
+        """Return by how many answers the score of each of these endpoints is known."""
+        domains = [at for at, cell in enumerate(prompt.cells) if cell < len(self.weight)]
+        cells, shares = np.array(prompt.cells)[domains], np.array(prompt.shares)[domains]
+        return np.asarray(shares.dot(self.weight[cells[:, None], numbers]))
 
     def _cut(self, place: int, numbers: Numbers, claimed: Floats) -> Cut:
         tokens_out = self.tokens_out[place, numbers]

@@ -16,15 +16,18 @@ import numpy as np
 from broker.core.columns import Floats, Numbers
 from broker.core.decision import Candidate, Decision
 from broker.core.eligibility import reject, shortlist
+from broker.core.exploring import draw, good_enough, propensities, spread_of
+from broker.core.lessons import Lessons
 from broker.core.lone import decide_alone
 from broker.core.market import Market
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
-from broker.core.scoring import PARTS, score_parts, weigh, worth
+from broker.core.scoring import PARTS, normal, score_parts, weigh, worth
 from broker.core.view import RoutingLimits, View
 from pricing.money import PICOS_PER_NANO, charge_nanos
 
 NEAR_BEST = 0.03
+_SURELY_FIRST = 10.0
 STAY_WITHIN = 0.15
 """A conversation stays where its context is while that scores at most so much below the best: there
 the prompt so far is cached, and answered from sooner."""
@@ -68,6 +71,8 @@ def route(
     else:
         worth(view, parts, float(wanted.value_nanos * PICOS_PER_NANO), scores)
     figures[-1] = view.cost_picos
+    if wanted.explore and lessons is not None and scores.size > 1:
+        figures, scores = _explore(wanted, lessons, view, figures, random)
     return Decision(
         _plan(wanted, market, view, _choose(wanted, market, view, scores, limits, random)),
         view.numbers,
@@ -76,6 +81,22 @@ def route(
         reasons,
         market.book.version,
     )
+
+
+def _explore(
+    wanted: Requirements, lessons: Lessons, view: View, figures: Floats, random: Random
+) -> tuple[Floats, Floats]:
+    """Draw who is to be first; return the figures with each one's chance of that, and scores by
+    which the drawn comes first. Who wishes for an order, or is to stay somewhere, gets that."""
+    if wanted.prompt is None or wanted.providers_order or wanted.home is not None:
+        return figures, figures[0]
+    spread = spread_of(view.quality, lessons.known(wanted.prompt, view.numbers))
+    able = good_enough(view.quality, spread, wanted.quality_min)
+    share = 1.0 if wanted.value_nanos is not None else normal(wanted.weights)[0]
+    chances = propensities(figures[0], share * spread, able, random)
+    scores = figures[0].copy()
+    scores[draw(chances, random)] = _SURELY_FIRST
+    return np.vstack((figures, chances)), scores
 
 
 def _choose(

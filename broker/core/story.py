@@ -47,7 +47,7 @@ class _Packed(msgspec.Struct, array_like=True):
     planned: list[int]
     eligible: bytes
     figures: bytes
-    """Scores, parts and costs, in rows."""
+    """Scores, parts, costs, and propensities where there are any, in rows."""
     rejected: bytes
     reasons: bytes
     attempts: list[_PackedAttempt]
@@ -61,6 +61,8 @@ class ScoredCandidate(msgspec.Struct, frozen=True):
     score: float
     parts: dict[str, float]
     expected_cost_usd: str
+    propensity: float | None = None
+    """The chance to be first, where that was drawn for more to be learned."""
 
 
 class RejectedEndpoint(msgspec.Struct, frozen=True):
@@ -193,7 +195,8 @@ _SETS = frozenset({"regions", "providers_only", "providers_ignore", "models_only
 def _ranked(packed: _Packed) -> list[ScoredCandidate]:
     """The candidates: those planned in their order, the others by falling score."""
     eligible = np.frombuffer(packed.eligible, "<i4").tolist()
-    figures = np.frombuffer(packed.figures, "<f4").reshape(len(PARTS) + 2, len(eligible))
+    rows = np.frombuffer(packed.figures, "<f4").reshape(-1, max(len(eligible), 1))
+    figures, drawn = rows[: len(PARTS) + 2], rows[len(PARTS) + 2 :]
     places = {number: place for place, number in enumerate(packed.planned)}
     order = sorted(
         range(len(eligible)),
@@ -205,6 +208,7 @@ def _ranked(packed: _Packed) -> list[ScoredCandidate]:
             round(float(score), 4),
             {name: round(float(part), 4) for name, part in zip(PARTS, parts, strict=True)},
             format_usd(round(float(cost_picos) / PICOS_PER_NANO)),
+            float(drawn[0, at]) if len(drawn) else None,
         )
         for at in order
         for score, *parts, cost_picos in [figures[:, at]]

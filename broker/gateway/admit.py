@@ -90,6 +90,7 @@ def demands(asked: Asked, account_id: UUID) -> Requirements:
         providers_order=tuple(wishes.providers.order),
         weights=wishes.weighed(),
         value_nanos=wishes.value_nanos(),
+        explore=wishes.explore,
         stream=stream,
         quote_id=wishes.quote_id,
         tier=wishes.tier,

@@ -89,6 +89,7 @@ def taught(where: Market) -> Market:
         places={"law": 0, "food": 1, "code": 2},
         table=random.random((4 + 2 * 64, size)),
         doubt=random.random((4, size)),
+        weight=random.uniform(0.0, 50.0, (4, size)),
         tokens_out=random.uniform(50.0, 500.0, (4, size)),
         centres=(),
         meaning=256,

@@ -1,0 +1,83 @@
+"""Calls that may explore go to who may be better than it seems, by chances that are told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+
+from broker.core import story
+from broker.core.exploring import FLOOR, good_enough, propensities, spread_of
+from broker.core.lessons import Lessons
+from broker.core.requirements import Prompt, Weights
+from broker.core.routing import route
+from broker.core.view import RoutingLimits
+from tests.fakes import decide, endpoint, market, planned, pulse, requirements
+
+QUALITY = (0.8, 0.75, 0.7, 0.3)
+KNOWN = (200.0, 200.0, 2.0, 200.0)
+PROMPT = Prompt("words", b"", (0,), (1.0,))
+LESSONS = Lessons(
+    places={},
+    table=np.array([QUALITY]),
+    doubt=np.zeros((1, 4)),
+    weight=np.array([KNOWN]),
+    tokens_out=np.full((1, 4), 100.0),
+    centres=(),
+    meaning=0,
+)
+WHERE = replace(market([endpoint(at, f"acme/{at}") for at in range(4)]), lessons=LESSONS)
+ASKED = {"model": "auto", "prompt": PROMPT, "weights": Weights(1, 0, 0, 0, 0)}
+
+
+def test_who_is_little_known_is_tried_and_who_is_known_to_be_worse_never() -> None:
+    wanted, live, random = requirements(**ASKED, explore=True), pulse(WHERE), Random(1)
+    counts: Counter[int] = Counter()
+    told = np.zeros(4)
+    for _ in range(400):
+        decision = route(wanted, WHERE, live, RoutingLimits(), (random, 0.0))
+        assert decision is not None
+        assert decision.figures[-1].sum() == pytest.approx(1.0)
+        counts[decision.plan[0].number] += 1
+        told += decision.figures[-1]
+    assert counts[3] == 0
+    assert counts[2] > 40, "it is hardly known, and so may be the best"
+    assert np.array([counts[at] for at in range(4)]) / 400 == pytest.approx(told / 400, abs=0.08)
+
+
+def test_who_does_not_ask_for_it_gets_the_best() -> None:
+    for changes in ({}, {"explore": True, "providers_order": ("acme",)}):
+        decision = decide(WHERE, **ASKED, **changes)
+        assert planned(decision)[0] == 0 or changes
+        assert len(decision.figures) == 7
+
+
+def test_nobody_below_the_quality_that_is_asked_for_is_tried() -> None:
+    for seed in range(50):
+        decision = decide(WHERE, seed=seed, **ASKED, explore=True, quality_min=0.45)
+        assert planned(decision)[0] != 3
+    quality, spread = np.array([0.8, 0.6]), np.array([0.0, 0.5])
+    assert good_enough(quality, spread, None).tolist() == [True, True]
+    assert good_enough(quality, spread, 0.7).tolist() == [True, False]
+
+
+def test_every_chance_is_at_least_its_share_of_the_floor() -> None:
+    scores, able = np.array([0.9, 0.5, 0.1]), np.array([True, True, False])
+    chances = propensities(scores, np.full(3, 0.01), able, Random(2))
+    assert chances.tolist() == pytest.approx([1 - FLOOR / 2, FLOOR / 2, 0.0])
+    many = propensities(np.zeros(100), np.ones(100), np.ones(100, dtype=bool), Random(3))
+    assert many.sum() == pytest.approx(1.0)
+    assert np.count_nonzero(many) <= 16
+    assert spread_of(np.array([0.5]), np.array([23.0]))[0] == pytest.approx(0.1)
+
+
+def test_the_story_tells_the_chances() -> None:
+    decision = decide(WHERE, **ASKED, explore=True)
+    packed = story.encode(requirements(**ASKED, explore=True), decision, [], "delivered", 0.0)
+    candidates = story.decode(packed).candidates
+    assert sum(each.propensity or 0.0 for each in candidates) == pytest.approx(1.0)
+    plain = story.encode(requirements(), decide(WHERE, **ASKED), [], "delivered", 0.0)
+    assert all(each.propensity is None for each in story.decode(plain).candidates)
