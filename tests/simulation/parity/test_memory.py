@@ -35,19 +35,20 @@ def scenario(rate_per_s: float, pace: Pace) -> Scenario:
 
 
 def kept(of: Scenario, held: Callable[[], int]) -> tuple[int, int, int]:
-    """(what is held after a short time, and after ten times as long, calls that ended between)."""
-    seen: list[tuple[int, int]] = []
+    """(what is held after a short time, and after ten times as long, calls that ended between);
+    the least of some ticks, for what is counted in blocks waits until one is full."""
+    early: list[tuple[int, int]] = []
+    late: list[tuple[int, int]] = []
 
     def look(now_s: float, ended: int) -> bool:
-        if now_s in (SHORT_S, LONG_S - 1.0):
+        if now_s - SHORT_S in range(4) or LONG_S - now_s in range(1, 5):
             gc.collect()
-            seen.append((held(), ended))
+            (early if now_s < LONG_S / 2 else late).append((held(), ended))
         return True
 
     done = run(of, 1, progress=look)
     assert done.totals.count(Code.SERVED) > done.totals.count(Code.LATE) > 0
-    (before, ended), (after, ended_after) = seen
-    return before, after, ended_after - ended
+    return min(early)[0], min(late)[0], late[0][1] - early[-1][1]
 
 
 def objects() -> int:
@@ -58,7 +59,7 @@ def objects() -> int:
 
 def test_no_call_leaves_an_object_behind() -> None:
     before, after, calls = kept(scenario(200.0, Pace.EVENTS), objects)
-    assert calls > 3_000
+    assert calls > 2_000
     assert before > 200
     assert after - before < 0.05 * calls
 
@@ -66,9 +67,9 @@ def test_no_call_leaves_an_object_behind() -> None:
 def test_no_call_leaves_a_byte_behind_in_slices() -> None:
     tracemalloc.start()
     try:
-        of = scenario(5_000.0, Pace.SLICES)
+        of = scenario(3_000.0, Pace.SLICES)
         before, after, calls = kept(of, lambda: tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    assert calls > 15 * BLOCK
+    assert calls > 8 * BLOCK
     assert after - before < 2 * calls

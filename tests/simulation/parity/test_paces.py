@@ -153,7 +153,7 @@ def test_calls_one_by_one_go_where_the_reference_sends_them(deadline_s: float) -
         server = SharingServer(c0_s=0.015 + 5e-4 * place, c1_s=0.0, prefill_s=0.0, batch_max=40)
         endpoint = replace(_endpoint(place), server=server, quality=0.9 - 0.05 * place)
         providers.append(ProviderSpec(f"provider-{place}", (endpoint,)))
-    plain = replace(plain, providers=tuple(providers), horizon_s=30.0, warm_up_s=0.0)
+    plain = replace(plain, providers=tuple(providers), horizon_s=15.0, warm_up_s=0.0)
     events = at_pace(plain, Pacing(Pace.EVENTS))
     slices = at_pace(plain, Pacing(Pace.SLICES, slice_s=0.05, together_max=1))
     assert {int(each) for each in events.calls["code"]} >= {Code.SERVED, Code.PRICED_OUT}
