@@ -1,0 +1,83 @@
+"""A fit finds the server behind a run, and predicts what it has not seen; made-up and real runs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simulations.calibrate import calibrate, errors, fit, predict
+from simulations.observed import ObservationMalformed, Observed, read_observed
+from simulations.supply import BatchingServer
+
+SERVER = BatchingServer(
+    c0_s=0.015,
+    c1_s=1e-4,
+    c2_s=1.2e-7,
+    c3_s=8e-5,
+    kv_tokens_max=200_000,
+    batch_max=32,
+    step_tokens_max=2_048,
+)
+RUNS_FROM = "BROKER_VLLM_RUNS"
+"""An environment variable: a folder of folders, each with the requests.jsonl of a real run."""
+
+
+def a_run(requests: int, noise: float = 0.0) -> Observed:
+    """A run of that server under more calls than it can take, its moments off by a little."""
+    rng = np.random.default_rng(5)
+    empty = np.zeros(requests)
+    run = Observed(
+        arrival_s=np.cumsum(rng.exponential(0.15, requests)),
+        first_s=empty,
+        last_s=empty,
+        tokens_in=rng.integers(100, 1_500, requests),
+        tokens_out=rng.integers(20, 250, requests),
+        skipped=0,
+    )
+    first_s, last_s = predict(run, SERVER)
+    ttft_s = (first_s - run.arrival_s) * np.exp(rng.normal(0.0, noise, requests))
+    rest_s = (last_s - first_s) * np.exp(rng.normal(0.0, noise, requests))
+    return replace(run, first_s=run.arrival_s + ttft_s, last_s=run.arrival_s + ttft_s + rest_s)
+
+
+def test_the_server_behind_a_run_is_found_from_half_of_it() -> None:
+    run = a_run(40, noise=0.01)
+    half = np.arange(20)
+    found = fit(run, half)
+    assert found.c0_s == pytest.approx(SERVER.c0_s, rel=0.1)
+    missed = errors(run, found, np.arange(20, 40))
+    assert missed.e2e_median <= 0.05
+    assert missed.ttft_median <= 0.2
+
+
+def test_another_server_is_told_apart() -> None:
+    run, every = a_run(60), np.arange(60)
+    assert errors(run, SERVER, every).e2e_median == pytest.approx(0.0, abs=1e-9)
+    slower = replace(SERVER, c0_s=1.2 * SERVER.c0_s)
+    assert errors(run, slower, every).e2e_median > 0.1
+
+
+def test_a_handful_of_requests_is_not_enough() -> None:
+    with pytest.raises(ObservationMalformed, match="needs 20"):
+        calibrate(a_run(12))
+
+
+def _runs() -> list[Path]:
+    folder = os.environ.get(RUNS_FROM)
+    return sorted(Path(folder).glob("*/requests.jsonl")) if folder else []
+
+
+@pytest.mark.parametrize("path", _runs() or [None], ids=lambda path: path and path.parent.name)
+def test_the_second_half_of_a_real_run_is_predicted_from_the_first(path: Path | None) -> None:
+    if path is None:
+        pytest.skip(f"{RUNS_FROM} names no folder of real runs")
+    with path.open("rb") as lines:
+        run = read_observed(lines)
+    half = run.size // 2
+    missed = errors(run, fit(run, np.arange(half)), np.arange(half, run.size))
+    assert missed.e2e_median <= 0.05
+    assert missed.ttft_median <= 0.2
