@@ -14,6 +14,7 @@ from uuid import UUID
 
 import msgspec
 
+from broker.core.cascade import Cascade
 from broker.core.key_terms import Allowance, Rates
 from broker.core.metering import TEMPLATE_TOKENS
 from broker.core.requirements import Requirements
@@ -181,6 +182,8 @@ class Call(msgspec.Struct, frozen=True, eq=False):
     task_label: str | None = None
     session_id: str | None = None
     labels_json: str | None = None
+    cascade: Cascade | None = None
+    """How it may be answered more than once; None, as for most: it may not."""
 
 
 def tokens_in_bound(size_bytes: int) -> int:

@@ -36,6 +36,28 @@ USUAL = Curve(-1.5, 1.3)
 """Where nothing was learned: 0.5 of mean token probability is worth 0.35, 0.9 is worth 0.82."""
 
 
+class Stage(msgspec.Struct, frozen=True):
+    """A model to be asked, as callers name models, and from which P(good) on its answer is kept."""
+
+    model: str
+    keep_from: float
+
+
+class Cascade(msgspec.Struct, frozen=True):
+    """How a call may be answered more than once, by at most one after the other."""
+
+    stages: tuple[Stage, ...] = ()
+    """Named by the caller; empty where the broker chooses who is next, and decides by benefit."""
+    keep_from: float | None = None
+    """An answer below it, with nobody left to ask, is flagged, or refused."""
+    pays_all: bool = True
+    """False: only the answer that is kept is paid."""
+    refuses: bool = False
+    """Nothing is delivered rather than an answer that is below."""
+    hides_logprobs: bool = False
+    """They were asked for by the broker alone."""
+
+
 class Kept(msgspec.Struct, frozen=True):
     """Whether an answer is kept, and why, in words."""
 

@@ -123,6 +123,15 @@ class Dispatch:
             self.end = End.FINAL
         return outcome
 
+    def go_on(self) -> bool:
+        """Go on with the plan, for the answer that was delivered is not good enough; False where
+        nobody is left. That is no retry, so it takes nothing from their budget."""
+        assert self.end is End.DELIVERED, "there is no answer yet"
+        if len(self.attempts) >= len(self._plan):
+            return False
+        self.end = None
+        return True
+
     def _blamed(self, candidate: Candidate) -> bool:
         """True when an attempt of this call has already counted against the candidate."""
         return any(
@@ -140,6 +149,9 @@ class Dispatch:
             return End.DEADLINE
         if len(self.attempts) >= self._attempts_max or not self._has_candidate():
             return End.EXHAUSTED
+        last = self.attempts[-1].outcome
+        if last is not None and last.fault is None:
+            return None
         return None if self._budget.withdraw(now_s) else End.BUDGET_SPENT
 
     def _has_candidate(self) -> bool:

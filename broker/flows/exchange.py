@@ -40,6 +40,8 @@ class WholeAnswer(msgspec.Struct, frozen=True, eq=False):
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
     delivered: Delivered
+    confidence: float | None = None
+    """Of a cascade: P(good), as far as that is known."""
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ from broker.errors import (
     ProviderRefused,
     QuoteRefused,
 )
+from broker.flows.cascade import climb, lay_out
 from broker.flows.decide import choose, refusal
 from broker.flows.exchange import StreamedAnswer, WholeAnswer, open_stream, read_whole
 from broker.flows.grant import take_tokens, undo
@@ -52,6 +53,8 @@ async def serve(
             return await _serve_known(call, runtime, turn)
         market = runtime.market
         decision = _decide(call, runtime)
+        plain = call.cascade is None
+        call, decision = (call, decision) if plain else _lay_out(call, decision, runtime)
     else:
         call, decision, market = await _redeem(call, call.wanted.quote_id, runtime)
     hold = reserve(call, decision, runtime.settings.limits.hold_margin_s)
@@ -113,6 +116,14 @@ def _decide(call: Call, runtime: Runtime) -> Decision:
     return decision
 
 
+def _lay_out(call: Call, first: Decision, runtime: Runtime) -> tuple[Call, Decision]:
+    """Plan a cascade; a refusal is logged."""
+    try:
+        return lay_out(call, first, runtime)
+    except BrokerError as error:
+        raise _log(error, call, first, runtime) from None
+
+
 async def _redeem(call: Call, quote_id: UUID, runtime: Runtime) -> tuple[Call, Decision, Market]:
     """Go by the call's firm quote; a refusal is logged."""
     try:
@@ -143,6 +154,8 @@ async def _hold(hold: Hold, first: int, call: Call, decision: Decision, runtime:
 
 async def _forward(tab: Tab) -> WholeAnswer | StreamedAnswer:
     """Make attempts until one commits: at its whole body, or at the first content of a stream."""
+    if tab.call.cascade is not None:
+        return await climb(tab, failure_of)
     body = tab.call.body
     streams = isinstance(body, OpenAiBody) and body.stream
     while (attempt := tab.begin()) is not None:

@@ -43,6 +43,8 @@ class Tab:
         self.charge_nanos = 0
         self.turn: Turn | None = None
         """Of a call under an `Idempotency-Key`."""
+        self.kept: Attempt | None = None
+        """Of a cascade: the attempt whose answer is delivered, where that is not the latest."""
         self._settled = False
         self._attempt: Attempt | None = None
         self.endpoint: Endpoint
@@ -58,7 +60,7 @@ class Tab:
     @property
     def rate(self) -> Rate:
         """What the latest attempt is charged at."""
-        return self.dispatch.attempts[-1].candidate.rate
+        return (self.kept or self.dispatch.attempts[-1]).candidate.rate
 
     def begin(self) -> Attempt | None:
         """Begin the next attempt, to be made after its delay if it has one; None: there is none."""
@@ -137,6 +139,17 @@ class Tab:
             delivered, exact_in=exact_in, exact_out=exact_out, beside_in=beside_in
         )
 
+    def keep_attempt(self, attempt: Attempt) -> None:
+        """Deliver the answer of this attempt, whichever came after it."""
+        self.kept = attempt
+        self.endpoint = self.market.endpoint(attempt.candidate.number)
+
+    def forgo(self, attempt: Attempt) -> None:
+        """Charge nothing for an attempt."""
+        self.lines = [each for each in self.lines if each.attempt != attempt.index]
+        self.charge_nanos -= attempt.charge_nanos
+        attempt.charge_nanos = 0
+
     async def settle(self, status: int, code: str) -> None:
         """Capture what was delivered and release the rest; durable when it returns.
 
@@ -187,7 +200,7 @@ class Tab:
 
     def _record(self, status: int, code: str) -> CallRecord:
         attempts = self.dispatch.attempts
-        last = attempts[-1] if attempts else None
+        last = self.kept or (attempts[-1] if attempts else None)
         tokens_in = tokens_out = 0
         for each in attempts:
             tokens_in += each.tokens_in

@@ -15,11 +15,12 @@ from broker.core.call import (
     tokens_in_bound,
     tokens_in_expected,
 )
+from broker.core.cascade import Cascade
 from broker.core.catalog import Task
 from broker.core.requirements import Requirements
-from broker.errors import TooManyCalls, Unavailable
+from broker.errors import RequestMalformed, TooManyCalls, Unavailable
 from broker.flows.runtime import Runtime
-from broker.gateway.wishes import NO_WISHES, Wishes
+from broker.gateway.wishes import NO_WISHES, CascadeWish, Wishes
 from broker.store.call_ids import new_call_id
 
 
@@ -41,6 +42,9 @@ def admit(asked: Asked, payer: Payer, runtime: Runtime) -> Call:
     limits = runtime.settings.limits
     now_s = runtime.now_s()
     deadline_s = min(wishes.deadline_s or limits.deadline_s, limits.deadline_s_max)
+    cascade = None if wishes.cascade is None else _cascade(asked, wishes.cascade)
+    if cascade is not None and cascade.stages:
+        asked = msgspec.structs.replace(asked, model=cascade.stages[0].model)
     wanted = demands(asked, payer.account_id)
     if payer.allowance is not None:
         wanted = narrowed(wanted, payer.allowance, runtime.market)
@@ -57,6 +61,7 @@ def admit(asked: Asked, payer: Payer, runtime: Runtime) -> Call:
         wishes.task,
         wishes.session_id,
         msgspec.json.encode(wishes.labels).decode() if wishes.labels else None,
+        cascade,
     )
 
 
@@ -95,6 +100,20 @@ def demands(asked: Asked, account_id: UUID) -> Requirements:
         quote_id=wishes.quote_id,
         tier=wishes.tier,
     )
+
+
+def _cascade(asked: Asked, wish: CascadeWish) -> Cascade | None:
+    """Return the cascade that is asked for. Raises RequestMalformed where there can be none."""
+    cascade = wish.plan()
+    if cascade is None:
+        return None
+    body = asked.body
+    whole = isinstance(body, OpenAiBody) and asked.task.generates and not body.stream
+    if not whole or asked.choices != 1 or asked.wishes.quote_id is not None:
+        raise RequestMalformed(
+            "broker.cascade: only for one whole answer in words, without a stream and a quote."
+        )
+    return cascade
 
 
 def require_room(runtime: Runtime) -> None:

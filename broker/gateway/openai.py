@@ -179,6 +179,8 @@ def send_whole(request: Request, tab: Tab, answer: WholeAnswer) -> None:
     """Send a settled answer, with what it cost in its headers."""
     cost = format_usd(tab.charge_nanos).encode()
     head = b"%bx-broker-cost-usd: %b\r\n" % (broker_head(tab), cost)
+    if answer.confidence is not None:
+        head += b"x-broker-confidence: %.2f\r\n" % answer.confidence
     request.answer(answer.status, head + header_lines(answer.headers), answer.body)
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from broker.core.cascade import Cascade, Stage
 from broker.core.requirements import PRESETS, Weights
 from broker.errors import RequestMalformed, UnknownField
 from pricing.money import AmountMalformed, MoneyError, parse_rate_micros, parse_usd_nanos
@@ -54,6 +55,38 @@ class WeightsWish(_Wish, frozen=True, kw_only=True):
     availability: Weight = 0.0
 
 
+class StageWish(_Wish, frozen=True, kw_only=True):
+    """A model of a chain, and from which chance of being good on its answer is kept."""
+
+    model: Text
+    keep_from: Share = 0.8
+
+
+class CascadeWish(_Wish, frozen=True, kw_only=True):
+    """A first model answers, and the next where that is not good enough."""
+
+    policy: Literal["off", "auto", "chain"] = "auto"
+    chain: Annotated[list[StageWish], msgspec.Meta(max_length=4)] = []
+    keep_from: Share | None = None
+    """Below it the last answer is flagged, or refused; of a chain, if not told, its last."""
+    pay: Literal["both", "kept"] = "both"
+    below: Literal["flag", "refuse"] = "flag"
+
+    def plan(self) -> Cascade | None:
+        """Return the cascade, None for none. Raises RequestMalformed."""
+        if self.policy == "off":
+            return None
+        if (self.policy == "chain") != (len(self.chain) >= 2) or len(self.chain) == 1:
+            raise RequestMalformed(
+                "broker.cascade: a chain, and nothing else, names 2 to 4 models."
+            )
+        stages = tuple(Stage(each.model, each.keep_from) for each in self.chain)
+        least = self.keep_from
+        if least is None and stages:
+            least = stages[-1].keep_from
+        return Cascade(stages, least, self.pay == "both", self.below == "refuse")
+
+
 class Wishes(_Wish, frozen=True, kw_only=True):
     """All that a caller may ask of the broker itself."""
 
@@ -82,6 +115,8 @@ class Wishes(_Wish, frozen=True, kw_only=True):
     quote_id: UUID | None = None
     """The firm quote to be served on."""
     tier: Tier = Tier.STANDARD
+    cascade: CascadeWish | None = None
+    """May the call be answered more than once?"""
     on_running: Literal["wait", "refuse"] = "wait"
     """Of a call whose Idempotency-Key is another's that runs: wait for it, or be refused."""
 

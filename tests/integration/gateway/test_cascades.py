@@ -1,0 +1,175 @@
+"""A second model answers where the first is not sure enough, and money follows what was asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from provider_sdk.testing.scripted import Script
+from tests.integration.gateway.house import Consumer, House, Stall
+
+# A scripted model is 0.90 sure of each token, which is worth 0.83 where nothing was learned.
+SURE, UNSURE = 0.8, 0.9
+CHEAP = Stall(name="acme/cheap", model="cheap", tasks=("chat",), endpoint={"quality": 0.5})
+DEAR = Stall(
+    name="globex/dear",
+    model="dear",
+    tasks=("chat",),
+    usd_in="5.00",
+    usd_out="15.00",
+    endpoint={"quality": 0.99},
+)
+
+
+BROKEN = Stall(name="hooli/broken", model="broken", tasks=("chat",))
+
+
+@pytest.fixture(autouse=True)
+async def market(house: House) -> None:
+    for each in (CHEAP, DEAR, BROKEN):
+        if each.name not in house.providers:
+            await house.enrol(each)
+    house.providers["hooli/broken"].script = Script(models=("upstream-name",), status=500)
+
+
+def chain(first: float, last: float = 0.5, **more: Any) -> dict[str, Any]:
+    models = [{"model": "cheap", "keep_from": first}, {"model": "dear", "keep_from": last}]
+    return {"policy": "chain", "chain": models, **more}
+
+
+async def ask(shop: Consumer, cascade: dict[str, Any], **more: Any) -> Any:
+    body = {"model": "cheap", "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 9}
+    body |= {"broker": {"cascade": cascade}} | more
+    return await shop.http.post("/v1/chat/completions", json=body)
+
+
+async def attempts_of(house: House, shop: Consumer, answer: Any) -> list[dict[str, Any]]:
+    story = await house.story(shop, answer.headers["x-broker-call-id"])
+    attempts: list[dict[str, Any]] = story["attempts"]
+    return attempts
+
+
+async def test_a_sure_answer_is_kept_and_nobody_else_is_asked(house: House, shop: Consumer) -> None:
+    answer = await ask(shop, chain(SURE))
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-broker-endpoint"] == "acme/cheap"
+    assert answer.headers["x-broker-confidence"] == "0.83"
+    told = answer.json()
+    assert told["broker"] == {"confidence": 0.826, "flagged": False, "answers": 1}
+    assert "logprobs" not in told["choices"][0]
+    assert house.providers["acme/cheap"].work_received[-1].json["logprobs"] is True
+    [attempt] = await attempts_of(house, shop, answer)
+    assert attempt["notes"] == ["kept: confidence 0.83 is at least 0.80"]
+
+
+@pytest.mark.parametrize(("pay", "paid"), [("both", 2), ("kept", 1)])
+async def test_an_unsure_answer_is_followed_by_the_next_and_both_or_one_are_paid(
+    house: House, shop: Consumer, pay: str, paid: int
+) -> None:
+    answer = await ask(shop, chain(UNSURE, pay=pay))
+    assert answer.headers["x-broker-endpoint"] == "globex/dear"
+    assert answer.json()["broker"]["answers"] == 2
+    first, second = await attempts_of(house, shop, answer)
+    assert first["notes"] == ["not kept: confidence 0.83 is below 0.90"]
+    charges = [float(each["charge_usd"]) for each in (first, second)]
+    assert [charge > 0 for charge in charges] == [paid == 2, True]
+    assert float(answer.headers["x-broker-cost-usd"]) == pytest.approx(sum(charges))
+
+
+async def test_what_stays_below_is_flagged_or_refused(house: House, shop: Consumer) -> None:
+    flagged = await ask(shop, chain(UNSURE, UNSURE))
+    assert (flagged.status_code, flagged.json()["broker"]["flagged"]) == (200, True)
+    refused = await ask(shop, chain(UNSURE, UNSURE, below="refuse", pay="kept"))
+    assert refused.status_code == 502
+    assert refused.json()["error"]["code"] == "confidence_too_low"
+    attempts = await attempts_of(house, shop, refused)
+    assert [float(each["charge_usd"]) for each in attempts] == [0.0, 0.0]
+    assert await house.open_holds() == 0
+
+
+async def test_an_answer_that_came_is_delivered_where_the_next_fails(
+    house: House, shop: Consumer
+) -> None:
+    models = [{"model": "cheap", "keep_from": UNSURE}, {"model": "broken"}]
+    answer = await ask(shop, {"policy": "chain", "chain": models})
+    assert answer.headers["x-broker-endpoint"] == "acme/cheap", answer.text
+    assert answer.json()["broker"] == {"confidence": 0.826, "flagged": False, "answers": 1}
+    assert answer.json()["choices"][0]["message"]["content"]
+    unknown = [{"model": "cheap"}, {"model": "nobody"}]
+    refused = await ask(shop, {"policy": "chain", "chain": unknown})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_answers_of_another_form_than_asked_for_are_not_kept(
+    house: House, shop: Consumer
+) -> None:
+    answer = await ask(
+        shop, chain(0.1, 0.0), response_format={"type": "json_object"}, max_tokens=99
+    )
+    first, _ = await attempts_of(house, shop, answer)
+    assert first["notes"][0].startswith("not kept: its form is at fault (")
+
+
+async def test_the_whole_chain_must_fit_what_the_call_may_cost(
+    house: House, shop: Consumer
+) -> None:
+    request = {
+        "model": "dear",
+        "messages": [{"role": "user", "content": "Why?"}],
+        "max_tokens": 9,
+        "broker": {},
+    }
+    told = (await shop.http.post("/api/route", json={"request": request})).json()
+    dear = float(told["plan"][0]["ceiling_cost_usd"])
+    for share, status in ((1.05, 404), (2.0, 200)):
+        wishes = {"cascade": chain(UNSURE), "max_cost": f"{dear * share:.9f}"}
+        answer = await ask(shop, {}, broker=wishes)
+        assert answer.status_code == status, answer.text
+        if status == 404:
+            assert answer.json()["error"]["code"] == "nothing_within_price"
+
+
+async def test_by_itself_it_asks_again_where_that_brings_more_than_it_costs(
+    house: House, shop: Consumer
+) -> None:
+    auto = {"policy": "auto", "keep_from": 0.5}
+    cheap = {"weights": "cheap", "providers": {"only": ["acme", "globex"]}, "cascade": auto}
+    answer = await ask(shop, auto, model="auto", broker=cheap)
+    attempts = await attempts_of(house, shop, answer)
+    assert [each["endpoint"] for each in attempts] == ["acme/cheap", "globex/dear"]
+    assert "the next is worth +0.1" in attempts[0]["notes"][0]
+    thrifty = {name: each for name, each in cheap.items() if name != "weights"}
+    thrifty["value_usd"] = "0.000001"
+    kept = await ask(shop, auto, model="auto", broker=thrifty)
+    assert len(await attempts_of(house, shop, kept)) == 1
+
+
+async def test_logprobs_that_the_caller_asked_for_stay(house: House, shop: Consumer) -> None:
+    answer = await ask(shop, chain(SURE), logprobs=True)
+    assert answer.json()["choices"][0]["logprobs"]["content"]
+
+
+@pytest.mark.parametrize(
+    ("cascade", "more"),
+    [
+        (chain(SURE), {"stream": True}),
+        (chain(SURE), {"n": 2}),
+        ({"policy": "chain", "chain": [{"model": "cheap"}]}, {}),
+        ({"policy": "auto", "chain": [{"model": "cheap"}, {"model": "dear"}]}, {}),
+        ({"policy": "chain", "chain": [{"model": "cheap", "keep_from": 2.0}] * 2}, {}),
+        ({"polisy": "auto"}, {}),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_by_name(
+    shop: Consumer, cascade: dict[str, Any], more: dict[str, Any]
+) -> None:
+    refused = await ask(shop, cascade, **more)
+    assert refused.status_code == 400
+    assert "cascade" in refused.text or "polisy" in refused.text
+
+
+async def test_off_is_as_if_nothing_had_been_said(shop: Consumer) -> None:
+    answer = await ask(shop, {"policy": "off"})
+    assert "x-broker-confidence" not in answer.headers
+    assert "broker" not in answer.json()
