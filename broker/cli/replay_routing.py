@@ -26,6 +26,9 @@ def replay_routing(
     ] = None,
     train_split: Annotated[str, typer.Option(help="The split to learn from.")] = "train",
     tokens_out: Annotated[int, typer.Option(min=1, help="Assumed length of an answer.")] = 150,
+    learn_from_feedback: Annotated[
+        int, typer.Option(min=0, help="Learn from the feedback on so many calls alone, too.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead.")] = False,
 ) -> None:
     """Replay routing offline: accuracy, cost and what each part adds."""
@@ -45,7 +48,7 @@ def replay_routing(
         if not learns.any() or learns.all():
             raise RequestMalformed(f"'{train_split}' is the split of no row, or of all of them.")
         seen, routed = rows.rows(learns), rows.rows(~learns)
-    report = replay(seen, routed, load_encoder())
+    report = replay(seen, routed, load_encoder(), feedback_calls=learn_from_feedback)
     if as_json:
         typer.echo(msgspec.json.encode(report).decode())
     else:
@@ -74,6 +77,11 @@ def _show(report: Report) -> None:
     console.print(table)
     if report.budgets:
         console.print(_budgets(report))
+    for each in report.feedback or ():
+        console.print(
+            f"From the feedback on {each.calls} calls alone: {each.accuracy:.4f} "
+            f"({each.lowest:.4f} … {each.highest:.4f}), {each.share:.1%} of all scores' accuracy."
+        )
     console.print(_plot(report.points), highlight=False)
     if report.cascade is not None:
         _show_cascade(report.cascade, console)

@@ -26,6 +26,7 @@ from broker.flows.replay_cascades import (
     expect_held_out,
     replay_cascades,
 )
+from broker.flows.replay_feedback import LearnedBy, Lesson, replay_feedback
 from broker.flows.routing_table import RoutingTable
 
 PRICES = np.concatenate(([0.0], np.geomspace(1e-2, 1e8, 161)))
@@ -66,6 +67,8 @@ class Report(msgspec.Struct, frozen=True):
     """(USD a call, accuracy) at each price."""
     cascade: CascadeReport | None = None
     """Of cascades, where the rows say how sure models were."""
+    feedback: list[LearnedBy] | None = None
+    """Of learning from one model's score of each prompt alone, where that was asked for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,9 +87,17 @@ class _Case:
 
 
 def replay_routing(
-    train: RoutingTable, test: RoutingTable, encoder: Encoder, *, resamples: int = RESAMPLES
+    train: RoutingTable,
+    test: RoutingTable,
+    encoder: Encoder,
+    *,
+    resamples: int = RESAMPLES,
+    feedback_calls: int = 0,
 ) -> Report:
-    """Learn from `train`, route `test`. Raises RequestMalformed where there is too little."""
+    """Learn from `train`, route `test`. Raises RequestMalformed where there is too little.
+
+    With `feedback_calls`, learn from the feedback on so many calls alone as well.
+    """
     case = _learn(train, test, encoder)
     expected = case.learned.estimate(case.vectors)
     costs = _expected_costs(case, case.vectors, test)
@@ -120,7 +131,15 @@ def replay_routing(
         budgets=_budgets(case, (expected, costs), told) if test.metered else [],
         points=list(zip(*(each.tolist() for each in replay.points(everyone)), strict=True)),
         cascade=_cascade(case, (expected, costs), replay),
+        feedback=_feedback(case, feedback_calls, told.accuracy_max_quality),
     )
+
+
+def _feedback(case: _Case, calls: int, full_accuracy: float) -> list[LearnedBy] | None:
+    if not calls:
+        return None
+    train, test = (case.train_vectors, case.train.scores), (case.vectors, case.test.scores)
+    return replay_feedback(Lesson(case.learned.recogniser, train, test), calls, full_accuracy)
 
 
 def _cascade(case: _Case, expected: tuple[Floats, Floats], replay: Replay) -> CascadeReport | None:

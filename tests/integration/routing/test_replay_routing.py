@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from random import Random
 
@@ -11,6 +12,8 @@ from typer.testing import CliRunner
 
 from broker.cli.main import app
 
+SPECIALISTS = os.environ.get("ROUTING_TABLES", "")
+"""The folder of published tables, which are not part of the project."""
 TOPICS = {
     "law": ["lease", "tenant", "landlord", "contract", "clause", "court", "appeal", "statute"],
     "cooking": ["onion", "oven", "butter", "simmer", "flour", "dough", "garlic", "roast"],
@@ -63,6 +66,27 @@ def test_specialists_together_beat_the_best_single_model_for_less(tmp_path: Path
     assert float(told["cost_saved_at_best_single"]) > 0.5
     assert float(told["ece"]) < 0.15
     assert {"aiq", "task_oracle_accuracy", "ablations", "intervals"} <= told.keys()
+
+
+def test_feedback_alone_teaches_nearly_as_much_as_all_scores(tmp_path: Path) -> None:
+    table, prices = write(tmp_path, rows(600))
+    told = replayed(table, "--prices", prices, "--learn-from-feedback", "300")
+    first, *_, last = told["feedback"]  # type: ignore[misc]
+    assert (first["calls"], last["calls"]) == (60, 300)
+    assert last["share"] > 0.9
+    assert last["accuracy"] > first["accuracy"]
+    assert float(told["best_single_accuracy"]) + 0.05 < last["accuracy"]
+    assert "feedback" not in {
+        key for key, value in replayed(table, "--prices", prices).items() if value
+    }
+
+
+@pytest.mark.skipif(not SPECIALISTS, reason="the published table is not here")
+def test_a_thousand_calls_of_feedback_reach_the_published_tables_best() -> None:
+    folder = Path(SPECIALISTS)
+    files = str(folder / "specialists.jsonl"), str(folder / "specialists_prices.json")
+    told = replayed(files[0], "--prices", files[1], "--learn-from-feedback", "1000")
+    assert told["feedback"][-1]["share"] >= 0.95  # type: ignore[index]
 
 
 def test_metered_rows_show_how_budgets_are_spent(tmp_path: Path) -> None:
