@@ -112,10 +112,11 @@ def answer_ticks(service_s: FloatArray, tick_s: float, signals_s: float = 0.0) -
     """Ticks from a price to the load that answers it: one until it is in force, what signals take,
     and half of a mean call.
 
-    A price decides who calls from now on, and who was there before stays: of the answer the share
-    P(S <= u) has come after u seconds where calls take S, half a call late in the mean where all
-    are alike. Where they are not, it comes smeared, which takes less from stability than as much
-    delay at once, however long the longest.
+    A price decides who calls from now on, and who was there before stays: where calls take S, of
+    the answer the share `integral of P(S > v) dv from 0 to u / E[S]` has come after u seconds. In
+    the mean it is half a call late where all are alike. Where they are not, it is later, but comes
+    smeared, which takes less from stability than as much delay at once: the test of the limit
+    holds half a mean call for both.
     """
     ticks: FloatArray = 1.0 + (signals_s + service_s / 2.0) / tick_s
     return ticks

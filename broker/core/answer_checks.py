@@ -167,7 +167,7 @@ def _admits(schema: object, value: object) -> bool:
     if schema is None:
         return True
     try:
-        return Schema(schema).admits(value)
+        return Schema(schema).admits(value) is not False
     except RequestMalformed:
         return True
 

@@ -181,7 +181,7 @@ def _is_admitted(answer: str, schema: object) -> bool:
         value = msgspec.json.decode(find_json(answer))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return False
-    return Schema(schema).admits(value)
+    return Schema(schema).admits(value) is True
 
 
 def _f1(answer: str, reference: str) -> float:

@@ -130,7 +130,7 @@ def _choose(
 def _home(number: int, view: View, scores: Floats, best: float) -> Numbers | None:
     """Return the place where a conversation's context is, None where it is best left."""
     place = (view.numbers == number).nonzero()[0]
-    stays = place.size == 1 and scores.item(place[0]) >= best * (1 - STAY_WITHIN)
+    stays = place.size == 1 and scores.item(place[0]) >= best - STAY_WITHIN * abs(best)
     return place if stays else None
 
 

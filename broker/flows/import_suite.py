@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -39,7 +40,7 @@ async def import_suite(
     """
     if not domain.strip() or "\0" in domain or len(domain) > 200:
         raise RequestMalformed("A domain's name has 1 to 200 characters.", code="domain_malformed")
-    items, broken = parse_suite(*told)
+    items, broken = await asyncio.to_thread(parse_suite, *told)  # schemas may take a while
     owner_id = await _owner(connection, author, domain)
     if author.role is not Role.OPERATOR and any(each.metric is Metric.JUDGE for each in items):
         raise NotAllowed("Only operators' suites have judges.")

@@ -6,6 +6,8 @@ While Valkey is away each process goes by what it has seen itself.
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final
 from uuid import UUID
@@ -23,9 +25,11 @@ HOMES_MAX: Final = 10_000
 class Homes:
     """Keeps the endpoint number of each conversation of each account."""
 
-    def __init__(self, valkey: Valkey) -> None:
+    def __init__(self, valkey: Valkey, now_s: Callable[[], float] = time.monotonic) -> None:
         self._valkey = valkey
-        self._seen: dict[str, int] = {}
+        self._now_s = now_s
+        self._seen: dict[str, tuple[int, float]] = {}
+        """Endpoint numbers, and until when each holds."""
         self._telling: set[asyncio.Task[bool | None]] = set()
 
     async def of(self, account_id: UUID, session_id: str) -> int | None:
@@ -36,13 +40,14 @@ class Homes:
             told = await client.get(key)
             return None if told is None else int(told)
 
-        return await self._valkey.ask(ask, self._seen.get(key))
+        number, until_s = self._seen.get(key, (None, 0.0))
+        return await self._valkey.ask(ask, number if self._now_s() < until_s else None)
 
     def keep(self, account_id: UUID, session_id: str, endpoint: int) -> None:
         """Be told who answered; the other processes hear of it in a moment."""
         key = self._key(account_id, session_id)
         self._seen.pop(key, None)  # so that the one told last is forgotten last
-        self._seen[key] = endpoint
+        self._seen[key] = endpoint, self._now_s() + HOME_S
         if len(self._seen) > HOMES_MAX:
             self._seen.pop(next(iter(self._seen)))
 

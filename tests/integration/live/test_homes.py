@@ -49,6 +49,19 @@ async def test_what_a_process_saw_itself_it_knows_without_valkey(
     assert await here.homes.of(A, "other") is None
 
 
+async def test_without_valkey_too_a_context_is_taken_to_be_gone_after_half_an_hour(
+    here: Live, passage: Passage
+) -> None:
+    await passage.close()
+    now_s = 0.0
+    kept = homes.Homes(here.valkey, lambda: now_s)
+    kept.keep(A, "talk", 7)
+    now_s = homes.HOME_S - 1.0
+    assert await kept.of(A, "talk") == 7
+    now_s = homes.HOME_S + 1.0
+    assert await kept.of(A, "talk") is None
+
+
 async def test_it_forgets_the_oldest_of_very_many(here: Live, passage: Passage) -> None:
     await passage.close()
     for number in range(homes.HOMES_MAX + 1):

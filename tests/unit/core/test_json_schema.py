@@ -16,8 +16,9 @@ TICKET = {
         "queue": {"type": "string", "minLength": 1, "pattern": "^[A-Z]"},
         "urgency": {"type": "integer", "minimum": 0, "exclusiveMaximum": 10},
         "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "uniqueItems": True},
-        "parent": {"anyOf": [{"$ref": "#"}, {"type": "null"}]},
+        "parent": {"anyOf": [{"$ref": "#/$defs/parent"}, {"type": "null"}]},
     },
+    "$defs": {"parent": {"required": ["queue"], "properties": {"queue": {"pattern": "^[A-Z]"}}}},
     "required": ["queue"],
     "additionalProperties": False,
 }
@@ -64,9 +65,43 @@ def test_a_schema_that_makes_no_sense_is_refused(schema: object) -> None:
     assert refused.value.code == "schema_malformed"
 
 
-def test_a_schema_that_refers_to_itself_ends() -> None:
-    for endless in ({"$ref": "#"}, {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}):
-        assert Schema(endless).admits(1) in (True, False)
+def _bomb(doublings: int) -> dict[str, Any]:
+    """A schema of a few lines that, written out, doubles so many times."""
+    parts: dict[str, Any] = {"a0": {"type": "integer"}}
+    for at in range(doublings):
+        parts[f"a{at + 1}"] = {"allOf": [{"$ref": f"#/$defs/a{at}"}] * 2}
+    return {"$ref": f"#/$defs/a{doublings}", "$defs": parts}
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        (_bomb(13), "more than 10000 parts"),
+        (_bomb(40), "too deep"),
+        ({"$ref": "#"}, "refers to itself"),
+        ({"properties": {"a": {"anyOf": [{"$ref": "#"}, {"items": {"$ref": "#"}}]}}}, "to itself"),
+        ({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}, "to itself"),
+        ({"allOf": [{"pattern": f"(x{at}[a-z]{{1,100}}){{1,30}}"} for at in range(51)]}, "50 pat"),
+        ({"patternProperties": {f"a{at}": True for at in range(51)}}, "50 patterns"),
+        ({"pattern": "a" * 1_001}, "longer than 1000"),
+        ({"pattern": "([a-z]{1,100}){1,100}"}, "is not a"),
+        ({"properties": {"a": {"$id": "http://127.0.0.1:9/", "$ref": "#/b"}}}, "is not taken"),
+    ],
+)
+def test_a_schema_that_would_be_much_work_is_refused(schema: Any, why: str) -> None:
+    with pytest.raises(RequestMalformed, match=why):
+        Schema(schema)
+
+
+def test_references_that_are_shared_are_taken() -> None:
+    assert Schema(_bomb(8)).admits(1) is True
+    assert Schema(_bomb(8)).admits("a") is False
+
+
+def test_of_a_value_that_is_large_beside_its_schema_nothing_is_told() -> None:
+    schema = Schema({"items": {"allOf": [{"minimum": 0}] * 1_000}})
+    assert schema.admits([1] * 100) is True
+    assert schema.admits([1] * 10_000) is None
 
 
 def test_a_schema_that_lies_too_deep_is_refused() -> None:

@@ -217,6 +217,12 @@ class TestStaying:
         live.others_in_flight[1] = 9
         assert first(self.where, live, home=1) == 0
 
+    def test_it_stays_too_where_no_answer_is_worth_its_cost(self) -> None:
+        alike = market([endpoint(number, rate=Rate(10**6, 10**6, 0)) for number in range(2)])
+        decision = decide(alike, home=1, value_nanos=100_000)
+        assert decision.scores.max() < 0.0
+        assert planned(decision)[0] == 1
+
     def test_the_callers_own_order_goes_before_it(self) -> None:
         members = [endpoint(0, "acme/a"), endpoint(1, "zeta/a")]
         assert first(market(members), home=1, providers_order=("acme",)) == 0
