@@ -7,6 +7,7 @@ again unless the caller asked for them too, and from its form. Nothing of either
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 from typing import Any, Final
@@ -26,7 +27,7 @@ from broker.flows.decide import choose
 from broker.flows.exchange import WholeAnswer, read_whole
 from broker.flows.runtime import Runtime
 from broker.flows.tab import Tab
-from broker.upstream.faults import AttemptFailed
+from broker.upstream.faults import AttemptFailed, malformed
 from pricing.money import PICOS_PER_NANO, format_usd
 
 STAGES_AUTO: Final = 2
@@ -47,6 +48,16 @@ class Chain(Decision, frozen=True, eq=False):
     def hold_nanos(self) -> int:
         """All of the plan."""
         return sum(each.ceiling_nanos for each in self.plan)
+
+
+class _Answered(msgspec.Struct, frozen=True):
+    """An answer as it came, and all that is in it."""
+
+    whole: WholeAnswer
+    content: dict[str, Any]
+
+
+_content: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def lay_out(call: Call, first: Decision, runtime: Runtime) -> tuple[Call, Decision]:
@@ -76,17 +87,21 @@ async def climb(tab: Tab, failure_of: Callable[[Tab], BrokerError]) -> WholeAnsw
     ProviderFailed with code `confidence_too_low` where the caller wants none that is below."""
     cascade = tab.call.cascade
     assert cascade is not None
-    last: tuple[Attempt, WholeAnswer, float | None] | None = None
+    last: tuple[Attempt, _Answered, float | None] | None = None
     while (attempt := tab.begin()) is not None:
         try:
             answer = await _read(tab, attempt)
         except AttemptFailed as failure:
             tab.end(failure.outcome)
             continue
+        except asyncio.CancelledError:
+            if last is not None and not cascade.pays_all:
+                tab.forgo(last[0])  # the caller has left, and kept nothing
+            raise
         chance, why = _chance(tab, answer)
         kept = _is_kept(tab, attempt, chance)
         attempt.notes.append(f"{'kept' if kept.kept else 'not kept'}: {why}{kept.reason}")
-        tab.end(Outcome(status=answer.status), answer.delivered)
+        tab.end(Outcome(status=answer.whole.status), answer.whole.delivered)
         if last is not None and not cascade.pays_all:
             tab.forgo(last[0])
         last = attempt, answer, chance
@@ -160,16 +175,26 @@ def _asked_by_caller(body: OpenAiBody) -> bool:
     return raw is not None and bytes(raw) not in (b"false", b"null")
 
 
-async def _read(tab: Tab, attempt: Attempt) -> WholeAnswer:
-    """Make an attempt; without asking for probabilities where the server does not take that."""
+async def _read(tab: Tab, attempt: Attempt) -> _Answered:
+    """Make an attempt, and read all of its answer. Raises AttemptFailed."""
+    whole = await _read_whole(tab, attempt)
+    try:
+        return _Answered(whole, _content(whole.body))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise malformed(f"an answer that cannot be read: {error}", 200) from None
+
+
+async def _read_whole(tab: Tab, attempt: Attempt) -> WholeAnswer:
+    """Ask; without asking for probabilities where the server does not take that."""
+    asking, body = tab.call, tab.call.body
+    assert isinstance(body, OpenAiBody)
+    assert asking.cascade is not None
     try:
         return await read_whole(tab, attempt)
     except AttemptFailed as failure:
-        body = tab.call.body
-        assert isinstance(body, OpenAiBody)
-        if failure.outcome.fault is not Fault.CALLER_FAULT or "logprobs" not in body.members:
+        refused = failure.outcome.fault is Fault.CALLER_FAULT
+        if not (refused and asking.cascade.hides_logprobs):
             raise
-    asking = tab.call
     members = {name: raw for name, raw in body.members.items() if name != "logprobs"}
     plain = msgspec.structs.replace(body, members=members)
     tab.call = msgspec.structs.replace(asking, body=plain)
@@ -179,14 +204,14 @@ async def _read(tab: Tab, attempt: Attempt) -> WholeAnswer:
         tab.call = asking
 
 
-def _chance(tab: Tab, answer: WholeAnswer) -> tuple[float | None, str]:
+def _chance(tab: Tab, answer: _Answered) -> tuple[float | None, str]:
     """Return P(good) of an answer, None where nothing tells, and what told."""
     body = tab.call.body
     assert isinstance(body, OpenAiBody)
-    flaw = find_flaw(body.members, answer.body)
+    flaw = find_flaw(body.members, answer.whole.body)
     if flaw is not None:
         return FLAWED, f"its form is at fault ({flaw.value}), "
-    confidence = confidence_of(_logprobs(msgspec.json.decode(answer.body)))
+    confidence = confidence_of(_logprobs(answer.content))
     return None if confidence is None else USUAL.chance(confidence), ""
 
 
@@ -217,9 +242,7 @@ def _is_kept(tab: Tab, attempt: Attempt, chance: float | None) -> Kept:
     return worth_it(chance, quality, price)
 
 
-def _delivered(
-    tab: Tab, cascade: Cascade, answer: WholeAnswer, chance: float | None
-) -> WholeAnswer:
+def _delivered(tab: Tab, cascade: Cascade, answer: _Answered, chance: float | None) -> WholeAnswer:
     """Return an answer as the caller gets it: flagged, without what was asked for the broker."""
     least = cascade.keep_from
     below = least is not None and (chance is None or chance < least)
@@ -231,7 +254,7 @@ def _delivered(
             code="confidence_too_low",
             facts={"confidence": chance},
         )
-    told = msgspec.json.decode(answer.body)
+    told = answer.content
     outcomes = [each.outcome for each in tab.dispatch.attempts]
     told["broker"] = {
         "confidence": None if chance is None else math.floor(chance * 10_000) / 10_000,
@@ -242,4 +265,4 @@ def _delivered(
         for choice in told["choices"]:
             choice.pop("logprobs", None)
     body = msgspec.json.encode(told)
-    return msgspec.structs.replace(answer, body=body, confidence=chance)
+    return msgspec.structs.replace(answer.whole, body=body, confidence=chance)

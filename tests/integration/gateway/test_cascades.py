@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from provider_sdk.testing.scripted import Script
@@ -143,6 +144,22 @@ async def test_by_itself_it_asks_again_where_that_brings_more_than_it_costs(
     thrifty["value_usd"] = "0.000001"
     kept = await ask(shop, auto, model="auto", broker=thrifty)
     assert len(await attempts_of(house, shop, kept)) == 1
+
+
+async def test_a_server_that_does_not_take_logprobs_is_asked_without_them(
+    house: House, shop: Consumer
+) -> None:
+    cheap = house.providers["acme/cheap"]
+    usual = cheap.script
+    cheap.script = msgspec.structs.replace(usual, sequence=(Script(status=400),))
+    answer = await ask(shop, chain(0.0))
+    cheap.script = usual
+    assert answer.status_code == 200, answer.text
+    asked = [each.json.get("logprobs") for each in cheap.work_received[-2:]]
+    assert asked == [True, None]
+    first, second = await attempts_of(house, shop, answer)
+    assert "its confidence is not known" in first["notes"][0]
+    assert second["endpoint"] == answer.headers["x-broker-endpoint"] == "globex/dear"
 
 
 async def test_logprobs_that_the_caller_asked_for_stay(house: House, shop: Consumer) -> None:
