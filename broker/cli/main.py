@@ -22,6 +22,7 @@ from broker.cli import (
     operate,
     payouts,
     plans,
+    policy,
     pricing,
     refunds,
     replay_routing,
@@ -64,6 +65,7 @@ app.add_typer(accounts.app, name="accounts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(plans.app, name="plans")
+app.add_typer(policy.app, name="policy")
 app.add_typer(domains.app, name="domains")
 app.add_typer(suites.app, name="suites")
 app.add_typer(pricing.app, name="pricing")

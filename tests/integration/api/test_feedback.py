@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
 from broker.core.evidence import Grade, Piece, Source
+from broker.errors import RequestMalformed
+from broker.flows.evaluate_policy import evaluate_policy
 from broker.flows.give_feedback import FREE_PER_DAY, weight_of
 from broker.store import evidence
+from broker.store.judged_calls import judged_calls
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.market import list_endpoints, publish
 from tests.integration.api.sales import hold_only, sell
@@ -100,3 +104,20 @@ async def test_what_an_account_says_in_a_day_is_counted(
         await evidence.record(connection, [piece] * (2 * FREE_PER_DAY - 2))
     last = await consumer.http.post(path, json={"score": 0})
     assert last.json()["weight"] == 0.5
+
+
+async def test_calls_that_were_judged_are_read_with_the_last_that_was_said(
+    broker: SmallBroker, consumer: Person, sold: UUID
+) -> None:
+    for score in (0.5, 1):
+        await consumer.http.post(f"/api/calls/{sold}/feedback", json={"score": score})
+    day = timedelta(days=1)
+    async with broker.engine.connect() as connection:
+        [judged] = await judged_calls(connection, broker.clock() - day)
+        assert await judged_calls(connection, broker.clock() + day) == []
+    assert judged.score == 1.0
+    assert judged.endpoint_number == broker.market.by_name["acme/best"]
+    with pytest.raises(RequestMalformed, match="0 calls that explored"):
+        await evaluate_policy(broker.engine, "quality", broker.clock() - day)
+    with pytest.raises(RequestMalformed, match="no policy"):
+        await evaluate_policy(broker.engine, "luck", broker.clock() - day)

@@ -1,0 +1,78 @@
+"""Tells what other weights would have got of calls that explored and whose answers were judged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from broker.core.columns import Floats
+from broker.core.off_policy import Evaluated, Logged, evaluate
+from broker.core.requirements import PRESETS
+from broker.core.scoring import PARTS, normal
+from broker.core.story import ScoredCandidate, decode
+from broker.errors import RequestMalformed
+from broker.store.judged_calls import JudgedCall, judged_calls
+
+UNIFORM = "uniform"
+"""The policy that chooses anybody alike."""
+POLICIES = (*PRESETS, UNIFORM)
+CALLS_MIN = 20
+
+
+async def evaluate_policy(engine: AsyncEngine, policy: str, since: datetime) -> Evaluated:
+    """Evaluate one of POLICIES. Raises RequestMalformed for another, or where too few calls
+    explored and were judged."""
+    if policy not in POLICIES:
+        known = ", ".join(POLICIES)
+        raise RequestMalformed(f"There is no policy '{policy}', only {known}.")
+    async with engine.connect() as connection:
+        judged = await judged_calls(connection, since)
+    return await asyncio.to_thread(evaluate_calls, judged, policy)
+
+
+def evaluate_calls(judged: Sequence[JudgedCall], policy: str) -> Evaluated:
+    """Evaluate a policy on calls. Raises RequestMalformed where too few of them explored."""
+    explored = [
+        (each, candidates)
+        for each in judged
+        for candidates in [decode(each.story).candidates]
+        if _explored(each, candidates)
+    ]
+    if len(explored) < CALLS_MIN:
+        raise RequestMalformed(
+            f"Of {len(explored)} calls that explored something was said; it takes {CALLS_MIN}. "
+            "Calls explore where their consumer says so (broker.explore)."
+        )
+    numbers = sorted({each.endpoint_number for _, told in explored for each in told})
+    places = {number: at for at, number in enumerate(numbers)}
+    chances, other = np.zeros((2, len(explored), len(numbers)))
+    for row, (_, told) in enumerate(explored):
+        at = [places[each.endpoint_number] for each in told]
+        chances[row, at] = [each.propensity or 0.0 for each in told]
+        other[row, at] = _chances(told, policy)
+    rewards = np.array([each.score for each, _ in explored])
+    taken = np.array([places[each.endpoint_number] for each, _ in explored], dtype=np.int64)
+    return evaluate(Logged(rewards, taken, chances, other))
+
+
+def _explored(call: JudgedCall, candidates: Sequence[ScoredCandidate]) -> bool:
+    """True where who answered is who was drawn: of another nobody knows the chance."""
+    return bool(
+        candidates
+        and candidates[0].propensity
+        and candidates[0].endpoint_number == call.endpoint_number
+    )
+
+
+def _chances(candidates: Sequence[ScoredCandidate], policy: str) -> Floats:
+    """Return by which chance the policy would choose each: all of it goes to its best."""
+    if policy == UNIFORM:
+        return np.full(len(candidates), 1.0 / len(candidates))
+    parts = np.array([[each.parts[name] for name in PARTS] for each in candidates])
+    chances = np.zeros(len(candidates))
+    chances[(parts @ normal(PRESETS[policy])).argmax()] = 1.0
+    return chances
