@@ -1,8 +1,13 @@
-"""Evidence in columns, newest last, as learning wants it: the oldest is dropped when it is full."""
+"""Evidence in columns, newest last, as learning wants it.
+
+When it is full, every source at every endpoint has room for as much as every other, so that no
+flood of one kind drives out what others said; of each kind the oldest is dropped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -42,40 +47,41 @@ class Notebook:
     """Takes evidence piece by piece. Nothing of it is lost when it is taken twice."""
 
     def __init__(self) -> None:
-        self._pieces: list[Piece] = []
+        self._pieces: dict[int, Piece] = {}
+        """By the place of each, counted from the very first, in their order."""
+        self._taken = 0
         self._said: dict[UUID, int] = {}
-        """The place of the latest feedback on each call, counted from the very first piece."""
-        self._dropped = 0
-        self._silenced: set[int] = set()
+        """The place of the latest feedback on each call."""
 
     def __len__(self) -> int:
         return len(self._pieces)
 
     def take(self, piece: Piece) -> None:
-        """Write a piece down; of what is said of one call the last counts."""
-        place = self._dropped + len(self._pieces)
+        """Write a piece down; of what is said of one call only the last is kept."""
         if piece.source is Source.FEEDBACK and piece.call_id is not None:
-            before = self._said.get(piece.call_id)
-            if before is not None:
-                self._silenced.add(before)
-            self._said[piece.call_id] = place
-        self._pieces.append(piece)
+            self._pieces.pop(self._said.get(piece.call_id, -1), None)
+            self._said[piece.call_id] = self._taken
+        self._pieces[self._taken] = piece
+        self._taken += 1
         if len(self._pieces) > PIECES_MAX * 5 // 4:
-            self._drop(len(self._pieces) - PIECES_MAX)
+            self._drop()
 
-    def _drop(self, count: int) -> None:
-        del self._pieces[:count]
-        self._dropped += count
-        self._silenced = {each for each in self._silenced if each >= self._dropped}
-        self._said = {call: at for call, at in self._said.items() if at >= self._dropped}
+    def _drop(self) -> None:
+        counts = Counter(map(_kind, self._pieces.values()))
+        share = share_of(counts.values(), PIECES_MAX)
+        too_many = {kind: count - share for kind, count in counts.items() if count > share}
+        for place, piece in list(self._pieces.items()):
+            kind = _kind(piece)
+            if too_many.get(kind):
+                too_many[kind] -= 1
+                del self._pieces[place]
+        self._said = {call: at for call, at in self._said.items() if at in self._pieces}
 
     def read(
         self, numbers: Mapping[UUID, int], places: Mapping[str, int], encoder: str | None
     ) -> Heard:
         """Return all as columns; of vectors only those that `encoder` made."""
-        pieces = self._pieces
-        weights = np.array([each.weight for each in pieces])
-        weights[[at - self._dropped for at in self._silenced]] = 0.0
+        pieces = list(self._pieces.values())
         seen = [at for at, each in enumerate(pieces) if each.vector and each.encoder == encoder]
         seen = seen[-VECTORS_MAX:]
         vectors = [unpack(pieces[at].vector or b"") for at in seen]
@@ -85,7 +91,7 @@ class Notebook:
             graded=np.array([each.grade is Grade.GRADED for each in pieces], dtype=bool),
             checks=np.array([each.source is Source.CHECK for each in pieces], dtype=bool),
             scores=np.array([each.score for each in pieces], dtype=np.float64),
-            weights=weights,
+            weights=np.array([each.weight for each in pieces], dtype=np.float64),
             at_s=np.array([each.at.timestamp() for each in pieces], dtype=np.float64),
             with_vector=_codes(seen),
             vectors=np.array(vectors) if seen else np.zeros((0, 0)),
@@ -94,7 +100,21 @@ class Notebook:
     @property
     def domains(self) -> set[str]:
         """Every domain that is spoken of."""
-        return {each.domain for each in self._pieces if each.domain}
+        return {each.domain for each in self._pieces.values() if each.domain}
+
+
+def share_of(counts: Collection[int], total: int) -> int:
+    """Return how much each may have, at most, so that all have `total` at most together."""
+    left, others = total, len(counts)
+    for count in sorted(counts):
+        if count * others > left:
+            return left // others
+        left, others = left - count, others - 1
+    return max(counts, default=0)
+
+
+def _kind(piece: Piece) -> tuple[Source, UUID]:
+    return piece.source, piece.endpoint_id
 
 
 def _codes(values: list[int]) -> Numbers:

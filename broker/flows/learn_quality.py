@@ -130,7 +130,10 @@ class QualitySchool:
         count, begun = 0, self._clock()
         async with self._engine.connect() as connection:
             if self._since is None:
-                self._since = await evidence.before_newest(connection, PIECES_MAX)
+                newest = await evidence.newest_id(connection)
+                async for page in evidence.newest_of_each(connection, PIECES_MAX):
+                    count += sum(self._take(each) for each in page)
+                self._since = min(newest, id_at(begun - _LATE))
             cursor = self._since
             while page := await evidence.since(connection, cursor, _PAGE):
                 cursor = page[-1].id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -13,11 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from broker.core.evidence import Grade, Piece, Source
+from broker.core.notebook import share_of
 from broker.store.tables import table
 
 START: Final = UUID(int=0)
 """The cursor before all evidence."""
 COUNTED_MAX: Final = 10_000
+EACH_MAX: Final = 5_000
+"""Of one source at one endpoint no more are read to begin with."""
+_PARTITION: Final = 1_000
 
 evidence = table(
     "evidence",
@@ -59,10 +63,21 @@ async def since(connection: AsyncConnection, cursor: UUID, limit: int) -> list[R
     return [_recorded(row) for row in await connection.execute(query)]
 
 
-async def before_newest(connection: AsyncConnection, count: int) -> UUID:
-    """Return the cursor after which there are `count` pieces, START where there are fewer."""
-    query = select(evidence.c.id).order_by(evidence.c.id.desc()).offset(count).limit(1)
+async def newest_id(connection: AsyncConnection) -> UUID:
+    """Return the id of the newest piece, START where there is none."""
+    query = select(evidence.c.id).order_by(evidence.c.id.desc()).limit(1)
     return (await connection.execute(query)).scalar() or START
+
+
+async def newest_of_each(connection: AsyncConnection, total: int) -> AsyncIterator[list[Recorded]]:
+    """Yield up to `total` pieces of endpoints that are not retired, in the order of their ids: the
+    newest of each source at each endpoint, of each as many as of every other."""
+    sources = {"sources": list(Source)}
+    counted = await connection.execute(text(_COUNTS), sources | {"limit": EACH_MAX})
+    limit = share_of(counted.scalars().all(), total)
+    found = await connection.stream(text(_NEWEST_OF_EACH), sources | {"limit": limit})
+    async for rows in found.partitions(_PARTITION):
+        yield [_recorded(row) for row in rows]
 
 
 async def count_of_account(connection: AsyncConnection, account_id: UUID, after: datetime) -> int:
@@ -87,3 +102,14 @@ def _recorded(row: Row[Any]) -> Recorded:
     values = {name: getattr(row, name) for name in _COLUMNS}
     values["source"], values["grade"] = Source(row.source), Grade(row.grade)
     return Recorded(row.id, Piece(**values))
+
+
+_OF_EACH: Final = """
+FROM endpoints e CROSS JOIN unnest(CAST(:sources AS text[])) AS s (source)
+CROSS JOIN LATERAL (
+    SELECT * FROM evidence WHERE endpoint_id = e.id AND source = s.source
+    ORDER BY id DESC LIMIT :limit) newest
+WHERE e.retired_at IS NULL
+"""
+_COUNTS: Final = f"SELECT count(*) {_OF_EACH} GROUP BY e.id, s.source"
+_NEWEST_OF_EACH: Final = f"SELECT newest.* {_OF_EACH} ORDER BY newest.id"

@@ -13,7 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.evidence import Grade, Piece, Source, pack, unpack
 from broker.store.accounts import Role
-from broker.store.evidence import START, count_of_account, evidence, record, since
+from broker.store.evidence import (
+    START,
+    count_of_account,
+    evidence,
+    newest_id,
+    newest_of_each,
+    record,
+    since,
+)
 from tests.integration.catalog.offers import NOW, offer, open_account, register
 
 ENDPOINT_ID = "SELECT id FROM endpoints ORDER BY number LIMIT 1"
@@ -50,6 +58,21 @@ async def test_evidence_is_read_back_as_it_was_given_and_from_where_one_left_off
         assert shop_id is not None
         assert await count_of_account(connection, shop_id, NOW - timedelta(days=1)) == 1
         assert await count_of_account(connection, shop_id, NOW) == 0
+
+
+async def test_who_starts_reads_as_many_of_each_source_however_many_there_are_of_another(
+    engine: AsyncEngine,
+) -> None:
+    examined, check, said, judged = await pieces(engine)
+    async with engine.connect() as connection:
+        assert await newest_id(connection) == START
+        assert [page async for page in newest_of_each(connection, 8)] == []
+    async with engine.begin() as connection:
+        await record(connection, [examined, said, judged, *[check] * 20])
+    async with engine.connect() as connection:
+        found = [each async for page in newest_of_each(connection, 8) for each in page]
+        assert [each.piece for each in found] == [examined, said, judged, *[check] * 5]
+        assert found[-1].id == await newest_id(connection)
 
 
 async def test_evidence_is_neither_changed_nor_deleted(engine: AsyncEngine) -> None:

@@ -1,0 +1,61 @@
+"""A notebook that is full keeps of every voice as much as of every other."""
+
+from __future__ import annotations
+
+from uuid import uuid5
+
+import pytest
+
+from broker.core.evidence import Source
+from broker.core.notebook import PIECES_MAX, Notebook, share_of
+from tests.fakes import ACCOUNT
+from tests.unit.core.test_learning import learned, of, piece
+
+CHECK, FEEDBACK = Source.CHECK, Source.FEEDBACK
+MANY = PIECES_MAX * 5 // 4 + 100
+
+
+def test_examinations_outlast_any_number_of_passed_checks() -> None:
+    examined = [piece(0, float(at < 12)) for at in range(40)]
+    before = of(learned(examined), "law")[0]
+    passed = [piece(2, 1.0, source=CHECK)] * MANY
+    assert of(learned(examined + passed), "law")[0] == pytest.approx(before)
+    assert before < 0.5
+
+
+def test_words_on_one_call_drive_out_nothing_and_only_the_last_is_kept() -> None:
+    notes = Notebook()
+    for _ in range(1_000):
+        notes.take(piece(0, 1.0))
+    call = uuid5(ACCOUNT, "call")
+    words = [piece(0, score, source=FEEDBACK, call_id=call) for score in (0.0, 1.0)]
+    for at in range(MANY):
+        notes.take(words[at % 2])
+    assert len(notes) == 1_001
+    heard = notes.read({}, {}, None)
+    assert heard.scores[-1] == float((MANY - 1) % 2)
+    assert heard.weights.sum() == 1_001
+
+
+def test_of_a_flood_the_newest_is_kept_and_room_is_shared_evenly() -> None:
+    notes = Notebook()
+    calls = [uuid5(ACCOUNT, str(at)) for at in range(5)]
+    for call in calls:
+        notes.take(piece(0, 1.0, source=FEEDBACK, call_id=call))
+    passed, failed = (piece(2, score, source=CHECK) for score in (1.0, 0.0))
+    for at in range(MANY - 5):
+        notes.take(passed if at < MANY - 100 else failed)
+    assert len(notes) < PIECES_MAX * 5 // 4
+    heard = notes.read({}, {}, None)
+    assert not heard.checks[:5].any()
+    assert heard.checks[5:].all()
+    assert (heard.scores == 0.0).sum() == 95
+    notes.take(piece(0, 0.0, source=FEEDBACK, call_id=calls[0]))
+    assert len(notes.read({}, {}, None).scores) == len(heard.scores), "in place of the former"
+
+
+def test_nobody_has_more_than_a_share_where_there_is_too_much() -> None:
+    assert share_of([], 10) == 0
+    assert share_of([1, 2, 3], 10) == 3
+    assert share_of([1, 9, 9], 10) == 4
+    assert share_of([9, 9, 9], 2) == 0
