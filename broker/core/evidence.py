@@ -1,6 +1,7 @@
 """What is known of how well an endpoint answered, piece by piece: a score, its source, its weight.
 
-Nothing of a prompt's or an answer's text is in it, only what an encoder made of the prompt.
+Nothing of a caller's prompt or of an answer is in it. Words can be read back from a vector, so only
+prompts of suites, which are kept as they are, have theirs.
 """
 
 from __future__ import annotations
@@ -56,9 +57,11 @@ class Piece:
     encoder: str | None = None
     """The name of the encoder that made the vector."""
     vector: bytes | None = None
-    """The prompt's, as `pack` packs it."""
+    """Of a suite's prompt, as `pack` packs it."""
 
     def __post_init__(self) -> None:
+        of_suite = self.source in (Source.EVAL, Source.JUDGE)
+        assert of_suite or self.vector is None, "no vector of a caller's prompt is kept"
         assert 0.0 <= self.score <= 1.0, f"a score is within 0..1, not {self.score}"
         assert 0.0 <= self.weight <= 1.0, f"a weight is within 0..1, not {self.weight}"
         binary = self.grade is Grade.BINARY

@@ -94,10 +94,9 @@ class Lessons:
         if domain is None:
             likely = recogniser.among_known(standard)[0]
             best = np.argsort(likely)[::-1][:DOMAINS_MIXED_MAX]
-            kept = [int(at) for at in best if likely[at] > _UNLIKELY]
-            total = float(likely[kept].sum())
+            kept = [int(at) for at in best if likely[at] > _UNLIKELY] or [int(best[0])]
             cells = [self.places[recogniser.names[at]] for at in kept]
-            shares = [float(likely[at]) / total for at in kept]
+            shares = _hundredths(likely[kept].tolist())
         row = len(self.places) + 1
         for each in self.centres:
             near = _nearest(standard[:, : self.meaning], each)
@@ -136,6 +135,14 @@ class Lessons:
             tokens_out,
             float(tokens_out.max(initial=0.0)),
         )
+
+
+def _hundredths(likely: list[float]) -> list[float]:
+    """Return shares of one, the likeliest first. They are coarse, for scores are made of them and
+    kept, and are to tell little of the prompt."""
+    total = sum(likely)
+    others = [round(each / total, 2) for each in likely[1:]]
+    return [round(1.0 - sum(others), 2), *others]
 
 
 def _nearest(vectors: Floats, centres: Floats) -> Numbers:

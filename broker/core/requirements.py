@@ -29,15 +29,12 @@ PRESETS: dict[str, Weights] = {
 
 
 class Prompt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is known of a prompt, without its text."""
+    """What a prompt is made of. Its vector is not here, for words can be read back from that."""
 
-    encoder: str
-    """The name of the encoder that made the vector."""
-    vector: bytes
-    """As `broker.core.evidence.pack` packs it; empty where there is none."""
     cells: tuple[int, ...] = ()
-    """What it is made of, as `broker.core.lessons` counts cells, and the share of each."""
+    """As `broker.core.lessons` counts them; of no meaning once something new was learned."""
     shares: tuple[float, ...] = ()
+    """Of each cell."""
 
 
 class Requirements(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -88,7 +85,7 @@ class Requirements(msgspec.Struct, frozen=True, omit_defaults=True):
     domain_confidence: float | None = None
     """Where the broker recognised the domain, for the caller had named none."""
     prompt: Prompt | None = None
-    """Of a call to `auto`, where there is anything to recognise."""
+    """Of a call to `auto`, where there is anything to recognise; kept nowhere."""
 
     @property
     def named_domain(self) -> str | None:

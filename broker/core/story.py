@@ -1,6 +1,7 @@
 """The story of one call in a few kilobytes: demands, scored candidates, rejections, attempts.
 
-It is kept with the call so that every decision can be looked up. Packing must be quick, and nobody
+It is kept with the call so that every decision can be looked up; what was made of its prompt is
+not. Packing must be quick, and nobody
 reads most of them: arrays are kept as raw bytes, and ranked when they are read.
 """
 
@@ -17,7 +18,7 @@ from broker.core.decision import Decision
 from broker.core.dispatch import Attempt
 from broker.core.eligibility import Rejection
 from broker.core.outcome import Fault
-from broker.core.requirements import Prompt, Requirements
+from broker.core.requirements import Requirements
 from broker.core.scoring import PARTS
 from pricing.money import PICOS_PER_NANO, format_usd
 
@@ -83,8 +84,6 @@ class Story(msgspec.Struct, frozen=True):
     """Each: endpoint_number, started_ms, duration_ms, ttft_ms, outcome, status, detail, tokens_in,
     tokens_out, charge_usd, notes."""
     end: str
-    prompt: Prompt | None = None
-    """Of a call to `auto`: what is known of it, without its text."""
 
 
 _NUMBER = Struct("<i")
@@ -101,6 +100,8 @@ def encode(
     started_s: float,
 ) -> bytes:
     """Pack a call's story; `started_s` is when the call began, on the attempts' clock."""
+    if wanted.prompt is not None:
+        wanted = msgspec.structs.replace(wanted, prompt=None)
     planned = [each.number for each in decision.plan]
     eligible, figures = _kept(decision, planned)
     rejected = decision.rejected[:CANDIDATES_KEPT_MAX]
@@ -171,22 +172,16 @@ def decode(story: bytes) -> Story:
         ],
         [_told(each) for each in packed.attempts],
         packed.end,
-        _prompt(packed.requirements),
     )
 
 
 def _demands(requirements: dict[str, Any]) -> dict[str, Any]:
-    """What was asked for; whose call it was, its record says, and vectors tell nobody anything."""
+    """What was asked for; whose call it was, its record says. The oldest stories have prompts."""
     return {
         name: sorted(value) if isinstance(value, list) and name in _SETS else value
         for name, value in requirements.items()
         if name not in ("account_id", "prompt")
     }
-
-
-def _prompt(requirements: dict[str, Any]) -> Prompt | None:
-    kept = requirements.get("prompt")
-    return None if kept is None else msgspec.convert(kept, Prompt)
 
 
 _SETS = frozenset({"regions", "providers_only", "providers_ignore", "models_only", "domains_only"})

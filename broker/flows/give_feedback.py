@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.evidence import Grade, Piece, Source
 from broker.core.ledger import CallRecord
-from broker.core.story import decode
 from broker.errors import Conflict, NotFound, RequestMalformed
 from broker.flows.authenticate import Caller
 from broker.store import calls as call_store
@@ -58,7 +57,7 @@ async def give_feedback(
         raise NotFound("There is no such call.")
     if not isinstance(found, CallRecord) or found.status != 200 or found.endpoint_number is None:
         raise Conflict("This call has no answer to be judged.", code="not_answered")
-    number, prompt = found.endpoint_number, decode(found.story).prompt
+    number = found.endpoint_number
     async with engine.begin() as connection:
         # One after the other: of many words at once each would be the first of its day.
         await evidence.take_turn(connection, caller.account_id)
@@ -74,8 +73,6 @@ async def give_feedback(
             weight=weight_of(said),
             account_id=caller.account_id,
             call_id=call_id,
-            encoder=None if prompt is None else prompt.encoder,
-            vector=None if prompt is None else prompt.vector,
         )
         await evidence.record(connection, [piece])
     return Taken(named.name, piece)

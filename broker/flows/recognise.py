@@ -6,14 +6,13 @@ import msgspec
 import numpy as np
 
 from broker.core.call import Call, OpenAiBody
-from broker.core.evidence import pack
 from broker.core.lessons import NOTHING
 from broker.core.requirements import Prompt, Requirements
 from broker.flows.runtime import Runtime
 
 
 def recognise(call: Call, runtime: Runtime) -> Call:
-    """Return the call with its prompt's vector, and with its domain where its caller names none.
+    """Return the call with its prompt's cells, and with its domain where its caller names none.
 
     As it is where there is nothing to recognise, and without a domain where none is likelier than
     not. A key that is kept to some domains is not led into others.
@@ -25,7 +24,10 @@ def recognise(call: Call, runtime: Runtime) -> Call:
 
 
 def look_into(body: OpenAiBody, wanted: Requirements, runtime: Runtime) -> Requirements:
-    """Return what is asked for with what the body's prompt tells, as above."""
+    """Return what is asked for with what the body's prompt tells, as above.
+
+    The prompt's vector ends here: its words could be read back from it.
+    """
     market, encoder = runtime.market, runtime.encoder
     recogniser = market.recogniser
     if recogniser is None or encoder is None:
@@ -33,15 +35,13 @@ def look_into(body: OpenAiBody, wanted: Requirements, runtime: Runtime) -> Requi
     text = body.opening_text()
     if not text:
         return wanted
-    vector = encoder.encode(text)
-    precise = vector.astype(np.float64)
+    vector = encoder.encode(text).astype(np.float64)
     lessons = market.lessons
-    mix = NOTHING if lessons is None else lessons.mix(precise, wanted.domain)
-    prompt = Prompt(encoder.name, pack(vector), *mix)
-    told = msgspec.structs.replace(wanted, prompt=prompt)
+    mix = NOTHING if lessons is None else lessons.mix(vector, wanted.domain)
+    told = msgspec.structs.replace(wanted, prompt=Prompt(*mix))
     if wanted.domain is not None:
         return told
-    found = recogniser.recognise(precise)
+    found = recogniser.recognise(vector)
     allowed = wanted.domains_only is None or found.domain in wanted.domains_only
     if found.domain is None or not allowed:
         return told

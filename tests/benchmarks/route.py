@@ -54,7 +54,7 @@ BODY = json.dumps(
     }
 ).encode()
 PATH = "/v1/chat/completions"
-PROMPT = Prompt("words", b"", (0, 1, 2, 9, 20, 40, 80, 90, 130), (0.7, 0.2, 0.1) + (0.08,) * 6)
+PROMPT = Prompt((0, 1, 2, 9, 20, 40, 80, 90, 130), (0.7, 0.2, 0.1) + (0.08,) * 6)
 HEADERS = [(b"host", b"x"), (b"authorization", b"y")]
 
 

@@ -87,7 +87,14 @@ async def test_evidence_is_neither_changed_nor_deleted(engine: AsyncEngine) -> N
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"score": 1.5}, {"grade": "binary", "score": 0.5}, {"weight": -0.1}, {"source": "rumour"}],
+    [
+        {"score": 1.5},
+        {"grade": "binary", "score": 0.5},
+        {"weight": -0.1},
+        {"source": "rumour"},
+        {"source": "feedback", "vector": b"ab", "encoder": "x"},
+        {"source": "check", "vector": b"ab", "encoder": "x"},
+    ],
     ids=str,
 )
 async def test_the_schema_refuses_what_is_no_evidence(

@@ -19,7 +19,7 @@ from tests.fakes import decide, endpoint, market, planned, pulse, requirements
 
 QUALITY = (0.8, 0.75, 0.7, 0.3)
 KNOWN = (200.0, 200.0, 2.0, 200.0)
-PROMPT = Prompt("words", b"", (0,), (1.0,))
+PROMPT = Prompt((0,), (1.0,))
 LESSONS = Lessons(
     places={},
     table=np.array([QUALITY]),

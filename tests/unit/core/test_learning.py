@@ -52,7 +52,7 @@ def of(lessons: Lessons, domain: str | None) -> list[float]:
 
 
 def quality(lessons: Lessons, vector: Floats, domain: str | None = None) -> Floats:
-    prompt = Prompt("x", b"", *lessons.mix(vector, domain))
+    prompt = Prompt(*lessons.mix(vector, domain))
     return lessons.cut(domain, ALL, np.full(3, 0.5)).quality(prompt)
 
 

@@ -46,13 +46,11 @@ def two_attempts(decision: Decision) -> list[Attempt]:
     return calls.attempts
 
 
-def test_a_prompts_vector_is_kept_and_is_no_demand() -> None:
+def test_nothing_that_was_made_of_a_prompt_is_kept() -> None:
     decision = decide(market([endpoint(0)]))
-    known = Prompt("words", b"\x00\x3c")
-    packed = story.encode(requirements(prompt=known), decision, [], "delivered", 10.0)
-    assert story.decode(packed).prompt == known
-    assert "prompt" not in story.decode(packed).requirements
-    assert told(decision).prompt is None
+    known = requirements(prompt=Prompt((0, 3), (0.5, 0.5)))
+    packed = story.encode(known, decision, [], "delivered", 10.0)
+    assert packed == story.encode(requirements(), decision, [], "delivered", 10.0)
 
 
 def test_demands_are_told_as_far_as_they_were_made() -> None:
