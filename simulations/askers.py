@@ -74,6 +74,11 @@ class Queue:
             back = back.only(back.at_s.argsort(kind="stable"))
         return fresh, back
 
+    @property
+    def coming_back(self) -> int:
+        """How many will ask again."""
+        return int(self._back.size)
+
     def come_back(self, askers: Askers) -> None:
         """Let calls ask again, at their `at_s`."""
         self._back = self._back.and_then(askers)

@@ -60,7 +60,17 @@ class Engine:
         except Stopped as stopped:
             ended_s = stopped.at_s
         cpu_s = time.process_time() - begun_s
-        return self._world.result(ended_s, (self._arrived, self.ended), cpu_s)
+        flow = (self._arrived, self.ended, self._under_way())
+        return self._world.result(ended_s, flow, cpu_s)
+
+    def _under_way(self) -> int:
+        """Count the calls that are at servers, and those for whom something is on the agenda."""
+        at_servers = sum(len(each.jobs) for each in self._sites)
+        ahead = [(act, subject) for _, _, act, subject in self._agenda.heap]
+        asking = sum(act == self._ask for act, _ in ahead)
+        begun = [job for act, job in ahead if act == self._begin]
+        begun += [told[0] for act, told in ahead if act == self._turned_away]
+        return at_servers + asking + sum(job.key.job is job for job in begun)
 
     # What happens to the market.
 

@@ -230,7 +230,7 @@ class Run:
     """By endpoint, what its server cost while it was present, busy or not."""
     money: Money
     arrived: int
-    """Calls from the beginning on; each is in `ended` or in `under_way`."""
+    """Calls from the beginning on; each is in `ended` or `under_way`, which are counted apart."""
     ended: int
     under_way: int
     incidents: tuple[str, ...]

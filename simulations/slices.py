@@ -71,7 +71,9 @@ class Slices:
             ended_s = stopped.at_s
         self._underway.settle()
         cpu_s = time.process_time() - begun_s
-        return self._world.result(ended_s, (self._queue.arrived, self.ended), cpu_s)
+        hall = self._hall
+        under_way = int(hall.running.sum() + hall.waiting.sum()) + self._queue.coming_back
+        return self._world.result(ended_s, (self._queue.arrived, self.ended, under_way), cpu_s)
 
     # What happens to the market.
 

@@ -118,8 +118,9 @@ class World:
             prices = (price_of(before, listing.bands), price_of(book, listing.bands))
             self._counted.add(prices, (self.ticker.load, utilisation), present)
 
-    def result(self, ended_s: float, flow: tuple[int, int], cpu_s: float) -> Run:
-        """What the run returns; `flow` is how many calls arrived, and how many ended."""
+    def result(self, ended_s: float, flow: tuple[int, int, int], cpu_s: float) -> Run:
+        """What the run returns; `flow` is how many calls arrived, have ended, and are
+        found under way still: counted apart, so that one that gets lost is missed."""
         scenario, counted, tick_s = self.scenario, self._counted, self.scenario.prices.tick_s
         histograms = self.tally.histograms()
         places = {each.name: place for place, each in enumerate(scenario.providers)}
@@ -147,7 +148,7 @@ class World:
             money=self.books.money(),
             arrived=flow[0],
             ended=flow[1],
-            under_way=flow[0] - flow[1],
+            under_way=flow[2],
             incidents=tuple(self.ticker.incidents),
             ticks=self._ticks.table("endpoint", TICK_COLUMNS),
             demand=self._demand.table("consumer_class", DEMAND_COLUMNS),

@@ -131,7 +131,7 @@ def test_nothing_is_lost(name: str) -> None:
     for done in both(name):
         assert done.money.is_conserved
         assert done.totals.count() <= done.ended <= done.arrived
-        assert done.under_way == done.arrived - done.ended >= 0
+        assert done.under_way == done.arrived - done.ended
 
 
 def test_the_cases_are_what_they_are_meant_to_be() -> None:
