@@ -1,6 +1,8 @@
 """What can be seen to be wrong with an answer without knowing what would be right.
 
-Nothing, where it is none of these: an answer of the right form may be wrong all the same.
+Nothing, where it is none of these: an answer of the right form may be wrong all the same. Nor where
+it ends for a limit of tokens, the caller's or the broker's, or where the caller named words to stop
+at: what is missing then was cut off by others than who answered.
 """
 
 from __future__ import annotations
@@ -22,8 +24,6 @@ class Flaw(enum.StrEnum):
     EMPTY = "empty"
     REFUSED = "refused"
     """The model declines, or its provider's filter does."""
-    CUT_OFF = "cut_off"
-    """It ends for its length, though the caller set no limit."""
     NOT_JSON = "not_json"
     """JSON was asked for."""
     OFF_SCHEMA = "off_schema"
@@ -46,6 +46,7 @@ class _Message(msgspec.Struct, frozen=True):
     refusal: str | None = None
     tool_calls: list[_ToolCall] | None = None
     function_call: Any = None
+    audio: Any = None
 
 
 class _Choice(msgspec.Struct):
@@ -79,7 +80,7 @@ class _Tool(msgspec.Struct, frozen=True):
 _answer: Final = msgspec.json.Decoder(_Answer).decode
 _format: Final = msgspec.json.Decoder(_Format | None).decode
 _tools: Final = msgspec.json.Decoder(list[_Tool] | None).decode
-_LIMITS: Final = frozenset({"max_tokens", "max_completion_tokens"})
+_NO_STOP: Final = (b"null", b"[]", b'""')
 _REFUSAL: Final = re.compile(
     r"\W*(?:(?:i'?m|i am)? ?(?:so |very |really )?(?:sorry|afraid)|i apologi[sz]e|unfortunately)?"
     r"[,.:;!]?\s*(?:but )?(?:as an ai(?: language)?(?: model| assistant)?,? )?"
@@ -112,19 +113,21 @@ def _of_choice(asked: Mapping[str, msgspec.Raw], choice: _Choice) -> Flaw | None
     message = choice.message or _Message(content=choice.text)
     text = message.content if isinstance(message.content, str) else ""
     called = message.tool_calls or message.function_call
-    if not (called or message.content or message.refusal):
-        return Flaw.EMPTY
-    if (
-        message.refusal
-        or choice.finish_reason == "content_filter"
-        or (not called and _refuses(text))
-    ):
+    filtered = choice.finish_reason == "content_filter"
+    if message.refusal or filtered or (not called and _refuses(text)):
         return Flaw.REFUSED
-    if choice.finish_reason == "length":
-        return None if _LIMITS & asked.keys() else Flaw.CUT_OFF
+    if choice.finish_reason == "length" or _stops(asked):
+        return None
+    if not (called or message.content or message.audio):
+        return Flaw.EMPTY
     if message.tool_calls:
         return _of_tool_calls(asked, message.tool_calls)
     return None if called else _of_format(asked, text)
+
+
+def _stops(asked: Mapping[str, msgspec.Raw]) -> bool:
+    """True where the caller named words at which the answer ends."""
+    return "stop" in asked and bytes(asked["stop"]).strip() not in _NO_STOP
 
 
 def _refuses(text: str) -> bool:

@@ -1,6 +1,7 @@
 """Looks at some of the answers to `auto` for flaws of form, which are evidence of who gave them.
 
 One in so many is looked at, beside the calls; a flaw counts as if all had been, and so does none.
+Callers write what answers are held against, so each gets a few looks at an endpoint a day.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ def inspect(tab: Tab, answer: WholeAnswer) -> None:
         return
     if len(answer.body) > _ANSWER_BYTES_MAX or runtime.random.random() >= INSPECTED:
         return
+    # Before anything is found, so that flaws and none are rationed alike.
+    if not runtime.looks.take(tab.call.payer.account_id, tab.endpoint.number, runtime.clock()):
+        return
     task = asyncio.get_running_loop().create_task(_look(tab, body, answer.body))
     runtime.running.add(task)
     task.add_done_callback(runtime.running.discard)
@@ -47,6 +51,7 @@ async def _look(tab: Tab, body: OpenAiBody, answer: bytes) -> None:
             score=float(flaw is None),
             domain=tab.call.wanted.domain,
             weight=1.0 if flaw is None else PASSED_KEPT,
+            account_id=tab.call.payer.account_id,
             call_id=tab.call.id,
         )
     )

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.core.evidence import Piece
 from broker.core.market import Market
 from broker.core.pulse import Pulse
+from broker.core.ration import Ration
 from broker.core.retries import RetryBudget
 from broker.core.view import RoutingLimits
 from broker.encoding.encoder import Encoder
@@ -32,6 +33,8 @@ from broker.upstream.addresses import AddressPolicy
 from broker.upstream.client import UpstreamClient
 
 HEARD_MAX = 10_000
+LOOKS_A_DAY = 20
+"""At one account's answers from one endpoint, in one process."""
 _now = partial(datetime.now, UTC)  # without a frame of Python, unlike a lambda
 
 
@@ -65,6 +68,8 @@ class Runtime:
     """Calls by the HTTP status that their caller was told."""
     heard: deque[Piece] = field(default_factory=lambda: deque(maxlen=HEARD_MAX))
     """Evidence that is yet to be written down."""
+    looks: Ration = field(default_factory=lambda: Ration(LOOKS_A_DAY))
+    """At the form of answers."""
     stopping: bool = False
     running: set[asyncio.Task[None]] = field(default_factory=set)
     """Settlements that outlive their request, kept from the garbage collector."""

@@ -81,10 +81,11 @@ async def newest_of_each(connection: AsyncConnection, total: int) -> AsyncIterat
 
 
 async def count_of_account(connection: AsyncConnection, account_id: UUID, after: datetime) -> int:
-    """Return how many pieces an account has given after a moment, COUNTED_MAX at most."""
+    """Return how many words an account has given after a moment, COUNTED_MAX at most."""
+    words = evidence.c.source == Source.FEEDBACK
     given = (
         select(evidence.c.id)
-        .where(evidence.c.account_id == account_id, evidence.c.at > after)
+        .where(evidence.c.account_id == account_id, evidence.c.at > after, words)
         .limit(COUNTED_MAX)
         .subquery()
     )

@@ -80,19 +80,25 @@ async def the_same_is_decided_without_calling(house: House, shop: Consumer) -> N
     assert await house.open_holds() == 0
 
 
-async def test_answers_that_are_no_json_though_it_was_asked_for_are_evidence(
+async def test_flaws_of_form_are_evidence_of_whose_calls_showed_them_and_few_a_day(
     house: House, shop: Consumer
 ) -> None:
     await house.enrol(Stall(name="hooli/writer", model="writer", tasks=("completion",)))
     body = {"model": "auto", "prompt": "Say it as JSON.", "max_tokens": 400}
     body["response_format"] = {"type": "json_object"}
+    account = "SELECT account_id FROM calls LIMIT 1"
 
-    async def failed() -> bool:
-        answer = await shop.http.post("/v1/completions", json=body)
-        assert answer.status_code == 200, answer.text
+    async def checks() -> list[Piece]:
         async with house.engine.connect() as connection:
             found = await evidence.since(connection, evidence.START, 1_000)
-        checks = [each.piece for each in found if each.piece.source is Source.CHECK]
-        return any(each.score == 0.0 and each.call_id is not None for each in checks)
+        return [each.piece for each in found if each.piece.source is Source.CHECK]
 
-    await until(failed)
+    for _ in range(160):
+        answer = await shop.http.post("/v1/completions", json=body)
+        assert answer.status_code == 200, answer.text
+    await until(checks)
+    told = await checks()
+    assert 0 < len(told) <= 20
+    assert {each.account_id for each in told} == {await house.database.fetchval(account)}
+    assert 0.0 in {each.score for each in told}
+    assert all(each.call_id is not None for each in told)

@@ -67,10 +67,15 @@ def test_flaws_are_told_by_name(
     assert flaw(asked, message) is expected
 
 
-def test_an_answer_is_cut_off_where_its_caller_set_no_limit() -> None:
-    assert flaw({}, "It is", "length") is Flaw.CUT_OFF
-    assert flaw({"max_tokens": 2}, "It is", "length") is None
-    assert flaw({"max_tokens": 2}, "It is", "content_filter") is Flaw.REFUSED
+@pytest.mark.parametrize("message", ["It is", "", '{"days": ', {"content": None}], ids=str)
+def test_what_a_limit_or_the_callers_own_stop_cut_off_is_no_flaw(
+    message: dict[str, Any] | str,
+) -> None:
+    assert flaw(AS_SCHEMA, message, "length") is None
+    assert flaw(AS_SCHEMA | {"max_tokens": 2}, message, "length") is None
+    assert flaw(AS_SCHEMA | {"stop": ["\n"]}, message) is None
+    assert flaw({"stop": None}, "") is Flaw.EMPTY
+    assert flaw({"max_tokens": 2}, message, "content_filter") is Flaw.REFUSED
 
 
 def test_completions_are_read_as_well_and_what_is_no_answer_is_let_be() -> None:
