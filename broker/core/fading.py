@@ -19,6 +19,9 @@ SLACK: Final = 0.1
 ALARM: Final = 8.0
 """To fall short by so much in sum, beyond the slack, is not: a fall by 0.3 is found in 40 answers.
 At even odds chance alone does that once in many thousands."""
+VOICE_MAX: Final = ALARM / 2
+"""So much weighs at most what one account says of an endpoint, where the others' is at stake: alone
+it sounds no alarm, and hardly moves what is expected."""
 OUTDATED: Final = 0.1
 """What evidence of before the change still weighs."""
 
@@ -38,16 +41,33 @@ def changed_at(short: Floats) -> int:
     return int(sums[: alarms[-1] + 1].argmin()) if alarms.size else 0
 
 
-def expected_before(scores: Floats, cells: Numbers, prior: Floats, weight: float) -> Floats:
-    """Return what each score was expected to be: the mean of those before it in its cell, and its
-    `prior`, which counts as so many answers of `weight`. All are in the order of time."""
+def expected_before(
+    scores: Floats, weights: Floats, cells: Numbers, prior: Floats, declared: float
+) -> Floats:
+    """Return what each score was expected to be: the mean of those before it in its cell, by their
+    weights, and its `prior`, which weighs `declared`. All are in the order of time."""
     if not scores.size:
         return np.zeros(0)
     order = np.argsort(cells, kind="stable")
-    sorted_cells, sums = cells[order], np.concatenate(([0.0], scores[order].cumsum()))[:-1]
+    sorted_cells = cells[order]
     begins = np.concatenate(([True], sorted_cells[1:] != sorted_cells[:-1]))
     first = np.maximum.accumulate(np.where(begins, np.arange(scores.size), 0))
-    counts = np.arange(scores.size) - first
+    told, good = (_sum_before(each[order], first) for each in (weights, weights * scores))
     expected = np.empty(scores.size)
-    expected[order] = (sums - sums[first] + weight * prior[order]) / (counts + weight)
+    expected[order] = (good + declared * prior[order]) / (told + declared)
     return expected
+
+
+def capped(weights: Floats, voices: Numbers, most: float) -> Floats:
+    """Return weights of which no voice has more than `most` together."""
+    if not weights.size:
+        return weights
+    _, own = np.unique(voices, return_inverse=True)
+    totals = np.bincount(own, weights)[own]
+    return np.asarray(weights * (most / np.maximum(totals, most)))
+
+
+def _sum_before(values: Floats, first: Numbers) -> Floats:
+    """Sum the values before each, from the first of its cell on."""
+    sums = np.concatenate(([0.0], values.cumsum()))[:-1]
+    return np.asarray(sums - sums[first])

@@ -19,11 +19,19 @@ import numpy as np
 
 from broker.core.catalog import Endpoint
 from broker.core.clusters import distances, group
-from broker.core.columns import Bools, Floats
+from broker.core.columns import Bools, Floats, Numbers
 from broker.core.domains import Recogniser
-from broker.core.fading import OUTDATED, changed_at, expected_before, faded
+from broker.core.fading import (
+    ALARM,
+    OUTDATED,
+    VOICE_MAX,
+    capped,
+    changed_at,
+    expected_before,
+    faded,
+)
 from broker.core.lessons import Lessons
-from broker.core.notebook import UNKNOWN, Heard
+from broker.core.notebook import NOBODY, UNKNOWN, Heard
 from broker.core.quality import (
     DOMAIN_PRIOR,
     GROUP_PRIOR,
@@ -142,18 +150,34 @@ def place_strays(heard: Heard, recogniser: Recogniser, places: Mapping[str, int]
 
 
 def _weights(heard: Heard, catalog: Catalog, now_s: float) -> Floats:
-    """What each piece weighs: as given, faded, and less where its endpoint got worse since."""
-    weights = heard.weights * faded(now_s - heard.at_s)
+    """What each piece weighs: as given, faded, and less where its endpoint got worse since.
+
+    All together tell that, with no account heard too much; and what one account says tells it of
+    what the same one said before.
+    """
     judged = np.flatnonzero((heard.endpoints != UNKNOWN) & ~heard.checks)
-    numbers, domains = heard.endpoints[judged], heard.domains[judged]
-    of_domain = np.vstack((catalog.declared, catalog.general))[domains, numbers]
-    cells = (numbers * (len(catalog.places) + 1) + domains + 1) * 2 + heard.graded[judged]
-    expected = expected_before(heard.scores[judged], cells, of_domain, DECLARED)
-    short = (expected - heard.scores[judged]) * heard.weights[judged]
-    by_endpoint = np.argsort(numbers, kind="stable")
-    for places in np.split(by_endpoint, np.flatnonzero(np.diff(numbers[by_endpoint])) + 1):
-        weights[judged[places[: changed_at(short[places])]]] *= OUTDATED
+    numbers, accounts = heard.endpoints[judged], heard.accounts[judged]
+    told, voices = heard.weights[judged], numbers * (accounts.max(initial=0) + 1) + accounts
+    shared = np.where(accounts == NOBODY, told, capped(told, voices, VOICE_MAX))
+    still = np.ones(judged.size)
+    for streams, trust in ((numbers, shared), (voices, told)):
+        short = _short(heard, catalog, judged, (streams, trust))
+        by_stream = np.argsort(streams, kind="stable")
+        for places in np.split(by_stream, np.flatnonzero(np.diff(streams[by_stream])) + 1):
+            if places.size > ALARM:
+                still[places[: changed_at(short[places])]] = OUTDATED
+    weights = heard.weights * faded(now_s - heard.at_s)
+    weights[judged] *= still
     return np.asarray(weights)
+
+
+def _short(heard: Heard, catalog: Catalog, judged: Numbers, told: tuple[Numbers, Floats]) -> Floats:
+    """Return what each score falls short of what was told before it in its stream, by weight."""
+    (streams, trust), scores = told, heard.scores[judged]
+    domains, rows = heard.domains[judged], len(catalog.places) + 1
+    declared = np.vstack((catalog.declared, catalog.general))[domains, heard.endpoints[judged]]
+    cells = (streams * rows + domains + 1) * 2 + heard.graded[judged]
+    return np.asarray((expected_before(scores, trust, cells, declared, DECLARED) - scores) * trust)
 
 
 def _estimate(heard: Heard, catalog: Catalog, weights: Floats, which: Bools) -> Estimate:

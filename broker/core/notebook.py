@@ -22,6 +22,8 @@ VECTORS_MAX: Final = 4_000
 """The newest; groups are made of these."""
 UNKNOWN: Final = -1
 """Stands for no domain, or for an endpoint that is not listed."""
+NOBODY: Final = 0
+"""Stands for no account."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +34,8 @@ class Heard:
     """Numbers; UNKNOWN for who is not listed any more."""
     domains: Numbers
     """Places in the names that were asked for, or UNKNOWN."""
+    accounts: Numbers
+    """Who said so; NOBODY where no account did."""
     graded: Bools
     checks: Bools
     scores: Floats
@@ -84,10 +88,12 @@ class Notebook:
         pieces = list(self._pieces.values())
         seen = [at for at, each in enumerate(pieces) if each.vector and each.encoder == encoder]
         seen = seen[-VECTORS_MAX:]
+        known: dict[UUID | None, int] = {None: NOBODY}
         vectors = [unpack(pieces[at].vector or b"") for at in seen]
         return Heard(
             endpoints=_codes([numbers.get(each.endpoint_id, UNKNOWN) for each in pieces]),
             domains=_codes([places.get(each.domain or "", UNKNOWN) for each in pieces]),
+            accounts=_codes([known.setdefault(each.account_id, len(known)) for each in pieces]),
             graded=np.array([each.grade is Grade.GRADED for each in pieces], dtype=bool),
             checks=np.array([each.source is Source.CHECK for each in pieces], dtype=bool),
             scores=np.array([each.score for each in pieces], dtype=np.float64),

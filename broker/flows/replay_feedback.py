@@ -19,7 +19,7 @@ from broker.core.domains import Recogniser
 from broker.core.exploring import draw, good_enough, propensities, spread_of
 from broker.core.learning import Beside, Catalog, learn
 from broker.core.lessons import Lessons
-from broker.core.notebook import UNKNOWN, Heard
+from broker.core.notebook import NOBODY, UNKNOWN, Heard
 
 LEARNS_EVERY: Final = 20
 """Calls; live it is every few seconds."""
@@ -107,6 +107,7 @@ def _learn(lesson: Lesson, labels: Numbers, chosen: Numbers, got: Floats) -> Les
     heard = Heard(
         endpoints=chosen,
         domains=labels,
+        accounts=np.full(got.size, NOBODY),
         graded=~np.isin(got, (0.0, 1.0)),
         checks=np.zeros(got.size, dtype=bool),
         scores=got,

@@ -119,14 +119,14 @@ def test_chance_alone_seldom_sounds_an_alarm_and_a_fall_soon_does() -> None:
     random = np.random.default_rng(1)
     none = np.zeros(0)
     assert changed_at(none) == 0
-    assert expected_before(none, none.astype(int), none, 10.0).size == 0
+    assert expected_before(none, none, none.astype(int), none, 10.0).size == 0
     steady = [changed_at(0.7 - (random.random(500) < 0.7)) > 0 for _ in range(200)]
     assert np.mean(steady) < 0.05
     found = []
     for _ in range(50):
         scores = random.random(300) < np.where(np.arange(300) < 240, 0.8, 0.4)
         expected = expected_before(
-            scores.astype(float), np.zeros(300, int), np.full(300, 0.8), 10.0
+            scores.astype(float), np.ones(300), np.zeros(300, int), np.full(300, 0.8), 10.0
         )
         found.append(changed_at(expected - scores))
     assert np.mean([200 < each <= 270 for each in found]) > 0.8
