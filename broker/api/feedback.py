@@ -20,8 +20,9 @@ from broker.flows.give_feedback import Word, give_feedback
 class FeedbackGiven(Body):
     """How good an answer was: `score` from 0 to 1, or a `correction` of what was wrong.
 
-    `grade` says whether scores are right or wrong (`binary`, the default for 0 and 1) or anything
-    between. The texts of `label` and `correction` are not kept.
+    `grade` is `graded` (the default) for scores on a scale, its ends 0 and 1 too, or `binary` for
+    callers whose scores are only ever 0 (wrong) and 1 (right). The two are counted apart: keep to
+    one, corrections included. The texts of `label` and `correction` are not kept.
     """
 
     score: float | None = None

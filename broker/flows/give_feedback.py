@@ -30,7 +30,7 @@ class Word:
     score: float | None = None
     """0 (useless) to 1 (right)."""
     grade: Grade | None = None
-    """None: right or wrong where the score is 1 or 0, else graded."""
+    """None: graded, whatever the score, for a scale's ends are of the scale."""
     label: str | None = None
     correction: str | None = None
 
@@ -102,11 +102,10 @@ def _judged(word: Word) -> tuple[float, Grade]:
             code="score_out_of_range",
             facts={"field": "score"},
         )
-    extreme = score in (0.0, 1.0)
-    if word.grade is Grade.BINARY and not extreme:
+    if word.grade is Grade.BINARY and score not in (0.0, 1.0):
         raise RequestMalformed(
             f"A binary score is 0 or 1, not {score:g}.",
             code="score_out_of_range",
             facts={"field": "score"},
         )
-    return score, word.grade or (Grade.BINARY if extreme else Grade.GRADED)
+    return score, word.grade or Grade.GRADED

@@ -48,12 +48,25 @@ async def test_a_score_becomes_evidence_of_the_endpoint_that_answered(
         "weight": 1.0,
     }
     again = await consumer.http.post(f"/api/calls/{sold}/feedback", json={"correction": "No."})
-    assert (again.json()["score"], again.json()["grade"]) == (0.0, "binary")
+    assert (again.json()["score"], again.json()["grade"]) == (0.0, "graded")
     first, last = await pieces(broker)
     assert (first.source, first.grade, first.score) == (Source.FEEDBACK, Grade.GRADED, 0.75)
     assert (first.call_id, last.call_id) == (sold, sold)
     assert first.account_id == consumer.account.id
     assert first.endpoint_id == broker.market.endpoint(broker.market.by_name["acme/best"]).id
+
+
+async def test_the_ends_of_a_scale_are_of_the_scale_unless_they_are_called_right_and_wrong(
+    broker: SmallBroker, consumer: Person, sold: UUID
+) -> None:
+    path = f"/api/calls/{sold}/feedback"
+    stars = [{"score": each / 4} for each in range(5)]
+    told = [{"score": 0, "grade": "binary"}, {"score": 1, "grade": "binary"}]
+    for given in [*stars, *told, {"correction": "No.", "grade": "binary"}]:
+        answer = await consumer.http.post(path, json=given)
+        assert answer.status_code == 201, answer.text
+    grades = [each.grade for each in await pieces(broker)]
+    assert grades == [Grade.GRADED] * 5 + [Grade.BINARY] * 3
 
 
 async def test_anothers_call_is_not_there_and_one_without_an_answer_has_none_to_judge(
