@@ -262,7 +262,8 @@ def _delivered(tab: Tab, cascade: Cascade, answer: _Answered, chance: float | No
         "answers": sum(each is not None and each.fault is None for each in outcomes),
     }
     if cascade.hides_logprobs:
-        for choice in told["choices"]:
-            choice.pop("logprobs", None)
+        for choice in told.get("choices") or ():
+            if isinstance(choice, dict):
+                choice.pop("logprobs", None)
     body = msgspec.json.encode(told)
     return msgspec.structs.replace(answer.whole, body=body, confidence=chance)

@@ -120,7 +120,7 @@ def _by_lot(replay: CascadeReplay, asked: Asked, at: int) -> float:
     both = first != last
     if not both.any():
         return float(asked.scores[rows, first].mean())
-    usual = asked.scores[:, np.unique(last[both])].mean()
+    usual = asked.scores.mean(axis=0)[last[both]].mean()
     own = float(asked.scores[rows, first].mean())
     return own + float(both.mean()) * (float(usual) - own)
 

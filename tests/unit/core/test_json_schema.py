@@ -81,8 +81,8 @@ def _bomb(doublings: int) -> dict[str, Any]:
         ({"$ref": "#"}, "refers to itself"),
         ({"properties": {"a": {"anyOf": [{"$ref": "#"}, {"items": {"$ref": "#"}}]}}}, "to itself"),
         ({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}, "to itself"),
-        ({"allOf": [{"pattern": f"(x{at}[a-z]{{1,100}}){{1,30}}"} for at in range(51)]}, "50 pat"),
-        ({"patternProperties": {f"a{at}": True for at in range(51)}}, "50 patterns"),
+        ({"allOf": [{"pattern": f"(x{at}[a-z]{{1,100}}){{1,30}}"} for at in range(21)]}, "20 pat"),
+        ({"patternProperties": {f"a{at}": True for at in range(21)}}, "20 patterns"),
         ({"pattern": "a" * 1_001}, "longer than 1000"),
         ({"pattern": "([a-z]{1,100}){1,100}"}, "is not a"),
         ({"properties": {"a": {"$id": "http://127.0.0.1:9/", "$ref": "#/b"}}}, "is not taken"),
@@ -101,7 +101,7 @@ def test_references_that_are_shared_are_taken() -> None:
 def test_of_a_value_that_is_large_beside_its_schema_nothing_is_told() -> None:
     schema = Schema({"items": {"allOf": [{"minimum": 0}] * 1_000}})
     assert schema.admits([1] * 100) is True
-    assert schema.admits([1] * 10_000) is None
+    assert schema.admits([1] * 1_000) is None
 
 
 def test_a_schema_that_lies_too_deep_is_refused() -> None:
