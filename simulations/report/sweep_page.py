@@ -42,7 +42,7 @@ def sweep_page(results: Results, command: str = "") -> str:
         ],
         verdict=list(_verdict(results)),
         sections=[
-            (MEASURES[key].title, MEASURES[key].meaning, plots)
+            (titled(MEASURES[key]), MEASURES[key].meaning, plots)
             for key in SHOWN
             if (plots := _plots(results, key))
         ],
@@ -138,14 +138,15 @@ def _map(
         ]
         for y in down.values
     ]
-    better = MEASURES[measure].better
+    better, unit = MEASURES[measure].better, MEASURES[measure].unit
     heat = Heat(
         x_name=across.name,
         x=[_short(each) for each in across.values],
         y_name=down.name,
         y=[_short(each) for each in down.values],
         cells=cells,
-        unit=MEASURES[measure].unit,
+        # A word would not fit into a cell; it stands in the heading.
+        unit=unit if unit[:1] in ("%", "x") else "",
         span=span,
         best_is_high=None if better is Better.NEITHER else better is Better.HIGHER,
     )
