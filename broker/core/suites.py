@@ -12,6 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
+from itertools import accumulate
 from random import Random
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -28,6 +30,12 @@ LETTERS: Final = tuple("ABCDEFGHIJ")
 """What may be chosen where a row does not say."""
 SAMPLE: Final = 40
 """So many prompts of a suite suffice."""
+TOKENS_MAX: Final = 100_000
+"""What an examination may take, each way together; its cost is the provider's."""
+HELD_BACK_FROM: Final = 16
+"""Shorter suites have no rows to spare."""
+_HELD_BACK: Final = 4
+_CHARACTERS_PER_TOKEN: Final = 4
 _TOKENS_OUT: Final = 512
 _REASON_CHARACTERS_MAX: Final = 200
 
@@ -84,6 +92,29 @@ class Suite:
     items: tuple[Item, ...]
     author: str
     changed_at: datetime
+
+    def is_for(self, provider_id: UUID) -> bool:
+        """True where a provider's endpoints are examined on it: another provider's suite is none,
+        for it might be made to favour its author."""
+        return self.owner_id is None or self.owner_id == provider_id
+
+    def split(self) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+        """Return what examinations put and what canaries do, the same each time.
+
+        An endpoint sees what it is examined on, so each fourth row is held back for canaries.
+        """
+        if len(self.items) < HELD_BACK_FROM:
+            return self.items, self.items
+        mixed = sorted(self.items, key=lambda each: sha256(msgspec.json.encode(each)).digest())
+        count = len(mixed) // _HELD_BACK
+        return tuple(mixed[count:]), tuple(mixed[:count])
+
+    def draw(self, random: Random) -> tuple[Item, ...]:
+        """Return what one examination puts: SAMPLE prompts, fewer where these are long."""
+        items = sample(self.split()[0], SAMPLE, random)
+        costs = [each.max_tokens + len(each.prompt) // _CHARACTERS_PER_TOKEN for each in items]
+        fitting = sum(total <= TOKENS_MAX for total in accumulate(costs))
+        return items[:fitting]
 
 
 def parse_suite(lines: bytes, judge: str | None = None) -> tuple[tuple[Item, ...], list[Broken]]:

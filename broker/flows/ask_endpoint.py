@@ -13,7 +13,7 @@ import msgspec
 
 from broker.core.call import OpenAiBody
 from broker.core.catalog import Endpoint, Kind, Task
-from broker.core.outcome import Fault, Outcome
+from broker.core.outcome import Fault, Outcome, fault_of_status
 from broker.flows.exchange import identity
 from broker.flows.targets import Targets
 from broker.upstream.client import Timeouts, UpstreamClient, sized
@@ -51,7 +51,8 @@ class Asker:
         response = await self.upstream.send(target.origin, head, sent, TIMEOUTS, ANSWER_BYTES_MAX)
         answer = response.take(ANSWER_BYTES_MAX)
         if response.status != 200:
-            raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=response.status))
+            fault = fault_of_status(response.status) or Fault.MALFORMED
+            raise AttemptFailed(Outcome(fault, status=response.status))
         facts = read_completion(answer)
         if facts.error is not None:
             raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200))

@@ -7,8 +7,10 @@ came to is evidence from then on. A worker that dies leaves its orders to others
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import Random
 from typing import Final
@@ -19,9 +21,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker.core.catalog import Endpoint
 from broker.core.evidence import Piece
 from broker.core.examination import ENOUGH
-from broker.core.suites import SAMPLE, Item, Suite, sample
+from broker.core.suites import Item, Suite
 from broker.flows.ask_endpoint import can_be_asked
-from broker.flows.mark_answers import Marker, Task
+from broker.flows.mark_answers import Marked, Marker, Task
 from broker.store import catalog, evidence, examinations, suites
 from broker.store.away import DATABASE_AWAY
 from broker.store.examinations import Order
@@ -32,6 +34,12 @@ PLACES: Final = 4
 AT_ONCE: Final = 4
 """Prompts put to an endpoint at once, or as many as it has places."""
 LEASED: Final = timedelta(minutes=5)
+_RENEWALS: Final = 4
+"""So often within a lease it is renewed."""
+BORNE: Final = 2
+"""So many examinations may fail for want of answers; in the next a prompt without one was failed.
+Else who never answers would never be refuted."""
+OWN_RUNS_KEPT: Final = timedelta(days=30)
 AUTHOR: Final = "registration"
 
 _log = structlog.get_logger(__name__)
@@ -54,13 +62,19 @@ class _Paper:
     endpoint: Endpoint
     suite: Suite
     tasks: tuple[Task, ...]
+    share: float
+    """What its evidence weighs: less, the more often the provider had this done."""
+    borne: bool
+    """Prompts without an answer are no evidence yet."""
 
 
 class Examiner:
     """Examines, for one worker process."""
 
-    def __init__(self, hall: Hall) -> None:
+    def __init__(self, hall: Hall, leased: timedelta = LEASED) -> None:
+        """What is taken is kept from other workers for `leased` after this one was last alive."""
         self._hall = hall
+        self._leased = leased
         self._sittings: set[asyncio.Task[None]] = set()
         # The worker has few connections, which its other jobs need too.
         self._books = asyncio.Semaphore(1)
@@ -73,9 +87,9 @@ class Examiner:
             return 0
         now = self._hall.clock()
         async with self._books, self._hall.engine.begin() as connection:
-            claims = await examinations.unexamined(connection)
+            claims = await examinations.unexamined(connection, now)
             await examinations.order(connection, claims, AUTHOR, now)
-            taken = await examinations.take(connection, free, now, now + LEASED)
+            taken = await examinations.take(connection, free, now, now + self._leased)
         for order in taken:
             sitting = asyncio.create_task(self._sit(order))
             self._sittings.add(sitting)
@@ -89,14 +103,36 @@ class Examiner:
 
     async def _sit(self, order: Order) -> None:
         try:
-            async with self._books, self._hall.engine.begin() as connection:
-                paper = await self._prepare(connection, order)
-            if paper is not None:
-                await self._end(order, paper, await self._put(order, paper))
+            async with self._kept(order):
+                async with self._books, self._hall.engine.begin() as connection:
+                    paper = await self._prepare(connection, order)
+                if paper is not None:
+                    await self._end(order, paper, await self._put(order, paper))
         except DATABASE_AWAY as error:
             _log.warning("examination_left_for_later", order=str(order.id), reason=str(error))
         except Exception:  # one must not go unseen; when its lease ends, it is begun anew
             _log.exception("examination_failed", order=str(order.id))
+
+    @contextlib.asynccontextmanager
+    async def _kept(self, order: Order) -> AsyncIterator[None]:
+        """Keep an order from other workers meanwhile, however long an answer takes."""
+        renewing = asyncio.create_task(self._renew(order))
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await renewing
+
+    async def _renew(self, order: Order) -> None:
+        while True:
+            await asyncio.sleep(self._leased.total_seconds() / _RENEWALS)
+            try:
+                async with self._books, self._hall.engine.begin() as connection:
+                    until = self._hall.clock() + self._leased
+                    await examinations.keep(connection, order.id, until)
+            except DATABASE_AWAY as error:
+                _log.warning("examination_not_kept", order=str(order.id), reason=str(error))
 
     async def _prepare(self, connection: AsyncConnection, order: Order) -> _Paper | None:
         """Lay an examination out; None where it is not to be, which is written down."""
@@ -109,39 +145,44 @@ class Examiner:
         if problem or suite is None or endpoint is None:
             await examinations.end(connection, order.id, now, problem=problem)
             return None
-        items = sample(suite.items, SAMPLE, Random(order.id.int))  # noqa: S311 - keeps no secret
+        items = suite.draw(Random(order.id.int))  # noqa: S311 - keeps no secret
         tasks = tuple(Task.of(each, endpoint, by_name) for each in items)
         for task in tasks:
             for asked, call_id in task.calls:
                 await examinations.note_test_calls(connection, asked.id, [call_id], now)
         await examinations.begin(connection, order.id, len(tasks), now)
-        return _Paper(endpoint, suite, tasks)
+        before = await examinations.before(connection, order, now - OWN_RUNS_KEPT)
+        own = order.author == endpoint.name.partition("/")[0]
+        share = 1.0 / (before.own + 1) if own else 1.0
+        return _Paper(endpoint, suite, tasks, share, before.failed < BORNE)
 
-    async def _put(self, order: Order, paper: _Paper) -> list[tuple[Item, float]]:
-        """Put the prompts; return the scores of those that had an answer."""
+    async def _put(self, order: Order, paper: _Paper) -> list[tuple[Item, Marked]]:
+        """Put the prompts, until too many had no answer; return what came of them."""
         places = asyncio.Semaphore(min(AT_ONCE, paper.endpoint.deployment.capacity))
-        scored: list[tuple[Item, float]] = []
-        put = 0
+        marked: list[tuple[Item, Marked]] = []
+        put = failed = 0
 
         async def one(task: Task) -> None:
-            nonlocal put
+            nonlocal put, failed
             async with places:
-                hopeless = put - len(scored) > len(paper.tasks) * (1.0 - ENOUGH)
-                score = None if hopeless else await self._hall.marker.mark(task)
+                if failed <= len(paper.tasks) * (1.0 - ENOUGH):
+                    told = await self._hall.marker.mark(task)
+                    marked.append((task.item, told))
+                    failed += told.score is None
             put += 1
-            if score is not None:
-                scored.append((task.item, score))
-            until = self._hall.clock() + LEASED
+            until = self._hall.clock() + self._leased
             async with self._books, self._hall.engine.begin() as connection:
                 await examinations.proceed(connection, order.id, put, until)
 
         await asyncio.gather(*map(one, paper.tasks))
-        return scored
+        return marked
 
-    async def _end(self, order: Order, paper: _Paper, scored: list[tuple[Item, float]]) -> None:
-        now, count = self._hall.clock(), len(scored)
+    async def _end(self, order: Order, paper: _Paper, marked: list[tuple[Item, Marked]]) -> None:
+        now, scored = self._hall.clock(), _scored(paper, marked)
+        count = len(scored)
         if count < max(len(paper.tasks) * ENOUGH, 1):
-            problem = f"Only {count} of {len(paper.tasks)} prompts had an answer."
+            problem = _problem(paper, [each for _, each in marked])
+            _log.warning("examined_in_vain", endpoint=paper.endpoint.name, problem=problem)
             async with self._books, self._hall.engine.begin() as connection:
                 await examinations.end(connection, order.id, now, problem=problem)
             return
@@ -157,7 +198,25 @@ class Examiner:
     ) -> list[Piece]:
         marker = self._hall.marker
         about = (paper.endpoint, paper.suite, now)
-        return [await marker.piece(item, score, about) for item, score in scored]
+        pieces = [await marker.piece(item, score, about) for item, score in scored]
+        return [replace(each, weight=each.weight * paper.share) for each in pieces]
+
+
+def _scored(paper: _Paper, marked: list[tuple[Item, Marked]]) -> list[tuple[Item, float]]:
+    """Return the scores; what the endpoint did not answer is worth nothing, unless that may be
+    chance: where it hardly answered at all and has not failed so before."""
+    scored = [(item, each.score) for item, each in marked if each.score is not None]
+    if paper.borne and len(scored) < len(paper.tasks) * ENOUGH:
+        return scored
+    return scored + [(item, 0.0) for item, each in marked if each.missed]
+
+
+def _problem(paper: _Paper, marked: list[Marked]) -> str:
+    """Say how few answers there are, and why."""
+    why = Counter(each.problem for each in marked if each.score is None)
+    told = ", ".join(f"{count} x {problem}" for problem, count in why.most_common())
+    scored = sum(each.score is not None for each in marked)
+    return f"Only {scored} of {len(paper.tasks)} prompts had a score: {told}."
 
 
 def _obstacle(suite: Suite | None, endpoint: Endpoint | None) -> str | None:
@@ -165,4 +224,6 @@ def _obstacle(suite: Suite | None, endpoint: Endpoint | None) -> str | None:
         return "The endpoint is not on the market."
     if suite is None:
         return "There is no suite for the domain any more."
+    if not suite.is_for(endpoint.deployment.provider_id):
+        return "The suite is another provider's."
     return None if can_be_asked(endpoint) else "The endpoint does not answer in words."

@@ -36,7 +36,8 @@ async def import_suite(
 
     Every endpoint that claims the domain is then examined on it, unless it is as it was. Operators
     import for any domain, taught or not; providers for domains that are their own, and without a
-    judge, for a judge works unpaid. Raises NotAllowed, and what `parse_suite` raises.
+    judge, for a judge works unpaid. On a provider's suite only its own endpoints are examined,
+    until an operator adopts it by importing it. Raises NotAllowed, and what `parse_suite` raises.
     """
     if not domain.strip() or "\0" in domain or len(domain) > 200:
         raise RequestMalformed("A domain's name has 1 to 200 characters.", code="domain_malformed")
@@ -45,7 +46,7 @@ async def import_suite(
     if author.role is not Role.OPERATOR and any(each.metric is Metric.JUDGE for each in items):
         raise NotAllowed("Only operators' suites have judges.")
     before = await suites.find(connection, domain, for_update=True)
-    if before is not None and before.items == items:
+    if before is not None and (before.items, before.owner_id) == (items, owner_id):
         return Imported(before, broken)
     suite = Suite(domain, owner_id, items, author.name, now)
     await suites.put(connection, suite)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from secrets import token_hex
 from typing import Final
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from uuid_utils.compat import uuid7
 from broker.core.catalog import Endpoint
 from broker.core.evidence import Grade, Piece, Source, pack
 from broker.core.grading import grade, judges_prompt, read_judgement
+from broker.core.outcome import Fault, Outcome
 from broker.core.suites import Item, Metric, Suite
 from broker.encoding.encoder import Encoder
 from broker.encoding.words import load_encoder
@@ -51,6 +53,16 @@ class Task:
         return own if self.judge is None else [*own, (self.judge, self.judge_call_id)]
 
 
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """What came of a prompt: a score, or why there is none."""
+
+    score: float | None = None
+    problem: str = ""
+    missed: bool = False
+    """The endpoint gave no answer, and that is its own fault."""
+
+
 class Marker:
     """Asks and marks; loads the encoder at its first piece of evidence."""
 
@@ -59,20 +71,23 @@ class Marker:
         self._encoder: Encoder | None = None
         self._turn = asyncio.Lock()
 
-    async def mark(self, task: Task, temperature: float | None = 0.0) -> float | None:
-        """Return the score of an answer; None where there was no answer, or no judgement."""
+    async def mark(self, task: Task, temperature: float | None = 0.0) -> Marked:
+        """Put a prompt and mark the answer."""
         item = task.item
         question = Question(item.prompt, item.max_tokens, temperature)
         answer = await self._ask(task.endpoint, question, task.call_id)
-        if answer is None:
-            return None
+        if isinstance(answer, Marked):
+            return answer
         if item.metric is not Metric.JUDGE:
-            return await asyncio.to_thread(grade, item, answer)
+            return Marked(await asyncio.to_thread(grade, item, answer))
         if task.judge is None or not can_be_asked(task.judge):
-            return None
-        question = Question(judges_prompt(item, answer), _JUDGE_TOKENS_OUT)
+            return Marked(problem="the judge is not on the market")
+        question = Question(judges_prompt(item, answer, token_hex(8)), _JUDGE_TOKENS_OUT)
         judged = await self._ask(task.judge, question, task.judge_call_id)
-        return None if judged is None else read_judgement(judged)
+        if isinstance(judged, Marked):
+            return Marked(problem=f"the judge gave no answer: {judged.problem}")
+        score = read_judgement(judged)
+        return Marked(score, "" if score is not None else "the judge gave no score")
 
     async def piece(
         self, item: Item, score: float, about: tuple[Endpoint, Suite, datetime]
@@ -101,11 +116,24 @@ class Marker:
             self._encoder = encoder
             return encoder
 
-    async def _ask(self, endpoint: Endpoint, question: Question, call_id: UUID) -> str | None:
+    async def _ask(self, endpoint: Endpoint, question: Question, call_id: UUID) -> str | Marked:
+        """Return the answer, or why there is none."""
+        failed = Marked()
         for number in range(TRIES):
             try:
                 return await self._asker.ask(endpoint, question, call_id)
-            except (AttemptFailed, RequestMalformed):
-                if number + 1 < TRIES:
-                    await asyncio.sleep(_TRY_AGAIN_S)
-        return None
+            except AttemptFailed as failure:
+                failed = _missed(failure.outcome)
+            except RequestMalformed as error:
+                failed = Marked(problem=error.code)
+            if number + 1 < TRIES:
+                await asyncio.sleep(_TRY_AGAIN_S)
+        return failed
+
+
+def _missed(outcome: Outcome) -> Marked:
+    """Say why there is no answer, never in the provider's own words, which may quote the prompt."""
+    status = f" {outcome.status}" if outcome.status else ""
+    return Marked(
+        problem=f"{outcome.fault}{status}", missed=outcome.fault is not Fault.ADDRESS_REFUSED
+    )

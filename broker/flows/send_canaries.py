@@ -79,7 +79,7 @@ class Aviary:
         if found is None:
             return
         suite, task = found
-        score = await hall.marker.mark(task, self._random.choice(TEMPERATURES))
+        score = (await hall.marker.mark(task, self._random.choice(TEMPERATURES))).score
         now = hall.clock()
         pieces = []
         if score is not None:
@@ -96,9 +96,9 @@ class Aviary:
         suite = await suites.find(connection, perch.domain)
         _, listed = await catalog.load_market(connection, self._hall.sealer)
         endpoint = next((each for each in listed if each.id == perch.endpoint_id), None)
-        if suite is None or endpoint is None:
+        if suite is None or endpoint is None or not suite.is_for(endpoint.deployment.provider_id):
             return None
-        item = self._random.choice(suite.items)
+        item = self._random.choice(suite.split()[1])
         task = Task.of(item, endpoint, {each.name: each for each in listed})
         for asked, call_id in task.calls:
             now = self._hall.clock()

@@ -70,9 +70,9 @@ async def beside_traffic(connection: AsyncConnection, since: datetime, limit: in
 
 _PERCHES: Final = """
 SELECT x.endpoint_id, x.domain FROM (
-    SELECT DISTINCT endpoint_id, domain FROM examinations WHERE status = 'done') x
-JOIN suites s ON s.domain = x.domain
+    SELECT DISTINCT endpoint_id, domain FROM examinations WHERE ended_at IS NOT NULL) x
 JOIN endpoints e ON e.id = x.endpoint_id AND e.retired_at IS NULL
+JOIN suites s ON s.domain = x.domain AND (s.owner_id IS NULL OR s.owner_id = e.provider_id)
 JOIN deployments d ON d.id = e.deployment_id AND d.status = 'listed'
 WHERE (SELECT c.created_at FROM calls c WHERE c.endpoint_number = e.number
        ORDER BY c.id DESC LIMIT 1) > :since

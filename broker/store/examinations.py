@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import insert, text, update
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
@@ -27,6 +27,8 @@ test_calls = table("test_calls", "id uuid, endpoint_id uuid, at timestamptz")
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 ORDERED_AT_ONCE: Final = 100
+ORDERED_A_DAY: Final = 24
+"""Without anybody's asking for it, of one endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,17 @@ class Order:
     id: UUID
     endpoint_id: UUID
     domain: str
+    author: str
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """How an endpoint has sat for a domain before."""
+
+    failed: int
+    """On the suite as it stands, by no score."""
+    own: int
+    """Lately and with a score, by the order of one author."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +81,48 @@ class Examination:
     ended_at: datetime | None
 
 
-async def unexamined(connection: AsyncConnection) -> list[Claim]:
-    """Return claims of listed endpoints whose suite, as it stands, they have never been put to."""
-    rows = await connection.execute(text(_UNEXAMINED), {"limit": ORDERED_AT_ONCE})
+async def unexamined(connection: AsyncConnection, now: datetime) -> list[Claim]:
+    """Return claims of listed endpoints that have no score on their suite as it stands.
+
+    An examination without a score is due again after an hour, then six, then each 36, and no
+    endpoint is examined more than ORDERED_A_DAY times.
+    """
+    values = {"now": now, "limit": ORDERED_AT_ONCE, "a_day": ORDERED_A_DAY}
+    rows = await connection.execute(text(_UNEXAMINED), values)
     return [Claim(row.endpoint_id, row.domain, row.suite_at) for row in rows]
+
+
+async def before(connection: AsyncConnection, order: Order, since: datetime) -> Before:
+    """Return how the endpoint of an order has sat before; `own` is since a moment."""
+    values = {"id": order.id, "since": since}
+    row = (await connection.execute(text(_BEFORE), values)).one()
+    return Before(row.failed, row.own)
+
+
+async def ordered_by(
+    connection: AsyncConnection, endpoint_id: UUID, author: str, since: datetime
+) -> int:
+    """Return how many examinations of an endpoint somebody ordered since a moment."""
+    query = (
+        select(func.count())
+        .select_from(examinations)
+        .where(examinations.c.endpoint_id == endpoint_id, examinations.c.author == author)
+        .where(examinations.c.created_at > since)
+    )
+    return int((await connection.execute(query)).scalar_one())
 
 
 async def claims_of(
     connection: AsyncConnection, name: str, provider_id: UUID | None
-) -> tuple[UUID, list[str]] | None:
-    """Return id and claimed domains of `provider/endpoint` where it is on the market.
+) -> tuple[UUID, UUID, list[str]] | None:
+    """Return id, provider and claimed domains of `provider/endpoint` where it is on the market.
 
     With `provider_id`, another's is not found.
     """
     row = (
         await connection.execute(text(_CLAIMS_OF), {"name": name, "provider": provider_id})
     ).first()
-    return None if row is None else (row.id, sorted(row.domains))
+    return None if row is None else (row.id, row.provider_id, sorted(row.domains))
 
 
 async def order(
@@ -110,7 +148,7 @@ async def order(
         .on_conflict_do_nothing()
         .returning(examinations.c.id, examinations.c.endpoint_id, examinations.c.domain)
     )
-    return [Order(row.id, row.endpoint_id, row.domain) for row in made]
+    return [Order(row.id, row.endpoint_id, row.domain, author) for row in made]
 
 
 async def take(
@@ -119,7 +157,7 @@ async def take(
     """Take up to `count` open examinations that no worker has, to be had until then."""
     values = {"count": count, "now": now, "until": until}
     rows = await connection.execute(text(_TAKE), values)
-    return [Order(row.id, row.endpoint_id, row.domain) for row in rows]
+    return [Order(row.id, row.endpoint_id, row.domain, row.author) for row in rows]
 
 
 async def begin(connection: AsyncConnection, order_id: UUID, asked: int, now: datetime) -> None:
@@ -128,6 +166,15 @@ async def begin(connection: AsyncConnection, order_id: UUID, asked: int, now: da
         update(examinations)
         .where(examinations.c.id == order_id, examinations.c.ended_at.is_(None))
         .values(status=RUNNING, asked=asked, answered=0, started_at=now)
+    )
+
+
+async def keep(connection: AsyncConnection, order_id: UUID, until: datetime) -> None:
+    """Keep it from other workers."""
+    await connection.execute(
+        update(examinations)
+        .where(examinations.c.id == order_id, examinations.c.ended_at.is_(None))
+        .values(taken_until=until)
     )
 
 
@@ -202,20 +249,43 @@ async def forget_test_calls(connection: AsyncConnection, before: datetime) -> No
 
 
 _UNEXAMINED: Final = """
-SELECT e.id AS endpoint_id, s.domain, s.changed_at AS suite_at
+SELECT endpoint_id, domain, suite_at FROM (
+SELECT e.id AS endpoint_id, s.domain, s.changed_at AS suite_at,
+    today.count + row_number() OVER (PARTITION BY e.id ORDER BY s.domain) AS place
 FROM suites s
 JOIN offers o ON o.valid_to IS NULL AND o.domains ? s.domain
 JOIN endpoints e ON e.id = o.endpoint_id AND e.retired_at IS NULL
     AND e.tasks && ARRAY['chat', 'completion']
+    AND (s.owner_id IS NULL OR s.owner_id = e.provider_id)
 JOIN deployments d ON d.id = e.deployment_id AND d.status = 'listed'
-WHERE NOT EXISTS (
-    SELECT FROM examinations x
-    WHERE x.endpoint_id = e.id AND x.domain = s.domain AND x.suite_at >= s.changed_at)
-ORDER BY e.id, s.domain LIMIT :limit
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE x.status <> 'failed') AS sat,
+        count(*) FILTER (WHERE x.status = 'failed') AS failed, max(x.ended_at) AS ended_at
+    FROM examinations x
+    WHERE x.endpoint_id = e.id AND x.domain = s.domain
+        AND (x.suite_at >= s.changed_at OR x.ended_at IS NULL)) x
+CROSS JOIN LATERAL (
+    SELECT count(*) FROM examinations t WHERE t.endpoint_id = e.id
+        AND t.created_at > CAST(:now AS timestamptz) - interval '1 day') today
+WHERE x.sat = 0 AND (x.failed = 0 OR x.ended_at < CAST(:now AS timestamptz)
+    - interval '1 hour' * power(6, least(x.failed, 3) - 1))
+) due
+WHERE place <= :a_day ORDER BY endpoint_id, domain LIMIT :limit
+"""
+
+_BEFORE: Final = """
+SELECT
+    count(*) FILTER (WHERE x.status = 'failed' AND x.asked > 0 AND x.suite_at >= o.suite_at)
+        AS failed,
+    count(*) FILTER (WHERE x.status = 'done' AND x.author = o.author AND x.ended_at > :since)
+        AS own
+FROM examinations o
+LEFT JOIN examinations x ON x.endpoint_id = o.endpoint_id AND x.domain = o.domain
+WHERE o.id = :id
 """
 
 _CLAIMS_OF: Final = """
-SELECT e.id, o.domains FROM endpoints e
+SELECT e.id, e.provider_id, o.domains FROM endpoints e
 JOIN accounts a ON a.id = e.provider_id
 JOIN offers o ON o.endpoint_id = e.id AND o.valid_to IS NULL
 JOIN deployments d ON d.id = e.deployment_id AND d.status = 'listed'
@@ -228,7 +298,7 @@ UPDATE examinations SET taken_until = :until WHERE id IN (
     SELECT id FROM examinations
     WHERE ended_at IS NULL AND (taken_until IS NULL OR taken_until < :now)
     ORDER BY created_at, id LIMIT :count FOR UPDATE SKIP LOCKED)
-RETURNING id, endpoint_id, domain
+RETURNING id, endpoint_id, domain, author
 """
 
 _SHOWN: Final = """

@@ -7,6 +7,7 @@ from random import Random
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
@@ -19,7 +20,7 @@ from broker.store.accounts import Account, Role
 from broker.store.tables import calls, endpoints
 from provider_sdk.testing.scripted import ScriptedProvider
 from tests.integration.catalog.offers import open_account
-from tests.integration.routing.hall import bring, list_law, rows, sit
+from tests.integration.routing.hall import bring, found, list_law, rows, sit
 
 
 async def serve_a_call(engine: AsyncEngine) -> UUID:
@@ -80,6 +81,20 @@ async def test_canaries_go_where_there_is_traffic_and_show_a_gap(
     assert (beside.endpoint, beside.canaries.mean, beside.traffic.mean) == ("acme/law", 1.0, 0.0)
     assert gap.shows
     assert gap.apart == pytest.approx(1.0)
+
+
+async def test_who_fails_the_examination_gets_canaries_all_the_same(
+    engine: AsyncEngine, acme: Account, provider: ScriptedProvider, examiner: Examiner, hall: Hall
+) -> None:
+    provider.script = replace(provider.script, status=500)
+    await list_law(engine, acme, provider.url, law=0.9)
+    await bring(engine, rows(1, 1))
+    await sit(examiner)
+    assert [each.status for each in await found(engine)] == ["failed"]
+    await serve_a_call(engine)
+    aviary = Aviary(hall, 60.0, Random(1))
+    assert await aviary.look(0.0) == 1
+    await aviary.idle()
 
 
 async def test_a_canary_without_an_answer_is_no_score(

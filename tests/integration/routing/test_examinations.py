@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -12,12 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.evidence import Grade, Source
 from broker.core.examination import Word
-from broker.errors import NotFound
+from broker.core.suites import Suite, parse_suite
+from broker.errors import NotFound, RequestMalformed, TooManyCalls
 from broker.flows.authenticate import Caller
-from broker.flows.examine import Examiner
+from broker.flows.examine import Examiner, Hall
 from broker.flows.order_examination import order_examination, verdict_of
-from broker.store import evidence, examinations
+from broker.store import evidence, examinations, suites
 from broker.store.accounts import Account, Role
+from broker.store.examinations import Claim
+from broker.store.tables import endpoints
 from provider_sdk.testing.scripted import ScriptedProvider
 from tests.integration.catalog import offers
 from tests.integration.catalog.offers import endpoint_offer, offer, open_account
@@ -84,19 +89,103 @@ async def test_a_suite_that_changed_is_put_anew_and_one_that_did_not_is_not(
     assert [each.status for each in await found(engine)] == ["done"] * 3
 
 
-async def test_an_endpoint_that_does_not_answer_is_not_called_bad(
-    engine: AsyncEngine, acme: Account, provider: ScriptedProvider, examiner: Examiner
+async def test_an_endpoint_that_does_not_answer_is_tried_again_and_in_the_end_refuted(
+    engine: AsyncEngine, acme: Account, provider: ScriptedProvider, hall: Hall
 ) -> None:
     provider.script = msgspec.structs.replace(provider.script, status=500)
     await list_law(engine, acme, provider.url, law=0.9)
-    await bring(engine, rows(4, 4))
+    await bring(engine, rows(2, 2))
+    count = select(func.count()).select_from(evidence.evidence)
+    begun = datetime.now(UTC)
+    for after_hours, examined in ((0.0, 1), (0.5, 1), (1.5, 2), (5.0, 2)):
+        now = begun + timedelta(hours=after_hours)
+        await sit(Examiner(replace(hall, clock=lambda now=now: now)))  # type: ignore[misc]
+        told = await found(engine)
+        assert [(each.status, each.score) for each in told] == [("failed", None)] * examined
+        assert "0 of 2" in (told[0].problem or "")
+        assert "2 x server_error 500" in (told[0].problem or "")
+    async with engine.connect() as connection:
+        assert await connection.scalar(count) == 0
+    later = begun + timedelta(hours=9)
+    await sit(Examiner(replace(hall, clock=lambda: later)))
+    last = (await found(engine))[0]
+    verdict = verdict_of(last)
+    assert verdict is not None
+    assert (last.status, last.score, verdict.on(last.claimed)) == ("done", 0.0, Word.REFUTED)
+
+
+async def test_prompts_without_an_answer_count_against_the_claim(
+    engine: AsyncEngine, acme: Account, provider: ScriptedProvider, examiner: Examiner
+) -> None:
+    whole = provider.script
+    refused = msgspec.structs.replace(whole, status=400)
+    # All three are put at once and tried twice: one is refused both times.
+    provider.script = msgspec.structs.replace(whole, sequence=(*[refused] * 4, whole, whole))
+    await list_law(engine, acme, provider.url, law=0.9)
+    await bring(engine, rows(3, 3))
     await sit(examiner)
     [told] = await found(engine)
-    assert (told.status, told.answered, told.score) == ("failed", 4, None)
-    assert "0 of 4" in (told.problem or "")
-    async with engine.connect() as connection:
-        count = await connection.scalar(select(func.count()).select_from(evidence.evidence))
-    assert count == 0
+    assert (told.status, told.scored) == ("done", 3)
+    assert told.score == pytest.approx(2 / 3)
+
+
+async def test_a_providers_suite_is_put_to_its_own_endpoints_until_an_operator_adopts_it(
+    engine: AsyncEngine, acme: Account, provider: ScriptedProvider, examiner: Examiner
+) -> None:
+    globex = await open_account(engine, Role.PROVIDER, "globex")
+    await list_law(engine, acme, provider.url, law=0.9)
+    now = datetime.now(UTC)
+    items, _ = parse_suite(rows(3, 0))
+    async with engine.begin() as connection:
+        await suites.put(connection, Suite("law", globex.id, items, "globex", now))
+        with pytest.raises(RequestMalformed, match="no suite"):
+            await order_examination(connection, OPS, "acme/law", None, now)
+        endpoint = (await connection.execute(endpoints.select())).one()
+        claim = Claim(endpoint.id, "law", now)
+        [order] = await examinations.order(connection, [claim], "ops", now)
+    await sit(examiner)
+    [told] = await found(engine)
+    assert (told.id, told.status, provider.calls) == (order.id, "failed", 0)
+    await bring(engine, rows(3, 0))
+    await sit(examiner)
+    assert [each.status for each in await found(engine)] == ["done", "failed"]
+
+
+async def test_an_order_is_kept_from_others_however_long_an_answer_takes(
+    engine: AsyncEngine, acme: Account, provider: ScriptedProvider, hall: Hall
+) -> None:
+    provider.script = msgspec.structs.replace(provider.script, ttft_ms=1_500)
+    await list_law(engine, acme, provider.url, law=0.9)
+    await bring(engine, rows(2, 2))
+    examiner = Examiner(hall, leased=timedelta(seconds=0.6))
+    await examiner.look()
+    sitting = asyncio.create_task(examiner.idle())
+    while not sitting.done():
+        now = datetime.now(UTC)
+        async with engine.begin() as connection:
+            assert await examinations.take(connection, 1, now, now) == []
+        await asyncio.wait([sitting], timeout=0.05)
+    assert [each.status for each in await found(engine)] == ["done"]
+
+
+async def test_what_a_provider_orders_again_and_again_weighs_less_and_has_an_end(
+    engine: AsyncEngine, acme: Account, provider: ScriptedProvider, examiner: Examiner
+) -> None:
+    await list_law(engine, acme, provider.url, law=0.9)
+    await bring(engine, rows(1, 1))
+    await sit(examiner)
+    own = Caller(acme.id, acme.name, acme.role)
+    for _ in range(5):
+        async with engine.begin() as connection:
+            await order_examination(connection, own, "acme/law", "law", datetime.now(UTC))
+        await sit(examiner)
+    async with engine.begin() as connection:
+        with pytest.raises(TooManyCalls):
+            await order_examination(connection, own, "acme/law", "law", datetime.now(UTC))
+        assert await order_examination(connection, OPS, "acme/law", "law", datetime.now(UTC))
+        pieces = [each.piece for each in await evidence.since(connection, evidence.START, 100)]
+    told = [each.weight for each in pieces]
+    assert told == pytest.approx([1.0, 1.0, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
 
 
 async def test_what_a_dead_worker_left_is_begun_anew(
@@ -106,7 +195,7 @@ async def test_what_a_dead_worker_left_is_begun_anew(
     await bring(engine, rows(3, 2))
     now = datetime.now(UTC)
     async with engine.begin() as connection:
-        claims = await examinations.unexamined(connection)
+        claims = await examinations.unexamined(connection, now)
         await examinations.order(connection, claims, "registration", now)
         [order] = await examinations.take(connection, 1, now, now + timedelta(minutes=5))
         await examinations.begin(connection, order.id, 3, now)
@@ -122,7 +211,8 @@ async def test_a_judge_judges_and_one_that_is_away_gives_no_score(
     await list_law(engine, acme, provider.url, law=0.9)
     await bring(engine, rows(2, 2, metric="judge", judge="acme/away"))
     await sit(examiner)
-    assert [each.status for each in await found(engine)] == ["failed"]
+    [told] = await found(engine)
+    assert (told.status, "2 x the judge is not" in (told.problem or "")) == ("failed", True)
 
 
 async def test_a_hidden_endpoint_is_examined_and_shown_to_who_may_see_it(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from random import Random
 
 import msgspec
 import pytest
 
-from broker.core.suites import Item, Metric, parse_suite, sample
+from broker.core.suites import Item, Metric, Suite, parse_suite, sample
 from broker.errors import RequestMalformed
 
 ROWS = (
@@ -58,13 +59,40 @@ def test_too_many_rows_are_refused() -> None:
         parse_suite(b"\n".join([ROWS[0].encode()] * 2_001))
 
 
-def test_a_sample_is_the_same_for_the_same_seed() -> None:
-    items, _ = parse_suite(
+def asked(count: int, **more: int) -> tuple[Item, ...]:
+    return parse_suite(
         b"\n".join(
-            msgspec.json.encode({"prompt": f"{number}?", "reference": "x", "metric": "exact"})
-            for number in range(100)
+            msgspec.json.encode(
+                {"prompt": f"{number}?", "reference": "x", "metric": "exact", **more}
+            )
+            for number in range(count)
         )
-    )
+    )[0]
+
+
+def suite_of(items: tuple[Item, ...]) -> Suite:
+    return Suite("law", None, items, "ops", datetime(2026, 3, 1, tzinfo=UTC))
+
+
+def test_what_canaries_put_is_in_no_examination() -> None:
+    suite = suite_of(asked(60))
+    examined, held_back = suite.split()
+    assert (len(examined), len(held_back)) == (45, 15)
+    drawn = {each.prompt for seed in range(20) for each in suite.draw(Random(seed))}
+    assert not drawn & {each.prompt for each in held_back}
+    more = suite_of((*suite.items, *asked(64)[60:])).split()[1]
+    assert len(set(held_back) & set(more)) > 10, "rows that are added change little"
+    few = suite_of(asked(3))
+    assert few.split() == (few.items, few.items)
+
+
+def test_an_examination_takes_only_so_many_tokens() -> None:
+    drawn = suite_of(asked(60, max_tokens=16_000)).draw(Random(1))
+    assert len(drawn) == 6
+
+
+def test_a_sample_is_the_same_for_the_same_seed() -> None:
+    items = asked(100)
 
     def drawn(seed: int) -> tuple[Item, ...]:
         return sample(items, 40, Random(seed))
