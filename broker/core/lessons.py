@@ -7,12 +7,13 @@ prompts nearest to it. Its expected score at every endpoint is the shares times 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 
+from broker.core.catalog import Endpoint
 from broker.core.clusters import distances
 from broker.core.columns import Floats, Numbers
 from broker.core.domains import Recogniser
@@ -125,6 +126,28 @@ class Lessons:
         cells, shares = np.array(prompt.cells)[domains], np.array(prompt.shares)[domains]
         return np.asarray(shares.dot(self.weight[cells[:, None], numbers]))
 
+    def with_newcomers(self, newcomers: Sequence[Endpoint]) -> Lessons:
+        """Return the same for a changed catalog: of its newcomers what they declare is known."""
+        numbers = [each.number for each in newcomers]
+        size = max([self.table.shape[1], *(number + 1 for number in numbers)])
+        table, doubt, weight, tokens_out = (
+            _filled(of_each, size, numbers, value)
+            for of_each, value in (
+                (self.table, 0.0),
+                (self.doubt, 1.0),
+                (self.weight, 0.0),
+                (self.tokens_out, np.nan),
+            )
+        )
+        for each in newcomers:
+            table[: len(self.places) + 1, each.number] = each.quality
+            for name, quality in each.domains.items():
+                if name in self.places:
+                    table[self.places[name], each.number] = quality
+        return replace(
+            self, table=table, doubt=doubt, weight=weight, tokens_out=tokens_out, cuts={}
+        )
+
     def _cut(self, place: int, numbers: Numbers, claimed: Floats) -> Cut:
         tokens_out = self.tokens_out[place, numbers]
         tokens_out = np.where(np.isnan(tokens_out), float(TOKENS_OUT_USUAL), tokens_out)
@@ -149,3 +172,11 @@ def _nearest(vectors: Floats, centres: Floats) -> Numbers:
     apart = distances(vectors, centres)[0]
     count = min(NEAREST, apart.size)
     return np.asarray(np.argpartition(apart, count - 1)[:count])
+
+
+def _filled(of_each: Floats, size: int, numbers: list[int], value: float) -> Floats:
+    """Return a copy of `size` columns, with a value in those of these numbers."""
+    filled = np.full((len(of_each), size), value)
+    filled[:, : of_each.shape[1]] = of_each
+    filled[:, numbers] = value
+    return filled

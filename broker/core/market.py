@@ -8,7 +8,7 @@ once and remembered with it: the shortlists.
 from __future__ import annotations
 
 import enum
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -157,11 +157,17 @@ def build_market(
     away = np.isin(columns.deployment, gone)
     if before is None:
         return Market(columns, dict(presence), book, away)
-    # Of endpoints that are new nothing is known until all is learned anew.
-    lessons = before.lessons if columns is before.columns else None
+    lessons = before.lessons
+    if lessons is not None and columns is not before.columns:
+        lessons = lessons.with_newcomers(newcomers(listed, set(before.by_name.values())))
     return Market(
         columns, dict(presence), book, away, recogniser=before.recogniser, lessons=lessons
     )
+
+
+def newcomers(listed: Iterable[Endpoint], known: Container[int]) -> list[Endpoint]:
+    """Return those listed whose numbers are not known."""
+    return [each for each in listed if each.number not in known]
 
 
 def _holds(columns: Columns, listed: tuple[Endpoint, ...]) -> bool:

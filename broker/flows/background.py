@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from broker.core.lessons import Lessons
-from broker.core.market import build_market
+from broker.core.market import build_market, newcomers
 from broker.core.syllabus import Domain
 from broker.flows.facts import Facts, Own, own_of
 from broker.flows.learn_domains import DomainSchool
@@ -109,9 +109,16 @@ class Background:
         return Scene(self._refresher.facts.endpoints, runtime.market.recogniser, runtime.encoder)
 
     def _teach(self, scene: Scene, lessons: Lessons) -> None:
-        """Let calls go by what was learned, unless it was learned for what is no more."""
-        if scene.is_like(self._scene()):
-            self._runtime.market = replace(self._runtime.market, lessons=lessons)
+        """Let calls go by what was learned, unless it was learned for domains that are no more; of
+        who came since, go by the claims."""
+        market = self._runtime.market
+        if scene.recogniser is not market.recogniser:
+            return
+        if scene.endpoints is not self._refresher.facts.endpoints:
+            listed = (market.endpoint(number) for number in market.by_name.values())
+            known = {each.number for each in scene.endpoints}
+            lessons = lessons.with_newcomers(newcomers(listed, known))
+        self._runtime.market = replace(market, lessons=lessons)
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
