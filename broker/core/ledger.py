@@ -76,6 +76,8 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False):
     session_id: str | None
     labels_json: str | None
     story: bytes
+    answer_tokens_out: int | None = None
+    """Of one whole answer, as `broker.core.lengths.length_of` has it."""
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False):

@@ -26,6 +26,14 @@ class Batch:
     tokens_out: int
 
 
+def length_of(tokens_out: int, choices: int, limit: int) -> int | None:
+    """Return the tokens of each of a call's answers, in the mean; None where there are none, or as
+    many as the limit allows: nobody knows how long an answer that was cut would have been."""
+    if not 0 < tokens_out < limit * choices:
+        return None
+    return max(round(tokens_out / choices), 1)
+
+
 class AnswerLengths:
     """Takes batches as they come."""
 

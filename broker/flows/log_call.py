@@ -23,6 +23,7 @@ class Ending(msgspec.Struct, frozen=True, gc=False):
     tokens_in: int = 0
     tokens_out: int = 0
     ttft_ms: float | None = None
+    answer_tokens_out: int | None = None
 
 
 def log_call(call: Call, ending: Ending) -> CallRecord:
@@ -51,4 +52,5 @@ def log_call(call: Call, ending: Ending) -> CallRecord:
         session_id=call.session_id,
         labels_json=call.labels_json,
         story=ending.story,
+        answer_tokens_out=ending.answer_tokens_out,
     )

@@ -15,6 +15,7 @@ from broker.core.catalog import Endpoint
 from broker.core.decision import Decision
 from broker.core.dispatch import Attempt, Dispatch
 from broker.core.ledger import CallRecord, ChargeLine, Hold
+from broker.core.lengths import length_of
 from broker.core.market import Market
 from broker.core.metering import NOTHING, Delivered, Expected, meter
 from broker.core.outcome import Outcome
@@ -218,6 +219,7 @@ class Tab:
                 tokens_in=tokens_in,
                 tokens_out=tokens_out,
                 ttft_ms=_ttft_ms(last, self.call),
+                answer_tokens_out=_answer_length(last, self.call),
                 duration_ms=(self.runtime.now_s() - self.call.started_s) * 1_000,
                 story=story.encode(
                     self.call.wanted,
@@ -240,6 +242,14 @@ def reserve(call: Call, decision: Decision, margin_s: float) -> Hold:
         created_at=call.created_at,
         expires_at=call.created_at + timedelta(seconds=call.deadline_s - call.started_s + margin_s),
     )
+
+
+def _answer_length(last: Attempt | None, call: Call) -> int | None:
+    """Return the length of one of the answers that came whole, where answers are text."""
+    whole = last is not None and last.outcome is not None and last.outcome.fault is None
+    if last is None or not (whole and call.wanted.task.generates):
+        return None
+    return length_of(last.tokens_out, call.wanted.choices, last.candidate.tokens_out_max)
 
 
 def _ttft_ms(last: Attempt | None, call: Call) -> float | None:

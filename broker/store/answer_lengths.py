@@ -15,11 +15,12 @@ CALLS_MAX: Final = 5_000
 
 
 async def read_lengths(connection: AsyncConnection, cursor: UUID) -> tuple[list[Batch], UUID]:
-    """Return the lengths of answers after `cursor`, and where to read on; a sample of CALLS_MAX
-    where there are very many. Calls that are written late may be left out."""
+    """Return the lengths of whole answers after `cursor`, one of each call, and where to read on; a
+    sample of CALLS_MAX where there are very many. Calls that are written late may be left out."""
+    length = calls.c.answer_tokens_out
     newest = (
-        select(calls.c.id, calls.c.domain, calls.c.endpoint_number, calls.c.tokens_out)
-        .where(calls.c.id > cursor, calls.c.status == 200, calls.c.tokens_out > 0)
+        select(calls.c.id, calls.c.domain, calls.c.endpoint_number, length)
+        .where(calls.c.id > cursor, calls.c.status == 200, length.is_not(None))
         .order_by(calls.c.id.desc())
         .limit(CALLS_MAX)
         .subquery()
@@ -28,7 +29,7 @@ async def read_lengths(connection: AsyncConnection, cursor: UUID) -> tuple[list[
         newest.c.domain,
         newest.c.endpoint_number,
         func.count().label("answers"),
-        func.sum(newest.c.tokens_out).label("tokens_out"),
+        func.sum(newest.c.answer_tokens_out).label("tokens_out"),
         # There is no max() of UUIDs in every version of PostgreSQL.
         func.max(cast(newest.c.id, Text)).label("last"),
     ).group_by(newest.c.domain, newest.c.endpoint_number)

@@ -218,6 +218,6 @@ calls = table(
     domain text, stream boolean, status smallint, code text, endpoint_number integer,
     price_version bigint, hold_nanos bigint, charge_nanos bigint, tokens_in bigint,
     tokens_out bigint, ttft_ms real, duration_ms real, task_label text, session_id text,
-    labels jsonb, story bytea
+    labels jsonb, story bytea, answer_tokens_out bigint
     """,
 )
