@@ -109,7 +109,7 @@ class ExaminationsShown(Reply):
 
 
 class GapShown(Reply):
-    """Mean scores of canaries and of traffic, and how far they are apart (95 %).
+    """Mean scores of canaries and of feedback on traffic, and how far they are apart (95 %).
 
     `knows_canaries`: they are surely answered better. The gap is null below ten of either.
     """
@@ -118,7 +118,7 @@ class GapShown(Reply):
     domain: str
     canaries: int
     canary_score: float | None
-    traffic: int
+    traffic: float
     traffic_score: float | None
     gap: float | None
     low: float | None
@@ -245,7 +245,7 @@ def _gap(beside: Beside, gap: Gap) -> GapShown:
     return GapShown(
         endpoint=beside.endpoint,
         domain=beside.domain,
-        canaries=beside.canaries.count,
+        canaries=int(beside.canaries.count),
         canary_score=beside.canaries.mean,
         traffic=beside.traffic.count,
         traffic_score=beside.traffic.mean,

@@ -210,7 +210,7 @@ def compare(
 
 
 def _mean(tally: Tally) -> str:
-    return "none" if tally.mean is None else f"{tally.mean:.2f} of {tally.count}"
+    return "none" if tally.mean is None else f"{tally.mean:.2f} of {tally.count:.0f}"
 
 
 async def _follow(engine: AsyncEngine, orders: Sequence[Order]) -> list[Examination]:

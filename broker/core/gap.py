@@ -19,9 +19,12 @@ TOLERATED = 0.05
 
 
 class Tally(msgspec.Struct, frozen=True):
-    """Scores within 0..1: how many, their sum, and the sum of their squares."""
+    """Scores within 0..1: how many, their sum, and the sum of their squares.
 
-    count: int
+    Each by its weight of at most 1, so that the count is never above what the scores tell.
+    """
+
+    count: float
     total: float
     squares: float
 

@@ -52,9 +52,10 @@ async def record(
 
 
 async def beside_traffic(connection: AsyncConnection, since: datetime, limit: int) -> list[Beside]:
-    """Return canaries beside feedback and checks, of endpoints in force, since a moment.
+    """Return canaries beside feedback, of endpoints in force, since a moment.
 
-    Of several words on one call the last of each source counts.
+    Words weigh as they do as evidence, a flood of them little; of several on one call the last
+    counts. Checks of form are left out: they say nothing of who is right, as canaries do.
     """
     rows = await connection.execute(text(_BESIDE), {"since": since, "limit": limit})
     return [
@@ -90,12 +91,12 @@ FROM (
 JOIN endpoints e ON e.id = own.endpoint_id AND e.retired_at IS NULL
 JOIN accounts a ON a.id = e.provider_id
 CROSS JOIN LATERAL (
-    SELECT count(*) AS count, coalesce(sum(score), 0) AS total,
-        coalesce(sum(score * score), 0) AS squares
+    SELECT coalesce(sum(weight), 0) AS count, coalesce(sum(weight * score), 0) AS total,
+        coalesce(sum(weight * score * score), 0) AS squares
     FROM (
-        SELECT DISTINCT ON (coalesce(call_id, id), source) score FROM evidence
-        WHERE endpoint_id = own.endpoint_id AND at > :since AND source IN ('feedback', 'check')
+        SELECT DISTINCT ON (coalesce(call_id, id)) score, weight FROM evidence
+        WHERE endpoint_id = own.endpoint_id AND at > :since AND source = 'feedback'
             AND (domain IS NULL OR domain = own.domain)
-        ORDER BY coalesce(call_id, id), source, id DESC) last) told
+        ORDER BY coalesce(call_id, id), id DESC) last) told
 ORDER BY endpoint, own.domain LIMIT :limit
 """

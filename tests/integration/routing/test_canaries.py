@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
 from uuid import UUID
 
+import msgspec
 import pytest
-from msgspec.structs import replace
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 from broker.core.evidence import Grade, Piece, Source
 from broker.flows.examine import Examiner, Hall
+from broker.flows.inspect_answer import PASSED_KEPT
 from broker.flows.send_canaries import Aviary, read_gaps
 from broker.store import evidence, examinations
 from broker.store.accounts import Account, Role
@@ -83,10 +85,35 @@ async def test_canaries_go_where_there_is_traffic_and_show_a_gap(
     assert gap.apart == pytest.approx(1.0)
 
 
+async def test_form_and_floods_make_no_gap_where_feedback_is_as_good_as_canaries(
+    engine: AsyncEngine, acme: Account, provider: ScriptedProvider, examiner: Examiner, hall: Hall
+) -> None:
+    await list_law(engine, acme, provider.url, law=0.9)
+    await bring(engine, rows(12, 12))
+    await sit(examiner)
+    endpoint_id = await serve_a_call(engine)
+    aviary = Aviary(hall, 60.0, Random(1))
+    for _ in range(12):
+        await aviary.look(0.0)
+        await aviary.idle()
+    good = Piece(datetime.now(UTC), endpoint_id, Source.FEEDBACK, Grade.BINARY, 1.0, "law")
+    flaw = replace(good, source=Source.CHECK, score=0.0, weight=PASSED_KEPT)
+    flood = replace(good, score=0.0, weight=0.001)
+    changed_mind = [replace(good, score=score, call_id=uuid7()) for score in (0.0, 1.0)]
+    changed_mind = [replace(each, call_id=changed_mind[0].call_id) for each in changed_mind]
+    async with engine.begin() as connection:
+        await evidence.record(connection, [good] * 19 + changed_mind)
+        await evidence.record(connection, [flaw] * 60 + [flood] * 100)
+    [(beside, gap)] = await read_gaps(engine, datetime.now(UTC))
+    assert beside.traffic.count == pytest.approx(20.1)
+    assert gap.apart == pytest.approx(0.1 / 20.1)
+    assert not gap.shows
+
+
 async def test_who_fails_the_examination_gets_canaries_all_the_same(
     engine: AsyncEngine, acme: Account, provider: ScriptedProvider, examiner: Examiner, hall: Hall
 ) -> None:
-    provider.script = replace(provider.script, status=500)
+    provider.script = msgspec.structs.replace(provider.script, status=500)
     await list_law(engine, acme, provider.url, law=0.9)
     await bring(engine, rows(1, 1))
     await sit(examiner)
