@@ -14,7 +14,6 @@ from typing import Final
 import numpy as np
 
 from broker.core.catalog import Endpoint
-from broker.core.clusters import distances
 from broker.core.columns import Floats, Numbers
 from broker.core.domains import Recogniser
 from broker.core.quality import NEAREST
@@ -84,6 +83,8 @@ class Lessons:
     """The one that it was learned with."""
     cuts: dict[tuple[int, int], Cut] = field(default_factory=dict)
     """Filled on first use."""
+    halves: list[Floats] = field(default_factory=list)
+    """Likewise."""
 
     def mix(self, vector: Floats, domain: str | None) -> Mix:
         """Return what a prompt is made of. `domain` is what its caller named, if anything."""
@@ -99,8 +100,9 @@ class Lessons:
             cells = [self.places[recogniser.names[at]] for at in kept]
             shares = _hundredths(likely[kept].tolist())
         row = len(self.places) + 1
-        for each in self.centres:
-            near = _nearest(standard[:, : self.meaning], each)
+        meaning = standard[0, : self.meaning]
+        for each, half in zip(self.centres, self._halves(), strict=True):
+            near = _nearest(meaning, each, half)
             cells += [row + int(at) for at in near]
             shares += [LOCAL_SHARE / (len(near) * len(self.centres))] * len(near)
             row += len(each)
@@ -119,6 +121,12 @@ class Lessons:
         if numbers.size <= CUT_SIZE_MAX:
             self.cuts[id(numbers), place] = cut
         return cut
+
+    def _halves(self) -> list[Floats]:
+        """Return half of each centre's squared length, worked out on first use."""
+        if len(self.halves) != len(self.centres):
+            self.halves[:] = [np.asarray((each**2).sum(axis=1) / 2.0) for each in self.centres]
+        return self.halves
 
     def known(self, prompt: Prompt, numbers: Numbers) -> Floats:
         """Return by how many answers the score of each of these endpoints is known."""
@@ -168,8 +176,9 @@ def _hundredths(likely: list[float]) -> list[float]:
     return [round(1.0 - sum(others), 2), *others]
 
 
-def _nearest(vectors: Floats, centres: Floats) -> Numbers:
-    apart = distances(vectors, centres)[0]
+def _nearest(vector: Floats, centres: Floats, halves: Floats) -> Numbers:
+    """Return the places of the nearest centres; `halves` are half of each one's squared length."""
+    apart = halves - centres @ vector
     count = min(NEAREST, apart.size)
     return np.asarray(np.argpartition(apart, count - 1)[:count])
 

@@ -20,7 +20,7 @@ from pricing.book import Rate
 from tests.fakes import endpoint, market, pulse, requirements
 
 TRUE = {0: 0.9, 1: 0.5}
-PROMPT = Prompt("words", b"", (0,), (1.0,))
+PROMPT = Prompt((0,), (1.0,))
 LESSONS = Lessons(
     places={},
     table=np.array([[0.75, 0.7]]),
