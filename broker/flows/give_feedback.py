@@ -11,12 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.evidence import Grade, Piece, Source
 from broker.core.ledger import CallRecord
-from broker.errors import Conflict, NotFound, RequestMalformed
+from broker.errors import Conflict, NotFound, RequestMalformed, TooManyCalls
 from broker.flows.authenticate import Caller
 from broker.store import calls as call_store
 from broker.store import endpoint_names, evidence
 
 FREE_PER_DAY: Final = 200
+WORDS_PER_DAY: Final = 10_000
+_RETRY_AFTER_S: Final = 3_600.0
 _DAY: Final = timedelta(days=1)
 
 
@@ -49,7 +51,8 @@ async def give_feedback(
     """Record what the caller says of its call's answer; of several words the last one counts.
 
     Raises NotFound for a call that is not, or is another's, Conflict with code `not_answered` for
-    one without an answer, RequestMalformed for a score that is none.
+    one without an answer, RequestMalformed for a score that is none, TooManyCalls with code
+    `feedback_exceeded` after WORDS_PER_DAY.
     """
     score, grade = _judged(word)
     found = await call_store.find_call(engine, call_id)
@@ -61,7 +64,13 @@ async def give_feedback(
     async with engine.begin() as connection:
         # One after the other: of many words at once each would be the first of its day.
         await evidence.take_turn(connection, caller.account_id)
-        said = await evidence.count_of_account(connection, caller.account_id, now - _DAY)
+        said = await evidence.said_by(connection, caller.account_id, call_id, now - _DAY)
+        if said.words >= WORDS_PER_DAY:
+            raise TooManyCalls(
+                f"Feedback is taken {WORDS_PER_DAY:,} times a day.",
+                code="feedback_exceeded",
+                retry_after_s=_RETRY_AFTER_S,
+            )
         named = (await endpoint_names.by_numbers(connection, [number]))[number]
         piece = Piece(
             at=now,
@@ -70,7 +79,7 @@ async def give_feedback(
             grade=grade,
             score=score,
             domain=found.domain,
-            weight=weight_of(said),
+            weight=weight_of(said.others) if said.weight is None else said.weight,
             account_id=caller.account_id,
             call_id=call_id,
         )
@@ -78,13 +87,13 @@ async def give_feedback(
     return Taken(named.name, piece)
 
 
-def weight_of(said: int) -> float:
-    """Return what a word weighs after so many of the same account within a day.
+def weight_of(others: int) -> float:
+    """Return what a word on a call weighs after words on so many others of the account in a day.
 
-    The first FREE_PER_DAY weigh 1, the n-th FREE_PER_DAY / n, so that ten thousand weigh together
-    as much as a thousand.
+    The first FREE_PER_DAY weigh 1, the n-th FREE_PER_DAY / n, so that WORDS_PER_DAY, and there are
+    no more, weigh together as much as a thousand.
     """
-    return min(1.0, FREE_PER_DAY / (said + 1))
+    return min(1.0, FREE_PER_DAY / (others + 1))
 
 
 def _judged(word: Word) -> tuple[float, Grade]:

@@ -18,7 +18,6 @@ from broker.store.tables import table
 
 START: Final = UUID(int=0)
 """The cursor before all evidence."""
-COUNTED_MAX: Final = 10_000
 EACH_MAX: Final = 5_000
 """Of one source at one endpoint no more are read to begin with."""
 _PARTITION: Final = 1_000
@@ -39,6 +38,17 @@ class Recorded:
 
     id: UUID
     piece: Piece
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """How much feedback an account has given."""
+
+    words: int
+    others: int
+    """So many calls it was of, but for the one that is asked about."""
+    weight: float | None
+    """Of what was said of that one; None where nothing was."""
 
 
 async def record(connection: AsyncConnection, pieces: Sequence[Piece]) -> None:
@@ -80,17 +90,19 @@ async def newest_of_each(connection: AsyncConnection, total: int) -> AsyncIterat
         yield [_recorded(row) for row in rows]
 
 
-async def count_of_account(connection: AsyncConnection, account_id: UUID, after: datetime) -> int:
-    """Return how many words an account has given after a moment, COUNTED_MAX at most."""
-    words = evidence.c.source == Source.FEEDBACK
-    given = (
-        select(evidence.c.id)
-        .where(evidence.c.account_id == account_id, evidence.c.at > after, words)
-        .limit(COUNTED_MAX)
-        .subquery()
-    )
-    query = select(func.count()).select_from(given)
-    return int((await connection.execute(query)).scalar_one())
+async def said_by(
+    connection: AsyncConnection, account_id: UUID, call_id: UUID, after: datetime
+) -> Said:
+    """Return what an account has said after a moment, and of one of its calls."""
+    given = evidence.c
+    of_call = given.call_id == call_id
+    query = select(
+        func.count().label("words"),
+        func.count(given.call_id.distinct()).filter(~of_call).label("others"),
+        func.min(given.weight).filter(of_call).label("weight"),
+    ).where(given.account_id == account_id, given.at > after, given.source == Source.FEEDBACK.value)
+    row = (await connection.execute(query)).one()
+    return Said(row.words, row.others, row.weight)
 
 
 async def take_turn(connection: AsyncConnection, account_id: UUID) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from uuid import UUID
+from dataclasses import replace
+from uuid import UUID, uuid4
 
 import pytest
 
 from broker.core.evidence import Grade, Piece, Source
-from broker.errors import RequestMalformed
-from broker.flows.evaluate_policy import evaluate_policy
-from broker.flows.give_feedback import FREE_PER_DAY, weight_of
+from broker.flows.give_feedback import FREE_PER_DAY, WORDS_PER_DAY, weight_of
 from broker.store import evidence
-from broker.store.judged_calls import judged_calls
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.market import list_endpoints, publish
 from tests.integration.api.sales import hold_only, sell
@@ -101,36 +98,43 @@ async def test_a_score_that_is_none_is_refused_by_name(
 
 
 def test_a_flood_weighs_less_and_less() -> None:
-    weights = [weight_of(said) for said in range(10_000)]
+    weights = [weight_of(others) for others in range(WORDS_PER_DAY)]
     assert set(weights[:FREE_PER_DAY]) == {1.0}
     assert weights == sorted(weights, reverse=True)
     assert FREE_PER_DAY < sum(weights) < 5 * FREE_PER_DAY
 
 
-async def test_what_an_account_says_in_a_day_is_counted(
+async def test_of_many_words_on_one_call_the_others_cost_later_words_nothing(
     broker: SmallBroker, consumer: Person, sold: UUID
 ) -> None:
     path = f"/api/calls/{sold}/feedback"
     await consumer.http.post(path, json={"score": 1})
     [piece] = await pieces(broker)
-    async with broker.engine.begin() as connection:
-        await evidence.record(connection, [piece] * (2 * FREE_PER_DAY - 2))
+    of_one = [replace(piece, call_id=sold)] * (2 * FREE_PER_DAY)
+    await record(broker, of_one)
+    assert (await consumer.http.post(path, json={"score": 0})).json()["weight"] == 1.0
+    await record(broker, [replace(piece, call_id=uuid4()) for _ in range(2 * FREE_PER_DAY)])
     last = await consumer.http.post(path, json={"score": 0})
-    assert last.json()["weight"] == 0.5
+    assert last.json()["weight"] == 1.0, "a call's first word had that weight"
 
 
-async def test_calls_that_were_judged_are_read_with_the_last_that_was_said(
+async def test_words_on_many_calls_weigh_less_and_after_so_many_none_is_taken(
     broker: SmallBroker, consumer: Person, sold: UUID
 ) -> None:
-    for score in (0.5, 1):
-        await consumer.http.post(f"/api/calls/{sold}/feedback", json={"score": score})
-    day = timedelta(days=1)
-    async with broker.engine.connect() as connection:
-        [judged] = await judged_calls(connection, broker.clock() - day)
-        assert await judged_calls(connection, broker.clock() + day) == []
-    assert judged.score == 1.0
-    assert judged.endpoint_number == broker.market.by_name["acme/best"]
-    with pytest.raises(RequestMalformed, match="0 calls that explored"):
-        await evaluate_policy(broker.engine, "quality", broker.clock() - day)
-    with pytest.raises(RequestMalformed, match="no policy"):
-        await evaluate_policy(broker.engine, "luck", broker.clock() - day)
+    path = f"/api/calls/{sold}/feedback"
+    await consumer.http.post(path, json={"score": 1})
+    [piece] = await pieces(broker)
+    other = await sell(broker, consumer)
+    calls = [uuid4() for _ in range(2 * FREE_PER_DAY - 2)]
+    await record(broker, [replace(piece, call_id=each) for each in calls])
+    told = await consumer.http.post(f"/api/calls/{other}/feedback", json={"score": 0})
+    assert told.json()["weight"] == 0.5
+    await record(broker, [piece] * (WORDS_PER_DAY - len(calls) - 2))
+    refused = await consumer.http.post(path, json={"score": 0})
+    assert (refused.status_code, refused.json()["code"]) == (429, "feedback_exceeded")
+    assert "retry-after" in refused.headers
+
+
+async def record(broker: SmallBroker, given: list[Piece]) -> None:
+    async with broker.engine.begin() as connection:
+        await evidence.record(connection, given)

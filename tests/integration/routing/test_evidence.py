@@ -15,11 +15,11 @@ from broker.core.evidence import Grade, Piece, Source, pack, unpack
 from broker.store.accounts import Role
 from broker.store.evidence import (
     START,
-    count_of_account,
     evidence,
     newest_id,
     newest_of_each,
     record,
+    said_by,
     since,
 )
 from tests.integration.catalog.offers import NOW, offer, open_account, register
@@ -56,8 +56,10 @@ async def test_evidence_is_read_back_as_it_was_given_and_from_where_one_left_off
         assert await since(connection, rest[-1].id, 3) == []
         shop_id = given[2].account_id
         assert shop_id is not None
-        assert await count_of_account(connection, shop_id, NOW - timedelta(days=1)) == 1
-        assert await count_of_account(connection, shop_id, NOW) == 0
+        call_id = uuid4()
+        lately = await said_by(connection, shop_id, call_id, NOW - timedelta(days=1))
+        assert (lately.words, lately.weight) == (1, None)
+        assert (await said_by(connection, shop_id, call_id, NOW)).words == 0
 
 
 async def test_who_starts_reads_as_many_of_each_source_however_many_there_are_of_another(
