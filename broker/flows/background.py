@@ -70,6 +70,7 @@ class Background:
             yield
         finally:
             await _end(tasks)
+            await self._quality.close()
 
     def _hear(self, what: str) -> None:
         if what == changes.CATALOG:

@@ -6,9 +6,10 @@ Every process does so by itself, from the same evidence.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import Random
 from typing import Final
@@ -26,6 +27,7 @@ from broker.core.lengths import AnswerLengths, Batch
 from broker.core.lessons import Lessons
 from broker.core.notebook import PIECES_MAX, Notebook
 from broker.encoding.encoder import Encoder
+from broker.flows.write_evidence import Diary
 from broker.store import evidence
 from broker.store.answer_lengths import read_lengths
 from broker.store.away import DATABASE_AWAY
@@ -33,13 +35,18 @@ from broker.store.plans import id_at
 
 EVERY_S: Final = 3.0
 """So often it is asked what is new."""
+RESTS: Final = 20.0
+"""After learning it rests so many times as long as that took: one twentieth of a core at most."""
+LENGTHS_EVERY_S: Final = 30.0
+"""So often what is learned of answers' lengths alone is taught."""
 FADES_EVERY_S: Final = 600.0
 """So often all is weighed anew where nothing is."""
 READ_WITHIN_S: Final = 10.0
+WRITTEN_WITHIN_S: Final = 2.0
 _LATE: Final = timedelta(seconds=30)
 """So long after its time a piece of evidence may come to light."""
 _LENGTHS_SINCE: Final = timedelta(hours=6)
-_PAGE: Final = 5_000
+_PAGE: Final = 1_000
 _REGROUP_AT: Final = 1.2
 """Groups are made anew when there are so many times the vectors."""
 _SEED: Final = 1
@@ -72,7 +79,7 @@ class QualitySchool:
     ) -> None:
         """`heard` is what this process has seen itself, to be written down."""
         self._engine = engine
-        self._heard = heard
+        self._diary = Diary(engine, heard)
         self._clock = clock
         self._notes = Notebook()
         self._lengths = AnswerLengths()
@@ -82,7 +89,9 @@ class QualitySchool:
         """Where to read on; None before anything was read."""
         self._lengths_since = id_at(clock() - _LENGTHS_SINCE)
         self._learned_for: Scene | None = None
-        self._due_at = clock()
+        self._learned: Lessons | None = None
+        self._new = self._longer = False
+        self._due_at = self._rests_until = self._lengths_due_at = clock()
         self._grouped: tuple[Recogniser | None, int, tuple[Floats, ...]] = (None, 0, ())
 
     async def run(
@@ -101,30 +110,57 @@ class QualitySchool:
                 _log.exception("nothing was learned")
             await asyncio.sleep(EVERY_S)
 
+    async def close(self) -> None:
+        """Write down what is not, before the process ends."""
+        await self._write_down()
+
     async def learn(self, scene: Scene) -> Lessons | None:
         """Read what is new and return what is known; None where that has not changed, and where no
         domain is taught, for then nobody asks."""
+        await self._write_down()
         async with asyncio.timeout(READ_WITHIN_S):
-            await self._write_down()
             new, batches = await self._read_new()
         self._lengths.take(batches)
+        self._new, self._longer = self._new or bool(new), self._longer or bool(batches)
         now = self._clock()
         if scene.recogniser is None or not scene.endpoints:
             return None
-        if not (new or batches or now >= self._due_at) and scene.is_like(self._learned_for):
+        if self._is_due(scene, now):
+            self._new = self._longer = False
+            self._learned_for = scene
+            self._learned, took_s = await asyncio.to_thread(self._learn, scene, now)
+            self._rests_until = self._clock() + timedelta(seconds=RESTS * took_s)
+            self._due_at = now + timedelta(seconds=FADES_EVERY_S)
+        elif self._learned is not None and self._is_longer(scene, now):
+            self._longer = False
+            places, size = self._learned.places, self._learned.table.shape[1]
+            table = self._lengths.table(places, size)
+            self._learned = replace(self._learned, tokens_out=table, cuts={})
+        else:
             return None
-        self._due_at = now + timedelta(seconds=FADES_EVERY_S)
-        self._learned_for = scene
-        return await asyncio.to_thread(self._learn, scene, now)
+        self._lengths_due_at = now + timedelta(seconds=LENGTHS_EVERY_S)
+        return self._learned
+
+    def _is_due(self, scene: Scene, now: datetime) -> bool:
+        """True when all is to be learned anew. Until then a changed catalog goes by what it was,
+        but nothing goes by domains that are no more."""
+        before = self._learned_for
+        if before is None or scene.recogniser is not before.recogniser or now >= self._due_at:
+            return True
+        return (self._new or not scene.is_like(before)) and now >= self._rests_until
+
+    def _is_longer(self, scene: Scene, now: datetime) -> bool:
+        """True when only how long answers are is to be learned."""
+        due = self._longer and now >= self._lengths_due_at
+        return due and scene.is_like(self._learned_for)
 
     async def _write_down(self) -> None:
-        """Write what was heard; it stays where the database is away."""
-        pieces = list(self._heard)
-        if pieces:
-            async with self._engine.begin() as connection:
-                await evidence.record(connection, pieces)
-            for _ in range(min(len(pieces), len(self._heard))):
-                self._heard.popleft()
+        """Write what was heard; where that fails, it stays, and what others wrote is read."""
+        try:
+            async with asyncio.timeout(WRITTEN_WITHIN_S):
+                await self._diary.write()
+        except DATABASE_AWAY as error:
+            _log.warning("evidence was not written", reason=str(error))
 
     async def _read_new(self) -> tuple[int, list[Batch]]:
         count, begun = 0, self._clock()
@@ -135,9 +171,11 @@ class QualitySchool:
                     count += sum(self._take(each) for each in page)
                 self._since = min(newest, id_at(begun - _LATE))
             cursor = self._since
-            while page := await evidence.since(connection, cursor, _PAGE):
-                cursor = page[-1].id
-                count += sum(self._take(each) for each in page)
+            while ids := await evidence.ids_since(connection, cursor, _PAGE):
+                cursor = ids[-1]
+                unknown = [each for each in ids if each not in self._known]
+                found = await evidence.find(connection, unknown) if unknown else []
+                count += sum(self._take(each) for each in found)
             self._since = max(self._since, min(cursor, id_at(begun - _LATE)))
             batches, self._lengths_since = await read_lengths(connection, self._lengths_since)
         return count, batches
@@ -153,7 +191,9 @@ class QualitySchool:
         self._notes.take(recorded.piece)
         return True
 
-    def _learn(self, scene: Scene, now: datetime) -> Lessons:
+    def _learn(self, scene: Scene, now: datetime) -> tuple[Lessons, float]:
+        """Return all that is known, and how many seconds of a core that took."""
+        begun_s = time.thread_time()
         recogniser, encoder = scene.recogniser, scene.encoder
         names = sorted(self._notes.domains | set(recogniser.names if recogniser else ()))
         size = max((each.number for each in scene.endpoints), default=-1) + 1
@@ -166,7 +206,8 @@ class QualitySchool:
         beside = Beside(lengths, recogniser, encoder.meaning if encoder else 0)
         centres = self._group(beside.compared(heard.vectors), recogniser)
         beside = Beside(lengths, recogniser, beside.meaning, centres)
-        return learn(heard, catalog, beside, now.timestamp())
+        learned = learn(heard, catalog, beside, now.timestamp())
+        return learned, time.thread_time() - begun_s
 
     def _group(self, vectors: Floats, recogniser: Recogniser | None) -> tuple[Floats, ...]:
         """Return the groups, made anew only when there is much more to be grouped."""

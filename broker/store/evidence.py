@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -56,21 +56,44 @@ async def record(connection: AsyncConnection, pieces: Sequence[Piece]) -> None:
 
     Raises IntegrityError for an endpoint or an account that is not.
     """
-    if pieces:
+    await write(connection, [Recorded(uuid7(), each) for each in pieces])
+
+
+async def write(connection: AsyncConnection, numbered: Sequence[Recorded]) -> None:
+    """Write pieces as `record` does, by ids that were made just now."""
+    if numbered:
         rows = [
-            {"id": uuid7()} | {name: getattr(each, name) for name in _COLUMNS} for each in pieces
+            {"id": each.id} | {name: getattr(each.piece, name) for name in _COLUMNS}
+            for each in numbered
         ]
         await connection.execute(insert(evidence), rows)
 
 
-async def since(connection: AsyncConnection, cursor: UUID, limit: int) -> list[Recorded]:
-    """Return up to `limit` pieces with ids after `cursor`, in the order of their ids.
+async def among(connection: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
+    """Return those of these ids that are written."""
+    query = select(evidence.c.id).where(evidence.c.id.in_(list(ids)))
+    return set((await connection.execute(query)).scalars())
+
+
+async def ids_since(connection: AsyncConnection, cursor: UUID, limit: int) -> list[UUID]:
+    """Return up to `limit` ids after `cursor`, in their order.
 
     Whoever writes at the same time may commit an earlier id later: who reads on and on starts each
     time some seconds before the last, and leaves out what it knows.
     """
-    query = select(evidence).where(evidence.c.id > cursor).order_by(evidence.c.id).limit(limit)
+    query = select(evidence.c.id).where(evidence.c.id > cursor).order_by(evidence.c.id).limit(limit)
+    return list((await connection.execute(query)).scalars())
+
+
+async def find(connection: AsyncConnection, ids: Collection[UUID]) -> list[Recorded]:
+    """Return the pieces of these ids, in the order of the ids."""
+    query = select(evidence).where(evidence.c.id.in_(list(ids))).order_by(evidence.c.id)
     return [_recorded(row) for row in await connection.execute(query)]
+
+
+async def since(connection: AsyncConnection, cursor: UUID, limit: int) -> list[Recorded]:
+    """Return up to `limit` pieces with ids after `cursor`, in the order of their ids."""
+    return await find(connection, await ids_since(connection, cursor, limit))
 
 
 async def newest_id(connection: AsyncConnection) -> UUID:

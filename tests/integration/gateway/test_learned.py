@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections import deque
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
+
+from broker.core.domains import learn
 from broker.core.evidence import Grade, Piece, Source
-from broker.store import evidence
+from broker.flows.learn_quality import LENGTHS_EVERY_S, QualitySchool, Scene
+from broker.store import catalog, evidence
+from tests.integration.catalog.offers import SEALER
 from tests.integration.gateway.house import Consumer, House, Stall, until
 from tests.integration.gateway.test_recognised import PROMPT, ask
 from tests.integration.routing.examples import COOKING, LAW
@@ -102,3 +108,26 @@ async def test_flaws_of_form_are_evidence_of_whose_calls_showed_them_and_few_a_d
     assert {each.account_id for each in told} == {await house.database.fetchval(account)}
     assert 0.0 in {each.score for each in told}
     assert all(each.call_id is not None for each in told)
+
+
+async def test_calls_alone_teach_how_long_answers_are_and_nothing_else_anew(
+    house: House, shop: Consumer
+) -> None:
+    await house.enrol(Stall(name="acme/jurist", model="jurist"))
+    async with house.engine.connect() as connection:
+        _, endpoints = await catalog.load_market(connection, SEALER)
+    vectors = np.random.default_rng(1).normal(size=(80, 8))
+    recogniser = learn(("food", "law"), np.repeat((0, 1), 40), vectors, 3.0 * vectors[:40])
+    scene, now = Scene(tuple(endpoints), recogniser, None), datetime.now(UTC)
+    school = QualitySchool(house.engine, lambda: now, deque())
+    before = await school.learn(scene)
+    assert before is not None
+    _, call_id = await ask(shop, PROMPT, model="acme/jurist")
+    await house.story(shop, call_id)
+    assert await school.learn(scene) is None
+    now += timedelta(seconds=LENGTHS_EVERY_S)
+    after = await school.learn(scene)
+    assert after is not None
+    assert after.table is before.table
+    assert after.tokens_out is not before.tokens_out
+    assert after.tokens_out[-1, scene.endpoints[0].number] > 0.0
