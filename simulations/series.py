@@ -121,12 +121,15 @@ def _means(
     """Means by endpoint and span; a span without a row takes over what was before."""
     place = np.clip(np.searchsorted(edges, table["at_s"], side="left") - 1, 0, edges.size - 2)
     told = np.isfinite(values)
-    cell = (table["endpoint"].astype(np.int64) * (edges.size - 1) + place)[told]
-    shape = (endpoints, edges.size - 1)
+    every = table["endpoint"].astype(np.int64) * (edges.size - 1) + place
+    cell, shape = every[told], (endpoints, edges.size - 1)
     counts = np.bincount(cell, minlength=endpoints * shape[1]).reshape(shape)
     sums = np.bincount(cell, values[told], endpoints * shape[1]).reshape(shape)
     means = np.divide(sums, counts, out=np.full(shape, np.nan), where=counts > 0)
-    return plain(means)
+    # A row without a number is one too: an endpoint that is away leaves a gap.
+    rows = np.bincount(every, minlength=endpoints * shape[1]).reshape(shape)
+    latest = np.maximum.accumulate(np.where(rows > 0, np.arange(shape[1]), 0), axis=1)
+    return plain(np.take_along_axis(means, latest, axis=1))
 
 
 def _sums(table: Table, column: str, edges: FloatArray) -> FloatArray:
