@@ -91,7 +91,10 @@ async def test_flaws_of_form_are_evidence_of_whose_calls_showed_them_and_few_a_d
 ) -> None:
     await house.enrol(Stall(name="hooli/writer", model="writer", tasks=("completion",)))
     body = {"model": "auto", "prompt": "Say it as JSON.", "max_tokens": 400}
-    body["response_format"] = {"type": "json_object"}
+    body |= {
+        "response_format": {"type": "json_object"},
+        "broker": {"providers": {"only": ["hooli"]}},
+    }
     account = "SELECT account_id FROM calls LIMIT 1"
 
     async def checks() -> list[Piece]:
