@@ -58,6 +58,8 @@ class Piece:
     """The name of the encoder that made the vector."""
     vector: bytes | None = None
     """Of a suite's prompt, as `pack` packs it."""
+    run_id: UUID | None = None
+    """Of an examination: that of a later one replaces this; ids rise with time."""
 
     def __post_init__(self) -> None:
         of_suite = self.source in (Source.EVAL, Source.JUDGE)

@@ -56,12 +56,17 @@ class Notebook:
         self._taken = 0
         self._said: dict[UUID, int] = {}
         """The place of the latest feedback on each call."""
+        self._runs: dict[tuple[UUID, str | None], tuple[UUID, list[int]]] = {}
+        """The latest examination of each endpoint in each domain, and the places of its pieces."""
 
     def __len__(self) -> int:
         return len(self._pieces)
 
     def take(self, piece: Piece) -> None:
-        """Write a piece down; of what is said of one call only the last is kept."""
+        """Write a piece down; of what is said of one call only the last is kept, and so of the
+        examinations of an endpoint in a domain."""
+        if piece.run_id is not None and not self._is_of_latest(piece, piece.run_id):
+            return
         if piece.source is Source.FEEDBACK and piece.call_id is not None:
             self._pieces.pop(self._said.get(piece.call_id, -1), None)
             self._said[piece.call_id] = self._taken
@@ -69,6 +74,20 @@ class Notebook:
         self._taken += 1
         if len(self._pieces) > PIECES_MAX * 5 // 4:
             self._drop()
+
+    def _is_of_latest(self, piece: Piece, run_id: UUID) -> bool:
+        """Make room for a piece of an examination; False where there has been a later one."""
+        key = piece.endpoint_id, piece.domain
+        latest, places = self._runs.get(key, (run_id, []))
+        if run_id.int < latest.int:
+            return False
+        if run_id != latest:
+            for place in places:
+                self._pieces.pop(place, None)
+            places = []
+        places.append(self._taken)
+        self._runs[key] = run_id, places
+        return True
 
     def _drop(self) -> None:
         counts = Counter(map(_kind, self._pieces.values()))

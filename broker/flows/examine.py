@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import Random
 from typing import Final
+from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -64,6 +65,9 @@ class _Paper:
     tasks: tuple[Task, ...]
     share: float
     """What its evidence weighs: less, the more often the provider had this done."""
+    run_id: UUID
+    """Of the evidence. What a provider orders adds to what is known and replaces nothing, else it
+    would be repeated until chance was kind."""
     borne: bool
     """Prompts without an answer are no evidence yet."""
 
@@ -154,7 +158,8 @@ class Examiner:
         before = await examinations.before(connection, order, now - OWN_RUNS_KEPT)
         own = order.author == endpoint.name.partition("/")[0]
         share = 1.0 / (before.own + 1) if own else 1.0
-        return _Paper(endpoint, suite, tasks, share, before.failed < BORNE)
+        run_id = (before.others if own else None) or order.id
+        return _Paper(endpoint, suite, tasks, share, run_id, before.failed < BORNE)
 
     async def _put(self, order: Order, paper: _Paper) -> list[tuple[Item, Marked]]:
         """Put the prompts, until too many had no answer; return what came of them."""
@@ -199,7 +204,9 @@ class Examiner:
         marker = self._hall.marker
         about = (paper.endpoint, paper.suite, now)
         pieces = [await marker.piece(item, score, about) for item, score in scored]
-        return [replace(each, weight=each.weight * paper.share) for each in pieces]
+        return [
+            replace(each, weight=each.weight * paper.share, run_id=paper.run_id) for each in pieces
+        ]
 
 
 def _scored(paper: _Paper, marked: list[tuple[Item, Marked]]) -> list[tuple[Item, float]]:

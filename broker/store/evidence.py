@@ -26,7 +26,8 @@ evidence = table(
     "evidence",
     """
     id uuid, at timestamptz, endpoint_id uuid, domain text, source text, grade text, score double,
-    weight double, account_id uuid, call_id uuid, encoder text, vector bytea
+    weight double, account_id uuid, call_id uuid, encoder text, vector bytea,
+    run_id uuid
     """,
 )
 _COLUMNS: Final = tuple(Piece.__dataclass_fields__)

@@ -49,6 +49,8 @@ class Before:
     """On the suite as it stands, by no score."""
     own: int
     """Lately and with a score, by the order of one author."""
+    others: UUID | None
+    """The last on the suite as it stands, with a score, that somebody else ordered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ async def before(connection: AsyncConnection, order: Order, since: datetime) -> 
     """Return how the endpoint of an order has sat before; `own` is since a moment."""
     values = {"id": order.id, "since": since}
     row = (await connection.execute(text(_BEFORE), values)).one()
-    return Before(row.failed, row.own)
+    return Before(row.failed, row.own, row.others)
 
 
 async def ordered_by(
@@ -278,7 +280,9 @@ SELECT
     count(*) FILTER (WHERE x.status = 'failed' AND x.asked > 0 AND x.suite_at >= o.suite_at)
         AS failed,
     count(*) FILTER (WHERE x.status = 'done' AND x.author = o.author AND x.ended_at > :since)
-        AS own
+        AS own,
+    (array_agg(x.id ORDER BY x.id DESC) FILTER (
+        WHERE x.status = 'done' AND x.author <> o.author AND x.suite_at >= o.suite_at))[1] AS others
 FROM examinations o
 LEFT JOIN examinations x ON x.endpoint_id = o.endpoint_id AND x.domain = o.domain
 WHERE o.id = :id

@@ -186,6 +186,12 @@ async def test_what_a_provider_orders_again_and_again_weighs_less_and_has_an_end
         pieces = [each.piece for each in await evidence.since(connection, evidence.START, 100)]
     told = [each.weight for each in pieces]
     assert told == pytest.approx([1.0, 1.0, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
+    first = (await found(engine))[-1].id
+    assert {each.run_id for each in pieces} == {first}, "they replace nothing"
+    await sit(examiner)
+    async with engine.connect() as connection:
+        last = (await evidence.since(connection, evidence.START, 100))[-1].piece
+    assert last.run_id == (await found(engine))[0].id != first
 
 
 async def test_what_a_dead_worker_left_is_begun_anew(

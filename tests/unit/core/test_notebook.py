@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from uuid import uuid5
+from dataclasses import replace
+from uuid import UUID, uuid5
 
 import pytest
 
@@ -35,6 +36,16 @@ def test_words_on_one_call_drive_out_nothing_and_only_the_last_is_kept() -> None
     heard = notes.read({}, {}, None)
     assert heard.scores[-1] == float((MANY - 1) % 2)
     assert heard.weights.sum() == 1_001
+
+
+def test_a_later_examination_takes_the_place_of_an_earlier_one_and_of_no_other_evidence() -> None:
+    notes = Notebook()
+    first, second = UUID(int=1), UUID(int=2)
+    notes.take(piece(0, 1.0))
+    for run_id, score in ((first, 0.0), (first, 0.0), (second, 1.0), (second, 1.0), (first, 0.0)):
+        notes.take(replace(piece(0, score), run_id=run_id))
+    notes.take(replace(piece(2, 0.0), run_id=first))
+    assert notes.read({}, {}, None).scores.tolist() == [1.0, 1.0, 1.0, 0.0]
 
 
 def test_of_a_flood_the_newest_is_kept_and_room_is_shared_evenly() -> None:
