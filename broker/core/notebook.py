@@ -72,7 +72,7 @@ class Notebook:
             self._said[piece.call_id] = self._taken
         self._pieces[self._taken] = piece
         self._taken += 1
-        if len(self._pieces) > PIECES_MAX * 5 // 4:
+        if len(self._pieces) > 2 * PIECES_MAX:
             self._drop()
 
     def _is_of_latest(self, piece: Piece, run_id: UUID) -> bool:
@@ -104,6 +104,9 @@ class Notebook:
         self, numbers: Mapping[UUID, int], places: Mapping[str, int], encoder: str | None
     ) -> Heard:
         """Return all as columns; of vectors only those that `encoder` made."""
+        # Here, for whoever reads so much does it beside the calls.
+        if len(self._pieces) > PIECES_MAX * 5 // 4:
+            self._drop()
         pieces = list(self._pieces.values())
         seen = [at for at, each in enumerate(pieces) if each.vector and each.encoder == encoder]
         seen = seen[-VECTORS_MAX:]
@@ -129,11 +132,12 @@ class Notebook:
 
 
 def share_of(counts: Collection[int], total: int) -> int:
-    """Return how much each may have, at most, so that all have `total` at most together."""
+    """Return how much each may have, at most, so that all have `total` at most together; one at
+    least, however many they are."""
     left, others = total, len(counts)
     for count in sorted(counts):
         if count * others > left:
-            return left // others
+            return max(left // others, 1)
         left, others = left - count, others - 1
     return max(counts, default=0)
 
