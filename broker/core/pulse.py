@@ -1,7 +1,8 @@
 """What changes by the call: in-flight counts, outcomes, latencies, breakers, told as it happens.
 
 Arrays are indexed by endpoint or deployment number and grow on demand. Own counts are exact and
-immediate; those of other processes and the providers' reports arrive once a tick.
+immediate; those of other processes arrive within a tenth of a second, and the providers' reports
+once a tick.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Pulse:
         self.in_flight = np.zeros(0, dtype=np.int64)
         """This process's own calls, by deployment."""
         self.others_in_flight = np.zeros(0, dtype=np.int64)
-        """The other processes' calls, by deployment, as of the last tick."""
+        """The other processes' calls, by deployment, as last heard of."""
         self.refused = np.zeros(0, dtype=np.int64)
         """Calls turned away because a deployment was full, by deployment; only ever rises."""
         self.service_s = np.zeros(0, dtype=np.float64)
@@ -67,7 +68,7 @@ class Pulse:
         self.bytes_out_per_token = np.zeros(0, dtype=np.float64)
         self.breakers: dict[int, Breaker] = {}
         self.ejected_elsewhere: frozenset[int] = frozenset()
-        """Endpoints that other processes have ejected, as of the last tick."""
+        """Endpoints that other processes have ejected, as last heard of."""
         self._doubtful: set[int] = set()
         self._view()
 
@@ -98,7 +99,7 @@ class Pulse:
         self._tpot_ms_at = _floats(self.tpot_ms)
 
     def take_others(self, in_flight: Numbers, ejected: frozenset[int]) -> None:
-        """Be told, once a tick, what the other processes have under way and have ejected."""
+        """Be told, again and again, what the other processes have under way and have ejected."""
         self.others_in_flight[:] = 0
         self.others_in_flight[: in_flight.size] = in_flight
         self.ejected_elsewhere = ejected

@@ -11,7 +11,8 @@ from typing import Any
 from broker.core.lessons import Lessons
 from broker.core.market import build_market, newcomers
 from broker.core.syllabus import Domain
-from broker.flows.facts import Facts, Own, own_of
+from broker.flows.agree import Accord, Own, own_of
+from broker.flows.facts import Facts
 from broker.flows.learn_domains import DomainSchool
 from broker.flows.learn_quality import QualitySchool, Scene
 from broker.flows.listen import ChangeListener
@@ -31,7 +32,7 @@ class Background:
     def __init__(self, runtime: Runtime) -> None:
         settings = runtime.settings
         self._runtime = runtime
-        self._refusals = RefusalMeter()
+        self._refusals = RefusalMeter(settings.tick_s)
         self._school = DomainSchool()
         self._taught: tuple[Domain, ...] = ()
         self._quality = QualitySchool(runtime.engine, runtime.clock, runtime.heard)
@@ -44,6 +45,7 @@ class Background:
             now_s=runtime.now_s,
             hears=lambda: self._listener.listening,
         )
+        self._accord = Accord(runtime.live, self._own, self._take_others, settings.tick_s)
         self._ticker = Ticker(
             runtime.engine,
             Leadership(settings.database_url),
@@ -56,11 +58,13 @@ class Background:
     async def running(self) -> AsyncIterator[None]:
         """Look once before the block, and on and on while it runs. Raises Unavailable when the
         database stays away."""
-        self._apply(await self._refresher.first(self._own()))
+        self._apply(await self._refresher.first())
+        await self._accord.exchange()
         runtime = self._runtime
         work = (
             self._listener.run(),
-            self._refresher.run(runtime.settings.tick_s, self._own, self._apply),
+            self._refresher.run(runtime.settings.tick_s, self._apply),
+            self._accord.run(runtime.now_s),
             self._ticker.run(runtime.now_s),
             runtime.live.books.listen(self._refresher.wake),
             self._quality.run(self._scene, self._teach),
@@ -78,7 +82,15 @@ class Background:
         self._refresher.mark(what)
 
     def _own(self) -> Own:
-        return own_of(self._runtime.pulse, self._refusals, self._runtime.now_s())
+        runtime = self._runtime
+        return own_of(runtime.pulse, self._refusals, runtime.now_s(), runtime.keyring)
+
+    def _take_others(self) -> None:
+        """Count what the other processes have under way, and pass by what they have ejected."""
+        live, pulse = self._runtime.live, self._runtime.pulse
+        in_flight = live.loads.others(pulse.others_in_flight.size).in_flight
+        pulse.take_others(in_flight, live.ejections.elsewhere())
+        self._runtime.keyring.take_others(live.callers.elsewhere())
 
     async def _count_tokens(self, facts: Facts) -> None:
         await self._runtime.tokens.prepare(facts.endpoints)
@@ -89,7 +101,6 @@ class Background:
         if facts.loaded:
             runtime.keyring.swap(facts.keys)
         runtime.pulse.fit(facts.endpoint_numbers, facts.deployment_numbers)
-        runtime.pulse.take_others(facts.others_in_flight, facts.ejected_elsewhere)
         if facts.changed:
             runtime.market = build_market(
                 facts.endpoints, facts.book, facts.presence, runtime.market

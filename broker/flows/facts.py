@@ -1,4 +1,4 @@
-"""What a process knows of the market from outside, and what it tells the other processes."""
+"""What a process knows of the market from outside."""
 
 from __future__ import annotations
 
@@ -6,23 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 
-import numpy as np
-
 from broker.core.catalog import Band, Deployment, Endpoint
 from broker.core.market import Presence
-from broker.core.pulse import Pulse
 from broker.core.syllabus import Domain
-from broker.live.loads import Counts, Numbers, RefusalMeter
 from broker.store.keys import StoredKey
 from pricing.book import PriceBook
 from pricing.snapshot import Bands
 
 # In the order that Bands wants: floor, list, ceiling of in, then out, then call.
 _bounds = attrgetter(*(each.name for each in fields(Band)))
-
-
-def _none() -> Numbers:
-    return np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,10 +34,6 @@ class Facts:
     """Of the book, as in `broker.live.feed`."""
     presence: Mapping[int, Presence] = field(default_factory=dict)
     """By deployment number; who is not named is ready."""
-    others_in_flight: Numbers = field(default_factory=_none)
-    """The other processes' calls, by deployment number."""
-    ejected_elsewhere: frozenset[int] = frozenset()
-    """Endpoint numbers that other processes have ejected."""
 
     @property
     def deployment_numbers(self) -> int:
@@ -56,24 +44,6 @@ class Facts:
     def endpoint_numbers(self) -> int:
         """One more than the greatest endpoint number in use."""
         return max((each.number for each in self.endpoints), default=-1) + 1
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Own:
-    """What this process tells the others: its calls by deployment, the endpoints it has ejected."""
-
-    counts: Counts
-    ejected: frozenset[int]
-
-
-def own_of(pulse: Pulse, refusals: RefusalMeter, now_s: float) -> Own:
-    """Return what a process's pulse is worth telling; `now_s` is the pulse's monotonic clock."""
-    counts = Counts(
-        in_flight=pulse.in_flight.copy(),
-        refused_per_s=refusals.per_s(pulse.refused, now_s),
-        service_s=pulse.service_s.copy(),
-    )
-    return Own(counts, frozenset(pulse.ejected_here(now_s)))
 
 
 def bands_of(endpoints: Iterable[Endpoint]) -> Bands:

@@ -28,6 +28,8 @@ class Keyring:
         self._keys: Mapping[str, StoredKey] | None = None
         """None until they have been read once: no key can be called wrong before."""
         self._under_way: dict[str, int] = {}
+        self._elsewhere: Mapping[str, int] = {}
+        """Calls under way in the other processes, of the keys that may have only so many."""
         self._opened: dict[bytes, tuple[StoredKey, datetime | None]] = {}
         """By the whole header: the key, and until when that secret opens it."""
 
@@ -82,7 +84,7 @@ class Keyring:
             raise CallerUnknown(_DEAD)
         under_way = self._under_way.get(key.id, 0)
         most = key.terms.calls_max
-        if most is not None and under_way >= most:
+        if most is not None and under_way + self._elsewhere.get(key.id, 0) >= most:
             raise TooManyCalls(
                 f"This key may have {most} calls under way at once.",
                 code="key_concurrency",
@@ -94,6 +96,19 @@ class Keyring:
         """Raise CallerUnknown when the key has been revoked."""
         if self._keys is None or key.id not in self._keys:
             raise CallerUnknown(_DEAD)
+
+    def counted(self) -> dict[str, int]:
+        """Return the calls under way here of the keys that may have only so many."""
+        keys = self._keys or {}
+        return {
+            id_: count
+            for id_, count in self._under_way.items()
+            if (key := keys.get(id_)) is not None and key.terms.calls_max is not None
+        }
+
+    def take_others(self, under_way: Mapping[str, int]) -> None:
+        """Be told, again and again, how many calls such keys have in the other processes."""
+        self._elsewhere = under_way
 
     def leave(self, key: StoredKey) -> None:
         """Count a call out."""

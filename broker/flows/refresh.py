@@ -1,4 +1,4 @@
-"""Keeps a process's facts fresh: keys and catalog, beats, the other processes, the newest book."""
+"""Keeps a process's facts fresh: keys and catalog, beats, the newest book."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.errors import Unavailable
-from broker.flows.facts import Facts, Own, bands_of
+from broker.flows.facts import Facts, bands_of
 from broker.live.beats import judge
 from broker.live.room import Live
 from broker.store import catalog, changes, domains, keys, plans, prices
@@ -71,9 +71,7 @@ class Refresher:
         """Be told that there is something new, such as a book in the feed."""
         self._woken.set()
 
-    async def run(
-        self, tick_s: float, own: Callable[[], Own], apply: Callable[[Facts], None]
-    ) -> None:
+    async def run(self, tick_s: float, apply: Callable[[Facts], None]) -> None:
         """Refresh each tick, and at once when woken, until cancelled; `apply` gets all facts."""
         told_at_s = self._now_s()
         while True:
@@ -85,33 +83,28 @@ class Refresher:
             ticks = self._now_s() >= told_at_s + tick_s
             told_at_s = self._now_s() if ticks else told_at_s
             try:
-                apply(await self.refresh(own() if ticks else None))
+                apply(await self.refresh(ticks=ticks))
             except Exception:  # one bad refresh must not leave the process blind for good
                 _log.exception("the facts were not refreshed")
 
-    async def first(self, own: Own) -> Facts:
+    async def first(self) -> Facts:
         """Return the first facts, with catalog and keys: whoever serves without them says that
         there are none. Raises Unavailable when the database stays away."""
         due_s = self._now_s() + FIRST_WITHIN_S
-        while not (facts := await self.refresh(own)).loaded:
+        while not (facts := await self.refresh(ticks=True)).loaded:
             if self._now_s() >= due_s:
                 raise Unavailable("The database is away: there is no catalog to begin with.")
             await asyncio.sleep(_AGAIN_S)
         return facts
 
-    async def refresh(self, own: Own | None = None) -> Facts:
-        """Bring the facts up to date; with `own`, exchange loads and ejections as well."""
-        if own is not None:
-            await asyncio.gather(
-                self._live.beats.load(),
-                self._live.loads.exchange(own.counts),
-                self._live.ejections.exchange(own.ejected),
-            )
+    async def refresh(self, *, ticks: bool = False) -> Facts:
+        """Bring the facts up to date; once a tick the heartbeats as well."""
+        if ticks:
+            await self._live.beats.load()
         before = self.facts
-        newest = await self._look_up(before, ticks=own is not None)
+        newest = await self._look_up(before, ticks=ticks)
         numbers = {each.id: each.number for each in newest.deployments}
         presence = judge(self._live.beats.sheet(), numbers, before.presence)
-        others = self._live.loads.others(newest.deployment_numbers)
         self.facts = replace(
             newest,
             changed=(
@@ -120,8 +113,6 @@ class Refresher:
                 or presence != before.presence
             ),
             presence=presence,
-            others_in_flight=others.in_flight,
-            ejected_elsewhere=self._live.ejections.elsewhere(),
         )
         return self.facts
 

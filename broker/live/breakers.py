@@ -7,7 +7,7 @@ from collections.abc import Collection
 import msgspec
 import structlog
 
-from broker.live.bulletin import Bulletin
+from broker.live.bulletin import Bulletin, Telling
 
 _log = structlog.get_logger(__name__)
 _encoder = msgspec.msgpack.Encoder()
@@ -22,7 +22,11 @@ class Ejections:
 
     async def exchange(self, own: Collection[int]) -> None:
         """Tell the others, and hear them."""
-        await self._bulletin.exchange(_encoder.encode(sorted(own)))
+        await self._bulletin.exchange(self.telling(own)[1])
+
+    def telling(self, own: Collection[int]) -> Telling:
+        """Return what is to be told, for `exchange_all`."""
+        return self._bulletin, _encoder.encode(sorted(own))
 
     def elsewhere(self) -> frozenset[int]:
         """Return the endpoints that any other process has ejected, as of the last exchange."""

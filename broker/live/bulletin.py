@@ -1,9 +1,9 @@
-"""What each process tells all others once a tick: a hash of process to stamped bytes."""
+"""What each process tells all others again and again: a hash of process to stamped bytes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -21,9 +21,14 @@ _STAMP_DIGITS = 15
 _EXCHANGE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('HSET', KEYS[1], ARGV[1], string.format('%015d', now) .. ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return {now, redis.call('HGETALL', KEYS[1])}
+local stamp = string.format('%015d', now)
+local all = {now}
+for i = 1, #KEYS do
+  redis.call('HSET', KEYS[i], ARGV[1], stamp .. ARGV[i + 2])
+  redis.call('PEXPIRE', KEYS[i], ARGV[2])
+  all[i + 1] = redis.call('HGETALL', KEYS[i])
+end
+return all
 """
 
 
@@ -44,12 +49,22 @@ class Bulletin:
         self._heard: Mapping[bytes, bytes] = {}
         self._heard_at_s = -KEPT_S
 
+    @property
+    def key(self) -> str:
+        """Where the hash is kept."""
+        return self._key
+
+    @property
+    def process(self) -> bytes:
+        """By what name this process tells."""
+        return self._process
+
     async def exchange(self, own: bytes) -> None:
         """Tell the others, and hear them."""
-        answer = await self._valkey.ask(lambda client: self._ask(client, own), None)
-        if answer is None:
-            return
-        now_ms, flat = answer
+        await exchange_all(self._valkey, ((self, own),))
+
+    async def hear(self, now_ms: int, flat: Sequence[bytes]) -> None:
+        """Take in the whole hash, its names and values in turn, as of a moment of its clock."""
         entries = dict(zip(flat[::2], flat[1::2], strict=True))
         ages_ms = {process: now_ms - int(said[:_STAMP_DIGITS]) for process, said in entries.items()}
         self._heard = {
@@ -68,11 +83,26 @@ class Bulletin:
         """Take back what this process said, for it is stopping."""
         await self._forget([self._process])
 
-    async def _ask(self, client: Redis, own: bytes) -> tuple[int, list[bytes]]:
-        asked = client.eval(_EXCHANGE, 1, self._key, self._process, own, str(_GONE_MS))
-        now_ms, flat = await cast(Awaitable[list[Any]], asked)
-        return now_ms, flat
-
     async def _forget(self, processes: list[bytes]) -> None:
         if processes:
             await self._valkey.ask(lambda client: client.hdel(self._key, *processes), 0)
+
+
+Telling = tuple[Bulletin, bytes]
+"""A bulletin of this process's, and what it is to say there."""
+
+
+async def exchange_all(valkey: Valkey, tellings: Sequence[Telling]) -> None:
+    """Tell the others on several bulletins of one process, and hear them, in one question."""
+    keys = [bulletin.key for bulletin, _ in tellings]
+    said = [own for _, own in tellings]
+    process = tellings[0][0].process
+
+    async def ask(client: Redis) -> list[Any]:
+        asked = client.eval(_EXCHANGE, len(keys), *keys, process, str(_GONE_MS), *said)
+        return await cast(Awaitable[list[Any]], asked)
+
+    answer = await valkey.ask(ask, None)
+    if answer is not None:
+        for (bulletin, _), flat in zip(tellings, answer[1:], strict=True):
+            await bulletin.hear(answer[0], flat)

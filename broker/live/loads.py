@@ -11,7 +11,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from broker.live.bulletin import Bulletin
+from broker.live.bulletin import Bulletin, Telling
 
 _log = structlog.get_logger(__name__)
 Numbers = NDArray[np.int64]
@@ -46,7 +46,9 @@ _decoder = msgspec.msgpack.Decoder(_Packed)
 class RefusalMeter:
     """Makes refusals per second of a count that only rises."""
 
-    def __init__(self) -> None:
+    def __init__(self, window_s: float = 0.0) -> None:
+        """A rate is of `window_s` at least, however often it is asked for."""
+        self._window_s = window_s
         self._before: Numbers = np.zeros(0, dtype=np.int64)
         self._at_s: float | None = None
         self._rate: Floats = np.zeros(0, dtype=np.float64)
@@ -55,7 +57,7 @@ class RefusalMeter:
         """Return the rate since the last time, which two calls at one instant leave as it was."""
         if self._at_s is None:
             self._rate = np.zeros(refused.size, dtype=np.float64)
-        elif now_s > self._at_s:
+        elif now_s > self._at_s and now_s - self._at_s >= self._window_s:
             before = _fitted(self._before, refused.size)
             self._rate = np.maximum(refused - before, 0) / (now_s - self._at_s)
         else:
@@ -73,8 +75,17 @@ class Loads:
 
     async def exchange(self, own: Counts) -> None:
         """Tell the others, and hear them."""
+        await self._bulletin.exchange(self.telling(own)[1])
+
+    def telling(self, own: Counts) -> Telling:
+        """Return what is to be told, for `exchange_all`; from now on it counts in `total`."""
         self._own = own
-        await self._bulletin.exchange(_pack(own))
+        return self._bulletin, _pack(own)
+
+    @property
+    def in_company(self) -> bool:
+        """True while other processes are heard of."""
+        return bool(self._bulletin.others())
 
     def others(self, size: int) -> Counts:
         """Return the sum over the other processes, for deployment numbers below `size`."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from broker.live.beats import Beats
 from broker.live.breakers import Ejections
 from broker.live.bulletin import Bulletin
+from broker.live.callers import Callers
 from broker.live.connection import Valkey
 from broker.live.feed import BookFeed
 from broker.live.homes import Homes
@@ -26,6 +27,7 @@ class Live:
     beats: Beats
     loads: Loads
     ejections: Ejections
+    callers: Callers
     books: BookFeed
     limits: RateLimits
     homes: Homes
@@ -41,6 +43,7 @@ class Live:
             beats=Beats(valkey),
             loads=Loads(Bulletin(valkey, "loads", process)),
             ejections=Ejections(Bulletin(valkey, "ejections", process)),
+            callers=Callers(Bulletin(valkey, "callers", process)),
             books=BookFeed(valkey),
             limits=RateLimits(valkey),
             homes=Homes(valkey),
@@ -50,4 +53,5 @@ class Live:
         """Take back what this process told the others, and close the connections."""
         await self.loads.leave()
         await self.ejections.leave()
+        await self.callers.leave()
         await self.valkey.close()

@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 
 from broker.core.market import Presence, build_market
-from broker.core.pulse import Pulse
 from broker.errors import Unavailable
 from broker.flows import listen
-from broker.flows.facts import Facts, own_of
+from broker.flows.facts import Facts
 from broker.flows.listen import ChangeListener
 from broker.flows.refresh import SETTLES_S, Refresher
 from broker.live.beats import Beat
-from broker.live.loads import Counts, RefusalMeter
 from broker.live.room import Live
 from broker.store import keys, prices
 from broker.store.accounts import Role
@@ -58,13 +56,10 @@ async def running(engine, live: Live, database_url: str) -> AsyncIterator[Refres
 
     listener = ChangeListener(database_url, heard)
     refresher = Refresher(engine, SEALER, live, clock=clock, hears=lambda: listener.listening)
-    pulse, meter = Pulse(), RefusalMeter()
     tasks = [
         asyncio.create_task(listener.run()),
         asyncio.create_task(live.books.listen(refresher.wake)),
-        asyncio.create_task(
-            refresher.run(300.0, lambda: own_of(pulse, meter, 0.0), lambda _facts: None)
-        ),
+        asyncio.create_task(refresher.run(300.0, lambda _facts: None)),
     ]
     try:
         await until(lambda: refresher.facts.loaded and live.books.listening)
@@ -257,9 +252,8 @@ async def test_a_process_waits_for_its_first_facts_until_the_database_is_there(
         await way.close()
         distant = create_engine(way.url)
         refresher = Refresher(distant, SEALER, here, clock=clock)
-        own = own_of(Pulse(), RefusalMeter(), 1.0)
-        first = asyncio.create_task(refresher.first(own))
-        assert not (await refresher.refresh(own)).loaded
+        first = asyncio.create_task(refresher.first())
+        assert not (await refresher.refresh(ticks=True)).loaded
         await way.open()
         assert names(await first) == ["acme/law"]
         await distant.dispose()
@@ -270,31 +264,17 @@ async def test_a_process_without_a_database_does_not_begin(here):
     times_s = iter((0.0, 0.0, 1.0, 100.0))
     refresher = Refresher(engine, SEALER, here, clock=clock, now_s=lambda: next(times_s, 200.0))
     with pytest.raises(Unavailable):
-        await refresher.first(own_of(Pulse(), RefusalMeter(), 1.0))
-
-
-async def test_a_process_hears_of_the_others_calls_and_ejections(refresher, engine, acme, there):
-    await enlisted(engine, acme)
-    busy = Counts(np.array([3]), np.array([0.0]), np.array([1.0]))
-    await there.loads.exchange(busy)
-    await there.ejections.exchange({0})
-    pulse = Pulse()
-    pulse.fit(1, 1)
-    facts = await refresher.refresh(own_of(pulse, RefusalMeter(), 1.0))
-    assert facts.others_in_flight.tolist() == [3]
-    assert facts.ejected_elsewhere == frozenset({0})
+        await refresher.first()
 
 
 async def test_a_draining_deployment_changes_the_market(refresher, engine, acme, there):
     registered = await enlisted(engine, acme, endpoints=[endpoint_offer()])
-    pulse = Pulse()
-    own = own_of(pulse, RefusalMeter(), 1.0)
-    await refresher.refresh(own)
+    await refresher.refresh(ticks=True)
     await there.beats.accept([Beat(registered.deployment_id, 1, "draining", 60_000)])
-    facts = await refresher.refresh(own)
+    facts = await refresher.refresh(ticks=True)
     assert facts.changed
     assert facts.presence == {facts.deployments[0].number: Presence.DRAINING}
-    assert not (await refresher.refresh(own)).changed
+    assert not (await refresher.refresh(ticks=True)).changed
 
 
 async def test_an_expired_key_is_not_loaded(refresher, engine):

@@ -45,3 +45,12 @@ def test_the_pause_grows_to_its_maximum():
     assert pauses[0] == BACKOFF_S
     assert pauses == sorted(pauses)
     assert pauses[-1] == BACKOFF_S_MAX
+
+
+def test_a_rate_is_of_its_window_at_least_however_often_it_is_asked_for():
+    meter = RefusalMeter(1.0)
+    meter.per_s(counts(0), 1.0)
+    assert meter.per_s(counts(3), 1.5).tolist() == [0.0]
+    assert meter.per_s(counts(4), 2.0).tolist() == [4.0]
+    assert meter.per_s(counts(9), 2.9).tolist() == [4.0]
+    assert meter.per_s(counts(9), 3.0).tolist() == [5.0]

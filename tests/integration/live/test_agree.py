@@ -1,0 +1,137 @@
+"""Two processes agree on what each has under way, faster than a caller can tell them apart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import pytest
+
+from broker.core.breaker import CONSECUTIVE
+from broker.core.key_terms import KeyTerms
+from broker.core.outcome import Fault, Outcome
+from broker.core.pulse import Pulse
+from broker.errors import TooManyCalls
+from broker.flows.agree import EVERY_S, Accord, own_of
+from broker.flows.keyring import Keyring
+from broker.live.loads import RefusalMeter
+from broker.live.room import Live
+from broker.store.accounts import Role
+from broker.store.key_text import sha256_of
+from broker.store.keys import StoredKey
+from tests.integration.live.passage import Passage
+from tests.integration.live.waiting import until
+
+KEY = StoredKey(
+    id="one",
+    account_id=UUID(int=1),
+    account_name="shop",
+    role=Role.CONSUMER,
+    funds=UUID(int=2),
+    terms=KeyTerms(calls_max=3),
+    secret_sha256=sha256_of("secret"),
+)
+
+
+class Process:
+    """What one process counts, and the accord that it keeps with the others."""
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+        self.pulse = Pulse()
+        self.pulse.fit(2, 2)
+        self.keyring = Keyring()
+        self.keyring.swap({KEY.id: KEY})
+        self.exchanges = 0
+        meter = RefusalMeter(1.0)
+        self.accord = Accord(
+            live,
+            lambda: own_of(self.pulse, meter, time.monotonic(), self.keyring),
+            self._heard,
+            tick_s=1.0,
+        )
+
+    def _heard(self) -> None:
+        self.exchanges += 1
+        in_flight = self.live.loads.others(2).in_flight
+        self.pulse.take_others(in_flight, self.live.ejections.elsewhere())
+        self.keyring.take_others(self.live.callers.elsewhere())
+
+
+@contextlib.asynccontextmanager
+async def agreeing(*processes: Process) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(each.accord.run(time.monotonic)) for each in processes]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_what_one_process_has_under_way_the_other_counts(here, there) -> None:
+    one, other = Process(here), Process(there)
+    async with agreeing(one, other):
+        await until(lambda: one.live.loads.in_company and other.live.loads.in_company)
+        one.pulse.begin(1, 1, 0.0)
+        one.pulse.begin(1, 1, 0.0)
+        await until(lambda: other.pulse.load_of(1) == 2)
+        one.pulse.end(1, 1, Outcome(status=200), 1.0, None)
+        await until(lambda: other.pulse.load_of(1) == 1)
+
+
+async def test_an_endpoint_that_one_process_ejects_is_out_for_the_other(here, there) -> None:
+    one, other = Process(here), Process(there)
+    async with agreeing(one, other):
+        await until(lambda: one.live.loads.in_company and other.live.loads.in_company)
+        for _ in range(CONSECUTIVE):
+            one.pulse.begin(0, 0, time.monotonic())
+            one.pulse.end(0, 0, Outcome(Fault.RESET), time.monotonic(), None)
+        await until(lambda: other.pulse.is_doubtful(0))
+        assert not other.pulse.is_doubtful(1)
+        await until(lambda: not other.pulse.is_doubtful(0))
+
+
+async def test_a_key_has_its_most_calls_in_all_processes_together(here, there) -> None:
+    one, other = Process(here), Process(there)
+    async with agreeing(one, other):
+        await until(lambda: one.live.loads.in_company and other.live.loads.in_company)
+        one.keyring.enter(KEY)
+        one.keyring.enter(KEY)
+        await until(lambda: other.live.callers.elsewhere().get("one") == 2)
+        other.keyring.enter(KEY)
+        with pytest.raises(TooManyCalls):
+            other.keyring.enter(KEY)
+        one.keyring.leave(KEY)
+        await until(lambda: other.live.callers.elsewhere().get("one") == 1)
+        other.keyring.enter(KEY)
+
+
+async def test_a_process_alone_asks_once_a_tick_and_one_in_company_often(here, there) -> None:
+    one, other = Process(here), Process(there)
+    async with agreeing(one):
+        await until(lambda: one.exchanges == 1)
+        begun_s = time.monotonic()
+        await asyncio.sleep(0.3)
+        assert one.exchanges <= 2 + (time.monotonic() - begun_s) / 1.0
+        async with agreeing(other):
+            await until(lambda: one.live.loads.in_company)
+            seen = one.exchanges
+            await until(lambda: one.exchanges >= seen + 5)
+            assert EVERY_S <= 0.05
+
+
+async def test_while_valkey_is_away_a_process_goes_by_its_own(here, there, passage: Passage):
+    one, other = Process(here), Process(there)
+    async with agreeing(one, other):
+        await until(lambda: one.live.loads.in_company)
+        await passage.close()
+        await until(lambda: not here.valkey.reachable)
+        one.keyring.enter(KEY)
+        one.pulse.begin(0, 0, 0.0)
+        assert one.pulse.load_of(0) == 1
+        await passage.open()
+        await until(lambda: other.pulse.load_of(0) == 1)
