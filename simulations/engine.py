@@ -169,7 +169,8 @@ class Engine:
     def _next(self, visit: Visit, now_s: float) -> None:
         """Make the next attempt, or end the call."""
         assert visit.dispatch is not None
-        attempt = visit.dispatch.next_attempt(now_s)
+        admits = self._world.desk.pulse.admitting(now_s)
+        attempt = visit.dispatch.next_attempt(now_s, admits)
         visit.attempt = attempt
         if attempt is None:
             late = visit.dispatch.end is End.DEADLINE

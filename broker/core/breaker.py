@@ -16,8 +16,9 @@ SAMPLES_MIN = 10
 RATIO = 0.5
 CONSECUTIVE = 3
 EJECTION_S = 1.0
-EJECTION_S_MAX = 8.0
-PROBE_S_MAX = 30.0
+EJECTION_S_MAX = 4.0
+"""However long it was away, an endpoint is asked again so soon after it has come back."""
+PROBE_S_MAX = 4.0
 """A probe that has said nothing for so long does not hold up the next."""
 
 

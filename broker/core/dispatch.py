@@ -7,6 +7,7 @@ failures. It holds no socket and no clock: times are parameters, in seconds of o
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from random import Random
 
 import msgspec
@@ -21,7 +22,13 @@ RETRY_AFTER_S_MAX = 5.0
 """A provider that asks for a longer wait than this gets no more."""
 
 _WORTH_REPEATING = frozenset(
-    {Fault.CONNECT_FAILED, Fault.RESET, Fault.OVERLOADED, Fault.SERVER_ERROR}
+    {
+        Fault.CONNECT_FAILED,
+        Fault.CONNECT_TIMEOUT,
+        Fault.RESET,
+        Fault.OVERLOADED,
+        Fault.SERVER_ERROR,
+    }
 )
 """Faults that the same endpoint may not show again a moment later."""
 
@@ -78,14 +85,21 @@ class Dispatch:
         assert plan, "a call without candidates is refused before it is dispatched"
         self.attempts: list[Attempt] = []
         self.end: End | None = None
-        self._plan = plan
+        self._plan = list(plan)
         self._budget = budget
         self._deadline_s = deadline_s
         self._attempts_max = attempts_max
         self._random = random
 
-    def next_attempt(self, now_s: float) -> Attempt | None:
-        """Return the attempt to make now, or None once `end` says why there is none."""
+    def next_attempt(
+        self, now_s: float, admits: Callable[[int], bool] | None = None
+    ) -> Attempt | None:
+        """Return the attempt to make now, or None once `end` says why there is none.
+
+        `admits` tells of an endpoint whether calls may go there by now; None: to any. Since it was
+        decided on, one may have been ejected, or have got the one probe that it is to have: then
+        the next in the plan that is admitted comes first. Where none is, the order stands.
+        """
         assert not self.attempts or self.attempts[-1].outcome, "record the last attempt first"
         if self.end is None:
             self.end = self._reason_to_stop(now_s)
@@ -93,6 +107,8 @@ class Dispatch:
             return None
         index = len(self.attempts)
         if index < len(self._plan):
+            if admits is not None:
+                self._bring_forward(index, admits)
             candidate, delay_s = self._plan[index], 0.0
         else:
             candidate, delay_s = self._repeat(index, now_s)
@@ -131,6 +147,13 @@ class Dispatch:
             return False
         self.end = None
         return True
+
+    def _bring_forward(self, index: int, admits: Callable[[int], bool]) -> None:
+        plan = self._plan
+        for place in range(index, len(plan)):
+            if admits(plan[place].number):
+                plan.insert(index, plan.pop(place))
+                return
 
     def _blamed(self, candidate: Candidate) -> bool:
         """True when an attempt of this call has already counted against the candidate."""

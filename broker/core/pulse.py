@@ -7,6 +7,7 @@ once a tick.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -180,6 +181,13 @@ class Pulse:
     def is_doubtful(self, endpoint: int) -> bool:
         """True when a breaker has something to say of the endpoint, here or elsewhere."""
         return endpoint in self._doubtful or endpoint in self.ejected_elsewhere
+
+    def admitting(self, now_s: float) -> Callable[[int], bool] | None:
+        """Return what tells of an endpoint whether a call may go there now; None: to any."""
+        if not self._doubtful and not self.ejected_elsewhere:
+            return None
+        out = self.ejected_here(now_s) | self.ejected_elsewhere
+        return (lambda endpoint: endpoint not in out) if out else None
 
     def ejected(self, numbers: Numbers, now_s: float) -> Bools | None:
         """Return which endpoints are out of routing now, or None when none is (the common case)."""

@@ -65,7 +65,10 @@ class Tab:
 
     def begin(self) -> Attempt | None:
         """Begin the next attempt, to be made after its delay if it has one; None: there is none."""
-        attempt = self.dispatch.next_attempt(self.runtime.now_s())
+        now_s = self.runtime.now_s()
+        # A cascade goes from the one to the other in the order that it was laid out in.
+        admits = self.runtime.pulse.admitting(now_s) if self.call.cascade is None else None
+        attempt = self.dispatch.next_attempt(now_s, admits)
         if attempt is None:
             return None
         self._attempt = attempt

@@ -63,7 +63,7 @@ class Stub:
             attempts_max=limits.attempts_max,
             random=self._random,
         )
-        while (attempt := calls.next_attempt(now_s)) is not None:
+        while (attempt := calls.next_attempt(now_s, self._pulse.admitting(now_s))) is not None:
             self._try(calls, attempt, now_s)
         self._now_s += self._gap_s
         assert calls.end is not None

@@ -123,7 +123,7 @@ class TestHalfOpen:
             breaker.begin(now_s)
             breaker.fail(now_s)
             lengths.append(breaker.open_until_s - now_s)
-        assert lengths == pytest.approx([2.0, 4.0, 8.0, 8.0, 8.0, 8.0])
+        assert lengths == pytest.approx([2.0, 4.0, 4.0, 4.0, 4.0, 4.0])
         assert lengths[-1] == pytest.approx(EJECTION_S_MAX)
 
     def test_after_it_has_closed_the_next_ejection_is_short_again(self) -> None:

@@ -13,7 +13,13 @@ from broker.core.retries import RetryBudget
 from tests.fakes import plan
 
 FAULTS_THAT_FAIL_OVER = [each for each in Fault if Outcome(each).fails_over]
-REPEATABLE = [Fault.CONNECT_FAILED, Fault.RESET, Fault.OVERLOADED, Fault.SERVER_ERROR]
+REPEATABLE = [
+    Fault.CONNECT_FAILED,
+    Fault.CONNECT_TIMEOUT,
+    Fault.RESET,
+    Fault.OVERLOADED,
+    Fault.SERVER_ERROR,
+]
 
 
 def dispatch(candidates: int, **changes: Any) -> Dispatch:
@@ -114,6 +120,29 @@ def test_a_first_attempt_costs_the_budget_nothing() -> None:
     before = budget.balance
     run(dispatch(1, budget=budget), None)
     assert budget.balance > before
+
+
+class TestAdmission:
+    def test_who_was_ejected_since_the_decision_comes_last(self) -> None:
+        calls = dispatch(3)
+        attempt = calls.next_attempt(0.0, lambda number: number != 0)
+        assert attempt is not None
+        assert attempt.candidate.number == 1
+        calls.record(Outcome(Fault.RESET), 0.0)
+        attempt = calls.next_attempt(0.0, lambda number: number == 2)
+        assert attempt is not None
+        assert attempt.candidate.number == 2
+        calls.record(Outcome(Fault.RESET), 0.0)
+        run(calls, None)
+        assert tried(calls) == [1, 2, 0]
+
+    def test_where_nobody_is_admitted_the_order_stands(self) -> None:
+        calls = dispatch(2)
+        for number in (0, 1):
+            attempt = calls.next_attempt(0.0, lambda _: False)
+            assert attempt is not None
+            assert attempt.candidate.number == number
+            calls.record(Outcome(Fault.RESET), 0.0)
 
 
 class TestRepeats:

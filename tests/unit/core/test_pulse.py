@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 
 from broker.core.breaker import EJECTION_S
+from broker.core.dispatch import Dispatch
 from broker.core.outcome import DELIVERED, Fault, Outcome
 from broker.core.pulse import TTFT_MS_PRIOR, Measured, MeasuredMany, Pulse
-from tests.fakes import decide, endpoint, market, planned, pulse
+from broker.core.retries import RetryBudget
+from tests.fakes import decide, endpoint, market, plan, planned, pulse
 
 FAILED = Outcome(Fault.RESET)
 
@@ -145,3 +149,19 @@ def test_a_lone_provider_is_tried_while_it_is_ejected_and_comes_back_with_its_fi
     assert planned(decide(where, live, now_s=0.5)) == [0]
     call(live, 0, DELIVERED, 0.5)
     assert live.ejected_here(0.5) == set()
+
+
+def test_of_many_calls_decided_while_one_probe_was_due_only_one_is_the_probe() -> None:
+    live = made()
+    for _ in range(3):
+        call(live, 0, FAILED)
+    assert live.ejected(np.array([0, 1]), EJECTION_S) is None, "a probe is due"
+    went = []
+    for _ in range(20):
+        budget = RetryBudget(0.0)
+        calls = Dispatch(plan(2), budget, deadline_s=9.0, attempts_max=4, random=Random(1))
+        attempt = calls.next_attempt(EJECTION_S, live.admitting(EJECTION_S))
+        assert attempt is not None
+        went.append(attempt.candidate.number)
+        live.begin(went[-1], went[-1], EJECTION_S)
+    assert went == [0] + [1] * 19
