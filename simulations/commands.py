@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simulations.studies.stopping import Stop
+
 if TYPE_CHECKING:
-    from simulations.studies.bench import Runner
+    from simulations.console import Hire
     from simulations.studies.plan import Plan
 
 DEFAULT_OUT = Path("simulated")
@@ -41,6 +44,7 @@ Static = Annotated[
 
 
 def simulate(
+    context: typer.Context,
     scenario: Source = "",
     controller: Controllers = "",
     seeds: Seeds = 5,
@@ -62,8 +66,10 @@ def simulate(
     state: State = DEFAULT_STATE,
 ) -> None:
     """Run a scenario under several policies; report, tables and the same numbers each time."""
+    stop = context.with_resource(Stop().heard())
     from simulations.console import list_scenarios
     from simulations.files.load import load, parse_settings
+    from simulations.studies.local import LocalRunner
     from simulations.studies.plan import make_plan
 
     if from_broker:
@@ -81,10 +87,11 @@ def simulate(
         settings=parse_settings(set_ or ()),
         static=static,
     )
-    _carry_out(plan, None, out, workers)
+    _carry_out(plan, partial(LocalRunner, workers), out, stop)
 
 
 def sweep(
+    context: typer.Context,
     scenario: Source,
     grid: Annotated[
         list[str], typer.Option(help="NAME=a,b,c or NAME=FROM:TO:COUNT, with :log by a factor.")
@@ -102,7 +109,9 @@ def sweep(
 ) -> None:
     """Run a scenario on every point of a grid; finished cells are kept, so it goes on after any
     crash."""
+    stop = context.with_resource(Stop().heard())
     from simulations.files.load import load, parse_settings
+    from simulations.studies.local import LocalRunner
     from simulations.studies.plan import make_plan, parse_axis
 
     plan = make_plan(
@@ -113,12 +122,12 @@ def sweep(
         grid=[parse_axis(each) for each in grid],
         static=static,
     )
-    runner = None
+    hire: Hire = partial(LocalRunner, workers)
     if distributed:
         from simulations.studies.distributed import connected_runner
 
-        runner = connected_runner(state)
-    _carry_out(plan, runner, out, workers)
+        hire = partial(connected_runner, state)
+    _carry_out(plan, hire, out, stop)
 
 
 def _take_down(state: Path, days: float, elasticity: float, out: Path) -> str:
@@ -137,9 +146,9 @@ def _words(told: str) -> list[str]:
     return [each.strip() for each in told.split(",") if each.strip()]
 
 
-def _carry_out(plan: Plan, runner: Runner | None, out: Path | None, workers: int | None) -> None:
+def _carry_out(plan: Plan, hire: Hire, out: Path | None, stop: Stop) -> None:
     from simulations.console import carry_out
 
-    is_whole = carry_out(plan, runner, out or DEFAULT_OUT / plan.label, workers)
+    is_whole = carry_out(plan, hire, out or DEFAULT_OUT / plan.label, stop)
     if not is_whole:
-        raise typer.Exit(130)
+        raise typer.Exit(stop.exit_status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import wrap
 
@@ -18,15 +19,17 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from simulations.cell import CellStopped
 from simulations.files.load import load, names
 from simulations.measures import MEASURES
 from simulations.report.words import GLUE, best_of, spread, titled, verdict
 from simulations.report.write import write_report
 from simulations.studies.bench import Runner
 from simulations.studies.folder import StudyFolder
-from simulations.studies.local import LocalRunner
+from simulations.studies.local import Told
 from simulations.studies.plan import Plan
 from simulations.studies.results import Results
+from simulations.studies.stopping import Stop
 from simulations.studies.study import Study, size_of
 from simulations.tables import write_tables
 
@@ -38,6 +41,8 @@ SHOWN = (
 )
 
 HEADER_WIDTH = 10
+Hire = Callable[[Told], Runner]
+"""Finds who runs cells, and tells how far he is."""
 
 
 def list_scenarios() -> None:
@@ -48,8 +53,9 @@ def list_scenarios() -> None:
     Console().print(table)
 
 
-def carry_out(plan: Plan, runner: Runner | None, out: Path, workers: int | None) -> bool:
-    """Run a plan, tell how it goes, write report and tables; False when Ctrl-C came before its end.
+def carry_out(plan: Plan, hire: Hire, out: Path, stop: Stop) -> bool:
+    """Run a plan, tell how it goes, write report and tables; False when it was stopped before its
+    end.
 
     What was done before stays done: the same plan goes on from there.
     """
@@ -59,11 +65,11 @@ def carry_out(plan: Plan, runner: Runner | None, out: Path, workers: int | None)
     if before:
         console.print(f"{before} cells are kept in {out} and are not run again.")
     with _bar(console) as bar:
-        gauge = _Gauge(bar, bar.add_task(plan.name, total=size_of(plan)))
-        study = Study(plan, runner or LocalRunner(workers, gauge.under_way), folder, gauge.spared)
+        gauge = _Gauge(bar, bar.add_task(plan.name, total=size_of(plan)), stop)
+        study = Study(plan, hire(gauge.under_way), folder, gauge.spared)
         try:
             study.run()
-        except KeyboardInterrupt:
+        except (CellStopped, KeyboardInterrupt):
             bar.stop()
             console.print("Stopped. What is done is kept; the same command goes on from here.")
     results = study.results
@@ -144,16 +150,18 @@ def _bar(console: Console) -> Progress:
 
 
 class _Gauge:
-    """Moves the bar: by cells that were kept, and by the work done on others."""
+    """Moves the bar: by cells that were kept, and by the work done on others, until a stop."""
 
-    def __init__(self, bar: Progress, task: TaskID) -> None:
+    def __init__(self, bar: Progress, task: TaskID, stop: Stop) -> None:
         self._bar = bar
         self._task = task
+        self._stop = stop
         self._spared = 0
 
     def spared(self, cells: int) -> None:
         self._spared += cells
         self._bar.update(self._task, advance=cells)
 
-    def under_way(self, cells: float) -> None:
+    def under_way(self, cells: float) -> bool:
         self._bar.update(self._task, completed=self._spared + cells)
+        return not self._stop.asked

@@ -7,7 +7,7 @@ and must have the same code: a worker with other code refuses its cells.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from celery import Celery, group
 from celery.exceptions import OperationalError
 
 from broker.errors import BrokerError
-from simulations.cell import Cell, Outcome
+from simulations.cell import Cell, CellStopped, Outcome
 from simulations.studies.folder import fingerprint
+from simulations.studies.local import Told, unheard
 from simulations.studies.parcel import pack, unpack
 
 CELL_TASK = "simulations.cell"
@@ -46,13 +47,14 @@ class NoWorker(BrokerError):
 class CeleryRunner:
     """Runs cells as a group of tasks; what is not begun when it is left is called off."""
 
-    def __init__(self, app: Celery, told: Callable[[float], None] | None = None) -> None:
+    def __init__(self, app: Celery, told: Told = unheard) -> None:
         self._app = app
         self._told = told
         self._before = 0
 
     def run(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
-        """Yield outcomes as they come, in any order. Raises CellFailed."""
+        """Yield outcomes as they come, in any order. Raises CellFailed, and CellStopped where
+        `told` says so."""
         if not cells:
             return
         code = fingerprint()
@@ -68,17 +70,14 @@ class CeleryRunner:
                     yield _outcome(each.get(propagate=False))
                     each.forget()
                     waiting.remove(each)
-                self._tell(len(cells) - len(waiting))
+                if not self._told(self._before + len(cells) - len(waiting)):
+                    raise CellStopped
                 if not ended:
                     time.sleep(LOOK_S)
             self._before += len(cells)
         finally:
-            for each in waiting:
-                each.revoke()
-
-    def _tell(self, done: int) -> None:
-        if self._told is not None:
-            self._told(self._before + done)
+            if waiting:
+                self._app.control.revoke([each.id for each in waiting])
 
 
 def _outcome(told: object) -> Outcome:
@@ -87,7 +86,7 @@ def _outcome(told: object) -> Outcome:
     return unpack(str(told), Outcome)
 
 
-def connected_runner(state: Path, told: Callable[[float], None] | None = None) -> CeleryRunner:
+def connected_runner(state: Path, told: Told = unheard) -> CeleryRunner:
     """Return a runner on the workers of the broker of a state folder, or of VALKEY_URL.
 
     Raises NoWorker when none answers.

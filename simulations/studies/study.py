@@ -40,7 +40,7 @@ class Study:
         return Results(plan, tuple(sorted(self._outcomes, key=place)), dict(self._tuned))
 
     def run(self) -> Results:
-        """Run everything that is not kept. Raises what a cell raises; KeyboardInterrupt too."""
+        """Run everything that is not kept. Raises what a cell raises, and CellStopped."""
         plan = self._plan
         self._bench.run(plan.cells())
         if plan.static:
