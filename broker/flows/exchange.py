@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 import msgspec
@@ -27,6 +29,7 @@ SAID_CHARACTERS_MAX = 500
 OPENING_BYTES_MAX = 1_048_576
 """So much of a stream may come before its first content, for it is kept until then."""
 
+_WAIT_DIGITS_MAX = 9
 _TICK_S = 0.002
 """Timers of the loop may fire that much early."""
 _PASSED_BACK = frozenset({b"content-type", b"content-encoding", b"inference-header-content-length"})
@@ -64,7 +67,7 @@ async def read_whole(tab: Tab, attempt: Attempt) -> WholeAnswer:
     except AttemptFailed as failure:
         raise _told_apart(failure, tab) from None
     if response.status != 200:
-        raise AttemptFailed(_refused(response, body))
+        raise AttemptFailed(_refused(response, body, tab.runtime.clock()))
     if isinstance(tab.call.body, OpenAiBody):
         _require_json(response)
     headers = tuple([each for each in response.headers if each[0] in _PASSED_BACK])
@@ -80,7 +83,8 @@ async def open_stream(tab: Tab, attempt: Attempt) -> StreamedAnswer:
         raise _told_apart(failure, tab) from None
     try:
         if response.status != 200:
-            raise AttemptFailed(_refused(response, await response.read(REFUSAL_BYTES_MAX)))
+            said = await response.read(REFUSAL_BYTES_MAX)
+            raise AttemptFailed(_refused(response, said, tab.runtime.clock()))
         if not (response.header(b"content-type") or b"").startswith(b"text/event-stream"):
             raise malformed("a stream was asked for, the answer is none", 200)
         body = tab.call.body
@@ -198,17 +202,27 @@ def _facts(call: Call, response: Response, body: bytes) -> Delivered:
     )
 
 
-def _refused(response: Response, body: bytes) -> Outcome:
-    """Return the outcome of an answer that is no 200."""
-    retry_after = response.header(b"retry-after") or b""
+def _refused(response: Response, body: bytes, now: datetime) -> Outcome:
+    """Return the outcome of an answer that is no 200, which came `now`."""
     said = _sentence(body)
     status = status_meant(response.status, said)
     return Outcome(
         fault=fault_of_status(status) or Fault.MALFORMED,
         status=status,
         said=said,
-        retry_after_s=float(retry_after) if retry_after.isdigit() else None,
+        retry_after_s=_wait_s(response.header(b"retry-after") or b"", now),
     )
+
+
+def _wait_s(retry_after: bytes, now: datetime) -> float | None:
+    """Return the seconds of a `Retry-After`, which may be a date; None where it makes no sense."""
+    if retry_after.isdigit():
+        return float(retry_after[:_WAIT_DIGITS_MAX])
+    try:
+        at = parsedate_to_datetime(retry_after.decode("ascii"))
+        return max(at.timestamp() - now.timestamp(), 0.0)
+    except (ValueError, OverflowError):  # UnicodeError is one of the first
+        return None
 
 
 def _sentence(body: bytes) -> str:

@@ -14,13 +14,14 @@ import ssl
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Final, NamedTuple, TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 import httpcore
 import httpx
 
 from broker.core.outcome import Fault, Outcome
 from broker.upstream.faults import AttemptFailed
+from broker.upstream.names import Address, Names, Sockaddr
 
 IP: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -58,16 +59,6 @@ _REFUSED_V6: Final = tuple(
 )
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 _ISATAP: Final = (0x00005EFE, 0x02005EFE)
-
-
-_Sockaddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
-
-
-class Address(NamedTuple):
-    """A resolved address in the form that sockets take."""
-
-    family: int
-    sockaddr: _Sockaddr
 
 
 class AddressPolicy:
@@ -110,23 +101,30 @@ async def resolve(
 ) -> list[Address]:
     """Return the permitted addresses of `host`, in the resolver's order.
 
-    A name may take its time: with `threads` of their own, names keep no others waiting.
-    Raises `AttemptFailed` (ADDRESS_REFUSED) when there are addresses but none is permitted, and
-    `OSError` when there is none.
+    A name may take its time: in `threads` it keeps those waiting that are asked for there, without
+    them nobody. Raises `AttemptFailed` (ADDRESS_REFUSED) when there are addresses but none is
+    permitted, and `OSError` when there is none.
     """
     loop = asyncio.get_running_loop()
-    kind = {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_TCP}
     if threads is None:
-        found = await loop.getaddrinfo(host, port, **kind)
-    else:
-        asked = functools.partial(socket.getaddrinfo, host, port, **kind)
-        found = await loop.run_in_executor(threads, asked)
-    addresses = [Address(family, cast(_Sockaddr, sockaddr)) for family, _, _, _, sockaddr in found]
-    permitted = [each for each in addresses if policy.permits(str(each.sockaddr[0]))]
-    if not permitted:
+        return permitted(host, await Names().look_up(host, port), policy)
+    kind = {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_TCP}
+    asked = functools.partial(socket.getaddrinfo, host, port, **kind)
+    found = await loop.run_in_executor(threads, asked)
+    addresses = [Address(family, cast(Sockaddr, sockaddr)) for family, _, _, _, sockaddr in found]
+    return permitted(host, addresses, policy)
+
+
+def permitted(host: str, addresses: list[Address], policy: AddressPolicy) -> list[Address]:
+    """Return those of the addresses of `host` that the broker may connect to.
+
+    Raises `AttemptFailed` (ADDRESS_REFUSED) when there is none.
+    """
+    allowed = [each for each in addresses if policy.permits(str(each.sockaddr[0]))]
+    if not allowed:
         detail = f"{host} is at {addresses[0].sockaddr[0]}, a network that is not allowed"
         raise AttemptFailed(Outcome(Fault.ADDRESS_REFUSED, detail=detail, sent=False))
-    return permitted
+    return allowed
 
 
 class _CheckedBackend(httpcore.AsyncNetworkBackend):

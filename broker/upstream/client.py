@@ -21,6 +21,7 @@ from broker.core.outcome import Fault
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.dial import Dialler
 from broker.upstream.faults import AttemptFailed
+from broker.upstream.names import Names
 from broker.upstream.pool import OriginPool
 from broker.upstream.request import (
     Limits,
@@ -53,9 +54,10 @@ class UpstreamClient:
         policy: AddressPolicy,
         limits: Limits | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        names: Names | None = None,
     ) -> None:
         self._limits = limits or Limits()
-        self._dialler = Dialler(policy, ssl_context)
+        self._dialler = Dialler(policy, ssl_context, names)
         self._pools: dict[Origin, OriginPool] = {}
         self._closed = False
 
@@ -115,6 +117,7 @@ class UpstreamClient:
         self._closed = True
         for pool in tuple(self._pools.values()):
             await pool.aclose()
+        await self._dialler.aclose()
 
     def _add_pool(self, origin: Origin) -> OriginPool:
         assert not self._closed, "the client is closed"

@@ -15,7 +15,7 @@ import httptools
 
 from broker.core.outcome import Fault, Outcome
 from broker.upstream import faults
-from broker.upstream.due import TICK_S, due_at, too_late
+from broker.upstream.due import TICK_S, due_at, grace_s, too_late
 from broker.upstream.known_head import TRIED, Headers, KnownHead, cut, with_length
 from broker.upstream.response import CHUNK, WHOLE, Response
 
@@ -325,7 +325,7 @@ class Connection(asyncio.Protocol):
         if response is None:
             return
         now = self._loop.time()
-        due = due_at(response)
+        due = max(due_at(response), now + grace_s(now - self._due_at))
         if now + TICK_S < due:
             self._arm(due)
         else:

@@ -8,7 +8,8 @@ import ssl
 from collections.abc import Callable
 from typing import TypeVar
 
-from broker.upstream.addresses import Address, AddressPolicy, public_tls_context, resolve
+from broker.upstream.addresses import AddressPolicy, permitted, public_tls_context
+from broker.upstream.names import Address, Names
 from broker.upstream.request import Origin
 
 _P = TypeVar("_P", bound=asyncio.Protocol)
@@ -17,9 +18,15 @@ _P = TypeVar("_P", bound=asyncio.Protocol)
 class Dialler:
     """Opens connections; without an `ssl_context` of its own it trusts the public authorities."""
 
-    def __init__(self, policy: AddressPolicy, ssl_context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        policy: AddressPolicy,
+        ssl_context: ssl.SSLContext | None,
+        names: Names | None = None,
+    ) -> None:
         self._policy = policy
         self._ssl_context = ssl_context
+        self._names = names or Names()
 
     async def dial(self, origin: Origin, make_protocol: Callable[[], _P]) -> _P:
         """Return a protocol connected to `origin`; addresses are tried in the resolver's order.
@@ -27,13 +34,18 @@ class Dialler:
         Raises `AttemptFailed` for a refused address, else whatever the loop raises for the last
         address.
         """
-        addresses = await resolve(origin.host, origin.port, self._policy)
+        found = await self._names.look_up(origin.host, origin.port)
+        addresses = permitted(origin.host, found, self._policy)
         for address in addresses[:-1]:
             try:
                 return await self._open(origin, address, make_protocol)
             except OSError:
                 continue
         return await self._open(origin, addresses[-1], make_protocol)
+
+    async def aclose(self) -> None:
+        """Give up the look-ups under way."""
+        await self._names.aclose()
 
     async def _open(self, origin: Origin, address: Address, make_protocol: Callable[[], _P]) -> _P:
         """Connect to exactly this address: resolving again could give another."""

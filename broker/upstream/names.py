@@ -1,0 +1,113 @@
+"""Asks the resolver for the addresses of names, so that no name keeps the others waiting.
+
+`getaddrinfo` blocks, and a name whose server does not answer blocks it for half a minute. In the
+loop's own pool a few such names stop every other look-up. Here a name is asked for once at a time,
+whoever waits for it, in a thread of its own; the number of names under way is bounded. Who waits
+sets his own limit. The threads are daemons: a process that ends does not wait for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeAlias
+
+AT_ONCE: Final = 64
+"""Names under way, each in a thread."""
+_KIND: Final = {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_TCP}
+
+Sockaddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+Found: TypeAlias = list[tuple[Any, ...]]
+"""As `socket.getaddrinfo` returns it."""
+
+
+class Address(NamedTuple):
+    """A resolved address in the form that sockets take."""
+
+    family: int
+    sockaddr: Sockaddr
+
+
+class Names:
+    """The look-ups under way on one event loop."""
+
+    def __init__(
+        self, ask: Callable[..., Found] = socket.getaddrinfo, at_once: int = AT_ONCE
+    ) -> None:
+        self._ask = ask
+        self._places = asyncio.Semaphore(at_once)
+        self._under_way: dict[tuple[str, int], asyncio.Task[list[Address]]] = {}
+
+    async def look_up(self, host: str, port: int) -> list[Address]:
+        """Return the addresses of `host` in the resolver's order. Raises OSError for none."""
+        if _is_number(host):
+            return [Address(each[0], each[4]) for each in self._ask(host, port, **_KIND)]
+        key = (host, port)
+        task = self._under_way.get(key)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._look_up(host, port))
+            self._under_way[key] = task
+            task.add_done_callback(lambda done: self._ended(key, done))
+        return await asyncio.shield(task)  # it goes on for others when one stops waiting
+
+    async def aclose(self) -> None:
+        """Give up what is under way."""
+        tasks = tuple(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _look_up(self, host: str, port: int) -> list[Address]:
+        async with self._places:
+            loop = asyncio.get_running_loop()
+            answer: asyncio.Future[list[Address]] = loop.create_future()
+            threading.Thread(
+                target=self._in_thread, args=(host, port, loop, answer), name="names", daemon=True
+            ).start()
+            return await answer
+
+    def _in_thread(
+        self,
+        host: str,
+        port: int,
+        loop: asyncio.AbstractEventLoop,
+        answer: asyncio.Future[list[Address]],
+    ) -> None:
+        found: list[Address] = []
+        failure: Exception | None = None
+        try:
+            found = [Address(each[0], each[4]) for each in self._ask(host, port, **_KIND)]
+        except Exception as error:
+            failure = error
+        try:
+            loop.call_soon_threadsafe(_tell, answer, found, failure)
+        except RuntimeError:
+            return  # the loop has closed meanwhile, and nobody waits
+
+    def _ended(self, key: tuple[str, int], task: asyncio.Task[list[Address]]) -> None:
+        del self._under_way[key]
+        if not task.cancelled():
+            task.exception()  # seen, whether or not anybody still waits
+
+
+def _is_number(host: str) -> bool:
+    """True for an address, which needs no resolver and blocks nothing."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _tell(
+    answer: asyncio.Future[list[Address]], found: list[Address], failure: Exception | None
+) -> None:
+    if answer.done():
+        return
+    if failure is not None:
+        answer.set_exception(failure)
+    else:
+        answer.set_result(found)

@@ -1,0 +1,152 @@
+"""Names whose servers take their time, and a process that was away while it connected."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from broker.core.outcome import Fault
+from broker.upstream.addresses import AddressPolicy
+from broker.upstream.client import AttemptFailed, Origin, Timeouts, UpstreamClient
+from broker.upstream.names import Names
+from tests.integration.upstream.scripted import (
+    LOOPBACK,
+    OK,
+    PATIENT,
+    answering,
+    ask,
+    client_of,
+    on_both_loops,
+    serving,
+    until,
+)
+
+
+class Resolver:
+    """Answers at once, but for names that begin with `slow`; those wait until they are let go."""
+
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        self.address = address
+        self.asked: list[str] = []
+        self.may_go = threading.Event()
+
+    def ask(self, host: str, port: int, **_: Any) -> list[tuple[Any, ...]]:
+        self.asked.append(host)
+        if host.startswith("slow"):
+            self.may_go.wait(20)
+        kind = socket.AF_INET6 if ":" in self.address else socket.AF_INET
+        return [(kind, socket.SOCK_STREAM, 6, "", (self.address, port))]
+
+
+@on_both_loops
+async def test_a_name_that_is_not_resolved_keeps_no_other_waiting() -> None:
+    resolver = Resolver()
+    client = UpstreamClient(LOOPBACK, names=Names(resolver.ask, at_once=4))
+    async with answering(*[OK] * 20) as server:
+        slow = Origin("http", "slow.test", server.port)
+        hasty = Timeouts(connect_s=0.2)
+        stuck = [asyncio.create_task(client.send(slow, b"", b"", hasty)) for _ in range(50)]
+        await until(lambda: bool(resolver.asked))
+        for number in range(10):
+            quick = Origin("http", f"quick-{number}.test", server.port)
+            head = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+            assert (await client.send(quick, head, b"", PATIENT)).status == 200
+        outcomes = await asyncio.gather(*stuck, return_exceptions=True)
+        faults = {each.outcome.fault for each in outcomes if isinstance(each, AttemptFailed)}
+        assert faults == {Fault.CONNECT_TIMEOUT}
+        assert resolver.asked.count("slow.test") == 1, "asked for once at a time"
+        resolver.may_go.set()
+        await until(lambda: not client._dialler._names._under_way)
+        head = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+        assert (await client.send(slow, head, b"", PATIENT)).status == 200
+        await client.aclose()
+
+
+@on_both_loops
+async def test_closing_the_client_gives_up_names_under_way() -> None:
+    resolver = Resolver()
+    client = UpstreamClient(LOOPBACK, names=Names(resolver.ask))
+    call = asyncio.create_task(client.send(Origin("http", "slow", 80), b"", b"", PATIENT))
+    await until(lambda: bool(resolver.asked))
+    call.cancel()
+    await client.aclose()
+    assert not client._dialler._names._under_way
+    resolver.may_go.set()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "10.0.0.1",
+        "169.254.169.254",
+        "::1",
+        "::ffff:127.0.0.1",
+        "fe80::1%1",
+        "fd00::1",
+        "64:ff9b::a00:1",
+        "2002:7f00:1::",
+        "::127.0.0.1",
+        "ff02::1",
+    ],
+)
+async def test_whatever_a_name_turns_out_to_be_is_checked_before_connecting(address: str) -> None:
+    client = UpstreamClient(AddressPolicy(), names=Names(Resolver(address).ask))
+    with pytest.raises(AttemptFailed) as refused:
+        await client.send(Origin("http", "innocent.test", 80), b"", b"", PATIENT)
+    assert refused.value.outcome.fault is Fault.ADDRESS_REFUSED
+    assert not refused.value.outcome.sent
+    await client.aclose()
+
+
+@on_both_loops
+async def test_a_name_is_asked_for_once_for_each_connection_so_it_cannot_change_in_between() -> (
+    None
+):
+    resolver = Resolver()
+    client = UpstreamClient(LOOPBACK, names=Names(resolver.ask))
+    async with answering(OK, OK) as server:
+        origin = Origin("http", "turns.test", server.port)
+        head = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+        for _ in range(2):
+            await (await client.send(origin, head, b"", PATIENT)).read()
+        assert resolver.asked == ["turns.test"]
+        assert server.connections == 1
+    resolver.address = "192.168.0.1"  # it turns private: the next connection is refused
+    await until(lambda: client.connections(origin) == (0, 0))
+    with pytest.raises(AttemptFailed) as refused:
+        await client.send(origin, head, b"", PATIENT)
+    assert refused.value.outcome.fault is Fault.ADDRESS_REFUSED
+    await client.aclose()
+
+
+@on_both_loops
+async def test_a_process_that_was_away_while_it_connected_blames_nobody() -> None:
+    async with answering(OK) as server, client_of() as client:
+        hasty = Timeouts(connect_s=0.15, first_byte_s=5.0)
+        call = asyncio.create_task(ask(client, server, hasty))
+        await asyncio.sleep(0)
+        time.sleep(0.4)  # noqa: ASYNC251 - the loop stands still, as without a CPU
+        assert (await call).status == 200
+
+
+@on_both_loops
+async def test_an_answer_that_came_while_the_process_was_away_is_taken() -> None:
+    served = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        served.set()
+        await asyncio.sleep(0.05)
+        writer.write(OK)
+        await reader.read()
+
+    async with serving(handle) as server, client_of() as client:
+        call = asyncio.create_task(ask(client, server, Timeouts(first_byte_s=0.2)))
+        await served.wait()
+        time.sleep(0.5)  # noqa: ASYNC251 - the server is in this process too, and late by so much
+        assert (await call).status == 200
