@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import uvloop
 
 from broker.api.app import create_api
+from broker.api.metrics import create_registry
+from broker.api.tallies import Tallies
 from broker.bootstrap import open_runtime
 from broker.flows.quote import QuoteDesk
 from broker.flows.runtime import Runtime
@@ -25,11 +30,31 @@ from broker.settings import Limits, Settings
 STOP_LIMIT_S = 30
 
 
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One of several processes on one port."""
+
+    listening: socket.socket
+    """On which all of them listen."""
+    tallies: Tallies
+
+    @classmethod
+    def enlisted(cls, told: str) -> Worker:
+        """Return which one this process is, as the fleet that started it has told it: the number,
+        the descriptor of the socket, the folder of what each has counted."""
+        number, descriptor, folder = told.split(":", 2)
+        return cls(socket.socket(fileno=int(descriptor)), Tallies(Path(folder), int(number)))
+
+
 class Broker:
     """Builds everything, listens, and takes it down in reverse: `async with` it, or `run`."""
 
-    def __init__(self, settings: Settings, host: str, port: int) -> None:
+    def __init__(
+        self, settings: Settings, host: str, port: int, worker: Worker | None = None
+    ) -> None:
+        """`worker` says which of several processes on one port this is."""
         self._settings = settings
+        self._worker = worker
         self._place = (host, port)
         self._stack = contextlib.AsyncExitStack()
         self._gateway: Gateway
@@ -51,7 +76,10 @@ class Broker:
 
     async def _start(self) -> None:
         runtime = await self._stack.enter_async_context(open_runtime(self._settings))
-        api = create_api(runtime, quotes=QuoteDesk(runtime, read_demands))
+        tallies = self._worker.tallies if self._worker is not None else None
+        registry = create_registry(runtime)
+        desk = QuoteDesk(runtime, read_demands)
+        api = create_api(runtime, registry, desk, tallies)
         self._gateway = Gateway(runtime)
         self._api = Bridge(api)  # type: ignore[arg-type]  # Litestar's ASGI types
         self._mounts = {
@@ -61,7 +89,12 @@ class Broker:
         await self._stack.enter_async_context(api.lifespan())
         listener = Listener(self._open, _limits(self._settings.limits))
         self._stack.push_async_callback(self._stop, listener, runtime)
-        self.port = await listener.start(*self._place)
+        self.port = await listener.start(
+            *self._place, self._worker.listening if self._worker is not None else None
+        )
+        if tallies is not None:
+            counting = asyncio.create_task(tallies.keep(registry))
+            self._stack.callback(counting.cancel)
 
     async def _stop(self, listener: Listener, runtime: Runtime) -> None:
         runtime.stopping = True
@@ -102,14 +135,16 @@ async def serve(place: tuple[str, int], settings: Settings, started: asyncio.Fut
             await asyncio.Event().wait()
 
 
-async def _serve_until_told(settings: Settings, host: str, port: int) -> None:
+async def _serve_until_told(
+    settings: Settings, host: str, port: int, worker: Worker | None
+) -> None:
     asked = asyncio.Event()
     with signals(asked.set):
-        async with Broker(settings, host, port):
+        async with Broker(settings, host, port, worker):
             await asked.wait()
 
 
-def run(settings: Settings, host: str, port: int) -> None:
+def run(settings: Settings, host: str, port: int, worker: Worker | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
     configure_logging()
-    uvloop.run(_serve_until_told(settings, host, port))
+    uvloop.run(_serve_until_told(settings, host, port, worker))

@@ -29,7 +29,7 @@ from broker.api.invoices import AccountInvoiceController, InvoiceController
 from broker.api.keys import KeyController
 from broker.api.ledger import LedgerController
 from broker.api.lost_calls import LostCallController
-from broker.api.metrics import count_answers, create_registry, metrics
+from broker.api.metrics import Exposition, count_answers, create_registry, metrics
 from broker.api.money import MoneyController
 from broker.api.once import given_once
 from broker.api.parts import Parts, dependencies
@@ -49,6 +49,7 @@ from broker.api.simulations import SimulationController
 from broker.api.statements import TotalsController
 from broker.api.stripe_events import stripe_events
 from broker.api.suites import ExaminationController, SuiteController
+from broker.api.tallies import Tallies
 from broker.api.webhooks import EventController, WebhookController
 from broker.flows.quote import QuoteDesk
 
@@ -56,16 +57,25 @@ BODY_BYTES_MAX = 1 << 20
 
 
 def create_api(
-    parts: Parts, registry: CollectorRegistry | None = None, quotes: QuoteDesk | None = None
+    parts: Parts,
+    registry: CollectorRegistry | None = None,
+    quotes: QuoteDesk | None = None,
+    tallies: Tallies | None = None,
 ) -> Litestar:
     """Return the control plane over the running broker's parts.
 
     `registry` takes its metrics and is what `/metrics` shows; a new one when absent. `quotes` is
-    where firm quotes are made, for which there must be a data plane.
+    where firm quotes are made, for which there must be a data plane; `tallies` are those of this
+    process among several workers of one port.
     """
     registry = registry or create_registry(parts)
     feed = PriceFeed(lambda: parts.market, lambda: parts.stopping)
-    given = {"parts": parts, "registry": registry, "feed": feed, "quotes": quotes}
+    given = {
+        "parts": parts,
+        "exposition": Exposition(parts, registry, tallies),
+        "feed": feed,
+        "quotes": quotes,
+    }
     return Litestar(
         route_handlers=[_api(parts), heartbeats, alive, ready, metrics],
         dependencies={

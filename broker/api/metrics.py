@@ -13,7 +13,8 @@ from prometheus_client.registry import Collector
 
 from broker.api.callers import OPEN
 from broker.api.ledger_gauges import ledger_gauges
-from broker.api.parts import GivenEngine, GivenRegistry, Parts
+from broker.api.parts import GivenEngine, GivenExposition, Parts
+from broker.api.tallies import Tallies
 from broker.flows.read_prices import Health, Listing, read_prices
 
 
@@ -113,14 +114,32 @@ _ENDPOINT_GAUGES: tuple[tuple[str, str, Callable[[Listing], float]], ...] = (
 
 
 def create_registry(parts: Parts) -> CollectorRegistry:
-    """Return a registry with the process, the market and the calls; others may register more."""
+    """Return a registry with the process and the calls; others may register more."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    registry.register(MarketCollector(parts))
     registry.register(CallCollector(parts))
     registry.register(LimitCollector(parts))
     return registry
+
+
+class Exposition:
+    """What a scrape is shown: the market, and what this worker or all of one port have counted."""
+
+    def __init__(
+        self, parts: Parts, registry: CollectorRegistry, tallies: Tallies | None = None
+    ) -> None:
+        self._market = CollectorRegistry()
+        self._market.register(MarketCollector(parts))
+        self._registry = registry
+        self._tallies = tallies
+
+    def text(self) -> bytes:
+        """Return it as text; of several workers each sample that is not the market's says whose."""
+        counted = generate_latest(self._registry)
+        if self._tallies is not None:
+            counted = self._tallies.shown(counted)
+        return generate_latest(self._market) + counted
 
 
 def count_answers(registry: CollectorRegistry) -> BeforeMessageSendHookHandler:
@@ -141,7 +160,7 @@ def count_answers(registry: CollectorRegistry) -> BeforeMessageSendHookHandler:
 
 
 @get("/metrics", summary="Metrics", tags=["Health"], opt={OPEN: True}, include_in_schema=False)
-async def metrics(registry: GivenRegistry, engine: GivenEngine) -> Response[bytes]:
+async def metrics(exposition: GivenExposition, engine: GivenEngine) -> Response[bytes]:
     """All metrics as text."""
-    text = generate_latest(registry) + await ledger_gauges(engine)
+    text = exposition.text() + await ledger_gauges(engine)
     return Response(text, media_type=CONTENT_TYPE_LATEST)

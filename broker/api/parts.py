@@ -11,7 +11,6 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 from litestar.params import SkipValidation
 from litestar.types import Dependencies
-from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.api.price_feed import PriceFeed
@@ -58,13 +57,19 @@ class Parts(Protocol):
     def now_s(self) -> Callable[[], float]: ...
 
 
+class Exposed(Protocol):
+    """What `/metrics` shows."""
+
+    def text(self) -> bytes: ...
+
+
 GivenEngine = NamedDependency[AsyncEngine]
 GivenMarket = NamedDependency[SkipValidation[Market]]
 GivenPulse = NamedDependency[Pulse]
 GivenCaller = NamedDependency[SkipValidation[Caller]]
 GivenParts = NamedDependency[SkipValidation[Parts]]
 GivenFeed = NamedDependency[PriceFeed]
-GivenRegistry = NamedDependency[CollectorRegistry]
+GivenExposition = NamedDependency[SkipValidation[Exposed]]
 GivenTime = NamedDependency[datetime]
 GivenSeconds = NamedDependency[float]
 

@@ -39,6 +39,7 @@ class Launch:
     host: str
     port: int
     allow_networks: str = ""
+    workers: int = 1
 
     @property
     def url(self) -> str:
@@ -156,7 +157,8 @@ async def _console_link(database_url: str, url: str) -> str:
 
 
 def _broker(wanted: Launch, env: Mapping[str, str]) -> Service:
-    listening = ("--host", wanted.host, "--port", str(wanted.port))
+    listening = ["--host", wanted.host, "--port", str(wanted.port)]
+    listening += ["--workers", str(wanted.workers)]
     command = Command(
         "broker",
         [sys.executable, "-m", "broker.cli.main", "serve", *listening],

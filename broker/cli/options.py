@@ -15,6 +15,10 @@ State = Annotated[
 ]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")]
+Workers = Annotated[
+    int,
+    typer.Option("--workers", min=1, max=256, help="Broker processes on the one port, one a core."),
+]
 AllowNetworks = Annotated[
     str,
     typer.Option(

@@ -8,16 +8,33 @@ from typing import Annotated, Literal
 
 import typer
 
-from broker.cli.options import DEFAULT_STATE, Host, Port, State
+from broker.cli.options import DEFAULT_STATE, Host, Port, State, Workers
 from broker.cli.state import StateFolder
 
 
-def serve(host: Host = "127.0.0.1", port: Port = 8000) -> None:
-    """Run one broker process on DATABASE_URL, VALKEY_URL and BROKER_SECRET_KEY."""
-    from broker.app import run
+def serve(
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    workers: Workers = 1,
+    worker_of: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    """Run a broker on DATABASE_URL, VALKEY_URL and BROKER_SECRET_KEY.
+
+    With several workers, each is a process that is started again when it dies.
+    """
     from broker.settings import Settings
 
-    run(Settings.from_env(), host, port)
+    settings = Settings.from_env()
+    if workers > 1:
+        from broker.cli.fleet import Fleet
+        from broker.logs import configure_logging
+
+        configure_logging()
+        raise typer.Exit(asyncio.run(Fleet(host, port, workers).run()))
+
+    from broker.app import Worker, run
+
+    run(settings, host, port, Worker.enlisted(worker_of) if worker_of else None)
 
 
 def worker(

@@ -9,7 +9,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from broker.cli.options import DEFAULT_STATE, AllowNetworks, Host, Port, State
+from broker.cli.options import DEFAULT_STATE, AllowNetworks, Host, Port, State, Workers
 from broker.cli.state import StateFolder
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def up(
     port: Port = 8000,
     state: State = DEFAULT_STATE,
     allow_networks: AllowNetworks = "",
+    workers: Workers = 1,
 ) -> None:
     """Start a broker and stay up until Ctrl-C.
 
@@ -33,7 +34,7 @@ def up(
 
     from broker.cli.launch import Launch
 
-    wanted = Launch(StateFolder(state), host, port, allow_networks)
+    wanted = Launch(StateFolder(state), host, port, allow_networks, workers)
     asyncio.run(_up(wanted, Console(highlight=False, soft_wrap=True)))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 from broker.server.connection import Connection
 from broker.server.limits import ServerLimits
@@ -33,10 +34,15 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; return the port, which is a free one for 0. Raises OSError."""
+    async def start(self, host: str, port: int, inherited: socket.socket | None = None) -> int:
+        """Listen, on a socket that others listen on too if one is `inherited`; return the port,
+        which is a free one for 0. Raises OSError."""
+        if inherited is None:
+            place: dict[str, Any] = {"host": host, "port": port}
+        else:
+            place = {"sock": inherited}
         self._server = await self.loop.create_server(
-            lambda: Connection(self), host, port, backlog=BACKLOG
+            lambda: Connection(self), **place, backlog=BACKLOG
         )
         self._sweep()
         bound: int = self._server.sockets[0].getsockname()[1]

@@ -100,10 +100,10 @@ class Floor:
             await top_up(self.engine, _OPERATOR, name, funds_nanos, "test", now)
         return self.keys[name]
 
-    async def open_broker(self, **settings: str) -> BrokerProcess:
+    async def open_broker(self, workers: int = 1, **settings: str) -> BrokerProcess:
         """Start a broker, beside those there are."""
         log = self._folder / f"broker-{len(self.brokers)}.log"
-        broker = BrokerProcess(os.environ | self.env | settings, log, free_port())
+        broker = BrokerProcess(os.environ | self.env | settings, log, free_port(), workers)
         self.brokers.append(broker)
         await broker.start()
         return broker

@@ -37,9 +37,10 @@ def free_port() -> int:
 class BrokerProcess:
     """One `broker serve` on a port that it keeps over restarts."""
 
-    def __init__(self, env: Mapping[str, str], log: Path, port: int) -> None:
+    def __init__(self, env: Mapping[str, str], log: Path, port: int, workers: int = 1) -> None:
         listening = ("--host", "127.0.0.1", "--port", str(port))
         argv = [sys.executable, "-m", "broker.cli.main", "serve", *listening]
+        argv += ["--workers", str(workers)]
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
         self._command = Command("broker", argv, log, env=env)
@@ -62,6 +63,12 @@ class BrokerProcess:
                 return False
 
             await self._child.ready(ready, limit_s=PATIENCE_S)
+
+    def workers(self) -> list[int]:
+        """The process ids of its workers, where it has several."""
+        pid = self.child.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return sorted(int(each) for each in children.split())
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM, and do not wait."""
