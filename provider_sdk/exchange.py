@@ -21,6 +21,9 @@ class Wire(Protocol):
     def write(self, event: h11.Event) -> None:
         """Hand an event to the socket without waiting for room."""
 
+    def write_bytes(self, data: bytes) -> None:
+        """Hand bytes to the socket as they are, past the protocol."""
+
     async def drain(self) -> None:
         """Wait until the socket takes more; `ConnectionResetError` when it is gone."""
 
@@ -107,6 +110,12 @@ class Exchange:
         )
         await self.send(body)
         await self.end()
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send bytes that need be no answer at all; the connection is of no use after them."""
+        self.started = True
+        self._wire.write_bytes(data)
+        await self._wire.drain()
 
     def hang_up(self) -> None:
         """Close the connection after what was written (FIN), whether or not the answer is whole."""

@@ -117,6 +117,10 @@ class Connection(asyncio.Protocol):
         if data:
             self._transport.write(data)
 
+    def write_bytes(self, data: bytes) -> None:
+        """Hand bytes to the socket as they are, past the protocol."""
+        self._transport.write(data)
+
     async def drain(self) -> None:
         """Wait until the socket takes more; `ConnectionResetError` when it is gone."""
         await self._writable.wait()

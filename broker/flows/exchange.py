@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -19,9 +20,10 @@ from broker.flows.targets import make_target
 from broker.upstream.blame import status_meant
 from broker.upstream.client import Origin, Response, Timeouts, sized
 from broker.upstream.faults import AttemptFailed, malformed
-from broker.upstream.kserve import read_infer
+from broker.upstream.kserve import HEADER_LENGTH, read_infer, request_id
 from broker.upstream.openai import read_completion, read_embedding
 from broker.upstream.streaming import StreamReader
+from broker.upstream.unpacking import unpacked, unpacker_for
 
 REFUSAL_BYTES_MAX = 65_536
 """Of an error answer, this much is read."""
@@ -32,6 +34,7 @@ OPENING_BYTES_MAX = 1_048_576
 _WAIT_DIGITS_MAX = 9
 _TICK_S = 0.002
 """Timers of the loop may fire that much early."""
+_ENCODING = b"content-encoding"
 _PASSED_BACK = frozenset({b"content-type", b"content-encoding", b"inference-header-content-length"})
 """The headers of a provider's answer that a caller sees."""
 
@@ -68,9 +71,13 @@ async def read_whole(tab: Tab, attempt: Attempt) -> WholeAnswer:
         raise _told_apart(failure, tab) from None
     if response.status != 200:
         raise AttemptFailed(_refused(response, body, tab.runtime.clock()))
+    headers = tuple([each for each in response.headers if each[0] in _PASSED_BACK])
     if isinstance(tab.call.body, OpenAiBody):
         _require_json(response)
-    headers = tuple([each for each in response.headers if each[0] in _PASSED_BACK])
+        encoding = response.header(_ENCODING)
+        if encoding is not None:
+            body = unpacked(encoding, body, limit)
+            headers = tuple([each for each in headers if each[0] != _ENCODING])
     delivered = _facts(tab.call, response, body)
     return WholeAnswer(200, headers, body, delivered)
 
@@ -82,15 +89,7 @@ async def open_stream(tab: Tab, attempt: Attempt) -> StreamedAnswer:
     except AttemptFailed as failure:
         raise _told_apart(failure, tab) from None
     try:
-        if response.status != 200:
-            said = await response.read(REFUSAL_BYTES_MAX)
-            raise AttemptFailed(_refused(response, said, tab.runtime.clock()))
-        if not (response.header(b"content-type") or b"").startswith(b"text/event-stream"):
-            raise malformed("a stream was asked for, the answer is none", 200)
-        body = tab.call.body
-        assert isinstance(body, OpenAiBody)
-        counted = tab.endpoint.tokenizer_json is not None
-        reader = StreamReader(usage_asked=body.usage_asked, keep_text=counted)
+        reader = await _reader_of(response, tab)
         opening = bytearray()
         while not reader.has_content and not reader.ended:
             data = await response.next_chunk()
@@ -100,8 +99,8 @@ async def open_stream(tab: Tab, attempt: Attempt) -> StreamedAnswer:
             opening += reader.feed(data)
             if reader.failure is not None:
                 raise reader.failure
-            if len(opening) > OPENING_BYTES_MAX and not reader.has_content:
-                raise malformed("much, and no content", 200)
+            if not reader.has_content:
+                _require_soon(tab, attempt, len(opening))
     except AttemptFailed as failure:
         response.abort()
         raise _within_deadline(failure) from None
@@ -110,6 +109,32 @@ async def open_stream(tab: Tab, attempt: Attempt) -> StreamedAnswer:
         raise
     attempt.first_content_s = tab.runtime.now_s()
     return StreamedAnswer(response, reader, attempt, bytes(opening))
+
+
+async def _reader_of(response: Response, tab: Tab) -> StreamReader:
+    """Return what reads the stream that has begun. Raises AttemptFailed where none has."""
+    if response.status != 200:
+        said = await response.read(REFUSAL_BYTES_MAX)
+        raise AttemptFailed(_refused(response, said, tab.runtime.clock()))
+    if not (response.header(b"content-type") or b"").startswith(b"text/event-stream"):
+        raise malformed("a stream was asked for, the answer is none", 200)
+    body = tab.call.body
+    assert isinstance(body, OpenAiBody)
+    limit = tab.runtime.settings.limits.answer_bytes_max
+    return StreamReader(
+        usage_asked=body.usage_asked,
+        keep_text=tab.endpoint.tokenizer_json is not None,
+        unpacker=unpacker_for(response.header(_ENCODING), limit),
+    )
+
+
+def _require_soon(tab: Tab, attempt: Attempt, opening_bytes: int) -> None:
+    """Refuse a stream that goes on and on without content. Raises AttemptFailed."""
+    if opening_bytes > OPENING_BYTES_MAX:
+        raise malformed("much, and no content", 200)
+    limits = tab.runtime.settings.limits
+    if tab.runtime.now_s() - attempt.started_s > limits.first_byte_s + limits.idle_s:
+        raise AttemptFailed(Outcome(Fault.IDLE_TIMEOUT, status=200, detail="no content in time"))
 
 
 def _request(tab: Tab, attempt: Attempt) -> tuple[Origin, bytes, bytes, Timeouts]:
@@ -177,7 +202,9 @@ def _facts(call: Call, response: Response, body: bytes) -> Delivered:
     """Return what an answer shows of its usage. Raises AttemptFailed: malformed, an error."""
     if call.wanted.task is Task.INFER:
         if response.header(b"content-encoding") is None:
-            inferred = read_infer(response.header(b"inference-header-content-length"), body)
+            inferred = read_infer(
+                response.header(b"inference-header-content-length"), body, _request_id(call.body)
+            )
             if inferred.error is not None:
                 raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, said=inferred.error))
         elif not body:
@@ -202,8 +229,18 @@ def _facts(call: Call, response: Response, body: bytes) -> Delivered:
     )
 
 
+def _request_id(body: OpenAiBody | TensorBody) -> str | None:
+    """Return the id that an inference was given, where it can be read."""
+    if not isinstance(body, TensorBody):
+        return None
+    told = dict(body.headers)
+    return None if _ENCODING in told else request_id(told.get(HEADER_LENGTH), body.payload)
+
+
 def _refused(response: Response, body: bytes, now: datetime) -> Outcome:
     """Return the outcome of an answer that is no 200, which came `now`."""
+    with contextlib.suppress(AttemptFailed):  # else it is said in bytes that nobody can read
+        body = unpacked(response.header(_ENCODING), body, REFUSAL_BYTES_MAX)
     said = _sentence(body)
     status = status_meant(response.status, said)
     return Outcome(

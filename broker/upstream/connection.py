@@ -15,7 +15,7 @@ import httptools
 
 from broker.core.outcome import Fault, Outcome
 from broker.upstream import faults
-from broker.upstream.due import TICK_S, due_at, grace_s, too_late
+from broker.upstream.due import TICK_S, due_at, grace_s, heard_at, too_late
 from broker.upstream.known_head import TRIED, Headers, KnownHead, cut, with_length
 from broker.upstream.response import CHUNK, WHOLE, Response
 
@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
                 self._remember(response, data)
             self._finish(response)
         else:
-            self._take(response)
+            self._take(response, len(data))
 
     def eof_received(self) -> None:
         response = self.response
@@ -261,9 +261,9 @@ class Connection(asyncio.Protocol):
         self._finish(response)
         return True
 
-    def _take(self, response: Response) -> None:
+    def _take(self, response: Response, arrived_bytes: int) -> None:
         """Hand on what came of an answer that is not over."""
-        response.heard_at = self._loop.time()
+        response.heard_at = heard_at(response, arrived_bytes, self._loop.time())
         if self._progress:
             self._progress = False
             self._quiet_bytes = 0

@@ -10,6 +10,7 @@ from broker.upstream.response import Response
 TICK_S: Final = 0.002
 """Timers of the loop count in milliseconds and may fire that much early."""
 
+SLOWEST_BYTES_PER_S: Final = 4_096
 LATE_S: Final = 0.1
 GRACE_S_MAX: Final = 1.0
 
@@ -21,6 +22,21 @@ def grace_s(late_s: float) -> float:
     unread. Nobody is blamed before it could be.
     """
     return min(late_s, GRACE_S_MAX) if late_s > LATE_S else 0.0
+
+
+def heard_at(response: Response, arrived_bytes: int, now: float) -> float:
+    """Return when an answer of which `arrived_bytes` came `now` was last heard of.
+
+    An answer of a known length was ready before it was sent: there, each piece counts for as long
+    as it takes at the slowest rate, so that no provider holds a call up by single bytes. What is
+    made while it is sent takes its time.
+    """
+    if response.sized is None:
+        if response.status:
+            response.sized = response.header(b"content-length") is not None
+    elif response.sized:
+        return min(now, response.heard_at + arrived_bytes / SLOWEST_BYTES_PER_S)
+    return now
 
 
 def due_at(response: Response) -> float:

@@ -31,6 +31,7 @@ DENIED_PATHS: Final = (
 
 HEADER_LENGTH: Final = b"inference-header-content-length"
 _INFLATED_BYTES_MAX: Final = 268_435_456
+_ID_WITHIN_BYTES: Final = 256
 _DENIED_IN_MODEL: Final = re.compile(r"/(?:trace/setting|load|unload)(?:/|$)")
 _SLASHES: Final = re.compile(r"/{2,}")
 _WINDOW_BITS: Final = {b"gzip": 31, b"deflate": 47}
@@ -38,6 +39,10 @@ _WINDOW_BITS: Final = {b"gzip": 31, b"deflate": 47}
 
 class _Failure(msgspec.Struct):
     error: Any = None
+
+
+class _Named(msgspec.Struct):
+    id: str | None = None
 
 
 class InferFacts(msgspec.Struct, frozen=True):
@@ -99,10 +104,22 @@ def refuse_shared_memory(header_json: bytes) -> None:
         raise RequestMalformed("the JSON of the request cannot be read") from error
 
 
-def read_infer(header_length: bytes | None, body: bytes) -> InferFacts:
+def request_id(header_length: bytes | None, body: bytes) -> str | None:
+    """Return the id of a request that was checked, None where it has none."""
+    if body.find(b'"id"', 0, _ID_WITHIN_BYTES) < 0:  # clients put it first
+        return None
+    length = len(body) if header_length is None else int(header_length)
+    try:
+        return msgspec.json.decode(memoryview(body)[:length], type=_Named).id
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None  # not as it is told; the provider will say what it makes of it
+
+
+def read_infer(header_length: bytes | None, body: bytes, asked_id: str | None = None) -> InferFacts:
     """Return the facts of a 200 answer; `header_length` is the value of its header, if it has one.
 
-    Raises `AttemptFailed` (MALFORMED) for an empty answer, or a length that cannot be.
+    Raises `AttemptFailed` (MALFORMED) for an empty answer, a length that cannot be, or an answer to
+    another request than `asked_id`.
     """
     if not body:
         raise malformed("an empty answer", 200)
@@ -115,6 +132,10 @@ def read_infer(header_length: bytes | None, body: bytes) -> InferFacts:
     error = None
     if b'"error"' in body[: min(json_bytes, 64)]:  # it stands alone, so it stands first
         error = _error_of(body[:json_bytes])
+    if asked_id is not None and error is None:
+        told_id = request_id(b"%d" % json_bytes, body)
+        if told_id is not None and told_id != asked_id:
+            raise malformed("the answer to another request", 200)
     return InferFacts(error, json_bytes)
 
 

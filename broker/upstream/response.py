@@ -59,6 +59,8 @@ class Response(msgspec.Struct, eq=False):
     failure: Outcome | None = None
     carrier: Carrier | None = None
     heard_at: float = _NEVER
+    sized: bool | None = None
+    """Whether the head tells the length of the body; None until it is asked."""
 
     def __repr__(self) -> str:
         return f"<Response {self.status} buffered={self.buffered} done={self.done}>"

@@ -11,6 +11,7 @@ from broker.core.outcome import Fault, Outcome
 from broker.upstream.faults import AttemptFailed, malformed
 from broker.upstream.openai import read_chunk
 from broker.upstream.sse import SseSplitter, data_of
+from broker.upstream.unpacking import Unpacker
 
 _DONE = b"[DONE]"
 _WITHOUT_DATA = (b":", b"event", b"id", b"retry")
@@ -20,7 +21,9 @@ _WITHOUT_DATA = (b":", b"event", b"id", b"retry")
 class StreamReader:
     """Told of bytes as they come; `feed` returns the bytes to pass on."""
 
-    def __init__(self, *, usage_asked: bool, keep_text: bool) -> None:
+    def __init__(
+        self, *, usage_asked: bool, keep_text: bool, unpacker: Unpacker | None = None
+    ) -> None:
         self.has_content = False
         self.ended = False
         """`[DONE]` has come, or the stream ended cleanly after a finish reason."""
@@ -33,6 +36,7 @@ class StreamReader:
         self.failure: AttemptFailed | None = None
         """What ended the stream badly; no more is fed then."""
         self._keep_text = keep_text
+        self._unpacker = unpacker
         self._finished = False
         self._usage_asked = usage_asked
         self._usage_event: bytes | None = None
@@ -45,6 +49,8 @@ class StreamReader:
         """
         passed: list[bytes] = []
         try:
+            if self._unpacker is not None:
+                data = self._unpacker.feed(data)
             passed.extend(filter(self._passes, self._splitter.feed(data)))
         except AttemptFailed as failure:
             self.failure = failure

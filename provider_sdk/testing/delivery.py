@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Iterator
 
 import msgspec
@@ -11,6 +12,7 @@ from provider_sdk.exchange import Exchange
 from provider_sdk.testing.answers import Answer, Chunk
 from provider_sdk.testing.script import Script
 
+_WINDOW_BITS = {"gzip": 31, "deflate": 15}
 _MIB = b"x" * (1024 * 1024)
 
 
@@ -27,6 +29,9 @@ async def deliver(exchange: Exchange, answer: Answer, script: Script) -> None:
         return
     await asyncio.sleep(script.latency_ms / 1000)
     answer = spoil(answer, script)
+    if script.cut_wire_after_bytes is not None or script.malformed_chunk:
+        await _send_wire(exchange, answer, script)
+        return
     try:
         await exchange.start(200, _head(answer, script))
         await _Sender(exchange, script).send_all(answer)
@@ -38,6 +43,29 @@ async def deliver(exchange: Exchange, answer: Answer, script: Script) -> None:
         return
     await exchange.end()
     if script.close_after_answer:
+        exchange.hang_up()
+
+
+async def _send_wire(exchange: Exchange, answer: Answer, script: Script) -> None:
+    """Send an answer as the bytes that it is on the wire, spoilt there, and end the connection."""
+    head = [b"HTTP/1.1 200 OK"]
+    pieces = [chunk.data for chunk in answer.chunks]
+    headers = _head(answer, script)
+    if answer.stream or script.malformed_chunk:
+        headers = [each for each in headers if each[0] != b"content-length"]
+        headers.append((b"transfer-encoding", b"chunked"))
+        if script.malformed_chunk and len(pieces) == 1:
+            half = len(pieces[0]) // 2
+            pieces = [pieces[0][:half], pieces[0][half:]]
+        pieces = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces] + [b"0\r\n\r\n"]
+        if script.malformed_chunk:
+            pieces[1] = b"zz" + pieces[1]
+    head += [b"%b: %b" % each for each in headers]
+    wire = b"\r\n".join([*head, b"", b""]) + b"".join(pieces)
+    await exchange.send_bytes(wire[: script.cut_wire_after_bytes])
+    if script.cut_by_reset:
+        exchange.reset()
+    else:
         exchange.hang_up()
 
 
@@ -55,7 +83,19 @@ def _head(answer: Answer, script: Script) -> list[tuple[bytes, bytes]]:
 def spoil(answer: Answer, script: Script) -> Answer:
     """The answer with the faults of content (not of timing) laid over it."""
     chunks = list(_spoilt(answer, script))
-    return Answer(answer.content_type, chunks, answer.stream, answer.headers)
+    headers = answer.headers
+    if script.encoding:
+        chunks = list(_compressed(chunks, _WINDOW_BITS[script.encoding]))
+        headers = (*headers, (b"content-encoding", script.encoding.encode()))
+    return Answer(answer.content_type, chunks, answer.stream, headers)
+
+
+def _compressed(chunks: list[Chunk], window_bits: int) -> Iterator[Chunk]:
+    deflater = zlib.compressobj(wbits=window_bits)
+    for chunk in chunks:
+        packed = deflater.compress(chunk.data) + deflater.flush(zlib.Z_SYNC_FLUSH)
+        yield Chunk(packed, chunk.tokens)
+    yield Chunk(deflater.flush())
 
 
 def _spoilt(answer: Answer, script: Script) -> Iterator[Chunk]:

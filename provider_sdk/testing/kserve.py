@@ -49,8 +49,14 @@ def model_metadata(name: str, version: str = "1") -> dict[str, Any]:
     }
 
 
-def infer(model: str, version: str, headers: dict[str, str], body: bytes) -> Answer:
-    """The answer of `POST /v2/models/M/infer`: every input `INPUTx` comes back as `OUTPUTx`."""
+def infer(
+    named: tuple[str, str], headers: dict[str, str], body: bytes, *, wrong: bool = False
+) -> Answer:
+    """The answer of `POST /v2/models/M/infer`: every input `INPUTx` comes back as `OUTPUTx`.
+
+    `named` is model and version; a `wrong` answer has the id of another question.
+    """
+    model, version = named
     body = _decompressed(body, headers.get("content-encoding", ""))
     header_length = int(headers.get(HEADER_LENGTH) or len(body))
     if not 0 < header_length <= len(body):
@@ -64,7 +70,7 @@ def infer(model: str, version: str, headers: dict[str, str], body: bytes) -> Ans
     echoed = _outputs(request, body[header_length:])
     value: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": []}
     if "id" in request:
-        value["id"] = request["id"]
+        value["id"] = "another" if wrong else request["id"]
     tail = b""
     for output, raw in echoed:
         value["outputs"].append(output)

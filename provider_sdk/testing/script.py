@@ -64,6 +64,14 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Of the body."""
     cut_by_reset: bool = False
     """Whether a cut is a RST instead of a FIN."""
+    cut_wire_after_bytes: int | None = None
+    """Of all that is sent, the head of the answer included; it is sent at once."""
+    malformed_chunk: bool = False
+    """The second chunk of the body in chunks has a size that is no number."""
+    wrong_answer: bool = False
+    """A valid answer, but to another question."""
+    encoding: Literal["", "gzip", "deflate"] = ""
+    """Compress OpenAI answers although nobody has asked for it; `garbage_mb` then makes a bomb."""
     close_after_answer: bool = False
     """Close the connection after an answer that promised keep-alive, as llama.cpp does."""
     status: int = 200
@@ -93,6 +101,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 FAULTS = (
     *("usage_factor", "omit_usage", "omit_done", "omit_finish_reason"),
     *("reset", "stall", "stall_after_chunks", "cut_after_chunks", "cut_after_bytes"),
+    *("cut_wire_after_bytes", "malformed_chunk", "wrong_answer", "encoding"),
     *("close_after_answer", "status", "body", "retry_after_s", "malformed_json", "malformed_sse"),
     *("wrong_content_type", "empty", "error_after_chunks", "garbage_mb", "byte_interval_ms"),
 )

@@ -189,13 +189,15 @@ class ScriptedProvider:
             model = request.get("model", self.script.models[0])
             if model not in self.script.models:
                 return None
-            told = Told(script, request, model, _prompt(request))
+            prompt = "another question" if script.wrong_answer else _prompt(request)
+            told = Told(script, request, model, prompt)
             return _OPENAI_WORK[received.path](told)
         match = _MODEL.fullmatch(received.path)
         model = unquote(match[1]) if match is not None else ""
         if match is None or model not in self.script.models:
             return None
-        return kserve.infer(model, match[2] or "1", received.headers, received.body)
+        named = (model, match[2] or "1")
+        return kserve.infer(named, received.headers, received.body, wrong=script.wrong_answer)
 
     async def _side(self, exchange: Exchange, received: Received) -> None:
         """Everything that is no work call."""

@@ -198,8 +198,8 @@ def _call_band(usd: str) -> CallBand:
 
 
 @contextlib.asynccontextmanager
-async def open_house(database_url: str, valkey_url: str) -> AsyncIterator[House]:
-    """Run a broker until the block ends."""
+async def open_house(database_url: str, valkey_url: str, **limits: Any) -> AsyncIterator[House]:
+    """Run a broker until the block ends; `limits` are those that a test wants otherwise."""
     loopback = ipaddress.ip_network("127.0.0.0/8")
     settings = Settings(
         database_url,
@@ -211,6 +211,7 @@ async def open_house(database_url: str, valkey_url: str) -> AsyncIterator[House]
             body_s=BODY_S,
             stall_s=STALL_S,
             replay_bytes_max=REPLAY_BYTES_MAX,
+            **limits,
         ),
     )
     async with _serving(settings) as port, contextlib.AsyncExitStack() as stack:

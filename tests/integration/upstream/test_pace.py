@@ -102,11 +102,13 @@ async def test_a_timer_left_by_an_impatient_call_does_not_end_a_patient_one() ->
 
 @on_both_loops
 async def test_a_trickle_is_no_silence_until_the_total_is_over() -> None:
+    framing, piece = b"transfer-encoding: chunked", b"1\r\nx\r\n"
+
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % framing)
         for _ in itertools.count():
-            writer.write(b"x")
+            writer.write(piece)
             await writer.drain()
             await asyncio.sleep(0.01)
 
@@ -115,6 +117,12 @@ async def test_a_trickle_is_no_silence_until_the_total_is_over() -> None:
         with pytest.raises(AttemptFailed) as failed:
             await response.read()
         assert failed.value.outcome.fault is Fault.TOTAL_TIMEOUT
+        # But what has a length was ready before it was sent: single bytes of it are as good as none
+        framing, piece = b"content-length: 99999", b"x"
+        response = await ask(client, server, Timeouts(idle_s=0.25, total_s=20))
+        with pytest.raises(AttemptFailed) as failed:
+            await response.read()
+        assert failed.value.outcome.fault is Fault.IDLE_TIMEOUT
 
 
 @on_both_loops

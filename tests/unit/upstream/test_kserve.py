@@ -11,7 +11,7 @@ import pytest
 from broker.core.outcome import Fault
 from broker.errors import NotAllowed, RequestMalformed
 from broker.upstream.faults import AttemptFailed
-from broker.upstream.kserve import check_infer, is_denied, read_infer
+from broker.upstream.kserve import check_infer, is_denied, read_infer, request_id
 
 REQUEST = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [0.0]}]}
 SHARED = json.dumps(
@@ -140,3 +140,17 @@ def test_an_answer_that_cannot_be_is_malformed(length: bytes | None, body: bytes
     with pytest.raises(AttemptFailed) as failed:
         read_infer(length, body)
     assert failed.value.outcome.fault is Fault.MALFORMED
+
+
+def test_an_answer_to_another_request_is_malformed() -> None:
+    asked = request_id(None, b'{"id":"a","inputs":[]}')
+    assert asked == "a"
+    assert read_infer(None, b'{"id":"a","outputs":[]}', asked).error is None
+    assert read_infer(None, b'{"outputs":[]}', asked).error is None, "some tell none"
+    with pytest.raises(AttemptFailed):
+        read_infer(None, b'{"id":"b","outputs":[]}', asked)
+    with pytest.raises(AttemptFailed):
+        read_infer(b"23", b'{"id":"b","outputs":[]}tail', asked)
+    assert request_id(b"10", b'{"id":"a"}tail') == "a"
+    assert request_id(None, b'{"id":7}') is None
+    assert request_id(None, b'{"inputs":[{"name":"id"}]}') is None
