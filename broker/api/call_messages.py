@@ -74,6 +74,23 @@ class RejectedShown(Reply):
     reason: str
 
 
+class JudgedShown(Reply):
+    """What was thought of an answer of a cascade; of its text nothing is kept.
+
+    `confidence` is the mean probability of its tokens, `chance` what that is worth of the model in
+    the domain, `flaw` what is wrong with its form, `agreement` how far another answer was like it;
+    `tokens`: so many of its first alone were judged.
+    """
+
+    kept: bool
+    reason: str
+    confidence: float | None
+    chance: float | None
+    flaw: str | None
+    agreement: float | None
+    tokens: int | None
+
+
 class AttemptShown(Reply):
     """One try at a provider; times are counted from the beginning of the call."""
 
@@ -88,6 +105,7 @@ class AttemptShown(Reply):
     tokens_out: int
     charge_usd: str
     notes: list[str]
+    judged: JudgedShown | None = None
 
 
 class CallStory(CallShown):
@@ -226,10 +244,14 @@ def _attempts(found: ToldStory) -> list[AttemptShown]:
     return [
         AttemptShown(
             endpoint=found.told.name(each["endpoint_number"]),
-            **{name: value for name, value in each.items() if name != "endpoint_number"},
+            judged=None if each["judged"] is None else JudgedShown(**each["judged"]),
+            **{name: value for name, value in each.items() if name not in _TOLD_APART},
         )
         for each in found.story.attempts
     ]
+
+
+_TOLD_APART = frozenset({"endpoint_number", "judged"})
 
 
 def _lines(told: ToldCall) -> list[ChargeLine]:

@@ -114,7 +114,7 @@ def _of_choice(asked: Mapping[str, msgspec.Raw], choice: _Choice) -> Flaw | None
     text = message.content if isinstance(message.content, str) else ""
     called = message.tool_calls or message.function_call
     filtered = choice.finish_reason == "content_filter"
-    if message.refusal or filtered or (not called and _refuses(text)):
+    if message.refusal or filtered or (not called and is_refusal(text)):
         return Flaw.REFUSED
     if choice.finish_reason == "length" or _stops(asked):
         return None
@@ -130,7 +130,8 @@ def _stops(asked: Mapping[str, msgspec.Raw]) -> bool:
     return "stop" in asked and bytes(asked["stop"]).strip() not in _NO_STOP
 
 
-def _refuses(text: str) -> bool:
+def is_refusal(text: str) -> bool:
+    """True where a text, or the beginning of one, declines to answer."""
     opening = text[:_OPENING].replace("\u2019", "'").lower().lstrip()
     return _REFUSAL.match(opening) is not None
 

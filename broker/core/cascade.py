@@ -8,6 +8,7 @@ Modeling", 2025): `P(good) = 1 / (1 + exp(-(start + slope * -log(1 - p))))`.
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Sequence
 
@@ -43,19 +44,63 @@ class Stage(msgspec.Struct, frozen=True):
     keep_from: float
 
 
+class Below(enum.StrEnum):
+    """What becomes of an answer below the confidence that was asked for, with nobody to ask."""
+
+    FLAG = "flag"
+    """It is delivered, and said to be below."""
+    REFUSE = "refuse"
+    """Nothing is delivered: fail closed."""
+    DEAREST = "dearest"
+    """The dearest endpoint there is answers last, and that is delivered: fail expensive."""
+
+
 class Cascade(msgspec.Struct, frozen=True):
     """How a call may be answered more than once, by at most one after the other."""
 
     stages: tuple[Stage, ...] = ()
     """Named by the caller; empty where the broker chooses who is next, and decides by benefit."""
     keep_from: float | None = None
-    """An answer below it, with nobody left to ask, is flagged, or refused."""
+    """An answer below it, with nobody left to ask, is below what was asked for."""
     pays_all: bool = True
     """False: only the answer that is kept is paid."""
-    refuses: bool = False
-    """Nothing is delivered rather than an answer that is below."""
+    below: Below = Below.FLAG
+    agreement: str | None = None
+    """Who answers a second time, for the two to be compared: SAMPLE, or a model; None: nobody."""
+    buffer_bytes: int = 65_536
+    """So much of a stream is held back to be judged, at most."""
+    decide_after_tokens: int | None = None
+    """A stream is judged by so many of its first tokens; None: by all that is held back."""
     hides_logprobs: bool = False
     """They were asked for by the broker alone."""
+
+
+SAMPLE = "sample"
+"""The same endpoint answers once more."""
+
+
+class Judged(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was thought of an answer; nothing of its text."""
+
+    kept: bool
+    reason: str
+    confidence: float | None = None
+    """The mean probability of its tokens."""
+    chance: float | None = None
+    """P(good), calibrated; None where nothing tells."""
+    flaw: str | None = None
+    """Of its form, see `broker.core.answer_checks`."""
+    agreement: float | None = None
+    """With another answer, 0 to 1."""
+    tokens: int | None = None
+    """So many of its first tokens alone were judged."""
+
+
+FLAWED = 0.05
+"""P(good) of an answer of a form other than asked for."""
+AGREES = 1.5
+"""What full agreement with a second answer adds to the odds of being good, as a logarithm; none
+takes as much away."""
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -75,6 +120,13 @@ def confidence_of(logprobs: Sequence[float]) -> float | None:
     """Return the geometric mean of token probabilities; None of no token."""
     finite = [min(each, 0.0) for each in logprobs if math.isfinite(each)]
     return math.exp(sum(finite) / len(finite)) if finite else None
+
+
+def agreed(chance: float | None, agreement: float) -> float:
+    """Return P(good) of an answer that agrees so far, 0 to 1, with another of the same prompt."""
+    own = 0.5 if chance is None else min(max(chance, 1e-6), 1.0 - 1e-6)
+    odds = math.log(own / (1.0 - own)) + AGREES * (2.0 * agreement - 1.0)
+    return 1.0 / (1.0 + math.exp(-odds))
 
 
 def above(chance: float | None, threshold: float) -> Kept:

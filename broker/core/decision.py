@@ -39,6 +39,11 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     price_version: int
 
     @property
+    def stages(self) -> tuple[int, ...]:
+        """The stage of each place in the plan; empty where there is but one."""
+        return ()
+
+    @property
     def scores(self) -> Floats:
         """The score of each eligible endpoint."""
         scores: Floats = self._rows[0]

@@ -12,6 +12,7 @@ from random import Random
 
 import msgspec
 
+from broker.core.cascade import Judged
 from broker.core.decision import Candidate
 from broker.core.outcome import Fault, Outcome
 from broker.core.retries import RetryBudget
@@ -57,17 +58,25 @@ class Attempt(msgspec.Struct, eq=False):
     started_s: float
     ended_s: float | None = None
     first_content_s: float | None = None
+    held_back: bool = False
+    """Its content is kept from the caller until it has been judged."""
+    released_s: float | None = None
+    """When content that was held back went to the caller."""
     outcome: Outcome | None = None
     tokens_in: int = 0
     tokens_out: int = 0
     charge_nanos: int = 0
     notes: list[str] = []
     """What metering noticed, such as a claim that was cut."""
+    judged: Judged | None = None
+    """Of a cascade: what was thought of its answer."""
+    beside: bool = False
+    """It has no part in the plan: another answer to set beside one that came."""
 
     @property
     def committed(self) -> bool:
         """True when content of it has gone to the caller."""
-        return self.first_content_s is not None
+        return self.first_content_s is not None and not self.held_back
 
 
 class Dispatch:
@@ -81,11 +90,16 @@ class Dispatch:
         deadline_s: float,
         attempts_max: int,
         random: Random,
+        stages: tuple[int, ...] = (),
     ) -> None:
+        """`stages` are those of a cascade, by place in the plan, rising; empty: there is one."""
         assert plan, "a call without candidates is refused before it is dispatched"
         self.attempts: list[Attempt] = []
         self.end: End | None = None
         self._plan = list(plan)
+        self._stages = stages
+        self._next = 0
+        """The place in the plan of who is asked next."""
         self._budget = budget
         self._deadline_s = deadline_s
         self._attempts_max = attempts_max
@@ -106,10 +120,11 @@ class Dispatch:
         if self.end is not None:
             return None
         index = len(self.attempts)
-        if index < len(self._plan):
+        if self._next < len(self._plan):
             if admits is not None:
-                self._bring_forward(index, admits)
-            candidate, delay_s = self._plan[index], 0.0
+                self._bring_forward(admits)
+            candidate, delay_s = self._plan[self._next], 0.0
+            self._next += 1
         else:
             candidate, delay_s = self._repeat(index, now_s)
         if now_s + delay_s >= self._deadline_s:
@@ -124,9 +139,9 @@ class Dispatch:
         attempt = self.attempts[-1]
         assert attempt.outcome is None, "an attempt ends once"
         attempt.ended_s = now_s
-        if outcome.fault is None:
+        if outcome.fault is None or attempt.beside:
             attempt.outcome = outcome
-            self.end = End.DELIVERED
+            self.end = End.DELIVERED  # of one beside others, which stand whatever became of it
             return outcome
         if outcome.counts_against_provider and self._blamed(attempt.candidate):
             outcome = msgspec.structs.replace(outcome, again=True)
@@ -140,20 +155,37 @@ class Dispatch:
         return outcome
 
     def go_on(self) -> bool:
-        """Go on with the plan, for the answer that was delivered is not good enough; False where
-        nobody is left. That is no retry, so it takes nothing from their budget."""
+        """Go on with the next stage, for the answer that was delivered is not good enough; False
+        where there is none. That is no retry, so it takes nothing from their budget."""
         assert self.end is End.DELIVERED, "there is no answer yet"
-        if len(self.attempts) >= len(self._plan):
+        if not self._stages:
+            return False
+        latest = self._stages[self._next - 1]
+        while self._next < len(self._plan) and self._stages[self._next] == latest:
+            self._next += 1
+        if self._next == len(self._plan):
             return False
         self.end = None
         return True
 
-    def _bring_forward(self, index: int, admits: Callable[[int], bool]) -> None:
-        plan = self._plan
-        for place in range(index, len(plan)):
-            if admits(plan[place].number):
-                plan.insert(index, plan.pop(place))
+    def _bring_forward(self, admits: Callable[[int], bool]) -> None:
+        """Let the next one of this stage that is admitted go first."""
+        plan, stages = self._plan, self._stages
+        for place in range(self._next, len(plan)):
+            if stages and stages[place] != stages[self._next]:
                 return
+            if admits(plan[place].number):
+                plan.insert(self._next, plan.pop(place))
+                return
+
+    def begin_beside(self, candidate: Candidate, now_s: float) -> Attempt | None:
+        """Begin an attempt beside one that was delivered, outside the plan; None out of time."""
+        assert self.end is End.DELIVERED, "there is no answer yet"
+        if now_s >= self._deadline_s:
+            return None
+        attempt = Attempt(len(self.attempts), candidate, 0.0, now_s, beside=True)
+        self.attempts.append(attempt)
+        return attempt
 
     def _blamed(self, candidate: Candidate) -> bool:
         """True when an attempt of this call has already counted against the candidate."""
@@ -170,20 +202,39 @@ class Dispatch:
             return End.DEADLINE if now_s >= self._deadline_s else None
         if now_s >= self._deadline_s:
             return End.DEADLINE
-        if len(self.attempts) >= self._attempts_max or not self._has_candidate():
+        failed = self._failed()
+        if len(failed) >= self._attempts_max or not self._has_candidate():
             return End.EXHAUSTED
-        last = self.attempts[-1].outcome
-        if last is not None and last.fault is None:
+        if not self._is_retry():
             return None
         return None if self._budget.withdraw(now_s) else End.BUDGET_SPENT
 
+    def _failed(self) -> list[Attempt]:
+        """Return the attempts that the plan asked for and that brought nothing."""
+        return [
+            each
+            for each in self.attempts
+            if not (each.beside or each.outcome is None or each.outcome.delivered)
+        ]
+
+    def _is_retry(self) -> bool:
+        """True after a failure; False where the plan goes on from an answer."""
+        planned = [each for each in self.attempts if not each.beside]
+        last = planned[-1].outcome
+        return last is None or not last.delivered
+
     def _has_candidate(self) -> bool:
-        return len(self.attempts) < len(self._plan) or self._repeatable() is not None
+        return self._next < len(self._plan) or self._repeatable() is not None
 
     def _repeatable(self) -> Attempt | None:
         """Return the last attempt at the best candidate worth another, once all had a first."""
+        answered = [each.index for each in self.attempts if each.outcome and each.outcome.delivered]
+        lately = [each for each in self._failed() if not answered or each.index > answered[-1]]
         for candidate in self._plan:
-            last = [each for each in self.attempts if each.candidate is candidate][-1]
+            tried = [each for each in lately if each.candidate is candidate]
+            if not tried:
+                continue
+            last = tried[-1]
             if last.outcome is not None and last.outcome.fault in _WORTH_REPEATING:
                 return last
         return None
@@ -193,7 +244,7 @@ class Dispatch:
         assert last is not None
         assert last.outcome is not None
         assert last.ended_s is not None
-        backoff_s = min(BACKOFF_S * 2 ** (index - len(self._plan)), BACKOFF_S_MAX)
+        backoff_s = min(BACKOFF_S * 2 ** max(index - len(self._plan), 0), BACKOFF_S_MAX)
         backoff_s *= 0.5 + self._random.random()
         asked_s = min(last.outcome.retry_after_s or 0.0, RETRY_AFTER_S_MAX)
         return last.candidate, max(backoff_s, last.ended_s + asked_s - now_s)

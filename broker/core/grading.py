@@ -59,7 +59,7 @@ def grade(item: Item, answer: str) -> float:
         case Metric.JSON_SCHEMA:
             return float(_is_admitted(answer, item.reference))
         case Metric.F1:
-            return max(_f1(answer, each) for each in item.references)
+            return max(likeness(answer, each) for each in item.references)
         case Metric.JUDGE:
             raise AssertionError("a judge judges that")
 
@@ -189,7 +189,8 @@ def _is_admitted(answer: str, schema: object) -> bool:
     return Schema(schema).admits(value) is True
 
 
-def _f1(answer: str, reference: str) -> float:
+def likeness(answer: str, reference: str) -> float:
+    """Return the F1 of two texts' words, 0 to 1."""
     told, wanted = Counter(_words(answer)), Counter(_words(reference))
     common = sum((told & wanted).values())
     if not told or not wanted:

@@ -13,8 +13,10 @@ from typing import Final
 
 import numpy as np
 
+from broker.core.cascade import USUAL, Curve
 from broker.core.catalog import Endpoint
 from broker.core.columns import Floats, Numbers
+from broker.core.confidence import Curves
 from broker.core.domains import Recogniser
 from broker.core.quality import NEAREST
 from broker.core.requirements import Prompt
@@ -81,6 +83,8 @@ class Lessons:
     """So many of a vector's numbers, the first, say which group a prompt is of."""
     recogniser: Recogniser | None = None
     """The one that it was learned with."""
+    curves: Curves | None = None
+    """How sure answers are read."""
     cuts: dict[tuple[int, int], Cut] = field(default_factory=dict)
     """Filled on first use."""
     halves: list[Floats] = field(default_factory=list)
@@ -127,6 +131,12 @@ class Lessons:
         if len(self.halves) != len(self.centres):
             self.halves[:] = [np.asarray((each**2).sum(axis=1) / 2.0) for each in self.centres]
         return self.halves
+
+    def curve(self, number: int, domain: str | None) -> Curve:
+        """Return how likely an endpoint's answers are to be good, by how sure it is of them."""
+        if self.curves is None:
+            return USUAL
+        return self.curves.of(number, self.places.get(domain or "", len(self.places)))
 
     def known(self, prompt: Prompt, numbers: Numbers) -> Floats:
         """Return by how many answers the score of each of these endpoints is known."""

@@ -55,6 +55,11 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     """The provider's own words, which may quote the prompt: for the caller alone, never kept."""
 
     @property
+    def delivered(self) -> bool:
+        """True when an answer came."""
+        return self.fault is None
+
+    @property
     def fails_over(self) -> bool:
         """True when another candidate may do better (before the commit point)."""
         return self.fault is not None and self.fault not in _CALLERS_OWN

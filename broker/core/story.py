@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from broker.core.cascade import Judged
 from broker.core.columns import Bools, Floats, Numbers
 from broker.core.decision import Decision
 from broker.core.dispatch import Attempt
@@ -39,6 +40,7 @@ class _PackedAttempt(msgspec.Struct, array_like=True):
     tokens_out: int
     charge_nanos: int
     notes: list[str]
+    judged: Judged | None = None
 
 
 class _Packed(msgspec.Struct, array_like=True):
@@ -82,7 +84,7 @@ class Story(msgspec.Struct, frozen=True):
     rejected: list[RejectedEndpoint]
     attempts: list[dict[str, Any]]
     """Each: endpoint_number, started_ms, duration_ms, ttft_ms, outcome, status, detail, tokens_in,
-    tokens_out, charge_usd, notes."""
+    tokens_out, charge_usd, notes, judged (of a cascade: what was thought of the answer)."""
     end: str
 
 
@@ -154,6 +156,7 @@ def _packed(attempt: Attempt, started_s: float) -> _PackedAttempt:
         attempt.tokens_out,
         attempt.charge_nanos,
         attempt.notes,
+        attempt.judged,
     )
 
 
@@ -223,4 +226,5 @@ def _told(attempt: _PackedAttempt) -> dict[str, Any]:
         "tokens_out": attempt.tokens_out,
         "charge_usd": format_usd(attempt.charge_nanos),
         "notes": attempt.notes,
+        "judged": None if attempt.judged is None else msgspec.structs.asdict(attempt.judged),
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -15,6 +17,7 @@ from broker.core.catalog import Endpoint, Task
 from broker.core.dispatch import Attempt
 from broker.core.metering import Delivered
 from broker.core.outcome import Fault, Outcome, fault_of_status
+from broker.core.transcript import Transcript
 from broker.flows.tab import Tab
 from broker.flows.targets import make_target
 from broker.upstream.blame import status_meant
@@ -39,6 +42,17 @@ _PASSED_BACK = frozenset({b"content-type", b"content-encoding", b"inference-head
 """The headers of a provider's answer that a caller sees."""
 
 
+class Verdict(msgspec.Struct, frozen=True):
+    """What a caller is told of the answer of a cascade."""
+
+    confidence: float | None
+    """P(good), as far as that is known."""
+    flagged: bool
+    """It is below what was asked for, or went out before that was known."""
+    answers: int
+    """So many came."""
+
+
 class WholeAnswer(msgspec.Struct, frozen=True, eq=False):
     """An answer that is not a stream."""
 
@@ -46,8 +60,8 @@ class WholeAnswer(msgspec.Struct, frozen=True, eq=False):
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
     delivered: Delivered
-    confidence: float | None = None
-    """Of a cascade: P(good), as far as that is known."""
+    verdict: Verdict | None = None
+    """Of a cascade."""
 
 
 @dataclass(slots=True)
@@ -58,7 +72,23 @@ class StreamedAnswer:
     reader: StreamReader
     attempt: Attempt
     opening: bytes
-    """The events up to and with the first content."""
+    """The events up to and with the first content, or as many as were held back."""
+    scribe: Transcript | None = None
+    """Who has heard all of it, where it is to be judged."""
+    verdict: Verdict | None = None
+    """Of a cascade: what is told of the answer before it."""
+    at_end: Callable[[], Verdict] | None = None
+    """Of a cascade: what is told after it, where not all of it was known before."""
+
+
+def told(verdict: Verdict) -> dict[str, object]:
+    """Return a verdict as `broker` tells it in an answer, its chance rounded down."""
+    chance = verdict.confidence
+    return {
+        "confidence": None if chance is None else math.floor(chance * 10_000) / 10_000,
+        "flagged": verdict.flagged,
+        "answers": verdict.answers,
+    }
 
 
 async def read_whole(tab: Tab, attempt: Attempt) -> WholeAnswer:
@@ -82,14 +112,16 @@ async def read_whole(tab: Tab, attempt: Attempt) -> WholeAnswer:
     return WholeAnswer(200, headers, body, delivered)
 
 
-async def open_stream(tab: Tab, attempt: Attempt) -> StreamedAnswer:
+async def open_stream(
+    tab: Tab, attempt: Attempt, scribe: Transcript | None = None
+) -> StreamedAnswer:
     """Make an attempt that streams, up to its first content. Raises AttemptFailed."""
     try:
         response = await tab.runtime.upstream.send(*_request(tab, attempt))
     except AttemptFailed as failure:
         raise _told_apart(failure, tab) from None
     try:
-        reader = await _reader_of(response, tab)
+        reader = await _reader_of(response, tab, scribe)
         opening = bytearray()
         while not reader.has_content and not reader.ended:
             data = await response.next_chunk()
@@ -108,10 +140,10 @@ async def open_stream(tab: Tab, attempt: Attempt) -> StreamedAnswer:
         response.abort()
         raise
     attempt.first_content_s = tab.runtime.now_s()
-    return StreamedAnswer(response, reader, attempt, bytes(opening))
+    return StreamedAnswer(response, reader, attempt, bytes(opening), scribe)
 
 
-async def _reader_of(response: Response, tab: Tab) -> StreamReader:
+async def _reader_of(response: Response, tab: Tab, scribe: Transcript | None) -> StreamReader:
     """Return what reads the stream that has begun. Raises AttemptFailed where none has."""
     if response.status != 200:
         said = await response.read(REFUSAL_BYTES_MAX)
@@ -125,6 +157,7 @@ async def _reader_of(response: Response, tab: Tab) -> StreamReader:
         usage_asked=body.usage_asked,
         keep_text=tab.endpoint.tokenizer_json is not None,
         unpacker=unpacker_for(response.header(_ENCODING), limit),
+        scribe=scribe,
     )
 
 

@@ -25,12 +25,13 @@ from broker.errors import (
     ProviderRefused,
     QuoteRefused,
 )
-from broker.flows.cascade import climb, lay_out
+from broker.flows.cascade import climb
 from broker.flows.decide import choose, refusal
 from broker.flows.exchange import StreamedAnswer, WholeAnswer, open_stream, read_whole
 from broker.flows.grant import take_tokens, undo
 from broker.flows.inspect_answer import inspect
 from broker.flows.log_call import Ending, log_call
+from broker.flows.plan_cascade import lay_out
 from broker.flows.recognise import recognise
 from broker.flows.redeem import redeem, require_ours, unavailable
 from broker.flows.runtime import Runtime

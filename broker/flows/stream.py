@@ -11,7 +11,7 @@ from broker.core.call import OpenAiBody
 from broker.core.metering import Delivered
 from broker.core.outcome import Fault, Outcome
 from broker.errors import Unavailable
-from broker.flows.exchange import StreamedAnswer
+from broker.flows.exchange import StreamedAnswer, told
 from broker.flows.tab import Tab
 from broker.upstream.faults import AttemptFailed
 from pricing.money import format_usd
@@ -30,6 +30,8 @@ class Stream:
     def __init__(self, tab: Tab, answer: StreamedAnswer) -> None:
         self._tab = tab
         self._answer = answer
+        self.verdict = answer.verdict
+        """Of a cascade: what is known before the first byte, and all there is at the end."""
         if tab.turn is not None:
             tab.turn.hear(answer.opening)
 
@@ -101,18 +103,9 @@ class Stream:
         )
 
     def _delivered(self, *, complete: bool) -> Delivered:
-        reader = self._answer.reader
         body = self._tab.call.body
         assert isinstance(body, OpenAiBody)
-        return Delivered(
-            claimed_in=reader.prompt_tokens,
-            claimed_out=reader.completion_tokens,
-            text_bytes=reader.text_bytes,
-            text="".join(reader.texts),
-            hidden_out=reader.reasoning_tokens or 0,
-            complete=complete,
-            choices=body.choices,
-        )
+        return self._answer.reader.delivered(body.choices, complete=complete)
 
     async def _drain(self) -> None:
         """Let the connection come to its end, so that it can be used again; but not for long."""
@@ -128,12 +121,16 @@ class Stream:
 
     def _tail(self) -> bytes:
         """The usage, the cost and `[DONE]`: kept back until the settlement was durable."""
-        cost = {
+        cost: dict[str, object] = {
             "call_id": self._tab.call.id_text,
             "endpoint": self._tab.endpoint.name,
             "price_version": self._tab.decision.price_version,
             "cost_usd": format_usd(self._tab.charge_nanos),
         }
+        if self._answer.at_end is not None:
+            self.verdict = self._answer.at_end()
+        if self.verdict is not None:
+            cost |= told(self.verdict)
         paid = self._answer.attempt
         return self._answer.reader.tail(
             msgspec.json.encode(cost), (paid.tokens_in, paid.tokens_out)

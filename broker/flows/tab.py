@@ -12,7 +12,7 @@ import msgspec
 from broker.core import ledger, story
 from broker.core.call import Call, OpenAiBody
 from broker.core.catalog import Endpoint
-from broker.core.decision import Decision
+from broker.core.decision import Candidate, Decision
 from broker.core.dispatch import Attempt, Dispatch
 from broker.core.ledger import CallRecord, ChargeLine, Hold
 from broker.core.lengths import length_of
@@ -56,6 +56,7 @@ class Tab:
             deadline_s=call.deadline_s,
             attempts_max=runtime.routing.attempts_max,
             random=runtime.random,
+            stages=decision.stages,
         )
 
     @property
@@ -66,16 +67,24 @@ class Tab:
     def begin(self) -> Attempt | None:
         """Begin the next attempt, to be made after its delay if it has one; None: there is none."""
         now_s = self.runtime.now_s()
-        # A cascade goes from the one to the other in the order that it was laid out in.
-        admits = self.runtime.pulse.admitting(now_s) if self.call.cascade is None else None
-        attempt = self.dispatch.next_attempt(now_s, admits)
+        attempt = self.dispatch.next_attempt(now_s, self.runtime.pulse.admitting(now_s))
         if attempt is None:
             return None
+        self._count_in(attempt)
+        return attempt
+
+    def begin_beside(self, candidate: Candidate) -> Attempt | None:
+        """Begin an attempt beside an answer that came; None out of time."""
+        attempt = self.dispatch.begin_beside(candidate, self.runtime.now_s())
+        if attempt is not None:
+            self._count_in(attempt)
+        return attempt
+
+    def _count_in(self, attempt: Attempt) -> None:
         self._attempt = attempt
         endpoint = self.endpoint = self.market.endpoint(attempt.candidate.number)
         number = endpoint.number
         self.runtime.pulse.begin(number, endpoint.deployment.number, attempt.started_s)
-        return attempt
 
     def end(self, outcome: Outcome, delivered: Delivered | None = None) -> None:
         """End the attempt under way, if one is, and price what it delivered."""
@@ -89,7 +98,7 @@ class Tab:
         try:
             if delivered is not None:
                 self._price(attempt, endpoint, delivered)
-                if outcome.fault is None:
+                if outcome.fault is None and delivered.complete:
                     measured = _measure(attempt, self.call, delivered, now_s)
         finally:
             # Whatever pricing meets, a call that is not counted out would weigh for ever.
@@ -148,11 +157,13 @@ class Tab:
         self.kept = attempt
         self.endpoint = self.market.endpoint(attempt.candidate.number)
 
-    def forgo(self, attempt: Attempt) -> None:
-        """Charge nothing for an attempt."""
-        self.lines = [each for each in self.lines if each.attempt != attempt.index]
-        self.charge_nanos -= attempt.charge_nanos
-        attempt.charge_nanos = 0
+    def forgo_but(self, kept: Attempt | None) -> None:
+        """Charge nothing for any attempt but this one."""
+        for attempt in self.dispatch.attempts:
+            if attempt is not kept:
+                attempt.charge_nanos = 0
+        self.lines = [each for each in self.lines if kept and each.attempt == kept.index]
+        self.charge_nanos = sum(each.charge_nanos for each in self.lines)
 
     async def settle(self, status: int, code: str) -> None:
         """Capture what was delivered and release the rest; durable when it returns.
@@ -258,7 +269,7 @@ def _answer_length(last: Attempt | None, call: Call) -> int | None:
 def _ttft_ms(last: Attempt | None, call: Call) -> float | None:
     if last is None or last.first_content_s is None:
         return None
-    return (last.first_content_s - call.started_s) * 1_000
+    return ((last.released_s or last.first_content_s) - call.started_s) * 1_000
 
 
 def _measure(attempt: Attempt, call: Call, delivered: Delivered, now_s: float) -> Measured:

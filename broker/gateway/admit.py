@@ -108,11 +108,9 @@ def _cascade(asked: Asked, wish: CascadeWish) -> Cascade | None:
     if cascade is None:
         return None
     body = asked.body
-    whole = isinstance(body, OpenAiBody) and asked.task.generates and not body.stream
-    if not whole or asked.choices != 1 or asked.wishes.quote_id is not None:
-        raise RequestMalformed(
-            "broker.cascade: only for one whole answer in words, without a stream and a quote."
-        )
+    in_words = isinstance(body, OpenAiBody) and asked.task.generates
+    if not in_words or asked.choices != 1 or asked.wishes.quote_id is not None:
+        raise RequestMalformed("broker.cascade: only for one answer in words, without a quote.")
     return cascade
 
 

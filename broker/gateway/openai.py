@@ -10,7 +10,7 @@ import msgspec
 from broker.core.call import OpenAiBody
 from broker.core.catalog import Task
 from broker.errors import RequestMalformed
-from broker.flows.exchange import WholeAnswer
+from broker.flows.exchange import Verdict, WholeAnswer
 from broker.flows.replay import Replay, serve_once
 from broker.flows.runtime import Runtime
 from broker.flows.serve import serve
@@ -179,8 +179,8 @@ def send_whole(request: Request, tab: Tab, answer: WholeAnswer) -> None:
     """Send a settled answer, with what it cost in its headers."""
     cost = format_usd(tab.charge_nanos).encode()
     head = b"%bx-broker-cost-usd: %b\r\n" % (broker_head(tab), cost)
-    if answer.confidence is not None:
-        head += b"x-broker-confidence: %.2f\r\n" % answer.confidence
+    if answer.verdict is not None:
+        head += _verdict_lines(answer.verdict)
     request.answer(answer.status, head + header_lines(answer.headers), answer.body)
 
 
@@ -203,7 +203,10 @@ async def _send_stream(request: Request, tab: Tab, stream: Stream) -> None:
     try:
         # Begun before anything is sent, for closing a generator that never began does nothing.
         opening = await anext(pieces)
-        request.begin(200, broker_head(tab) + _EVENT_STREAM)
+        head = broker_head(tab) + _EVENT_STREAM
+        if stream.verdict is not None:
+            head += _verdict_lines(stream.verdict)
+        request.begin(200, head)
         request.write(opening)
         async for piece in pieces:
             if request.connection.writable is not None:
@@ -213,6 +216,14 @@ async def _send_stream(request: Request, tab: Tab, stream: Stream) -> None:
         # Closing the pieces cancels the call upstream when the caller has left.
         await pieces.aclose()
     request.end()
+
+
+def _verdict_lines(verdict: Verdict) -> bytes:
+    """Return the header lines that say how good the answer of a cascade is thought to be."""
+    lines = b"x-broker-flagged: true\r\n" if verdict.flagged else b""
+    if verdict.confidence is not None:
+        lines += b"x-broker-confidence: %.2f\r\n" % verdict.confidence
+    return lines
 
 
 def broker_head(tab: Tab) -> bytes:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from broker.core.cascade import Cascade, Stage
+from broker.core.cascade import Below, Cascade, Stage
 from broker.core.requirements import PRESETS, Weights
 from broker.errors import RequestMalformed, UnknownField
 from pricing.money import AmountMalformed, MoneyError, parse_rate_micros, parse_usd_nanos
@@ -70,7 +70,13 @@ class CascadeWish(_Wish, frozen=True, kw_only=True):
     keep_from: Share | None = None
     """Below it the last answer is flagged, or refused; of a chain, if not told, its last."""
     pay: Literal["both", "kept"] = "both"
-    below: Literal["flag", "refuse"] = "flag"
+    below: Below = Below.FLAG
+    agreement: Text | None = None
+    """Another answer to compare with: `sample`, of the same endpoint, or the name of a model."""
+    buffer_bytes: Annotated[int, msgspec.Meta(ge=0, le=1_048_576)] = 65_536
+    """So much of a stream is held back for it to be judged."""
+    decide_after_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
+    """Of a stream: judge by so many of its first tokens."""
 
     def plan(self) -> Cascade | None:
         """Return the cascade, None for none. Raises RequestMalformed."""
@@ -84,7 +90,21 @@ class CascadeWish(_Wish, frozen=True, kw_only=True):
         least = self.keep_from
         if least is None and stages:
             least = stages[-1].keep_from
-        return Cascade(stages, least, self.pay == "both", self.below == "refuse")
+        if self.below is not Below.FLAG and least is None:
+            raise RequestMalformed(f"broker.cascade: 'below': '{self.below}' needs a keep_from.")
+        if self.agreement is not None and self.decide_after_tokens is not None:
+            raise RequestMalformed(
+                "broker.cascade: whole answers are compared; say agreement or decide_after_tokens."
+            )
+        return Cascade(
+            stages,
+            least,
+            self.pay == "both",
+            self.below,
+            self.agreement,
+            self.buffer_bytes,
+            self.decide_after_tokens,
+        )
 
 
 class Wishes(_Wish, frozen=True, kw_only=True):

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import msgspec
 
+from broker.core.metering import Delivered
 from broker.core.outcome import Fault, Outcome
+from broker.core.transcript import Transcript
 from broker.upstream.faults import AttemptFailed, malformed
 from broker.upstream.openai import read_chunk
 from broker.upstream.sse import SseSplitter, data_of
@@ -22,8 +24,14 @@ class StreamReader:
     """Told of bytes as they come; `feed` returns the bytes to pass on."""
 
     def __init__(
-        self, *, usage_asked: bool, keep_text: bool, unpacker: Unpacker | None = None
+        self,
+        *,
+        usage_asked: bool,
+        keep_text: bool,
+        unpacker: Unpacker | None = None,
+        scribe: Transcript | None = None,
     ) -> None:
+        """`scribe` hears every event that is passed on, and says how it is."""
         self.has_content = False
         self.ended = False
         """`[DONE]` has come, or the stream ended cleanly after a finish reason."""
@@ -40,6 +48,7 @@ class StreamReader:
         self._finished = False
         self._usage_asked = usage_asked
         self._usage_event: bytes | None = None
+        self._scribe = scribe
         self._splitter = SseSplitter()
 
     def feed(self, data: bytes) -> bytes:
@@ -51,7 +60,8 @@ class StreamReader:
         try:
             if self._unpacker is not None:
                 data = self._unpacker.feed(data)
-            passed.extend(filter(self._passes, self._splitter.feed(data)))
+            events = filter(self._passes, self._splitter.feed(data))
+            passed.extend(events if self._scribe is None else map(self._transcribed, events))
         except AttemptFailed as failure:
             self.failure = failure
         return b"".join(passed)
@@ -67,11 +77,30 @@ class StreamReader:
             self.ended = True
         return not self.ended and self._keep(payload)
 
+    def _transcribed(self, event: bytes) -> bytes:
+        payload = data_of(event)
+        if payload is None or self._scribe is None:
+            return event
+        heard = self._scribe.hear(payload)
+        return event if heard is payload else b"data: " + heard + b"\n\n"
+
     def finish(self) -> None:
         """Be told that the provider's stream ended cleanly. Raises AttemptFailed if it was cut."""
         if not self._finished and not self.ended:
             raise AttemptFailed(Outcome(Fault.RESET, status=200, detail="ended without a finish"))
         self.ended = True
+
+    def delivered(self, choices: int, *, complete: bool) -> Delivered:
+        """Return what was seen of the answer so far."""
+        return Delivered(
+            claimed_in=self.prompt_tokens,
+            claimed_out=self.completion_tokens,
+            text_bytes=self.text_bytes,
+            text="".join(self.texts),
+            hidden_out=self.reasoning_tokens or 0,
+            complete=complete,
+            choices=choices,
+        )
 
     def tail(self, cost_json: bytes, tokens: tuple[int, int]) -> bytes:
         """Return the end of the stream: usage with the cost if it was asked for, else a comment.

@@ -62,6 +62,11 @@ async def test_a_sure_answer_is_kept_and_nobody_else_is_asked(house: House, shop
     assert house.providers["acme/cheap"].work_received[-1].json["logprobs"] is True
     [attempt] = await attempts_of(house, shop, answer)
     assert attempt["notes"] == ["kept: confidence 0.83 is at least 0.80"]
+    judged = attempt["judged"]
+    assert (judged["kept"], judged["flaw"], judged["agreement"]) == (True, None, None)
+    assert judged["confidence"] == pytest.approx(0.905, abs=0.001)
+    assert judged["chance"] == pytest.approx(0.826, abs=0.001)
+    assert judged["reason"] == "confidence 0.83 is at least 0.80"
 
 
 @pytest.mark.parametrize(("pay", "paid"), [("both", 2), ("kept", 1)])
@@ -170,8 +175,10 @@ async def test_logprobs_that_the_caller_asked_for_stay(house: House, shop: Consu
 @pytest.mark.parametrize(
     ("cascade", "more"),
     [
-        (chain(SURE), {"stream": True}),
         (chain(SURE), {"n": 2}),
+        ({"policy": "auto", "below": "refuse"}, {}),
+        (chain(SURE, agreement="sample", decide_after_tokens=4), {"stream": True}),
+        (chain(SURE, buffer_bytes=-1), {"stream": True}),
         ({"policy": "chain", "chain": [{"model": "cheap"}]}, {}),
         ({"policy": "auto", "chain": [{"model": "cheap"}, {"model": "dear"}]}, {}),
         ({"policy": "chain", "chain": [{"model": "cheap", "keep_from": 2.0}] * 2}, {}),

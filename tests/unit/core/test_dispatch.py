@@ -236,3 +236,59 @@ def test_each_endpoint_of_a_call_that_fails_gets_its_own_mark() -> None:
     run(calls, *[Fault.SERVER_ERROR] * 4)
     marks = [each.outcome.counts_against_provider for each in calls.attempts if each.outcome]
     assert marks == [True, True, False, False]
+
+
+def staged(*stages: int, **changes: Any) -> Dispatch:
+    return dispatch(len(stages), stages=stages, **changes)
+
+
+def test_a_stage_that_fails_goes_to_its_next_endpoint_before_the_next_stage() -> None:
+    calls = staged(0, 0, 1)
+    run(calls, Fault.RESET, None)
+    assert tried(calls) == [0, 1]
+    assert calls.go_on()
+    run(calls, None)
+    assert tried(calls) == [0, 1, 2]
+    assert not calls.go_on(), "there is nobody else"
+
+
+def test_an_answer_that_is_not_enough_skips_what_is_left_of_its_stage_and_costs_no_retry() -> None:
+    budget = RetryBudget(0.0)
+    calls = staged(0, 0, 1, 1, attempts_max=1, budget=budget)
+    run(calls, None)
+    before = budget.balance
+    assert calls.go_on()
+    run(calls, None)
+    assert tried(calls) == [0, 2]
+    assert budget.balance == before
+
+
+def test_who_failed_in_an_earlier_stage_is_not_asked_again() -> None:
+    calls = staged(0, 0, 1)
+    run(calls, Fault.OVERLOADED, None)
+    assert calls.go_on()
+    run(calls, Fault.OVERLOADED, Fault.OVERLOADED, Fault.MALFORMED)
+    assert tried(calls) == [0, 1, 2, 2, 2]
+    assert calls.end is End.EXHAUSTED
+
+
+def test_an_attempt_beside_an_answer_leaves_it_as_it_is() -> None:
+    calls = staged(0, 1)
+    run(calls, None)
+    beside = calls.begin_beside(calls.attempts[0].candidate, 1.0)
+    assert beside is not None
+    calls.record(Outcome(Fault.SERVER_ERROR), 2.0)
+    assert calls.end is End.DELIVERED
+    assert calls.go_on()
+    run(calls, None)
+    assert tried(calls) == [0, 0, 1]
+    assert calls.begin_beside(beside.candidate, 100.0) is None, "out of time"
+
+
+def test_content_that_is_held_back_commits_to_nothing() -> None:
+    calls = staged(0, 0)
+    first = calls.next_attempt(0.0)
+    assert first is not None
+    first.first_content_s, first.held_back = 0.5, True
+    calls.record(Outcome(Fault.RESET), 1.0)
+    assert calls.end is None

@@ -113,6 +113,7 @@ def test_attempts_are_told_with_timings_since_the_call_began() -> None:
             "tokens_out": 0,
             "charge_usd": "0.00",
             "notes": [],
+            "judged": None,
         },
         {
             "endpoint_number": planned(decision)[1],
@@ -126,6 +127,7 @@ def test_attempts_are_told_with_timings_since_the_call_began() -> None:
             "tokens_out": 40,
             "charge_usd": "0.000105",
             "notes": ["tokens_out_suspicious"],
+            "judged": None,
         },
     ]
 

@@ -1,0 +1,164 @@
+"""Writes down a streamed answer as the whole one that it would have been, to be judged by.
+
+It hears the data of each event on its way to the caller, and takes out of it what only the broker
+asked for. What cannot be read, or is too long to be looked at, goes through as it is and unheard.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import msgspec
+
+BYTES_MAX: Final = 1_048_576
+"""A longer answer is not judged by its form."""
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: Any = None
+
+
+class _ToolCall(msgspec.Struct):
+    index: int = 0
+    function: _Function = msgspec.field(default_factory=_Function)
+
+
+class _Delta(msgspec.Struct):
+    content: Any = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    delta: _Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+    logprobs: Any = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+
+
+_chunk: Final = msgspec.json.Decoder(_Chunk).decode
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_choices: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+
+
+class _Spoken:
+    """What one choice has said so far."""
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.refusal: list[str] = []
+        self.tools: dict[int, tuple[str, list[str]]] = {}
+        self.called: tuple[str, list[str]] | None = None
+        self.finish_reason: str | None = None
+
+    def hear(self, choice: _Choice) -> None:
+        """Take a part of it."""
+        delta = choice.delta or _Delta(content=choice.text)
+        if isinstance(delta.content, str):
+            self.text.append(delta.content)
+        if delta.refusal:
+            self.refusal.append(delta.refusal)
+        for each in delta.tool_calls or ():
+            self.tools[each.index] = _continued(self.tools.get(each.index), each.function)
+        if delta.function_call is not None:
+            self.called = _continued(self.called, delta.function_call)
+        self.finish_reason = choice.finish_reason or self.finish_reason
+
+    def whole(self) -> dict[str, Any]:
+        """Return the choice as a whole answer has it."""
+        message: dict[str, Any] = {"content": "".join(self.text) or None}
+        if self.refusal:
+            message["refusal"] = "".join(self.refusal)
+        if self.tools:
+            message["tool_calls"] = [{"function": _function(each)} for each in self.tools.values()]
+        if self.called is not None:
+            message["function_call"] = _function(self.called)
+        return {"message": message, "finish_reason": self.finish_reason}
+
+
+class Transcript:
+    """Told of the events of one stream as they come."""
+
+    def __init__(self, *, hides_logprobs: bool = False) -> None:
+        """`hides_logprobs`: they were not asked for by the caller."""
+        self.logprobs: list[float] = []
+        """Of the tokens of the first choice."""
+        self._hides = hides_logprobs
+        self._spoken: dict[int, _Spoken] = {}
+        self._left = BYTES_MAX
+
+    @property
+    def is_whole(self) -> bool:
+        """True while nothing was left out."""
+        return self._left >= 0
+
+    @property
+    def text(self) -> str:
+        """What the first choice has said."""
+        return "".join(self._spoken[0].text) if 0 in self._spoken else ""
+
+    def hear(self, payload: bytes) -> bytes:
+        """Take the data of an event; return it as the caller is to have it."""
+        self._left -= len(payload)
+        if self._left >= 0:
+            self._write_down(payload)
+        return _without_logprobs(payload) if self._hides else payload
+
+    def answer(self) -> bytes:
+        """Return the whole answer as JSON, without what no check looks at."""
+        choices = [self._spoken[at].whole() for at in sorted(self._spoken)]
+        return msgspec.json.encode({"choices": choices})
+
+    def _write_down(self, payload: bytes) -> None:
+        try:
+            choices = _chunk(payload).choices or []
+        except (msgspec.MsgspecError, RecursionError):
+            return
+        for each in choices:
+            self._spoken.setdefault(each.index, _Spoken()).hear(each)
+            if not each.index:
+                self.logprobs += read_logprobs(each.logprobs)
+
+
+def read_logprobs(told: Any) -> list[float]:
+    """Return the log-probabilities of tokens, as a choice of either door tells them."""
+    try:
+        found = told.get("token_logprobs") or [each["logprob"] for each in told["content"]]
+        return [float(each) for each in found if each is not None and math.isfinite(each)]
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return []
+
+
+def _continued(before: tuple[str, list[str]] | None, function: _Function) -> tuple[str, list[str]]:
+    name, arguments = before or ("", [])
+    told = function.arguments
+    if told is not None:
+        arguments.append(told if isinstance(told, str) else msgspec.json.encode(told).decode())
+    return name + (function.name or ""), arguments
+
+
+def _function(told: tuple[str, list[str]]) -> dict[str, str]:
+    name, arguments = told
+    return {"name": name, "arguments": "".join(arguments)}
+
+
+def _without_logprobs(payload: bytes) -> bytes:
+    """Return the data of an event without probabilities, all else as it came."""
+    if b'"logprobs"' not in payload:
+        return payload
+    try:
+        members = _members(payload)
+        choices = _choices(members["choices"])
+    except (msgspec.MsgspecError, KeyError):
+        return payload
+    for each in choices:
+        each.pop("logprobs", None)
+    return msgspec.json.encode({**members, "choices": choices})

@@ -1,0 +1,138 @@
+"""Judges an answer of a cascade: how likely it is to be good, and whether it is kept.
+
+By how sure its model was, by its form, and by another answer where one was asked for. Nothing of
+either answer's text is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from broker.core.answer_checks import Flaw, find_flaw, is_refusal
+from broker.core.call import Call, OpenAiBody
+from broker.core.cascade import (
+    FLAWED,
+    SAMPLE,
+    USUAL,
+    Curve,
+    Judged,
+    Kept,
+    above,
+    agreed,
+    confidence_of,
+    worth_it,
+)
+from broker.core.dispatch import Attempt
+from broker.core.grading import likeness
+from broker.core.outcome import Outcome
+from broker.flows.overhear import Reply, asking_as, delivered_so_far, overhear_whole
+from broker.flows.plan_cascade import Chain
+from broker.flows.tab import Tab
+from broker.upstream.faults import AttemptFailed
+
+PRICE: Final = 0.1
+"""What the next answer costs of a good one's worth, where the caller does not say what that is."""
+_LIVELY: Final = msgspec.Raw(b"0.7")
+"""The temperature of a second answer where the caller wants 0: it would be the same."""
+_COLD: Final = frozenset({b"0", b"0.0"})
+
+
+async def judge(tab: Tab, reply: Reply, *, compares: bool) -> Judged:
+    """Judge an answer that may be followed by another; one that came whole has ended its attempt.
+
+    It may be compared with another, which is asked for.
+    """
+    judged = look_at(tab, reply)
+    asks = tab.call.cascade is not None and tab.call.cascade.agreement is not None
+    if compares and asks and reply.ended and judged.flaw is None:
+        agreement = await _agreement(tab, reply)
+        if agreement is not None:
+            chance = agreed(judged.chance, agreement)
+            judged = msgspec.structs.replace(judged, chance=chance, agreement=agreement)
+    kept = _is_kept(tab, reply.attempt, judged.chance)
+    return msgspec.structs.replace(judged, kept=kept.kept, reason=judged.reason + kept.reason)
+
+
+def look_at(tab: Tab, reply: Reply) -> Judged:
+    """Return what an answer shows of itself, as far as it came."""
+    cascade, body = tab.call.cascade, tab.call.body
+    assert cascade is not None
+    assert isinstance(body, OpenAiBody)
+    flaw = _flaw(body, reply)
+    enough = None if reply.ended else cascade.decide_after_tokens
+    logprobs = reply.logprobs[:enough]
+    confidence = confidence_of(logprobs)
+    chance, reason = None, ""
+    if flaw is not None:
+        chance, reason = FLAWED, f"its form is at fault ({flaw.value}), "
+    elif confidence is not None:
+        chance = curve_of(tab, reply.attempt).chance(confidence)
+    tokens = None if reply.ended else len(logprobs)
+    told = None if flaw is None else flaw.value
+    return Judged(True, reason, confidence, chance, told, tokens=tokens)
+
+
+def curve_of(tab: Tab, attempt: Attempt) -> Curve:
+    """Return how the confidence of an attempt's endpoint is read."""
+    lessons = tab.market.lessons
+    if lessons is None:
+        return USUAL
+    return lessons.curve(attempt.candidate.number, tab.call.wanted.domain)
+
+
+def _flaw(body: OpenAiBody, reply: Reply) -> Flaw | None:
+    if reply.ended:
+        return find_flaw(body.members, reply.body)
+    return Flaw.REFUSED if is_refusal(reply.text) else None
+
+
+async def _agreement(tab: Tab, reply: Reply) -> float | None:
+    """Return how far another answer agrees with this one, 0 to 1; None where none came."""
+    chain, cascade = tab.decision, tab.call.cascade
+    assert isinstance(chain, Chain)
+    assert cascade is not None
+    sampled = cascade.agreement == SAMPLE
+    candidate = reply.attempt.candidate if sampled else chain.second
+    if candidate is None or (not sampled and candidate.number == reply.attempt.candidate.number):
+        return None
+    attempt = tab.begin_beside(candidate)
+    if attempt is None:
+        return None
+    try:
+        with asking_as(tab, _once_more(tab.call)):
+            other = await overhear_whole(tab, attempt)
+    except AttemptFailed as failure:
+        attempt.notes.append("asked to compare; no answer came")
+        tab.end(failure.outcome)
+        return None
+    attempt.notes.append("asked to compare")
+    tab.end(Outcome(status=200), delivered_so_far(other, tab))
+    return likeness(other.text, reply.text)
+
+
+def _once_more(call: Call) -> OpenAiBody:
+    """Return the body for a second answer, whole and not by necessity the same."""
+    body = call.body
+    assert isinstance(body, OpenAiBody)
+    members = {name: raw for name, raw in body.members.items() if name not in ("seed", "logprobs")}
+    if bytes(members.get("temperature", b"")) in _COLD:
+        members["temperature"] = _LIVELY
+    return msgspec.structs.replace(body, members=members, stream=False)
+
+
+def _is_kept(tab: Tab, attempt: Attempt, chance: float | None) -> Kept:
+    chain = tab.decision
+    assert isinstance(chain, Chain)
+    stage = chain.stage_of(attempt.candidate)
+    least, groups = chain.keep_from[stage], chain.groups
+    if stage + 1 >= len(groups) and not least:
+        return Kept(True, "there is nobody else to ask")
+    if least is not None:
+        return above(chance, least)
+    quality, cost_nanos = chain.quality_and_cost(groups[stage + 1][0])
+    price, worth = PRICE, tab.call.wanted.value_nanos
+    if worth:
+        price = min(cost_nanos / worth, 1.0)
+    return worth_it(chance, quality, price)

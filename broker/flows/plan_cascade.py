@@ -1,0 +1,224 @@
+"""Plans a cascade: whom each stage may ask, from when on an answer is kept, and what all may cost.
+
+A stage has spares: who else serves its model. One of them answers where another fails, before the
+next stage is asked. Each stage is paid once, so the hold is the dearest of each stage, added up.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from broker.core.call import Call, OpenAiBody
+from broker.core.cascade import SAMPLE, Below, Cascade
+from broker.core.catalog import Task
+from broker.core.columns import AUTO, Floats
+from broker.core.decision import COST_ROW, Candidate, Decision
+from broker.core.requirements import Requirements
+from broker.errors import NothingFits
+from broker.flows.decide import choose
+from broker.flows.runtime import Runtime
+from pricing.money import PICOS_PER_NANO, format_usd
+
+_ASKED: Final = {Task.CHAT: b"true", Task.COMPLETION: b"1"}
+
+Group = tuple[Candidate, ...]
+"""Who may serve a stage, in the order in which they are tried."""
+
+
+class Chain(Decision, frozen=True, eq=False):
+    """A decision in stages, each of which may be asked and paid once."""
+
+    by_place: tuple[int, ...] = ()
+    keep_from: tuple[float | None, ...] = ()
+    """From which chance on an answer is kept, by stage; None: by benefit."""
+    second: Candidate | None = None
+    """Who answers a second time, where that is a model of its own."""
+    samples: bool = False
+    """Each stage but the last may be asked twice."""
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The stage of each place in the plan."""
+        return self.by_place
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The candidates of each stage."""
+        return tuple(
+            tuple(one for one, stage in zip(self.plan, self.by_place, strict=True) if stage == at)
+            for at in range(len(self.keep_from))
+        )
+
+    @property
+    def hold_nanos(self) -> int:
+        """The dearest of each stage, and what is asked beside all but the last."""
+        dearest = [max(each.ceiling_nanos for each in group) for group in self.groups]
+        beside = 0 if self.second is None else self.second.ceiling_nanos * (len(dearest) - 1)
+        return sum(dearest) + beside + (sum(dearest[:-1]) if self.samples else 0)
+
+    def stage_of(self, candidate: Candidate) -> int:
+        """Return the stage that a candidate is asked in."""
+        return self.by_place[self.plan.index(candidate)]
+
+    def quality_and_cost(self, candidate: Candidate) -> tuple[float, float]:
+        """Return a candidate's expected score, and its expected cost in nano-dollars."""
+        place = np.flatnonzero(self.eligible == candidate.number)
+        if not place.size:
+            return 0.0, 0.0
+        figures = self._rows[:, place[0]]
+        return float(figures[1]), float(figures[COST_ROW]) / PICOS_PER_NANO
+
+
+def lay_out(call: Call, first: Decision, runtime: Runtime) -> tuple[Call, Decision]:
+    """Return the call as it is sent, and whom it goes to. Raises as `plan_cascade` does."""
+    assert call.cascade is not None
+    chain = plan_cascade(call.cascade, call.wanted, first, runtime)
+    return _asking_for_logprobs(call), chain
+
+
+def plan_cascade(
+    cascade: Cascade, wanted: Requirements, first: Decision, runtime: Runtime
+) -> Chain:
+    """Return the plan; `first` is the decision of the first stage, and has candidates.
+
+    Raises NothingFits where the whole may cost more than the caller allows, ModelUnknown.
+    """
+    if cascade.stages:
+        decisions, groups, least = _named(cascade, wanted, first, runtime)
+    else:
+        decisions, groups = [first], _best_then_better(first, runtime)
+        least = [None] * (len(groups) - 1) + [0.0]
+    if cascade.below is Below.DEAREST:
+        _add_dearest(cascade, wanted, (decisions, groups, least), runtime)
+    second = None
+    if cascade.agreement not in (None, SAMPLE):
+        asked = msgspec.structs.replace(wanted, model=cascade.agreement)
+        second = next(iter(choose(asked, runtime).plan), None)
+    chain = _joined(decisions, groups, tuple(least))
+    chain = msgspec.structs.replace(chain, second=second, samples=cascade.agreement == SAMPLE)
+    return _within(chain, wanted.max_cost_nanos)
+
+
+def _named(
+    cascade: Cascade, wanted: Requirements, first: Decision, runtime: Runtime
+) -> tuple[list[Decision], list[Group], list[float | None]]:
+    """Plan those of each stage that no stage before has taken; a stage that nobody can serve at
+    the moment is left out."""
+    decisions, groups = [first], [first.plan]
+    least: list[float | None] = [cascade.stages[0].keep_from]
+    for stage in cascade.stages[1:]:
+        decision = choose(msgspec.structs.replace(wanted, model=stage.model), runtime)
+        taken = {each.number for group in groups for each in group}
+        free = tuple(each for each in decision.plan if each.number not in taken)
+        if free:
+            decisions.append(decision)
+            groups.append(free)
+            least.append(stage.keep_from)
+    return decisions, groups, least
+
+
+def _best_then_better(decision: Decision, runtime: Runtime) -> list[Group]:
+    """Return the best candidate, then that of the best expected quality of the others; each with
+    those who serve the same model."""
+    first, *others = decision.plan
+    quality = dict(zip(decision.eligible.tolist(), decision.parts[0].tolist(), strict=True))
+
+    def model_of(candidate: Candidate) -> str:
+        return runtime.market.endpoint(candidate.number).model
+
+    spares = tuple(each for each in others if model_of(each) == model_of(first))
+    better = sorted(others, key=lambda each: -quality[each.number])
+    # Another endpoint of the same model is a spare, unless there is no other model.
+    better = [each for each in better if each not in spares] or better
+    if not better:
+        return [(first,)]
+    alike = tuple(each for each in better if model_of(each) == model_of(better[0]))
+    return [(first, *(each for each in spares if each not in alike)), alike]
+
+
+def _add_dearest(
+    cascade: Cascade,
+    wanted: Requirements,
+    plan: tuple[list[Decision], list[Group], list[float | None]],
+    runtime: Runtime,
+) -> None:
+    """Add the dearest of all to a plan, if it is not asked anyway."""
+    decisions, groups, least = plan
+    everyone = decisions[0]
+    if cascade.stages:
+        everyone = choose(msgspec.structs.replace(wanted, model=AUTO), runtime)
+    if not everyone.eligible.size:
+        return
+    dearest = int(everyone.eligible[everyone.costs_picos.argmax()])
+    if any(each.number == dearest for group in groups for each in group):
+        return
+    name = runtime.market.endpoint(dearest).name
+    decision = choose(msgspec.structs.replace(wanted, model=name), runtime)
+    if decision.plan:
+        if not cascade.stages:
+            least[-1] = cascade.keep_from
+        decisions.append(decision)
+        groups.append(decision.plan[:1])
+        least.append(0.0)
+
+
+def _joined(
+    decisions: list[Decision], groups: list[Group], least: tuple[float | None, ...]
+) -> Chain:
+    rows = np.concatenate(_of_one_height([each._rows for each in decisions]), axis=1)  # noqa: SLF001 - a chain is a decision
+    eligible, places = np.unique(
+        np.concatenate([each.eligible for each in decisions]), return_index=True
+    )
+    first = decisions[0]
+    by_place = tuple(at for at, group in enumerate(groups) for _ in group)
+    plan = tuple(each for group in groups for each in group)
+    told = (first.rejected, first.reasons, first.price_version)
+    return Chain(plan, eligible, rows[:, places], *told, by_place, least)
+
+
+def _of_one_height(figures: list[Floats]) -> list[Floats]:
+    """Return figures with as many rows each: who was not drawn from had no chance to be drawn."""
+    height = max(len(each) for each in figures)
+    return [np.pad(each, ((0, height - len(each)), (0, 0))) for each in figures]
+
+
+def _within(chain: Chain, most_nanos: int | None) -> Chain:
+    """Return the plan, without spares where it would cost too much with them."""
+    if most_nanos is None or chain.hold_nanos <= most_nanos:
+        return chain
+    kept = [at for at, stage in enumerate(chain.by_place) if chain.by_place.index(stage) == at]
+    chain = msgspec.structs.replace(
+        chain,
+        plan=tuple(chain.plan[at] for at in kept),
+        by_place=tuple(chain.by_place[at] for at in kept),
+    )
+    if chain.hold_nanos <= most_nanos:
+        return chain
+    raise NothingFits(
+        f"All answers of this cascade may cost {format_usd(chain.hold_nanos)} USD together, "
+        "which is above broker.max_cost.",
+        code="nothing_within_price",
+    )
+
+
+def _asking_for_logprobs(call: Call) -> Call:
+    body = call.body
+    assert isinstance(body, OpenAiBody)
+    assert call.cascade is not None
+    if _asked_by_caller(body):
+        return call
+    raw = msgspec.Raw(_ASKED[call.wanted.task])
+    members = {**body.members, "logprobs": raw}
+    return msgspec.structs.replace(
+        call,
+        body=msgspec.structs.replace(body, members=members),
+        cascade=msgspec.structs.replace(call.cascade, hides_logprobs=True),
+    )
+
+
+def _asked_by_caller(body: OpenAiBody) -> bool:
+    raw = body.members.get("logprobs")
+    return raw is not None and bytes(raw) not in (b"false", b"null")

@@ -1,0 +1,84 @@
+"""A stream is written down as the whole answer that it would have been."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from broker.core.answer_checks import Flaw, find_flaw
+from broker.core.transcript import BYTES_MAX, Transcript
+
+
+def chunk(delta: dict[str, Any] | None = None, **more: Any) -> bytes:
+    return json.dumps({"id": "x", "choices": [{"index": 0, "delta": delta or {}, **more}]}).encode()
+
+
+def written(*chunks: bytes, **how: Any) -> Transcript:
+    transcript = Transcript(**how)
+    for each in chunks:
+        transcript.hear(each)
+    return transcript
+
+
+def test_text_comes_together() -> None:
+    told = written(chunk({"role": "assistant", "content": ""}), chunk({"content": "Yes"}))
+    told.hear(chunk({"content": ", so."}))
+    told.hear(chunk(finish_reason="stop"))
+    [choice] = json.loads(told.answer())["choices"]
+    assert choice == {"message": {"content": "Yes, so."}, "finish_reason": "stop"}
+    assert told.text == "Yes, so."
+
+
+def test_tool_calls_come_together_by_their_places() -> None:
+    parts = [
+        [{"index": 0, "function": {"name": "find", "arguments": '{"ci'}}],
+        [{"index": 1, "function": {"name": "buy", "arguments": {"n": 1}}}],
+        [{"index": 0, "function": {"arguments": 'ty":"Bonn"}'}}],
+    ]
+    told = written(*(chunk({"tool_calls": each}) for each in parts))
+    [choice] = json.loads(told.answer())["choices"]
+    called = [each["function"] for each in choice["message"]["tool_calls"]]
+    assert called == [
+        {"name": "find", "arguments": '{"city":"Bonn"}'},
+        {"name": "buy", "arguments": '{"n":1}'},
+    ]
+
+
+def test_probabilities_are_heard_and_taken_out() -> None:
+    transcript = Transcript(hides_logprobs=True)
+    first = chunk({"content": "a"}, logprobs={"content": [{"token": "a", "logprob": -0.5}]})
+    passed = transcript.hear(first)
+    assert b"logprobs" not in passed
+    assert json.loads(passed)["choices"][0]["delta"] == {"content": "a"}
+    legacy = json.dumps({"choices": [{"text": "b", "logprobs": {"token_logprobs": [None, -1.5]}}]})
+    transcript.hear(legacy.encode())
+    assert transcript.logprobs == [-0.5, -1.5]
+    assert transcript.text == "ab"
+    plain = chunk({"content": "c"})
+    assert transcript.hear(plain) is plain
+    assert written(first).logprobs == [-0.5]
+
+
+def test_what_cannot_be_read_goes_through_as_it_is() -> None:
+    told = Transcript(hides_logprobs=True)
+    for odd in (b'{"logprobs"', b"[1]", b'{"choices":[{"index":"x","logprobs":1}]}'):
+        assert told.hear(odd) in (odd, b'{"choices":[{"index":"x"}]}')
+    assert json.loads(told.answer()) == {"choices": []}
+
+
+def test_a_stream_is_checked_for_its_form() -> None:
+    asked = {"response_format": msgspec.Raw(b'{"type":"json_object"}')}
+    bad = written(chunk({"content": "Here you"}), chunk({"content": " are"}, finish_reason="stop"))
+    assert find_flaw(asked, bad.answer()) is Flaw.NOT_JSON
+    good = written(chunk({"content": '{"a"'}), chunk({"content": ":1}"}, finish_reason="stop"))
+    assert find_flaw(asked, good.answer()) is None
+    refused = written(chunk({"refusal": "I must"}), chunk({"refusal": " not."}))
+    assert find_flaw({}, refused.answer()) is Flaw.REFUSED
+
+
+def test_of_a_very_long_answer_the_rest_is_not_written_down() -> None:
+    told = written(chunk({"content": "x" * BYTES_MAX}), chunk({"content": "more"}))
+    assert not told.is_whole
+    assert told.text == ""
