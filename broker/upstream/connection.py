@@ -263,6 +263,7 @@ class Connection(asyncio.Protocol):
 
     def _take(self, response: Response, arrived_bytes: int) -> None:
         """Hand on what came of an answer that is not over."""
+        begins = response.sized is None
         response.heard_at = heard_at(response, arrived_bytes, self._loop.time())
         if self._progress:
             self._progress = False
@@ -271,6 +272,8 @@ class Connection(asyncio.Protocol):
             response.fail(self._refusal(OverflowError(), response))
             return
         if not response.status:
+            return
+        if begins and response.wants == WHOLE and response.announces_too_much():
             return
         if self._timer is not None and response.heard_at + response.timeouts.idle_s < self._due_at:
             self.watch()

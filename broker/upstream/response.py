@@ -149,14 +149,19 @@ class Response(msgspec.Struct, eq=False):
         self.fail(self._too_large(self.room))
         return False
 
+    def announces_too_much(self) -> bool:
+        """Fail, before it comes, when the body has or is said to have more bytes than there is
+        room for; True then."""
+        declared = self.header(b"content-length")
+        if (declared is not None and int(declared) > self.room) or self.buffered > self.room:
+            self.fail(self._too_large(self.room))
+        return self.failure is not None
+
     async def _arrive(self, limit_bytes: int) -> None:
         """Wait for the end of the body, refusing one that is said or seen to be over the limit."""
-        declared = self.header(b"content-length")
-        if (declared is not None and int(declared) > limit_bytes) or self.buffered > limit_bytes:
-            self.fail(self._too_large(limit_bytes))
-        if self.failure is not None:
-            return
         self.room = limit_bytes
+        if self.announces_too_much():
+            return
         if self.paused and self.carrier is not None:
             self.carrier.resume()
         await self._wait(WHOLE)

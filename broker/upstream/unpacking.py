@@ -20,6 +20,9 @@ _PLAIN: Final = (b"", b"identity")
 STEP_BYTES_MAX: Final = 4_194_304
 """What one piece of a stream may unpack to."""
 
+_RATIO_MAX: Final = 50
+"""No text packs better. Without it, a few kilobytes would keep the loop busy up to the limit."""
+
 
 class Unpacker:
     """Told of a body's bytes as they come; `encoding` is the value of its `Content-Encoding`."""
@@ -76,6 +79,6 @@ def unpacked(encoding: bytes | None, body: bytes, limit_bytes: int) -> bytes:
     unpacker = unpacker_for(encoding, limit_bytes)
     if unpacker is None:
         return body
-    plain = unpacker.feed(body, limit_bytes)
+    plain = unpacker.feed(body, STEP_BYTES_MAX + _RATIO_MAX * len(body))
     unpacker.finish()
     return plain

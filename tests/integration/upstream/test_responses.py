@@ -249,6 +249,16 @@ async def test_a_limit_holds_for_a_body_that_is_already_there() -> None:
 
 
 @on_both_loops
+async def test_a_body_that_is_said_to_be_over_the_limit_is_refused_before_it_comes() -> None:
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n12"
+    async with answering(answer) as server, client_of() as client:
+        head = request_head(b"GET", b"/", server.origin.authority, [], None)
+        with pytest.raises(AttemptFailed) as failed:
+            await client.send(server.origin, head, b"", PATIENT, 50)
+    assert failed.value.outcome.fault is Fault.TOO_LARGE
+
+
+@on_both_loops
 async def test_what_came_before_a_failure_is_handed_out_before_it() -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
