@@ -22,15 +22,36 @@ async def house(
     database_office: asyncpg.Connection,
 ) -> AsyncIterator[House]:
     """A broker with an empty market; when it has stopped, every invariant view must be empty."""
-    client = redis.asyncio.from_url(valkey_server.url)
-    await client.flushall()
-    await client.aclose()
+    await _empty(valkey_server)
     async with (
         fresh_database(postgres_server.url, migrated_template, database_office) as url,
         open_house(url, valkey_server.url) as house,
     ):
         yield house
         await until(lambda: _nothing_held(house))
+
+
+@pytest.fixture(scope="module")
+async def hasty_house(
+    postgres_server: EmbeddedPostgres,
+    valkey_server: EmbeddedValkey,
+    migrated_template: str,
+    database_office: asyncpg.Connection,
+) -> AsyncIterator[House]:
+    """The same, soon out of patience with providers."""
+    await _empty(valkey_server)
+    async with (
+        fresh_database(postgres_server.url, migrated_template, database_office) as url,
+        open_house(url, valkey_server.url, first_byte_s=1.0, idle_s=0.8) as house,
+    ):
+        yield house
+        await until(lambda: _nothing_held(house))
+
+
+async def _empty(valkey_server: EmbeddedValkey) -> None:
+    client = redis.asyncio.from_url(valkey_server.url)
+    await client.flushall()
+    await client.aclose()
 
 
 async def _nothing_held(house: House) -> bool:

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
-import asyncpg
 import pytest
 
-from broker.embedded.postgres import EmbeddedPostgres
-from broker.embedded.valkey import EmbeddedValkey
-from tests.conftest import fresh_database
-from tests.integration.gateway.house import House, open_house
+from tests.integration.gateway.house import House
 from tests.integration.gateway.rack import ANSWER, WRONG_ANSWER, Heard, Trade
 
 CALLERS = 24
-FIRST_BYTE_S = 1.0
-IDLE_S = 0.8
 
 SOLID, SHAKY, CUT = "the other serves", "it is served all the same", "it breaks off"
 
@@ -61,25 +54,9 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.fixture(scope="module")
-async def trade(
-    postgres_server: EmbeddedPostgres,
-    valkey_server: EmbeddedValkey,
-    migrated_template: str,
-    database_office: asyncpg.Connection,
-) -> AsyncIterator[Trade]:
-    """A broker that is soon out of patience, a shaky provider and a solid one."""
-    patience = {"first_byte_s": FIRST_BYTE_S, "idle_s": IDLE_S}
-    async with (
-        fresh_database(postgres_server.url, migrated_template, database_office) as url,
-        open_house(url, valkey_server.url, **patience) as house,
-    ):
-        trade = await _furnished(house)
-        yield trade
-        await trade.balance()
-
-
-async def _furnished(house: House) -> Trade:
-    trade = Trade(house, await house.consumer("shop"))
+async def trade(hasty_house: House) -> Trade:
+    """A shaky provider and a solid one."""
+    trade = Trade(hasty_house, await hasty_house.consumer("shop"))
     await trade.enrol(list(FAULTS), "shaky", "solid")
     return trade
 

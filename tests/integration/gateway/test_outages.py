@@ -1,0 +1,188 @@
+"""Providers that go away, come back, flap and brown out, one of several, all at once and alone."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from broker.core import story
+from provider_sdk.testing.scripted import Script
+from tests.integration.gateway.house import House, until
+from tests.integration.gateway.rack import ANSWER, GOOD, Heard, Trade
+
+CROWD = [f"p{number}" for number in range(10)]
+FAULTY = CROWD[:3]
+BACK_WITHIN_S = 12.0
+"""It is five seconds on a machine that has nothing else to do."""
+
+WAYS: tuple[dict[str, Any], ...] = (
+    {"reset": True},
+    {"status": 500},
+    {"status": 503},
+    {"status": 429, "retry_after_s": 1.0},
+    {"status": 404},
+    {"stall": True},
+    {"cut_after_bytes": 50},
+    {"cut_wire_after_bytes": 30, "cut_by_reset": True},
+    {"malformed_chunk": True},
+    {"malformed_json": True},
+    {"wrong_content_type": True},
+    {"empty": True},
+    {"garbage_mb": 2.0, "malformed_json": True},
+    {"cut_wire_after_bytes": 0},
+)
+"""In which an answer may fail before its first content."""
+
+
+@pytest.fixture(scope="module")
+async def trade(hasty_house: House) -> Trade:
+    trade = Trade(hasty_house, await hasty_house.consumer("shop"))
+    await trade.enrol(["pair", "brown", "flap", "half", "down"], "a", "b")
+    await trade.enrol(["lone"], "c")
+    await trade.enrol(["crowd"], *CROWD)
+    return trade
+
+
+def ways(seed: int) -> dict[str, Any]:
+    """A script that is at fault in most of its calls, each time in another way."""
+    rng = random.Random(seed)
+    acts = [Script()] * 2 + [Script(**each) for each in WAYS]
+    played = tuple(
+        msgspec.structs.replace(rng.choice(acts), models=GOOD.models) for _ in range(300)
+    )
+    return {"sequence": played}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_with_three_of_ten_at_fault_in_random_ways_every_call_succeeds(
+    trade: Trade, seed: int
+) -> None:
+    calls = 250
+    for number, each in enumerate(CROWD):
+        trade.behave(each, **(ways(seed * 10 + number) if each in FAULTY else {}))
+    before, paid_before = await trade.balance(), await trade.paid("crowd")
+    left = iter(range(calls))
+    heard: list[Heard] = []
+
+    async def caller() -> None:
+        while (number := next(left, None)) is not None:
+            heard.append(await trade.ask("crowd", stream=number % 3 == 0))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(24):
+            group.create_task(caller())
+    assert [each for each in heard if not (each.ended and each.text == ANSWER)] == []
+    asked = sum(trade.providers[each].calls for each in CROWD)
+    assert asked <= 1.25 * calls, "no storm of retries"
+    assert before - await trade.balance() == sum(each.cost for each in heard)
+    assert len({each.call_id for each in heard}) == calls
+    paid = await trade.paid("crowd")
+    lines = sum(paid.values()) - sum(paid_before.values())
+    assert lines == sum(each.cost for each in heard) * 10**9
+    assert sum(trade.providers[each].calls for each in FAULTY) > 5, "they were asked"
+    late = await _timeouts(trade, {UUID(each.call_id) for each in heard})
+    assert sum(late.values()) == calls
+    assert late[0] + late[1] >= 0.99 * calls, "whose delay is at most one attempt's"
+
+
+async def _timeouts(trade: Trade, calls: set[UUID]) -> Counter[int]:
+    """How many calls had how many attempts that ran out of time."""
+    told: dict[UUID, int] = {}
+
+    async def all_told() -> bool:
+        rows = await trade.house.database.fetch("SELECT id, story FROM calls")
+        for row in rows:
+            if row["id"] in calls:
+                attempts = story.decode(row["story"]).attempts
+                told[row["id"]] = sum("timeout" in each["outcome"] for each in attempts)
+        return len(told) == len(calls)
+
+    await until(all_told)
+    return Counter(told.values())
+
+
+async def _served_by(trade: Trade, family: str, provider: str) -> bool:
+    heard = await trade.ask(family, first=provider)
+    return heard.endpoint == f"{provider}/{family}"
+
+
+async def test_an_outage_is_noticed_by_three_calls_and_its_end_by_the_next_probe(
+    trade: Trade,
+) -> None:
+    away = trade.behave("a", status=500)
+    trade.behave("b")
+    heard = [await trade.ask("pair", first="a") for _ in range(20)]
+    assert {(each.endpoint, each.text) for each in heard} == {("b/pair", ANSWER)}
+    assert away.calls <= 3 + 2, "three failures, and a probe now and then"
+    trade.behave("a")
+    await until(lambda: _served_by(trade, "pair", "a"), BACK_WITHIN_S)
+    assert await _served_by(trade, "pair", "a"), "one success is enough"
+
+
+async def test_a_provider_that_mostly_fails_is_left_alone_and_nobody_notices(
+    trade: Trade,
+) -> None:
+    brown = trade.behave("a", status=503, fault_rate=0.7, seed=5)
+    trade.behave("b")
+    heard = [await trade.ask("brown", first="a") for _ in range(40)]
+    assert {(each.status, each.text) for each in heard} == {(200, ANSWER)}
+    assert brown.calls <= 20
+
+
+async def test_a_provider_that_comes_and_goes_costs_no_call_and_no_storm(trade: Trade) -> None:
+    both = [trade.behave("b")]
+    calls = asked = 0
+    for turn in range(6):
+        flapping = trade.behave("a", **({"status": 500} if turn % 2 == 0 else {}))
+        heard = await asyncio.gather(*(trade.ask("flap", first="a") for _ in range(4)))
+        heard += [await trade.ask("flap", first="a") for _ in range(10)]
+        assert {(each.status, each.text) for each in heard} == {(200, ANSWER)}
+        calls += len(heard)
+        asked += flapping.calls
+    asked += both[0].calls
+    assert asked <= 1.25 * calls
+
+
+async def test_of_many_calls_at_the_end_of_an_ejection_one_is_the_probe(trade: Trade) -> None:
+    away = trade.behave("a", status=500)
+    trade.behave("b")
+    await asyncio.gather(*(trade.ask("half", first="a") for _ in range(4)))
+    assert not await _served_by(trade, "half", "a")
+    away = trade.behave("a", stall=True)
+
+    async def probed() -> bool:
+        heard = await asyncio.gather(*(trade.ask("half", first="a") for _ in range(12)))
+        assert {each.text for each in heard} == {ANSWER}
+        return away.calls > 0
+
+    await until(probed, BACK_WITHIN_S)
+    assert away.calls == 1
+
+
+async def test_while_all_are_down_callers_are_told_and_when_one_is_back_it_serves(
+    trade: Trade,
+) -> None:
+    away = [trade.behave(each, status=500) for each in ("a", "b")]
+    heard = await asyncio.gather(*(trade.ask("down") for _ in range(10)))
+    assert {each.error for each in heard} == {"all_providers_failed"}
+    assert {each.status for each in heard} == {502}
+    assert sum(each.calls for each in away) <= 4 * 10
+    trade.behave("b")
+    # Though both were ejected, never all are: no call waits for an ejection to be over.
+    heard = [await trade.ask("down") for _ in range(5)]
+    assert {(each.endpoint, each.text) for each in heard} == {("b/down", ANSWER)}
+
+
+async def test_a_lone_provider_is_never_locked_out(trade: Trade) -> None:
+    trade.behave("c", status=500)
+    for _ in range(3):
+        assert (await trade.ask("lone", deadline_s=5)).error == "all_providers_failed"
+    trade.behave("c")
+    heard = await trade.ask("lone")
+    assert (heard.endpoint, heard.text) == ("c/lone", ANSWER)
