@@ -13,6 +13,7 @@ import asyncpg
 from broker.core.market import build_market
 from broker.core.pulse import Pulse
 from broker.core.retries import RetryBudget
+from broker.core.throttle import Throttle
 from broker.core.view import RoutingLimits
 from broker.encoding.tokens import TokenCounter
 from broker.errors import Unavailable
@@ -70,6 +71,7 @@ async def _build(settings: Settings, stack: contextlib.AsyncExitStack) -> Runtim
     addresses = AddressPolicy(settings.allowed_networks)
     upstream = UpstreamClient(addresses, UpstreamLimits(head_bytes=settings.limits.head_bytes_max))
     stack.push_async_callback(upstream.aclose)
+    pulse, routing = Pulse(), _routing_limits(settings.limits)
     return Runtime(
         settings=settings,
         engine=engine,
@@ -84,10 +86,11 @@ async def _build(settings: Settings, stack: contextlib.AsyncExitStack) -> Runtim
         keyring=Keyring(),
         targets=Targets(),
         tokens=TokenCounter(),
-        pulse=Pulse(),
+        pulse=pulse,
+        throttle=Throttle(pulse, routing.queue_factor),
         retries=RetryBudget(time.monotonic()),
         random=Random(SystemRandom().getrandbits(64)),  # noqa: S311 - spreads load, keeps no secret
-        routing=_routing_limits(settings.limits),
+        routing=routing,
     )
 
 

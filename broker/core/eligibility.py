@@ -297,10 +297,30 @@ def reject(
     if ejected is not None and not ejected[strikes.standing].all():
         # Were everything that is left ejected, trying one beats refusing: never eject all.
         strikes.strike(ejected, Rejection.EJECTED)
-    most = limits.spare_factor if wanted.tier.yields else limits.queue_factor
-    if view.fullest >= most:
-        strikes.strike(load >= most, Rejection.FULL)
+    _strike_full(strikes, wanted.tier, view, limits, pulse)
     return strikes.reasons if strikes.any else None
+
+
+def _strike_full(
+    strikes: _Strikes, tier: Tier, view: View, limits: RoutingLimits, pulse: Pulse
+) -> None:
+    """Strike who has as much to do as it is declared, or was learned, to manage."""
+    most = _most(tier, limits)
+    if view.fullest >= most:
+        strikes.strike(view.load >= most, Rejection.FULL)
+    if pulse.has_limits:
+        # In the same measure: what a tier may find taken, it may find taken of a limit as well.
+        at_most = most / limits.queue_factor * pulse.limit[view.numbers]
+        strikes.strike(view.load * view.capacity >= at_most, Rejection.FULL)
+
+
+def _most(tier: Tier, limits: RoutingLimits) -> float:
+    """Return the load, over capacity, at which an endpoint is full for a tier."""
+    if tier is Tier.STANDARD:
+        return limits.queue_factor
+    if tier.yields:
+        return limits.spare_factor
+    return limits.priority_factor * limits.queue_factor
 
 
 def _picos(nanos: int) -> float:

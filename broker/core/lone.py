@@ -25,10 +25,11 @@ def decide_alone(
     """Return the decision; None where the one may be rejected, which is for `route` to tell."""
     one = listed.lone
     assert one is not None
-    load = pulse.load_of(one.deployment) / one.capacity
+    in_flight = pulse.load_of(one.deployment)
+    load = in_flight / one.capacity
     if _may_be_rejected(wanted, one) or pulse.is_doubtful(one.number):
         return None
-    if load >= limits.queue_factor:
+    if load >= limits.queue_factor or in_flight >= pulse.limit_at[one.number]:
         return None
     tokens_out = _output_limit(wanted, one, limits)
     expected_out = wanted.choices * float(min(tokens_out, TOKENS_OUT_EXPECTED))

@@ -67,6 +67,10 @@ class Pulse:
         self.tpot_ms = np.zeros(0, dtype=np.float64)
         self.bytes_in_per_token = np.zeros(0, dtype=np.float64)
         self.bytes_out_per_token = np.zeros(0, dtype=np.float64)
+        self.limit = np.zeros(0, dtype=np.float64)
+        """By endpoint: with so many calls at its deployment it is full; infinite where that is for
+        its declared capacity to say."""
+        self._limited: set[int] = set()
         self.breakers: dict[int, Breaker] = {}
         self.ejected_elsewhere: frozenset[int] = frozenset()
         """Endpoints that other processes have ejected, as last heard of."""
@@ -86,6 +90,7 @@ class Pulse:
         self.bytes_out_per_token = _grown(
             self.bytes_out_per_token, endpoints, BYTES_PER_TOKEN_PRIOR
         )
+        self.limit = _grown(self.limit, endpoints, np.inf)
         self._view()
 
     def _view(self) -> None:
@@ -96,6 +101,7 @@ class Pulse:
         self.bytes_out_per_token_at = _floats(self.bytes_out_per_token)
         self._others_in_flight_at = _ints(self.others_in_flight)
         self._service_s_at = _floats(self.service_s)
+        self.limit_at = _floats(self.limit)
         self._ttft_ms_at = _floats(self.ttft_ms)
         self._tpot_ms_at = _floats(self.tpot_ms)
 
@@ -177,6 +183,19 @@ class Pulse:
     def load_of(self, deployment: int) -> int:
         """Return the calls in flight at one deployment, all processes together."""
         return self.in_flight_at[deployment] + self._others_in_flight_at[deployment]
+
+    def set_limit(self, endpoint: int, limit: float) -> None:
+        """Be told with how many calls at its deployment an endpoint is full; infinite: no limit."""
+        self.limit_at[endpoint] = limit
+        if limit < np.inf:
+            self._limited.add(endpoint)
+        else:
+            self._limited.discard(endpoint)
+
+    @property
+    def has_limits(self) -> bool:
+        """True when any endpoint has a limit."""
+        return bool(self._limited)
 
     def is_doubtful(self, endpoint: int) -> bool:
         """True when a breaker has something to say of the endpoint, here or elsewhere."""

@@ -23,6 +23,9 @@ class RoutingLimits:
 
     attempts_max: int = 4
     queue_factor: float = 2.0
+    priority_factor: float = 1.25
+    """What the tier priority may find taken, over what the others may: it is the last to be
+    refused."""
     spare_factor: float = 0.8
     """Of a deployment's capacity, what tiers that yield may find taken and still be served."""
     tokens_out_default: int = 4_096

@@ -32,7 +32,7 @@ class LedgerBatcher:
         take_account: UUID,
         process_id: int,
         rows_max: int = 512,
-        queue_max: int = 10_000,
+        queue_max: int = 2_000,
     ) -> None:
         self.process_id = process_id
         self._records = RecordLane(pool, rows_max)
@@ -53,16 +53,34 @@ class LedgerBatcher:
         await self._settlements.close(timeout_s)
         await self._records.close(timeout_s)
 
-    def hold(self, hold: Hold, wait_s: float = 0.0) -> Coroutine[Any, Any, None]:
+    @property
+    def holds_waiting(self) -> int:
+        """How many calls wait for their hold."""
+        return len(self._holds.queue)
+
+    @property
+    def settlements_waiting(self) -> int:
+        """How many settlements are yet to be written."""
+        return len(self._settlements.queue)
+
+    @property
+    def holds_limit(self) -> float:
+        """How many calls may wait for their hold, by how long the ledger takes."""
+        return self._holds.limit
+
+    def hold(
+        self, hold: Hold, wait_s: float = 0.0, share: float = 1.0
+    ) -> Coroutine[Any, Any, None]:
         """Reserve `hold.amount_nanos`; durable when this returns.
 
         Where only open holds keep it out of a budget, it waits up to `wait_s` for their end. Raises
-        BalanceTooLow, BudgetTooLow, TooManyCalls when too much waits already, Unavailable when the
+        BalanceTooLow, BudgetTooLow, TooManyCalls when too much waits already for the `share` of the
+        limit that such a call may find taken, Unavailable when the
         database is away, Conflict for a call that has a hold, and BrokerError when the ledger
         account does not exist.
         """
         # One coroutine fewer than awaiting it here, for every call.
-        return self._holds.hold(hold, wait_s)
+        return self._holds.hold(hold, wait_s, share)
 
     def settle(self, settlement: Settlement) -> asyncio.Future[bool]:
         """Capture or release; durable when it is done. False when the hold was gone already.

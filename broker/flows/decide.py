@@ -19,6 +19,8 @@ from pricing.money import format_rate, format_usd
 
 REJECTIONS_TOLD_MAX = 20
 _RETRY_AFTER_S = 1.0
+_RETRY_AFTER_S_MAX = 60.0
+_SPREAD = 0.5
 
 
 def choose(wanted: Requirements, runtime: Runtime) -> Decision:
@@ -52,16 +54,16 @@ def refusal(
             facts=facts,
         )
     if cause is Cause.FULL:
+        full = decision.rejected[decision.reasons == Rejection.FULL].tolist()
         if counts and not wanted.tier.yields:
-            full = decision.rejected[decision.reasons == Rejection.FULL]
-            deployments = [runtime.market.endpoint(int(n)).deployment.number for n in full]
+            deployments = [runtime.market.endpoint(each).deployment.number for each in full]
             runtime.pulse.refuse(np.array(deployments, dtype=np.int64))
         return TooManyCalls(
             f"No endpoint that fits has room to spare for the tier '{wanted.tier}'."
             if wanted.tier.yields
             else "Every endpoint that fits is full.",
             code="providers_full",
-            retry_after_s=_RETRY_AFTER_S,
+            retry_after_s=room_in_s(full, runtime),
             facts=facts,
         )
     if cause is Cause.AWAY:
@@ -75,6 +77,20 @@ def refusal(
     if cause is Cause.PRICE:
         return _priced_out(wanted, decision, runtime, facts)
     return NothingFits(f"No endpoint fits: {_counted(decision)}.", facts=facts)
+
+
+def room_in_s(full: list[int], runtime: Runtime) -> float:
+    """Return in how many seconds the first of these endpoints should have a place, by how long its
+    calls take; spread, so that not all who are told come back at once."""
+    pulse, factor = runtime.pulse, runtime.routing.queue_factor
+    soonest_s = _RETRY_AFTER_S_MAX
+    for number in full:
+        deployment = runtime.market.endpoint(number).deployment
+        most = min(deployment.capacity * factor, pulse.limit_at[number])
+        over = max(pulse.load_of(deployment.number) - most, 0.0) + 1.0
+        slots = min(deployment.capacity, most)
+        soonest_s = min(soonest_s, float(pulse.service_s[deployment.number]) * over / slots)
+    return max(soonest_s, _RETRY_AFTER_S) * (1.0 + _SPREAD * runtime.random.random())
 
 
 def _priced_out(

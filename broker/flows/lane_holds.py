@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +17,7 @@ import asyncpg
 import msgspec
 import structlog
 
+from broker.core.gradient import Gradient, kind_of
 from broker.core.ledger import Hold
 from broker.errors import BrokerError, Conflict, TooManyCalls, Unavailable
 from broker.flows.hold_refusals import beyond_all, budget_exceeded, budget_held, no_account, too_low
@@ -28,6 +30,9 @@ from broker.store.ledger import HoldResult
 _STATEMENT_S: Final = 5.0
 _AWAY_S: Final = 1.0
 """After a failure, holds are refused at once for this long."""
+
+_CALM: Final = 64
+"""So few that wait are never too many."""
 
 _HOLD_NANOS_MAX: Final = 2**63 - 1
 """More does not fit a BIGINT, and would break the statement for the holds beside it."""
@@ -71,20 +76,34 @@ class HoldLane(Lane[_Asked, HoldResult]):
     ) -> None:
         super().__init__(pool, terms.rows_max, _STATEMENT_S)
         self._process_id = terms.process_id
-        self._queue_max = terms.queue_max
         self._settlements = settlements
         self._known = known
         self._away_until_s = 0.0
         self._doubtful: Sequence[_Asked] = ()
         """What was in a statement that was cut off: it may have committed."""
         self._waiting = 0
+        self._calm = min(_CALM, terms.queue_max)
+        self._gradient = Gradient(float(terms.queue_max), time.monotonic(), float(self._calm))
+        self._took_s = 0.0
+        """Of the last statement."""
 
-    async def hold(self, hold: Hold, wait_s: float) -> None:
+    @property
+    def limit(self) -> float:
+        """So many calls may wait here at once, by how long the ledger takes."""
+        return self._gradient.limit
+
+    async def hold(self, hold: Hold, wait_s: float, share: float = 1.0) -> None:
         """Wait until the hold is durable. Raises as `LedgerBatcher.hold` says."""
         if self._closing:
             raise Unavailable("The broker is stopping.", retry_after_s=_AWAY_S)
-        if max(len(self.queue), len(self._settlements.queue)) >= self._queue_max:
-            raise TooManyCalls("Too many calls wait for the ledger.", retry_after_s=_AWAY_S)
+        waiting = max(len(self.queue), len(self._settlements.queue))
+        if waiting >= self._calm and waiting >= share * self._gradient.limit:
+            rounds = waiting // self._rows_max + 1
+            raise TooManyCalls(
+                "Too many calls wait for the ledger.",
+                code="overloaded",
+                retry_after_s=max(rounds * self._took_s, _AWAY_S),
+            )
         if hold.amount_nanos > _HOLD_NANOS_MAX:
             raise beyond_all(hold)
         loop = asyncio.get_running_loop()
@@ -109,8 +128,10 @@ class HoldLane(Lane[_Asked, HoldResult]):
                 batch.append(asked)
         if not batch:
             return
+        begun_s = time.monotonic()
         try:
             await self._execute(batch)
+            self._learn(len(batch), begun_s)
         except Exception as error:
             self._away_until_s = asyncio.get_running_loop().time() + _AWAY_S
             _log.warning("ledger_away", error=repr(error), holds=len(batch))
@@ -119,6 +140,12 @@ class HoldLane(Lane[_Asked, HoldResult]):
         except asyncio.CancelledError:
             self._give_up(batch)
             raise
+
+    def _learn(self, rows: int, begun_s: float) -> None:
+        now_s = time.monotonic()
+        self._took_s = now_s - begun_s
+        waiting = rows + len(self.queue)
+        self._gradient.tell(kind_of(0, rows), self._took_s * 1_000, waiting, now_s)
 
     async def _send(
         self, connection: ledger.Connection, items: Sequence[_Asked]

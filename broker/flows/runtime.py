@@ -19,6 +19,7 @@ from broker.core.market import Market
 from broker.core.pulse import Pulse
 from broker.core.ration import Ration
 from broker.core.retries import RetryBudget
+from broker.core.throttle import Throttle
 from broker.core.view import RoutingLimits
 from broker.encoding.encoder import Encoder
 from broker.encoding.tokens import TokenCounter
@@ -56,6 +57,7 @@ class Runtime:
     targets: Targets
     tokens: TokenCounter
     pulse: Pulse
+    throttle: Throttle
     retries: RetryBudget
     random: Random
     routing: RoutingLimits

@@ -7,6 +7,7 @@ piece; whoever stops listening before cancels the work upstream and pays for wha
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 from uuid import UUID
 
 from broker.core import story
@@ -40,6 +41,10 @@ from broker.flows.stream import Stream
 from broker.flows.tab import Tab, reserve
 from broker.flows.turn import Turn
 from broker.upstream.faults import AttemptFailed
+from pricing.tiers import Tier
+
+SHARE_OF: Final = {Tier.PRIORITY: 1.0, Tier.STANDARD: 0.8, Tier.FLEX: 0.4, Tier.BATCH: 0.4}
+"""Of the calls that may wait for the ledger at once: so many may wait when one of a tier comes."""
 
 
 async def serve(
@@ -143,7 +148,8 @@ async def _hold(hold: Hold, first: int, call: Call, decision: Decision, runtime:
     try:
         if call.payer.rates is not None:
             await take_tokens(call, decision, runtime)
-        await runtime.ledger.hold(hold, call.deadline_s - runtime.now_s())
+        share = SHARE_OF[call.wanted.tier]
+        await runtime.ledger.hold(hold, call.deadline_s - runtime.now_s(), share)
     except BaseException as error:
         await undo(call, runtime, error)
         if isinstance(error, BrokerError):

@@ -94,12 +94,16 @@ class Tab:
         now_s = self.runtime.now_s()
         outcome = self.dispatch.record(outcome, now_s)
         endpoint = self.endpoint
-        measured = None
+        measured, throttle = None, self.runtime.throttle
         try:
+            if outcome.fault is not None:
+                throttle.refused(endpoint, outcome, now_s)
             if delivered is not None:
                 self._price(attempt, endpoint, delivered)
                 if outcome.fault is None and delivered.complete:
                     measured = _measure(attempt, self.call, delivered, now_s)
+                    size = (self.call.body.size_bytes, attempt.tokens_out)
+                    throttle.tell(endpoint, size, measured, now_s)
         finally:
             # Whatever pricing meets, a call that is not counted out would weigh for ever.
             self.runtime.pulse.end(

@@ -53,12 +53,14 @@ class Slots:
             if turn.done() and not turn.cancelled():
                 self.running -= 1
                 self.admit()
-            else:
+            elif turn in self._queue:
                 self._queue.remove(turn)
             raise
 
     def admit(self) -> None:
         """Let in whoever fits; called when a place is freed or the limits have changed."""
         while self._queue and self._free():
-            self.running += 1
-            self._queue.popleft().set_result(None)
+            turn = self._queue.popleft()
+            if not turn.done():  # else whoever waited has left, and was not yet told
+                self.running += 1
+                turn.set_result(None)

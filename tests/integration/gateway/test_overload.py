@@ -1,0 +1,73 @@
+"""More calls than the providers can serve: those that are served are served well."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+
+import httpx
+
+from provider_sdk.testing.scripted import Script
+from tests.integration.gateway.house import Consumer, House, Stall
+
+SLOTS = 4
+SERVICE_MS = 150.0
+CAPACITY_PER_S = SLOTS * 1_000 / SERVICE_MS
+DEADLINE_S = 1.5
+ASKED = {"model": "acme/narrow", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8}
+
+
+async def call(shop: Consumer) -> httpx.Response:
+    return await shop.http.post(
+        "/v1/chat/completions", json=ASKED, headers={"x-broker-deadline-s": str(DEADLINE_S)}
+    )
+
+
+async def peak_per_s(shop: Consumer, lasts_s: float) -> float:
+    """Return the goodput with just as many callers as there are slots, and one."""
+    ends_s, served = time.monotonic() + lasts_s, 0
+
+    async def ask_on() -> None:
+        nonlocal served
+        while time.monotonic() < ends_s:
+            served += (await call(shop)).status_code == 200
+
+    await asyncio.gather(*(ask_on() for _ in range(SLOTS + 1)))
+    return served / lasts_s
+
+
+async def test_at_three_times_the_capacity_the_goodput_stays(house: House) -> None:
+    # It declares twelve times what it can serve at once.
+    script = Script(latency_ms=SERVICE_MS, capacity=SLOTS)
+    await house.enrol(Stall(name="acme/narrow", capacity=12 * SLOTS, script=script))
+    shop = await house.consumer("shop")
+    peak = await peak_per_s(shop, 2.0)
+    answers: list[tuple[float, httpx.Response]] = []
+    prices: Counter[int] = Counter()
+    begun_s, lasts_s = time.monotonic(), 9.0
+
+    async def note() -> None:
+        answer = await call(shop)
+        answers.append((time.monotonic() - begun_s, answer))
+
+    async with asyncio.TaskGroup() as group:
+        count = 0
+        while (now_s := time.monotonic() - begun_s) < lasts_s:
+            while count < 3 * CAPACITY_PER_S * now_s:
+                group.create_task(note())
+                count += 1
+                if count % 50 == 0:
+                    prices[(await house.operator.get("/api/prices")).status_code] += 1
+            await asyncio.sleep(0.01)
+    statuses = Counter(answer.status_code for _, answer in answers)
+    late = sum(4.0 <= at_s < lasts_s and each.status_code == 200 for at_s, each in answers)
+    goodput = late / (lasts_s - 4.0)
+    assert goodput >= 0.9 * min(peak, CAPACITY_PER_S), (goodput, peak, statuses)
+    assert statuses[429] > 0
+    for _, answer in answers:
+        if answer.status_code == 429:
+            assert int(answer.headers["retry-after"]) >= 1
+            assert answer.json()["error"]["code"] == "providers_full"
+    assert set(prices) == {200}, "the control plane answers all the while"
+    assert set(statuses) <= {200, 429, 504}, statuses
