@@ -92,6 +92,8 @@ class Settings:
     tick_s: float = 1.0
     canaries_per_hour: int = 1
     """For an endpoint that was examined and has traffic, by domain; 0 sends none."""
+    evidence_kept_days: int = 400
+    """What was seen of how well endpoints answer is kept so long, by whole months."""
     heartbeat_interval_ms: int = 1_000
     limits: Limits = field(default_factory=Limits)
     recourse: Recourse = field(default_factory=Recourse)
@@ -116,6 +118,9 @@ class Settings:
             ),
             canaries_per_hour=_integer(
                 env, "BROKER_CANARIES_PER_HOUR", cls.canaries_per_hour, 0, 60
+            ),
+            evidence_kept_days=_integer(
+                env, "BROKER_EVIDENCE_KEPT_DAYS", cls.evidence_kept_days, 31, 36_500
             ),
             limits=replace(
                 usual,

@@ -2,13 +2,14 @@
 
 Platt's curve of `broker.core.cascade`, fitted in three steps, each drawn to the one before as by
 so many answers: of all endpoints to the usual one, of an endpoint to that of all, of an endpoint in
-a domain to the endpoint's (a Gaussian prior on the curve, its mode found by Newton's method). So
-where evidence is thin the curve of what is alike holds. Checks of form are not counted: an answer
-that fails them is not judged by its confidence.
+a domain to the endpoint's (a Gaussian prior on the curve, its mode found by Newton's method in
+short steps). So where evidence is thin the curve of what is alike holds. Checks of form are not
+counted: an answer that fails them is not judged by its confidence.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -22,7 +23,7 @@ PRECISION: Final = 4.0
 """Of each prior: twenty answers, of which half are good, tell as much of where a curve starts."""
 ANSWERS_MIN: Final = 5.0
 """Of fewer, by weight, no curve is fitted."""
-_STEPS: Final = 25
+_STEPS: Final = 50
 _ODDS_MAX: Final = 30.0
 
 
@@ -99,11 +100,13 @@ def _fit(values: Floats, scores: Floats, weights: Floats, prior: Curve) -> Curve
         slope = design.T @ (weights * (scores - chances)) - PRECISION * (found - centre)
         bend = (design.T * (weights * chances * (1.0 - chances))) @ design
         step = np.linalg.solve(bend + PRECISION * np.eye(2), slope)
-        found += step
+        # Whole steps overshoot where the prior is far off; of a concave sum short ones arrive.
+        found += step / max(float(np.abs(step).max()), 1.0)
         if float(np.abs(step).max()) < 1e-8:
             break
-    start, slope_found = found.tolist()
-    if slope_found >= 0.0:
-        return Curve(start, slope_found)
+    if found[1] >= 0.0:
+        return Curve(*found.tolist())
     # Who is surer is not the worse for it: that is chance, and such confidence says nothing.
-    return Curve(start + slope_found * float(np.average(values, weights=weights)), 0.0)
+    good = PRECISION * prior.chance(float(1.0 - np.exp(-values.mean()))) + weights @ scores
+    share = float(good / (PRECISION + weights.sum()))
+    return Curve(math.log(share / (1.0 - share)), 0.0)

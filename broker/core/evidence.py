@@ -58,6 +58,8 @@ class Piece:
     """The name of the encoder that made the vector."""
     vector: bytes | None = None
     """Of a suite's prompt, as `pack` packs it."""
+    confidence: float | None = None
+    """How sure the model was: the mean probability of the answer's tokens, where that is known."""
     run_id: UUID | None = None
     """Of an examination: that of a later one replaces this; ids rise with time."""
 
@@ -66,6 +68,7 @@ class Piece:
         assert of_suite or self.vector is None, "no vector of a caller's prompt is kept"
         assert 0.0 <= self.score <= 1.0, f"a score is within 0..1, not {self.score}"
         assert 0.0 <= self.weight <= 1.0, f"a weight is within 0..1, not {self.weight}"
+        assert 0.0 <= (self.confidence or 0.0) <= 1.0, f"{self.confidence} is no probability"
         binary = self.grade is Grade.BINARY
         assert not binary or self.score in (0.0, 1.0), f"{self.score} is neither right nor wrong"
 

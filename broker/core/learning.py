@@ -20,6 +20,7 @@ import numpy as np
 from broker.core.catalog import Endpoint
 from broker.core.clusters import distances, group
 from broker.core.columns import Bools, Floats, Numbers
+from broker.core.confidence import Curves, Told, fit_curves
 from broker.core.domains import Recogniser
 from broker.core.fading import (
     ALARM,
@@ -121,7 +122,14 @@ def learn(heard: Heard, catalog: Catalog, beside: Beside, now_s: float) -> Lesso
         centres=beside.centres,
         meaning=beside.meaning,
         recogniser=beside.recogniser,
+        curves=_curves(heard, weights * judged),
     )
+
+
+def _curves(heard: Heard, weights: Floats) -> Curves:
+    """Learn how sure answers are to be read, of all but checks of form."""
+    told = (heard.endpoints, heard.domains, heard.graded, heard.confidences, heard.scores)
+    return fit_curves(Told(*told, weights))
 
 
 def _blended(exact: Estimate, graded: Estimate) -> Floats:

@@ -41,6 +41,8 @@ class Heard:
     scores: Floats
     weights: Floats
     at_s: Floats
+    confidences: Floats
+    """How sure who answered was; NaN where nobody knows."""
     with_vector: Numbers
     """The places of those that have a vector."""
     vectors: Floats
@@ -121,6 +123,9 @@ class Notebook:
             scores=np.array([each.score for each in pieces], dtype=np.float64),
             weights=np.array([each.weight for each in pieces], dtype=np.float64),
             at_s=np.array([each.at.timestamp() for each in pieces], dtype=np.float64),
+            confidences=np.array(
+                [np.nan if each.confidence is None else each.confidence for each in pieces]
+            ),
             with_vector=_codes(seen),
             vectors=np.array(vectors) if seen else np.zeros((0, 0)),
         )

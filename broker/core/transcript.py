@@ -128,6 +128,21 @@ class Transcript:
                 self.logprobs += read_logprobs(each.logprobs)
 
 
+class _Whole(msgspec.Struct):
+    choices: list[_Choice]
+
+
+_whole: Final = msgspec.json.Decoder(_Whole).decode
+
+
+def logprobs_of(answer: bytes) -> list[float]:
+    """Return the log-probabilities of the tokens of a whole answer's first choice."""
+    try:
+        return read_logprobs(_whole(answer).choices[0].logprobs)
+    except (msgspec.MsgspecError, IndexError, RecursionError):
+        return []
+
+
 def read_logprobs(told: Any) -> list[float]:
     """Return the log-probabilities of tokens, as a choice of either door tells them."""
     try:

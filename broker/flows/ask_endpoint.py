@@ -12,8 +12,10 @@ from uuid import UUID
 import msgspec
 
 from broker.core.call import OpenAiBody
+from broker.core.cascade import confidence_of
 from broker.core.catalog import Endpoint, Kind, Task
 from broker.core.outcome import Fault, Outcome, fault_of_status
+from broker.core.transcript import logprobs_of
 from broker.flows.exchange import identity
 from broker.flows.targets import Targets
 from broker.upstream.client import Timeouts, UpstreamClient, sized
@@ -30,6 +32,15 @@ class Question(msgspec.Struct, frozen=True):
     prompt: str
     tokens_out_max: int
     temperature: float | None = 0.0
+    logprobs: bool = False
+    """Ask for the probabilities of the answer's tokens as well."""
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """The text of an answer, and how sure its model was where it says so."""
+
+    text: str
+    confidence: float | None = None
 
 
 @dataclass(slots=True)
@@ -41,6 +52,13 @@ class Asker:
 
     async def ask(self, endpoint: Endpoint, question: Question, call_id: UUID) -> str:
         """Return the text of an answer. Raises AttemptFailed, RequestMalformed."""
+        return (await self.ask_surely(endpoint, question, call_id)).text
+
+    async def ask_surely(self, endpoint: Endpoint, question: Question, call_id: UUID) -> Answered:
+        """Return an answer, and how sure its model was where that was asked for and is told.
+
+        Raises AttemptFailed, RequestMalformed.
+        """
         body = _body(endpoint, question)
         limit = question.tokens_out_max
         if endpoint.max_output_tokens is not None:
@@ -56,7 +74,8 @@ class Asker:
         facts = read_completion(answer)
         if facts.error is not None:
             raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200))
-        return facts.text
+        sure = confidence_of(logprobs_of(answer)) if question.logprobs else None
+        return Answered(facts.text, sure)
 
 
 def can_be_asked(endpoint: Endpoint) -> bool:
@@ -75,6 +94,8 @@ def _body(endpoint: Endpoint, question: Question) -> OpenAiBody:
         members["prompt"] = question.prompt
     if question.temperature is not None:
         members["temperature"] = question.temperature
+    if question.logprobs:
+        members["logprobs"] = True if Task.CHAT in endpoint.tasks else 1
     raw = {name: msgspec.Raw(msgspec.json.encode(each)) for name, each in members.items()}
     size_bytes = sum(memoryview(each).nbytes for each in raw.values())
     return OpenAiBody(path, raw, size_bytes, stream=False, usage_asked=False, choices=1)

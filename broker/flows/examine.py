@@ -192,30 +192,30 @@ class Examiner:
                 await examinations.end(connection, order.id, now, problem=problem)
             return
         pieces = await self._pieces(paper, scored, now)
-        mean = min(sum(score for _, score in scored) / count, 1.0)
+        mean = min(sum(each.score or 0.0 for _, each in scored) / count, 1.0)
         async with self._books, self._hall.engine.begin() as connection:
             if await examinations.end(connection, order.id, now, found=(mean, count)):
                 await evidence.record(connection, pieces)
         _log.info("examined", endpoint=paper.endpoint.name, domain=order.domain, score=mean)
 
     async def _pieces(
-        self, paper: _Paper, scored: list[tuple[Item, float]], now: datetime
+        self, paper: _Paper, scored: list[tuple[Item, Marked]], now: datetime
     ) -> list[Piece]:
         marker = self._hall.marker
         about = (paper.endpoint, paper.suite, now)
-        pieces = [await marker.piece(item, score, about) for item, score in scored]
+        pieces = [await marker.piece(item, each, about) for item, each in scored]
         return [
             replace(each, weight=each.weight * paper.share, run_id=paper.run_id) for each in pieces
         ]
 
 
-def _scored(paper: _Paper, marked: list[tuple[Item, Marked]]) -> list[tuple[Item, float]]:
+def _scored(paper: _Paper, marked: list[tuple[Item, Marked]]) -> list[tuple[Item, Marked]]:
     """Return the scores; what the endpoint did not answer is worth nothing, unless that may be
     chance: where it hardly answered at all and has not failed so before."""
-    scored = [(item, each.score) for item, each in marked if each.score is not None]
+    scored = [(item, each) for item, each in marked if each.score is not None]
     if paper.borne and len(scored) < len(paper.tasks) * ENOUGH:
         return scored
-    return scored + [(item, 0.0) for item, each in marked if each.missed]
+    return scored + [(item, Marked(0.0)) for item, each in marked if each.missed]
 
 
 def _problem(paper: _Paper, marked: list[Marked]) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.evidence import Grade, Piece, Source
 from broker.core.ledger import CallRecord
+from broker.core.story import decode
 from broker.errors import Conflict, NotFound, RequestMalformed, TooManyCalls
 from broker.flows.authenticate import Caller
 from broker.store import calls as call_store
@@ -82,9 +83,24 @@ async def give_feedback(
             weight=weight_of(said.others) if said.weight is None else said.weight,
             account_id=caller.account_id,
             call_id=call_id,
+            confidence=_confidence(found, number),
         )
         await evidence.record(connection, [piece])
     return Taken(named.name, piece)
+
+
+def _confidence(call: CallRecord, endpoint_number: int) -> float | None:
+    """Return how sure the endpoint was whose answer the caller had, where that was looked at."""
+    own = [
+        each["judged"]
+        for each in decode(call.story).attempts
+        if each["endpoint_number"] == endpoint_number and each["judged"] is not None
+    ]
+    # What was judged by its form alone, or by its beginning, is no measure of how sure it was.
+    if not own or own[-1]["flaw"] is not None or own[-1]["tokens"] is not None:
+        return None
+    confidence: float | None = own[-1]["confidence"]
+    return confidence
 
 
 def weight_of(others: int) -> float:

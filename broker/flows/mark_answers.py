@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from secrets import token_hex
 from typing import Final
 from uuid import UUID
 
+import msgspec
 from uuid_utils.compat import uuid7
 
 from broker.core.catalog import Endpoint
@@ -20,7 +21,7 @@ from broker.core.suites import Item, Metric, Suite
 from broker.encoding.encoder import Encoder
 from broker.encoding.words import load_encoder
 from broker.errors import RequestMalformed
-from broker.flows.ask_endpoint import Asker, Question, can_be_asked
+from broker.flows.ask_endpoint import Answered, Asker, Question, can_be_asked
 from broker.upstream.faults import AttemptFailed
 
 TRIES: Final = 2
@@ -61,6 +62,8 @@ class Marked:
     problem: str = ""
     missed: bool = False
     """The endpoint gave no answer, and that is its own fault."""
+    confidence: float | None = None
+    """How sure the endpoint was, where it was asked and says so."""
 
 
 class Marker:
@@ -71,13 +74,20 @@ class Marker:
         self._encoder: Encoder | None = None
         self._turn = asyncio.Lock()
 
-    async def mark(self, task: Task, temperature: float | None = 0.0) -> Marked:
-        """Put a prompt and mark the answer."""
+    async def mark(
+        self, task: Task, temperature: float | None = 0.0, *, logprobs: bool = True
+    ) -> Marked:
+        """Put a prompt and mark the answer; `logprobs` asks how sure the endpoint is of it."""
         item = task.item
-        question = Question(item.prompt, item.max_tokens, temperature)
-        answer = await self._ask(task.endpoint, question, task.call_id)
-        if isinstance(answer, Marked):
-            return answer
+        question = Question(item.prompt, item.max_tokens, temperature, logprobs)
+        answered = await self._ask(task.endpoint, question, task.call_id)
+        if isinstance(answered, Marked):
+            return answered
+        marked = await self._marked(task, answered.text)
+        return replace(marked, confidence=answered.confidence)
+
+    async def _marked(self, task: Task, answer: str) -> Marked:
+        item = task.item
         if item.metric is not Metric.JUDGE:
             return Marked(await asyncio.to_thread(grade, item, answer))
         if task.judge is None or not can_be_asked(task.judge):
@@ -86,13 +96,14 @@ class Marker:
         judged = await self._ask(task.judge, question, task.judge_call_id)
         if isinstance(judged, Marked):
             return Marked(problem=f"the judge gave no answer: {judged.problem}")
-        score = read_judgement(judged)
+        score = read_judgement(judged.text)
         return Marked(score, "" if score is not None else "the judge gave no score")
 
     async def piece(
-        self, item: Item, score: float, about: tuple[Endpoint, Suite, datetime]
+        self, item: Item, marked: Marked, about: tuple[Endpoint, Suite, datetime]
     ) -> Piece:
         """Return the evidence that a score is, with what the encoder makes of the prompt."""
+        assert marked.score is not None, "without a score there is no evidence"
         endpoint, suite, at = about
         encoder = await self._load()
         own = suite.owner_id is not None and suite.owner_id == endpoint.deployment.provider_id
@@ -101,11 +112,12 @@ class Marker:
             endpoint_id=endpoint.id,
             source=Source.JUDGE if item.metric is Metric.JUDGE else Source.EVAL,
             grade=Grade.GRADED if item.metric.graded else Grade.BINARY,
-            score=score,
+            score=marked.score,
             domain=suite.domain,
             weight=OWN_SUITE_WEIGHT if own else 1.0,
             encoder=encoder.name,
             vector=pack(encoder.encode(item.prompt)),
+            confidence=marked.confidence,
         )
 
     async def _load(self) -> Encoder:
@@ -116,14 +128,19 @@ class Marker:
             self._encoder = encoder
             return encoder
 
-    async def _ask(self, endpoint: Endpoint, question: Question, call_id: UUID) -> str | Marked:
+    async def _ask(
+        self, endpoint: Endpoint, question: Question, call_id: UUID
+    ) -> Answered | Marked:
         """Return the answer, or why there is none."""
         failed = Marked()
         for number in range(TRIES):
             try:
-                return await self._asker.ask(endpoint, question, call_id)
+                return await self._asker.ask_surely(endpoint, question, call_id)
             except AttemptFailed as failure:
                 failed = _missed(failure.outcome)
+                if failure.outcome.fault is Fault.CALLER_FAULT:
+                    # Some servers refuse to tell probabilities.
+                    question = msgspec.structs.replace(question, logprobs=False)
             except RequestMalformed as error:
                 failed = Marked(problem=error.code)
             if number + 1 < TRIES:

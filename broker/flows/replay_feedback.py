@@ -113,6 +113,7 @@ def _learn(lesson: Lesson, labels: Numbers, chosen: Numbers, got: Floats) -> Les
         scores=got,
         weights=np.ones(got.size),
         at_s=np.zeros(got.size),
+        confidences=np.full(got.size, np.nan),
         with_vector=np.zeros(0, dtype=np.int64),
         vectors=np.zeros((0, 0)),
     )

@@ -28,6 +28,8 @@ BUSY: Final = timedelta(minutes=10)
 """An endpoint that had no call for so long would tell a canary by its being alone."""
 TEMPERATURES: Final = (None, None, 0.0, 0.7, 1.0)
 """As callers choose them; None leaves it to the endpoint."""
+SURE_SHARE: Final = 0.3
+"""Of canaries that ask how sure the endpoint is."""
 KEPT_BESIDE: Final = timedelta(days=30)
 _GAPS_MAX: Final = 1_000
 
@@ -79,14 +81,16 @@ class Aviary:
         if found is None:
             return
         suite, task = found
-        score = (await hall.marker.mark(task, self._random.choice(TEMPERATURES))).score
+        # Some callers want probabilities and some do not, so neither tells a canary.
+        wanted = self._random.choice(TEMPERATURES), self._random.random() < SURE_SHARE
+        marked = await hall.marker.mark(task, wanted[0], logprobs=wanted[1])
         now = hall.clock()
         pieces = []
-        if score is not None:
+        if marked.score is not None:
             about = (task.endpoint, suite, now)
-            pieces = [await hall.marker.piece(task.item, score, about)]
+            pieces = [await hall.marker.piece(task.item, marked, about)]
         async with self._books, hall.engine.begin() as connection:
-            await canaries.record(connection, task.call_id, perch, score, now)
+            await canaries.record(connection, task.call_id, perch, marked.score, now)
             await evidence.record(connection, pieces)
 
     async def _prepare(

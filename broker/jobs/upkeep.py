@@ -42,6 +42,15 @@ async def make_partitions(room: Room) -> None:
         await late_indexes.build(connection)
 
 
+async def forget_evidence(room: Room) -> None:
+    """Drop evidence of long ago."""
+    before = datetime.now(UTC) - timedelta(days=room.settings.evidence_kept_days)
+    async with room.engine.begin() as connection:
+        dropped = await maintenance.drop_evidence(connection, before)
+    if dropped:
+        _log.info("evidence_dropped", months=dropped)
+
+
 async def seal_balances(room: Room) -> None:
     """Seal as of the last full hour that is old enough."""
     now = datetime.now(UTC)
@@ -70,6 +79,13 @@ JOBS: Final = (
         "broker.make_partitions",
         make_partitions,
         crontab(minute="10", hour="0"),
+        86_400,
+        queue=SLOW,
+    ),
+    Job(
+        "broker.forget_evidence",
+        forget_evidence,
+        crontab(minute="15", hour="0"),
         86_400,
         queue=SLOW,
     ),

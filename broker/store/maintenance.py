@@ -36,6 +36,17 @@ async def delete_expired(connection: AsyncConnection, now: datetime) -> int:
     return keys + old + await sessions.delete_expired(connection, now)
 
 
+async def drop_evidence(connection: AsyncConnection, before: datetime) -> int:
+    """Drop the months of evidence that ended before a moment; return how many.
+
+    Raises DBAPIError where the table is in use for so long that it is better tried again later.
+    """
+    dropped = await connection.scalar(
+        text("SELECT drop_evidence_before(:before)"), {"before": before}
+    )
+    return int(dropped or 0)
+
+
 async def time(connection: AsyncConnection) -> datetime:
     """Return what the database's clock says, in UTC."""
     found: datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()

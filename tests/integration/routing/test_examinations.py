@@ -50,6 +50,7 @@ async def test_a_claim_is_examined_once_and_refuted_where_answers_are_bad(
     }
     assert sum(each.score for each in pieces) / 40 == pytest.approx(verdict.score)
     assert all(each.vector and each.call_id is None for each in pieces)
+    assert {round(each.confidence or 0.0, 3) for each in pieces} == {0.905}
 
 
 async def test_it_looks_like_any_other_call_and_its_receipts_are_no_surprise(
@@ -60,7 +61,7 @@ async def test_it_looks_like_any_other_call_and_its_receipts_are_no_surprise(
     await sit(examiner)
     asked = provider.received[-1]
     assert set(asked.headers) >= {"x-request-id", "x-broker-attempt", "content-type"}
-    assert set(asked.json) == {"model", "messages", "temperature", "max_tokens"}
+    assert set(asked.json) == {"model", "messages", "temperature", "max_tokens", "logprobs"}
     ids = [UUID(each.headers["x-request-id"]) for each in provider.work_received]
     async with engine.connect() as connection:
         assert await examinations.without_test_calls(connection, [*ids, acme.id]) == [acme.id]

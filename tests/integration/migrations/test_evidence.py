@@ -1,0 +1,62 @@
+"""Evidence of before becomes the first of its months; old months are dropped whole."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from broker.store.plans import id_at
+from tests.integration.migrations.upgrading import DatabaseAt, insert_account
+
+_INSERT = """
+INSERT INTO evidence (id, at, endpoint_id, source, grade, score, weight, account_id)
+VALUES ($1, $2, $3, 'feedback', 'graded', 0.5, 1, $4)
+"""
+_WHERE = "SELECT tableoid::regclass::text, count(*) FROM evidence GROUP BY 1"
+
+
+async def an_endpoint(driver: asyncpg.Connection, provider: object) -> object:
+    await driver.execute("SET session_replication_role = replica")  # what it refers to is not told
+    found = await driver.fetchval(
+        "INSERT INTO endpoints (id, deployment_id, provider_id, name, model, version,"
+        " upstream_model, tasks, created_at)"
+        " VALUES (uuidv7(), uuidv7(), $1, 'x', 'x', '', 'x', '{chat}', now()) RETURNING id",
+        provider,
+    )
+    await driver.execute("SET session_replication_role = origin")
+    return found
+
+
+async def test_evidence_of_before_stays_and_new_months_come(database_at: DatabaseAt) -> None:
+    now = datetime.now(UTC)
+    async with database_at("0022") as old:
+        driver = old.driver
+        owner, _ = await insert_account(driver, "consumer", "shop")
+        endpoint = await an_endpoint(driver, owner)
+        for age in (400, 30, 0):
+            at = now - timedelta(days=age)
+            await driver.execute(_INSERT, id_at(at), at, endpoint, owner)
+        await old.upgrade("head")
+        this_month = f"evidence_{now:%Y%m}"
+        assert dict(await driver.fetch(_WHERE)) == {this_month: 3}
+        assert await driver.fetchval("SELECT count(*) FROM evidence WHERE confidence IS NULL") == 3
+        later = (now.replace(day=1) + timedelta(days=40)).replace(day=3)
+        await driver.execute(_INSERT, id_at(later), later, endpoint, owner)
+        far = now + timedelta(days=4_000)
+        await driver.execute(_INSERT, id_at(far), far, endpoint, owner)
+        assert dict(await driver.fetch(_WHERE)) == {
+            this_month: 3,
+            f"evidence_{later:%Y%m}": 1,
+            "evidence_other": 1,
+        }
+        for statement in ("DELETE FROM evidence", "UPDATE evidence SET score = 1"):
+            with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+                await driver.execute(statement)
+        same = await driver.fetchval("SELECT id_at($1)", now)
+        assert same == id_at(now)
+        assert await driver.fetchval("SELECT drop_evidence_before($1)", now) == 0
+        ended = now + timedelta(days=32)
+        assert await driver.fetchval("SELECT drop_evidence_before($1)", ended) == 1
+        assert await driver.fetchval("SELECT count(*) FROM evidence") == 2
