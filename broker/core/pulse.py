@@ -22,6 +22,10 @@ Scalar = TypeVar("Scalar", np.int64, np.float64)
 
 AVAILABILITY_WEIGHT = 0.1
 """Of the newest outcome in the moving average."""
+AVAILABILITY_HALF_LIFE_S = 5.0
+"""What was missed counts half as much after so long. Two failures put an endpoint behind its
+equals, where no call would ever find out that it has recovered."""
+_FORGOTTEN = 0.005
 LATENCY_WEIGHT = 0.2
 TTFT_MS_PRIOR = 1.0
 TPOT_MS_PRIOR = 0.1
@@ -75,6 +79,7 @@ class Pulse:
         self.ejected_elsewhere: frozenset[int] = frozenset()
         """Endpoints that other processes have ejected, as last heard of."""
         self._doubtful: set[int] = set()
+        self._missed_since: dict[int, float] = {}
         self._view()
 
     def fit(self, endpoints: int, deployments: int) -> None:
@@ -110,6 +115,18 @@ class Pulse:
         self.others_in_flight[:] = 0
         self.others_in_flight[: in_flight.size] = in_flight
         self.ejected_elsewhere = ejected
+
+    def recover(self, now_s: float) -> None:
+        """Be told, once a tick, that time passes."""
+        for endpoint, since_s in tuple(self._missed_since.items()):
+            missed = 1 - self.availability_at[endpoint]
+            missed *= 0.5 ** ((now_s - since_s) / AVAILABILITY_HALF_LIFE_S)
+            if missed > _FORGOTTEN:
+                self._missed_since[endpoint] = now_s
+            else:
+                missed = 0.0
+                del self._missed_since[endpoint]
+            self.availability_at[endpoint] = 1 - missed
 
     def begin(self, endpoint: int, deployment: int, now_s: float) -> None:
         """Be told that an attempt starts."""
@@ -223,10 +240,14 @@ class Pulse:
 
     def _blame(self, endpoint: int, now_s: float) -> None:
         self.availability_at[endpoint] *= 1 - AVAILABILITY_WEIGHT
+        self._missed_since.setdefault(endpoint, now_s)
         breaker = self.breakers.setdefault(endpoint, Breaker(window_started_s=now_s))
         breaker.fail(now_s)
         if breaker.ejection_s:
             self._doubtful.add(endpoint)
+            # Nobody goes there until it is due for a probe. Then it must look as it did before, or
+            # among equals no call would ever go there to find out.
+            self.availability_at[endpoint] = 1.0
 
     def _measure(self, endpoint: int, deployment: int, measured: Measured) -> None:
         service_s = self._service_s_at

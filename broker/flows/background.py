@@ -90,6 +90,7 @@ class Background:
         live, pulse = self._runtime.live, self._runtime.pulse
         in_flight = live.loads.others(pulse.others_in_flight.size).in_flight
         pulse.take_others(in_flight, live.ejections.elsewhere())
+        pulse.recover(self._runtime.now_s())
         self._runtime.keyring.take_others(live.callers.elsewhere())
 
     async def _count_tokens(self, facts: Facts) -> None:

@@ -6,10 +6,11 @@
     while (data := await response.next_chunk()) is not None: ...
 
 **Stale connections.** A provider may close a kept connection in the very moment in which it is used
-again. If a connection that was used before ends without one byte of an answer, the request is sent
-once more, on a connection that was never used; in every other case the attempt has failed with
-RESET. Ask for `Connection: close` in requests for streams: some servers close after a stream
-whatever they announce.
+again. If a connection that was used before ends without one byte of an answer, and no byte of the
+request was acknowledged, the request is sent once more, on a connection that was never used; in
+every other case the attempt has failed with RESET, for the provider may be at work on it. Ask for
+`Connection: close` in requests for streams: some servers close after a stream whatever they
+announce.
 """
 
 from __future__ import annotations
@@ -101,7 +102,8 @@ class UpstreamClient:
             failure = response.failure
             if failure is None:
                 return response
-            if not (used and failure.fault is Fault.RESET and response.silent):
+            stale = used and failure.fault is Fault.RESET and response.silent
+            if not (stale and response.unacknowledged_bytes >= _size(head, body)):
                 raise AttemptFailed(failure)
             connection = await pool.dial_again(timeouts, total_due)
             used = False
@@ -123,3 +125,7 @@ class UpstreamClient:
         assert not self._closed, "the client is closed"
         pool = self._pools[origin] = OriginPool(origin, self._limits, self._dialler)
         return pool
+
+
+def _size(head: bytes, body: bytes | Sequence[bytes]) -> int:
+    return len(head) + (len(body) if isinstance(body, bytes) else sum(map(len, body)))

@@ -17,6 +17,7 @@ from broker.core.outcome import Fault, Outcome
 from broker.upstream import faults
 from broker.upstream.due import TICK_S, due_at, grace_s, heard_at, too_late
 from broker.upstream.known_head import TRIED, Headers, KnownHead, cut, with_length
+from broker.upstream.receipt import unacknowledged
 from broker.upstream.response import CHUNK, WHOLE, Response
 
 _JOINED_BYTES: Final = 65_536
@@ -145,7 +146,7 @@ class Connection(asyncio.Protocol):
             self._keep = False
             self._finish(response)
         else:
-            response.fail(faults.of_lost_connection(None, response.status))
+            self._lose(response, None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.closed:
@@ -155,7 +156,7 @@ class Connection(asyncio.Protocol):
         self.response = None
         if response is not None:
             response.carrier = None
-            response.fail(faults.of_lost_connection(exc, response.status))
+            self._lose(response, exc)
         self._parser = None  # it holds our methods, and we held it
         self._keeper.lost(self)
 
@@ -303,6 +304,11 @@ class Connection(asyncio.Protocol):
             response.waiter = None
             if not waiter.done():
                 waiter.set_result(None)
+
+    def _lose(self, response: Response, error: Exception | None) -> None:
+        if response.silent:
+            response.unacknowledged_bytes = unacknowledged(self._transport)
+        response.fail(faults.of_lost_connection(error, response.status))
 
     def _refusal(self, error: Exception, response: Response) -> Outcome:
         cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error

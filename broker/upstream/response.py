@@ -59,6 +59,8 @@ class Response(msgspec.Struct, eq=False):
     failure: Outcome | None = None
     carrier: Carrier | None = None
     heard_at: float = _NEVER
+    unacknowledged_bytes: int = 0
+    """Of the request, when its connection ended without a byte of an answer."""
     sized: bool | None = None
     """Whether the head tells the length of the body; None until it is asked."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -10,6 +11,7 @@ from broker.core.outcome import Fault
 from broker.upstream.client import (
     AttemptFailed,
     Limits,
+    Origin,
     Timeouts,
     UpstreamClient,
     request_head,
@@ -30,21 +32,60 @@ from tests.integration.upstream.scripted import (
 )
 
 
-@on_both_loops
-async def test_a_stale_connection_is_replaced_once_when_no_byte_of_an_answer_came() -> None:
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server.requests.append(await read_request(reader))
-        writer.write(OK)
-        if server.connections == 1:  # ends in the very moment in which it is used again
-            server.requests.append(await read_request(reader))
-        else:
-            await reader.read()
+class Closer:
+    """Answers one request on each connection, and closes the first at a word."""
 
-    async with serving(handle) as server, client_of() as client:
-        for _ in range(2):
-            assert await (await ask(client, server)).read() == b"ok"
-        assert server.connections == 2
-        assert len(server.requests) == 3
+    def __init__(self) -> None:
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.listening.setblocking(False)
+        self.requests: list[bytes] = []
+        self.open: list[socket.socket] = []
+        self.first: socket.socket | None = None
+        self.origin = Origin("http", "127.0.0.1", self.listening.getsockname()[1])
+
+    async def serve(self) -> None:
+        """Serve one connection after the other, each for one request."""
+        loop = asyncio.get_running_loop()
+        while True:
+            accepted, _ = await loop.sock_accept(self.listening)
+            self.requests.append(await loop.sock_recv(accepted, 10_000))
+            await loop.sock_sendall(accepted, OK)
+            self.first = self.first or accepted
+            self.open.append(accepted)
+
+    def close(self) -> None:
+        for each in (self.listening, *self.open):
+            each.close()
+
+    async def ask(self, client: UpstreamClient) -> bytes:
+        head = request_head(b"POST", b"/", self.origin.authority, [], 2)
+        return await (await client.send(self.origin, head, b"{}", PATIENT)).read()
+
+
+@on_both_loops
+async def test_a_request_that_met_a_closed_connection_is_sent_once_more() -> None:
+    closer = Closer()
+    serving_all = asyncio.create_task(closer.serve())
+    async with client_of() as client:
+        assert await closer.ask(client) == b"ok"
+        assert closer.first is not None
+        closer.first.close()  # in the very moment in which it is used again
+        assert await closer.ask(client) == b"ok"
+        assert len(closer.requests) == 2
+    serving_all.cancel()
+    await asyncio.gather(serving_all, return_exceptions=True)
+    closer.close()
+
+
+@on_both_loops
+async def test_a_request_that_was_read_on_a_used_connection_is_not_sent_again() -> None:
+    async with answering(OK, b"", close=True) as server, client_of() as client:
+        assert await (await ask(client, server)).read() == b"ok"
+        with pytest.raises(AttemptFailed) as failed:
+            await ask(client, server)
+        assert failed.value.outcome.fault is Fault.RESET
+        assert failed.value.outcome.sent
+        assert (server.connections, len(server.requests)) == (1, 2)
 
 
 @on_both_loops
@@ -58,22 +99,6 @@ async def test_a_fresh_connection_that_dies_is_not_replaced() -> None:
         assert failed.value.outcome.fault is Fault.RESET
         assert failed.value.outcome.sent
         assert server.connections == 1
-
-
-@on_both_loops
-async def test_the_replacement_of_a_stale_connection_is_not_replaced_again() -> None:
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        if server.connections == 1:
-            writer.write(OK)
-            await read_request(reader)
-
-    async with serving(handle) as server, client_of() as client:
-        await (await ask(client, server)).read()
-        with pytest.raises(AttemptFailed) as failed:
-            await ask(client, server)
-        assert failed.value.outcome.fault is Fault.RESET
-        assert server.connections == 2
 
 
 @on_both_loops

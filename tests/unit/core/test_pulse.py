@@ -165,3 +165,25 @@ def test_of_many_calls_decided_while_one_probe_was_due_only_one_is_the_probe() -
         went.append(attempt.candidate.number)
         live.begin(went[-1], went[-1], EJECTION_S)
     assert went == [0] + [1] * 19
+
+
+def test_two_failures_do_not_put_an_endpoint_behind_its_equals_for_good() -> None:
+    where = market([endpoint(0), endpoint(1)])
+    live = pulse(where)
+    call(live, 0, FAILED)
+    call(live, 0, FAILED)
+    behind = {planned(decide(where, live, seed=seed))[0] for seed in range(40)}
+    assert behind == {1}
+    for moment in range(1, 21):
+        live.recover(float(moment))
+    again = {planned(decide(where, live, seed=seed, now_s=20.0))[0] for seed in range(40)}
+    assert again == {0, 1}
+
+
+def test_an_endpoint_whose_ejection_is_over_gets_its_probe_among_its_equals() -> None:
+    where = market([endpoint(0), endpoint(1)])
+    live = pulse(where)
+    for _ in range(20):
+        call(live, 0, FAILED)
+    firsts = [planned(decide(where, live, seed=seed, now_s=9.0))[0] for seed in range(40)]
+    assert 0 in firsts
