@@ -130,10 +130,12 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------------ told by the reader
 
     def queue(self, request: Request) -> None:
-        """Serve a request in its turn."""
+        """Serve a request in its turn. Raises NotServed where too many are before it."""
         if self._serving is None and not self._ahead:
             self._start(request)
         else:
+            if len(self._ahead) >= self._server.limits.ahead_max:
+                raise NotServed(400)
             self._ahead.append(request)
             # Whoever sends ahead is read on when what is here has been answered.
             self.hold_back(back=True)

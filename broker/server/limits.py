@@ -16,6 +16,8 @@ class ServerLimits:
     body_s: float = 120.0
     bodies_bytes_max: int = 2**30
     """Of all bodies together that are kept until they have come whole."""
+    ahead_max: int = 256
+    """So many requests may be sent ahead of the one that is served."""
     discarded_bytes_max: int = 16 * 2**20
     """Of a body that nobody wants any more, so much is read, so that the answer arrives."""
     keep_alive_s: float = 75.0

@@ -1,0 +1,110 @@
+"""Callers in masses: idle ones, silent ones, and one who sends everything ahead."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from broker.server.limits import ServerLimits
+from broker.server.listener import Listener
+from tests.integration.server.test_wire import LIMIT_S, Echo, Place, Wire, _until, post
+
+PATIENT = ServerLimits(head_s=60.0, keep_alive_s=60.0, head_bytes_max=16_384, ahead_max=64)
+IDLE = 10_000
+CONNECTION_BYTES_MAX = 16_000
+_PAGE_BYTES = resource.getpagesize()
+_AT_ONCE = 500
+
+
+@contextlib.asynccontextmanager
+async def patient() -> AsyncIterator[Place]:
+    echo = Echo()
+    listener = Listener(echo.open, PATIENT)
+    yield Place(echo, listener, await listener.start("127.0.0.1", 0))
+    echo.may_go.set()
+    await listener.stop(5.0)
+    assert not listener.connections
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
+
+
+async def _crowd(place: Place, size: int, say: bytes) -> list[socket.socket]:
+    """Connections of callers who say that much and no more."""
+    callers = []
+    for begin in range(0, size, _AT_ONCE):
+        for _ in range(min(_AT_ONCE, size - begin)):
+            caller = socket.socket()
+            caller.setblocking(False)
+            caller.connect_ex(("127.0.0.1", place.port))
+            callers.append(caller)
+        await _until(lambda: len(place.listener.connections) == len(callers))
+        if say:
+            for caller in callers[begin:]:
+                caller.send(say)
+    return callers
+
+
+async def _answered(place: Place) -> bool:
+    async with place.wire() as wire:
+        await wire.send(post())
+        return await wire.answer() == (200, b"POST /a hello")
+
+
+async def test_ten_thousand_idle_connections_take_little_and_keep_nobody_out() -> None:
+    most = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500) // 2  # both ends are ours
+    async with patient() as place:
+        before = _resident_bytes()
+        callers = await _crowd(place, min(IDLE, most), b"")
+        assert await _answered(place)
+        taken = _resident_bytes() - before
+        assert taken / len(callers) < CONNECTION_BYTES_MAX
+        for caller in callers:
+            caller.close()
+        await _until(lambda: not place.listener.connections)
+
+
+async def test_heads_that_never_end_take_no_more_than_they_may_have() -> None:
+    async with patient() as place:
+        before = _resident_bytes()
+        begun = b"POST /a HTTP/1.1\r\nhost: x\r\nx-filler: " + b"y" * 15_000
+        callers = await _crowd(place, 300, begun)
+        assert await _answered(place)
+        assert _resident_bytes() - before < 300 * 6 * PATIENT.head_bytes_max
+        for caller in callers:
+            caller.send(b"y" * 15_000)
+        refused = 0
+        for caller in callers:
+            refused += (await _first_bytes(caller)).startswith(b"HTTP/1.1 431 ")
+            caller.close()
+        assert refused == len(callers)
+
+
+async def _first_bytes(caller: socket.socket) -> bytes:
+    async with asyncio.timeout(LIMIT_S):
+        return await asyncio.get_running_loop().sock_recv(caller, 100)
+
+
+async def test_who_sends_thousands_ahead_has_one_answered_and_is_let_go() -> None:
+    async with patient() as place, place.wire() as wire:
+        await wire.send(post("/slow", b"1"))
+        await _until(lambda: place.echo.served == 1)
+        sending = asyncio.create_task(_send_ahead(wire))
+        [connection] = place.listener.connections
+        await asyncio.sleep(0.2)
+        assert len(connection._ahead) <= PATIENT.ahead_max
+        place.echo.may_go.set()
+        status, body = await wire.answer()
+        assert (status, body) == (200, b"POST /slow 1")
+        await sending
+    assert place.echo.served == 1
+
+
+async def _send_ahead(wire: Wire) -> None:
+    with contextlib.suppress(ConnectionError):
+        await wire.send(post("/b", b"2") * 20_000)
