@@ -52,8 +52,8 @@ class Asked:
 class Crowd:
     """Arrays are of shape (calls, endpoints), or (calls, 1) where all endpoints are alike.
 
-    Latencies, availability and breakers are as of when it is made. Token counts times rates must
-    stay below 2^53, or costs are compared as exactly as floats are.
+    Latencies, availability, breakers and limits are as of when it is made. Token counts times rates
+    must stay below 2^53, or costs are compared as exactly as floats are.
     """
 
     def __init__(
@@ -68,7 +68,10 @@ class Crowd:
         kind = asked.kind
         self._weights = grid.weights.take(kind, axis=1)
         self.choices = grid.choices.take(kind, axis=0)
-        self._full = np.where(grid.yields, limits.spare_factor, limits.queue_factor)
+        self._full = np.array([limits.full_for(each.tier) for each in grid.kinds])[:, np.newaxis]
+        self._at_most: Floats | None = None
+        if pulse.has_limits:
+            self._at_most = self._full / limits.queue_factor * pulse.limit[grid.numbers]
         self._least_full = min(self._full.min(initial=1.0), 1.0)
         self.is_wishful = bool(grid.wishful.any())
         self.tokens_out = self._output_limits(limits)
@@ -124,7 +127,7 @@ class Crowd:
 
     def _is_easy(self, load: Floats) -> bool:
         """True where nobody is struck for how things are now, or slower."""
-        if self._ejected is not None or self.grid.is_hurried:
+        if self._ejected is not None or self._at_most is not None or self.grid.is_hurried:
             return False
         return bool(load.max(initial=0.0) < self._least_full)
 
@@ -185,3 +188,5 @@ class Crowd:
             others = (standing & ~self._ejected).any(axis=1, keepdims=True)
             yield self._ejected & others, Rejection.EJECTED
         yield load >= self._full[kind], Rejection.FULL
+        if self._at_most is not None:
+            yield load * self.grid.capacity >= self._at_most[kind], Rejection.FULL

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 
@@ -29,10 +31,10 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     """The best, in the order in which they are tried; as many as there may be attempts."""
     eligible: Numbers
     """Endpoint numbers."""
-    figures: Floats | tuple[float, ...]
+    figures: Floats | tuple[float, ...] | tuple[Sequence[float], ...]
     """Shape (7, eligible): score, parts as in PARTS, expected cost in pico-dollars; an eighth row
     where the first was drawn so that more is learned: its chance. Plain numbers where one endpoint
-    was eligible: most calls name theirs, and most figures nobody looks at."""
+    was on the shortlist, rows of them where a few were: most figures nobody looks at."""
     rejected: Numbers
     reasons: Numbers
     """A Rejection for each of `rejected`."""
@@ -63,7 +65,9 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     @property
     def _rows(self) -> Floats:
         figures = self.figures
-        return np.array(figures).reshape(-1, 1) if isinstance(figures, tuple) else figures
+        if isinstance(figures, tuple):
+            return np.array(figures, dtype=np.float64).reshape(len(figures), -1)
+        return figures
 
     @property
     def hold_nanos(self) -> int:
@@ -74,7 +78,15 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
         return max([each.ceiling_nanos for each in plan], default=0)  # sooner than a generator
 
 
+def nobody(rejected: Numbers, reasons: Numbers, price_version: int) -> Decision:
+    """Return the decision that nobody is eligible."""
+    return Decision((), _NONE, _NO_FIGURES, rejected, reasons, price_version)
+
+
 def undecided(price_version: int) -> Decision:
     """Return the decision about a model that there is not: nobody was considered."""
-    none = np.empty(0, dtype=np.int64)
-    return Decision((), none, np.empty((len(PARTS) + 2, 0)), none, none, price_version)
+    return nobody(_NONE, _NONE, price_version)
+
+
+_NONE: Numbers = np.empty(0, dtype=np.int64)
+_NO_FIGURES: Floats = np.empty((len(PARTS) + 2, 0))

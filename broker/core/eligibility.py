@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Hashable
-from dataclasses import replace
 
 import numpy as np
 
 from broker.core.catalog import Task
 from broker.core.columns import NO_LIMIT_TOKENS, Bools, Floats, Numbers, as_index
-from broker.core.market import Lone, Market, Shortlist
+from broker.core.market import Market, Shortlist
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
 from broker.core.view import RoutingLimits, View, ceiling_picos
@@ -151,8 +150,13 @@ def _shortlist(wanted: Requirements, market: Market) -> Shortlist | None:
         rejected=members[refused],
         reasons=reasons[refused],
         lone=None,
+        few=None,
     )
-    return replace(made, lone=_lone(made)) if numbers.size == 1 else made
+    if numbers.size == 1:
+        return replace(made, lone=_lone(made))
+    return (
+        replace(made, few=_few(wanted, market, made)) if 1 < numbers.size <= HANDFUL_MAX else made
+    )
 
 
 def _rates_of_tier(tier: Tier, market: Market, members: Numbers, rates: Floats) -> Floats:
@@ -166,21 +170,6 @@ def _rates_of_tier(tier: Tier, market: Market, members: Numbers, rates: Floats) 
             rate = market.rate(number, tier)
             tiered[:, at] = rate.rate_in_micros, rate.rate_out_micros, rate.rate_call_nanos
     return tiered
-
-
-def _lone(listed: Shortlist) -> Lone:
-    return Lone(
-        number=int(listed.numbers[0]),
-        deployment=int(listed.deployments[0]),
-        rate_in=float(listed.rate_in[0]),
-        rate_out=float(listed.rate_out[0]),
-        rate_call=0.0 if listed.rate_call is None else float(listed.rate_call[0]),
-        capacity=float(listed.capacity[0]),
-        context_tokens=listed.context_tokens_min,
-        output_tokens=listed.output_tokens_min,
-        quality=float(listed.quality[0]),
-        domain_fit=float(listed.domain_fit[0]),
-    )
 
 
 def _shown(wanted: Requirements, market: Market, members: Numbers) -> Numbers:
@@ -305,22 +294,13 @@ def _strike_full(
     strikes: _Strikes, tier: Tier, view: View, limits: RoutingLimits, pulse: Pulse
 ) -> None:
     """Strike who has as much to do as it is declared, or was learned, to manage."""
-    most = _most(tier, limits)
+    most = limits.full_for(tier)
     if view.fullest >= most:
         strikes.strike(view.load >= most, Rejection.FULL)
     if pulse.has_limits:
         # In the same measure: what a tier may find taken, it may find taken of a limit as well.
         at_most = most / limits.queue_factor * pulse.limit[view.numbers]
         strikes.strike(view.load * view.capacity >= at_most, Rejection.FULL)
-
-
-def _most(tier: Tier, limits: RoutingLimits) -> float:
-    """Return the load, over capacity, at which an endpoint is full for a tier."""
-    if tier is Tier.STANDARD:
-        return limits.queue_factor
-    if tier.yields:
-        return limits.spare_factor
-    return limits.priority_factor * limits.queue_factor
 
 
 def _picos(nanos: int) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 from broker.core.catalog import Endpoint
 from broker.core.columns import Bools, Columns, Floats, Numbers, build_columns
 from broker.core.domains import Recogniser
+from broker.core.handful import Handful
 from broker.core.lessons import Lessons
 from pricing.book import EndpointUnpriced, PriceBook, Rate
 from pricing.tiers import Tier, tier_rate
@@ -76,6 +77,8 @@ class Shortlist:
     """A Rejection for each of `rejected`."""
     lone: Lone | None
     """The same in plain numbers, where there is only one."""
+    few: Handful | None
+    """The same in plain numbers, where there are a few."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

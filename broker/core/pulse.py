@@ -214,6 +214,11 @@ class Pulse:
         """True when any endpoint has a limit."""
         return bool(self._limited)
 
+    @property
+    def is_wary(self) -> bool:
+        """True when a breaker, here or elsewhere, or a limit stands against any endpoint."""
+        return bool(self._doubtful or self.ejected_elsewhere or self._limited)
+
     def is_doubtful(self, endpoint: int) -> bool:
         """True when a breaker has something to say of the endpoint, here or elsewhere."""
         return endpoint in self._doubtful or endpoint in self.ejected_elsewhere

@@ -14,19 +14,19 @@ from random import Random
 import numpy as np
 
 from broker.core.columns import Floats, Numbers
-from broker.core.decision import Candidate, Decision
+from broker.core.decision import Candidate, Decision, nobody
 from broker.core.eligibility import reject, shortlist
 from broker.core.exploring import draw, good_enough, propensities, spread_of
+from broker.core.few import decide_among_few
 from broker.core.lessons import Lessons
 from broker.core.lone import decide_alone
-from broker.core.market import Market
+from broker.core.market import Market, Shortlist
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
-from broker.core.scoring import PARTS, normal, score_parts, weigh, worth
+from broker.core.scoring import NEAR_BEST, PARTS, normal, score_parts, weigh, worth
 from broker.core.view import RoutingLimits, View
 from pricing.money import PICOS_PER_NANO, charge_nanos
 
-NEAR_BEST = 0.03
 _SURELY_FIRST = 10.0
 STAY_WITHIN = 0.15
 """A conversation stays where its context is while that scores at most so much below the best: there
@@ -45,10 +45,9 @@ def route(
     listed = shortlist(wanted, market)
     if listed is None:
         return None
-    if listed.lone is not None:
-        alone = decide_alone(wanted, market, listed, pulse, limits)
-        if alone is not None:
-            return alone
+    plain = _in_numbers(wanted, market, listed, pulse, limits, random)
+    if plain is not None:
+        return plain
     prompt = wanted.prompt
     lessons = None if prompt is None or not prompt.cells else market.lessons
     view = View.of(wanted, listed, pulse, limits, lessons)
@@ -60,8 +59,7 @@ def route(
         rejected = np.concatenate((view.numbers[refused], rejected))
         reasons = np.concatenate((struck[refused], reasons))
         if refused.size == struck.size:
-            none = np.empty((len(PARTS) + 2, 0))
-            return Decision((), view.numbers[:0], none, rejected, reasons, market.book.version)
+            return nobody(rejected, reasons, market.book.version)
         view = view.only((struck == 0).nonzero()[0])
     figures = np.empty((len(PARTS) + 2, view.numbers.size))
     scores, parts = figures[0], figures[1:-1]
@@ -81,6 +79,22 @@ def route(
         reasons,
         market.book.version,
     )
+
+
+def _in_numbers(
+    wanted: Requirements,
+    market: Market,
+    listed: Shortlist,
+    pulse: Pulse,
+    limits: RoutingLimits,
+    random: Random,
+) -> Decision | None:
+    """Decide without arrays, where there is one endpoint or a few; None where that cannot be."""
+    if listed.lone is not None:
+        return decide_alone(wanted, market, listed, pulse, limits)
+    if listed.few is not None:
+        return decide_among_few(wanted, market, listed, pulse, limits, random)
+    return None
 
 
 def _explore(

@@ -18,7 +18,7 @@ import numpy as np
 
 from broker.core.columns import Floats, Numbers
 from broker.core.crowd import ALL, Crowd, Part
-from broker.core.routing import NEAR_BEST
+from broker.core.scoring import NEAR_BEST
 from pricing.money import PICOS_PER_NANO
 
 NOBODY = -1

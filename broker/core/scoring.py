@@ -24,6 +24,8 @@ from broker.core.view import View
 LATENCY_OBJECTIVE_MS = 10_000.0
 LATENESS_PRICE = 0.1
 """Taking twice as long as that costs so much of a good answer's value."""
+NEAR_BEST = 0.03
+"""The first place is drawn among those whose scores are no further from the best."""
 PARTS = ("quality", "domain_fit", "cost", "latency", "availability")
 
 

@@ -125,9 +125,11 @@ def encode(
 def _kept(decision: Decision, planned: list[int]) -> tuple[bytes, bytes]:
     """Return the eligible endpoints and their figures as they are packed."""
     figures = decision.figures
-    if isinstance(figures, tuple):
-        return _NUMBER.pack(*planned), _FIGURES.pack(*figures)
     eligible = decision.eligible
+    if isinstance(figures, tuple):
+        if isinstance(figures[0], float):
+            return _NUMBER.pack(*planned), _FIGURES.pack(*figures)
+        return eligible.astype("<i4").tobytes(), np.array(figures, dtype="<f4").tobytes()
     if eligible.size > CANDIDATES_KEPT_MAX:
         kept = _best(figures[0], np.isin(eligible, planned))
         eligible, figures = eligible[kept], figures[:, kept]

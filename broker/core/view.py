@@ -12,6 +12,7 @@ from broker.core.lessons import TOKENS_OUT_USUAL, Lessons
 from broker.core.market import Shortlist
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
+from pricing.tiers import Tier
 
 TOKENS_OUT_EXPECTED = TOKENS_OUT_USUAL
 """Expected output of a call, where the caller's limit is not lower."""
@@ -29,6 +30,12 @@ class RoutingLimits:
     spare_factor: float = 0.8
     """Of a deployment's capacity, what tiers that yield may find taken and still be served."""
     tokens_out_default: int = 4_096
+
+    def full_for(self, tier: Tier) -> float:
+        """Return the load, over capacity, at which an endpoint is full for a tier."""
+        if tier is Tier.STANDARD:
+            return self.queue_factor
+        return self.spare_factor if tier.yields else self.priority_factor * self.queue_factor
 
 
 class View(msgspec.Struct, eq=False):

@@ -76,7 +76,7 @@ def _endpoint(number: int, random: Random) -> Any:
         domains={"law": 0.9} if own.random() < 0.3 else None,
         context_length_tokens=own.choice([None, 2_000, 8_192]),
         max_output_tokens=own.choice([None, 300, 4_096]),
-        tiers={Tier.FLEX: 5_000} if own.random() < 0.5 else {},
+        tiers=own.choice([{}, {Tier.FLEX: 5_000}, {Tier.FLEX: 5_000, Tier.PRIORITY: 20_000}]),
         deployment={"capacity": own.choice([1, 8, 64]), "region": own.choice(["eu", "us"])},
     )
 
@@ -97,6 +97,8 @@ def _pulse(where: Market, random: Random, crowded: bool) -> Pulse:
         for _ in range(random.choice([0, 0, 0, 1, 5])):
             live.begin(each.number, server.number, 0.0)
             live.end(each.number, server.number, Outcome(Fault.RESET), NOW_S - 0.5, None)
+        if crowded and random.random() < 0.2:
+            live.set_limit(each.number, random.uniform(1.0, server.capacity))
     return live
 
 

@@ -1,0 +1,178 @@
+"""The decision among a few endpoints: what `route` does, in plain numbers.
+
+A sum of two arrays takes as long as twenty sums of plain numbers, and a decision is made of sixty.
+What is rarely asked for, and what breakers have a say in, is left to arrays. What depends on the
+terms alone is remembered with the shortlist. A test holds both to the same decision.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect
+from collections.abc import Sequence
+from itertools import accumulate
+from random import Random
+
+from broker.core.decision import Candidate, Decision, nobody
+from broker.core.eligibility import Rejection
+from broker.core.handful import REMEMBERED_MAX, Handful, Rates
+from broker.core.market import Market, Shortlist
+from broker.core.pulse import Pulse
+from broker.core.requirements import Requirements, Weights
+from broker.core.scoring import NEAR_BEST, normal
+from broker.core.view import TOKENS_OUT_EXPECTED, RoutingLimits
+from pricing.money import PICOS_PER_NANO, charge_nanos
+
+Row = Sequence[float]
+_COST, _FULL = int(Rejection.COST_TOO_HIGH), int(Rejection.FULL)
+
+
+def decide_among_few(
+    wanted: Requirements,
+    market: Market,
+    listed: Shortlist,
+    pulse: Pulse,
+    limits: RoutingLimits,
+    random: Random,
+) -> Decision | None:
+    """Return the decision; None where something is asked for that is for `route` to tell."""
+    few, tokens_out = listed.few, _output_limit(wanted, listed, limits)
+    if few is None or tokens_out is None or pulse.is_wary or _is_special(wanted, market):
+        return None
+    version = market.book.version
+    if _is_too_dear(wanted, few.cheapest, tokens_out):
+        few = few.without((_COST,) * len(few.places))
+        return nobody(few.rejected, few.reasons, version)
+    load: Row = (pulse.load(few.deployments_at) / few.capacities).tolist()
+    struck = _strike(wanted, few, tokens_out, load, limits)
+    if struck is not None:
+        few = few.without(struck)
+        if not few.places:
+            return nobody(few.rejected, few.reasons, version)
+        load = [load[place] for place in few.places]
+    figures = _figures(wanted, few, pulse, tokens_out, load)
+    order = _order(figures[0], few, load, limits.attempts_max, random)
+    plan = tuple([_candidate(wanted, few, place, tokens_out) for place in order])
+    return Decision(plan, few.numbers, figures, few.rejected, few.reasons, version)
+
+
+def _is_special(wanted: Requirements, market: Market) -> bool:
+    return (
+        wanted.value_nanos is not None
+        or wanted.latency_ms_max is not None
+        or wanted.home is not None
+        or bool(wanted.providers_order)
+        or (market.lessons is not None and wanted.prompt is not None)
+    )
+
+
+def _output_limit(wanted: Requirements, listed: Shortlist, limits: RoutingLimits) -> int | None:
+    """Return the output limit; None where it may differ from endpoint to endpoint, or be more
+    than one of them can do."""
+    expected, most = wanted.tokens_in_expected, wanted.tokens_out_max
+    if most is not None:
+        fits = listed.output_tokens_min >= most and listed.context_tokens_min >= expected + most
+    else:
+        most, prompt = limits.tokens_out_default, min(wanted.tokens_in_bound, 2 * expected + 64)
+        fits = listed.context_tokens_min >= expected and (
+            not wanted.task.generates
+            or min(listed.output_tokens_min, listed.context_tokens_min - prompt) >= most
+        )
+    if not fits:
+        return None
+    return most if wanted.task.generates else 0
+
+
+def _is_too_dear(wanted: Requirements, rates: Rates, tokens_out: int) -> bool:
+    """True where a call that can cost so much at these rates costs more than it may."""
+    most = wanted.max_cost_nanos
+    if most is None:
+        return False
+    rate_in, rate_out, rate_call = rates
+    # In the order of `view.ceiling_picos`: then rounding, too, keeps dearer rates dearer.
+    ceiling = rate_in * float(wanted.tokens_in_bound) + rate_out * (wanted.choices * tokens_out)
+    return ceiling + rate_call > float(most * PICOS_PER_NANO)
+
+
+def _strike(
+    wanted: Requirements, few: Handful, tokens_out: int, load: Row, limits: RoutingLimits
+) -> tuple[int, ...] | None:
+    """Return a Rejection for each, 0 where it is eligible; None: all are."""
+    full = limits.full_for(wanted.tier)
+    if _is_too_dear(wanted, few.dearest, tokens_out):
+        struck = [
+            _COST if _is_too_dear(wanted, rates, tokens_out) else _FULL if each >= full else 0
+            for each, rates in zip(load, few.rates_picos, strict=True)
+        ]
+        return tuple(struck) if any(struck) else None
+    if max(load) < full:
+        return None
+    return tuple([_FULL if each >= full else 0 for each in load])
+
+
+def _figures(
+    wanted: Requirements, few: Handful, pulse: Pulse, tokens_out: int, load: Row
+) -> tuple[Row, ...]:
+    """Return rows as in `Decision.figures`, by the formulae of `view` and `scoring`."""
+    at, expected_out = few.at, float(min(tokens_out, TOKENS_OUT_EXPECTED))
+    ttft, tpot = pulse.ttft_ms[at].tolist(), pulse.tpot_ms[at].tolist()
+    if max(load) > 1.0:
+        ttft = [first * max(each, 1.0) for first, each in zip(ttft, load, strict=True)]
+    latency = [token * expected_out + first for token, first in zip(tpot, ttft, strict=True)]
+    outputs, inputs = wanted.choices * expected_out, float(wanted.tokens_in_expected)
+    cost = [
+        rate_out * outputs + rate_in * inputs + rate_call
+        for rate_in, rate_out, rate_call in few.rates_picos
+    ]
+    available = [
+        (1.0 if each < 0.25 else 1.25 - each if each <= 1.2 else 0.05) * usually
+        for each, usually in zip(load, pulse.availability[at].tolist(), strict=True)
+    ]
+    lowest, soonest = min(cost), min(latency)
+    cheap, quick = [lowest / each for each in cost], [soonest / each for each in latency]
+    merit, by_cost, by_latency, by_room = _weighed(few, wanted.weights)
+    scores = [
+        worth + by_cost * one + by_latency * two + by_room * three
+        for worth, one, two, three in zip(merit, cheap, quick, available, strict=True)
+    ]
+    return scores, few.quality, few.domain_fit, cheap, quick, available, cost
+
+
+def _weighed(few: Handful, asked: Weights) -> tuple[Row, float, float, float]:
+    """Return (what the terms make of the score, and the weights of its other parts)."""
+    found = few.weighed.get(asked)
+    if found is None:
+        if len(few.weighed) >= REMEMBERED_MAX:
+            few.weighed.clear()
+        by_quality, by_fit, *others = normal(asked).tolist()
+        columns = zip(few.quality, few.domain_fit, strict=True)
+        merit = tuple(by_quality * quality + by_fit * fit for quality, fit in columns)
+        found = few.weighed[asked] = (merit, *others)
+    return found
+
+
+def _order(scores: Row, few: Handful, load: Row, attempts_max: int, random: Random) -> list[int]:
+    """Return the places of the best among the few, in the order in which they are to be tried."""
+    best = max(scores)
+    least = best * (1 - NEAR_BEST) if best > 0.0 else best
+    near = [place for place, score in enumerate(scores) if score >= least]
+    order = [near[0] if len(near) == 1 else _draw(few, load, near, random)]
+    left = list(scores)
+    while len(order) < attempts_max and len(order) < len(left):
+        left[order[-1]] = -math.inf
+        order.append(left.index(max(left)))
+    return order
+
+
+def _draw(few: Handful, load: Row, near: list[int], random: Random) -> int:
+    """As `route` draws one of those near the best."""
+    capacity = few.capacity
+    free = [(room if (room := 1.0 - load[at]) > 0.01 else 0.01) * capacity[at] for at in near]
+    sums = list(accumulate(free))
+    return near[bisect(sums, random.random() * sums[-1], 0, len(sums) - 1)]
+
+
+def _candidate(wanted: Requirements, few: Handful, place: int, tokens_out: int) -> Candidate:
+    rate = few.rates[place]
+    picos = rate.picos(wanted.tokens_in_bound, wanted.choices * tokens_out)
+    return Candidate(int(few.numbers[place]), rate, tokens_out, charge_nanos(picos))

@@ -1,0 +1,142 @@
+"""The decision among a few endpoints in plain numbers is the decision in arrays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.core.catalog import Task
+from broker.core.eligibility import Rejection, shortlist
+from broker.core.handful import HANDFUL_MAX
+from broker.core.market import Market
+from broker.core.outcome import Fault, Outcome
+from broker.core.pulse import Pulse
+from broker.core.requirements import PRESETS, Weights
+from pricing.book import Rate
+from pricing.tiers import BPS, Tier
+from tests.fakes import decide, endpoint, market, pulse, requirements
+from tests.unit.core.test_lone import assert_same
+
+weights = st.sampled_from(list(PRESETS.values())) | st.builds(Weights, *[st.floats(0, 10)] * 5)
+demands = st.fixed_dictionaries(
+    {
+        "tokens_in_bound": st.integers(64, 40_000),
+        "tokens_in_expected": st.integers(1, 10_000),
+        "tokens_out_max": st.none() | st.integers(1, 5_000),
+        "choices": st.integers(1, 4),
+        "domain": st.sampled_from([None, "law", "medicine"]),
+        "max_cost_nanos": st.none() | st.integers(1, 10**7),
+        "quality_min": st.none() | st.floats(0.3, 0.7),
+        "tier": st.sampled_from([Tier.STANDARD, Tier.PRIORITY, Tier.FLEX]),
+        "weights": weights,
+    }
+)
+scenes = st.integers(0, 2**32)
+
+
+def in_arrays(where: Market, **asked: Any) -> Market:
+    """The same market, in which the shortlist of a few hides that it is one."""
+    other = replace(where, shortlists={}, rates={})
+    shortlist(requirements(**asked), other)
+    for key, listed in other.shortlists.items():
+        assert listed is not None
+        other.shortlists[key] = replace(listed, few=None)
+    return other
+
+
+def scene(seed: int) -> tuple[Market, Pulse]:
+    """A few endpoints and how they are, by chance; some are alike, some are full."""
+    random = Random(seed)
+    listed = [
+        endpoint(
+            number,
+            quality=random.choice([0.4, 0.6, random.random()]),
+            rate=Rate(random.choice([0, 500_000]), random.randrange(10**5, 10**7), 1),
+            domains={"law": 0.9} if random.random() < 0.3 else None,
+            tiers={Tier.PRIORITY: 2 * BPS, Tier.FLEX: BPS // 2} if random.random() < 0.7 else {},
+            deployment={"capacity": random.choice([5, 10])},
+        )
+        for number in random.sample(range(40), random.randint(2, HANDFUL_MAX))
+    ]
+    where = market(listed)
+    live = pulse(where)
+    busy = random.choice([0, 3, 25])
+    for each in listed:
+        number = each.number
+        live.ttft_ms[number], live.tpot_ms[number] = random.uniform(1, 500), random.uniform(1, 50)
+        live.availability[number] = random.choice([1.0, random.random()])
+        live.in_flight[number] = random.randint(0, busy)
+    return where, live
+
+
+@given(asked=demands, seed=scenes)
+def test_a_few_endpoints_are_decided_about_alike_in_numbers_and_in_arrays(
+    asked: dict[str, Any], seed: int
+) -> None:
+    where, live = scene(seed)
+    arrays = in_arrays(where, **asked)
+    for draw in range(3):  # what is remembered of the first serves the others
+        plain = decide(where, live, seed=draw, **asked)
+        assert_same(plain, decide(arrays, live, seed=draw, **asked))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"value_nanos": 10**6},
+        {"latency_ms_max": 50.0},
+        {"providers_order": ("acme",)},
+        {"home": 1},
+        {"tokens_out_max": 2_100},
+        {"tokens_in_expected": 8_150, "tokens_out_max": 100},
+        {"task": Task.EMBEDDING, "tokens_out_max": None},
+    ],
+)
+def test_what_is_rarely_asked_for_is_decided_about_as_in_arrays(asked: dict[str, Any]) -> None:
+    where = market(
+        [
+            endpoint(
+                number,
+                rate=Rate(10**6 + number, 10**6, 0),
+                tasks=[Task.CHAT, Task.EMBEDDING],
+                context_length_tokens=8_192 * (1 + number),
+                max_output_tokens=2_048 * (1 + number),
+            )
+            for number in range(3)
+        ]
+    )
+    assert_same(decide(where, **asked), decide(in_arrays(where, **asked), **asked))
+
+
+def test_breakers_are_heard_among_a_few() -> None:
+    where = market([endpoint(number) for number in range(3)])
+    live = pulse(where)
+    for _ in range(20):
+        live.begin(1, 1, 0.0)
+        live.end(1, 1, Outcome(Fault.RESET), 0.0, None)
+    decision = decide(where, live)
+    assert decision.rejected.tolist() == [1]
+    assert decision.reasons.tolist() == [Rejection.EJECTED]
+
+
+def test_limits_are_heard_among_a_few() -> None:
+    where = market([endpoint(number) for number in range(3)])
+    live = pulse(where)
+    live.set_limit(2, 1.0)
+    live.begin(2, 2, 0.0)
+    decision = decide(where, live)
+    assert decision.rejected.tolist() == [2]
+    assert decision.reasons.tolist() == [Rejection.FULL]
+
+
+def test_the_numbers_are_used_where_there_are_a_few_endpoints_and_only_there() -> None:
+    for count in (1, 2, HANDFUL_MAX, HANDFUL_MAX + 1):
+        where = market([endpoint(number) for number in range(count)])
+        listed = shortlist(requirements(), where)
+        assert listed is not None
+        assert (listed.few is not None) == (1 < count <= HANDFUL_MAX)
