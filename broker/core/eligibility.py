@@ -13,6 +13,7 @@ import numpy as np
 
 from broker.core.catalog import Task
 from broker.core.columns import NO_LIMIT_TOKENS, Bools, Floats, Numbers, as_index
+from broker.core.in_numbers import in_numbers
 from broker.core.market import Market, Shortlist
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
@@ -152,11 +153,7 @@ def _shortlist(wanted: Requirements, market: Market) -> Shortlist | None:
         lone=None,
         few=None,
     )
-    if numbers.size == 1:
-        return replace(made, lone=_lone(made))
-    return (
-        replace(made, few=_few(wanted, market, made)) if 1 < numbers.size <= HANDFUL_MAX else made
-    )
+    return in_numbers(wanted, market, made)
 
 
 def _rates_of_tier(tier: Tier, market: Market, members: Numbers, rates: Floats) -> Floats:
