@@ -15,12 +15,17 @@ import msgspec
 import numpy as np
 
 from broker.core.cascade import sureness
-from broker.core.columns import Floats, Numbers
+from broker.core.columns import Bools, Floats, Numbers
 from broker.core.fitting import calibration_error, fit_ridge_logistic
 from broker.core.frontier import Replay
 
+FOLDS = 5
 LIKE_OTHERS = 20.0
 """What a domain's gain from escalating weighs against that of all."""
+
+
+Chances = dict[tuple[int, int], tuple[Floats, Floats]]
+"""By pair: P(first good) and P(second good), by prompt."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +43,10 @@ class Asked:
     latency_ms: Floats
     domains: Numbers
     """Places of domains."""
+
+    def rows(self, wanted: Bools) -> Asked:
+        """Return some of the prompts."""
+        return Asked(**{name: getattr(self, name)[wanted] for name in self.__slots__})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,16 +95,18 @@ class Cascader:
         pairs = [(a, b) for a in range(count) for b in range(count) if a != b]
         self._seen = seen
         self._curves = {pair: _fit(seen, *pair) for pair in pairs}
+        self._held_out = _held_out(seen, pairs)
 
     def play(
         self, asked: Asked, prices: Sequence[float], singles: tuple[int, int]
     ) -> CascadeReplay:
         """Play at several prices of money, score per dollar; `singles` are best and cheapest."""
         rows = np.arange(len(asked.scores))
+        chances = {pair: each.chances(asked, *pair) for pair, each in self._curves.items()}
         begun, chosen, got, paid = [], [], [], []
         for price in prices:
             first = self._beginnings(asked, price)
-            second = self._seconds(asked, first, price)
+            second = _seconds(asked.costs_usd, chances, first, price)
             both = second >= 0
             last = np.where(both, second, first)
             begun.append(first)
@@ -122,14 +133,15 @@ class Cascader:
         """Return where to begin each prompt."""
         worth = asked.expected - price * asked.costs_usd
         count = asked.scores.shape[1]
-        hope = [self._hope(asked.domains, first, price) for first in range(count)]
+        hope = [self.hope(asked.domains, first, price) for first in range(count)]
         return np.asarray((worth + np.column_stack(hope)).argmax(axis=1))
 
-    def _hope(self, domains: Numbers, first: int, price: float) -> Floats:
-        """Return what asking again after `first` brought where it was learned, by prompt."""
+    def hope(self, domains: Numbers, first: int, price: float) -> Floats:
+        """Return what asking again after `first` brings, by prompt: what it brought to the prompts
+        learned from, each judged by what was learned of others."""
         seen = self._seen
         begun = np.full(len(seen.scores), first)
-        second = self._seconds(seen, begun, price)
+        second = _seconds(seen.costs_usd, self._held_out, begun, price)
         rows, both = np.arange(len(begun)), second >= 0
         gain = seen.scores[rows, second] - seen.scores[:, first]
         gain = np.where(both, gain - price * seen.costs_usd[rows, second], 0.0)
@@ -140,19 +152,28 @@ class Cascader:
         by_domain = (total + LIKE_OTHERS * usual) / (times + LIKE_OTHERS)
         return np.asarray(np.maximum(by_domain[domains], 0.0))
 
-    def _seconds(self, asked: Asked, first: Numbers, price: float) -> Numbers:
-        """Return whom to ask next, -1 where the first answer is kept."""
-        second = np.full(len(first), -1)
-        best = np.zeros(len(first))
-        for (a, b), curves in self._curves.items():
-            begun = first == a
-            if not begun.any():
-                continue
-            own, following = curves.chances(asked, a, b)
-            gain = following - own - price * asked.costs_usd[:, b]
-            better = begun & (gain > best)
-            second[better], best[better] = b, gain[better]
-        return second
+
+def _held_out(seen: Asked, pairs: Sequence[tuple[int, int]]) -> Chances:
+    """Return the chances of each pair for the prompts learned from, by what others teach."""
+    folds = np.arange(len(seen.scores)) % FOLDS
+    found: Chances = {pair: (np.zeros(folds.size), np.zeros(folds.size)) for pair in pairs}
+    for fold in range(FOLDS):
+        out = folds == fold
+        others, own = seen.rows(~out), seen.rows(out)
+        for pair in pairs:
+            for place, chances in enumerate(_fit(others, *pair).chances(own, *pair)):
+                found[pair][place][out] = chances
+    return found
+
+
+def _seconds(costs_usd: Floats, chances: Chances, first: Numbers, price: float) -> Numbers:
+    """Return whom to ask next, -1 where the first answer is kept."""
+    second, best = np.full(len(first), -1), np.zeros(len(first))
+    for (a, b), (own, following) in chances.items():
+        gain = following - own - price * costs_usd[:, b]
+        better = (first == a) & (gain > best)
+        second[better], best[better] = b, gain[better]
+    return second
 
 
 def _fit(seen: Asked, first: int, second: int) -> Curves:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from broker.core.cascade_replay import Asked, Cascader
+from broker.core.columns import Floats
 from broker.core.frontier import Replay, reached
 
 PRICES = [0.0, *np.geomspace(0.1, 1e5, 40)]
@@ -44,3 +45,60 @@ def test_an_answer_that_was_dropped_is_paid_too() -> None:
 def test_confidence_is_calibrated() -> None:
     cheap, _ = Cascader(asked(1, 0.5)).calibrations(asked(2, 0.5), ("cheap", "dear"))
     assert cheap.ece < 0.03 < cheap.ece_raw
+
+
+def two_domains(seed: int, count: int = 3_000) -> Asked:
+    """A table of three models. In the first domain a stronger model answers what the cheap one
+    doubts; in the second all err alike, and the cheap one doubts as often."""
+    random = np.random.default_rng(seed)
+    domains = np.arange(count) % 2
+    expected = np.where(domains[:, None] == 0, (0.55, 0.75, 0.92), (0.55, 0.56, 0.58))
+    scores = (random.random((count, 3)) < expected).astype(float)
+    alike = (domains == 1) & (random.random(count) < 0.9)
+    scores[alike, 1:] = scores[alike, :1]
+    sure = 0.75 + 0.25 * (scores - 0.5) + random.normal(0, 0.1, (count, 3))
+    costs = np.tile((0.001, 0.004, 0.012), (count, 1))
+    latency = np.full((count, 3), 100.0)
+    return Asked(expected, costs, scores, np.clip(sure, 0.01, 0.99), costs, latency, domains)
+
+
+def by_threshold(table: Asked, thresholds: Floats, strong: int) -> tuple[Floats, Floats]:
+    """Costs and accuracies of asking a strong model wherever the cheap one is less sure."""
+    asks = table.confidences[:, 0] < thresholds[:, None]
+    got = np.where(asks, table.scores[:, strong], table.scores[:, 0])
+    paid = table.paid_usd[:, 0] + np.where(asks, table.paid_usd[:, strong], 0.0)
+    return paid.mean(axis=1), got.mean(axis=1)
+
+
+def test_asking_for_benefit_beats_each_model_and_every_threshold_at_equal_cost() -> None:
+    fresh = two_domains(2)
+    replay = Cascader(two_domains(1)).play(fresh, PRICES, (2, 0))
+    costs, gains = replay.points(np.arange(len(fresh.scores)))
+    for model in (1, 2):
+        spent = fresh.paid_usd[:, model].mean()
+        alone = fresh.scores[:, model].mean()
+        assert float(reached(costs, gains, np.array([spent]))[0]) > alone + 0.02, model
+    assert gains[costs.argmin()] >= fresh.scores[:, 0].mean() - 0.01
+    spent = np.linspace(0.0025, 0.009, 14)
+    for strong in (1, 2):
+        plain = reached(*by_threshold(fresh, np.linspace(0.0, 1.0, 41), strong), spent)
+        ahead = reached(costs, gains, spent) - plain
+        assert float(ahead.min()) > 0.0, strong
+        assert float(ahead.mean()) > 0.03, strong
+
+
+def test_what_asking_again_is_hoped_to_bring_is_what_it_brings() -> None:
+    # Of few prompts much is learned that is not so: judged by the very same, it would seem to pay.
+    small = two_domains(3, 120)
+    noise = np.random.default_rng(4).random(small.confidences.shape)
+    blind = Asked(
+        np.full(small.scores.shape, 0.6),
+        np.full(small.scores.shape, 0.001),
+        (np.random.default_rng(5).random(small.scores.shape) < 0.6).astype(float),
+        noise,
+        small.paid_usd,
+        small.latency_ms,
+        small.domains,
+    )
+    hoped = Cascader(blind).hope(blind.domains, 0, 0.0)
+    assert float(hoped.mean()) < 0.04
