@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
@@ -17,7 +18,9 @@ from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenEngine
 from broker.api.price_messages import Price, price
 from broker.api.wire import Body, Reply
+from broker.core.cascade import Below, Cascade
 from broker.core.catalog import Task
+from broker.core.quote import Promise
 from broker.errors import RequestMalformed
 from broker.flows.quote import TTL_S_MAX, Draft, Estimate, QuoteDesk
 from broker.store.quotes import Quote
@@ -28,6 +31,7 @@ GivenQuotes = NamedDependency[SkipValidation[QuoteDesk]]
 Tokens = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
+Stage = tuple[list[str | None], float | None]
 _PATHS: Final = {
     "/v1/chat/completions": Task.CHAT,
     "/v1/completions": Task.COMPLETION,
@@ -73,6 +77,24 @@ class OfferShown(Reply):
     parts: dict[str, float]
 
 
+class StageShown(Reply):
+    """A stage of a cascade: an answer is kept from `keep_from` on; missing: by benefit."""
+
+    endpoints: list[str | None]
+    keep_from: float | None
+
+
+class CascadeShown(Reply):
+    """How a call may be answered more than once; `ceiling_usd` is the most that all may cost."""
+
+    stages: list[StageShown]
+    keep_from: float | None
+    below: Below
+    pay: Literal["both", "kept"]
+    agreement: str | None
+    ceiling_usd: str
+
+
 class QuoteShown(Reply):
     """A quote: `ceiling_usd` is the most that its call can cost, and what it will hold.
 
@@ -92,6 +114,7 @@ class QuoteShown(Reply):
     choices: int
     ceiling_usd: str
     offers: list[OfferShown]
+    cascade: CascadeShown | None
 
 
 class RejectedOffer(Reply):
@@ -201,6 +224,30 @@ def _refused(field: str, detail: str) -> RequestMalformed:
     return RequestMalformed(f"'{field}' {detail}", facts={"field": field})
 
 
+def cascade_shown(cascade: Cascade, groups: Sequence[Stage], ceiling_nanos: int) -> CascadeShown:
+    """Tell a cascade whose stages are these endpoints, each with what its answer is kept from."""
+    return CascadeShown(
+        stages=[StageShown(endpoints=names, keep_from=least) for names, least in groups],
+        keep_from=cascade.keep_from,
+        below=cascade.below,
+        pay="both" if cascade.pays_all else "kept",
+        agreement=cascade.agreement,
+        ceiling_usd=format_usd(ceiling_nanos),
+    )
+
+
+def _cascade(promised: Promise, names: dict[int, str]) -> CascadeShown | None:
+    stages = promised.stages
+    if stages is None:
+        return None
+    placed = list(zip(promised.offers, stages.by_place, strict=True))
+    groups = [
+        ([names.get(each.number) for each, stage in placed if stage == at], least)
+        for at, least in enumerate(stages.keep_from)
+    ]
+    return cascade_shown(stages.cascade, groups, promised.ceiling_nanos)
+
+
 def _members(quote: Quote, names: dict[int, str]) -> dict[str, Any]:
     promised = quote.promise
     status = "expired" if quote.has_expired else "open"
@@ -229,4 +276,5 @@ def _members(quote: Quote, names: dict[int, str]) -> dict[str, Any]:
             )
             for each in promised.offers
         ],
+        "cascade": _cascade(promised, names),
     }

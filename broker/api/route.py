@@ -11,9 +11,17 @@ from broker.api.call_messages import CandidateShown, RejectedShown
 from broker.api.callers import CHANGING, CONSUMERS
 from broker.api.parts import GivenCaller
 from broker.api.price_messages import Price, price
-from broker.api.quotes import GivenQuotes, RequestTold, read_asked
+from broker.api.quotes import (
+    CascadeShown,
+    GivenQuotes,
+    RequestTold,
+    Stage,
+    cascade_shown,
+    read_asked,
+)
 from broker.api.wire import Reply
 from broker.core import story
+from broker.core.chain import Chain
 from broker.core.key_terms import Scope
 from broker.flows.quote import Rehearsal
 from pricing.money import format_usd
@@ -41,13 +49,17 @@ class RouteShown(Reply):
     """Where a call would go; `refused` where it may go nowhere.
 
     `domain` is what it is about: named, or recognised with `domain_confidence`. `candidates` are
-    the first hundred in rank order, `rejected` as many of the others.
+    the first hundred in rank order, `rejected` as many of the others. `ceiling_cost_usd` is the
+    most that the call can cost, and what it will hold; `cascade` how it may be answered more than
+    once.
     """
 
     domain: str | None
     domain_confidence: float | None
     price_version: int
     plan: list[PlannedShown]
+    ceiling_cost_usd: str
+    cascade: CascadeShown | None
     candidates: list[CandidateShown]
     rejected: list[RejectedShown]
     requirements: dict[str, Any]
@@ -69,6 +81,17 @@ async def route_dry(
     return _shown(quotes.rehearse(caller, read_asked(data)))
 
 
+def _cascade(made: Rehearsal) -> CascadeShown | None:
+    chain = made.decision
+    if made.cascade is None or not isinstance(chain, Chain):
+        return None
+    groups: list[Stage] = [
+        ([made.market.endpoint(each.number).name for each in group], least)
+        for group, least in zip(chain.groups, chain.keep_from, strict=True)
+    ]
+    return cascade_shown(made.cascade, groups, chain.hold_nanos)
+
+
 def _shown(made: Rehearsal) -> RouteShown:
     told = story.decode(story.encode(made.wanted, made.decision, [], "rehearsed", 0.0))
     refused = made.refused
@@ -85,6 +108,8 @@ def _shown(made: Rehearsal) -> RouteShown:
             )
             for each in made.decision.plan
         ],
+        ceiling_cost_usd=format_usd(made.decision.hold_nanos),
+        cascade=_cascade(made),
         candidates=[
             CandidateShown(
                 endpoint=made.market.endpoint(each.endpoint_number).name,

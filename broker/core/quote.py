@@ -13,6 +13,8 @@ from uuid import UUID
 import msgspec
 import numpy as np
 
+from broker.core.cascade import Cascade
+from broker.core.chain import Chain, hold_of
 from broker.core.decision import Candidate, Decision
 from broker.core.market import Market
 from broker.core.requirements import Requirements
@@ -38,12 +40,23 @@ class Offer(msgspec.Struct, frozen=True):
     parts: dict[str, float]
 
 
+class Stages(msgspec.Struct, frozen=True):
+    """How a call may be answered more than once."""
+
+    cascade: Cascade
+    by_place: tuple[int, ...]
+    """The stage of each offer."""
+    keep_from: tuple[float | None, ...]
+
+
 class Promise(msgspec.Struct, frozen=True):
     """What is promised: the demands it was asked for, at one version of the prices; best first."""
 
     wanted: Requirements
     price_version: int
     offers: tuple[Offer, ...]
+    stages: Stages | None = None
+    """Of a cascade."""
 
     @property
     def tokens_in(self) -> int:
@@ -57,12 +70,18 @@ class Promise(msgspec.Struct, frozen=True):
 
     @property
     def ceiling_nanos(self) -> int:
-        """The most that a call can cost at any of them: what it will hold."""
-        return max(each.ceiling_nanos for each in self.offers)
+        """The most that a call can cost at any of them, of a cascade at all: what it will hold."""
+        ceilings = [each.ceiling_nanos for each in self.offers]
+        if self.stages is None:
+            return max(ceilings)
+        samples = self.stages.cascade.agreement is not None
+        return hold_of(ceilings, self.stages.by_place, samples=samples)
 
 
-def promise(wanted: Requirements, decision: Decision, market: Market) -> Promise:
-    """Return what a decision with a plan comes to as a quote."""
+def promise(
+    wanted: Requirements, decision: Decision, market: Market, cascade: Cascade | None = None
+) -> Promise:
+    """Return what a decision with a plan comes to as a quote; that of a cascade is a chain."""
     places = {int(number): at for at, number in enumerate(decision.eligible)}
     scores, parts, costs = decision.scores, decision.parts, decision.costs_picos
     offers = []
@@ -80,7 +99,11 @@ def promise(wanted: Requirements, decision: Decision, market: Market) -> Promise
                 parts=dict(zip(PARTS, parts[:, at].tolist(), strict=True)),
             )
         )
-    return Promise(wanted, decision.price_version, tuple(offers))
+    stages = None
+    if cascade is not None:
+        assert isinstance(decision, Chain)
+        stages = Stages(cascade, decision.by_place, decision.keep_from)
+    return Promise(wanted, decision.price_version, tuple(offers), stages)
 
 
 def on_quote(promised: Promise, wanted: Requirements) -> Requirements:
@@ -165,6 +188,23 @@ def kept(promised: Promise, wanted: Requirements, decision: Decision) -> Decisio
         plan=tuple(plan),
         rejected=decision.rejected[quoted],
         reasons=decision.reasons[quoted],
+    )
+
+
+def in_stages(promised: Promise, stages: Stages, decision: Decision) -> Chain:
+    """Return a quoted cascade of those who can be asked now; a stage of whom nobody can be is left
+    out. `decision` has a candidate at least."""
+    stage_of = {
+        each.number: stage for each, stage in zip(promised.offers, stages.by_place, strict=True)
+    }
+    left = [stage_of[each.number] for each in decision.plan]
+    order = sorted(set(left))
+    keep_from = tuple(stages.keep_from[each] for each in order)
+    return Chain(
+        **{name: getattr(decision, name) for name in Decision.__struct_fields__},
+        by_place=tuple(order.index(each) for each in left),
+        keep_from=(*keep_from[:-1], keep_from[-1] or 0.0),
+        samples=stages.cascade.agreement is not None,
     )
 
 

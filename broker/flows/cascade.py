@@ -15,13 +15,13 @@ import msgspec
 
 from broker.core.call import Call
 from broker.core.cascade import Below, Cascade, Judged
+from broker.core.chain import Chain
 from broker.core.dispatch import Attempt
 from broker.core.outcome import Fault, Outcome
 from broker.errors import BrokerError, ProviderFailed
 from broker.flows.exchange import StreamedAnswer, Verdict, WholeAnswer, told
 from broker.flows.judge_answer import judge, look_at
 from broker.flows.overhear import Reply, delivered_so_far, overhear
-from broker.flows.plan_cascade import Chain
 from broker.flows.tab import Tab
 from broker.upstream.faults import AttemptFailed
 

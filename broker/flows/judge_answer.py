@@ -24,11 +24,11 @@ from broker.core.cascade import (
     confidence_of,
     worth_it,
 )
+from broker.core.chain import Chain
 from broker.core.dispatch import Attempt
 from broker.core.grading import likeness
 from broker.core.outcome import Outcome
 from broker.flows.overhear import Reply, asking_as, delivered_so_far, overhear_whole
-from broker.flows.plan_cascade import Chain
 from broker.flows.tab import Tab
 from broker.upstream.faults import AttemptFailed
 

@@ -14,69 +14,23 @@ import numpy as np
 from broker.core.call import Call, OpenAiBody
 from broker.core.cascade import SAMPLE, Below, Cascade
 from broker.core.catalog import Task
+from broker.core.chain import Chain, Group
 from broker.core.columns import AUTO, Floats
-from broker.core.decision import COST_ROW, Candidate, Decision
+from broker.core.decision import Candidate, Decision
 from broker.core.requirements import Requirements
 from broker.errors import NothingFits
 from broker.flows.decide import choose
 from broker.flows.runtime import Runtime
-from pricing.money import PICOS_PER_NANO, format_usd
+from pricing.money import format_usd
 
 _ASKED: Final = {Task.CHAT: b"true", Task.COMPLETION: b"1"}
-
-Group = tuple[Candidate, ...]
-"""Who may serve a stage, in the order in which they are tried."""
-
-
-class Chain(Decision, frozen=True, eq=False):
-    """A decision in stages, each of which may be asked and paid once."""
-
-    by_place: tuple[int, ...] = ()
-    keep_from: tuple[float | None, ...] = ()
-    """From which chance on an answer is kept, by stage; None: by benefit."""
-    second: Candidate | None = None
-    """Who answers a second time, where that is a model of its own."""
-    samples: bool = False
-    """Each stage but the last may be asked twice."""
-
-    @property
-    def stages(self) -> tuple[int, ...]:
-        """The stage of each place in the plan."""
-        return self.by_place
-
-    @property
-    def groups(self) -> tuple[Group, ...]:
-        """The candidates of each stage."""
-        return tuple(
-            tuple(one for one, stage in zip(self.plan, self.by_place, strict=True) if stage == at)
-            for at in range(len(self.keep_from))
-        )
-
-    @property
-    def hold_nanos(self) -> int:
-        """The dearest of each stage, and what is asked beside all but the last."""
-        dearest = [max(each.ceiling_nanos for each in group) for group in self.groups]
-        beside = 0 if self.second is None else self.second.ceiling_nanos * (len(dearest) - 1)
-        return sum(dearest) + beside + (sum(dearest[:-1]) if self.samples else 0)
-
-    def stage_of(self, candidate: Candidate) -> int:
-        """Return the stage that a candidate is asked in."""
-        return self.by_place[self.plan.index(candidate)]
-
-    def quality_and_cost(self, candidate: Candidate) -> tuple[float, float]:
-        """Return a candidate's expected score, and its expected cost in nano-dollars."""
-        place = np.flatnonzero(self.eligible == candidate.number)
-        if not place.size:
-            return 0.0, 0.0
-        figures = self._rows[:, place[0]]
-        return float(figures[1]), float(figures[COST_ROW]) / PICOS_PER_NANO
 
 
 def lay_out(call: Call, first: Decision, runtime: Runtime) -> tuple[Call, Decision]:
     """Return the call as it is sent, and whom it goes to. Raises as `plan_cascade` does."""
     assert call.cascade is not None
     chain = plan_cascade(call.cascade, call.wanted, first, runtime)
-    return _asking_for_logprobs(call), chain
+    return asking_for_logprobs(call), chain
 
 
 def plan_cascade(
@@ -99,7 +53,7 @@ def plan_cascade(
         second = next(iter(choose(asked, runtime).plan), None)
     chain = _joined(decisions, groups, tuple(least))
     chain = msgspec.structs.replace(chain, second=second, samples=cascade.agreement == SAMPLE)
-    return _within(chain, wanted.max_cost_nanos)
+    return within(chain, wanted.max_cost_nanos)
 
 
 def _named(
@@ -185,8 +139,11 @@ def _of_one_height(figures: list[Floats]) -> list[Floats]:
     return [np.pad(each, ((0, height - len(each)), (0, 0))) for each in figures]
 
 
-def _within(chain: Chain, most_nanos: int | None) -> Chain:
-    """Return the plan, without spares where it would cost too much with them."""
+def within(chain: Chain, most_nanos: int | None) -> Chain:
+    """Return the plan, without spares where it would cost too much with them.
+
+    Raises NothingFits where it still would.
+    """
     if most_nanos is None or chain.hold_nanos <= most_nanos:
         return chain
     kept = [at for at, stage in enumerate(chain.by_place) if chain.by_place.index(stage) == at]
@@ -204,7 +161,8 @@ def _within(chain: Chain, most_nanos: int | None) -> Chain:
     )
 
 
-def _asking_for_logprobs(call: Call) -> Call:
+def asking_for_logprobs(call: Call) -> Call:
+    """Return the call of a cascade as it is sent."""
     body = call.body
     assert isinstance(body, OpenAiBody)
     assert call.cascade is not None

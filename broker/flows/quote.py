@@ -11,15 +11,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.allowance import narrowed
 from broker.core.call import OpenAiBody, TensorBody
+from broker.core.cascade import SAMPLE, Cascade
 from broker.core.catalog import Task
 from broker.core.columns import AUTO
 from broker.core.decision import Decision
 from broker.core.market import Market
 from broker.core.quote import promise
 from broker.core.requirements import Requirements
-from broker.errors import BrokerError, NotFound
+from broker.errors import BrokerError, NotFound, NothingFits, RequestMalformed
 from broker.flows.authenticate import Caller
 from broker.flows.decide import choose, refusal, rejections
+from broker.flows.plan_cascade import plan_cascade
 from broker.flows.recognise import look_into
 from broker.flows.runtime import Runtime
 from broker.store import endpoint_names
@@ -48,9 +50,10 @@ class Draft(msgspec.Struct, frozen=True):
     body: bytes
 
 
-Read = tuple[Requirements, OpenAiBody | TensorBody]
+Read = tuple[Requirements, OpenAiBody | TensorBody, Cascade | None]
 ReadDemands = Callable[[Estimate | Draft, UUID], Read]
-"""Reads what is asked of an endpoint, as the door of a task does, for an account, and the body."""
+"""Reads what is asked of an endpoint, as the door of a task does, for an account: the demands, the
+body, and how it may be answered more than once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class Rehearsal:
     decision: Decision
     market: Market
     refused: BrokerError | None
+    cascade: Cascade | None = None
+    """Then a decision with a plan is a chain."""
 
 
 class QuoteDesk:
@@ -90,11 +95,16 @@ class QuoteDesk:
         `quotes_open_max`.
         """
         runtime = self._runtime
-        wanted, _ = self._demands(caller, asked)
+        wanted, _, cascade = self._demands(caller, asked)
+        if cascade is not None and cascade.agreement not in (None, SAMPLE):
+            raise RequestMalformed("broker.cascade: a quote takes no agreement with a model.")
         market, decision = runtime.market, choose(wanted, runtime)
         if not decision.plan:
             raise refusal(wanted, decision, runtime, counts=False)
-        promised, rejected = promise(wanted, decision, market), rejections(decision, runtime)
+        if cascade is not None:
+            decision = plan_cascade(cascade, wanted, decision, runtime)
+        promised = promise(wanted, decision, market, cascade)
+        rejected = rejections(decision, runtime)
         names = {each.number: market.endpoint(each.number).name for each in decision.plan}
         open_max = runtime.settings.limits.quotes_open_max
         quote = await quote_store.insert(connection, promised, ttl_s, open_max)
@@ -102,18 +112,23 @@ class QuoteDesk:
 
     def rehearse(self, caller: Caller, asked: Estimate | Draft) -> Rehearsal:
         """Decide as for a call, and do nothing. Raises ModelUnknown, and what reading raises."""
-        wanted, body = self._demands(caller, asked)
+        wanted, body, cascade = self._demands(caller, asked)
         if wanted.model == AUTO and isinstance(body, OpenAiBody):
             wanted = look_into(body, wanted, self._runtime)
         runtime, decision = self._runtime, choose(wanted, self._runtime)
         refused = None if decision.plan else refusal(wanted, decision, runtime, counts=False)
-        return Rehearsal(wanted, decision, runtime.market, refused)
+        if cascade is not None and refused is None:
+            try:
+                decision = plan_cascade(cascade, wanted, decision, runtime)
+            except NothingFits as error:
+                refused = error
+        return Rehearsal(wanted, decision, runtime.market, refused, cascade)
 
     def _demands(self, caller: Caller, asked: Estimate | Draft) -> Read:
-        wanted, body = self._read(asked, caller.account_id)
+        wanted, body, cascade = self._read(asked, caller.account_id)
         if caller.terms is not None and caller.terms.allowance is not None:
             wanted = narrowed(wanted, caller.terms.allowance, self._runtime.market)
-        return wanted, body
+        return wanted, body, cascade
 
     async def read(
         self, connection: AsyncConnection, caller: Caller, quote_id: UUID

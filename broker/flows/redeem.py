@@ -8,6 +8,7 @@ broker that was taken for dead finds its quote gone once its hold is open, befor
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
@@ -15,14 +16,16 @@ import msgspec
 import structlog
 
 from broker.core.call import Call, OpenAiBody
+from broker.core.columns import AUTO
 from broker.core.decision import Decision, undecided
 from broker.core.market import Market
-from broker.core.quote import Promise, exceeded, kept, on_quote, quoted_market
+from broker.core.quote import Promise, exceeded, in_stages, kept, on_quote, quoted_market
 from broker.core.refusal import Cause, cause_of
 from broker.core.requirements import Requirements
 from broker.core.routing import route
 from broker.errors import BrokerError, QuoteRefused, Unavailable
 from broker.flows.decide import rejections
+from broker.flows.plan_cascade import asking_for_logprobs, within
 from broker.flows.runtime import Runtime
 from broker.store import quotes as quote_store
 from broker.store.away import DATABASE_AWAY
@@ -49,7 +52,15 @@ async def redeem(call: Call, quote_id: UUID, runtime: Runtime) -> tuple[Call, De
     if decision.plan:
         _require_counted(call, quote, decision, runtime)
         await _use(call, quote_id, runtime)
-    return msgspec.structs.replace(call, wanted=wanted), decision, market
+    stages = quote.promise.stages
+    call = msgspec.structs.replace(call, wanted=wanted)
+    if stages is None or not decision.plan:
+        return call, decision, market
+    return (
+        asking_for_logprobs(msgspec.structs.replace(call, cascade=stages.cascade)),
+        decision,
+        market,
+    )
 
 
 def unavailable(decision: Decision, runtime: Runtime) -> BrokerError:
@@ -136,8 +147,15 @@ async def _use(call: Call, quote_id: UUID, runtime: Runtime) -> None:
 def _decide(promised: Promise, wanted: Requirements, runtime: Runtime) -> Decision:
     market = quoted_market(promised, runtime.market)
     chance = (runtime.random, runtime.now_s())
-    decided = route(wanted, market, runtime.pulse, runtime.routing, chance)
+    stages, asked, limits = promised.stages, wanted, runtime.routing
+    if stages is not None and wanted.model in (AUTO, promised.wanted.model):
+        # Of a cascade any that was quoted may be asked, and all that were.
+        asked = msgspec.structs.replace(wanted, model=AUTO)
+        limits = replace(limits, attempts_max=len(promised.offers))
+    decided = route(asked, market, runtime.pulse, limits, chance)
     decision = None if decided is None else kept(promised, wanted, decided)
+    if decision is not None and decision.plan and stages is not None:
+        return within(in_stages(promised, stages, decision), wanted.max_cost_nanos)
     if decision is not None and (decision.plan or decision.rejected.size):
         return decision
     if wanted.model == promised.wanted.model:

@@ -22,6 +22,7 @@ from broker.errors import (
     BrokerError,
     DeadlinePassed,
     ModelUnknown,
+    NothingFits,
     ProviderFailed,
     ProviderRefused,
     QuoteRefused,
@@ -134,7 +135,7 @@ async def _redeem(call: Call, quote_id: UUID, runtime: Runtime) -> tuple[Call, D
     """Go by the call's firm quote; a refusal is logged."""
     try:
         call, decision, market = await redeem(call, quote_id, runtime)
-    except (ModelUnknown, QuoteRefused) as error:
+    except (ModelUnknown, NothingFits, QuoteRefused) as error:
         raise _log(error, call, undecided(runtime.market.book.version), runtime) from None
     if not decision.plan:
         raise _log(unavailable(decision, runtime), call, decision, runtime)

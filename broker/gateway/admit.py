@@ -20,7 +20,7 @@ from broker.core.catalog import Task
 from broker.core.requirements import Requirements
 from broker.errors import RequestMalformed, TooManyCalls, Unavailable
 from broker.flows.runtime import Runtime
-from broker.gateway.wishes import NO_WISHES, CascadeWish, Wishes
+from broker.gateway.wishes import NO_WISHES, Wishes
 from broker.store.call_ids import new_call_id
 
 
@@ -42,9 +42,9 @@ def admit(asked: Asked, payer: Payer, runtime: Runtime) -> Call:
     limits = runtime.settings.limits
     now_s = runtime.now_s()
     deadline_s = min(wishes.deadline_s or limits.deadline_s, limits.deadline_s_max)
-    cascade = None if wishes.cascade is None else _cascade(asked, wishes.cascade)
-    if cascade is not None and cascade.stages:
-        asked = msgspec.structs.replace(asked, model=cascade.stages[0].model)
+    asked, cascade = begun(asked)
+    if cascade is not None and wishes.quote_id is not None:
+        raise RequestMalformed("broker.cascade: a call on a quote is escalated as its quote says.")
     wanted = demands(asked, payer.account_id)
     if payer.allowance is not None:
         wanted = narrowed(wanted, payer.allowance, runtime.market)
@@ -102,16 +102,18 @@ def demands(asked: Asked, account_id: UUID) -> Requirements:
     )
 
 
-def _cascade(asked: Asked, wish: CascadeWish) -> Cascade | None:
-    """Return the cascade that is asked for. Raises RequestMalformed where there can be none."""
-    cascade = wish.plan()
+def begun(asked: Asked) -> tuple[Asked, Cascade | None]:
+    """Return what is asked first, and the cascade that is asked for. Raises RequestMalformed where
+    there can be none."""
+    wish = asked.wishes.cascade
+    cascade = None if wish is None else wish.plan()
     if cascade is None:
-        return None
-    body = asked.body
-    in_words = isinstance(body, OpenAiBody) and asked.task.generates
-    if not in_words or asked.choices != 1 or asked.wishes.quote_id is not None:
-        raise RequestMalformed("broker.cascade: only for one answer in words, without a quote.")
-    return cascade
+        return asked, None
+    if not asked.task.generates or asked.choices != 1:
+        raise RequestMalformed("broker.cascade: only for one answer in words.")
+    if cascade.stages:
+        asked = msgspec.structs.replace(asked, model=cascade.stages[0].model)
+    return asked, cascade
 
 
 def require_room(runtime: Runtime) -> None:

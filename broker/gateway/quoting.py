@@ -8,7 +8,7 @@ import msgspec
 
 from broker.core.call import TensorBody
 from broker.flows.quote import Draft, Estimate, Read
-from broker.gateway.admit import Asked, demands
+from broker.gateway.admit import Asked, begun, demands
 from broker.gateway.openai import TASKS, parse
 from broker.gateway.wishes import read_wishes
 
@@ -17,14 +17,14 @@ _NO_BODY = TensorBody((), b"")
 
 
 def read_demands(told: Estimate | Draft, account_id: UUID) -> Read:
-    """Return what an account asks of an endpoint, and the body as far as there is one.
+    """Return what an account asks of an endpoint, the body as far as there is one, and the cascade.
 
     Raises RequestMalformed, UnknownField.
     """
     if isinstance(told, Draft):
-        asked = parse(_PATH_OF[told.task], [], told.body)
+        asked, cascade = begun(parse(_PATH_OF[told.task], [], told.body))
         wanted = demands(asked, account_id)
-        return msgspec.structs.replace(wanted, quote_id=None), asked.body
+        return msgspec.structs.replace(wanted, quote_id=None), asked.body, cascade
     raw = None if told.wishes is None else msgspec.Raw(told.wishes)
     asked = Asked(
         told.task,
@@ -35,10 +35,11 @@ def read_demands(told: Estimate | Draft, account_id: UUID) -> Read:
         told.choices,
         told.version,
     )
+    asked, cascade = begun(asked)
     wanted = msgspec.structs.replace(
         demands(asked, account_id),
         tokens_in_bound=told.tokens_in,
         tokens_in_expected=told.tokens_in,
         quote_id=None,
     )
-    return wanted, _NO_BODY
+    return wanted, _NO_BODY, cascade

@@ -14,7 +14,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from broker.core.quote import Offer, Promise
+from broker.core.quote import Offer, Promise, Stages
 from broker.core.requirements import Requirements
 from broker.errors import TooManyCalls
 from broker.store.ledger import Connection
@@ -26,7 +26,7 @@ quotes = table(
     """
     id uuid, account_id uuid, created_at timestamptz, expires_at timestamptz, price_version bigint,
     demands bytea, tokens_in bigint, choices integer, ceiling_nanos bigint, used_by uuid,
-    used_at timestamptz, used_process integer
+    used_at timestamptz, used_process integer, stages bytea
     """,
 )
 quote_offers = table(
@@ -45,6 +45,7 @@ _DELETED_MAX: Final = 10_000
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Requirements).decode
+_decode_stages = msgspec.msgpack.Decoder(Stages).decode
 _now = sa.func.statement_timestamp()
 
 
@@ -84,6 +85,7 @@ async def insert(
             tokens_in=promised.tokens_in,
             choices=promised.wanted.choices,
             ceiling_nanos=promised.ceiling_nanos,
+            stages=None if promised.stages is None else _encode(promised.stages),
         )
         .returning(quotes.c.created_at, quotes.c.expires_at)
     )
@@ -105,7 +107,12 @@ async def find(connection: AsyncConnection, quote_id: UUID, account_id: UUID) ->
         .where(quote_offers.c.quote_id == quote_id)
         .order_by(quote_offers.c.place)
     )
-    promised = Promise(_decode(row.demands), row.price_version, tuple(map(_offer, offered)))
+    promised = Promise(
+        _decode(row.demands),
+        row.price_version,
+        tuple(map(_offer, offered)),
+        None if row.stages is None else _decode_stages(row.stages),
+    )
     return Quote(
         row.id,
         row.account_id,

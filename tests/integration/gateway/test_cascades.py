@@ -136,6 +136,81 @@ async def test_the_whole_chain_must_fit_what_the_call_may_cost(
             assert answer.json()["error"]["code"] == "nothing_within_price"
 
 
+async def test_what_all_of_it_may_cost_is_told_before_and_quoted(
+    house: House, shop: Consumer
+) -> None:
+    request = {
+        "model": "x",
+        "messages": [{"role": "user", "content": "Why?"}],
+        "max_tokens": 9,
+        "broker": {"cascade": chain(UNSURE, 0.6, pay="kept", below="refuse")},
+    }
+    told = (await shop.http.post("/api/route", json={"request": request})).json()
+    assert [each["endpoint"] for each in told["plan"]] == ["acme/cheap", "globex/dear"]
+    assert told["cascade"]["stages"] == [
+        {"endpoints": ["acme/cheap"], "keep_from": 0.9},
+        {"endpoints": ["globex/dear"], "keep_from": 0.6},
+    ]
+    whole = sum(float(each["ceiling_cost_usd"]) for each in told["plan"])
+    assert float(told["ceiling_cost_usd"]) == pytest.approx(whole)
+    assert (told["cascade"]["pay"], told["cascade"]["below"]) == ("kept", "refuse")
+    made = (await shop.http.post("/api/quotes", json={"request": request})).json()
+    assert float(made["ceiling_usd"]) == pytest.approx(whole)
+    assert made["cascade"] == told["cascade"]
+    plain = {name: each for name, each in request.items() if name != "broker"}
+    called = plain | {"model": "cheap", "broker": {"quote_id": made["quote_id"]}}
+    answer = await shop.http.post("/v1/chat/completions", json=called)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-broker-endpoint"] == "globex/dear"
+    assert answer.json()["broker"]["answers"] == 2
+    story = await house.story(shop, answer.headers["x-broker-call-id"])
+    assert float(story["hold_usd"]) == pytest.approx(whole)
+    both = called | {"broker": {"quote_id": made["quote_id"], "cascade": chain(UNSURE)}}
+    assert (await shop.http.post("/v1/chat/completions", json=both)).status_code == 400
+    other = request | {"broker": {"cascade": chain(UNSURE, agreement="dear")}}
+    refused = await shop.http.post("/api/quotes", json={"request": other})
+    assert refused.status_code == 400
+    assert "agreement" in refused.text
+
+
+async def test_a_second_answer_can_be_asked_to_compare(house: House, shop: Consumer) -> None:
+    request = {"model": "x", "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 9}
+    sampled = chain(UNSURE, agreement="sample")
+    alone = {"request": request | {"broker": {"cascade": chain(UNSURE)}}}
+    twice = {"request": request | {"broker": {"cascade": sampled}}}
+    low, high = [
+        float((await shop.http.post("/api/route", json=each)).json()["ceiling_cost_usd"])
+        for each in (alone, twice)
+    ]
+    assert high > low, "all that is asked is held"
+    agreed = await ask(shop, sampled)
+    assert agreed.headers["x-broker-endpoint"] == "acme/cheap"
+    first, second = await attempts_of(house, shop, agreed)
+    assert first["judged"]["agreement"] == 1.0
+    assert first["judged"]["chance"] > 0.9
+    assert (second["notes"], second["endpoint"]) == (["asked to compare"], "acme/cheap")
+    charges = [float(each["charge_usd"]) for each in (first, second)]
+    assert all(charges)
+    assert float(agreed.headers["x-broker-cost-usd"]) == pytest.approx(sum(charges))
+    failing = await ask(shop, chain(UNSURE, agreement="broken"))
+    first, beside, third = await attempts_of(house, shop, failing)
+    assert (beside["outcome"], beside["charge_usd"]) == ("server_error", "0.00")
+    assert first["judged"]["agreement"] is None
+    assert third["endpoint"] == failing.headers["x-broker-endpoint"] == "globex/dear"
+    assert failing.json()["broker"]["answers"] == 2
+
+
+async def test_who_wants_it_at_any_price_gets_the_dearest(house: House, shop: Consumer) -> None:
+    small = Stall(name="tiny/small", model="small", tasks=("chat",), endpoint={"quality": 0.4})
+    if small.name not in house.providers:
+        await house.enrol(small)
+    models = [{"model": "small", "keep_from": UNSURE}, {"model": "cheap", "keep_from": UNSURE}]
+    answer = await ask(shop, {"policy": "chain", "chain": models, "below": "dearest"})
+    assert answer.headers["x-broker-endpoint"] == "globex/dear", answer.text
+    told = answer.json()["broker"]
+    assert (told["answers"], told["flagged"]) == (3, True)
+
+
 async def test_by_itself_it_asks_again_where_that_brings_more_than_it_costs(
     house: House, shop: Consumer
 ) -> None:
