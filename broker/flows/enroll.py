@@ -21,6 +21,7 @@ from broker.store.accounts import Role
 from broker.store.deployments import DeploymentRecord
 from broker.store.sealing import Sealer
 from broker.upstream.addresses import AddressPolicy
+from broker.upstream.probe_kserve import NOT_CHECKED
 from provider_sdk.protocol import DeploymentOffer, ProbeReport, Registered, Verified
 
 
@@ -115,7 +116,8 @@ async def verify(desk: Enrolment, provider: Caller, deployment_id: UUID) -> Veri
 
 
 async def approve(engine: AsyncEngine, operator: str, deployment_id: UUID, now: datetime) -> None:
-    """Let a credential pass for a proof; the next verification lists the deployment if it works.
+    """Let a credential pass for a proof, or a check that cannot be made for a passed one; the next
+    verification lists the deployment if it works.
 
     `operator` is the account's name. Raises NotFound, or Conflict where no approval is awaited.
     """
@@ -145,8 +147,12 @@ async def _judge(
     if not proof.ok:
         return ListingStatus.FAILED, [proof]
     reports = [proof, *await probe(endpoints, policy)]
-    passed = all(each.ok for each in reports)
-    return (ListingStatus.LISTED if passed else ListingStatus.FAILED), reports
+    failed = [each for each in reports if not each.ok]
+    if not all(each.detail.startswith(NOT_CHECKED) for each in failed):
+        return ListingStatus.FAILED, reports
+    if failed and record.approved_by is None:
+        return ListingStatus.AWAITING_APPROVAL, reports
+    return ListingStatus.LISTED, reports
 
 
 async def _audit_verdict(

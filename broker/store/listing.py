@@ -147,10 +147,14 @@ async def doubt(connection: AsyncConnection, deployment_id: UUID, now: datetime)
 async def approve(
     connection: AsyncConnection, deployment_id: UUID, operator: str, now: datetime
 ) -> None:
-    """Let a credential pass for a proof. Raises NotFound, or Conflict where none is needed."""
+    """Keep who approved. Raises NotFound, or Conflict where no approval is awaited."""
     row = await _locked(connection, deployments.c.id == deployment_id)
-    if row.proof != "credential" or row.status == ListingStatus.WITHDRAWN:
-        raise Conflict("Only a deployment that rests on its credential awaits an approval.")
+    awaited = row.proof == "credential" or row.status == ListingStatus.AWAITING_APPROVAL
+    if not awaited or row.status == ListingStatus.WITHDRAWN:
+        raise Conflict(
+            "Only a deployment that rests on its credential, or that could not be checked, awaits "
+            "an approval."
+        )
     if row.approved_by is None:
         await _update(connection, row, {"approved_by": operator}, now)
 

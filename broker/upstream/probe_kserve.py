@@ -18,6 +18,8 @@ from broker.upstream.kserve import HEADER_LENGTH, read_infer
 from broker.upstream.prober import Answer, ProbeFailed, Prober
 from provider_sdk.protocol import ProbeReport
 
+NOT_CHECKED: Final = "not checked: "
+"""So begins what is said of a check that could not be made: it has neither passed nor failed."""
 _ELEMENTS_MAX: Final = 4_194_304
 _TEXTS_MAX: Final = 65_536
 """Numbers and texts that are made up for a model at most, whatever its server says it takes."""
@@ -122,9 +124,8 @@ async def _infer(
         numbers = _zeros(tensor.datatype, shape, left, binary=binary)
         left -= math.prod(shape)
         if numbers is None:
-            detail = f"not called: no input is made up for {tensor.datatype} {tensor.shape}"
-            reports.append(ProbeReport(check=check, ok=True, detail=detail))
-            return
+            words = f"the model was not called, for no input is made up for {tensor.datatype}"
+            raise _Stopped(check, f"{NOT_CHECKED}{words} {tensor.shape}")
         made = triton.InferInput(tensor.name, shape, tensor.datatype)
         inputs.append(made.set_data_from_numpy(numbers, binary_data=binary))
     body, header_length = triton.InferenceServerClient.generate_request_body(inputs)

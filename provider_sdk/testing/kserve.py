@@ -37,9 +37,9 @@ def server_metadata() -> dict[str, Any]:
     return {"name": "scripted", "version": "1.0.0", "extensions": ["binary_tensor_data"]}
 
 
-def model_metadata(name: str, version: str = "1") -> dict[str, Any]:
+def model_metadata(name: str, datatype: str, version: str = "1") -> dict[str, Any]:
     """The answer of `GET /v2/models/M`."""
-    tensor = {"datatype": "FP32", "shape": [-1]}
+    tensor = {"datatype": datatype, "shape": [-1]}
     return {
         "name": name,
         "versions": [version],

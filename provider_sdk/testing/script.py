@@ -24,6 +24,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """When set, work calls, `/v1/models` and `/metrics` want `Authorization: Bearer <api_key>`."""
     nonce: str | None = None
     """The answer under `/.well-known/model-broker`; 404 when absent."""
+    datatype: str = "FP32"
+    """Of the tensors that a KServe model says it takes and gives."""
     healthy: bool = True
     """When false, `/health` and `/v2/health/*` answer 503."""
     metrics: bool = True

@@ -232,7 +232,7 @@ class ScriptedProvider:
         model = unquote(match[1]) if match is not None else ""
         if match is None or model not in self.script.models:
             return None
-        return {} if match[3] == "ready" else kserve.model_metadata(model)
+        return {} if match[3] == "ready" else kserve.model_metadata(model, self.script.datatype)
 
     def _metrics(self) -> bytes:
         if self.script.kind == "kserve":

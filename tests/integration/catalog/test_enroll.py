@@ -187,6 +187,23 @@ async def test_a_triton_server_is_probed_in_its_own_words(desk, provider):
     assert (verified.status, failures(verified)) == ("listed", [])
 
 
+async def test_a_model_that_could_not_be_called_waits_for_an_operator(desk, provider):
+    script = Script(kind="kserve", models=("tiny-law",), datatype="FP7")
+    async with ScriptedProvider(script) as server:
+        endpoints = [endpoint_offer(tasks=["infer"])]
+        registered, waiting = await enroll_and_verify(
+            desk, provider, server, kind="kserve", endpoints=endpoints
+        )
+        assert waiting.status == "awaiting_approval"
+        [told] = failures(waiting)
+        assert "/infer: not checked: " in told
+        assert await listed(desk) == []
+        deployment_id = UUID(registered.deployment_id)
+        await enroll.approve(desk.engine, "operator", deployment_id, NOW)
+        verified = await enroll.verify(desk, provider, deployment_id)
+    assert (verified.status, failures(verified)) == ("listed", [told])
+
+
 async def test_a_withdrawn_deployment_must_register_before_it_is_verified(desk, provider, server):
     registered, _ = await enroll_and_verify(desk, provider, server)
     deployment_id = UUID(registered.deployment_id)

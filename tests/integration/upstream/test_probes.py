@@ -13,6 +13,7 @@ import pytest
 
 from broker.upstream.addresses import AddressPolicy, checked_httpx_transport
 from broker.upstream.probe import probe_dns, probe_kserve, probe_openai, probe_wellknown
+from broker.upstream.probe_kserve import NOT_CHECKED
 from provider_sdk.protocol import ProbeReport, Task
 from tests.integration.upstream.scripted import LOOPBACK, Server, answering, read_request, serving
 
@@ -252,14 +253,17 @@ async def test_outputs_that_are_all_empty_fail() -> None:
     assert "every output is empty" in reports[-1].detail
 
 
-async def test_a_model_for_which_no_input_can_be_made_up_is_not_called() -> None:
+async def test_a_model_for_which_no_input_can_be_made_up_has_not_passed() -> (
+    None
+):
     for datatype, shape in (("FP7", [1]), ("FP32", [9999, 9999])):
         metadata = {"inputs": [{"name": "x", "datatype": datatype, "shape": shape}]}
         table = {**triton(binary=True), "/v2/models/m/versions/1": answer(200, metadata)}
         async with routes(table) as server:
             reports = await probe_kserve(url_of(server), None, "m", "1", LOOPBACK)
-        assert failures(reports) == []
-        assert "not called" in reports[-1].detail
+        assert not reports[-1].ok
+        assert reports[-1].detail.startswith(NOT_CHECKED)
+        assert f"{datatype} {shape}" in reports[-1].detail
 
 
 async def test_what_is_made_up_stays_small_whatever_inputs_a_server_tells_of() -> None:
@@ -267,8 +271,8 @@ async def test_what_is_made_up_stays_small_whatever_inputs_a_server_tells_of() -
     texts = {"name": "x", "datatype": "BYTES", "shape": [4_194_304]}
     deep = {"name": "x", "datatype": "FP32", "shape": [1] * 65}
     for inputs, words in (
-        ([numbers, numbers], "not called"),
-        ([texts], "not called"),
+        ([numbers, numbers], NOT_CHECKED),
+        ([texts], NOT_CHECKED),
         ([deep], "length <= 32"),
         ([{**deep, "shape": [1]}] * 257, "length <= 256"),
     ):
