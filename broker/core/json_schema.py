@@ -8,13 +8,16 @@ that grows with its length: references back and looking around are refused.
 
 from __future__ import annotations
 
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import unquote
 
-import jsonschema_rs
-from jsonschema_rs import RegexOptions
-
 from broker.errors import RequestMalformed
+
+if TYPE_CHECKING:
+    import jsonschema_rs
+
+# The library is 5 MB of memory, and most processes never meet a schema: it is imported where it is
+# used.
 
 PARTS_MAX: Final = 10_000
 """Words and values of a schema, each as often as it is referred to."""
@@ -26,10 +29,8 @@ PATTERN_BYTES_MAX: Final = 100_000
 WORK_MAX: Final = 1_000_000
 """Parts of a schema times parts of a value: a fortieth of a second."""
 
-_REFUSALS = (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError)
 _ELSEWHERE: Final = frozenset({"$id", "$dynamicRef", "$recursiveRef"})
 """They change what a reference means, or depend on what was looked at before."""
-_PATTERNS: Final = RegexOptions(size_limit=PATTERN_BYTES_MAX, dfa_size_limit=PATTERN_BYTES_MAX)
 
 
 class Schema:
@@ -40,7 +41,7 @@ class Schema:
         try:
             self._parts = _Reading(schema).parts(schema, 0)
             self._checks = _made_ready(schema)
-        except _REFUSALS as error:
+        except ValueError as error:
             raise RequestMalformed(
                 f"The schema cannot be taken: {_sentence(error)}.", code="schema_malformed"
             ) from None
@@ -61,7 +62,7 @@ class Pattern:
             schema = {"type": "string", "pattern": text}
             _Reading(schema).parts(schema, 0)
             self._checks = _made_ready(schema)
-        except _REFUSALS:
+        except ValueError:
             raise RequestMalformed(
                 f"The pattern '{text[:80]}' cannot be taken: it is none of JSON Schema, too large, "
                 "or refers back or looks around.",
@@ -155,7 +156,18 @@ def _count(value: object, most: int) -> int | None:
 
 
 def _made_ready(schema: Any) -> jsonschema_rs.Validator:
-    return jsonschema_rs.validator_for(schema, pattern_options=_PATTERNS, retriever=_nowhere)
+    """Raises ValueError."""
+    import jsonschema_rs
+
+    patterns = jsonschema_rs.RegexOptions(
+        size_limit=PATTERN_BYTES_MAX, dfa_size_limit=PATTERN_BYTES_MAX
+    )
+    try:
+        return jsonschema_rs.validator_for(schema, pattern_options=patterns, retriever=_nowhere)
+    except jsonschema_rs.ValidationError as error:
+        raise ValueError(error.message) from None
+    except jsonschema_rs.ReferencingError as error:
+        raise ValueError(str(error)) from None
 
 
 def _admits(checks: jsonschema_rs.Validator, value: Any) -> bool:
@@ -171,5 +183,4 @@ def _nowhere(uri: str) -> NoReturn:
 
 
 def _sentence(error: Exception) -> str:
-    said = error.message if isinstance(error, jsonschema_rs.ValidationError) else str(error)
-    return said.partition("\n")[0].rstrip(".")[:300]
+    return str(error).partition("\n")[0].rstrip(".")[:300]

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
-from tokenizers import Tokenizer
 
 from broker.core.catalog import Endpoint
 from broker.encoding.trusted import obstacle
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _log = structlog.get_logger()
 
@@ -57,6 +60,8 @@ def _load(endpoint_id: UUID, text: str) -> Tokenizer | None:
     if reason is not None:
         _log.warning("tokenizer_not_allowed", endpoint_id=str(endpoint_id), reason=reason)
         return None
+    from tokenizers import Tokenizer  # 4 MB of memory, which many a market does without
+
     try:
         tokenizer = Tokenizer.from_str(text)
         # A file may ask for a fixed length: padding is no text, and may be gigabytes of it.

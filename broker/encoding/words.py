@@ -14,7 +14,6 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
 
 from broker.encoding.encoder import Vector
 from broker.encoding.sample import sample
@@ -93,6 +92,8 @@ class WordEncoder:
 
 def load_encoder() -> WordEncoder:
     """Load the encoder: a fifth of a second, 40 MB. Raises ImportError without the package."""
+    from safetensors import safe_open
+
     spec = find_spec("wordllama")
     if spec is None or not spec.submodule_search_locations:
         raise ImportError("the package 'wordllama' is not installed")
