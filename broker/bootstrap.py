@@ -10,6 +10,7 @@ from random import Random, SystemRandom
 
 import asyncpg
 
+from broker.core.hedging import HedgeBudget, Tails
 from broker.core.market import build_market
 from broker.core.pulse import Pulse
 from broker.core.retries import RetryBudget
@@ -88,6 +89,8 @@ async def _build(settings: Settings, stack: contextlib.AsyncExitStack) -> Runtim
         tokens=TokenCounter(),
         pulse=pulse,
         throttle=Throttle(pulse, routing.queue_factor),
+        hedges=HedgeBudget(),
+        tails=Tails(),
         retries=RetryBudget(time.monotonic()),
         random=Random(SystemRandom().getrandbits(64)),  # noqa: S311 - spreads load, keeps no secret
         routing=routing,

@@ -184,6 +184,10 @@ class Call(msgspec.Struct, frozen=True, eq=False):
     labels_json: str | None = None
     cascade: Cascade | None = None
     """How it may be answered more than once; None, as for most: it may not."""
+    hedges: bool = False
+    """A second endpoint may be asked beside one that is late."""
+    continues: bool = False
+    """A stream that breaks off may be continued by the next endpoint."""
 
 
 def tokens_in_bound(size_bytes: int) -> int:

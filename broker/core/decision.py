@@ -70,6 +70,11 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
         return figures
 
     @property
+    def answers_most(self) -> int:
+        """How many attempts may be paid."""
+        return 1
+
+    @property
     def hold_nanos(self) -> int:
         """The dearest permitted plan: only one attempt is ever paid, so the dearest candidate."""
         plan = self.plan

@@ -14,8 +14,10 @@ import msgspec
 
 from broker.core.cascade import Judged
 from broker.core.decision import Candidate
+from broker.core.hedging import HedgeBudget
 from broker.core.outcome import Fault, Outcome
 from broker.core.retries import RetryBudget
+from broker.core.several import CONTINUATIONS_MAX
 
 BACKOFF_S = 0.1
 BACKOFF_S_MAX = 2.0
@@ -70,6 +72,12 @@ class Attempt(msgspec.Struct, eq=False):
     """What metering noticed, such as a claim that was cut."""
     judged: Judged | None = None
     """Of a cascade: what was thought of its answer."""
+    hedge: bool = False
+    """It was made beside one that was late."""
+    lost: bool = False
+    """Of two side by side, the other answered first."""
+    continues: bool = False
+    """It goes on from what another has delivered."""
     beside: bool = False
     """It has no part in the plan: another answer to set beside one that came."""
 
@@ -101,6 +109,8 @@ class Dispatch:
         self._next = 0
         """The place in the plan of who is asked next."""
         self._budget = budget
+        self.hedges: HedgeBudget | None = None
+        """What pays for an attempt beside a late one; None: there is to be none."""
         self._deadline_s = deadline_s
         self._attempts_max = attempts_max
         self._random = random
@@ -114,7 +124,8 @@ class Dispatch:
         decided on, one may have been ejected, or have got the one probe that it is to have: then
         the next in the plan that is admitted comes first. Where none is, the order stands.
         """
-        assert not self.attempts or self.attempts[-1].outcome, "record the last attempt first"
+        made = self.attempts
+        assert not made or all(each.outcome for each in made), "record what is under way first"
         if self.end is None:
             self.end = self._reason_to_stop(now_s)
         if self.end is not None:
@@ -134,9 +145,61 @@ class Dispatch:
         self.attempts.append(attempt)
         return attempt
 
-    def record(self, outcome: Outcome, now_s: float) -> Outcome:
-        """Be told how the attempt under way ended; return what the pulse is to be told of it."""
-        attempt = self.attempts[-1]
+    def hedge(self, now_s: float, admits: Callable[[int], bool] | None = None) -> Attempt | None:
+        """Return an attempt to make beside the one under way, which is late; None: there is to be
+        none. Of two side by side `record` is told which, and `lose` of the later one."""
+        late = self.attempts[-1]
+        assert late.outcome is None, "nothing is under way"
+        barred = self.hedges is None or self._stages or len(self.attempts) >= self._attempts_max
+        if barred or late.hedge or self._next == len(self._plan) or now_s >= self._deadline_s:
+            return None
+        if admits is not None:
+            self._bring_forward(admits)
+            if not admits(self._plan[self._next].number):
+                return None
+        assert self.hedges is not None
+        if any(each.hedge for each in self.attempts) or not self.hedges.withdraw():
+            return None
+        candidate = self._plan[self._next]
+        self._next += 1
+        attempt = Attempt(len(self.attempts), candidate, 0.0, now_s, hedge=True)
+        self.attempts.append(attempt)
+        return attempt
+
+    def lose(self, attempt: Attempt, now_s: float) -> Outcome:
+        """Be told that of two side by side the other has answered; return what this one's end is
+        to be taken for."""
+        assert attempt.outcome is None, "an attempt ends once"
+        attempt.lost, attempt.ended_s = True, now_s
+        attempt.outcome = Outcome(Fault.CALLER_LEFT, detail="another answered first")
+        if self.hedges is not None and not attempt.hedge:
+            self.hedges.won += 1
+        return attempt.outcome
+
+    def go_on_after_cut(
+        self, now_s: float, admits: Callable[[int], bool] | None = None
+    ) -> Attempt | None:
+        """Return the attempt that goes on from what was delivered before a stream broke off; None:
+        there is nobody, no time or no budget left for it."""
+        assert self.end in (End.COMMITTED, None), "no stream has broken off"
+        continued = sum(each.continues for each in self.attempts)
+        if continued >= CONTINUATIONS_MAX or self._next == len(self._plan):
+            return None
+        if now_s >= self._deadline_s or not self._budget.withdraw(now_s):
+            return None
+        if admits is not None:
+            self._bring_forward(admits)
+        self.end = None
+        candidate = self._plan[self._next]
+        self._next += 1
+        attempt = Attempt(len(self.attempts), candidate, 0.0, now_s, continues=True)
+        self.attempts.append(attempt)
+        return attempt
+
+    def record(self, outcome: Outcome, now_s: float, attempt: Attempt | None = None) -> Outcome:
+        """Be told how the attempt under way ended, or `attempt` of two that are; return what the
+        pulse is to be told of it."""
+        attempt = attempt or self.attempts[-1]
         assert attempt.outcome is None, "an attempt ends once"
         attempt.ended_s = now_s
         if outcome.fault is None or attempt.beside:
@@ -199,6 +262,8 @@ class Dispatch:
     def _reason_to_stop(self, now_s: float) -> End | None:
         if not self.attempts:
             self._budget.deposit(now_s)
+            if self.hedges is not None:
+                self.hedges.deposit()
             return End.DEADLINE if now_s >= self._deadline_s else None
         if now_s >= self._deadline_s:
             return End.DEADLINE
@@ -214,12 +279,12 @@ class Dispatch:
         return [
             each
             for each in self.attempts
-            if not (each.beside or each.outcome is None or each.outcome.delivered)
+            if not (each.beside or each.lost or each.outcome is None or each.outcome.delivered)
         ]
 
     def _is_retry(self) -> bool:
         """True after a failure; False where the plan goes on from an answer."""
-        planned = [each for each in self.attempts if not each.beside]
+        planned = [each for each in self.attempts if not (each.beside or each.lost)]
         last = planned[-1].outcome
         return last is None or not last.delivered
 

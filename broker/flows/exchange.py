@@ -25,7 +25,7 @@ from broker.upstream.client import Origin, Response, Timeouts, sized
 from broker.upstream.faults import AttemptFailed, malformed
 from broker.upstream.kserve import HEADER_LENGTH, read_infer, request_id
 from broker.upstream.openai import read_completion, read_embedding
-from broker.upstream.streaming import StreamReader
+from broker.upstream.streaming import Scribe, StreamReader
 from broker.upstream.unpacking import unpacked, unpacker_for
 
 REFUSAL_BYTES_MAX = 65_536
@@ -112,16 +112,14 @@ async def read_whole(tab: Tab, attempt: Attempt) -> WholeAnswer:
     return WholeAnswer(200, headers, body, delivered)
 
 
-async def open_stream(
-    tab: Tab, attempt: Attempt, scribe: Transcript | None = None
-) -> StreamedAnswer:
+async def open_stream(tab: Tab, attempt: Attempt, scribe: Scribe | None = None) -> StreamedAnswer:
     """Make an attempt that streams, up to its first content. Raises AttemptFailed."""
     try:
         response = await tab.runtime.upstream.send(*_request(tab, attempt))
     except AttemptFailed as failure:
         raise _told_apart(failure, tab) from None
     try:
-        reader = await _reader_of(response, tab, scribe)
+        reader = await _reader_of(response, tab, attempt, scribe)
         opening = bytearray()
         while not reader.has_content and not reader.ended:
             data = await response.next_chunk()
@@ -140,10 +138,13 @@ async def open_stream(
         response.abort()
         raise
     attempt.first_content_s = tab.runtime.now_s()
-    return StreamedAnswer(response, reader, attempt, bytes(opening), scribe)
+    transcript = scribe if isinstance(scribe, Transcript) else None
+    return StreamedAnswer(response, reader, attempt, bytes(opening), transcript)
 
 
-async def _reader_of(response: Response, tab: Tab, scribe: Transcript | None) -> StreamReader:
+async def _reader_of(
+    response: Response, tab: Tab, attempt: Attempt, scribe: Scribe | None
+) -> StreamReader:
     """Return what reads the stream that has begun. Raises AttemptFailed where none has."""
     if response.status != 200:
         said = await response.read(REFUSAL_BYTES_MAX)
@@ -153,9 +154,10 @@ async def _reader_of(response: Response, tab: Tab, scribe: Transcript | None) ->
     body = tab.call.body
     assert isinstance(body, OpenAiBody)
     limit = tab.runtime.settings.limits.answer_bytes_max
+    endpoint = tab.market.endpoint(attempt.candidate.number)
     return StreamReader(
         usage_asked=body.usage_asked,
-        keep_text=tab.endpoint.tokenizer_json is not None,
+        keep_text=tab.call.continues or endpoint.tokenizer_json is not None,
         unpacker=unpacker_for(response.header(_ENCODING), limit),
         scribe=scribe,
     )
@@ -175,10 +177,10 @@ def _request(tab: Tab, attempt: Attempt) -> tuple[Origin, bytes, bytes, Timeouts
 
     Raises RequestMalformed for what cannot be sent.
     """
-    runtime, call = tab.runtime, tab.call
+    runtime, call = tab.runtime, tab.asked
     limits = runtime.settings.limits
     left_s = max(call.deadline_s - runtime.now_s(), 0.001)
-    endpoint = tab.endpoint
+    endpoint = tab.market.endpoint(attempt.candidate.number)
     if isinstance(call.body, TensorBody):
         path = model_path(endpoint) + b"/infer"
         target = make_target(endpoint.deployment, b"POST", path, call.body.headers)

@@ -15,6 +15,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.evidence import Piece
+from broker.core.hedging import HedgeBudget, Tails
 from broker.core.market import Market
 from broker.core.pulse import Pulse
 from broker.core.ration import Ration
@@ -58,6 +59,8 @@ class Runtime:
     tokens: TokenCounter
     pulse: Pulse
     throttle: Throttle
+    hedges: HedgeBudget
+    tails: Tails
     retries: RetryBudget
     random: Random
     routing: RoutingLimits

@@ -18,6 +18,7 @@ from broker.core.dispatch import End
 from broker.core.ledger import Hold
 from broker.core.market import Market
 from broker.core.outcome import Fault, Outcome
+from broker.core.several import several
 from broker.errors import (
     BrokerError,
     DeadlinePassed,
@@ -31,6 +32,7 @@ from broker.flows.cascade import climb
 from broker.flows.decide import choose, refusal
 from broker.flows.exchange import StreamedAnswer, WholeAnswer, open_stream, read_whole
 from broker.flows.grant import take_tokens, undo
+from broker.flows.hedge import Make, race
 from broker.flows.inspect_answer import inspect
 from broker.flows.log_call import Ending, log_call
 from broker.flows.plan_cascade import lay_out
@@ -60,7 +62,7 @@ async def serve(
             return await _serve_known(call, runtime, turn)
         market = runtime.market
         decision = _decide(call, runtime)
-        plain = call.cascade is None
+        plain = call.cascade is None and not (call.hedges or call.continues)
         call, decision = (call, decision) if plain else _lay_out(call, decision, runtime)
     else:
         call, decision, market = await _redeem(call, call.wanted.quote_id, runtime)
@@ -124,7 +126,10 @@ def _decide(call: Call, runtime: Runtime) -> Decision:
 
 
 def _lay_out(call: Call, first: Decision, runtime: Runtime) -> tuple[Call, Decision]:
-    """Plan a cascade; a refusal is logged."""
+    """Plan for several attempts that are paid, such as a cascade's; a refusal is logged."""
+    if call.cascade is None:
+        most = call.wanted.max_cost_nanos
+        return call, several(first, hedges=call.hedges, continues=call.continues, most=most)
     try:
         return lay_out(call, first, runtime)
     except BrokerError as error:
@@ -166,16 +171,18 @@ async def _forward(tab: Tab) -> WholeAnswer | StreamedAnswer:
         return await climb(tab, failure_of)
     body = tab.call.body
     streams = isinstance(body, OpenAiBody) and body.stream
+    make: Make = open_stream if streams else read_whole
     while (attempt := tab.begin()) is not None:
         if attempt.delay_s:
             await asyncio.sleep(attempt.delay_s)
         try:
-            if streams:
-                return await open_stream(tab, attempt)
-            answer = await read_whole(tab, attempt)
+            hedges = tab.call.hedges
+            answer = await (race(tab, attempt, make) if hedges else make(tab, attempt))
         except AttemptFailed as failure:
             tab.end(failure.outcome)
             continue
+        if isinstance(answer, StreamedAnswer):
+            return answer
         tab.end(Outcome(status=answer.status), answer.delivered)
         return answer
     raise failure_of(tab)

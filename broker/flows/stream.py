@@ -11,6 +11,13 @@ from broker.core.call import OpenAiBody
 from broker.core.metering import Delivered
 from broker.core.outcome import Fault, Outcome
 from broker.errors import Unavailable
+from broker.flows.continue_stream import (
+    NotContinued,
+    continue_stream,
+    first_event,
+    identity_of,
+    why_whole,
+)
 from broker.flows.exchange import StreamedAnswer, told
 from broker.flows.tab import Tab
 from broker.upstream.faults import AttemptFailed
@@ -30,6 +37,11 @@ class Stream:
     def __init__(self, tab: Tab, answer: StreamedAnswer) -> None:
         self._tab = tab
         self._answer = answer
+        self._opening = answer.opening
+        self._texts: list[str] = []
+        """Of the attempts that broke off and were continued."""
+        self._not_continued = ""
+        """Why a stream that broke off was not continued, though the caller allows it."""
         self.verdict = answer.verdict
         """Of a cascade: what is known before the first byte, and all there is at the end."""
         if tab.turn is not None:
@@ -42,15 +54,20 @@ class Stream:
         try:
             yield self._answer.opening
             while not reader.ended:
-                data = await response.next_chunk()
-                if data is None:
-                    reader.finish()
-                elif piece := reader.feed(data):
-                    if turn is not None:
-                        turn.hear(piece)
-                    yield piece
-                if reader.failure is not None:
-                    raise reader.failure
+                try:
+                    data = await response.next_chunk()
+                    if data is None:
+                        reader.finish()
+                    elif piece := reader.feed(data):
+                        if turn is not None:
+                            turn.hear(piece)
+                        yield piece
+                    if reader.failure is not None:
+                        raise reader.failure
+                except AttemptFailed as failure:
+                    await self._go_on(failure)
+                    reader, response = self._answer.reader, self._answer.response
+                    yield self._answer.opening
             self._tab.end(Outcome(status=200), self._delivered(complete=True))
             tail = await self._settle()
         except AttemptFailed as failure:
@@ -60,17 +77,41 @@ class Stream:
         except Unavailable as error:
             yield error_event(error.code, error.detail)
             return
-        except (asyncio.CancelledError, GeneratorExit):
-            self._leave(499, "caller_left")
-            raise
-        except BaseException:
-            self._leave(500, "internal_error")
+        except BaseException as error:
+            left = isinstance(error, asyncio.CancelledError | GeneratorExit)
+            self._leave(*((499, "caller_left") if left else (500, "internal_error")))
             raise
         try:
             yield tail
             await self._drain()
         finally:
             response.abort()
+
+    async def _go_on(self, failure: AttemptFailed) -> None:
+        """Have the next endpoint go on after what was delivered. Raises `failure` where nobody
+        does."""
+        tab, reader, body = self._tab, self._answer.reader, self._tab.call.body
+        assert isinstance(body, OpenAiBody)
+        late = failure.outcome.fault is Fault.TOTAL_TIMEOUT
+        if not tab.call.continues or late or not failure.outcome.fails_over:
+            raise failure
+        self._answer.response.abort()
+        text = "".join(reader.texts)
+        reason = why_whole(body)
+        if reason is None and len(text.encode()) != reader.text_bytes:
+            reason = "more than text had come"
+        tab.end(failure.outcome, self._delivered(complete=False))
+        try:
+            if reason is not None:
+                raise NotContinued(reason)
+            self._texts.append(text)
+            first = first_event(self._opening)
+            self._answer = await continue_stream(tab, first, "".join(self._texts))
+        except NotContinued as refusal:
+            self._not_continued = str(refusal)
+            raise failure from None
+        if tab.turn is not None:
+            tab.turn.hear(self._answer.opening)
 
     async def _settle(self) -> bytes:
         """Settle a stream that came whole; return its tail. Raises HoldExpired."""
@@ -98,9 +139,10 @@ class Stream:
         except Unavailable as error:
             code = error.code
         cost = format_usd(self._tab.charge_nanos)
-        return error_event(
-            code, f"The answer broke off ({outcome.fault}); what came cost {cost} USD.", cost
-        )
+        message = f"The answer broke off ({outcome.fault}); what came cost {cost} USD."
+        if self._not_continued:
+            message += f" It was not continued: {self._not_continued}."
+        return error_event(code, message, cost)
 
     def _delivered(self, *, complete: bool) -> Delivered:
         body = self._tab.call.body
@@ -132,9 +174,13 @@ class Stream:
         if self.verdict is not None:
             cost |= told(self.verdict)
         paid = self._answer.attempt
-        return self._answer.reader.tail(
-            msgspec.json.encode(cost), (paid.tokens_in, paid.tokens_out)
-        )
+        tokens, identity = (paid.tokens_in, paid.tokens_out), None
+        if self._texts:
+            attempts = self._tab.dispatch.attempts
+            paid = next(each for each in attempts if each.tokens_out)
+            identity = identity_of(first_event(self._opening))
+            tokens = paid.tokens_in, sum(each.tokens_out for each in attempts if not each.lost)
+        return self._answer.reader.tail(msgspec.json.encode(cost), tokens, identity)
 
 
 def error_event(code: str, message: str, cost_usd: str | None = None) -> bytes:

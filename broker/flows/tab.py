@@ -15,12 +15,11 @@ from broker.core.catalog import Endpoint
 from broker.core.decision import Candidate, Decision
 from broker.core.dispatch import Attempt, Dispatch
 from broker.core.ledger import CallRecord, ChargeLine, Hold
-from broker.core.lengths import length_of
 from broker.core.market import Market
 from broker.core.metering import NOTHING, Delivered, Expected, meter
 from broker.core.outcome import Outcome
-from broker.core.pulse import Measured
 from broker.errors import BrokerError, HoldExpired
+from broker.flows.attempt_facts import answer_length, measure_of, ttft_ms
 from broker.flows.log_call import Ending, log_call
 from broker.flows.runtime import Runtime
 from broker.flows.turn import Turn
@@ -48,6 +47,10 @@ class Tab:
         """Of a cascade: the attempt whose answer is delivered, where that is not the latest."""
         self._settled = False
         self._attempt: Attempt | None = None
+        self._hedge: Attempt | None = None
+        """Under way beside it."""
+        self.continued: Call | None = None
+        """Of a stream that broke off: what was sent for it to go on."""
         self.endpoint: Endpoint
         """The endpoint of the latest attempt."""
         self.dispatch = Dispatch(
@@ -58,6 +61,13 @@ class Tab:
             random=runtime.random,
             stages=decision.stages,
         )
+        if call.hedges and decision.answers_most > 1:
+            self.dispatch.hedges = runtime.hedges
+
+    @property
+    def asked(self) -> Call:
+        """What the latest attempt was sent."""
+        return self.continued or self.call
 
     @property
     def rate(self) -> Rate:
@@ -80,6 +90,30 @@ class Tab:
             self._count_in(attempt)
         return attempt
 
+    def begin_hedge(self) -> Attempt | None:
+        """Begin a second attempt beside the one under way, which is late; None: there is none."""
+        now_s = self.runtime.now_s()
+        attempt = self.dispatch.hedge(now_s, self.runtime.pulse.admitting(now_s))
+        if attempt is not None:
+            self._hedge = attempt
+            endpoint = self.market.endpoint(attempt.candidate.number)
+            self.runtime.pulse.begin(endpoint.number, endpoint.deployment.number, now_s)
+        return attempt
+
+    def go_on(self) -> Attempt | None:
+        """Begin an attempt that goes on from what was delivered; None: there is none."""
+        now_s = self.runtime.now_s()
+        attempt = self.dispatch.go_on_after_cut(now_s, self.runtime.pulse.admitting(now_s))
+        if attempt is not None:
+            self._count_in(attempt)
+        return attempt
+
+    def late_after_s(self, attempt: Attempt) -> float | None:
+        """Return in how many seconds an attempt is later than it mostly is; None: nobody knows."""
+        streamed = self.call.wanted.stream
+        late_ms = self.runtime.tails.late_ms(attempt.candidate.number, streamed=streamed)
+        return None if late_ms is None else late_ms / 1_000
+
     def _count_in(self, attempt: Attempt) -> None:
         self._attempt = attempt
         endpoint = self.endpoint = self.market.endpoint(attempt.candidate.number)
@@ -87,13 +121,41 @@ class Tab:
         self.runtime.pulse.begin(number, endpoint.deployment.number, attempt.started_s)
 
     def end(self, outcome: Outcome, delivered: Delivered | None = None) -> None:
-        """End the attempt under way, if one is, and price what it delivered."""
+        """End the attempt under way, if one is, and price what it delivered; one beside it ends
+        with nothing."""
         attempt, self._attempt = self._attempt, None
-        if attempt is None:
-            return
+        if self._hedge is not None:
+            hedge, self._hedge = self._hedge, None
+            self._end(hedge, outcome)
+        if attempt is not None:
+            self._end(attempt, outcome, delivered)
+
+    def end_one(self, attempt: Attempt, outcome: Outcome) -> None:
+        """End one of two under way, which brought nothing; the other goes on."""
+        other = self._hedge if attempt is self._attempt else self._attempt
+        self._attempt, self._hedge = other, None
+        if other is not None:
+            self.endpoint = self.market.endpoint(other.candidate.number)
+        self._end(attempt, outcome)
+
+    def win(self, winner: Attempt, loser: Attempt, delivered: Delivered | None) -> None:
+        """Of two under way one has answered; the other is paid what it has `delivered`, if any."""
+        self._attempt, self._hedge = winner, None
+        self.keep_attempt(winner)
         now_s = self.runtime.now_s()
-        outcome = self.dispatch.record(outcome, now_s)
-        endpoint = self.endpoint
+        outcome = self.dispatch.lose(loser, now_s)
+        endpoint = self.market.endpoint(loser.candidate.number)
+        try:
+            if delivered is not None:
+                self._price(loser, endpoint, delivered)
+        finally:
+            place = (endpoint.number, endpoint.deployment.number)
+            self.runtime.pulse.end(*place, outcome, now_s, None)
+
+    def _end(self, attempt: Attempt, outcome: Outcome, delivered: Delivered | None = None) -> None:
+        now_s = self.runtime.now_s()
+        outcome = self.dispatch.record(outcome, now_s, attempt)
+        endpoint = self.market.endpoint(attempt.candidate.number)
         measured, throttle = None, self.runtime.throttle
         try:
             if outcome.fault is not None:
@@ -101,9 +163,11 @@ class Tab:
             if delivered is not None:
                 self._price(attempt, endpoint, delivered)
                 if outcome.fault is None and delivered.complete:
-                    measured = _measure(attempt, self.call, delivered, now_s)
-                    size = (self.call.body.size_bytes, attempt.tokens_out)
+                    measured = measure_of(attempt, self.asked, delivered, now_s)
+                    size = (self.asked.body.size_bytes, attempt.tokens_out)
                     throttle.tell(endpoint, size, measured, now_s)
+                    streamed = self.call.wanted.stream
+                    self.runtime.tails.tell(endpoint.number, measured.ttft_ms, streamed=streamed)
         finally:
             # Whatever pricing meets, a call that is not counted out would weigh for ever.
             self.runtime.pulse.end(
@@ -112,9 +176,9 @@ class Tab:
 
     def _price(self, attempt: Attempt, endpoint: Endpoint, delivered: Delivered) -> None:
         pulse = self.runtime.pulse
-        size_bytes = self.call.body.size_bytes
+        size_bytes = self.asked.body.size_bytes
         expected = Expected(
-            tokens_in_bound=self.call.wanted.tokens_in_bound,
+            tokens_in_bound=self.asked.wanted.tokens_in_bound,
             body_bytes=size_bytes,
             tokens_out_max=attempt.candidate.tokens_out_max * self.call.wanted.choices,
             bytes_in_per_token=pulse.bytes_in_per_token_at[endpoint.number],
@@ -142,7 +206,7 @@ class Tab:
 
     def _counted(self, endpoint: Endpoint, delivered: Delivered) -> Delivered:
         """Add the exact counts of the endpoint's own tokenizer."""
-        count, body = self.runtime.tokens.count, self.call.body
+        count, body = self.runtime.tokens.count, self.asked.body
         if not isinstance(body, OpenAiBody):
             return delivered
         exact_out = count(endpoint.id, delivered.text)
@@ -217,6 +281,12 @@ class Tab:
         with contextlib.suppress(BrokerError):  # what it says is in the log by then
             await self.settle(status, code)
 
+    def _first_heard(self, last: Attempt | None) -> Attempt | None:
+        """Return whose content came first: not the last, where that went on from another's."""
+        if last is None or not last.continues:
+            return last
+        return next((each for each in self.dispatch.attempts if each.committed), last)
+
     def _record(self, status: int, code: str) -> CallRecord:
         attempts = self.dispatch.attempts
         last = self.kept or (attempts[-1] if attempts else None)
@@ -236,8 +306,8 @@ class Tab:
                 charge_nanos=self.charge_nanos,
                 tokens_in=tokens_in,
                 tokens_out=tokens_out,
-                ttft_ms=_ttft_ms(last, self.call),
-                answer_tokens_out=_answer_length(last, self.call),
+                ttft_ms=ttft_ms(self._first_heard(last), self.call),
+                answer_tokens_out=answer_length(last, self.call),
                 duration_ms=(self.runtime.now_s() - self.call.started_s) * 1_000,
                 story=story.encode(
                     self.call.wanted,
@@ -259,34 +329,4 @@ def reserve(call: Call, decision: Decision, margin_s: float) -> Hold:
         amount_nanos=decision.hold_nanos,
         created_at=call.created_at,
         expires_at=call.created_at + timedelta(seconds=call.deadline_s - call.started_s + margin_s),
-    )
-
-
-def _answer_length(last: Attempt | None, call: Call) -> int | None:
-    """Return the length of one of the answers that came whole, where answers are text."""
-    whole = last is not None and last.outcome is not None and last.outcome.fault is None
-    if last is None or not (whole and call.wanted.task.generates):
-        return None
-    return length_of(last.tokens_out, call.wanted.choices, last.candidate.tokens_out_max)
-
-
-def _ttft_ms(last: Attempt | None, call: Call) -> float | None:
-    if last is None or last.first_content_s is None:
-        return None
-    return ((last.released_s or last.first_content_s) - call.started_s) * 1_000
-
-
-def _measure(attempt: Attempt, call: Call, delivered: Delivered, now_s: float) -> Measured:
-    first_s = attempt.first_content_s or now_s
-    bytes_in = bytes_out = None
-    if delivered.claimed_in and attempt.tokens_in:
-        bytes_in = call.body.size_bytes / attempt.tokens_in
-    if delivered.claimed_out and attempt.tokens_out and delivered.text_bytes:
-        bytes_out = delivered.text_bytes / attempt.tokens_out
-    return Measured(
-        ttft_ms=(first_s - attempt.started_s) * 1_000,
-        duration_ms=(now_s - attempt.started_s) * 1_000,
-        tokens_out=attempt.tokens_out,
-        bytes_in_per_token=bytes_in,
-        bytes_out_per_token=bytes_out,
     )

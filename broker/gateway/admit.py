@@ -62,6 +62,8 @@ def admit(asked: Asked, payer: Payer, runtime: Runtime) -> Call:
         wishes.session_id,
         msgspec.json.encode(wishes.labels).decode() if wishes.labels else None,
         cascade,
+        wishes.hedge and cascade is None,
+        wishes.continue_on_cut and cascade is None and wanted.stream,
     )
 
 

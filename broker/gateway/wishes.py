@@ -137,6 +137,10 @@ class Wishes(_Wish, frozen=True, kw_only=True):
     tier: Tier = Tier.STANDARD
     cascade: CascadeWish | None = None
     """May the call be answered more than once?"""
+    hedge: bool = False
+    """Ask a second endpoint where the first is later than it mostly is; who answers first wins."""
+    continue_on_cut: bool = False
+    """Where a stream breaks off, let the next endpoint continue from what was delivered."""
     on_running: Literal["wait", "refuse"] = "wait"
     """Of a call whose Idempotency-Key is another's that runs: wait for it, or be refused."""
 

@@ -5,11 +5,13 @@ Usage and `[DONE]` are kept back, for the caller gets them only once the call ha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol
+
 import msgspec
 
 from broker.core.metering import Delivered
 from broker.core.outcome import Fault, Outcome
-from broker.core.transcript import Transcript
 from broker.upstream.faults import AttemptFailed, malformed
 from broker.upstream.openai import read_chunk
 from broker.upstream.sse import SseSplitter, data_of
@@ -18,6 +20,12 @@ from broker.upstream.unpacking import Unpacker
 _DONE = b"[DONE]"
 _WITHOUT_DATA = (b":", b"event", b"id", b"retry")
 """How an event without data may begin: comments, and fields that say nothing of content."""
+
+
+class Scribe(Protocol):
+    """Who hears the data of each event that is passed on, and says how it is."""
+
+    def hear(self, payload: bytes) -> bytes: ...
 
 
 class StreamReader:
@@ -29,7 +37,7 @@ class StreamReader:
         usage_asked: bool,
         keep_text: bool,
         unpacker: Unpacker | None = None,
-        scribe: Transcript | None = None,
+        scribe: Scribe | None = None,
     ) -> None:
         """`scribe` hears every event that is passed on, and says how it is."""
         self.has_content = False
@@ -102,13 +110,19 @@ class StreamReader:
             choices=choices,
         )
 
-    def tail(self, cost_json: bytes, tokens: tuple[int, int]) -> bytes:
+    def tail(
+        self,
+        cost_json: bytes,
+        tokens: tuple[int, int],
+        identity: Mapping[str, object] | None = None,
+    ) -> bytes:
         """Return the end of the stream: usage with the cost if it was asked for, else a comment.
 
-        `tokens` (in, out) are those paid for; they make the usage where the provider told none.
+        `tokens` (in, out) are those paid for; they make the usage where the provider told none, and
+        of a stream of several parts, which has the `identity` of the first.
         """
-        if self._usage_asked and self._usage_event is None:
-            self._usage_event = _usage_chunk(*tokens)
+        if self._usage_asked and (identity is not None or self._usage_event is None):
+            self._usage_event = _usage_chunk(tokens, identity or {})
         if self._usage_event is not None:
             # Its JSON may have come in several data lines; a line break in it is mere space.
             usage = self._usage_event.replace(b"\n", b" ").rstrip()[:-1]
@@ -142,18 +156,18 @@ class StreamReader:
         return False
 
 
-def _usage_chunk(tokens_in: int, tokens_out: int) -> bytes:
+def _usage_chunk(tokens: tuple[int, int], identity: Mapping[str, object]) -> bytes:
+    tokens_in, tokens_out = tokens
     usage = {
         "prompt_tokens": tokens_in,
         "completion_tokens": tokens_out,
         "total_tokens": tokens_in + tokens_out,
     }
-    chunk = {
+    chunk: dict[str, object] = {
         "id": "",
         "object": "chat.completion.chunk",
         "created": 0,
         "model": "",
         "choices": [],
-        "usage": usage,
     }
-    return msgspec.json.encode(chunk)
+    return msgspec.json.encode({**chunk, **identity, "usage": usage})

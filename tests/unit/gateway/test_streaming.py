@@ -24,6 +24,8 @@ TAB: Any = SimpleNamespace(
 class Pieces:
     """A stream of three pieces that notes how it ended."""
 
+    verdict = None
+
     def __init__(self) -> None:
         self.end = "never began"
 

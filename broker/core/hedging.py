@@ -1,0 +1,72 @@
+"""When a late attempt gets a second one beside it, and how often that may be.
+
+A second request to another server, once the first is later than 95 of 100 are, takes most of the
+tail for a twentieth more work (Dean & Barroso, "The Tail at Scale", CACM 56, 2013). How late that
+is, is learned for each endpoint with a step up or down for each answer, such that 95 of 100 lie
+below where it rests (Robbins & Monro, "A Stochastic Approximation Method", 1951), on a logarithmic
+scale, for times are positive and differ by orders.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SHARE: Final = 0.05
+"""So many of the calls that may be hedged are."""
+RESERVE: Final = 10.0
+"""So many hedges may be saved up."""
+QUANTILE: Final = 0.95
+STEP: Final = 0.1
+SEEN_MIN: Final = 20
+"""Before so many answers nothing is late."""
+
+
+class HedgeBudget:
+    """Told of calls that may be hedged, asked for hedges; of all calls of a process."""
+
+    def __init__(self) -> None:
+        self._balance = 0.0
+        self.made = 0
+        """Hedges, since the process began."""
+        self.won = 0
+        """Those that answered first."""
+
+    def deposit(self) -> None:
+        """Be told that such a call begins."""
+        self._balance = min(self._balance + SHARE, RESERVE)
+
+    def withdraw(self) -> bool:
+        """Ask for one hedge; False when the budget is spent."""
+        if self._balance < 1.0:
+            return False
+        self._balance -= 1.0
+        self.made += 1
+        return True
+
+
+class Tails:
+    """How late is late, by endpoint number, of streams and of whole answers."""
+
+    def __init__(self) -> None:
+        self._late: dict[int, list[float]] = {}
+        """The time in ms, and how many answers were seen."""
+
+    def tell(self, endpoint: int, ttft_ms: float, *, streamed: bool) -> None:
+        """Be told how long an answer's first content took, or the whole of one that is whole."""
+        key = 2 * endpoint + streamed
+        late = self._late.get(key)
+        if late is None:
+            self._late[key] = [max(ttft_ms, 0.01), 1.0]
+            return
+        # Large steps at first: the first answer seen may have been far from the tail.
+        step = STEP if late[1] >= SEEN_MIN else 5.0 * STEP
+        if ttft_ms > late[0]:
+            late[0] *= 1.0 + QUANTILE * step
+        else:
+            late[0] *= 1.0 - (1.0 - QUANTILE) * step
+        late[1] += 1.0
+
+    def late_ms(self, endpoint: int, *, streamed: bool) -> float | None:
+        """Return after how many ms an answer is later than 95 of 100; None: not known yet."""
+        late = self._late.get(2 * endpoint + streamed)
+        return None if late is None or late[1] < SEEN_MIN else late[0]

@@ -1,0 +1,187 @@
+"""Attempts beside late ones and after cut streams: who makes them, how often, and what they may
+cost."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import pytest
+
+from broker.core.decision import Candidate, Decision
+from broker.core.dispatch import Dispatch, End
+from broker.core.hedging import RESERVE, SEEN_MIN, SHARE, HedgeBudget, Tails
+from broker.core.outcome import DELIVERED, Fault, Outcome
+from broker.core.retries import RetryBudget
+from broker.core.several import CONTINUATIONS_MAX, several
+from pricing.book import Rate
+from tests.fakes import plan
+
+
+def rich() -> HedgeBudget:
+    budget = HedgeBudget()
+    for _ in range(100):
+        budget.deposit()
+    return budget
+
+
+def dispatch(candidates: int, hedges: HedgeBudget | None) -> Dispatch:
+    made = Dispatch(
+        plan(candidates), RetryBudget(0.0), deadline_s=100.0, attempts_max=4, random=Random(1)
+    )
+    made.hedges = hedges
+    return made
+
+
+def test_a_late_attempt_gets_one_beside_it_and_no_third() -> None:
+    calls = dispatch(3, rich())
+    first = calls.next_attempt(0.0)
+    second = calls.hedge(1.0)
+    assert first is not None
+    assert second is not None
+    assert (second.candidate.number, second.hedge, second.index) == (1, True, 1)
+    assert calls.hedge(2.0) is None
+    assert calls.lose(first, 2.0).fault is Fault.CALLER_LEFT
+    calls.record(DELIVERED, 2.0, second)
+    assert calls.end is End.DELIVERED
+    assert calls.hedges is not None
+    assert (calls.hedges.made, calls.hedges.won) == (1, 1)
+
+
+def test_of_two_that_both_fail_the_next_goes_on_as_ever() -> None:
+    calls = dispatch(3, rich())
+    first = calls.next_attempt(0.0)
+    second = calls.hedge(1.0)
+    calls.record(Outcome(Fault.RESET), 1.5, second)
+    assert calls.end is None
+    calls.record(Outcome(Fault.RESET), 2.0, first)
+    third = calls.next_attempt(2.0)
+    assert third is not None
+    assert third.candidate.number == 2
+
+
+def test_what_is_the_callers_fault_ends_both() -> None:
+    calls = dispatch(3, rich())
+    first = calls.next_attempt(0.0)
+    calls.hedge(1.0)
+    calls.record(Outcome(Fault.CALLER_FAULT), 1.5, first)
+    assert calls.end is End.FINAL
+
+
+@pytest.mark.parametrize("hedges", [None, HedgeBudget()])
+def test_without_a_budget_there_is_none(hedges: HedgeBudget | None) -> None:
+    calls = dispatch(2, hedges)
+    calls.next_attempt(0.0)
+    assert calls.hedge(1.0) is None
+
+
+def test_nobody_is_asked_twice_nor_whoever_is_ejected_nor_out_of_time() -> None:
+    alone = dispatch(1, rich())
+    alone.next_attempt(0.0)
+    assert alone.hedge(1.0) is None
+    barred = dispatch(2, rich())
+    barred.next_attempt(0.0)
+    assert barred.hedge(1.0, lambda _: False) is None
+    assert barred.hedge(100.0) is None
+    assert barred.hedge(1.0, lambda number: number == 1) is not None
+
+
+def test_at_most_a_twentieth_of_the_calls_are_hedged() -> None:
+    budget = HedgeBudget()
+    hedged = 0
+    for _ in range(10_000):
+        budget.deposit()
+        hedged += budget.withdraw()
+    assert hedged <= SHARE * 10_000 + 1
+    for _ in range(10_000):
+        budget.deposit()
+    assert sum(budget.withdraw() for _ in range(100)) == RESERVE
+
+
+@pytest.mark.parametrize("scale", [1.0, 1_000.0])
+def test_late_is_later_than_nineteen_of_twenty(scale: float) -> None:
+    tails, random = Tails(), Random(3)
+    times = [scale * random.lognormvariate(3.0, 0.5) for _ in range(20_000)]
+    for each in times[:10_000]:
+        tails.tell(4, each, streamed=True)
+    late = 0
+    for each in times[10_000:]:
+        limit = tails.late_ms(4, streamed=True)
+        assert limit is not None
+        late += each > limit
+        tails.tell(4, each, streamed=True)
+    assert 0.03 <= late / 10_000 <= 0.07
+    assert tails.late_ms(4, streamed=False) is None
+
+
+def test_before_enough_was_seen_nothing_is_late() -> None:
+    tails = Tails()
+    for _ in range(SEEN_MIN - 1):
+        tails.tell(0, 10.0, streamed=False)
+    assert tails.late_ms(0, streamed=False) is None
+    tails.tell(0, 10.0, streamed=False)
+    assert tails.late_ms(0, streamed=False) is not None
+
+
+def cut(calls: Dispatch) -> None:
+    """Have the attempt under way break off after its first content."""
+    calls.attempts[-1].first_content_s = 1.0
+    calls.record(Outcome(Fault.RESET), 2.0)
+    assert calls.end is End.COMMITTED
+
+
+def test_after_a_cut_the_next_goes_on_and_so_often_only() -> None:
+    calls = dispatch(4, None)
+    calls.next_attempt(0.0)
+    for number in range(1, CONTINUATIONS_MAX + 1):
+        cut(calls)
+        attempt = calls.go_on_after_cut(2.0)
+        assert attempt is not None
+        assert (attempt.candidate.number, attempt.continues) == (number, True)
+    cut(calls)
+    assert calls.go_on_after_cut(3.0) is None
+
+
+def test_who_fails_before_it_goes_on_is_followed_by_the_next() -> None:
+    calls = dispatch(3, None)
+    calls.next_attempt(0.0)
+    cut(calls)
+    calls.go_on_after_cut(2.0)
+    calls.record(Outcome(Fault.CONNECT_FAILED), 2.5)
+    attempt = calls.go_on_after_cut(2.5)
+    assert attempt is not None
+    assert attempt.candidate.number == 2
+
+
+def test_a_continuation_takes_of_the_retry_budget() -> None:
+    calls = dispatch(4, None)
+    calls.next_attempt(0.0)
+    while calls._budget.withdraw(0.0):
+        pass
+    calls.attempts[-1].first_content_s = 0.0
+    calls.record(Outcome(Fault.RESET), 0.0)
+    assert calls.go_on_after_cut(0.0) is None
+
+
+def decided(*ceilings: int) -> Decision:
+    rate = Rate(1_000_000, 2_000_000, 0)
+    none = np.empty(0, dtype=np.int64)
+    candidates = tuple(Candidate(at, rate, 100, each) for at, each in enumerate(ceilings))
+    return Decision(candidates, none, np.empty((7, 0)), none, none, 1)
+
+
+def test_the_hold_covers_the_dearest_of_all_that_may_be_paid() -> None:
+    first = decided(5, 9, 7)
+    assert several(first, hedges=True, continues=False, most=None).hold_nanos == 16
+    extra = 600 * 1_000  # six bytes for each of 100 tokens, at a dollar per million
+    continued = several(first, hedges=False, continues=True, most=None)
+    assert continued.hold_nanos == 9 + 2 * (9 + extra)
+    assert continued.answers_most == 3
+    assert several(first, hedges=True, continues=True, most=None).answers_most == 4
+
+
+def test_a_dearest_cost_or_a_lone_endpoint_leaves_one_attempt_to_be_paid() -> None:
+    first = decided(5, 9)
+    assert several(first, hedges=True, continues=False, most=13) is first
+    lone = decided(5)
+    assert several(lone, hedges=True, continues=True, most=None) is lone
