@@ -30,7 +30,7 @@ TOKENS = (
 def fuzz(examples: int) -> settings:
     """Settings of a run that finds the same each time, but at night, when it looks further."""
     return settings(
-        max_examples=examples * (100 if NIGHTLY else 1),
+        max_examples=examples * (20 if NIGHTLY else 1),
         derandomize=not NIGHTLY,
         deadline=None,
         suppress_health_check=list(HealthCheck),

@@ -8,12 +8,15 @@ import re
 from typing import Any
 
 import h11
+import pytest
 from hypothesis import given
 
 from broker.server.connection import Connection
 from broker.server.limits import ServerLimits
 from broker.server.request import Handler, Request
 from tests.fuzzed import Wire, fuzz, messy, run
+
+pytestmark = pytest.mark.timeout(900)
 
 REQUESTS = (
     b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n",

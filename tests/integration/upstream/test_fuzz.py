@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import h11
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from broker.upstream.sse import SseSplitter
 from broker.upstream.streaming import StreamReader
 from broker.upstream.unpacking import Unpacker
 from tests.fuzzed import Wire, fuzz, messy, run
+
+pytestmark = pytest.mark.timeout(900)
 
 ANSWERS = (
     b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",

@@ -253,9 +253,7 @@ async def test_outputs_that_are_all_empty_fail() -> None:
     assert "every output is empty" in reports[-1].detail
 
 
-async def test_a_model_for_which_no_input_can_be_made_up_has_not_passed() -> (
-    None
-):
+async def test_a_model_for_which_no_input_can_be_made_up_has_not_passed() -> None:
     for datatype, shape in (("FP7", [1]), ("FP32", [9999, 9999])):
         metadata = {"inputs": [{"name": "x", "datatype": datatype, "shape": shape}]}
         table = {**triton(binary=True), "/v2/models/m/versions/1": answer(200, metadata)}
