@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from broker.core.json_schema import Schema
+from broker.core.languages import is_in_another
 from broker.errors import RequestMalformed
 
 
@@ -28,6 +29,8 @@ class Flaw(enum.StrEnum):
     """JSON was asked for."""
     OFF_SCHEMA = "off_schema"
     """JSON of another shape than asked for."""
+    OTHER_LANGUAGE = "other_language"
+    """Plainly of another language than all that was asked, which speaks of none."""
     BAD_TOOL_CALL = "bad_tool_call"
     """Of a tool that there is not, or with arguments that it does not take."""
 
@@ -77,6 +80,19 @@ class _Tool(msgspec.Struct, frozen=True):
     function: _ToolFunction = _ToolFunction()
 
 
+class _Said(msgspec.Struct, frozen=True):
+    role: str = ""
+    content: Any = None
+
+    @property
+    def text(self) -> str:
+        parts = self.content if isinstance(self.content, list) else [{"text": self.content}]
+        texts = [each.get("text") for each in parts if isinstance(each, dict)]
+        return " ".join(each for each in texts if isinstance(each, str))
+
+
+_said: Final = msgspec.json.Decoder(list[_Said]).decode
+_prompt: Final = msgspec.json.Decoder(Any).decode
 _answer: Final = msgspec.json.Decoder(_Answer).decode
 _format: Final = msgspec.json.Decoder(_Format | None).decode
 _tools: Final = msgspec.json.Decoder(list[_Tool] | None).decode
@@ -122,7 +138,7 @@ def _of_choice(asked: Mapping[str, msgspec.Raw], choice: _Choice) -> Flaw | None
         return Flaw.EMPTY
     if message.tool_calls:
         return _of_tool_calls(asked, message.tool_calls)
-    return None if called else _of_format(asked, text)
+    return None if called else _of_format(asked, text) or _of_language(asked, text)
 
 
 def _stops(asked: Mapping[str, msgspec.Raw]) -> bool:
@@ -146,6 +162,17 @@ def _of_format(asked: Mapping[str, msgspec.Raw], text: str) -> Flaw | None:
         return Flaw.NOT_JSON
     shape = form.json_schema
     return None if shape is None or _admits(shape.schema, value) else Flaw.OFF_SCHEMA
+
+
+def _of_language(asked: Mapping[str, msgspec.Raw], text: str) -> Flaw | None:
+    if "response_format" in asked:
+        return None
+    messages = _read(_said, asked.get("messages")) or []
+    prompt = _read(_prompt, asked.get("prompt"))
+    texts = [each.text for each in messages if each.role in ("system", "developer", "user")]
+    if isinstance(prompt, str):
+        texts.append(prompt)
+    return Flaw.OTHER_LANGUAGE if is_in_another(texts, text) else None
 
 
 def _of_tool_calls(asked: Mapping[str, msgspec.Raw], calls: list[_ToolCall]) -> Flaw | None:

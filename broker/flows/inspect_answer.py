@@ -11,8 +11,8 @@ from typing import Final
 
 from broker.core.answer_checks import find_flaw
 from broker.core.call import OpenAiBody
+from broker.core.columns import AUTO
 from broker.core.evidence import Grade, Piece, Source
-from broker.flows.exchange import WholeAnswer
 from broker.flows.tab import Tab
 
 INSPECTED: Final = 0.25
@@ -22,17 +22,22 @@ PASSED_KEPT: Final = 0.2
 _ANSWER_BYTES_MAX: Final = 262_144
 
 
-def inspect(tab: Tab, answer: WholeAnswer) -> None:
-    """Look at an answer, perhaps, and without anybody's waiting for it."""
+def is_drawn(tab: Tab) -> bool:
+    """True where the lot falls on a call to `auto` for its answer to be looked at."""
+    return tab.call.wanted.model == AUTO and tab.runtime.random.random() < INSPECTED
+
+
+def inspect(tab: Tab, answer: bytes) -> None:
+    """Look at a whole answer that was drawn, without anybody's waiting for it."""
     runtime, body = tab.runtime, tab.call.body
     if not (isinstance(body, OpenAiBody) and tab.call.wanted.task.generates):
         return
-    if len(answer.body) > _ANSWER_BYTES_MAX or runtime.random.random() >= INSPECTED:
+    if len(answer) > _ANSWER_BYTES_MAX:
         return
     # Before anything is found, so that flaws and none are rationed alike.
     if not runtime.looks.take(tab.call.payer.account_id, tab.endpoint.number, runtime.clock()):
         return
-    task = asyncio.get_running_loop().create_task(_look(tab, body, answer.body))
+    task = asyncio.get_running_loop().create_task(_look(tab, body, answer))
     runtime.running.add(task)
     task.add_done_callback(runtime.running.discard)
 

@@ -14,11 +14,12 @@ from broker.core import story
 from broker.core.call import Call, OpenAiBody
 from broker.core.columns import AUTO
 from broker.core.decision import Decision, undecided
-from broker.core.dispatch import End
+from broker.core.dispatch import Attempt, End
 from broker.core.ledger import Hold
 from broker.core.market import Market
 from broker.core.outcome import Fault, Outcome
 from broker.core.several import several
+from broker.core.transcript import Transcript
 from broker.errors import (
     BrokerError,
     DeadlinePassed,
@@ -33,7 +34,7 @@ from broker.flows.decide import choose, refusal
 from broker.flows.exchange import StreamedAnswer, WholeAnswer, open_stream, read_whole
 from broker.flows.grant import take_tokens, undo
 from broker.flows.hedge import Make, race
-from broker.flows.inspect_answer import inspect
+from broker.flows.inspect_answer import inspect, is_drawn
 from broker.flows.log_call import Ending, log_call
 from broker.flows.plan_cascade import lay_out
 from broker.flows.recognise import recognise
@@ -109,8 +110,8 @@ async def _serve_known(
         return await serve(call, runtime, turn, known=True)
     # Last, for what is known of a prompt holds for the market of this very moment.
     tab, answer = await serve(recognise(call, runtime), runtime, turn, known=True)
-    if isinstance(answer, WholeAnswer):
-        inspect(tab, answer)
+    if isinstance(answer, WholeAnswer) and is_drawn(tab):
+        inspect(tab, answer.body)
     return tab, answer
 
 
@@ -171,7 +172,7 @@ async def _forward(tab: Tab) -> WholeAnswer | StreamedAnswer:
         return await climb(tab, failure_of)
     body = tab.call.body
     streams = isinstance(body, OpenAiBody) and body.stream
-    make: Make = open_stream if streams else read_whole
+    make: Make = _open if streams else read_whole
     while (attempt := tab.begin()) is not None:
         if attempt.delay_s:
             await asyncio.sleep(attempt.delay_s)
@@ -186,6 +187,11 @@ async def _forward(tab: Tab) -> WholeAnswer | StreamedAnswer:
         tab.end(Outcome(status=answer.status), answer.delivered)
         return answer
     raise failure_of(tab)
+
+
+async def _open(tab: Tab, attempt: Attempt) -> StreamedAnswer:
+    """Make an attempt that streams, written down if the lot falls on it. Raises AttemptFailed."""
+    return await open_stream(tab, attempt, Transcript() if is_drawn(tab) else None)
 
 
 def failure_of(tab: Tab) -> BrokerError:

@@ -19,6 +19,7 @@ from broker.flows.continue_stream import (
     why_whole,
 )
 from broker.flows.exchange import StreamedAnswer, told
+from broker.flows.inspect_answer import inspect, is_drawn
 from broker.flows.tab import Tab
 from broker.upstream.faults import AttemptFailed
 from pricing.money import format_usd
@@ -83,6 +84,7 @@ class Stream:
             raise
         try:
             yield tail
+            self._look()
             await self._drain()
         finally:
             response.abort()
@@ -120,6 +122,12 @@ class Stream:
             await self._tab.keep(HEADERS, tail)
         await self._tab.settle(200, "served")
         return tail
+
+    def _look(self) -> None:
+        """Look at what was written down of an answer that came whole, if it was drawn."""
+        scribe, tab = self._answer.scribe, self._tab
+        if scribe is not None and scribe.is_whole and (tab.call.cascade is None or is_drawn(tab)):
+            inspect(tab, scribe.answer())
 
     def _leave(self, status: int, code: str) -> None:
         """Nobody waits for the rest: stop the work upstream and charge what was delivered."""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+import pytest
 
 from broker.core.domains import learn
 from broker.core.evidence import Grade, Piece, Source
@@ -95,16 +96,19 @@ async def the_same_is_decided_without_calling(house: House, shop: Consumer) -> N
     assert await house.open_holds() == 0
 
 
+@pytest.mark.parametrize(("name", "streams"), [("writer", False), ("speaker", True)])
 async def test_flaws_of_form_are_evidence_of_whose_calls_showed_them_and_few_a_day(
-    house: House, shop: Consumer
+    house: House, shop: Consumer, name: str, streams: bool
 ) -> None:
-    await house.enrol(Stall(name="hooli/writer", model="writer", tasks=("completion",)))
+    provider = f"of-{name}"
+    await house.enrol(Stall(name=f"{provider}/{name}", model=name, tasks=("completion",)))
     body = {"model": "auto", "prompt": "Say it as JSON.", "max_tokens": 400}
     body |= {
         "response_format": {"type": "json_object"},
-        "broker": {"providers": {"only": ["hooli"]}},
+        "broker": {"providers": {"only": [provider]}},
+        "stream": streams,
     }
-    writer = await house.database.fetchval(ENDPOINT_ID, "writer")
+    writer = await house.database.fetchval(ENDPOINT_ID, name)
     account = "SELECT account_id FROM calls ORDER BY id DESC LIMIT 1"
 
     async def checks() -> list[Piece]:

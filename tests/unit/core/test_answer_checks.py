@@ -17,6 +17,10 @@ SHAPE = {
     "additionalProperties": False,
 }
 AS_SCHEMA = {"response_format": {"type": "json_schema", "json_schema": {"schema": SHAPE}}}
+GERMAN = "Darf der Vermieter die Miete erhöhen, wenn das nicht im Vertrag steht und ist?"
+ENGLISH = "The landlord may not raise the rent if that is not in the contract that you have."
+IN_TWO = [{"role": "system", "content": ENGLISH}, {"role": "user", "content": GERMAN}]
+LANGUAGE = Flaw.OTHER_LANGUAGE
 AS_JSON = {"response_format": {"type": "json_object"}}
 TOOLS = {"tools": [{"type": "function", "function": {"name": "wait", "parameters": SHAPE}}]}
 
@@ -36,6 +40,14 @@ def called(name: str, arguments: object) -> dict[str, Any]:
     ("asked", "message", "expected"),
     [
         ({}, "Thirty days.", None),
+        ({"messages": [{"role": "user", "content": GERMAN}]}, ENGLISH, Flaw.OTHER_LANGUAGE),
+        ({"messages": [{"role": "user", "content": GERMAN}] * 2}, GERMAN, None),
+        ({"messages": [{"role": "user", "content": [{"text": GERMAN}]}]}, ENGLISH, LANGUAGE),
+        ({"messages": IN_TWO}, ENGLISH, None),
+        ({"messages": "none"}, ENGLISH, None),
+        ({"prompt": GERMAN}, ENGLISH, Flaw.OTHER_LANGUAGE),
+        ({"prompt": [1, 2]}, ENGLISH, None),
+        (AS_JSON | {"prompt": GERMAN}, json.dumps({"said": ENGLISH}), None),
         ({}, "", Flaw.EMPTY),
         ({}, {"content": None}, Flaw.EMPTY),
         ({}, {"content": None, "refusal": "I will not."}, Flaw.REFUSED),

@@ -1,0 +1,52 @@
+"""An answer in another language than asked in is told from one that may well be."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.core.languages import is_in_another, language_of
+
+TEXTS = {
+    "en": "The landlord may raise the rent, but only if this is in the contract that you have.",
+    "de": "Der Vermieter darf die Miete nicht erhöhen, wenn das im Vertrag so nicht steht und ist.",
+    "fr": "Le bailleur ne peut pas augmenter le loyer, et cette clause est dans les contrats.",
+    "es": "El propietario no puede subir el alquiler, pero los contratos son para las partes.",
+    "it": "Il proprietario non può aumentare il canone, che è scritto nel contratto, per gli anni.",
+    "pt": "O senhorio não pode aumentar a renda, mas os contratos são para as partes, como é.",
+    "nl": "De verhuurder mag de huur niet verhogen, maar het contract is van een ander en dat.",
+    "pl": "Właściciel nie może podnieść czynszu, ale to jest w umowie i nie się zmienia przez rok.",
+    "ru": "Арендодатель не может повысить арендную плату до конца договора.",
+    "zh": "房东在合同结束之前不能提高租金。",
+    "ja": "大家は契約が終わるまで家賃を上げることができません。",
+    "ko": "집주인은 계약이 끝나기 전에 임대료를 올릴 수 없습니다.",
+    "ar": "لا يجوز للمالك رفع الإيجار قبل نهاية العقد.",
+    "el": "Ξέρω πως πρέπει.",
+}
+
+
+@pytest.mark.parametrize("language", TEXTS)
+def test_languages_are_told_apart(language: str) -> None:
+    assert language_of(TEXTS[language]) == language
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "42", "Yes.", "x = 1\nfor each in y: z(each)", "```python\nthe and of is are was\n```"],
+)
+def test_what_is_short_or_code_is_of_no_language(text: str) -> None:
+    assert language_of(text) is None
+
+
+def test_an_answer_in_another_language_is_seen() -> None:
+    assert is_in_another([TEXTS["de"]], TEXTS["en"])
+    assert is_in_another([TEXTS["zh"]], TEXTS["en"])
+    assert is_in_another([TEXTS["en"]], TEXTS["ru"])
+    assert not is_in_another([TEXTS["de"]], TEXTS["de"])
+
+
+def test_who_speaks_of_languages_or_in_two_may_be_answered_in_any() -> None:
+    assert not is_in_another([TEXTS["de"] + " Bitte auf Englisch."], TEXTS["en"])
+    assert not is_in_another(["Translate to Russian: " + TEXTS["en"]], TEXTS["ru"])
+    assert not is_in_another([TEXTS["en"], TEXTS["de"]], TEXTS["en"]), "the system's language"
+    assert not is_in_another(["Why?"], TEXTS["de"]), "nobody can tell what that was"
+    assert not is_in_another([], TEXTS["de"])
