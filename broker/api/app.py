@@ -22,7 +22,7 @@ from broker.api.deployments import DeploymentController, ProviderController
 from broker.api.disputes import DisputeController
 from broker.api.domains import DomainController
 from broker.api.earnings import EarningsController
-from broker.api.feedback import feedback_on_call
+from broker.api.feedback import feedback_on_call, words_on_call
 from broker.api.health import alive, ready
 from broker.api.heartbeats import heartbeats
 from broker.api.invoices import AccountInvoiceController, InvoiceController
@@ -123,6 +123,7 @@ def _api(parts: Parts) -> Router:
             PlanController,
             DomainController,
             feedback_on_call,
+            words_on_call,
             route_dry,
             WebhookController,
             EventController,

@@ -6,15 +6,16 @@ from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from litestar import post
+from litestar import get, post
 from litestar.params import FromPath, JSONBody
 
 from broker.api.callers import CHANGING, CONSUMERS
-from broker.api.parts import GivenCaller, GivenEngine, GivenTime
+from broker.api.parts import GivenCaller, GivenParts, GivenTime
 from broker.api.wire import Body, Reply
 from broker.core.evidence import Grade
 from broker.core.key_terms import Scope
-from broker.flows.give_feedback import Word, give_feedback
+from broker.flows.give_feedback import Desk, Word, give_feedback
+from broker.flows.keep_words import read_words
 
 
 class FeedbackGiven(Body):
@@ -22,7 +23,8 @@ class FeedbackGiven(Body):
 
     `grade` is `graded` (the default) for scores on a scale, its ends 0 and 1 too, or `binary` for
     callers whose scores are only ever 0 (wrong) and 1 (right). The two are counted apart: keep to
-    one, corrections included. The texts of `label` and `correction` are not kept.
+    one, corrections included. The texts of `label` and `correction` are kept only for keys with
+    `content_kept` of `full`: sealed, for thirty days, unless the call said `no_retention`.
     """
 
     score: float | None = None
@@ -40,6 +42,14 @@ class FeedbackTaken(Reply):
     score: float
     grade: Grade
     weight: float
+    words_kept: bool
+
+
+class FeedbackKept(Reply):
+    """What is kept of the words of your feedback on a call; the last of them."""
+
+    label: str | None
+    correction: str | None
 
 
 @post(
@@ -52,13 +62,13 @@ class FeedbackTaken(Reply):
 async def feedback_on_call(
     call_id: FromPath[UUID],
     data: JSONBody[FeedbackGiven],
-    engine: GivenEngine,
+    parts: GivenParts,
     caller: GivenCaller,
     now: GivenTime,
 ) -> FeedbackTaken:
     """`POST /api/calls/{id}/feedback`"""
     word = Word(data.score, data.grade, data.label, data.correction)
-    taken = await give_feedback(engine, caller, call_id, word, now)
+    taken = await give_feedback(Desk(parts.engine, parts.sealer), caller, call_id, word, now)
     piece = taken.piece
     return FeedbackTaken(
         call_id=call_id,
@@ -67,4 +77,19 @@ async def feedback_on_call(
         score=piece.score,
         grade=piece.grade,
         weight=round(piece.weight, 4),
+        words_kept=taken.words_kept,
     )
+
+
+@get(
+    "/calls/{call_id:uuid}/feedback",
+    summary="What is kept of the words of your feedback",
+    guards=[CONSUMERS],
+    tags=("Routing",),
+)
+async def words_on_call(
+    call_id: FromPath[UUID], parts: GivenParts, caller: GivenCaller, now: GivenTime
+) -> FeedbackKept:
+    """`GET /api/calls/{id}/feedback`"""
+    kept = await read_words(parts.engine, caller, call_id, parts.sealer, now)
+    return FeedbackKept(label=kept.label, correction=kept.correction)

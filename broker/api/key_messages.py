@@ -46,12 +46,14 @@ class BudgetWanted(Body):
 
 
 class KeyWanted(Body):
-    """A key to make. What is left out is not limited; `content_kept` opts in to keeping."""
+    """A key to make. What is left out is not limited; `content_kept` opts in to keeping, `explore`
+    says for all its calls whether `auto` may try who may be better than it seems."""
 
     label: Label = ""
     expires_at: datetime | None = None
     calls_max: CallsMax | None = None
     content_kept: ContentKept = "none"
+    explore: bool | None = None
     scopes: Scopes | None = None
     requests_per_minute: PerMinute | None = None
     tokens_per_minute: PerMinute | None = None
@@ -71,6 +73,7 @@ class KeyChange(Body):
     expires_at: datetime | UnsetType | None = UNSET
     calls_max: CallsMax | UnsetType | None = UNSET
     content_kept: ContentKept | UnsetType = UNSET
+    explore: bool | UnsetType | None = UNSET
     scopes: Scopes | UnsetType | None = UNSET
     requests_per_minute: PerMinute | UnsetType | None = UNSET
     tokens_per_minute: PerMinute | UnsetType | None = UNSET
@@ -109,6 +112,7 @@ class KeyShown(Reply):
     label: str
     calls_max: int | None
     content_kept: ContentKept
+    explore: bool | None
     scopes: list[Scope]
     requests_per_minute: int | None
     tokens_per_minute: int | None
@@ -164,6 +168,7 @@ def key_shown(owned: OwnedKey, now: datetime) -> KeyShown:
         label=terms.label,
         calls_max=terms.calls_max,
         content_kept=terms.content_kept,
+        explore=terms.explore,
         scopes=sorted(terms.scopes),
         requests_per_minute=rates.requests_per_minute,
         tokens_per_minute=rates.tokens_per_minute,
@@ -179,7 +184,7 @@ def key_shown(owned: OwnedKey, now: datetime) -> KeyShown:
 
 
 def _changed(terms: KeyTerms, told: dict[str, Any]) -> KeyTerms:
-    plain = ("label", "calls_max", "content_kept")
+    plain = ("label", "calls_max", "content_kept", "explore")
     own: dict[str, Any] = {each: told[each] for each in plain if each in told}
     if "expires_at" in told:
         own["expires_at"] = in_utc(told["expires_at"])

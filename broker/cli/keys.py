@@ -37,6 +37,17 @@ KeepAnswers = Annotated[
         "--keep-answers", help="Keep answers of calls with an Idempotency-Key, encrypted."
     ),
 ]
+KeepAll = Annotated[
+    bool,
+    typer.Option("--keep-all", help="Keep these, and the words of feedback, encrypted."),
+]
+Explore = Annotated[
+    bool | None,
+    typer.Option(
+        "--explore/--no-explore",
+        help="May auto try who may be better than it seems? Else as each call says.",
+    ),
+]
 ScopeNames = Annotated[
     list[str] | None,
     typer.Option("--scope", help="calls, read, money, keys or deployments; again for more."),
@@ -61,6 +72,8 @@ def issue(
     calls_max: CallsMax = None,
     days: Days = None,
     keep_answers: KeepAnswers = False,
+    keep_all: KeepAll = False,
+    explore: Explore = None,
     scopes: ScopeNames = None,
     requests: Requests = None,
     tokens: Tokens = None,
@@ -81,7 +94,8 @@ def issue(
     terms = KeyTerms(
         label=label,
         calls_max=calls_max,
-        content_kept="replay" if keep_answers else "none",
+        content_kept="full" if keep_all else "replay" if keep_answers else "none",
+        explore=explore,
         expires_at=None if days is None else now() + timedelta(days=days),
         scopes=_scopes(scopes) if scopes else ALL_SCOPES,
         rates=Rates(requests, tokens) if requests or tokens else None,
@@ -201,6 +215,8 @@ def _limits(owned: OwnedKey) -> str:
         (rates.tokens_per_minute, "tokens/min"),
     ):
         words += [] if limit is None else [f"{limit} {unit}"]
+    if terms.explore is not None:
+        words.append("explores" if terms.explore else "never explores")
     for names in (allowance.models, allowance.providers, allowance.domains):
         words += [] if names is None else [" ".join(sorted(names))]
     for each in owned.budgets:

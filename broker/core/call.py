@@ -36,6 +36,8 @@ class Payer(msgspec.Struct, frozen=True):
     """What the key may use in a minute; None is no limit, as for most."""
     allowance: Allowance | None = None
     """What the key's calls may ask for; None is anything."""
+    explore: bool | None = None
+    """What the key says of all its calls; None: as each says."""
 
 
 class OpenAiBody(msgspec.Struct, frozen=True, eq=False):

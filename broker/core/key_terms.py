@@ -65,6 +65,8 @@ class KeyTerms:
     """None: no limit, so that the calls of most keys need not look any further."""
     allowance: Allowance | None = None
     """None: anything."""
+    explore: bool | None = None
+    """May its calls to `auto` go to who may be better than it seems? None: as each call says."""
 
 
 def within(limit: frozenset[str] | None, asked: frozenset[str] | None) -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.errors import NotFound
 from broker.flows.authenticate import Caller
-from broker.store import answers, audit
+from broker.store import answers, audit, words
 from broker.store import calls as call_store
 
 _BATCH: Final = 500
@@ -19,13 +19,15 @@ _BATCH: Final = 500
 
 
 async def forget_answer(engine: AsyncEngine, caller: Caller, call_id: UUID, now: datetime) -> None:
-    """Delete what is kept of the answer of a caller's call, again without effect.
+    """Delete what is kept of the answer of a caller's call, and of what the caller wrote of it,
+    again without effect.
 
     A replay is told from then on that the call was served. Raises NotFound for a call that is not,
     or is another's.
     """
     async with engine.begin() as connection:
-        if await answers.delete(connection, call_id, caller.account_id):
+        forgotten = await answers.delete(connection, call_id, caller.account_id)
+        if await words.delete(connection, call_id, caller.account_id) or forgotten:
             deed = audit.Deed(caller.name, "forget_answer", f"calls/{call_id}")
             await audit.record(connection, deed, now)
             return
@@ -35,9 +37,11 @@ async def forget_answer(engine: AsyncEngine, caller: Caller, call_id: UUID, now:
 
 
 async def forget_expired(pool: asyncpg.Pool, now: datetime) -> int:
-    """Delete the answers that have expired; return how many."""
+    """Delete the answers and the words that have expired; return how many."""
     count = 0
     async with pool.acquire() as connection:
         while deleted := await answers.delete_expired(connection, now, _BATCH):
+            count += deleted
+        while deleted := await words.delete_expired(connection, now, _BATCH):
             count += deleted
     return count

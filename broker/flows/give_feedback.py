@@ -14,8 +14,11 @@ from broker.core.ledger import CallRecord
 from broker.core.story import decode
 from broker.errors import Conflict, NotFound, RequestMalformed, TooManyCalls
 from broker.flows.authenticate import Caller
+from broker.flows.keep_words import keep_words, may_keep
 from broker.store import calls as call_store
 from broker.store import endpoint_names, evidence
+from broker.store.sealing import Sealer
+from broker.store.words import Words
 
 FREE_PER_DAY: Final = 200
 WORDS_PER_DAY: Final = 10_000
@@ -27,7 +30,7 @@ _DAY: Final = timedelta(days=1)
 class Word:
     """What a consumer says; at least a score or a correction.
 
-    `label` and `correction` may hold content, and so are read and not kept.
+    `label` and `correction` may hold content, and so are kept only where the key opted in to that.
     """
 
     score: float | None = None
@@ -44,10 +47,19 @@ class Taken:
 
     endpoint: str
     piece: Piece
+    words_kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What taking feedback takes."""
+
+    engine: AsyncEngine
+    sealer: Sealer
 
 
 async def give_feedback(
-    engine: AsyncEngine, caller: Caller, call_id: UUID, word: Word, now: datetime
+    desk: Desk, caller: Caller, call_id: UUID, word: Word, now: datetime
 ) -> Taken:
     """Record what the caller says of its call's answer; of several words the last one counts.
 
@@ -55,7 +67,7 @@ async def give_feedback(
     one without an answer, RequestMalformed for a score that is none, TooManyCalls with code
     `feedback_exceeded` after WORDS_PER_DAY.
     """
-    score, grade = _judged(word)
+    engine, (score, grade) = desk.engine, _judged(word)
     found = await call_store.find_call(engine, call_id)
     if found is None or found.account_id != caller.account_id:
         raise NotFound("There is no such call.")
@@ -86,7 +98,11 @@ async def give_feedback(
             confidence=_confidence(found, number),
         )
         await evidence.record(connection, [piece])
-    return Taken(named.name, piece)
+        keeps = (word.label or word.correction) is not None and may_keep(caller, found)
+        if keeps:
+            written = Words(word.label, word.correction)
+            await keep_words(connection, found, written, desk.sealer, now)
+    return Taken(named.name, piece, keeps)
 
 
 def _confidence(call: CallRecord, endpoint_number: int) -> float | None:

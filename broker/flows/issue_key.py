@@ -170,6 +170,7 @@ def told(terms: KeyTerms, limits: Budgets) -> dict[str, object]:
     """Return what the audit log says of a key's terms and budgets: whatever is limited."""
     detail: dict[str, object] = {"label": terms.label, "scopes": sorted(terms.scopes)}
     detail |= {"calls_max": terms.calls_max, "content_kept": terms.content_kept}
+    detail["explore"] = terms.explore
     detail["expires_at"] = terms.expires_at.isoformat() if terms.expires_at else None
     if terms.rates is not None:
         detail["requests_per_minute"] = terms.rates.requests_per_minute

@@ -75,7 +75,9 @@ class Keyring:
             raise NotAllowed(
                 f"This is a key of a {key.role.value}; calls are made with a consumer's key."
             )
-        return Payer(key.account_id, key.id, key.funds, key.terms.rates, key.terms.allowance)
+        terms = key.terms
+        told = (terms.rates, terms.allowance, terms.explore)
+        return Payer(key.account_id, key.id, key.funds, *told)
 
     def enter(self, key: StoredKey) -> None:
         """Count a call in. Raises TooManyCalls when the key has its most under way, CallerUnknown

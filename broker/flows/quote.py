@@ -126,6 +126,8 @@ class QuoteDesk:
 
     def _demands(self, caller: Caller, asked: Estimate | Draft) -> Read:
         wanted, body, cascade = self._read(asked, caller.account_id)
+        if caller.terms is not None and caller.terms.explore is False:
+            wanted = msgspec.structs.replace(wanted, explore=False)
         if caller.terms is not None and caller.terms.allowance is not None:
             wanted = narrowed(wanted, caller.terms.allowance, self._runtime.market)
         return wanted, body, cascade

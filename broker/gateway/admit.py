@@ -46,6 +46,9 @@ def admit(asked: Asked, payer: Payer, runtime: Runtime) -> Call:
     if cascade is not None and wishes.quote_id is not None:
         raise RequestMalformed("broker.cascade: a call on a quote is escalated as its quote says.")
     wanted = demands(asked, payer.account_id)
+    if payer.explore is not None:
+        explores = payer.explore and wishes.explore is not False
+        wanted = msgspec.structs.replace(wanted, explore=explores)
     if payer.allowance is not None:
         wanted = narrowed(wanted, payer.allowance, runtime.market)
     call_id, id_text = new_call_id()
@@ -97,7 +100,7 @@ def demands(asked: Asked, account_id: UUID) -> Requirements:
         providers_order=tuple(wishes.providers.order),
         weights=wishes.weighed(),
         value_nanos=wishes.value_nanos(),
-        explore=wishes.explore,
+        explore=bool(wishes.explore),
         stream=stream,
         quote_id=wishes.quote_id,
         tier=wishes.tier,

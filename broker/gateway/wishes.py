@@ -124,8 +124,9 @@ class Wishes(_Wish, frozen=True, kw_only=True):
     """Weights, or the name of a preset: quality, cheap, fast, balanced."""
     value_usd: Decimal | None = None
     """What a good answer is worth, in USD; then weights are not asked for."""
-    explore: bool = False
-    """Of `auto`: let the call go to who may be better than it seems, for more to be learned."""
+    explore: bool | None = None
+    """Of `auto`, where the key says nothing else: let the call go to who may be better than it
+    seems, for more to be learned."""
     deadline_s: Positive | None = None
     task: Text | None = None
     """The caller's own name for what the call is for."""

@@ -243,6 +243,7 @@ def _terms(row: Row[Any]) -> KeyTerms:
         scopes=ALL_SCOPES if row.scopes is None else frozenset(map(Scope, row.scopes)),
         rates=None if rates == NO_RATES else rates,
         allowance=None if allowance == NO_ALLOWANCE else allowance,
+        explore=row.explore,
     )
 
 
@@ -252,6 +253,7 @@ def _columns(terms: KeyTerms) -> dict[str, Any]:
         "label": terms.label,
         "calls_max": terms.calls_max,
         "content_kept": terms.content_kept,
+        "explore": terms.explore,
         "expires_at": terms.expires_at,
         "scopes": None if terms.scopes == ALL_SCOPES else _list(terms.scopes),
         "requests_per_minute": rates.requests_per_minute,

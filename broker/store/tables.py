@@ -60,7 +60,7 @@ accounts = table(
 keys = table(
     "keys",
     """
-    id text, account_id uuid, secret_sha256 bytea, label text, content_kept text,
+    id text, account_id uuid, secret_sha256 bytea, label text, content_kept text, explore boolean,
     calls_max integer, created_at timestamptz, expires_at timestamptz, revoked_at timestamptz,
     scopes text[], requests_per_minute integer, tokens_per_minute bigint, models text[],
     providers text[], domains text[], former_sha256 bytea, former_until timestamptz

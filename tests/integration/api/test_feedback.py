@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
+from msgspec import structs
+from sqlalchemy import text
 
+from broker.core.catalog import Task
+from broker.core.decision import undecided
 from broker.core.evidence import Grade, Piece, Source
+from broker.core.key_terms import KeyTerms
+from broker.core.ledger import CallRecord
+from broker.core.requirements import Requirements
+from broker.core.story import encode
+from broker.flows.authenticate import Caller
+from broker.flows.forget_answer import forget_expired
 from broker.flows.give_feedback import FREE_PER_DAY, WORDS_PER_DAY, weight_of
+from broker.flows.keep_words import may_keep
 from broker.store import evidence
+from broker.store.calls import find_call
+from broker.store.database import create_pool
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.market import list_endpoints, publish
 from tests.integration.api.sales import hold_only, sell
@@ -43,7 +57,10 @@ async def test_a_score_becomes_evidence_of_the_endpoint_that_answered(
         "score": 0.75,
         "grade": "graded",
         "weight": 1.0,
+        "words_kept": False,
     }
+    kept = await consumer.http.get(f"/api/calls/{sold}/feedback")
+    assert kept.json() == {"label": None, "correction": None}
     again = await consumer.http.post(f"/api/calls/{sold}/feedback", json={"correction": "No."})
     assert (again.json()["score"], again.json()["grade"]) == (0.0, "graded")
     first, last = await pieces(broker)
@@ -138,3 +155,56 @@ async def test_words_on_many_calls_weigh_less_and_after_so_many_none_is_taken(
 async def record(broker: SmallBroker, given: list[Piece]) -> None:
     async with broker.engine.begin() as connection:
         await evidence.record(connection, given)
+
+
+async def test_words_are_kept_for_keys_that_opted_in_sealed_and_until_they_expire(
+    broker: SmallBroker, consumer: Person, operator: Person, provider: Person, sold: UUID
+) -> None:
+    terms = {"content_kept": "full"}
+    key = (await consumer.http.post("/api/accounts/shop/keys", json=terms)).json()["key"]
+    own = {"authorization": f"Bearer {key}"}
+    path = f"/api/calls/{sold}/feedback"
+    written = {"score": 0.1, "label": "dated", "correction": "Thirty days by now."}
+    first = await consumer.http.post(path, json=written, headers=own)
+    assert first.json()["words_kept"] is True, first.text
+    await consumer.http.post(path, json={"score": 0.2, "label": "old"}, headers=own)
+    without = await consumer.http.post(path, json={"score": 0.3}, headers=own)
+    assert without.json()["words_kept"] is False
+    kept = await consumer.http.get(path)
+    assert kept.json() == {"label": "old", "correction": None}, "the last that was written"
+    async with broker.engine.connect() as connection:
+        sealed = await connection.scalar(text("SELECT sealed FROM stored_words"))
+    assert b"old" not in sealed
+    assert (await provider.http.get(path)).status_code == 403
+    assert (await consumer.http.get(f"/api/calls/{uuid4()}/feedback")).status_code == 404
+    async with broker.engine.begin() as connection:
+        await connection.execute(
+            text(
+                "UPDATE stored_words SET created_at = now() - interval '31 days',"
+                " expires_at = now() - interval '1 day'"
+            )
+        )
+    gone = {"label": None, "correction": None}
+    assert (await consumer.http.get(path)).json() == gone
+    pool = await create_pool(broker.settings.database_url)
+    assert await forget_expired(pool, datetime.now(UTC)) == 1
+    await pool.close()
+    await consumer.http.post(path, json=written, headers=own)
+    assert (await consumer.http.delete(f"/api/calls/{sold}/content")).status_code == 204
+    assert (await consumer.http.get(path)).json() == gone
+
+
+async def test_words_on_a_call_that_is_to_leave_no_trace_are_not_kept(
+    broker: SmallBroker, consumer: Person, operator: Person, sold: UUID
+) -> None:
+    call = await find_call(broker.engine, sold)
+    assert isinstance(call, CallRecord)
+    caller = Caller(
+        consumer.account.id, "shop", consumer.account.role, terms=KeyTerms(content_kept="full")
+    )
+    assert may_keep(caller, call)
+    wanted = Requirements(consumer.account.id, Task.CHAT, "auto", 1, 1, 1, allow_retention=False)
+    quiet = encode(wanted, undecided(1), [], "served", 0.0)
+    assert not may_keep(caller, structs.replace(call, story=quiet))
+    assert not may_keep(replace(caller, terms=KeyTerms(content_kept="replay")), call)
+    assert not may_keep(replace(caller, terms=None), call)

@@ -29,6 +29,7 @@ LIMITED = {
     "models": ["small", "acme/law"],
     "providers": ["acme"],
     "domains": ["law"],
+    "explore": False,
     "budget": {"day_usd": "1.50", "total_usd": "0"},
 }
 

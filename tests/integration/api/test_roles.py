@@ -38,6 +38,7 @@ RIGHTS = {
     ("GET", "/api/calls/{call_id}"): ALL,
     ("DELETE", "/api/calls/{call_id}/content"): ALL,
     ("POST", "/api/calls/{call_id}/feedback"): CONSUMER,
+    ("GET", "/api/calls/{call_id}/feedback"): CONSUMER,
     ("POST", "/api/quotes"): CONSUMER,
     ("POST", "/api/route"): CONSUMER,
     ("GET", "/api/quotes/{quote_id}"): CONSUMER,

@@ -210,6 +210,22 @@ class TestAdmitted:
         wanted = self.admitted(data_policy=policy).wanted
         assert (wanted.allow_retention, wanted.allow_training) == (retention, training)
 
+    @pytest.mark.parametrize(
+        ("key", "said", "explores"),
+        [
+            (None, {}, False),
+            (None, {"explore": True}, True),
+            (True, {}, True),
+            (True, {"explore": False}, False),
+            (False, {"explore": True}, False),
+        ],
+    )
+    def test_a_key_says_whether_its_calls_may_be_explored(
+        self, key: bool | None, said: dict[str, Any], explores: bool
+    ) -> None:
+        payer = msgspec.structs.replace(self.payer, explore=key)
+        assert admit(parsed(broker=said), payer, self.runtime).wanted.explore is explores
+
     def test_demands_carry_everything_that_was_asked_for(self) -> None:
         call = self.admitted(
             domain="law",

@@ -28,6 +28,7 @@ class Pieces:
 
     def __init__(self) -> None:
         self.end = "never began"
+        self.verdict = None
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         self.end = "was left open"

@@ -1,0 +1,20 @@
+"""Words of feedback that are kept, and keys whose calls may be explored."""
+
+from collections.abc import Sequence
+
+from migrations.scripts import run
+
+revision = "0025"
+down_revision: str | Sequence[str] | None = "0024"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Run the script."""
+    run("0025_words_and_exploring")
+
+
+def downgrade() -> None:
+    """Refuse: money is not undone."""
+    raise RuntimeError("Migration 0025 cannot be undone; restore a backup instead.")
