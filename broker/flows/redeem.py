@@ -56,11 +56,8 @@ async def redeem(call: Call, quote_id: UUID, runtime: Runtime) -> tuple[Call, De
     call = msgspec.structs.replace(call, wanted=wanted)
     if stages is None or not decision.plan:
         return call, decision, market
-    return (
-        asking_for_logprobs(msgspec.structs.replace(call, cascade=stages.cascade)),
-        decision,
-        market,
-    )
+    call = msgspec.structs.replace(call, cascade=stages.cascade, hedges=False, continues=False)
+    return asking_for_logprobs(call), decision, market
 
 
 def unavailable(decision: Decision, runtime: Runtime) -> BrokerError:
