@@ -99,11 +99,12 @@ def line(
     terms: tuple[Rate, int, int],
 ) -> ChargeLine:
     """Price one attempt: `tokens` are (in, out), `terms` (rate, price version, take in bps)."""
-    rate, price_version, take_bps = terms
-    charge = charge_nanos(rate.picos(*tokens))
+    tokens_in, tokens_out = tokens
+    rate, version, take_bps = terms
+    charge = charge_nanos(rate.picos(tokens_in, tokens_out))
     take, earnings = split(charge, take_bps)
     return ChargeLine(
-        attempt, endpoint_id, payee, *tokens, rate, price_version, charge, take, earnings
+        attempt, endpoint_id, payee, tokens_in, tokens_out, rate, version, charge, take, earnings
     )
 
 
@@ -111,8 +112,12 @@ def settlement(
     hold: Hold, lines: tuple[ChargeLine, ...], settled_at: datetime, record: CallRecord | None
 ) -> Settlement:
     """Close a hold with what was delivered: captured when something costs, else released."""
-    charge = lines[0].charge_nanos if len(lines) == 1 else sum(each.charge_nanos for each in lines)
+    if len(lines) == 1:
+        charge = lines[0].charge_nanos
+    else:
+        charge = sum(each.charge_nanos for each in lines)
+        lines = tuple(each for each in lines if each.charge_nanos)
     assert charge <= hold.amount_nanos, "a charge is never above its hold"
-    kind = SettlementKind.CAPTURED if charge else SettlementKind.RELEASED
-    priced = lines if charge and len(lines) == 1 else tuple(x for x in lines if x.charge_nanos)
-    return Settlement(hold.call_id, kind, charge, settled_at, priced, record)
+    if not charge:
+        return Settlement(hold.call_id, SettlementKind.RELEASED, 0, settled_at, (), record)
+    return Settlement(hold.call_id, SettlementKind.CAPTURED, charge, settled_at, lines, record)

@@ -31,7 +31,7 @@ def length_of(tokens_out: int, choices: int, limit: int) -> int | None:
     many as the limit allows: nobody knows how long an answer that was cut would have been."""
     if not 0 < tokens_out < limit * choices:
         return None
-    return max(round(tokens_out / choices), 1)
+    return tokens_out if choices == 1 else max(round(tokens_out / choices), 1)
 
 
 class AnswerLengths:

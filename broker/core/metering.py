@@ -69,7 +69,7 @@ def meter(seen: Delivered, expected: Expected) -> Usage:
     tokens_out = _count_out(seen, expected, notes) if seen.generates else 0
     if seen.generates and not tokens_out:
         return NOTHING
-    return Usage(tokens_in, tokens_out, tuple(notes))
+    return Usage(tokens_in, tokens_out, tuple(notes) if notes else ())
 
 
 def _count_in(seen: Delivered, expected: Expected, notes: list[str]) -> int:

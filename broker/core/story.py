@@ -104,21 +104,21 @@ def encode(
     """Pack a call's story; `started_s` is when the call began, on the attempts' clock."""
     if wanted.prompt is not None:
         wanted = msgspec.structs.replace(wanted, prompt=None)
-    planned = [each.number for each in decision.plan]
+    plan, rejected, reasons = decision.plan, b"", b""
+    # Most have one candidate and one attempt: a comprehension is a frame of its own.
+    planned = [plan[0].number] if len(plan) == 1 else [each.number for each in plan]
     eligible, figures = _kept(decision, planned)
-    rejected = decision.rejected[:CANDIDATES_KEPT_MAX]
+    if decision.rejected.size:
+        first = slice(CANDIDATES_KEPT_MAX)
+        rejected = decision.rejected[first].astype("<i4").tobytes()
+        reasons = decision.reasons[first].astype("i1").tobytes()
+    if len(attempts) == 1:
+        told = [_packed(attempts[0], started_s)]
+    else:
+        told = [_packed(each, started_s) for each in attempts]
+    version = decision.price_version
     return _encode(
-        _Packed(
-            wanted,
-            decision.price_version,
-            planned,
-            eligible,
-            figures,
-            rejected.astype("<i4").tobytes() if rejected.size else b"",
-            decision.reasons[: rejected.size].astype("i1").tobytes() if rejected.size else b"",
-            [_packed(each, started_s) for each in attempts],
-            end,
-        )
+        _Packed(wanted, version, planned, eligible, figures, rejected, reasons, told, end)
     )
 
 
