@@ -57,6 +57,7 @@ class Broker:
         self._worker = worker
         self._place = (host, port)
         self._stack = contextlib.AsyncExitStack()
+        self._leaving = False
         self._gateway: Gateway
         self._api: Bridge
         self._mounts: Mapping[str, Bridge]
@@ -97,11 +98,15 @@ class Broker:
             self._stack.callback(counting.cancel)
 
     async def _stop(self, listener: Listener, runtime: Runtime) -> None:
+        runtime.leaving = self._leaving = True
+        await asyncio.sleep(self._settings.limits.stop_notice_s)
         runtime.stopping = True
         await listener.stop(STOP_LIMIT_S)
 
     def _open(self, request: Request) -> tuple[Handler, bool]:
         """Route by the first part of the path."""
+        if self._leaving:
+            request.keep_alive = False  # the caller's next request is for another process
         path = request.path
         if path.startswith(("/v1/", "/v2")):
             return self._gateway.open(request)

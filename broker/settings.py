@@ -28,6 +28,11 @@ class Limits:
     """The head of a request has so long to come."""
     keep_alive_s: float = 75.0
     """A caller's connection is kept so long while nothing is asked on it."""
+    look_ups_per_minute: int = 6_000
+    """Of models and their state, by one key, over all processes."""
+    stop_notice_s: float = 0.0
+    """Told to stop, a process is unready at once, and goes on serving for so long: load balancers
+    have the time to notice."""
     calls_in_flight_max: int = 2_000
     attempts_max: int = 4
     queue_factor: float = 2.0
@@ -126,6 +131,7 @@ class Settings:
                 usual,
                 first_byte_s=_seconds(env, "BROKER_FIRST_BYTE_S", usual.first_byte_s),
                 idle_s=_seconds(env, "BROKER_IDLE_S", usual.idle_s),
+                stop_notice_s=float(_integer(env, "BROKER_STOP_NOTICE_S", 0, 0, 600)),
             ),
             recourse=_recourse(env),
             maturity=_maturity(env),

@@ -12,6 +12,7 @@ from litestar.params import FromPath, JSONBody
 from broker.api.callers import CHANGING, OPERATORS, PROVIDERS
 from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenEngine, GivenParts, GivenTime, Parts
+from broker.api.patience import VERIFICATIONS_PER_MINUTE, require_measure, unless_stopping
 from broker.api.wire import Reply
 from broker.core.catalog import Kind, ListingStatus
 from broker.core.key_terms import Scope
@@ -77,7 +78,8 @@ class ProviderController(Controller):
     async def verify(
         self, deployment_id: FromPath[UUID], parts: GivenParts, caller: GivenCaller
     ) -> Verified:
-        return await enroll.verify(_desk(parts), caller, deployment_id)
+        await require_measure(parts, caller, "verifications", VERIFICATIONS_PER_MINUTE)
+        return await unless_stopping(parts, enroll.verify(_desk(parts), caller, deployment_id))
 
     @get(summary="List the provider's deployments")
     async def list(self, engine: GivenEngine, caller: GivenCaller) -> DeploymentList:

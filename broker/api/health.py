@@ -42,7 +42,7 @@ async def ready(parts: GivenParts) -> Response[Readiness]:
     """200 when the database answers and the market has prices for what is listed, else 503."""
     database = await _database(parts.engine)
     market = _market(parts)
-    process = "stopping" if parts.stopping else "ok"
+    process = "stopping" if parts.stopping or parts.leaving else "ok"
     fine = database == market == process == "ok"
     told = Readiness(ready=fine, database=database, market=market, process=process)
     return Response(told, status_code=200 if fine else 503)

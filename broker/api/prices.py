@@ -19,6 +19,7 @@ from broker.api.parts import (
     GivenPulse,
     GivenSeconds,
 )
+from broker.api.patience import STREAMS_PER_MINUTE, require_measure
 from broker.api.price_messages import PriceChange, PriceHistory, Prices, price, prices
 from broker.api.wire import STRETCH, GivenStretch, Limit
 from broker.flows.read_price_history import Period, read_price_history
@@ -65,6 +66,7 @@ class PriceController(Controller):
     async def stream(
         self, parts: GivenParts, feed: GivenFeed, caller: GivenCaller
     ) -> ServerSentEvent:
+        await require_measure(parts, caller, "streams", STREAMS_PER_MINUTE)
         return ServerSentEvent(_books(parts, feed, caller))
 
 

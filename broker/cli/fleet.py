@@ -43,6 +43,8 @@ class Fleet:
     host: str
     port: int
     count: int
+    notice_s: float = 0.0
+    """So long each goes on serving once it is told to stop."""
     _children: dict[int, asyncio.subprocess.Process] = field(default_factory=dict)
     """By the number of the worker."""
     _tallies: str = ""
@@ -127,7 +129,7 @@ class Fleet:
             with contextlib.suppress(ProcessLookupError):
                 child.terminate()
         ends = [asyncio.create_task(child.wait()) for child in children]
-        _, running = await asyncio.wait(ends, timeout=STOP_S) if ends else ((), ())
+        _, running = await asyncio.wait(ends, timeout=STOP_S + self.notice_s) if ends else ((), ())
         for child in children if running else ():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)

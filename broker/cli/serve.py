@@ -30,7 +30,9 @@ def serve(
         from broker.logs import configure_logging
 
         configure_logging()
-        raise typer.Exit(asyncio.run(Fleet(host, port, workers).run()))
+        raise typer.Exit(
+            asyncio.run(Fleet(host, port, workers, settings.limits.stop_notice_s).run())
+        )
 
     from broker.app import Worker, run
 

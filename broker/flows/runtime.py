@@ -75,6 +75,8 @@ class Runtime:
     """Evidence that is yet to be written down."""
     looks: Ration = field(default_factory=lambda: Ration(LOOKS_A_DAY))
     """At the form of answers."""
+    leaving: bool = False
+    """Told to stop: unready, but serving still."""
     stopping: bool = False
     running: set[asyncio.Task[None]] = field(default_factory=set)
     """Settlements that outlive their request, kept from the garbage collector."""

@@ -100,6 +100,10 @@ class Gateway:
     async def _look_up(self, tell: Serve, refusal: Refusal, request: Request) -> None:
         """Answer a question that is no call."""
         try:
+            if request.told is not None:
+                assert isinstance(request.told, StoredKey)
+                most = self._runtime.settings.limits.look_ups_per_minute
+                await self._runtime.live.limits.count(request.told.id, "look-ups", most)
             await tell(request, self._runtime, request.told)  # type: ignore[arg-type]
         except Exception as error:
             await _fail(error, refusal, request)

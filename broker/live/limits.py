@@ -114,6 +114,10 @@ class RateLimits:
         if limit is not None:
             await self._take(self._bucket(key_id, "requests", limit), 1)
 
+    async def count(self, key_id: str, what: str, per_minute: int) -> None:
+        """Count one of what is no call, such as looking up a model. Raises as `enter` does."""
+        await self._take(self._bucket(key_id, what, per_minute), 1)
+
     async def take(self, call_id: UUID, key_id: str, rates: Rates, tokens: int) -> None:
         """Take the most that a call may use; `give_back` tells what it did use.
 

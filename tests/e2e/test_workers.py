@@ -16,7 +16,7 @@ from tests.conftest import broken_invariants
 from tests.e2e.harness import Floor
 from tests.e2e.process import BrokerProcess, until
 from tests.e2e.stall import Stall
-from tests.e2e.trade import Told, ask, chat, listen
+from tests.e2e.trade import Told, ask, chat, listen, try_to
 
 pytestmark = pytest.mark.e2e
 
@@ -137,3 +137,68 @@ async def test_what_one_broker_has_under_way_another_counts_at_once(floor: Floor
     print("seen after ms:", [round(each * 1_000) for each in lags_s])
     # Agreed once a tick, the median would be half a second.
     assert statistics.median(lags_s) < 0.3
+
+
+class Balancer:
+    """Sends each call to one of the brokers that are ready, as a load balancer does."""
+
+    def __init__(self, floor: Floor) -> None:
+        self.floor = floor
+        self.ready = {broker.url: True for broker in floor.brokers}
+        self.told: list[Told] = []
+        self.stopping = False
+
+    async def watch(self) -> None:
+        """Ask each broker again and again whether it is ready."""
+        async with httpx.AsyncClient(timeout=2.0) as http:
+            while not self.stopping:
+                for url in self.ready:
+                    try:
+                        answer = await http.get(f"{url}/health/ready")
+                    except httpx.HTTPError:
+                        self.ready[url] = False
+                    else:
+                        self.ready[url] = answer.is_success
+                await asyncio.sleep(0.05)
+
+    async def call_on(self, number: int) -> None:
+        """Call without a second try, streams and whole answers in turn."""
+        turn = number
+        while not self.stopping:
+            ready = [each for each in self.floor.brokers if self.ready[each.url]]
+            turn += 1
+            client = self.floor.client(ready[turn % len(ready)], max_retries=0)
+            self.told.append(Told())
+            doing = listen if turn % 3 else ask
+            await try_to(doing, client, self.told[-1], **chat("common"))
+
+
+async def test_two_replicas_are_restarted_in_turn_and_no_call_fails(floor: Floor) -> None:
+    for _ in range(2):
+        await floor.open_broker(BROKER_STOP_NOTICE_S="2")
+    stall = Stall("acme", "common")
+    await floor.list_stalls(stall)
+    stall.behave(tokens_per_s=100.0, output_tokens=20)
+    balancer = Balancer(floor)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(balancer.watch())
+        callers = [group.create_task(balancer.call_on(each)) for each in range(6)]
+        for broker in floor.brokers:
+            begun = len(balancer.told)
+            await broker.stop()
+            assert broker.child.returncode == 0
+            await broker.start()
+
+            async def ready(url: str = broker.url, begun: int = begun) -> bool:
+                return balancer.ready[url] and len(balancer.told) > begun + 20
+
+            await until(ready)
+        balancer.stopping = True
+        await asyncio.gather(*callers)
+    failures = [each.failure for each in balancer.told if each.failure is not None]
+    assert not failures, failures
+    settlements = await floor.settlements()
+    for told in balancer.told:
+        assert told.whole
+        assert told.call_id is not None
+        assert settlements[told.call_id]["charge_nanos"] == told.cost_nanos
