@@ -11,7 +11,6 @@ import pytest
 
 from broker.api.patience import STREAMS_PER_MINUTE, unless_stopping
 from broker.errors import Unavailable
-from tests.integration.gateway.conftest import _empty
 from tests.integration.gateway.house import Consumer, House, open_house
 
 LOOK_UPS = 5
@@ -31,7 +30,6 @@ async def statuses(http: httpx.AsyncClient, path: str, count: int) -> list[int]:
 
 
 async def test_a_key_looks_up_so_often_only(database_url: str, valkey_server: Any) -> None:
-    await _empty(valkey_server)
     async with open_house(database_url, valkey_server.url, look_ups_per_minute=LOOK_UPS) as house:
         shop, other = await house.consumer("shop"), await house.consumer("other")
         told = await statuses(shop.http, "/v1/models", LOOK_UPS + 3)
