@@ -115,6 +115,11 @@ class Dispatch:
         self._attempts_max = attempts_max
         self._random = random
 
+    @property
+    def untried(self) -> list[Candidate]:
+        """Who is left in the plan."""
+        return self._plan[self._next :]
+
     def next_attempt(
         self, now_s: float, admits: Callable[[int], bool] | None = None
     ) -> Attempt | None:

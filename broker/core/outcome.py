@@ -32,11 +32,14 @@ class Fault(enum.StrEnum):
     """404: the model has vanished from the provider."""
     CALLER_FAULT = "caller_fault"
     """400, 413, 422 and their like: another provider would say the same."""
+    DOUBTED = "doubted"
+    """The same, from an endpoint that says so of far more requests than its peers."""
     CALLER_LEFT = "caller_left"
     DEADLINE = "deadline"
     """The call's own deadline passed, which is no mark against the provider."""
 
 
+_UNBLAMED = frozenset({Fault.ADDRESS_REFUSED, Fault.DOUBTED})
 _CALLERS_OWN = frozenset({Fault.CALLER_FAULT, Fault.CALLER_LEFT, Fault.DEADLINE})
 
 
@@ -67,7 +70,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     @property
     def counts_against_provider(self) -> bool:
         """True when the breaker and availability must hear of it as a failure."""
-        return self.fails_over and self.fault is not Fault.ADDRESS_REFUSED and not self.again
+        return self.fails_over and self.fault not in _UNBLAMED and not self.again
 
 
 DELIVERED = Outcome()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from broker.core.breaker import Breaker
 from broker.core.columns import Bools, Floats, Numbers
+from broker.core.objections import Objections
 from broker.core.outcome import Outcome
 
 Scalar = TypeVar("Scalar", np.int64, np.float64)
@@ -75,6 +76,7 @@ class Pulse:
         """By endpoint: with so many calls at its deployment it is full; infinite where that is for
         its declared capacity to say."""
         self._limited: set[int] = set()
+        self.objections = Objections()
         self.breakers: dict[int, Breaker] = {}
         self.ejected_elsewhere: frozenset[int] = frozenset()
         """Endpoints that other processes have ejected, as last heard of."""
@@ -160,6 +162,10 @@ class Pulse:
             self._blame(endpoint, now_s)
         elif endpoint in self._doubtful:
             self.breakers[endpoint].forget()
+
+    def contradict(self, endpoint: int, now_s: float) -> None:
+        """Be told that another has served what this endpoint held for wrong."""
+        self._blame(endpoint, now_s)
 
     def begin_many(self, deployments: Numbers) -> None:
         """Be told of many attempts that start, at endpoints that no breaker doubts."""

@@ -199,7 +199,10 @@ def failure_of(tab: Tab) -> BrokerError:
     facts = {"attempts": _told(tab)}
     attempts = tab.dispatch.attempts
     last = attempts[-1].outcome if attempts else None
-    if tab.dispatch.end is End.FINAL and last is not None:
+    doubts = [each.outcome for each in attempts if _is_doubted(each)]
+    if doubts and tab.dispatch.end is not End.FINAL:
+        last = doubts[-1]  # nobody has said anything better
+    if last is not None and (tab.dispatch.end is End.FINAL or doubts):
         return ProviderRefused(
             f"The provider refused the request: {last.said}",
             status=last.status or 400,
@@ -210,6 +213,10 @@ def failure_of(tab: Tab) -> BrokerError:
     return ProviderFailed(
         f"No provider delivered an answer in {len(attempts)} attempts.", facts=facts
     )
+
+
+def _is_doubted(attempt: Attempt) -> bool:
+    return attempt.outcome is not None and attempt.outcome.fault is Fault.DOUBTED
 
 
 def _told(tab: Tab) -> list[dict[str, object]]:

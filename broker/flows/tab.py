@@ -20,6 +20,7 @@ from broker.core.metering import NOTHING, Delivered, Expected, meter
 from broker.core.outcome import Outcome
 from broker.errors import BrokerError, HoldExpired
 from broker.flows.attempt_facts import answer_length, measure_of, ttft_ms
+from broker.flows.doubt import doubted
 from broker.flows.runtime import Runtime
 from broker.flows.turn import Turn
 from broker.store.answers import StoredAnswer
@@ -153,7 +154,7 @@ class Tab:
 
     def _end(self, attempt: Attempt, outcome: Outcome, delivered: Delivered | None = None) -> None:
         now_s = self.runtime.now_s()
-        outcome = self.dispatch.record(outcome, now_s, attempt)
+        outcome = self.dispatch.record(doubted(self, attempt, outcome, now_s), now_s, attempt)
         endpoint = self.market.endpoint(attempt.candidate.number)
         measured, throttle = None, self.runtime.throttle
         try:

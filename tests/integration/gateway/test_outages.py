@@ -43,7 +43,7 @@ WAYS: tuple[dict[str, Any], ...] = (
 @pytest.fixture(scope="module")
 async def trade(hasty_house: House) -> Trade:
     trade = Trade(hasty_house, await hasty_house.consumer("shop"))
-    await trade.enrol(["pair", "brown", "flap", "half", "down"], "a", "b")
+    await trade.enrol(["pair", "brown", "flap", "half", "down", "odd", "wrong"], "a", "b")
     await trade.enrol(["lone"], "c")
     await trade.enrol(["crowd-1", "crowd-2"], *CROWD)
     return trade
@@ -185,3 +185,26 @@ async def test_a_lone_provider_is_never_locked_out(trade: Trade) -> None:
     trade.behave("c")
     heard = await trade.ask("lone")
     assert (heard.endpoint, heard.text) == ("c/lone", ANSWER)
+
+
+async def test_a_provider_that_refuses_what_others_serve_is_doubted_and_then_left_alone(
+    trade: Trade,
+) -> None:
+    odd = trade.behave("a", status=400)
+    trade.behave("b")
+    heard = [await trade.ask("odd", first="a") for _ in range(20)]
+    refused = [each for each in heard if each.error == "provider_refused"]
+    assert len(refused) <= 4, "the first are believed"
+    assert {(each.endpoint, each.text) for each in heard[4:]} == {("b/odd", ANSWER)}
+    assert odd.calls < 20, "what others have served counts against it"
+
+
+async def test_what_every_provider_refuses_is_the_callers_own_fault(trade: Trade) -> None:
+    for each in ("a", "b"):
+        trade.behave(each, status=422)
+    heard = [await trade.ask("wrong", first="a") for _ in range(12)]
+    heard += [await trade.ask("wrong", first="b") for _ in range(12)]
+    assert {(each.status, each.error) for each in heard} == {(422, "provider_refused")}
+    for each in ("a", "b"):
+        trade.behave(each)
+        assert (await trade.ask("wrong", first=each)).endpoint == f"{each}/wrong"
