@@ -225,6 +225,35 @@ async def test_who_takes_no_answer_is_let_go_and_pays_for_what_was_delivered(
     assert 0 < call["tokens_out"] < tokens
 
 
+async def test_a_caller_who_does_not_read_holds_its_provider_back_and_loses_nothing(
+    house: House, shop: Consumer, provider: ScriptedProvider
+) -> None:
+    tokens = 60_000  # more than all sockets on the way hold
+    provider.script = Script(models=("upstream-name",), output_tokens=tokens)
+    body = {"model": "small", "messages": MESSAGES, "stream": True, "max_tokens": tokens}
+    content = json.dumps(body).encode()
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        caller.setblocking(False)
+        host, port = house.address.split(":")
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(caller, (host, int(port)))
+        head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {shop.key}\r\n"
+        length = f"connection: close\r\ncontent-length: {len(content)}\r\n\r\n"
+        await loop.sock_sendall(caller, (head + length).encode() + content)
+        served = provider._listener.connections
+        await until(lambda: any(not each._writable.is_set() for each in served))
+        await asyncio.sleep(0.2)
+        assert any(not each._writable.is_set() for each in served), "it still cannot send"
+        assert provider.in_flight == 1
+        heard = bytearray()
+        async with asyncio.timeout(60):
+            while piece := await loop.sock_recv(caller, 1_000_000):
+                heard += piece
+    assert heard.count(b'"finish_reason":null') == tokens + 1
+    assert b"data: [DONE]" in heard[-100:]
+
+
 async def _call_named(task: str, shop: Consumer) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
 
