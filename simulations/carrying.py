@@ -7,6 +7,7 @@ nothing waits for anything, and what was run once is not run again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -14,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from broker.errors import BrokerError
-from simulations.cell import Cell, Outcome, run_cell
+from simulations.cell import Cell, CellStopped, Outcome, run_cell
 from simulations.measures import MEASURES
 from simulations.orders import plan_of
 from simulations.report.write import page_of
@@ -25,6 +26,8 @@ from simulations.studies.results import Results
 from simulations.studies.study import Study, size_of
 
 Answer = TypeVar("Answer")
+LOOK_S = 2.0
+"""How often who runs a cell looks whether it is still wanted."""
 
 
 class Orders(Protocol):
@@ -120,13 +123,22 @@ def advance(desk: Desk, order_id: UUID) -> None:
 
 
 def run_ordered(desk: Desk, order_id: UUID, key: str) -> None:
-    """Run one cell of an order, unless it was run or called off, and take the next step."""
+    """Run one cell of an order, unless it was run or called off, and take the next step. One that
+    is called off meanwhile ends within seconds."""
     orders = desk.orders
-    packed = desk.run(lambda room: orders.cell(room, order_id, key))
+
+    def wanted() -> str | None:
+        found: str | None = desk.run(lambda room: orders.cell(room, order_id, key))
+        return found
+
+    packed = wanted()
     if packed is None:
         return
+    now_and_then = _NowAndThen(lambda: wanted() is not None)
     try:
-        outcome = pack(run_cell(unpack(packed, Cell)))
+        outcome = pack(run_cell(unpack(packed, Cell), now_and_then))
+    except CellStopped:
+        return
     except BrokerError as error:
         problem = error.detail
         desk.run(lambda room: orders.failed(room, order_id, problem))
@@ -134,6 +146,21 @@ def run_ordered(desk: Desk, order_id: UUID, key: str) -> None:
     desk.run(lambda room: orders.keep(room, order_id, key, outcome))
     if order_id in desk.run(orders.to_be_advanced):
         advance(desk, order_id)
+
+
+class _NowAndThen:
+    """Asks a question every LOOK_S, however often the answer is wanted."""
+
+    def __init__(self, ask: Callable[[], bool]) -> None:
+        self._ask = ask
+        self._asked_s = time.monotonic()
+
+    def __call__(self, _: float) -> bool:
+        now_s = time.monotonic()
+        if now_s - self._asked_s < LOOK_S:
+            return True
+        self._asked_s = now_s
+        return self._ask()
 
 
 def summary_of(results: Results) -> list[dict[str, Any]]:

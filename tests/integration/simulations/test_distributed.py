@@ -1,4 +1,4 @@
-"""A sweep on real Celery workers: the same numbers as here, bit for bit."""
+"""Sweeps on real Celery workers, `broker sweep --distributed` too: the same numbers as here."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from simulations.studies.folder import StudyFolder
 from simulations.studies.local import LocalRunner
 from simulations.studies.parcel import pack
 from simulations.studies.plan import Plan, make_plan, parse_axis
+from tests.integration.commands import command
 from tests.integration.ledger.test_worker import environment, worker
 from tests.integration.simulations.tiny import TOML
 
@@ -43,12 +44,26 @@ async def test_workers_find_the_same_numbers_as_this_process(
         cells = plan.cells()
         there = await asyncio.to_thread(Bench(CeleryRunner(app), folder).run, cells)
         refused = await asyncio.to_thread(_refused, app, cells[0])
+        swept = await _swept(environment, tmp_path, "--distributed")
     here = Bench(LocalRunner(1)).run(cells)
     assert [repr(each) for each in timeless(there)] == [repr(each) for each in timeless(here)]
     assert [each.key for each in there] == [each.key for each in cells]
     assert len(folder) == len(cells)
     assert "other code" in refused
+    assert swept == await _swept(environment, tmp_path, "--workers", "1")
     await asyncio.to_thread(app.close)
+
+
+async def _swept(environment: dict[str, str], folder: Path, *options: str) -> dict[str, bytes]:
+    """The tables that `broker sweep` writes."""
+    file, out = folder / "tiny.toml", folder / options[0]
+    file.write_text(TOML)
+    words = ("sweep", str(file), "--controller", "excess", "--grid", "demand.scale=1,2")
+    where = ("--state", str(folder / "state"), "--out", str(out))
+    ended = await command(environment, *words, "--seeds", "2", *where, *options)
+    assert ended.status == 0, ended.complained
+    assert str(out / "report.html") in ended.said.replace("\n", "")
+    return {table.name: table.read_bytes() for table in out.glob("*.csv")}
 
 
 def _refused(app: object, cell: Cell) -> str:
