@@ -22,7 +22,7 @@ from rich.table import Table
 from simulations.cell import CellStopped
 from simulations.files.load import load, names
 from simulations.measures import MEASURES
-from simulations.report.words import GLUE, best_of, spread, titled, verdict
+from simulations.report.words import GLUE, best_of, pace, spread, titled, verdict
 from simulations.report.write import write_report
 from simulations.studies.bench import Runner
 from simulations.studies.folder import StudyFolder
@@ -87,6 +87,8 @@ def summarize(results: Results, console: Console) -> None:
             console.print(f"- {sentence}", highlight=False)
     else:
         _print_points(results, console)
+        for sentence in pace(results, results.plan.points[0]):
+            console.print(f"- {sentence}", highlight=False)
 
 
 def _print_policies(results: Results, console: Console) -> None:

@@ -39,6 +39,20 @@ def pace_of(scenario: Scenario) -> Pace:
     return Pace.SLICES if pace is Pace.SLICES or _is_large(scenario) else Pace.EVENTS
 
 
+def pace_told(scenario: Scenario) -> str | None:
+    """Return a sentence on the pace, where it is not what one would expect: call by call where
+    slices would be worth it and cannot tell the scenario, or slices."""
+    if pace_of(scenario) is Pace.SLICES:
+        return (
+            f"Simulated in slices of {1_000.0 * slice_s_of(scenario):.3g} ms at most: calls that"
+            " come together are decided on together."
+        )
+    amiss = _amiss(scenario)
+    if scenario.pacing.pace is Pace.EVENTS or amiss is None or not _is_large(scenario):
+        return None
+    return f"Simulated call by call, which takes longer: slices know nothing of {amiss.field}."
+
+
 def slice_s_of(scenario: Scenario) -> float:
     """How long slices are at most, in seconds."""
     took_s = min(

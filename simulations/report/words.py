@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from simulations.measures import MEASURES, Better, Measure
+from simulations.pace import pace_told
 from simulations.report.scales import apart, number
 from simulations.statistics import Interval
 from simulations.studies.plan import BEST_STATIC
@@ -37,7 +38,16 @@ def verdict(results: Results, point: Point = ()) -> list[str]:
         *_welfare(results, point),
         *_against_static(results, point),
         *_stability(results, point),
+        *pace(results, point),
     ]
+
+
+def pace(results: Results, point: Point = ()) -> Iterator[str]:
+    """How the runs were made, where that is worth saying."""
+    cell = results.plan.cell(point, results.policies[0], results.plan.seeds[0])
+    told = pace_told(cell.text.build(cell.settings))
+    if told is not None:
+        yield told
 
 
 def _welfare(results: Results, point: Point) -> Iterator[str]:

@@ -17,7 +17,7 @@ from pricing.tiers import Tier
 from simulations.demand import ConsumerClass, Foresight, Lengths, Poisson, Shape, Value
 from simulations.files.load import load, names
 from simulations.market import run
-from simulations.pace import pace_of
+from simulations.pace import pace_of, pace_told
 from simulations.record import Code, Run
 from simulations.scenario import Pace, Pacing, Prices, Scenario, ScenarioMalformed
 from simulations.supply import (
@@ -181,8 +181,13 @@ def test_of_itself_a_large_market_goes_by_slices_and_no_other_does() -> None:
     out = ProviderSpec("out", (replace(roomy[0], outages=(Outage(1.0, 2.0),)),))
     failing = replace(large, providers=(*large.providers, out))
     assert pace_of(failing) is Pace.EVENTS
+    assert f"nothing of providers.{ENDPOINTS}.endpoints.0.outages" in str(pace_told(failing))
+    assert "slices of" in str(pace_told(large))
+    assert pace_told(small) is None
+    assert pace_told(replace(failing, pacing=Pacing(Pace.EVENTS))) is None
     for name in names():
         assert pace_of(load(name).build()) is Pace.EVENTS, name
+        assert pace_told(load(name).build()) is None, name
 
 
 def test_a_seed_makes_the_same_slices() -> None:
