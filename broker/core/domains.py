@@ -19,6 +19,7 @@ import numpy as np
 
 from broker.core.columns import Floats, Numbers
 from broker.core.fitting import fit_logistic, fit_temperature, folds, softmax
+from broker.core.groups import Groups, look, make_groups
 
 SHRINKAGES = (0.1, 0.3, 0.7)
 FOLDS = 4
@@ -65,6 +66,14 @@ class Recogniser:
     temperature: float
     known: tuple[float, float]
     """p(known) = 1 / (1 + exp(-(a + b * strangeness)))."""
+    shrinkage: float
+    """That of the discriminant."""
+    meaning: int
+    """So many of a vector's numbers, the first, say what a prompt means; the others its shape."""
+    groups: Groups
+    """Of the examples."""
+    key: str = ""
+    """Of what it was learned from: groups of the same number are the same where keys are."""
 
     def standardise(self, vectors: Floats) -> Floats:
         """Return vectors as they are compared: (n, length)."""
@@ -82,6 +91,19 @@ class Recogniser:
         """Return p of each domain of prompts that are of one of them; vectors standardised."""
         return softmax(self.discriminant.scores(standard) / self.temperature)
 
+    def looks(self, standard: Floats) -> Floats:
+        """Return what prompts look like, as groups go by; vectors standardised."""
+        return look(standard[:, self.meaning :], self.among_known(standard))
+
+    def told_groups(self, groups: Sequence[int]) -> str:
+        """Return a prompt's groups as they are kept with its call: numbers, and of which key."""
+        return f"{self.key}:{'.'.join(map(str, groups))}"
+
+    def read_groups(self, told: str) -> list[int] | None:
+        """Return what `told_groups` told; None where that was another, whose groups are others."""
+        key, _, groups = told.partition(":")
+        return list(map(int, groups.split("."))) if key == self.key else None
+
     def recognise(self, vector: Floats) -> Recognised:
         """Return the likeliest domain of one prompt, None where that is 'none of them'."""
         chances = self.probabilities(vector[None, :].astype(np.float64))[0]
@@ -90,10 +112,17 @@ class Recogniser:
         return Recognised(name, float(chances[best]))
 
 
-def learn(names: Sequence[str], labels: Numbers, vectors: Floats, strangers: Floats) -> Recogniser:
+def learn(
+    names: Sequence[str],
+    labels: Numbers,
+    vectors: Floats,
+    strangers: Floats,
+    meaning: int | None = None,
+) -> Recogniser:
     """Learn domains from examples; `labels` are places in `names`, each with two or more.
 
-    `strangers` are vectors of general prompts, about as many things as there are.
+    `strangers` are vectors of general prompts, about as many things as there are; of all vectors
+    the first `meaning` numbers say what prompts mean, or all.
     """
     assert len(names) > 0, "there is nothing to recognise"
     everything = np.vstack((vectors, strangers))
@@ -104,7 +133,26 @@ def learn(names: Sequence[str], labels: Numbers, vectors: Floats, strangers: Flo
     discriminant = fit(standard, labels, len(names), shrinkage)
     odd = discriminant.strangeness((strangers - centre) * scale)
     known = _weigh_strangeness(standard, labels, odd)
-    return Recogniser(tuple(names), centre, scale, discriminant, temperature, known)
+    meaning = vectors.shape[1] if meaning is None else meaning
+    # An example is too surely of its own domain: who comes is placed by less certain odds.
+    odds = softmax(_held_out(standard, labels, len(names), shrinkage) / temperature)
+    return Recogniser(
+        names=tuple(names),
+        centre=centre,
+        scale=scale,
+        discriminant=discriminant,
+        temperature=temperature,
+        known=known,
+        shrinkage=shrinkage,
+        meaning=meaning,
+        groups=make_groups(look(standard[:, meaning:], odds)),
+    )
+
+
+def among_held_out(recogniser: Recogniser, standard: Floats, labels: Numbers) -> Floats:
+    """Return p of each domain of examples, each as told by who had not seen it."""
+    scores = _held_out(standard, labels, len(recogniser.names), recogniser.shrinkage)
+    return softmax(scores / recogniser.temperature)
 
 
 def fit(vectors: Floats, labels: Numbers, count: int, shrinkage: float) -> Discriminant:
@@ -132,17 +180,21 @@ def _inverse(apart: Floats, shrinkage: float) -> Floats:
 def _settle(vectors: Floats, labels: Numbers, count: int) -> tuple[float, float]:
     """Return the shrinkage and the temperature under which held-out examples are likeliest."""
     best = (np.inf, SHRINKAGES[0], 1.0)
-    places = folds(labels, FOLDS)
     for shrinkage in SHRINKAGES:
-        scores = np.zeros((len(labels), count))
-        for fold in range(FOLDS):
-            out = places == fold
-            if out.any() and not out.all():
-                fitted = fit(vectors[~out], labels[~out], count, shrinkage)
-                scores[out] = fitted.scores(vectors[out])
-        temperature, loss = fit_temperature(scores, labels)
+        temperature, loss = fit_temperature(_held_out(vectors, labels, count, shrinkage), labels)
         best = min(best, (loss, shrinkage, temperature))
     return best[1], best[2]
+
+
+def _held_out(vectors: Floats, labels: Numbers, count: int, shrinkage: float) -> Floats:
+    """Return the scores of examples by who was fitted to those of other folds."""
+    places, scores = folds(labels, FOLDS), np.zeros((len(labels), count))
+    for fold in range(FOLDS):
+        out = places == fold
+        if out.any() and not out.all():
+            fitted = fit(vectors[~out], labels[~out], count, shrinkage)
+            scores[out] = fitted.scores(vectors[out])
+    return scores
 
 
 def _weigh_strangeness(vectors: Floats, labels: Numbers, odd: Floats) -> tuple[float, float]:

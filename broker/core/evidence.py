@@ -60,6 +60,8 @@ class Piece:
     """Of a suite's prompt, as `pack` packs it."""
     confidence: float | None = None
     """How sure the model was: the mean probability of the answer's tokens, where that is known."""
+    groups: str | None = None
+    """Which groups of prompts a caller's prompt was of, as its recogniser told them."""
     run_id: UUID | None = None
     """Of an examination: that of a later one replaces this; ids rise with time."""
 

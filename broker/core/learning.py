@@ -12,13 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
 from typing import Final
 
 import numpy as np
 
 from broker.core.catalog import Endpoint
-from broker.core.clusters import distances, group
 from broker.core.columns import Bools, Floats, Numbers
 from broker.core.confidence import Curves, Told, fit_curves
 from broker.core.domains import Recogniser
@@ -31,15 +29,10 @@ from broker.core.fading import (
     expected_before,
     faded,
 )
+from broker.core.groups import gains
 from broker.core.lessons import Lessons
 from broker.core.notebook import NOBODY, UNKNOWN, Heard
-from broker.core.quality import (
-    DOMAIN_PRIOR,
-    GROUP_PRIOR,
-    GROUPINGS,
-    GROUPS_MAX,
-    PROMPTS_PER_GROUP,
-)
+from broker.core.quality import DOMAIN_PRIOR
 
 DECLARED: Final = 10.0
 """What a provider says of its own endpoint counts as so many answers."""
@@ -66,16 +59,6 @@ class Beside:
     tokens_out: Floats
     """(domains + 1, endpoints), as `broker.core.lengths` has it."""
     recogniser: Recogniser | None = None
-    meaning: int = 0
-    """So many of a vector's numbers, the first, say what a prompt means."""
-    centres: tuple[Floats, ...] = ()
-    """As `make_groups` made them of vectors as `compared`."""
-
-    def compared(self, vectors: Floats) -> Floats:
-        """Return vectors as they are compared with centres."""
-        if self.recogniser is None or not vectors.size:
-            return vectors
-        return self.recogniser.standardise(vectors)[:, : self.meaning]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,19 +91,17 @@ def learn(heard: Heard, catalog: Catalog, beside: Beside, now_s: float) -> Lesso
     quality = _blended(exact, graded)
     told = exact.told + graded.told
     told = np.vstack((told, told.sum(axis=0)))
-    apart = np.where(heard.graded, _apart(heard, graded.quality), _apart(heard, exact.quality))
-    vectors, size = beside.compared(heard.vectors), quality.shape[1]
-    gains = [
-        _gains(heard, (vectors, each), weights * judged, apart, size) for each in beside.centres
-    ]
     return Lessons(
         places=catalog.places,
-        table=np.vstack((quality * _form(heard, catalog, weights), *gains)),
+        table=np.vstack(
+            (
+                quality * _form(heard, catalog, weights),
+                _gains(heard, beside.recogniser, weights * judged, (exact, graded)),
+            )
+        ),
         doubt=DECLARED / (DECLARED + told),
         weight=told + DOMAIN_PRIOR * told[-1] / (told[-1] + DOMAIN_PRIOR),
         tokens_out=beside.tokens_out,
-        centres=beside.centres,
-        meaning=beside.meaning,
         recogniser=beside.recogniser,
         curves=_curves(heard, weights * judged),
     )
@@ -139,22 +120,6 @@ def _blended(exact: Estimate, graded: Estimate) -> Floats:
     total = amounts.sum(axis=0)
     share = np.where(total > 0.0, amounts[0] / np.maximum(total, _TINY), 1.0)[:, None]
     return np.asarray(share * exact.quality + (1.0 - share) * graded.quality)
-
-
-def make_groups(vectors: Floats, random: Random) -> tuple[Floats, ...]:
-    """Return the centres of each grouping; none of very few vectors."""
-    count = min(len(vectors) // PROMPTS_PER_GROUP, GROUPS_MAX)
-    return tuple(group(vectors, count, random)[0] for _ in range(GROUPINGS)) if count else ()
-
-
-def place_strays(heard: Heard, recogniser: Recogniser, places: Mapping[str, int]) -> None:
-    """Say of pieces that name no domain, and have a vector, what they are about."""
-    strays = heard.domains[heard.with_vector] == UNKNOWN
-    if not strays.any():
-        return
-    likely = recogniser.probabilities(heard.vectors[strays])
-    rows = np.array([*(places.get(each, UNKNOWN) for each in recogniser.names), UNKNOWN])
-    heard.domains[heard.with_vector[strays]] = rows[likely.argmax(axis=1)]
 
 
 def _weights(heard: Heard, catalog: Catalog, now_s: float) -> Floats:
@@ -217,19 +182,21 @@ def _form(heard: Heard, catalog: Catalog, weights: Floats) -> Floats:
     return np.asarray(1.0 - failed / (told + FORM_PRIOR))
 
 
-def _apart(heard: Heard, quality: Floats) -> Floats:
-    """Return how much better each score is than expected of its domain and endpoint."""
-    return np.asarray(heard.scores - quality[heard.domains, heard.endpoints])
-
-
 def _gains(
-    heard: Heard, grouping: tuple[Floats, Floats], weights: Floats, apart: Floats, size: int
+    heard: Heard,
+    recogniser: Recogniser | None,
+    weights: Floats,
+    estimates: tuple[Estimate, Estimate],
 ) -> Floats:
-    """Return the mean gain of each endpoint in each group, shrunk: (groups, endpoints)."""
-    vectors, centres = grouping
-    own = distances(vectors, centres).argmin(axis=1)
-    seen = heard.with_vector
-    places = own * size + np.maximum(heard.endpoints[seen], 0)
-    told = np.bincount(places, weights[seen], len(centres) * size)
-    gain = np.bincount(places, weights[seen] * apart[seen], len(centres) * size)
-    return np.asarray((gain / (told + GROUP_PRIOR)).reshape(len(centres), size))
+    """Return what each group adds to what is expected of its domain: (groups, endpoints)."""
+    size = estimates[0].quality.shape[1]
+    if recogniser is None:
+        return np.zeros((0, size))
+    grouped = heard.grouped[weights[heard.grouped] > 0.0]
+    own = heard.groups[weights[heard.grouped] > 0.0]
+    at = heard.domains[grouped], heard.endpoints[grouped]
+    exact, graded = (each.quality[at] for each in estimates)
+    apart = heard.scores[grouped] - np.where(heard.graded[grouped], graded, exact)
+    count = recogniser.groups.count * size
+    cells = own * size + heard.endpoints[grouped][:, None]
+    return gains(cells, apart, weights[grouped], count).reshape(-1, size)

@@ -1,8 +1,8 @@
 """What was learned of endpoints, as plain numbers that a decision mixes for the prompt at hand.
 
-A prompt is a few cells and their shares: its domains by p(domain | prompt), and the groups of
-prompts nearest to it. Its expected score at every endpoint is the shares times the cells' rows:
-`q = q_dom + (q_loc - q_dom) / 2`, as in `broker.core.quality`.
+A prompt is a few cells and their shares: its domains by p(domain | prompt), and the groups that it
+is of. Its expected score at every endpoint is the shares times the cells' rows: `q = q_dom + gain`,
+as in `broker.core.quality`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ from broker.core.catalog import Endpoint
 from broker.core.columns import Floats, Numbers
 from broker.core.confidence import Curves
 from broker.core.domains import Recogniser
-from broker.core.quality import NEAREST
+from broker.core.groups import GROUPINGS, look
 from broker.core.requirements import Prompt
 
-LOCAL_SHARE: Final = 0.5
-"""How much groups weigh."""
 DOMAINS_MIXED_MAX: Final = 4
 TOKENS_OUT_USUAL: Final = 256
 """Of an answer, where nothing is known."""
@@ -70,25 +68,19 @@ class Lessons:
     places: Mapping[str, int]
     """The rows of the domains; the one after them is of prompts of none."""
     table: Floats
-    """(domains + 1 + groups, endpoints): expected scores, and the gains of groups on them."""
+    """(domains + 1 + groups, endpoints): expected scores, and what groups add to them."""
     doubt: Floats
     """(domains + 1, endpoints): how far what is claimed is all that is known, 1 to 0."""
     weight: Floats
     """(domains + 1, endpoints): by how many answers the expected scores are known."""
     tokens_out: Floats
     """(domains + 1, endpoints): tokens of an answer; NaN where nobody knows."""
-    centres: tuple[Floats, ...]
-    """Of the groups, of each grouping: vectors as the recogniser has standardised them."""
-    meaning: int
-    """So many of a vector's numbers, the first, say which group a prompt is of."""
     recogniser: Recogniser | None = None
     """The one that it was learned with."""
     curves: Curves | None = None
     """How sure answers are read."""
     cuts: dict[tuple[int, int], Cut] = field(default_factory=dict)
     """Filled on first use."""
-    halves: list[Floats] = field(default_factory=list)
-    """Likewise."""
 
     def mix(self, vector: Floats, domain: str | None) -> Mix:
         """Return what a prompt is made of. `domain` is what its caller named, if anything."""
@@ -97,20 +89,24 @@ class Lessons:
             return (self.places.get(domain or "", len(self.places)),), (1.0,)
         cells, shares = [self.places.get(domain or "", len(self.places))], [1.0]
         standard = recogniser.standardise(vector[None, :])
+        odds = recogniser.among_known(standard)
         if domain is None:
-            likely = recogniser.among_known(standard)[0]
+            likely = odds[0]
             best = np.argsort(likely)[::-1][:DOMAINS_MIXED_MAX]
             kept = [int(at) for at in best if likely[at] > _UNLIKELY] or [int(best[0])]
             cells = [self.places[recogniser.names[at]] for at in kept]
             shares = _hundredths(likely[kept].tolist())
+        near = recogniser.groups.of(look(standard[:, recogniser.meaning :], odds))[0]
         row = len(self.places) + 1
-        meaning = standard[0, : self.meaning]
-        for each, half in zip(self.centres, self._halves(), strict=True):
-            near = _nearest(meaning, each, half)
-            cells += [row + int(at) for at in near]
-            shares += [LOCAL_SHARE / (len(near) * len(self.centres))] * len(near)
-            row += len(each)
-        return tuple(cells), tuple(shares)
+        cells += [row + at for at in near.tolist()]
+        return tuple(cells), (*shares, *[1.0 / GROUPINGS] * GROUPINGS)
+
+    def groups_of(self, mix: Mix) -> str | None:
+        """Return the groups of a prompt as they are kept with its call; None where there are
+        none."""
+        row = len(self.places) + 1
+        groups = [cell - row for cell in mix[0] if cell >= row]
+        return self.recogniser.told_groups(groups) if self.recogniser and groups else None
 
     def cut(self, domain: str | None, numbers: Numbers, claimed: Floats) -> Cut:
         """Return what is known of these endpoints for calls about a domain; `claimed` is the domain
@@ -125,12 +121,6 @@ class Lessons:
         if numbers.size <= CUT_SIZE_MAX:
             self.cuts[id(numbers), place] = cut
         return cut
-
-    def _halves(self) -> list[Floats]:
-        """Return half of each centre's squared length, worked out on first use."""
-        if len(self.halves) != len(self.centres):
-            self.halves[:] = [np.asarray((each**2).sum(axis=1) / 2.0) for each in self.centres]
-        return self.halves
 
     def curve(self, number: int, domain: str | None) -> Curve:
         """Return how likely an endpoint's answers are to be good, by how sure it is of them."""
@@ -184,13 +174,6 @@ def _hundredths(likely: list[float]) -> list[float]:
     total = sum(likely)
     others = [round(each / total, 2) for each in likely[1:]]
     return [round(1.0 - sum(others), 2), *others]
-
-
-def _nearest(vector: Floats, centres: Floats, halves: Floats) -> Numbers:
-    """Return the places of the nearest centres; `halves` are half of each one's squared length."""
-    apart = halves - centres @ vector
-    count = min(NEAREST, apart.size)
-    return np.asarray(np.argpartition(apart, count - 1)[:count])
 
 
 def _filled(of_each: Floats, size: int, numbers: list[int], value: float) -> Floats:

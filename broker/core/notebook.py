@@ -7,7 +7,7 @@ flood of one kind drives out what others said; of each kind the oldest is droppe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -15,7 +15,9 @@ from uuid import UUID
 import numpy as np
 
 from broker.core.columns import Bools, Floats, Numbers
+from broker.core.domains import Recogniser
 from broker.core.evidence import Grade, Piece, Source, unpack
+from broker.core.groups import GROUPINGS
 
 PIECES_MAX: Final = 50_000
 VECTORS_MAX: Final = 4_000
@@ -24,6 +26,8 @@ UNKNOWN: Final = -1
 """Stands for no domain, or for an endpoint that is not listed."""
 NOBODY: Final = 0
 """Stands for no account."""
+
+_NONE_GROUPED: Final = np.zeros(0, dtype=np.int64), np.zeros((0, GROUPINGS), dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,10 +47,10 @@ class Heard:
     at_s: Floats
     confidences: Floats
     """How sure who answered was; NaN where nobody knows."""
-    with_vector: Numbers
-    """The places of those that have a vector."""
-    vectors: Floats
-    """Theirs, a row for each."""
+    grouped: Numbers
+    """The places of those of which it is known which groups of prompts they are of."""
+    groups: Numbers
+    """Theirs, a row for each; see `broker.core.groups`."""
 
 
 class Notebook:
@@ -103,21 +107,25 @@ class Notebook:
         self._said = {call: at for call, at in self._said.items() if at in self._pieces}
 
     def read(
-        self, numbers: Mapping[UUID, int], places: Mapping[str, int], encoder: str | None
+        self,
+        numbers: Mapping[UUID, int],
+        places: Mapping[str, int],
+        known: tuple[Recogniser, str] | None = None,
     ) -> Heard:
-        """Return all as columns; of vectors only those that `encoder` made."""
+        """Return all as columns. `known` tells groups: a recogniser, and the name of the encoder
+        whose vectors it takes."""
         # Here, for whoever reads so much does it beside the calls.
         if len(self._pieces) > PIECES_MAX * 5 // 4:
             self._drop()
         pieces = list(self._pieces.values())
-        seen = [at for at, each in enumerate(pieces) if each.vector and each.encoder == encoder]
-        seen = seen[-VECTORS_MAX:]
-        known: dict[UUID | None, int] = {None: NOBODY}
-        vectors = [unpack(pieces[at].vector or b"") for at in seen]
+        grouped, groups = _grouped(pieces, *known) if known else _NONE_GROUPED
+        accounts: dict[UUID | None, int] = {None: NOBODY}
         return Heard(
             endpoints=_codes([numbers.get(each.endpoint_id, UNKNOWN) for each in pieces]),
             domains=_codes([places.get(each.domain or "", UNKNOWN) for each in pieces]),
-            accounts=_codes([known.setdefault(each.account_id, len(known)) for each in pieces]),
+            accounts=_codes(
+                [accounts.setdefault(each.account_id, len(accounts)) for each in pieces]
+            ),
             graded=np.array([each.grade is Grade.GRADED for each in pieces], dtype=bool),
             checks=np.array([each.source is Source.CHECK for each in pieces], dtype=bool),
             scores=np.array([each.score for each in pieces], dtype=np.float64),
@@ -126,8 +134,8 @@ class Notebook:
             confidences=np.array(
                 [np.nan if each.confidence is None else each.confidence for each in pieces]
             ),
-            with_vector=_codes(seen),
-            vectors=np.array(vectors) if seen else np.zeros((0, 0)),
+            grouped=grouped,
+            groups=groups,
         )
 
     @property
@@ -149,6 +157,25 @@ def share_of(counts: Collection[int], total: int) -> int:
 
 def _kind(piece: Piece) -> tuple[Source, UUID]:
     return piece.source, piece.endpoint_id
+
+
+def _grouped(
+    pieces: Sequence[Piece], recogniser: Recogniser, encoder: str
+) -> tuple[Numbers, Numbers]:
+    """Return the places of pieces of which groups are known, and these: of the newest vectors, and
+    of calls that this recogniser has placed."""
+    seen = [at for at, each in enumerate(pieces) if each.vector and each.encoder == encoder]
+    seen = seen[-VECTORS_MAX:]
+    found = np.zeros((0, GROUPINGS), dtype=np.int64)
+    if seen:
+        vectors = np.array([unpack(pieces[at].vector or b"") for at in seen])
+        found = recogniser.groups.of(recogniser.looks(recogniser.standardise(vectors)))
+    placed = [(at, each.groups) for at, each in enumerate(pieces) if each.groups]
+    told = [(at, recogniser.read_groups(groups)) for at, groups in placed]
+    calls = [(at, groups) for at, groups in told if groups is not None]
+    places = _codes([*seen, *(at for at, _ in calls)])
+    rows = _codes([group for _, groups in calls for group in groups]).reshape(-1, GROUPINGS)
+    return places, np.vstack((found, rows))
 
 
 def _codes(values: list[int]) -> Numbers:

@@ -1,50 +1,25 @@
-"""How well each model answers a prompt, from what was counted: q = (q_dom + q_loc) / 2.
+"""How well each model answers a prompt, from what was counted: q = q_dom + gain of its groups.
 
 Evidence is scores within 0..1, counted as Beta(good, bad). `q_dom` is the mean of the domains'
-cells by p(domain | prompt). `q_loc` is the same, moved by how much better or worse each model did
-in the nearest groups of prompts than their domains make one expect. A domain's cell is shrunk
-towards what the model's overall ability and the domain's difficulty make one expect, for of nine
-models the luckiest would win; a group's towards its prompts' domains. What is strange to all
-domains is judged by the nearest. Domain means and k-means equal learned routers (Zhang et al.,
-"Avengers-Pro", 2025).
+cells by p(domain | prompt), each shrunk towards what the model's overall ability and the domain's
+difficulty make one expect, for of nine models the luckiest would win. The gain is by how much
+better or worse each model did in the groups that a prompt is of than that makes one expect, shrunk
+and scaled by how well it foretells (`broker.core.groups`). What is strange to all domains is judged
+by the nearest. Domain means and k-means equal learned routers (Zhang et al., "Avengers-Pro", 2025).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from random import Random
 
 import numpy as np
 
-from broker.core.clusters import distances, group
 from broker.core.columns import Bools, Floats, Numbers
-from broker.core.domains import Recogniser
+from broker.core.domains import Recogniser, among_held_out
+from broker.core.groups import gains, look
 
 DOMAIN_PRIOR = 40.0
 """A cell's prior weighs as much as so many answers."""
-GROUP_PRIOR = 30.0
-PROMPTS_PER_GROUP = 30
-GROUPS_MAX = 256
-NEAREST = 3
-GROUPINGS = 2
-"""Where a group ends is chance: several groupings even it out."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Grouping:
-    """Groups of prompts, and how each model did within them."""
-
-    centres: Floats
-    """(groups, length)"""
-    gain: Floats
-    """(groups, models): mean score less what the prompts' domains make one expect, shrunk."""
-
-    def nearest(self, vectors: Floats) -> Floats:
-        """Return the mean gain of each model in the NEAREST groups: (n, models)."""
-        apart = distances(vectors, self.centres)
-        count = min(NEAREST, apart.shape[1])
-        near = np.argpartition(apart, count - 1, axis=1)[:, :count]
-        return np.asarray(self.gain[near].mean(axis=1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,19 +29,18 @@ class Learned:
     recogniser: Recogniser
     by_domain: Floats
     """(domains, models)"""
-    groupings: tuple[Grouping, ...]
-    meaning: int
-    """So many of a vector's numbers, the first, say what a prompt means: groups go by these."""
-    local_share: float = 0.5
-    """How much q_loc weighs."""
+    gain: Floats
+    """(groups, models): what the prompts of a group add to what their domains make one expect."""
+    local_share: float = 1.0
+    """How much of the gain counts."""
 
     def estimate(self, vectors: Floats) -> Floats:
         """Return the expected score of each model: (n, models), for vectors as encoded."""
         standard = self.recogniser.standardise(vectors)
         quality = self.recogniser.among_known(standard) @ self.by_domain
-        if self.groupings and self.local_share > 0.0:
-            gains = [each.nearest(standard[:, : self.meaning]) for each in self.groupings]
-            quality += self.local_share * np.mean(gains, axis=0)
+        if self.local_share > 0.0:
+            own = self.recogniser.groups.of(self.recogniser.looks(standard))
+            quality += self.local_share * self.gain[own].mean(axis=1)
         return np.asarray(np.clip(quality, 0.0, 1.0))
 
 
@@ -90,24 +64,21 @@ class Evidence:
         return np.asarray(~np.isnan(self.scores))
 
 
-def learn_quality(
-    recogniser: Recogniser,
-    seen: Evidence,
-    meaning: int,
-    random: Random,
-) -> Learned:
-    """Count what was seen; of its vectors the first `meaning` numbers say what prompts mean."""
+def learn_quality(recogniser: Recogniser, seen: Evidence) -> Learned:
+    """Count what was seen of the recogniser's own examples, or some of them."""
     by_domain = _by_domain(len(recogniser.names), seen)
-    vectors = recogniser.standardise(seen.vectors)[:, :meaning]
-    apart = np.where(seen.asked, seen.good - by_domain[seen.labels], 0.0)
-    count = min(max(len(vectors) // PROMPTS_PER_GROUP, 1), GROUPS_MAX)
-    made = []
-    for _ in range(GROUPINGS):
-        centres, own = group(vectors, count, random)
-        members = _members(own, len(centres))
-        gain = (members @ apart) / (members @ seen.asked + GROUP_PRIOR)
-        made.append(Grouping(centres, np.asarray(gain)))
-    return Learned(recogniser, by_domain, tuple(made), meaning)
+    standard = recogniser.standardise(seen.vectors)
+    odds = among_held_out(recogniser, standard, seen.labels)
+    own = recogniser.groups.of(look(standard[:, recogniser.meaning :], odds))
+    models = seen.scores.shape[1]
+    rows, asked = np.nonzero(seen.asked)
+    gain = gains(
+        own[rows] * models + asked[:, None],
+        seen.scores[rows, asked] - (odds @ by_domain)[rows, asked],
+        np.ones(rows.size),
+        recogniser.groups.count * models,
+    )
+    return Learned(recogniser, by_domain, gain.reshape(-1, models))
 
 
 def _by_domain(domains: int, seen: Evidence) -> Floats:

@@ -86,6 +86,9 @@ class Requirements(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where the broker recognised the domain, for the caller had named none."""
     prompt: Prompt | None = None
     """Of a call to `auto`, where there is anything to recognise; kept nowhere."""
+    groups: str | None = None
+    """The groups of prompts that its prompt is of, as its recogniser told them: what is said of its
+    answer teaches these as well."""
 
     @property
     def named_domain(self) -> str | None:

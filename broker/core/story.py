@@ -185,7 +185,7 @@ def _demands(requirements: dict[str, Any]) -> dict[str, Any]:
     return {
         name: sorted(value) if isinstance(value, list) and name in _SETS else value
         for name, value in requirements.items()
-        if name not in ("account_id", "prompt")
+        if name not in ("account_id", "prompt", "groups")
     }
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
 
+import msgspec
 import numpy as np
 
 from broker.core.columns import Floats
@@ -13,6 +17,8 @@ from broker.core.syllabus import Domain
 from broker.encoding.encoder import Encoder, Vector
 from broker.encoding.strangers import STRANGERS
 from broker.encoding.words import load_encoder
+
+_KEY_DIGITS: Final = 12
 
 
 class DomainSchool:
@@ -40,7 +46,16 @@ class DomainSchool:
         labels = np.repeat(np.arange(len(domains)), [len(each.examples) for each in domains])
         rows = [self._vectors[text] for each in domains for text in each.examples]
         vectors, strangers = np.array(rows, np.float64), encode_strangers(self.encoder)
-        return learn([each.name for each in domains], labels, vectors, strangers)
+        names, meaning = [each.name for each in domains], self.encoder.meaning
+        learned = learn(names, labels, vectors, strangers, meaning)
+        return replace(learned, key=_key(domains, self.encoder.name))
+
+
+def _key(domains: Sequence[Domain], encoder: str) -> str:
+    """Return what is the same wherever the same was learned: of texts, for the last digits of
+    their vectors differ from machine to machine."""
+    told = msgspec.json.encode([encoder, [(each.name, each.examples) for each in domains]])
+    return hashlib.sha256(told).hexdigest()[:_KEY_DIGITS]
 
 
 def encode_strangers(encoder: Encoder) -> Floats:

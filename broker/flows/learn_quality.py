@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from random import Random
 from typing import Final
 from uuid import UUID
 
@@ -19,10 +18,9 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.catalog import Endpoint
-from broker.core.columns import Floats
 from broker.core.domains import Recogniser
 from broker.core.evidence import Piece
-from broker.core.learning import Beside, learn, make_groups, place_strays, read_catalog
+from broker.core.learning import Beside, learn, read_catalog
 from broker.core.lengths import AnswerLengths, Batch
 from broker.core.lessons import Lessons
 from broker.core.notebook import PIECES_MAX, Notebook
@@ -47,9 +45,6 @@ _LATE: Final = timedelta(seconds=30)
 """So long after its time a piece of evidence may come to light."""
 _LENGTHS_SINCE: Final = timedelta(hours=6)
 _PAGE: Final = 1_000
-_REGROUP_AT: Final = 1.2
-"""Groups are made anew when there are so many times the vectors."""
-_SEED: Final = 1
 
 _log = structlog.get_logger(__name__)
 
@@ -92,7 +87,6 @@ class QualitySchool:
         self._learned: Lessons | None = None
         self._new = self._longer = False
         self._due_at = self._rests_until = self._lengths_due_at = clock()
-        self._grouped: tuple[Recogniser | None, int, tuple[Floats, ...]] = (None, 0, ())
 
     async def run(
         self, scene: Callable[[], Scene], teach: Callable[[Scene, Lessons], None]
@@ -199,20 +193,8 @@ class QualitySchool:
         size = max((each.number for each in scene.endpoints), default=-1) + 1
         catalog = read_catalog(scene.endpoints, names, size)
         numbers = {each.id: each.number for each in scene.endpoints}
-        heard = self._notes.read(numbers, catalog.places, encoder.name if encoder else None)
-        if recogniser is not None:
-            place_strays(heard, recogniser, catalog.places)
-        lengths = self._lengths.table(catalog.places, size)
-        beside = Beside(lengths, recogniser, encoder.meaning if encoder else 0)
-        centres = self._group(beside.compared(heard.vectors), recogniser)
-        beside = Beside(lengths, recogniser, beside.meaning, centres)
+        known = (recogniser, encoder.name) if recogniser and encoder else None
+        heard = self._notes.read(numbers, catalog.places, known)
+        beside = Beside(self._lengths.table(catalog.places, size), recogniser)
         learned = learn(heard, catalog, beside, now.timestamp())
         return learned, time.thread_time() - begun_s
-
-    def _group(self, vectors: Floats, recogniser: Recogniser | None) -> tuple[Floats, ...]:
-        """Return the groups, made anew only when there is much more to be grouped."""
-        before, count, centres = self._grouped
-        if recogniser is not before or len(vectors) > max(count, 1) * _REGROUP_AT:
-            centres = make_groups(vectors, Random(_SEED))  # noqa: S311 - keeps no secret
-            self._grouped = (recogniser, len(vectors), centres)
-        return centres

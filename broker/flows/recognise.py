@@ -38,7 +38,8 @@ def look_into(body: OpenAiBody, wanted: Requirements, runtime: Runtime) -> Requi
     vector = encoder.encode(text).astype(np.float64)
     lessons = market.lessons
     mix = NOTHING if lessons is None else lessons.mix(vector, wanted.domain)
-    told = msgspec.structs.replace(wanted, prompt=Prompt(*mix))
+    groups = None if lessons is None else lessons.groups_of(mix)
+    told = msgspec.structs.replace(wanted, prompt=Prompt(*mix), groups=groups)
     if wanted.domain is not None:
         return told
     found = recogniser.recognise(vector)

@@ -17,6 +17,7 @@ import numpy as np
 from broker.core.columns import Floats, Numbers
 from broker.core.domains import Recogniser
 from broker.core.exploring import draw, good_enough, propensities, spread_of
+from broker.core.groups import GROUPINGS
 from broker.core.learning import Beside, Catalog, learn
 from broker.core.lessons import Lessons
 from broker.core.notebook import NOBODY, UNKNOWN, Heard
@@ -114,8 +115,8 @@ def _learn(lesson: Lesson, labels: Numbers, chosen: Numbers, got: Floats) -> Les
         weights=np.ones(got.size),
         at_s=np.zeros(got.size),
         confidences=np.full(got.size, np.nan),
-        with_vector=np.zeros(0, dtype=np.int64),
-        vectors=np.zeros((0, 0)),
+        grouped=np.zeros(0, dtype=np.int64),
+        groups=np.zeros((0, GROUPINGS), dtype=np.int64),
     )
     return learn(heard, catalog, Beside(np.full((len(names) + 1, models), np.nan)), 0.0)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from random import Random
 
 import msgspec
 import numpy as np
@@ -167,9 +166,8 @@ def _learn(train: RoutingTable, test: RoutingTable, encoder: Encoder) -> _Case:
     names, labels = _labelled(train)
     vectors = np.array([encoder.encode(each) for each in train.prompts], dtype=np.float64)
     strangers = encode_strangers(encoder)
-    recogniser = learn(names, labels, vectors, strangers)
-    seen = Evidence(vectors, labels, train.scores)
-    learned = learn_quality(recogniser, seen, encoder.meaning, Random(_SEED))  # noqa: S311
+    recogniser = learn(names, labels, vectors, strangers, encoder.meaning)
+    learned = learn_quality(recogniser, Evidence(vectors, labels, train.scores))
     routed = np.array([encoder.encode(each) for each in test.prompts], dtype=np.float64)
     return _Case(train, test, labels, learned, routed, vectors, strangers)
 
@@ -247,12 +245,11 @@ def _ablations(case: _Case) -> dict[str, float]:
     standard = recogniser.standardise(vectors)
     likeliest = recogniser.among_known(standard).argmax(axis=1)
     usual = learned.by_domain.mean(axis=0)
-    gains = np.mean(
-        [each.nearest(standard[:, : learned.meaning]) for each in learned.groupings], axis=0
-    )
-    seen, odd = (each[:, : learned.meaning] for each in (case.train_vectors, case.strangers))
+    gains = learned.gain[recogniser.groups.of(recogniser.looks(standard))].mean(axis=1)
+    size = recogniser.meaning
+    seen, odd = (each[:, :size] for each in (case.train_vectors, case.strangers))
     meaning = learn(recogniser.names, case.labels, seen, odd)
-    without_shape = meaning.among_known(meaning.standardise(vectors[:, : learned.meaning]))
+    without_shape = meaning.among_known(meaning.standardise(vectors[:, :size]))
     return {
         "whole": of(learned.estimate(vectors)),
         "domains only": of(replace(learned, local_share=0.0).estimate(vectors)),

@@ -87,12 +87,10 @@ def taught(where: Market) -> Market:
     random, size = np.random.default_rng(1), len(where.endpoints)
     lessons = Lessons(
         places={"law": 0, "food": 1, "code": 2},
-        table=random.random((4 + 2 * 64, size)),
+        table=random.random((4 + 4 * 64, size)),
         doubt=random.random((4, size)),
         weight=random.uniform(0.0, 50.0, (4, size)),
         tokens_out=random.uniform(50.0, 500.0, (4, size)),
-        centres=(),
-        meaning=256,
     )
     return replace(where, lessons=lessons)
 

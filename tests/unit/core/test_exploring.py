@@ -26,8 +26,6 @@ LESSONS = Lessons(
     doubt=np.zeros((1, 4)),
     weight=np.array([KNOWN]),
     tokens_out=np.full((1, 4), 100.0),
-    centres=(),
-    meaning=0,
 )
 WHERE = replace(market([endpoint(at, f"acme/{at}") for at in range(4)]), lessons=LESSONS)
 ASKED = {"model": "auto", "prompt": PROMPT, "weights": Weights(1, 0, 0, 0, 0)}

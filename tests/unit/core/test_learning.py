@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from uuid import uuid5
@@ -14,7 +15,7 @@ from broker.core.columns import Floats
 from broker.core.domains import learn as learn_domains
 from broker.core.evidence import Grade, Piece, Source, pack
 from broker.core.fading import HALF_LIFE_S, changed_at, expected_before, faded
-from broker.core.learning import Beside, learn, make_groups, place_strays, read_catalog
+from broker.core.learning import Beside, learn, read_catalog
 from broker.core.lengths import AnswerLengths, Batch
 from broker.core.lessons import Lessons
 from broker.core.notebook import Notebook
@@ -43,7 +44,7 @@ def learned(pieces: Sequence[Piece]) -> Lessons:
     for each in pieces:
         notes.take(each)
     catalog = read_catalog(ENDPOINTS, NAMES, 3)
-    heard = notes.read({each.id: each.number for each in ENDPOINTS}, catalog.places, None)
+    heard = notes.read({each.id: each.number for each in ENDPOINTS}, catalog.places)
     return learn(heard, catalog, Beside(np.full((3, 3), np.nan)), NOW.timestamp())
 
 
@@ -132,7 +133,9 @@ def test_chance_alone_seldom_sounds_an_alarm_and_a_fall_soon_does() -> None:
     assert np.mean([200 < each <= 270 for each in found]) > 0.8
 
 
-def test_groups_find_what_is_good_at_a_part_of_a_domain() -> None:
+@pytest.mark.parametrize("of_calls", [False, True])
+def test_groups_find_what_is_good_at_a_part_of_a_domain(of_calls: bool) -> None:
+    """By the vectors of suites' prompts, and by the groups alone that calls' prompts were of."""
     random = np.random.default_rng(2)
     labels = np.repeat((0, 1), 300)
     vectors = random.normal(0.0, 0.3, (600, LENGTH))
@@ -140,23 +143,28 @@ def test_groups_find_what_is_good_at_a_part_of_a_domain() -> None:
     odd = random.random(600) < 0.5
     vectors[:, 1] += 4.0 * odd
     strangers = random.normal(0.0, 3.0, (40, LENGTH))
-    recogniser = learn_domains(NAMES, labels, vectors, strangers)
-    notes = Notebook()
-    for vector, strange in zip(vectors, odd, strict=True):
-        right = float(strange if random.random() < 0.95 else not strange)
-        notes.take(piece(2, right, None, encoder="x", vector=pack(vector)))
+    recogniser = replace(learn_domains(NAMES, labels, vectors, strangers, 1), key="taught")
     catalog = read_catalog(ENDPOINTS, NAMES, 3)
-    heard = notes.read({each.id: each.number for each in ENDPOINTS}, catalog.places, "x")
-    place_strays(heard, recogniser, catalog.places)
-    assert (heard.domains[heard.domains >= 0] == labels[heard.domains >= 0]).mean() > 0.95
-    beside = Beside(np.full((3, 3), np.nan), recogniser, LENGTH)
-    centres = make_groups(beside.compared(heard.vectors), Random(1))
-    beside = Beside(beside.tokens_out, recogniser, LENGTH, centres)
+    beside = Beside(np.full((3, 3), np.nan), recogniser)
+    numbers = {each.id: each.number for each in ENDPOINTS}
+    known = learn(Notebook().read(numbers, catalog.places), catalog, beside, NOW.timestamp())
+    notes = Notebook()
+    for vector, label, strange in zip(vectors, labels, odd, strict=True):
+        right = float(strange if random.random() < 0.95 else not strange)
+        told = {"encoder": "x", "vector": pack(vector)}
+        if of_calls:
+            groups = known.groups_of(known.mix(vector, None))
+            told = {"source": Source.FEEDBACK, "groups": groups}
+        notes.take(piece(2, right, NAMES[label], **told))
+    heard = notes.read(numbers, catalog.places, (recogniser, "x"))
+    assert len(heard.grouped) == len(heard.groups) == 600
     known = learn(heard, catalog, beside, NOW.timestamp())
     even, uneven = np.zeros(LENGTH), np.zeros(LENGTH)
     uneven[1] = 4.0
     good, bad = (quality(known, each)[2] for each in (uneven, even))
     assert good > bad + 0.15
+    other = notes.read(numbers, catalog.places, (replace(recogniser, key="taught anew"), "x"))
+    assert len(other.grouped) == (0 if of_calls else 600), "its groups are other ones"
 
 
 def test_answers_are_expected_to_be_as_long_as_they_were() -> None:

@@ -33,7 +33,7 @@ def test_words_on_one_call_drive_out_nothing_and_only_the_last_is_kept() -> None
     for at in range(MANY):
         notes.take(words[at % 2])
     assert len(notes) == 1_001
-    heard = notes.read({}, {}, None)
+    heard = notes.read({}, {})
     assert heard.scores[-1] == float((MANY - 1) % 2)
     assert heard.weights.sum() == 1_001
 
@@ -45,7 +45,7 @@ def test_a_later_examination_takes_the_place_of_an_earlier_one_and_of_no_other_e
     for run_id, score in ((first, 0.0), (first, 0.0), (second, 1.0), (second, 1.0), (first, 0.0)):
         notes.take(replace(piece(0, score), run_id=run_id))
     notes.take(replace(piece(2, 0.0), run_id=first))
-    assert notes.read({}, {}, None).scores.tolist() == [1.0, 1.0, 1.0, 0.0]
+    assert notes.read({}, {}).scores.tolist() == [1.0, 1.0, 1.0, 0.0]
 
 
 def test_of_a_flood_the_newest_is_kept_and_room_is_shared_evenly() -> None:
@@ -56,13 +56,13 @@ def test_of_a_flood_the_newest_is_kept_and_room_is_shared_evenly() -> None:
     passed, failed = (piece(2, score, source=CHECK) for score in (1.0, 0.0))
     for at in range(MANY - 5):
         notes.take(passed if at < MANY - 100 else failed)
-    heard = notes.read({}, {}, None)
+    heard = notes.read({}, {})
     assert len(heard.scores) == len(notes) == PIECES_MAX
     assert not heard.checks[:5].any()
     assert heard.checks[5:].all()
     assert (heard.scores == 0.0).sum() == 95
     notes.take(piece(0, 0.0, source=FEEDBACK, call_id=calls[0]))
-    assert len(notes.read({}, {}, None).scores) == len(heard.scores), "in place of the former"
+    assert len(notes.read({}, {}).scores) == len(heard.scores), "in place of the former"
 
 
 def test_what_nobody_reads_is_bounded_too() -> None:

@@ -27,8 +27,6 @@ LESSONS = Lessons(
     doubt=np.zeros((1, 2)),
     weight=np.array([[8.0, 8.0]]),
     tokens_out=np.full((1, 2), 100.0),
-    centres=(),
-    meaning=0,
 )
 
 

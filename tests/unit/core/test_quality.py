@@ -35,8 +35,8 @@ def evidence(seed: int, of_each: int = 200) -> Evidence:
 
 
 def learned(seen: Evidence) -> Learned:
-    recogniser = learn(("one", "other"), seen.labels, seen.vectors, STRANGERS)
-    return learn_quality(recogniser, seen, LENGTH, Random(1))
+    recogniser = learn(("one", "other"), seen.labels, seen.vectors, STRANGERS, 1)
+    return learn_quality(recogniser, seen)
 
 
 def test_each_domain_goes_to_who_is_good_at_it() -> None:

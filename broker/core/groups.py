@@ -1,0 +1,83 @@
+"""Groups of prompts that look alike and may be about the same, whatever their words.
+
+A prompt's look is its shape beside the odds of its domains. What models do within a domain depends
+more on that (how long, how much to be counted, which form of answer) than on what is spoken of; and
+where two domains are easily taken for each other, groups hold what models do between them. Prompts
+are grouped around centres, several times over, for where a group ends is chance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+import numpy as np
+
+from broker.core.clusters import group
+from broker.core.columns import Floats, Numbers
+
+GROUPINGS: Final = 4
+GROUPS_MAX: Final = 64
+EXAMPLES_PER_GROUP: Final = 8
+ODDS_REACH: Final = 6.0
+"""To be surely of one domain instead of none is as far as so many deviations of one number of the
+shape."""
+GROUP_PRIOR: Final = 30.0
+"""To be no better or worse than expected counts as so many answers."""
+_SEED: Final = 1
+_TINY: Final = 1e-12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Groups:
+    """Each grouping has as many groups; they are counted on from grouping to grouping."""
+
+    centres: Floats
+    """(groups of all groupings, length of a look)"""
+    halves: Floats
+    """(groups of all groupings,): half of each centre's squared length."""
+
+    @property
+    def count(self) -> int:
+        """So many there are, of all groupings."""
+        return len(self.centres)
+
+    def of(self, looks: Floats) -> Numbers:
+        """Return the nearest group of each grouping: (looks, GROUPINGS)."""
+        apart = self.halves - looks @ self.centres.T
+        each = self.count // GROUPINGS
+        near = apart.reshape(len(looks), GROUPINGS, each).argmin(axis=2)
+        return np.asarray(near + each * np.arange(GROUPINGS))
+
+
+def look(shapes: Floats, odds: Floats) -> Floats:
+    """Return looks, a row for each prompt: of standardised shapes, and odds of domains."""
+    return np.hstack((shapes, ODDS_REACH * odds))
+
+
+def make_groups(looks: Floats) -> Groups:
+    """Group the looks of examples; the same each time."""
+    random = Random(_SEED)  # noqa: S311 - keeps no secret
+    count = min(max(len(looks) // EXAMPLES_PER_GROUP, 1), GROUPS_MAX)
+    found = [group(looks, count, random)[0] for _ in range(GROUPINGS)]
+    least = min(map(len, found))  # fewer than asked for where examples are all alike
+    centres = np.vstack([each[:least] for each in found])
+    return Groups(centres, np.asarray((centres**2).sum(axis=1) / 2.0))
+
+
+def gains(cells: Numbers, apart: Floats, weights: Floats, size: int) -> Floats:
+    """Return by how much scores were better than expected in each of `size` cells, shrunk.
+
+    `cells` has GROUPINGS columns, a row for each score; `apart` is by how much that was better.
+    All gains are scaled by how well those without a score foretell it, by least squares: where
+    groups tell nothing they add nothing.
+    """
+    flat, count = cells.ravel(), cells.shape[1]
+    own = (weights * apart)[:, None]
+    told = np.bincount(flat, np.repeat(weights, count), size)
+    good = np.bincount(flat, np.repeat(own, count), size)
+    without = (good[cells] - own) / (told[cells] - weights[:, None] + GROUP_PRIOR)
+    foretold = without.mean(axis=1)
+    share = float((weights * apart * foretold).sum() / ((weights * foretold**2).sum() + _TINY))
+    return np.asarray(min(max(share, 0.0), 1.0) * good / (told + GROUP_PRIOR))
