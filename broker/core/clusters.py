@@ -5,7 +5,7 @@ Lloyd, "Least squares quantization in PCM", 1982; Arthur and Vassilvitskii, "k-m
 
 from __future__ import annotations
 
-from random import Random
+from typing import Protocol
 
 import numpy as np
 
@@ -14,15 +14,22 @@ from broker.core.columns import Floats, Numbers
 ROUNDS_MAX = 12
 
 
+class Draws(Protocol):
+    """Where numbers within 0..1 come from: chance, or anything that is as evenly spread."""
+
+    def random(self) -> float:
+        """Return the next."""
+
+
 def distances(vectors: Floats, centres: Floats) -> Floats:
     """Return squared distances, of shape (vectors, centres)."""
     apart = (vectors**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1) - 2 * vectors @ centres.T
     return np.asarray(np.maximum(apart, 0.0))
 
 
-def group(vectors: Floats, count: int, random: Random) -> tuple[Floats, Numbers]:
+def group(vectors: Floats, count: int, draws: Draws) -> tuple[Floats, Numbers]:
     """Return at most `count` centres, and for each vector the number of its own."""
-    centres = _seeds(vectors, min(count, len(vectors)), random)
+    centres = _seeds(vectors, min(count, len(vectors)), draws)
     nearest = distances(vectors, centres).argmin(axis=1)
     for _ in range(ROUNDS_MAX):
         members = np.zeros((len(centres), len(vectors)))
@@ -36,13 +43,13 @@ def group(vectors: Floats, count: int, random: Random) -> tuple[Floats, Numbers]
     return centres, nearest
 
 
-def _seeds(vectors: Floats, count: int, random: Random) -> Floats:
+def _seeds(vectors: Floats, count: int, draws: Draws) -> Floats:
     """Draw centres among the vectors, each by its squared distance to those drawn before."""
-    drawn = [random.randrange(len(vectors))]
+    drawn = [int(draws.random() * len(vectors))]
     apart = distances(vectors, vectors[drawn])[:, 0]
     while len(drawn) < count and apart.sum() > 0:
         sums = apart.cumsum()
-        place = int(np.searchsorted(sums, random.random() * sums[-1], side="right"))
+        place = int(np.searchsorted(sums, draws.random() * sums[-1], side="right"))
         drawn.append(min(place, len(vectors) - 1))
         apart = np.minimum(apart, distances(vectors, vectors[drawn[-1:]])[:, 0])
     return np.array(vectors[drawn], dtype=np.float64)

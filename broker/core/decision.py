@@ -32,9 +32,9 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     eligible: Numbers
     """Endpoint numbers."""
     figures: Floats | tuple[float, ...] | tuple[Sequence[float], ...]
-    """Shape (7, eligible): score, parts as in PARTS, expected cost in pico-dollars; an eighth row
-    where the first was drawn so that more is learned: its chance. Plain numbers where one endpoint
-    was on the shortlist, rows of them where a few were: most figures nobody looks at."""
+    """Shape (8, eligible): score, parts as in PARTS, expected cost in pico-dollars, and the chance
+    to be first, 0 for all where none was left to chance. Plain numbers, without the last, where one
+    endpoint was on the shortlist, rows of them where a few were: most figures nobody looks at."""
     rejected: Numbers
     reasons: Numbers
     """A Rejection for each of `rejected`."""

@@ -93,7 +93,7 @@ class Recogniser:
 
     def looks(self, standard: Floats) -> Floats:
         """Return what prompts look like, as groups go by; vectors standardised."""
-        return look(standard[:, self.meaning :], self.among_known(standard))
+        return look(standard, self.meaning, self.among_known(standard))
 
     def told_groups(self, groups: Sequence[int]) -> str:
         """Return a prompt's groups as they are kept with its call: numbers, and of which key."""
@@ -145,7 +145,7 @@ def learn(
         known=known,
         shrinkage=shrinkage,
         meaning=meaning,
-        groups=make_groups(look(standard[:, meaning:], odds)),
+        groups=make_groups(look(standard, meaning, odds)),
     )
 
 

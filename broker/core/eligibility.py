@@ -107,13 +107,18 @@ def _terms_asked(wanted: Requirements, market: Market) -> Hashable:
         wanted.regions,
         wanted.allow_retention,
         wanted.allow_training,
-        wanted.quality_min,
+        None if is_taught(wanted, market) else wanted.quality_min,
         wanted.max_rate_in_micros,
         wanted.max_rate_out_micros,
         wanted.models_only,
         wanted.domains_only,
         wanted.tier,
     )
+
+
+def is_taught(wanted: Requirements, market: Market) -> bool:
+    """True where a call's qualities are what was learned; else they are what is declared."""
+    return market.lessons is not None and wanted.prompt is not None and bool(wanted.prompt.cells)
 
 
 def _shortlist(wanted: Requirements, market: Market) -> Shortlist | None:
@@ -216,7 +221,7 @@ def _reject_by_terms(
         strikes.strike(columns.retains_data[members], Rejection.RETAINS_DATA)
     if not wanted.allow_training:
         strikes.strike(columns.trains_on_data[members], Rejection.TRAINS_ON_DATA)
-    if wanted.quality_min is not None:
+    if wanted.quality_min is not None and not is_taught(wanted, market):
         strikes.strike(quality < wanted.quality_min, Rejection.QUALITY_TOO_LOW)
     if wanted.max_rate_in_micros is not None:
         strikes.strike(rates[0] > wanted.max_rate_in_micros, Rejection.RATE_TOO_HIGH)
@@ -277,7 +282,6 @@ def reject(
     if wanted.latency_ms_max is not None:
         strikes.strike(view.latency_ms > wanted.latency_ms_max, Rejection.TOO_SLOW)
     if wanted.quality_min is not None and view.quality is not listed.quality:
-        # What was learned: what is declared has met the terms.
         strikes.strike(view.quality < wanted.quality_min, Rejection.QUALITY_TOO_LOW)
     ejected = pulse.ejected(listed.numbers, now_s)
     if ejected is not None and not ejected[strikes.standing].all():

@@ -25,7 +25,7 @@ DRAWS: Final = 256
 CONSIDERED_MAX: Final = 16
 """Of more, those that may be best are considered."""
 QUALITY_SHARE_MIN: Final = 0.8
-"""Nobody is tried who is a deviation short of so much of the best's quality."""
+"""Nobody is tried whose expected quality is less than so much of the best's."""
 _VARIANCE_MIN: Final = 0.05
 _EDGE: Final = 1e-9
 
@@ -36,11 +36,11 @@ def spread_of(quality: Floats, weight: Floats) -> Floats:
     return np.asarray(np.sqrt(variance / (weight + 2.0)))
 
 
-def good_enough(quality: Floats, spread: Floats, quality_min: float | None) -> Bools:
-    """Say which may be tried at all: the best, and who meets the caller's demand and may well be
-    nearly as good as the best."""
+def good_enough(quality: Floats, quality_min: float | None) -> Bools:
+    """Say which may be tried at all: the best, and who meets the caller's demand and is expected to
+    be nearly as good as the best."""
     best = float(quality.max())
-    able = quality + spread >= QUALITY_SHARE_MIN * best
+    able = quality >= QUALITY_SHARE_MIN * best
     if quality_min is not None:
         able &= quality >= quality_min
     return np.asarray(able | (quality == best))

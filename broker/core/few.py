@@ -51,9 +51,14 @@ def decide_among_few(
             return nobody(few.rejected, few.reasons, version)
         load = [load[place] for place in few.places]
     figures = _figures(wanted, few, pulse, tokens_out, load)
-    order = _order(figures[0], few, load, limits.attempts_max, random)
+    chances = [0.0] * len(load)
+    near = _near(figures[0])
+    first = near[0] if len(near) == 1 else _draw(few, load, (near, chances), random)
+    if len(near) == 1:
+        chances[first] = 1.0
+    order = _order(first, figures[0], limits.attempts_max)
     plan = tuple([_candidate(wanted, few, place, tokens_out) for place in order])
-    return Decision(plan, few.numbers, figures, few.rejected, few.reasons, version)
+    return Decision(plan, few.numbers, (*figures, chances), few.rejected, few.reasons, version)
 
 
 def _is_special(wanted: Requirements, market: Market) -> bool:
@@ -151,24 +156,29 @@ def _weighed(few: Handful, asked: Weights) -> tuple[Row, float, float, float]:
     return found
 
 
-def _order(scores: Row, few: Handful, load: Row, attempts_max: int, random: Random) -> list[int]:
-    """Return the places of the best among the few, in the order in which they are to be tried."""
+def _near(scores: Row) -> list[int]:
+    """Return the places of those near the best."""
     best = max(scores)
     least = best * (1 - NEAR_BEST) if best > 0.0 else best
-    near = [place for place, score in enumerate(scores) if score >= least]
-    order = [near[0] if len(near) == 1 else _draw(few, load, near, random)]
-    left = list(scores)
+    return [place for place, score in enumerate(scores) if score >= least]
+
+
+def _order(first: int, scores: Row, attempts_max: int) -> list[int]:
+    """Return the places in the order in which they are to be tried: the first, then the best."""
+    order, left = [first], list(scores)
     while len(order) < attempts_max and len(order) < len(left):
         left[order[-1]] = -math.inf
         order.append(left.index(max(left)))
     return order
 
 
-def _draw(few: Handful, load: Row, near: list[int], random: Random) -> int:
-    """As `route` draws one of those near the best."""
-    capacity = few.capacity
+def _draw(few: Handful, load: Row, judged: tuple[list[int], list[float]], random: Random) -> int:
+    """As `route` draws one of those near the best; fill in the chances of that."""
+    capacity, (near, chances) = few.capacity, judged
     free = [(room if (room := 1.0 - load[at]) > 0.01 else 0.01) * capacity[at] for at in near]
     sums = list(accumulate(free))
+    for at, each in zip(near, free, strict=True):
+        chances[at] = each / sums[-1]
     return near[bisect(sums, random.random() * sums[-1], 0, len(sums) - 1)]
 
 

@@ -1,15 +1,15 @@
-"""Groups of prompts that look alike and may be about the same, whatever their words.
+"""Groups of prompts that look alike, mean much the same, and may be of the same domains.
 
-A prompt's look is its shape beside the odds of its domains. What models do within a domain depends
-more on that (how long, how much to be counted, which form of answer) than on what is spoken of; and
-where two domains are easily taken for each other, groups hold what models do between them. Prompts
-are grouped around centres, several times over, for where a group ends is chance.
+A prompt's look is its shape, the odds of its domains, and what it means, which counts about as much
+as the two together. What models do within a domain depends on its prompts' shapes (how long, how
+much to be counted, which form of answer) as well as on what they speak of; and where two domains
+are easily taken for each other, groups hold what models do between them. Prompts are grouped around
+centres, several times over, for where a group ends is chance.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from random import Random
 from typing import Final
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from broker.core.clusters import group
 from broker.core.columns import Floats, Numbers
 
-GROUPINGS: Final = 4
+GROUPINGS: Final = 8
 GROUPS_MAX: Final = 64
 EXAMPLES_PER_GROUP: Final = 8
 ODDS_REACH: Final = 6.0
@@ -25,7 +25,9 @@ ODDS_REACH: Final = 6.0
 shape."""
 GROUP_PRIOR: Final = 30.0
 """To be no better or worse than expected counts as so many answers."""
-_SEED: Final = 1
+MEANING_REACH: Final = 0.4
+"""A number of the meaning, of which there are many, counts so much of one of the shape."""
+_GOLDEN: Final = (5.0**0.5 - 1.0) / 2.0
 _TINY: Final = 1e-12
 
 
@@ -51,16 +53,30 @@ class Groups:
         return np.asarray(near + each * np.arange(GROUPINGS))
 
 
-def look(shapes: Floats, odds: Floats) -> Floats:
-    """Return looks, a row for each prompt: of standardised shapes, and odds of domains."""
-    return np.hstack((shapes, ODDS_REACH * odds))
+class _Evenly:
+    """Draws for groups that are to be the same everywhere: multiples of the golden ratio."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def random(self) -> float:
+        """Return the next."""
+        self._last = (self._last + _GOLDEN) % 1.0
+        return self._last
+
+
+def look(standard: Floats, meaning: int, odds: Floats) -> Floats:
+    """Return looks, a row for each prompt: of vectors as standardised, of which the first `meaning`
+    numbers are the meaning, and of the odds of domains."""
+    meant, shape = standard[:, :meaning], standard[:, meaning:]
+    return np.hstack((shape, ODDS_REACH * odds, MEANING_REACH * meant))
 
 
 def make_groups(looks: Floats) -> Groups:
     """Group the looks of examples; the same each time."""
-    random = Random(_SEED)  # noqa: S311 - keeps no secret
+    draws = _Evenly()
     count = min(max(len(looks) // EXAMPLES_PER_GROUP, 1), GROUPS_MAX)
-    found = [group(looks, count, random)[0] for _ in range(GROUPINGS)]
+    found = [group(looks, count, draws)[0] for _ in range(GROUPINGS)]
     least = min(map(len, found))  # fewer than asked for where examples are all alike
     centres = np.vstack([each[:least] for each in found])
     return Groups(centres, np.asarray((centres**2).sum(axis=1) / 2.0))

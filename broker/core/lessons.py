@@ -96,7 +96,7 @@ class Lessons:
             kept = [int(at) for at in best if likely[at] > _UNLIKELY] or [int(best[0])]
             cells = [self.places[recogniser.names[at]] for at in kept]
             shares = _hundredths(likely[kept].tolist())
-        near = recogniser.groups.of(look(standard[:, recogniser.meaning :], odds))[0]
+        near = recogniser.groups.of(look(standard, recogniser.meaning, odds))[0]
         row = len(self.places) + 1
         cells += [row + at for at in near.tolist()]
         return tuple(cells), (*shares, *[1.0 / GROUPINGS] * GROUPINGS)

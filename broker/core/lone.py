@@ -56,6 +56,7 @@ def _may_be_rejected(wanted: Requirements, one: Lone) -> bool:
         wanted.tier is not Tier.STANDARD
         or wanted.max_cost_nanos is not None
         or wanted.latency_ms_max is not None
+        or (wanted.quality_min is not None and wanted.prompt is not None)
         or one.context_tokens < wanted.tokens_in_expected + most
         or one.output_tokens < most
     )

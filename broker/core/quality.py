@@ -69,7 +69,7 @@ def learn_quality(recogniser: Recogniser, seen: Evidence) -> Learned:
     by_domain = _by_domain(len(recogniser.names), seen)
     standard = recogniser.standardise(seen.vectors)
     odds = among_held_out(recogniser, standard, seen.labels)
-    own = recogniser.groups.of(look(standard[:, recogniser.meaning :], odds))
+    own = recogniser.groups.of(look(standard, recogniser.meaning, odds))
     models = seen.scores.shape[1]
     rows, asked = np.nonzero(seen.asked)
     gain = gains(

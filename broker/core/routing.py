@@ -15,7 +15,7 @@ import numpy as np
 
 from broker.core.columns import Floats, Numbers
 from broker.core.decision import Candidate, Decision, nobody
-from broker.core.eligibility import reject, shortlist
+from broker.core.eligibility import is_taught, reject, shortlist
 from broker.core.exploring import draw, good_enough, propensities, spread_of
 from broker.core.few import decide_among_few
 from broker.core.lessons import Lessons
@@ -48,8 +48,7 @@ def route(
     plain = _in_numbers(wanted, market, listed, pulse, limits, random)
     if plain is not None:
         return plain
-    prompt = wanted.prompt
-    lessons = None if prompt is None or not prompt.cells else market.lessons
+    lessons = market.lessons if is_taught(wanted, market) else None
     view = View.of(wanted, listed, pulse, limits, lessons)
     rejected, reasons = listed.rejected, listed.reasons
     struck = reject(wanted, listed, view, limits, (pulse, now_s))
@@ -61,18 +60,22 @@ def route(
         if refused.size == struck.size:
             return nobody(rejected, reasons, market.book.version)
         view = view.only((struck == 0).nonzero()[0])
-    figures = np.empty((len(PARTS) + 2, view.numbers.size))
-    scores, parts = figures[0], figures[1:-1]
+    figures = np.empty((len(PARTS) + 3, view.numbers.size))
+    scores, parts, chances = figures[0], figures[1:-2], figures[-1]
     score_parts(view, parts)
     if wanted.value_nanos is None:
         weigh(wanted.weights, parts, scores)
     else:
         worth(view, parts, float(wanted.value_nanos * PICOS_PER_NANO), scores)
-    figures[-1] = view.cost_picos
-    if wanted.explore and lessons is not None and scores.size > 1:
-        figures, scores = _explore(wanted, lessons, view, figures, random)
+    figures[-2] = view.cost_picos
+    explores = wanted.explore and lessons is not None and scores.size > 1
+    if explores and lessons is not None and not wanted.providers_order and wanted.home is None:
+        scores = _explore(wanted, lessons, view, figures, random)
+    else:
+        chances.fill(0.0)
+    places = _choose(wanted, market, view, (scores, chances), limits, random)
     return Decision(
-        _plan(wanted, market, view, _choose(wanted, market, view, scores, limits, random)),
+        _plan(wanted, market, view, places),
         view.numbers,
         figures,
         rejected,
@@ -99,29 +102,30 @@ def _in_numbers(
 
 def _explore(
     wanted: Requirements, lessons: Lessons, view: View, figures: Floats, random: Random
-) -> tuple[Floats, Floats]:
-    """Draw who is to be first; return the figures with each one's chance of that, and scores by
-    which the drawn comes first. Who wishes for an order, or is to stay somewhere, gets that."""
-    if wanted.prompt is None or wanted.providers_order or wanted.home is not None:
-        return figures, figures[0]
+) -> Floats:
+    """Draw who is to be first; fill in each one's chance of that, and return scores by which the
+    drawn comes first. Who wishes for an order, or is to stay somewhere, gets that instead."""
+    assert wanted.prompt is not None
     spread = spread_of(view.quality, lessons.known(wanted.prompt, view.numbers))
-    able = good_enough(view.quality, spread, wanted.quality_min)
+    able = good_enough(view.quality, wanted.quality_min)
     share = 1.0 if wanted.value_nanos is not None else normal(wanted.weights)[0]
-    chances = propensities(figures[0], share * spread, able, random)
-    scores = figures[0].copy()
-    scores[draw(chances, random)] = _SURELY_FIRST
-    return np.vstack((figures, chances)), scores
+    figures[-1] = propensities(figures[0], share * spread, able, random)
+    scores: Floats = figures[0].copy()
+    scores[draw(figures[-1], random)] = _SURELY_FIRST
+    return scores
 
 
 def _choose(
     wanted: Requirements,
     market: Market,
     view: View,
-    scores: Floats,
+    judged: tuple[Floats, Floats],
     limits: RoutingLimits,
     random: Random,
 ) -> list[int]:
-    """Return the places of the best, in the order in which they are to be tried."""
+    """Return the places of the best, in the order in which they are to be tried. `judged` is
+    (scores, chances to be first), which are filled in where the first is drawn by lot."""
+    scores, chances = judged
     length = min(limits.attempts_max, scores.size)
     if not length:
         return []
@@ -134,7 +138,9 @@ def _choose(
         best = scores.item(scores.argmax())
         home = None if wanted.home is None else _home(wanted.home, view, scores, best)
         near = _near(scores, best) if home is None else home
-        places = [int(near[0]) if near.size == 1 else _draw(view, near, random)]
+        if near.size == 1 and not chances.any() and home is None:
+            chances[near] = 1.0
+        places = [int(near[0]) if near.size == 1 else _draw(view, near, chances, random)]
     while len(places) < length:
         left[places[-1]] = -np.inf
         places.append(int(left.argmax()))
@@ -164,12 +170,15 @@ def wishes(wanted: Requirements, market: Market, numbers: Numbers) -> Numbers:
     return np.asarray(place_of[provider.codes[numbers]])
 
 
-def _draw(view: View, near: Numbers, random: Random) -> int:
-    """Draw one of those near the best, each weighted by its free capacity, never quite zero."""
+def _draw(view: View, near: Numbers, chances: Floats, random: Random) -> int:
+    """Draw one of those near the best, each weighted by its free capacity, never quite zero; fill
+    in these chances."""
     free = np.maximum(1.0 - view.load[near], 0.01)
     free *= view.capacity[near]
     # As random.choices does it, without what it does for other cases.
     sums = list(accumulate(free.tolist()))
+    free /= sums[-1]
+    chances[near] = free
     return int(near[bisect(sums, random.random() * sums[-1], 0, len(sums) - 1)])
 
 

@@ -65,7 +65,7 @@ class ScoredCandidate(msgspec.Struct, frozen=True):
     parts: dict[str, float]
     expected_cost_usd: str
     propensity: float | None = None
-    """The chance to be first, where that was drawn for more to be learned."""
+    """The chance to be first; 0 for all where an order was asked for, or a conversation stays."""
 
 
 class RejectedEndpoint(msgspec.Struct, frozen=True):
@@ -86,6 +86,8 @@ class Story(msgspec.Struct, frozen=True):
     """Each: endpoint_number, started_ms, duration_ms, ttft_ms, outcome, status, detail, tokens_in,
     tokens_out, charge_usd, notes, judged (of a cascade: what was thought of the answer)."""
     end: str
+    groups: str | None = None
+    """Of prompts, that the call's was of."""
 
 
 _NUMBER = Struct("<i")
@@ -177,6 +179,7 @@ def decode(story: bytes) -> Story:
         ],
         [_told(each) for each in packed.attempts],
         packed.end,
+        packed.requirements.get("groups"),
     )
 
 

@@ -60,9 +60,10 @@ def evaluate_calls(judged: Sequence[JudgedCall], policy: str) -> Evaluated:
 
 
 def _explored(call: JudgedCall, candidates: Sequence[ScoredCandidate]) -> bool:
-    """True where who answered is who was drawn: of another nobody knows the chance."""
+    """True where who answered is who was drawn, and others could have been: of another nobody knows
+    the chance."""
     return bool(
-        candidates
+        sum(bool(each.propensity) for each in candidates) > 1
         and candidates[0].propensity
         and candidates[0].endpoint_number == call.endpoint_number
     )

@@ -96,6 +96,7 @@ async def give_feedback(
             account_id=caller.account_id,
             call_id=call_id,
             confidence=_confidence(found, number),
+            groups=decode(found.story).groups,
         )
         await evidence.record(connection, [piece])
         keeps = (word.label or word.correction) is not None and may_keep(caller, found)

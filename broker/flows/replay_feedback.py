@@ -94,7 +94,7 @@ def _stream(lesson: Lesson, marks: list[int], seed: int) -> list[float]:
 def _choose(known: Lessons, among: Floats, random: Random) -> int:
     quality = among @ _by_domain(known)
     spread = spread_of(quality, among @ known.weight[: among.size])
-    chances = propensities(quality, spread, good_enough(quality, spread, None), random)
+    chances = propensities(quality, spread, good_enough(quality, None), random)
     return draw(chances, random)
 
 

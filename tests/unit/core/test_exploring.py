@@ -47,19 +47,40 @@ def test_who_is_little_known_is_tried_and_who_is_known_to_be_worse_never() -> No
 
 
 def test_who_does_not_ask_for_it_gets_the_best() -> None:
-    for changes in ({}, {"explore": True, "providers_order": ("acme",)}):
-        decision = decide(WHERE, **ASKED, **changes)
-        assert planned(decision)[0] == 0 or changes
-        assert len(decision.figures) == 7
+    decision = decide(WHERE, **ASKED)
+    assert planned(decision)[0] == 0
+    assert np.array(decision.figures)[-1].tolist() == [1.0, 0.0, 0.0, 0.0]
+    wished = decide(WHERE, **ASKED, explore=True, providers_order=("acme",))
+    assert not np.array(wished.figures)[-1].any()
 
 
 def test_nobody_below_the_quality_that_is_asked_for_is_tried() -> None:
     for seed in range(50):
         decision = decide(WHERE, seed=seed, **ASKED, explore=True, quality_min=0.45)
         assert planned(decision)[0] != 3
-    quality, spread = np.array([0.8, 0.6]), np.array([0.0, 0.5])
-    assert good_enough(quality, spread, None).tolist() == [True, True]
-    assert good_enough(quality, spread, 0.7).tolist() == [True, False]
+    quality = np.array([0.8, 0.7, 0.6])
+    assert good_enough(quality, None).tolist() == [True, True, False]
+    assert good_enough(quality, 0.75).tolist() == [True, False, False]
+
+
+def test_who_is_shown_to_be_good_enough_is_so_whatever_it_declares() -> None:
+    humble = market([endpoint(0, "acme/0", quality=0.2), endpoint(1, "acme/1", quality=0.9)])
+    where = replace(humble, lessons=replace(LESSONS, table=np.array([[0.8, 0.3]])))
+    decision = decide(where, **ASKED, quality_min=0.5)
+    assert planned(decision) == [0]
+    alone = replace(WHERE, lessons=replace(LESSONS, table=np.array([[0.3, 0.3, 0.3, 0.3]])))
+    asked = ASKED | {"model": "acme/0"}
+    assert planned(decide(alone, **asked, quality_min=0.5)) == []
+
+
+def test_a_draw_among_those_near_the_best_has_its_chances_kept_as_well() -> None:
+    for equals in (2, 20):
+        where = market(
+            [endpoint(at, f"acme/{at}", deployment={"capacity": at + 1}) for at in range(equals)]
+        )
+        figures = np.array(decide(where).figures)
+        sizes = np.arange(1.0, equals + 1.0)
+        assert figures[-1].tolist() == pytest.approx((sizes / sizes.sum()).tolist())
 
 
 def test_every_chance_is_at_least_its_share_of_the_floor() -> None:
@@ -78,4 +99,4 @@ def test_the_story_tells_the_chances() -> None:
     candidates = story.decode(packed).candidates
     assert sum(each.propensity or 0.0 for each in candidates) == pytest.approx(1.0)
     plain = story.encode(requirements(), decide(WHERE, **ASKED), [], "delivered", 0.0)
-    assert all(each.propensity is None for each in story.decode(plain).candidates)
+    assert [each.propensity for each in story.decode(plain).candidates] == [1.0, 0.0, 0.0, 0.0]

@@ -1,0 +1,20 @@
+"""Feedback teaches the groups of prompts that its call was of."""
+
+from collections.abc import Sequence
+
+from migrations.scripts import run
+
+revision = "0025"
+down_revision: str | Sequence[str] | None = "0024"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Run the script."""
+    run("0025_groups_of_evidence")
+
+
+def downgrade() -> None:
+    """Refuse: money is not undone."""
+    raise RuntimeError("Migration 0025 cannot be undone; restore a backup instead.")
