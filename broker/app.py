@@ -78,7 +78,7 @@ class Broker:
     async def _start(self) -> None:
         runtime = await self._stack.enter_async_context(open_runtime(self._settings))
         tallies = self._worker.tallies if self._worker is not None else None
-        registry = create_registry(runtime)
+        registry = create_registry(runtime, runtime)
         desk = QuoteDesk(runtime, read_demands)
         api = create_api(runtime, registry, desk, tallies)
         self._gateway = Gateway(runtime)

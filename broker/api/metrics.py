@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from broker.api.callers import OPEN
 from broker.api.ledger_gauges import ledger_gauges
 from broker.api.parts import GivenEngine, GivenExposition, Parts
+from broker.api.plane_metrics import Plane, PlaneCollector
 from broker.api.tallies import Tallies
 from broker.flows.read_prices import Health, Listing, read_prices
 
@@ -56,10 +57,10 @@ class CallCollector(Collector):
         answered = CounterMetricFamily(
             "broker_calls_answered",
             "Calls by the status that their caller was told, 499 for one who left.",
-            labels=["status"],
+            labels=["kind", "status"],
         )
-        for status, count in sorted(self.parts.answered.items()):
-            answered.add_metric([str(status)], count)
+        for (kind, status), count in sorted(self.parts.answered.items()):
+            answered.add_metric([kind, str(status)], count)
         yield answered
 
 
@@ -113,13 +114,16 @@ _ENDPOINT_GAUGES: tuple[tuple[str, str, Callable[[Listing], float]], ...] = (
 )
 
 
-def create_registry(parts: Parts) -> CollectorRegistry:
-    """Return a registry with the process and the calls; others may register more."""
+def create_registry(parts: Parts, plane: Plane | None = None) -> CollectorRegistry:
+    """Return a registry with the process and the calls, and with what the data plane counts where
+    there is one; others may register more."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     registry.register(CallCollector(parts))
     registry.register(LimitCollector(parts))
+    if plane is not None:
+        registry.register(PlaneCollector(plane))
     return registry
 
 

@@ -21,6 +21,9 @@ class RetryBudget:
         self._floor = FLOOR_PER_S * RESERVE_S
         self._deposits = 0.0
         self._at_s = now_s
+        self.made = 0
+        """Failovers that were paid for, since the process began."""
+        self.denied = 0
 
     @property
     def balance(self) -> float:
@@ -38,11 +41,13 @@ class RetryBudget:
         self._age(now_s)
         if self._deposits >= 1:
             self._deposits -= 1
-            return True
-        if self._floor >= 1:
+        elif self._floor >= 1:
             self._floor -= 1
-            return True
-        return False
+        else:
+            self.denied += 1
+            return False
+        self.made += 1
+        return True
 
     def _age(self, now_s: float) -> None:
         passed_s = now_s - self._at_s

@@ -15,6 +15,7 @@ from uuid import UUID
 import asyncpg
 
 from broker.core.ledger import CallRecord, Hold, Settlement
+from broker.flows.lane import Lane
 from broker.flows.lane_holds import HoldLane, HoldTerms
 from broker.flows.lane_settlements import RecordLane, SettlementLane
 from broker.store.budgeted_keys import BudgetedKeys
@@ -53,15 +54,9 @@ class LedgerBatcher:
         await self._settlements.close(timeout_s)
         await self._records.close(timeout_s)
 
-    @property
-    def holds_waiting(self) -> int:
-        """How many calls wait for their hold."""
-        return len(self._holds.queue)
-
-    @property
-    def settlements_waiting(self) -> int:
-        """How many settlements are yet to be written."""
-        return len(self._settlements.queue)
+    def lanes(self) -> dict[str, Lane[Any, Any]]:
+        """Return the three lanes by name, to be looked at."""
+        return {"holds": self._holds, "settlements": self._settlements, "records": self._records}
 
     @property
     def holds_limit(self) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from typing import Final, Generic, TypeVar
 import asyncpg
 import structlog
 
+from broker.core.durations import Durations
 from broker.errors import Unavailable
 from broker.store import ledger
 from broker.store.away import DRIVER_AWAY
@@ -41,6 +43,8 @@ class Lane(ABC, Generic[Item, Result]):
         self._statement_s = statement_s
         self.queue: deque[Item] = deque()
         """What waits for the next statement."""
+        self.commits = Durations()
+        """How long each statement took to be durable."""
         self._idle: asyncio.Future[None] | None = None
         self._closing = False
         self._connection: ledger.Connection | None = None
@@ -110,7 +114,10 @@ class Lane(ABC, Generic[Item, Result]):
     async def _execute(self, items: Sequence[Item]) -> None:
         """Send and deliver, in halves where the books refuse. Raises when the database is away."""
         try:
-            results = await self._send(await self._connected(), items)
+            connection = await self._connected()
+            begun_s = time.monotonic()
+            results = await self._send(connection, items)
+            self.commits.add(time.monotonic() - begun_s)
         except Exception as error:
             if ledger.is_away(error):
                 await self._drop()

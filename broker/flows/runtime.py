@@ -69,8 +69,12 @@ class Runtime:
     encoder: Encoder | None = None
     """None until a domain is taught."""
     calls_in_flight: int = 0
-    answered: Counter[int] = field(default_factory=Counter)
-    """Calls by the HTTP status that their caller was told."""
+    answered: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """Calls by the kind of their door and the HTTP status that their caller was told."""
+    shed: Counter[str] = field(default_factory=Counter)
+    """Calls refused for want of room, by the code of the error."""
+    continued: int = 0
+    """Attempts to go on with streams that had broken off."""
     heard: deque[Piece] = field(default_factory=lambda: deque(maxlen=HEARD_MAX))
     """Evidence that is yet to be written down."""
     looks: Ration = field(default_factory=lambda: Ration(LOOKS_A_DAY))

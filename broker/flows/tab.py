@@ -105,6 +105,7 @@ class Tab:
         now_s = self.runtime.now_s()
         attempt = self.dispatch.go_on_after_cut(now_s, self.runtime.pulse.admitting(now_s))
         if attempt is not None:
+            self.runtime.continued += 1
             self._count_in(attempt)
         return attempt
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Final
 
 from broker.errors import BrokerError, MethodNotServed, NotFound
 from broker.flows.keyring import Seat
@@ -16,6 +17,10 @@ from broker.store.keys import StoredKey
 
 Refusal = Callable[[BrokerError], Answer]
 Serve = Callable[[Request, Runtime, StoredKey], Awaitable[None]]
+OPENAI: Final = "openai"
+KSERVE: Final = "kserve"
+_REFUSAL_OF: Final[dict[str, Refusal]] = {OPENAI: openai_refusal, KSERVE: kserve_refusal}
+_SHED: Final = (429, 503)
 _LEFT = 499
 """Counted as the status of an answer that its caller did not wait for."""
 
@@ -25,8 +30,8 @@ class Gateway:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._completes = partial(self._call, openai.handle, openai_refusal)
-        self._infers = partial(self._call, kserve.infer, kserve_refusal)
+        self._completes = partial(self._call, openai.handle, OPENAI)
+        self._infers = partial(self._call, kserve.infer, KSERVE)
 
     def open(self, request: Request) -> tuple[Handler, bool]:
         """Return the handler of a request and whether it takes the body whole.
@@ -39,7 +44,8 @@ class Gateway:
                 return self._open_kserve(request), True
             return self._open_openai(request), True
         except BrokerError as error:
-            self._runtime.answered[error.status] += 1
+            kind = KSERVE if is_kserve else OPENAI
+            self._runtime.answered[kind, error.status] += 1
             return partial(_refuse, error, kserve_refusal if is_kserve else openai_refusal), False
 
     def _open_openai(self, request: Request) -> Handler:
@@ -66,7 +72,7 @@ class Gateway:
         request.told = self._key(request)
         return partial(self._look_up, kserve.tell_model, kserve_refusal)
 
-    async def _call(self, serve: Serve, refusal: Refusal, request: Request) -> None:
+    async def _call(self, serve: Serve, kind: str, request: Request) -> None:
         """Serve a call, counted in and out."""
         runtime, key = self._runtime, request.told
         assert isinstance(key, StoredKey)
@@ -93,9 +99,11 @@ class Gateway:
                 else:
                     seat.leave()
         except Exception as error:
-            status = await _fail(error, refusal, request)
+            if isinstance(error, BrokerError) and error.status in _SHED:
+                runtime.shed[error.code] += 1
+            status = await _fail(error, _REFUSAL_OF[kind], request)
         finally:
-            runtime.answered[status] += 1
+            runtime.answered[kind, status] += 1
 
     async def _look_up(self, tell: Serve, refusal: Refusal, request: Request) -> None:
         """Answer a question that is no call."""

@@ -48,7 +48,7 @@ class SmallBroker:
     leaving: bool = False
     stopping: bool = False
     calls_in_flight: int = 0
-    answered: Counter[int] = field(default_factory=Counter)
+    answered: Counter[tuple[str, int]] = field(default_factory=Counter)
     sealer: Sealer = field(init=False)
     addresses: AddressPolicy = field(init=False)
     heartbeats: HeartbeatDesk = field(init=False)
