@@ -111,7 +111,9 @@ class ExaminationsShown(Reply):
 class GapShown(Reply):
     """Mean scores of canaries and of feedback on traffic, and how far they are apart (95 %).
 
-    `knows_canaries`: they are surely answered better. The gap is null below ten of either.
+    `traffic` is feedback of right and wrong, `scaled` that on a scale, which is set beside what it
+    is for others in the domain. `knows_canaries`: they are surely answered better. The gap is null
+    below ten of either.
     """
 
     endpoint: str
@@ -120,6 +122,8 @@ class GapShown(Reply):
     canary_score: float | None
     traffic: float
     traffic_score: float | None
+    scaled: float
+    scaled_score: float | None
     gap: float | None
     low: float | None
     high: float | None
@@ -249,6 +253,8 @@ def _gap(beside: Beside, gap: Gap) -> GapShown:
         canary_score=beside.canaries.mean,
         traffic=beside.traffic.count,
         traffic_score=beside.traffic.mean,
+        scaled=beside.scaled.count,
+        scaled_score=beside.scaled.mean,
         gap=gap.apart,
         low=gap.low,
         high=gap.high,

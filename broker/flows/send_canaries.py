@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker.core.gap import Gap, gap_between
+from broker.core.gap import Gap, Heard, gaps_of
 from broker.core.suites import Suite
 from broker.flows.examine import Hall
 from broker.flows.mark_answers import Task
@@ -114,4 +114,5 @@ async def read_gaps(engine: AsyncEngine, now: datetime) -> list[tuple[Beside, Ga
     """Return canaries beside traffic over the last while, with the gap between them."""
     async with engine.connect() as connection:
         found = await canaries.beside_traffic(connection, now - KEPT_BESIDE, _GAPS_MAX)
-    return [(each, gap_between(each.canaries, each.traffic)) for each in found]
+    heard = [Heard(each.domain, each.canaries, each.traffic, each.scaled) for each in found]
+    return list(zip(found, gaps_of(heard), strict=True))

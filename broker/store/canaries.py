@@ -35,6 +35,9 @@ class Beside:
     domain: str
     canaries: Tally
     traffic: Tally
+    """Feedback of right and wrong."""
+    scaled: Tally
+    """Feedback on a scale."""
 
 
 async def perches(connection: AsyncConnection, busy_since: datetime) -> list[Perch]:
@@ -64,6 +67,7 @@ async def beside_traffic(connection: AsyncConnection, since: datetime, limit: in
             row.domain,
             Tally(row.own_count, row.own_total, row.own_squares),
             Tally(row.told_count, row.told_total, row.told_squares),
+            Tally(row.scaled_count, row.scaled_total, row.scaled_squares),
         )
         for row in rows
     ]
@@ -83,7 +87,8 @@ ORDER BY x.endpoint_id, x.domain
 _BESIDE: Final = """
 SELECT a.name || '/' || e.name AS endpoint, own.domain,
     own.count AS own_count, own.total AS own_total, own.squares AS own_squares,
-    told.count AS told_count, told.total AS told_total, told.squares AS told_squares
+    told.count AS told_count, told.total AS told_total, told.squares AS told_squares,
+    told.scaled_count, told.scaled_total, told.scaled_squares
 FROM (
     SELECT endpoint_id, domain, count(score) AS count, coalesce(sum(score), 0) AS total,
         coalesce(sum(score * score), 0) AS squares
@@ -91,10 +96,14 @@ FROM (
 JOIN endpoints e ON e.id = own.endpoint_id AND e.retired_at IS NULL
 JOIN accounts a ON a.id = e.provider_id
 CROSS JOIN LATERAL (
-    SELECT coalesce(sum(weight), 0) AS count, coalesce(sum(weight * score), 0) AS total,
-        coalesce(sum(weight * score * score), 0) AS squares
+    SELECT coalesce(sum(weight) FILTER (WHERE grade = 'binary'), 0) AS count,
+        coalesce(sum(weight * score) FILTER (WHERE grade = 'binary'), 0) AS total,
+        coalesce(sum(weight * score * score) FILTER (WHERE grade = 'binary'), 0) AS squares,
+        coalesce(sum(weight) FILTER (WHERE grade = 'graded'), 0) AS scaled_count,
+        coalesce(sum(weight * score) FILTER (WHERE grade = 'graded'), 0) AS scaled_total,
+        coalesce(sum(weight * score * score) FILTER (WHERE grade = 'graded'), 0) AS scaled_squares
     FROM (
-        SELECT DISTINCT ON (coalesce(call_id, id)) score, weight FROM evidence
+        SELECT DISTINCT ON (coalesce(call_id, id)) score, weight, grade FROM evidence
         WHERE endpoint_id = own.endpoint_id AND at > :since AND source = 'feedback'
             AND (domain IS NULL OR domain = own.domain)
         ORDER BY coalesce(call_id, id), id DESC) last) told

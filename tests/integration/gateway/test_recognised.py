@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.integration.gateway.house import Consumer, House, Stall, until
 from tests.integration.routing.examples import COOKING, LAW
 
@@ -48,3 +50,33 @@ async def test_auto_sends_a_prompt_to_the_specialist_of_its_domain(
     assert "domain_confidence" not in named
     assert "domain" not in await demands(PROMPT, model="acme/chef")
     assert "domain" not in await demands("What is the capital of Mongolia?")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tokens"),
+    [
+        ("", 8),
+        (" \n\t", 8),
+        ("Wo-hoo blixa karumba zenti obolo quay?", 8),
+        ("\u13a3\u13c2 \u13e3\u13b3\u13a9 \u13c5\u13d2\u13d7 \u13cd\u13a6\u13da\u13a9", 8),
+        ("\U0001f600" * 50, 8),
+        ("law " * 130_000, 8),
+    ],
+    ids=["empty", "blank", "invented", "cherokee", "faces", "half a megabyte"],
+)
+async def test_a_prompt_of_which_nothing_is_to_be_told_is_served_all_the_same(
+    house: House, shop: Consumer, prompt: str, tokens: int
+) -> None:
+    if "acme/jurist" not in house.providers:
+        await house.enrol(
+            Stall(name="acme/jurist", model="jurist", endpoint={"domains": {"law": 0.95}}),
+            Stall(name="acme/chef", model="chef", endpoint={"domains": {"cooking": 0.95}}),
+        )
+        for name, examples in (("law", LAW), ("cooking", COOKING)):
+            await house.operator.put(f"/api/domains/{name}", json={"examples": examples})
+    served, call_id = await ask(shop, prompt, max_tokens=tokens)
+    assert served.startswith("acme/")
+    story = await house.story(shop, call_id)
+    if not prompt.startswith("law"):
+        assert "domain" not in story["requirements"]
+    assert (story["status"], story["code"]) == (200, "served")
