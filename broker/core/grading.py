@@ -11,6 +11,7 @@ regex        the pattern is found anywhere in the answer as it stands
 json_schema  the answer, or the one block of code in it, is JSON that the schema admits
 f1           harmonic mean of precision and recall over words, as of SQuAD (Rajpurkar et al., 2016),
              the best of the references; texts without spaces are compared by the character
+closer       of endpoints that embed: the prompt's vector is nearer to the first reference's
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+import numpy as np
 
+from broker.core.columns import Floats
 from broker.core.json_schema import Pattern, Schema
 from broker.core.suites import LETTERS, Item, Metric
 
@@ -60,8 +63,20 @@ def grade(item: Item, answer: str) -> float:
             return float(_is_admitted(answer, item.reference))
         case Metric.F1:
             return max(likeness(answer, each) for each in item.references)
-        case Metric.JUDGE:
-            raise AssertionError("a judge judges that")
+        case Metric.JUDGE | Metric.CLOSER:
+            raise AssertionError("a judge judges that, or vectors do")
+
+
+def grade_vectors(prompt: Floats, nearer: Floats, other: Floats) -> float:
+    """Return 1 where a prompt's vector is nearer, by the cosine, to the first than to the other; 0
+    where it is not, and where lengths differ or a vector is none."""
+    if not (prompt.shape == nearer.shape == other.shape) or not prompt.size:
+        return 0.0
+    lengths = [float(np.linalg.norm(each)) for each in (prompt, nearer, other)]
+    if not all(map(math.isfinite, lengths)) or not all(lengths):
+        return 0.0
+    near = float(prompt @ nearer) / lengths[1]
+    return float(near > float(prompt @ other) / lengths[2])
 
 
 def judges_prompt(item: Item, answer: str, mark: str) -> str:

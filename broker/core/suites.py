@@ -2,7 +2,8 @@
 
 One row: `{"prompt", "reference", "metric"}` with `metric` one of Metric, and where they apply
 `choices` (a list, for choice), `tolerance` (absolute, for numeric), `judge` (`provider/endpoint`,
-for judge), `max_tokens`, and an `id` that is passed over. Several references are a list.
+for judge), `max_tokens`, and an `id` that is passed over. Several references are a list. Rows of
+the metric closer are for endpoints that embed, all others for those that answer in words.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from itertools import accumulate
@@ -50,11 +51,18 @@ class Metric(enum.StrEnum):
     JSON_SCHEMA = "json_schema"
     F1 = "f1"
     JUDGE = "judge"
+    CLOSER = "closer"
+    """The prompt's vector is nearer to that of the first reference than to that of the second."""
 
     @property
     def graded(self) -> bool:
         """True where scores lie anywhere within 0..1; False where an answer is right or wrong."""
         return self in (Metric.F1, Metric.JUDGE)
+
+    @property
+    def embeds(self) -> bool:
+        """True where not words are compared but vectors."""
+        return self is Metric.CLOSER
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,6 +105,12 @@ class Suite:
         """True where a provider's endpoints are examined on it: another provider's suite is none,
         for it might be made to favour its author."""
         return self.owner_id is None or self.owner_id == provider_id
+
+    def part(self, *, embeds: bool) -> Suite:
+        """Return the rows for endpoints that embed, or for those that answer in words."""
+        return replace(
+            self, items=tuple(each for each in self.items if each.metric.embeds is embeds)
+        )
 
     def split(self) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
         """Return what examinations put and what canaries do, the same each time.
@@ -176,6 +190,10 @@ def _fault(item: Item) -> str | None:
     if metric is Metric.JSON_SCHEMA:
         Schema(reference)
         return None
+    if metric is Metric.CLOSER:
+        two = isinstance(reference, list) and len(reference) == 2 and reference[0] != reference[1]
+        texts = two and all(isinstance(each, str) and each.strip() for each in reference)
+        return None if texts else "`reference` is two texts: the nearer one, then the other."
     if isinstance(reference, list):
         sound = bool(reference) and all(isinstance(each, str | int | float) for each in reference)
     else:

@@ -10,19 +10,22 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import msgspec
+import numpy as np
 
 from broker.core.call import OpenAiBody
 from broker.core.cascade import confidence_of
 from broker.core.catalog import Endpoint, Kind, Task
+from broker.core.columns import Floats
 from broker.core.outcome import Fault, Outcome, fault_of_status
 from broker.core.transcript import logprobs_of
 from broker.flows.exchange import identity
 from broker.flows.targets import Targets
 from broker.upstream.client import Timeouts, UpstreamClient, sized
-from broker.upstream.faults import AttemptFailed
+from broker.upstream.faults import AttemptFailed, malformed
 from broker.upstream.openai import read_completion
 
 ANSWER_BYTES_MAX = 2_000_000
+NOT_EXAMINED = "endpoints that take tensors are not examined, and count as declared"
 TIMEOUTS = Timeouts(connect_s=5.0, first_byte_s=60.0, idle_s=60.0, total_s=120.0)
 
 
@@ -64,18 +67,60 @@ class Asker:
         if endpoint.max_output_tokens is not None:
             limit = min(limit, endpoint.max_output_tokens)
         sent = body.render(endpoint.upstream_model, limit)
-        target = self.targets.of(endpoint, body.path)
+        answer = await self._send(endpoint, (body.path, sent), call_id)
+        facts = read_completion(answer)
+        if facts.error is not None:
+            raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200))
+        sure = confidence_of(logprobs_of(answer)) if question.logprobs else None
+        return Answered(facts.text, sure)
+
+    async def embed(self, endpoint: Endpoint, texts: list[str], call_id: UUID) -> list[Floats]:
+        """Return the vectors of texts. Raises AttemptFailed."""
+        raw = {"input": msgspec.Raw(msgspec.json.encode(texts))}
+        body = OpenAiBody(b"/v1/embeddings", raw, len(bytes(raw["input"])), False, False, 1)
+        sent = body.render(endpoint.upstream_model, None)
+        answer = await self._send(endpoint, (body.path, sent), call_id)
+        try:
+            told = _vectors(answer).data
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise malformed(f"no vectors: {error}", 200) from None
+        if len(told) != len(texts):
+            raise malformed("another number of vectors than of texts", 200)
+        return [np.array(each.embedding) for each in told]
+
+    async def _send(self, endpoint: Endpoint, request: tuple[bytes, bytes], call_id: UUID) -> bytes:
+        """Send a body to a path, and return the body of the answer. Raises AttemptFailed."""
+        path, sent = request
+        target = self.targets.of(endpoint, path)
         head = sized(target.prefix + identity(str(call_id), 0), len(sent))
         response = await self.upstream.send(target.origin, head, sent, TIMEOUTS, ANSWER_BYTES_MAX)
         answer = response.take(ANSWER_BYTES_MAX)
         if response.status != 200:
             fault = fault_of_status(response.status) or Fault.MALFORMED
             raise AttemptFailed(Outcome(fault, status=response.status))
-        facts = read_completion(answer)
-        if facts.error is not None:
-            raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200))
-        sure = confidence_of(logprobs_of(answer)) if question.logprobs else None
-        return Answered(facts.text, sure)
+        return answer
+
+
+class _Vector(msgspec.Struct):
+    embedding: list[float]
+
+
+class _Vectors(msgspec.Struct):
+    data: list[_Vector]
+
+
+_vectors = msgspec.json.Decoder(_Vectors).decode
+
+
+def is_examined(endpoint: Endpoint) -> bool:
+    """True for endpoints that suites are put to."""
+    return can_be_asked(endpoint) or embeds(endpoint)
+
+
+def embeds(endpoint: Endpoint) -> bool:
+    """True for endpoints that make vectors of texts, and do not answer in words."""
+    makes = Task.EMBEDDING in endpoint.tasks and not can_be_asked(endpoint)
+    return endpoint.deployment.kind is Kind.OPENAI and makes
 
 
 def can_be_asked(endpoint: Endpoint) -> bool:

@@ -56,7 +56,8 @@ async def compare_models(
     if suite is None:
         raise NotFound(f"There is no suite for '{domain}'.")
     random = Random(_SEED)  # noqa: S311 - keeps no secret
-    items = sample(suite.split()[0], prompts, random)  # what canaries put stays unseen
+    asked, _ = suite.part(embeds=False).split()  # what canaries put stays unseen
+    items = sample(asked, prompts, random)
     drawn: list[Drawn] = []
     for item in items:
         own, reference = await asyncio.gather(

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker.core.catalog import Endpoint, ListingStatus
 from broker.encoding.trusted import obstacle
 from broker.errors import Conflict, NotAllowed, RequestMalformed
+from broker.flows.ask_endpoint import NOT_EXAMINED, is_examined
 from broker.flows.authenticate import Caller
 from broker.flows.prove import APPROVAL_MISSING, probe, prove
 from broker.store import audit, catalog, deployments, listing
@@ -146,13 +147,22 @@ async def _judge(
         return ListingStatus.AWAITING_APPROVAL, [proof]
     if not proof.ok:
         return ListingStatus.FAILED, [proof]
-    reports = [proof, *await probe(endpoints, policy)]
+    reports = [proof, *await probe(endpoints, policy), *map(_unexamined, _claiming(endpoints))]
     failed = [each for each in reports if not each.ok]
     if not all(each.detail.startswith(NOT_CHECKED) for each in failed):
         return ListingStatus.FAILED, reports
     if failed and record.approved_by is None:
         return ListingStatus.AWAITING_APPROVAL, reports
     return ListingStatus.LISTED, reports
+
+
+def _claiming(endpoints: list[Endpoint]) -> list[Endpoint]:
+    """Return the endpoints whose claims no examination can put to the test."""
+    return [each for each in endpoints if each.domains and not is_examined(each)]
+
+
+def _unexamined(endpoint: Endpoint) -> ProbeReport:
+    return ProbeReport(check="examination", ok=True, detail=f"{endpoint.name}: {NOT_EXAMINED}")
 
 
 async def _audit_verdict(

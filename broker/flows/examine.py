@@ -23,7 +23,7 @@ from broker.core.catalog import Endpoint
 from broker.core.evidence import Piece
 from broker.core.examination import ENOUGH
 from broker.core.suites import Item, Suite
-from broker.flows.ask_endpoint import can_be_asked
+from broker.flows.ask_endpoint import NOT_EXAMINED, embeds, is_examined
 from broker.flows.mark_answers import Marked, Marker, Task
 from broker.store import catalog, evidence, examinations, suites
 from broker.store.away import DATABASE_AWAY
@@ -145,6 +145,8 @@ class Examiner:
         _, listed = await catalog.load_market(connection, self._hall.sealer)
         by_name = {each.name: each for each in listed}
         endpoint = next((each for each in listed if each.id == order.endpoint_id), None)
+        if suite is not None and endpoint is not None:
+            suite = suite.part(embeds=embeds(endpoint))
         problem = _obstacle(suite, endpoint)
         if problem or suite is None or endpoint is None:
             await examinations.end(connection, order.id, now, problem=problem)
@@ -233,4 +235,6 @@ def _obstacle(suite: Suite | None, endpoint: Endpoint | None) -> str | None:
         return "There is no suite for the domain any more."
     if not suite.is_for(endpoint.deployment.provider_id):
         return "The suite is another provider's."
-    return None if can_be_asked(endpoint) else "The endpoint does not answer in words."
+    if not is_examined(endpoint):
+        return f"{NOT_EXAMINED[0].upper()}{NOT_EXAMINED[1:]}."
+    return None if suite.items else "The suite has no rows for an endpoint of this kind."

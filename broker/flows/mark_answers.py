@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 
 from broker.core.catalog import Endpoint
 from broker.core.evidence import Grade, Piece, Source, pack
-from broker.core.grading import grade, judges_prompt, read_judgement
+from broker.core.grading import grade, grade_vectors, judges_prompt, read_judgement
 from broker.core.outcome import Fault, Outcome
 from broker.core.suites import Item, Metric, Suite
 from broker.encoding.encoder import Encoder
@@ -79,12 +79,27 @@ class Marker:
     ) -> Marked:
         """Put a prompt and mark the answer; `logprobs` asks how sure the endpoint is of it."""
         item = task.item
+        if item.metric.embeds:
+            return await self._mark_vectors(task)
         question = Question(item.prompt, item.max_tokens, temperature, logprobs)
         answered = await self._ask(task.endpoint, question, task.call_id)
         if isinstance(answered, Marked):
             return answered
         marked = await self._marked(task, answered.text)
         return replace(marked, confidence=answered.confidence)
+
+    async def _mark_vectors(self, task: Task) -> Marked:
+        item, failed = task.item, Marked()
+        for number in range(TRIES):
+            try:
+                texts = [item.prompt, *item.references]
+                vectors = await self._asker.embed(task.endpoint, texts, task.call_id)
+                return Marked(grade_vectors(*vectors))
+            except AttemptFailed as failure:
+                failed = _missed(failure.outcome)
+            if number + 1 < TRIES:
+                await asyncio.sleep(_TRY_AGAIN_S)
+        return failed
 
     async def _marked(self, task: Task, answer: str) -> Marked:
         item = task.item

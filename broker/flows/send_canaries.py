@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.core.gap import Gap, Heard, gaps_of
 from broker.core.suites import Suite
+from broker.flows.ask_endpoint import embeds
 from broker.flows.examine import Hall
 from broker.flows.mark_answers import Task
 from broker.store import canaries, catalog, evidence, examinations, suites
@@ -101,6 +102,9 @@ class Aviary:
         _, listed = await catalog.load_market(connection, self._hall.sealer)
         endpoint = next((each for each in listed if each.id == perch.endpoint_id), None)
         if suite is None or endpoint is None or not suite.is_for(endpoint.deployment.provider_id):
+            return None
+        suite = suite.part(embeds=embeds(endpoint))
+        if not suite.items:
             return None
         item = self._random.choice(suite.split()[1])
         task = Task.of(item, endpoint, {each.name: each for each in listed})

@@ -180,11 +180,13 @@ async def test_where_a_proof_is_due_there_is_nothing_to_approve(desk, provider, 
 async def test_a_triton_server_is_probed_in_its_own_words(desk, provider):
     script = Script(kind="kserve", models=("tiny-law",))
     async with ScriptedProvider(script) as server:
-        endpoints = [endpoint_offer(tasks=["infer"])]
+        endpoints = [endpoint_offer(tasks=["infer"], domains={"law": 0.9})]
         _, verified = await enroll_and_verify(
             desk, provider, server, kind="kserve", endpoints=endpoints
         )
     assert (verified.status, failures(verified)) == ("listed", [])
+    assert verified.reports[-1].check == "examination"
+    assert "not examined, and count as declared" in verified.reports[-1].detail
 
 
 async def test_a_model_that_could_not_be_called_waits_for_an_operator(desk, provider):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import msgspec
+import numpy as np
 import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -23,7 +24,7 @@ from broker.store import evidence, examinations, suites
 from broker.store.accounts import Account, Role
 from broker.store.examinations import Claim
 from broker.store.tables import endpoints
-from provider_sdk.testing.scripted import ScriptedProvider
+from provider_sdk.testing.scripted import ScriptedProvider, embedding_vector
 from tests.integration.catalog import offers
 from tests.integration.catalog.offers import endpoint_offer, offer, open_account
 from tests.integration.routing.hall import OPS, bring, found, list_law, rows, sit
@@ -237,3 +238,53 @@ async def test_a_hidden_endpoint_is_examined_and_shown_to_who_may_see_it(
         for account in (acme, shop, rival)
     }
     assert seen == {"acme": 1, "shop": 1, "rival": 0}
+
+
+async def test_an_endpoint_that_embeds_is_put_what_is_to_be_closer(
+    engine: AsyncEngine, acme: Account, provider: ScriptedProvider, examiner: Examiner
+) -> None:
+    offered = offer(
+        url=provider.url,
+        endpoints=[endpoint_offer(name="vectors", tasks=["embedding"], domains={"law": 0.9})],
+    )
+    registered = await offers.register(engine, acme, offered)
+    async with engine.begin() as connection:
+        await offers.enlist(connection, registered)
+    await bring(engine, rows(3, 3))
+    await sit(examiner)
+    assert await found(engine) == [], "none of these rows is for vectors"
+    lines = []
+    for number in range(8):
+        texts = [f"section {number}", f"paragraph {number}", f"recipe {number}"]
+        prompt, one, other = (np.array(embedding_vector(each)) for each in texts)
+        nearer = texts[1:] if float(prompt @ one) > float(prompt @ other) else texts[:0:-1]
+        if number == 7:
+            nearer = nearer[::-1]
+        lines.append({"prompt": texts[0], "metric": "closer", "reference": nearer})
+    await bring(engine, b"\n".join([*map(msgspec.json.encode, lines), rows(2, 2)]))
+    await sit(examiner)
+    told = (await found(engine))[0]
+    assert (told.status, told.asked, told.score) == ("done", 8, 7 / 8)
+    assert {each.path for each in provider.work_received} == {"/v1/embeddings"}
+
+
+async def test_an_endpoint_that_takes_tensors_is_not_examined(
+    engine: AsyncEngine, acme: Account, provider: ScriptedProvider, examiner: Examiner
+) -> None:
+    tensors = endpoint_offer(
+        name="net", tasks=["infer"], domains={"law": 0.9}, price=offers.CALL_BAND
+    )
+    offered = offer(url=provider.url, kind="kserve", endpoints=[tensors])
+    registered = await offers.register(engine, acme, offered)
+    async with engine.begin() as connection:
+        await offers.enlist(connection, registered)
+    await bring(engine, rows(3, 3))
+    await sit(examiner)
+    assert await found(engine) == []
+    async with engine.begin() as connection:
+        ordered = await order_examination(connection, OPS, "acme/net", "law", datetime.now(UTC))
+    assert len(ordered) == 1
+    await sit(examiner)
+    [told] = await found(engine)
+    assert told.status == "failed"
+    assert "not examined, and count as declared" in (told.problem or "")

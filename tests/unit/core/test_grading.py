@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.grading import grade, judges_prompt, read_judgement
+from broker.core.grading import grade, grade_vectors, judges_prompt, read_judgement
 from broker.core.suites import Item, Metric
 
 
@@ -102,7 +103,10 @@ def test_f1_is_the_best_overlap_of_words() -> None:
     assert grade(words, "") == 0.0
 
 
-@given(answer=st.text(max_size=200), metric=st.sampled_from(sorted(set(Metric) - {Metric.JUDGE})))
+@given(
+    answer=st.text(max_size=200),
+    metric=st.sampled_from(sorted(set(Metric) - {Metric.JUDGE, Metric.CLOSER})),
+)
 def test_every_answer_has_a_score(answer: str, metric: Metric) -> None:
     references: dict[Metric, Any] = {Metric.JSON_SCHEMA: {}, Metric.NUMERIC: 1}
     assert 0.0 <= grade(item(metric, references.get(metric, "A")), answer) <= 1.0
@@ -131,3 +135,12 @@ def test_an_answer_cannot_leave_its_marks() -> None:
         told = judges_prompt(item(Metric.JUDGE, "x"), answer, "5f0c")
         assert told.count("</answer-5f0c>") == 2
         assert f"<answer-5f0c>\n{answer}\n</answer-5f0c>" in told
+
+
+def test_vectors_are_compared_by_the_cosine() -> None:
+    prompt, near, far = np.array([1.0, 0.0]), np.array([9.0, 1.0]), np.array([1.0, 1.0])
+    assert grade_vectors(prompt, near, far) == 1.0
+    assert grade_vectors(prompt, far, near) == 0.0
+    assert grade_vectors(prompt, near, near) == 0.0, "nothing is nearer than itself"
+    for odd in (np.zeros(2), np.zeros(0), np.ones(3), np.array([np.nan, 1.0])):
+        assert grade_vectors(prompt, odd, far) == 0.0

@@ -100,3 +100,18 @@ def test_a_sample_is_the_same_for_the_same_seed() -> None:
     assert drawn(1) == drawn(1) != drawn(2)
     assert len({each.prompt for each in drawn(1)}) == 40
     assert sample(items[:3], 40, Random(1)) == items[:3]
+
+
+def test_rows_for_vectors_are_told_from_rows_for_words() -> None:
+    lines = [
+        {"prompt": "a", "metric": "closer", "reference": ["b", "c"]},
+        {"prompt": "a", "metric": "exact", "reference": "b"},
+        {"prompt": "a", "metric": "closer", "reference": ["b", "b"]},
+        {"prompt": "a", "metric": "closer", "reference": "b"},
+        {"prompt": "a", "metric": "closer", "reference": ["b", " "]},
+    ]
+    items, broken = parse_suite(b"\n".join(map(msgspec.json.encode, lines)))
+    assert [each.line for each in broken] == [3, 4, 5]
+    suite = Suite("law", None, items, "ops", datetime(2026, 1, 1, tzinfo=UTC))
+    assert [each.metric for each in suite.part(embeds=True).items] == [Metric.CLOSER]
+    assert [each.metric for each in suite.part(embeds=False).items] == [Metric.EXACT]
