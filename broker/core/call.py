@@ -53,18 +53,19 @@ class OpenAiBody(msgspec.Struct, frozen=True, eq=False):
 
     def render(self, model: str, tokens_out_max: int | None) -> bytes:
         """Return the body for a provider: its name of the model, an output limit in the hold."""
-        parts = [b'{"model":' + msgspec.json.encode(model)]
-        replaced = _REPLACED if tokens_out_max is None else _REPLACED | _OUTPUT_LIMITS
-        for name, raw in self.members.items():
+        members = self.members
+        parts: list[bytes | msgspec.Raw] = [b'{"model":', msgspec.json.encode(model)]
+        replaced = _REPLACED if tokens_out_max is None else _REPLACED_LIMITED
+        for name, raw in members.items():
             if name not in replaced:
-                parts.append(_named(name) + bytes(raw))
+                parts += (_named(name), raw)  # joined uncopied
         if tokens_out_max is not None:
-            newer = "max_completion_tokens" in self.members
-            name = "max_completion_tokens" if newer else "max_tokens"
-            parts.append(b'"%s":%d' % (name.encode(), tokens_out_max))
+            newer = "max_completion_tokens" in members
+            parts.append((_NEWER_LIMIT if newer else _LIMIT) % tokens_out_max)
         if self.stream:
-            parts.append(b'"stream":true,"stream_options":' + self._stream_options())
-        return b",".join(parts) + b"}"
+            parts += (b',"stream":true,"stream_options":', self._stream_options())
+        parts.append(b"}")
+        return b"".join(parts)
 
     def prompt_text(self) -> str | None:
         """Return all text of the prompt, as far as it is text; None when it cannot be read.
@@ -116,7 +117,7 @@ def _named(name: str) -> bytes:
 
 
 def _encoded(name: str) -> bytes:
-    return msgspec.json.encode(name) + b":"
+    return b",%b:" % msgspec.json.encode(name)
 
 
 _remembered = lru_cache(maxsize=256)(_encoded)
@@ -156,6 +157,9 @@ _turns_of = msgspec.json.Decoder(list[_Turn]).decode
 _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
 _OUTPUT_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
 _REPLACED = frozenset({"model", "broker", "service_tier", "stream", "stream_options"})
+_REPLACED_LIMITED = _REPLACED | _OUTPUT_LIMITS
+_LIMIT = b',"max_tokens":%d'
+_NEWER_LIMIT = b',"max_completion_tokens":%d'
 
 
 class TensorBody(msgspec.Struct, frozen=True, eq=False):

@@ -25,25 +25,28 @@ def decide_alone(
     """Return the decision; None where the one may be rejected, which is for `route` to tell."""
     one = listed.lone
     assert one is not None
-    in_flight = pulse.load_of(one.deployment)
+    number, in_flight = one.number, pulse.load_of(one.deployment)
     load = in_flight / one.capacity
-    if _may_be_rejected(wanted, one) or pulse.is_doubtful(one.number):
+    if load >= limits.queue_factor or in_flight >= pulse.limit_at[number]:
         return None
-    if load >= limits.queue_factor or in_flight >= pulse.limit_at[one.number]:
+    if pulse.is_doubtful(number) or _may_be_rejected(wanted, one):
         return None
-    tokens_out = _output_limit(wanted, one, limits)
-    expected_out = wanted.choices * float(min(tokens_out, TOKENS_OUT_EXPECTED))
+    tokens_out = wanted.tokens_out_max
+    if tokens_out is None or not wanted.task.generates:
+        tokens_out = _output_limit(wanted, one, limits)
+    choices = wanted.choices
+    expected_out = choices * float(min(tokens_out, TOKENS_OUT_EXPECTED))
     cost = one.rate_out * expected_out + one.rate_in * wanted.tokens_in_expected + one.rate_call
-    available = free_share(load) * pulse.availability_at[one.number]
+    available = free_share(load) * pulse.availability_at[number]
     quality, fit, cheap, quick, there = _shares(wanted.weights)
-    score = quality * one.quality + fit * one.domain_fit + cheap + quick + there * available
-    parts = (one.quality, one.domain_fit, 1.0, 1.0, available)
-    rate = market.rate(one.number)
-    picos = rate.picos(wanted.tokens_in_bound, wanted.choices * tokens_out)
+    good, apt = one.quality, one.domain_fit
+    score = quality * good + fit * apt + cheap + quick + there * available
+    rate = market.rate(number)
+    ceiling_nanos = charge_nanos(rate.picos(wanted.tokens_in_bound, choices * tokens_out))
     return Decision(
-        (Candidate(one.number, rate, tokens_out, charge_nanos(picos)),),
+        (Candidate(number, rate, tokens_out, ceiling_nanos),),
         listed.numbers,
-        (score, *parts, cost),
+        (score, good, apt, 1.0, 1.0, available, cost),
         listed.rejected,
         listed.reasons,
         market.book.version,
@@ -63,10 +66,9 @@ def _may_be_rejected(wanted: Requirements, one: Lone) -> bool:
 
 
 def _output_limit(wanted: Requirements, one: Lone, limits: RoutingLimits) -> int:
+    """Of a call without a limit of its own."""
     if not wanted.task.generates:
         return 0
-    if wanted.tokens_out_max is not None:
-        return wanted.tokens_out_max
     prompt = min(wanted.tokens_in_bound, 2 * wanted.tokens_in_expected + 64)
     return min(one.output_tokens, limits.tokens_out_default, max(one.context_tokens - prompt, 1))
 

@@ -77,14 +77,28 @@ def demands(asked: Asked, account_id: UUID) -> Requirements:
     bound = expected = 0
     if asked.task is not Task.INFER:
         bound, expected = tokens_in_bound(size_bytes), tokens_in_expected(size_bytes)
-    common = (asked.task, asked.model, bound, expected, asked.tokens_out_max, asked.choices)
     stream = isinstance(asked.body, OpenAiBody) and asked.body.stream
     if wishes is NO_WISHES:
-        return Requirements(account_id, *common, asked.version, stream=stream)
+        return Requirements(
+            account_id,
+            asked.task,
+            asked.model,
+            bound,
+            expected,
+            asked.tokens_out_max,
+            asked.choices,
+            asked.version,
+            stream=stream,
+        )
     rate_in, rate_out = wishes.max_rates()
     return Requirements(
         account_id,
-        *common,
+        asked.task,
+        asked.model,
+        bound,
+        expected,
+        asked.tokens_out_max,
+        asked.choices,
         asked.version,
         domain=wishes.domain,
         max_rate_in_micros=rate_in,

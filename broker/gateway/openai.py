@@ -98,15 +98,16 @@ def parse(path: str, headers: Headers, body: bytes) -> Asked:
         raise RequestMalformed(f"The body is not a JSON object: {error}.") from None
     if _NEEDED[task] not in members:
         raise RequestMalformed(f"'{_NEEDED[task]}' is missing.")
-    for name in _OVERRULING:
-        if name in members:
-            raise RequestMalformed(f"'{name}' is not taken here; say '{_OVERRULING[name]}'.")
+    if not _OVERRULING.keys().isdisjoint(members):
+        name = next(each for each in _OVERRULING if each in members)
+        raise RequestMalformed(f"'{name}' is not taken here; say '{_OVERRULING[name]}'.")
     own = members.get("broker")
-    wishes = in_tier(read_wishes(own, headers), _member(members, "service_tier", _named))
-    generates = task.generates
+    wishes = read_wishes(own, headers)
+    if "service_tier" in members:
+        wishes = in_tier(wishes, _member(members, "service_tier", _named))
     stream = usage_asked = False
     limit = None
-    if generates:
+    if task.generates:
         if "stream" in members and _member(members, "stream", _flag):
             stream = True
             options = _member(members, "stream_options", _options)
