@@ -18,9 +18,9 @@ from broker.core.catalog import Endpoint, Kind, Task
 from broker.core.columns import Floats
 from broker.core.outcome import Fault, Outcome, fault_of_status
 from broker.core.transcript import logprobs_of
-from broker.flows.exchange import identity
+from broker.flows.exchange import identified
 from broker.flows.targets import Targets
-from broker.upstream.client import Timeouts, UpstreamClient, sized
+from broker.upstream.client import Timeouts, UpstreamClient
 from broker.upstream.faults import AttemptFailed, malformed
 from broker.upstream.openai import read_completion
 
@@ -92,7 +92,7 @@ class Asker:
         """Send a body to a path, and return the body of the answer. Raises AttemptFailed."""
         path, sent = request
         target = self.targets.of(endpoint, path)
-        head = sized(target.prefix + identity(str(call_id), 0), len(sent))
+        head = identified(target.prefix, str(call_id), 0, len(sent))
         response = await self.upstream.send(target.origin, head, sent, TIMEOUTS, ANSWER_BYTES_MAX)
         answer = response.take(ANSWER_BYTES_MAX)
         if response.status != 200:

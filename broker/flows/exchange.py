@@ -21,7 +21,7 @@ from broker.core.transcript import Transcript
 from broker.flows.tab import Tab
 from broker.flows.targets import make_target
 from broker.upstream.blame import status_meant
-from broker.upstream.client import Origin, Response, Timeouts, sized
+from broker.upstream.client import Origin, Response, Timeouts
 from broker.upstream.faults import AttemptFailed, malformed
 from broker.upstream.kserve import HEADER_LENGTH, read_infer, request_id
 from broker.upstream.openai import read_completion, read_embedding
@@ -103,10 +103,11 @@ async def read_whole(tab: Tab, attempt: Attempt) -> WholeAnswer:
         raise AttemptFailed(_refused(response, body, tab.runtime.clock()))
     headers = tuple([each for each in response.headers if each[0] in _PASSED_BACK])
     if isinstance(tab.call.body, OpenAiBody):
-        _require_json(response)
-        encoding = response.header(_ENCODING)
+        told = dict(reversed(headers))  # the first of each name
+        _require_json(told.get(b"content-type"))
+        encoding = told.get(_ENCODING)
         if encoding is not None:
-            body = unpacked(encoding, body, limit)
+            body = unpacked(encoding.rstrip(), body, limit)
             headers = tuple([each for each in headers if each[0] != _ENCODING])
     delivered = _facts(tab.call, response, body)
     return WholeAnswer(200, headers, body, delivered)
@@ -187,8 +188,9 @@ def _request(tab: Tab, attempt: Attempt) -> tuple[Origin, bytes, bytes, Timeouts
         body = call.body.payload
     else:
         target = runtime.targets.of(endpoint, call.body.path)
-        body = call.body.render(endpoint.upstream_model, _limit(call, attempt))
-    head = sized(target.prefix + identity(call.id_text, attempt.index), len(body))
+        limit = attempt.candidate.tokens_out_max if call.wanted.task.generates else None
+        body = call.body.render(endpoint.upstream_model, limit)
+    head = identified(target.prefix, call.id_text, attempt.index, len(body))
     timeouts = Timeouts(limits.connect_s, limits.first_byte_s, limits.idle_s, left_s)
     return target.origin, head, body, timeouts
 
@@ -209,22 +211,23 @@ def _within_deadline(failure: AttemptFailed) -> AttemptFailed:
     return failure
 
 
-def _require_json(response: Response) -> None:
+def _require_json(kind: bytes | None) -> None:
     """Refuse a body that says it is something else: clients go by what it says."""
-    kind = response.header(b"content-type")
     if kind is None or kind == b"application/json":
         return
     if not kind.partition(b";")[0].rstrip().lower().endswith(b"json"):
         raise malformed("JSON was asked for, the answer says it is something else", 200)
 
 
-def identity(call_id: str, attempt: int) -> bytes:
-    """Return headers by which a provider may tell afterwards what it served."""
-    return b"x-request-id: %s\r\nx-broker-attempt: %d\r\n" % (call_id.encode(), attempt)
-
-
-def _limit(call: Call, attempt: Attempt) -> int | None:
-    return attempt.candidate.tokens_out_max if call.wanted.task.generates else None
+def identified(prefix: bytes, call_id: str, attempt: int, length: int) -> bytes:
+    """Complete a `head_prefix` by what a provider may tell afterwards what it served, and by the
+    length of the body in bytes."""
+    return b"%bx-request-id: %b\r\nx-broker-attempt: %d\r\ncontent-length: %d\r\n\r\n" % (
+        prefix,
+        call_id.encode(),
+        attempt,
+        length,
+    )
 
 
 def model_path(endpoint: Endpoint) -> bytes:
@@ -235,7 +238,8 @@ def model_path(endpoint: Endpoint) -> bytes:
 
 def _facts(call: Call, response: Response, body: bytes) -> Delivered:
     """Return what an answer shows of its usage. Raises AttemptFailed: malformed, an error."""
-    if call.wanted.task is Task.INFER:
+    task = call.wanted.task
+    if task is Task.INFER:
         if response.header(b"content-encoding") is None:
             inferred = read_infer(
                 response.header(b"inference-header-content-length"), body, _request_id(call.body)
@@ -245,7 +249,7 @@ def _facts(call: Call, response: Response, body: bytes) -> Delivered:
         elif not body:
             raise malformed("an empty answer", 200)
         return Delivered(claimed_in=0, claimed_out=0, text_bytes=0, generates=False)
-    if call.wanted.task is Task.EMBEDDING:
+    if task is Task.EMBEDDING:
         embedding = read_embedding(body)
         if embedding.error is not None:
             raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, said=embedding.error))

@@ -58,8 +58,9 @@ async def serve(
 
     `turn` is that of a call under an `Idempotency-Key`; `known` one that was looked into.
     """
-    if call.wanted.quote_id is None:
-        if (call.wanted.model == AUTO or call.session_id is not None) and not known:
+    wanted = call.wanted
+    if wanted.quote_id is None:
+        if (wanted.model == AUTO or call.session_id is not None) and not known:
             return await _serve_known(call, runtime, turn)
         market = runtime.market
         decision = _decide(call, runtime)

@@ -82,7 +82,7 @@ class Gateway:
                 raise request.trouble
             require_room(runtime)
             seat = None
-            if request.header(b"idempotency-key") is None:
+            if b"idempotency-key" not in request.fields:
                 runtime.keyring.enter(key)
             else:
                 request.told = seat = Seat(runtime.keyring, key)

@@ -64,6 +64,30 @@ class _Answer(msgspec.Struct, gc=False):
     error: Any = None
 
 
+class _TextDelta(msgspec.Struct, gc=False):
+    """A delta of text alone: what else it might hold is null, or not there."""
+
+    content: str
+    reasoning_content: None = None
+    reasoning: None = None
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+
+
+class _TextChoice(msgspec.Struct, gc=False):
+    delta: _TextDelta
+    finish_reason: None = None
+
+
+class _TextChunk(msgspec.Struct, gc=False):
+    """A chunk of text alone, of one choice: the decoder does all the checking."""
+
+    choices: tuple[_TextChoice]
+    usage: None = None
+    error: None = None
+
+
 class _Vector(msgspec.Struct):
     embedding: msgspec.Raw
 
@@ -116,6 +140,7 @@ _EMPTY_BYTES_MAX: Final = 64
 _UNCOUNTED: Final = (None, None, None, None)
 _DONE: Final = ChunkFacts(done=True)
 _ANSWER: Final = msgspec.json.Decoder(_Answer)
+_TEXT_CHUNK: Final = msgspec.json.Decoder(_TextChunk)
 _EMBEDDINGS: Final = msgspec.json.Decoder(_Embeddings)
 
 
@@ -127,11 +152,14 @@ def read_completion(body: bytes) -> CompletionFacts:
     choices = answer.choices
     if not choices:
         raise malformed("a completion without choices", 200)
-    text_bytes, text = _delivered(choices)
-    finished = choices[0].finish_reason is not None
-    if len(choices) > 1:
+    if len(choices) == 1:
+        text_bytes, text = _delivered_by(choices[0])
+        finished = choices[0].finish_reason is not None
+    else:
+        text_bytes, text = _delivered(choices)
         finished = all(choice.finish_reason is not None for choice in choices)
-    return CompletionFacts(*_counts(answer.usage), text_bytes, text, finished, None, True)
+    asked, made, hidden, cached = _counts(answer.usage)
+    return CompletionFacts(asked, made, hidden, cached, text_bytes, text, finished, None, True)
 
 
 def read_chunk(data: bytes) -> ChunkFacts:
@@ -144,12 +172,23 @@ def read_chunk(data: bytes) -> ChunkFacts:
     choices = answer.choices
     if not choices:
         return ChunkFacts(*_counts(answer.usage))
-    text_bytes, text = _delivered(choices)
-    finished = choices[0].finish_reason is not None
-    if len(choices) > 1:
+    if len(choices) == 1:
+        text_bytes, text = _delivered_by(choices[0])
+        finished = choices[0].finish_reason is not None
+    else:
+        text_bytes, text = _delivered(choices)
         finished = any(choice.finish_reason is not None for choice in choices)
-    counts = _UNCOUNTED if answer.usage is None else _counts(answer.usage)
-    return ChunkFacts(*counts, text_bytes, text, finished, None, True)
+    asked, made, hidden, cached = _UNCOUNTED if answer.usage is None else _counts(answer.usage)
+    return ChunkFacts(asked, made, hidden, cached, text_bytes, text, finished, None, True)
+
+
+def only_text(data: bytes) -> str | None:
+    """Return the text of a chunk of one choice that says nothing else; None: it is for `read_chunk`
+    to tell."""
+    try:
+        return _TEXT_CHUNK.decode(data).choices[0].delta.content
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def read_embedding(body: bytes) -> EmbeddingFacts:
@@ -195,8 +234,6 @@ def _counts(usage: _Usage | None) -> tuple[int | None, int | None, int | None, i
 
 def _delivered(choices: list[_Choice]) -> tuple[int, str]:
     """Return the bytes delivered and the content, over all choices."""
-    if len(choices) == 1:
-        return _delivered_by(choices[0])
     parts = [_delivered_by(choice) for choice in choices]
     return sum(size for size, _ in parts), "".join(text for _, text in parts)
 

@@ -107,8 +107,14 @@ class Response(msgspec.Struct, eq=False):
         if not self.chunks:
             if self.done:
                 return None
-            if self.failure is None:
-                await self._wait(CHUNK)
+            if self.failure is None:  # as `_wait`, without a coroutine of its own for every chunk
+                assert self.waiter is None, "one reader at a time"
+                self.wants = CHUNK
+                self.waiter = asyncio.get_running_loop().create_future()
+                try:
+                    await self.waiter
+                finally:
+                    self.waiter = None
         chunks = self.chunks
         if chunks:
             self.chunks = []

@@ -13,13 +13,15 @@ import msgspec
 from broker.core.metering import Delivered
 from broker.core.outcome import Fault, Outcome
 from broker.upstream.faults import AttemptFailed, malformed
-from broker.upstream.openai import read_chunk
+from broker.upstream.openai import only_text, read_chunk
 from broker.upstream.sse import SseSplitter, data_of
 from broker.upstream.unpacking import Unpacker
 
 _DONE = b"[DONE]"
 _WITHOUT_DATA = (b":", b"event", b"id", b"retry")
 """How an event without data may begin: comments, and fields that say nothing of content."""
+_PLAIN_TRIES = 3
+"""Where so many events in a row were more than text, none is taken for text any more."""
 
 
 class Scribe(Protocol):
@@ -58,6 +60,7 @@ class StreamReader:
         self._usage_event: bytes | None = None
         self._scribe = scribe
         self._splitter = SseSplitter()
+        self._plain_tries = _PLAIN_TRIES
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes, return what may be passed on; what is malformed or an error sets `failure`.
@@ -72,7 +75,7 @@ class StreamReader:
             passed.extend(events if self._scribe is None else map(self._transcribed, events))
         except AttemptFailed as failure:
             self.failure = failure
-        return b"".join(passed)
+        return passed[0] if len(passed) == 1 else b"".join(passed)
 
     def _passes(self, event: bytes) -> bool:
         """Take one event; True when it is to be passed on now. Raises AttemptFailed."""
@@ -83,7 +86,10 @@ class StreamReader:
             return True
         if payload == _DONE:
             self.ended = True
-        return not self.ended and self._keep(payload)
+        if self.ended:
+            return False
+        # Nearly every event is text alone, which takes half the time of all its facts.
+        return (self._plain_tries > 0 and self._hears_text(payload)) or self._keep(payload)
 
     def _transcribed(self, event: bytes) -> bytes:
         payload = data_of(event)
@@ -129,6 +135,20 @@ class StreamReader:
             usage += b',"broker":' + cost_json + b"}"
             return b"data: " + usage + b"\n\ndata: [DONE]\n\n"
         return b": broker " + cost_json + b"\n\ndata: [DONE]\n\n"
+
+    def _hears_text(self, payload: bytes) -> bool:
+        """Note the text of an event that says nothing else; False when it is for `_keep` to read."""
+        text = only_text(payload)
+        if text is None:
+            self._plain_tries -= 1
+            return False
+        self._plain_tries = _PLAIN_TRIES
+        if text:
+            self.text_bytes += len(text) if text.isascii() else len(text.encode())
+            self.has_content = True
+            if self._keep_text:
+                self.texts.append(text)
+        return True
 
     def _keep(self, payload: bytes) -> bool:
         """Note what an event says; False when it is not to be passed on now."""
