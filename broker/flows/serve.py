@@ -67,7 +67,7 @@ async def serve(
         plain = call.cascade is None and not (call.hedges or call.continues)
         call, decision = (call, decision) if plain else _lay_out(call, decision, runtime)
     else:
-        call, decision, market = await _redeem(call, call.wanted.quote_id, runtime)
+        call, decision, market = await _redeem(call, wanted.quote_id, runtime)
     hold = reserve(call, decision, runtime.settings.limits.hold_margin_s)
     first = market.endpoint(decision.plan[0].number).deployment.number
     await _hold(hold, first, call, decision, runtime)

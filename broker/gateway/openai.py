@@ -71,7 +71,7 @@ async def handle(request: Request, runtime: Runtime, key: StoredKey) -> None:
     asked = parse(request.path, request.headers, request.body)
     call = admit(asked, payer, runtime)
     request.take_within(call.deadline_s - call.started_s + runtime.settings.limits.stall_s)
-    named = request.header(b"idempotency-key")
+    named = request.fields.get(b"idempotency-key")
     if named is None:
         tab, answer = await serve(call, runtime)
     else:

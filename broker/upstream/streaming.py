@@ -137,7 +137,7 @@ class StreamReader:
         return b": broker " + cost_json + b"\n\ndata: [DONE]\n\n"
 
     def _hears_text(self, payload: bytes) -> bool:
-        """Note the text of an event that says nothing else; False when it is for `_keep` to read."""
+        """Note the text of an event that says nothing else; False: it is for `_keep` to read."""
         text = only_text(payload)
         if text is None:
             self._plain_tries -= 1
