@@ -4,17 +4,17 @@ from collections.abc import Sequence
 
 from migrations.scripts import run
 
-revision = "0025"
-down_revision: str | Sequence[str] | None = "0024"
+revision = "0026"
+down_revision: str | Sequence[str] | None = "0025"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
     """Run the script."""
-    run("0025_groups_of_evidence")
+    run("0026_groups_of_evidence")
 
 
 def downgrade() -> None:
     """Refuse: money is not undone."""
-    raise RuntimeError("Migration 0025 cannot be undone; restore a backup instead.")
+    raise RuntimeError("Migration 0026 cannot be undone; restore a backup instead.")
