@@ -11,6 +11,7 @@ from collections import deque
 
 import numpy as np
 
+from broker.core.decision import Candidate
 from broker.core.dispatch import Attempt, Dispatch, End
 from broker.core.outcome import DELIVERED, Fault, Outcome
 from broker.core.pulse import Measured
@@ -124,8 +125,9 @@ class Engine:
         if decision is None or not decision.plan:
             self._refuse(visit, desk.refusal(wanted, decision), now_s)
             return
-        visit.decision = decision
-        if of_class.foresight is not Foresight.PRICE and self._stays_away(visit, now_s):
+        visit.price_version = decision.price_version
+        first = decision.plan[0]
+        if of_class.foresight is not Foresight.PRICE and self._stays_away(visit, first, now_s):
             self._refuse(visit, Code.STAYED_AWAY, now_s)
             return
         visit.hold = hold_of(decision)
@@ -147,11 +149,10 @@ class Engine:
             line.append(visit)
         self._next(visit, now_s)
 
-    def _stays_away(self, visit: Visit, now_s: float) -> bool:
+    def _stays_away(self, visit: Visit, first: Candidate, now_s: float) -> bool:
         """True where price and foreseen wait are more than the answer is worth."""
         of_class = visit.of_class
         foreseen_s = self._heard[visit.place].foreseen_s(now_s)
-        first = visit.decision.plan[0]
         if of_class.foresight is Foresight.QUEUE:
             site = self._sites[first.number]
             before = site.server.running + site.server.waiting

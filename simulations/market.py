@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from simulations.clockwork import Progress
 from simulations.engine import Engine
+from simulations.garbage import rarely_collected
 from simulations.pace import pace_of
 from simulations.record import Run
 from simulations.scenario import Pace, Scenario
@@ -17,4 +18,5 @@ def run(scenario: Scenario, seed: int, *, progress: Progress | None = None) -> R
     the run stops and returns what it has. Raises ScenarioMalformed.
     """
     engine = Slices if pace_of(scenario) is Pace.SLICES else Engine
-    return engine(scenario, seed).run(progress)
+    with rarely_collected():
+        return engine(scenario, seed).run(progress)

@@ -49,7 +49,6 @@ class Visit:
         "attempt",
         "cost_nanos",
         "deadline_s",
-        "decision",
         "dispatch",
         "hold",
         "job",
@@ -58,6 +57,7 @@ class Visit:
         "of_class",
         "offer_nanos",
         "place",
+        "price_version",
         "tokens_in",
         "tokens_out",
         "tries",
@@ -79,7 +79,7 @@ class Visit:
         self.cost_nanos = 0.0
         self.lines: tuple[ChargeLine, ...] = ()
         self.wanted: Requirements
-        self.decision: Decision
+        self.price_version = 0
         self.dispatch: Dispatch | None = None
         self.hold: Hold
         self.attempt: Attempt | None = None
@@ -136,7 +136,7 @@ class Visit:
         endpoint = listing.endpoint(candidate.number)
         terms = (
             candidate.rate,
-            self.decision.price_version,
+            self.price_version,
             endpoint.take_of(self.of_class.domain),
         )
         line = ledger.line(attempt.index, endpoint.id, endpoint.ledger_account, tokens, terms)
