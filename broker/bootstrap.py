@@ -26,6 +26,7 @@ from broker.flows.lease import Lease
 from broker.flows.runtime import Runtime
 from broker.flows.targets import Targets
 from broker.live.room import Live
+from broker.outbound.traces import open_traces
 from broker.settings import Limits, Settings
 from broker.store.away import is_database_away
 from broker.store.database import create_engine, create_pool
@@ -72,6 +73,9 @@ async def _build(settings: Settings, stack: contextlib.AsyncExitStack) -> Runtim
     addresses = AddressPolicy(settings.allowed_networks)
     upstream = UpstreamClient(addresses, UpstreamLimits(head_bytes=settings.limits.head_bytes_max))
     stack.push_async_callback(upstream.aclose)
+    traces = open_traces(settings.traces_share, SystemRandom().random)
+    if traces is not None:
+        stack.push_async_callback(asyncio.to_thread, traces.close)
     pulse, routing = Pulse(), _routing_limits(settings.limits)
     return Runtime(
         settings=settings,
@@ -94,6 +98,7 @@ async def _build(settings: Settings, stack: contextlib.AsyncExitStack) -> Runtim
         retries=RetryBudget(time.monotonic()),
         random=Random(SystemRandom().getrandbits(64)),  # noqa: S311 - spreads load, keeps no secret
         routing=routing,
+        traces=traces,
     )
 
 

@@ -100,6 +100,8 @@ class Settings:
     evidence_kept_days: int = 400
     """What was seen of how well endpoints answer is kept so long, by whole months."""
     heartbeat_interval_ms: int = 1_000
+    traces_share: float = 0.0
+    """Of the calls, from 0 to 1, that are told to an OpenTelemetry collector."""
     limits: Limits = field(default_factory=Limits)
     recourse: Recourse = field(default_factory=Recourse)
     maturity: MaturityTerms = field(default_factory=MaturityTerms)
@@ -127,6 +129,7 @@ class Settings:
             evidence_kept_days=_integer(
                 env, "BROKER_EVIDENCE_KEPT_DAYS", cls.evidence_kept_days, 31, 36_500
             ),
+            traces_share=_share(env, "BROKER_TRACES_SHARE"),
             limits=replace(
                 usual,
                 first_byte_s=_seconds(env, "BROKER_FIRST_BYTE_S", usual.first_byte_s),
@@ -202,6 +205,17 @@ def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: in
     if not text.lstrip("-").isdigit() or not low <= int(text) <= high:
         raise SettingInvalid(f"{name} must be a whole number from {low} to {high}, not '{text}'.")
     return int(text)
+
+
+def _share(env: Mapping[str, str], name: str) -> float:
+    text = env.get(name, "") or "0"
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share <= 1.0:
+        raise SettingInvalid(f"{name} must be a number from 0 to 1, not '{text}'.")
+    return share
 
 
 def _seconds(env: Mapping[str, str], name: str, default: float) -> float:

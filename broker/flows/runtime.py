@@ -29,6 +29,7 @@ from broker.flows.heartbeat import HeartbeatDesk
 from broker.flows.keyring import Keyring
 from broker.flows.targets import Targets
 from broker.live.room import Live
+from broker.outbound.traces import Traces
 from broker.settings import Settings
 from broker.store.sealing import Sealer
 from broker.upstream.addresses import AddressPolicy
@@ -66,6 +67,8 @@ class Runtime:
     routing: RoutingLimits
     clock: Callable[[], datetime] = _now
     now_s: Callable[[], float] = time.monotonic
+    traces: Traces | None = None
+    """None, as mostly: no call is traced."""
     encoder: Encoder | None = None
     """None until a domain is taught."""
     calls_in_flight: int = 0

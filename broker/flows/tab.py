@@ -22,6 +22,7 @@ from broker.errors import BrokerError, HoldExpired
 from broker.flows.attempt_facts import answer_length, measure_of, ttft_ms
 from broker.flows.doubt import doubted
 from broker.flows.runtime import Runtime
+from broker.flows.trace_call import trace_call
 from broker.flows.turn import Turn
 from broker.store.answers import StoredAnswer
 from pricing.book import Rate
@@ -254,6 +255,9 @@ class Tab:
             self.runtime.live.homes.keep(payer.account_id, self.call.session_id, number)
         settled_at = self.runtime.clock()
         record = self._record(status, code)
+        traces = self.runtime.traces
+        if traces is not None and traces.sampled():
+            trace_call(traces, self.call, record, self.dispatch.attempts, self.market)
         closing = ledger.settlement(self.hold, tuple(self.lines), settled_at, record)
         if not await self.runtime.ledger.settle(closing):
             raise self._outlived(record)

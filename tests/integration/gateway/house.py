@@ -198,7 +198,9 @@ def _call_band(usd: str) -> CallBand:
 
 
 @contextlib.asynccontextmanager
-async def open_house(database_url: str, valkey_url: str, **limits: Any) -> AsyncIterator[House]:
+async def open_house(
+    database_url: str, valkey_url: str, traces_share: float = 0.0, **limits: Any
+) -> AsyncIterator[House]:
     """Run a broker until the block ends; `limits` are those that a test wants otherwise."""
     loopback = ipaddress.ip_network("127.0.0.0/8")
     settings = Settings(
@@ -206,6 +208,7 @@ async def open_house(database_url: str, valkey_url: str, **limits: Any) -> Async
         valkey_url,
         secret_key="ab" * 32,
         allowed_networks=(loopback,),
+        traces_share=traces_share,
         limits=Limits(
             body_bytes_max=BODY_BYTES_MAX,
             body_s=BODY_S,

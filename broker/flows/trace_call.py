@@ -1,0 +1,97 @@
+"""Tells a call as spans, by OpenTelemetry's conventions for generative AI: one of the call, and one
+of each of its attempts. Nothing of prompts and answers is in them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from broker.core.call import Call
+from broker.core.catalog import Endpoint, Task
+from broker.core.dispatch import Attempt
+from broker.core.ledger import CallRecord
+from broker.core.market import Market
+from broker.outbound.traces import Traces
+from pricing.money import format_usd
+
+Value = str | int | float | bool
+
+_OPERATIONS: Final = {
+    Task.CHAT: "chat",
+    Task.COMPLETION: "text_completion",
+    Task.EMBEDDING: "embeddings",
+    Task.INFER: "infer",
+}
+
+
+class Span(msgspec.Struct, frozen=True):
+    """A span to be told; times are seconds of the monotonic clock."""
+
+    name: str
+    started_s: float
+    ended_s: float
+    attributes: dict[str, Value]
+    error: str | None = None
+    """What kind of error it ended with."""
+
+
+def trace_call(
+    traces: Traces, call: Call, record: CallRecord, attempts: Sequence[Attempt], market: Market
+) -> None:
+    """Tell a call that ends now."""
+    now_s = time.monotonic()
+    told = [
+        _span_of(call, each, market.endpoint(each.candidate.number), now_s) for each in attempts
+    ]
+    traces.tell(span_of_call(call, record, now_s), told)
+
+
+def span_of_call(call: Call, record: CallRecord, ended_s: float) -> Span:
+    """Return the span of a whole call, as it was served to its caller."""
+    wanted = call.wanted
+    operation = _OPERATIONS[wanted.task]
+    attributes: dict[str, Value] = {
+        "gen_ai.operation.name": operation,
+        "gen_ai.request.model": wanted.model,
+        "gen_ai.usage.input_tokens": record.tokens_in,
+        "gen_ai.usage.output_tokens": record.tokens_out,
+        "http.response.status_code": record.status,
+        "broker.call_id": call.id_text,
+        "broker.price_version": record.price_version,
+        "broker.charge_usd": format_usd(record.charge_nanos),
+    }
+    if wanted.tokens_out_max is not None:
+        attributes["gen_ai.request.max_tokens"] = wanted.tokens_out_max
+    if wanted.choices != 1:
+        attributes["gen_ai.request.choice.count"] = wanted.choices
+    failed = record.code if record.code != "served" else None
+    return Span(f"{operation} {wanted.model}", call.started_s, ended_s, attributes, failed)
+
+
+def _span_of(call: Call, attempt: Attempt, endpoint: Endpoint, ended_s: float) -> Span:
+    operation = _OPERATIONS[call.wanted.task]
+    origin = urlsplit(endpoint.deployment.url)
+    attributes: dict[str, Value] = {
+        "gen_ai.operation.name": operation,
+        "gen_ai.provider.name": endpoint.name.partition("/")[0],
+        "gen_ai.request.model": endpoint.upstream_model,
+        "gen_ai.response.model": endpoint.name,
+        "gen_ai.usage.input_tokens": attempt.tokens_in,
+        "gen_ai.usage.output_tokens": attempt.tokens_out,
+        "server.address": origin.hostname or "",
+        "server.port": origin.port or (443 if origin.scheme == "https" else 80),
+        "broker.attempt": attempt.index,
+        "broker.hedge": attempt.hedge,
+        "broker.continues": attempt.continues,
+    }
+    if attempt.first_content_s is not None:
+        attributes["broker.ttft_ms"] = (attempt.first_content_s - attempt.started_s) * 1_000
+    outcome = attempt.outcome
+    failed = outcome.fault.value if outcome is not None and outcome.fault is not None else None
+    name = f"{operation} {endpoint.upstream_model}"
+    return Span(name, attempt.started_s, attempt.ended_s or ended_s, attributes, failed)

@@ -1,0 +1,98 @@
+"""Sends spans of a share of the calls to an OpenTelemetry collector.
+
+Where to, its own variables say (`OTEL_EXPORTER_OTLP_ENDPOINT` and their like). Its packages,
+`opentelemetry-sdk` and `opentelemetry-exporter-otlp-proto-http`, are asked for only where traces
+are turned on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from broker.errors import SettingInvalid
+
+SERVICE: Final = "model-broker"
+_NANOS: Final = 1_000_000_000
+
+
+class Told(Protocol):
+    """A span as it is told; times are seconds of the monotonic clock."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def started_s(self) -> float: ...
+    @property
+    def ended_s(self) -> float: ...
+    @property
+    def attributes(self) -> Mapping[str, str | int | float | bool]: ...
+    @property
+    def error(self) -> str | None: ...
+
+
+class Traces:
+    """Draws whose calls are told, and tells them; `provider` is a TracerProvider of the SDK."""
+
+    def __init__(self, provider: Any, share: float, chance: Callable[[], float]) -> None:
+        """`chance` draws from 0 to 1."""
+        self._provider = provider
+        self._share = share
+        self._chance = chance
+        self._api = importlib.import_module("opentelemetry.trace")
+        self._tracer = provider.get_tracer(SERVICE)
+
+    def sampled(self) -> bool:
+        """Draw whether a call is told."""
+        return self._chance() < self._share
+
+    def tell(self, whole: Told, parts: Sequence[Told]) -> None:
+        """Tell a call that has ended, and its attempts."""
+        kind = self._api.SpanKind
+        shift_ns = time.time_ns() - int(time.monotonic() * _NANOS)
+        root = self._begin(whole, kind.SERVER, shift_ns, None)
+        context = self._api.set_span_in_context(root)
+        for part in parts:
+            self._end(self._begin(part, kind.CLIENT, shift_ns, context), part, shift_ns)
+        self._end(root, whole, shift_ns)
+
+    def close(self) -> None:
+        """Send what waits, and end; blocks for some seconds where nobody takes it."""
+        self._provider.shutdown()
+
+    def _begin(self, told: Told, kind: Any, shift_ns: int, context: Any) -> Any:
+        return self._tracer.start_span(
+            told.name,
+            context=context,
+            kind=kind,
+            attributes=told.attributes,
+            start_time=int(told.started_s * _NANOS) + shift_ns,
+        )
+
+    def _end(self, span: Any, told: Told, shift_ns: int) -> None:
+        if told.error is not None:
+            span.set_attribute("error.type", told.error)
+            span.set_status(self._api.StatusCode.ERROR)
+        span.end(end_time=int(told.ended_s * _NANOS) + shift_ns)
+
+
+def open_traces(share: float, chance: Callable[[], float]) -> Traces | None:
+    """Return what sends the traces of a share of the calls; None for none. Raises SettingInvalid
+    where the packages are missing."""
+    if not share:
+        return None
+    try:
+        sdk = importlib.import_module("opentelemetry.sdk.trace")
+        export = importlib.import_module("opentelemetry.sdk.trace.export")
+        otlp = importlib.import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+        resources = importlib.import_module("opentelemetry.sdk.resources")
+    except ImportError:
+        raise SettingInvalid(
+            "BROKER_TRACES_SHARE needs the packages opentelemetry-sdk and "
+            "opentelemetry-exporter-otlp-proto-http."
+        ) from None
+    provider = sdk.TracerProvider(resource=resources.Resource.create({"service.name": SERVICE}))
+    provider.add_span_processor(export.BatchSpanProcessor(otlp.OTLPSpanExporter()))
+    return Traces(provider, share, chance)
