@@ -21,6 +21,9 @@ class Limits:
     body_s: float = 120.0
     """A request's body has so long to come."""
     answer_bytes_max: int = 64 * 2**20
+    passage_bytes: int = 4 * 2**20
+    """An inference's answer above this is passed on as it comes; up to this it is read whole, so
+    that another may answer should it break off."""
     bodies_bytes_max: int = 2**30
     """Of all requests together that have not come whole."""
     head_bytes_max: int = 64 * 2**10

@@ -109,7 +109,12 @@ class Connection(asyncio.Protocol):
         if self._h11.their_state is not h11.SEND_BODY:
             return None
         event = await self._event()
-        return bytes(event.data) if isinstance(event, h11.Data) else None
+        if isinstance(event, h11.Data):
+            return bytes(event.data)
+        # Who is not read from any more is not seen to leave either.
+        self._unread_bytes = 0
+        self._transport.resume_reading()
+        return None
 
     def write(self, event: h11.Event) -> None:
         """Hand an event to the socket without waiting for room."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 import msgspec
@@ -16,25 +13,22 @@ from broker.core.call import Call, OpenAiBody, TensorBody
 from broker.core.catalog import Endpoint, Task
 from broker.core.dispatch import Attempt
 from broker.core.metering import Delivered
-from broker.core.outcome import Fault, Outcome, fault_of_status
+from broker.core.outcome import Fault, Outcome
 from broker.core.transcript import Transcript
+from broker.flows.refused import REFUSAL_BYTES_MAX, refused
 from broker.flows.tab import Tab
 from broker.flows.targets import make_target
-from broker.upstream.blame import status_meant
-from broker.upstream.client import Origin, Response, Timeouts
+from broker.upstream.client import Origin, Response, Room, Timeouts
 from broker.upstream.faults import AttemptFailed, malformed
 from broker.upstream.kserve import HEADER_LENGTH, read_infer, request_id
 from broker.upstream.openai import read_completion, read_embedding
 from broker.upstream.streaming import Scribe, StreamReader
 from broker.upstream.unpacking import unpacked, unpacker_for
 
-REFUSAL_BYTES_MAX = 65_536
-"""Of an error answer, this much is read."""
-SAID_CHARACTERS_MAX = 500
 OPENING_BYTES_MAX = 1_048_576
 """So much of a stream may come before its first content, for it is kept until then."""
 
-_WAIT_DIGITS_MAX = 9
+_ERROR_WITHIN_BYTES = 64
 _TICK_S = 0.002
 """Timers of the loop may fire that much early."""
 _ENCODING = b"content-encoding"
@@ -64,6 +58,17 @@ class WholeAnswer(msgspec.Struct, frozen=True, eq=False):
     """Of a cascade."""
 
 
+class LongAnswer(msgspec.Struct, frozen=True, eq=False):
+    """An inference's answer that is too large to wait for: its head, and its first bytes."""
+
+    headers: tuple[tuple[bytes, bytes], ...]
+    opening: bytes
+    response: Response
+    attempt: Attempt
+    size_bytes: int | None
+    """As it is announced."""
+
+
 @dataclass(slots=True)
 class StreamedAnswer:
     """A stream whose first content has come."""
@@ -91,17 +96,51 @@ def told(verdict: Verdict) -> dict[str, object]:
     }
 
 
+async def read_or_open(tab: Tab, attempt: Attempt) -> WholeAnswer | LongAnswer:
+    """Make an attempt at an inference; its answer is read whole unless it is long. Raises
+    AttemptFailed."""
+    room = Room(tab.runtime.settings.limits.passage_bytes)
+    try:
+        response = await tab.runtime.upstream.send(*_request(tab, attempt), room)
+    except AttemptFailed as failure:
+        raise _told_apart(failure, tab) from None
+    if response.done:
+        return _whole(response, tab)
+    try:
+        opening = await response.next_chunk() or b""
+        if response.status != 200:
+            raise AttemptFailed(refused(response, opening, tab.runtime.clock()))
+        if b'"error"' in opening[:_ERROR_WITHIN_BYTES]:
+            raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, detail="a long error"))
+    except AttemptFailed as failure:
+        response.abort()
+        raise _within_deadline(failure) from None
+    except BaseException:
+        response.abort()
+        raise
+    attempt.first_content_s = tab.runtime.now_s()
+    size = response.header(b"content-length")
+    headers = _passed_back(response)
+    return LongAnswer(headers, opening, response, attempt, None if size is None else int(size))
+
+
 async def read_whole(tab: Tab, attempt: Attempt) -> WholeAnswer:
     """Make an attempt whose answer is read whole. Raises AttemptFailed."""
     limit = tab.runtime.settings.limits.answer_bytes_max
     try:
         response = await tab.runtime.upstream.send(*_request(tab, attempt), limit)
-        body = response.take(limit)
     except AttemptFailed as failure:
         raise _told_apart(failure, tab) from None
+    return _whole(response, tab)
+
+
+def _whole(response: Response, tab: Tab) -> WholeAnswer:
+    """Return an answer that is there. Raises AttemptFailed."""
+    limit = tab.runtime.settings.limits.answer_bytes_max
+    body = response.take(limit)
     if response.status != 200:
-        raise AttemptFailed(_refused(response, body, tab.runtime.clock()))
-    headers = tuple([each for each in response.headers if each[0] in _PASSED_BACK])
+        raise AttemptFailed(refused(response, body, tab.runtime.clock()))
+    headers = _passed_back(response)
     if isinstance(tab.call.body, OpenAiBody):
         told = dict(reversed(headers))  # the first of each name
         _require_json(told.get(b"content-type"))
@@ -111,6 +150,10 @@ async def read_whole(tab: Tab, attempt: Attempt) -> WholeAnswer:
             headers = tuple([each for each in headers if each[0] != _ENCODING])
     delivered = _facts(tab.call, response, body)
     return WholeAnswer(200, headers, body, delivered)
+
+
+def _passed_back(response: Response) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple([each for each in response.headers if each[0] in _PASSED_BACK])
 
 
 async def open_stream(tab: Tab, attempt: Attempt, scribe: Scribe | None = None) -> StreamedAnswer:
@@ -149,7 +192,7 @@ async def _reader_of(
     """Return what reads the stream that has begun. Raises AttemptFailed where none has."""
     if response.status != 200:
         said = await response.read(REFUSAL_BYTES_MAX)
-        raise AttemptFailed(_refused(response, said, tab.runtime.clock()))
+        raise AttemptFailed(refused(response, said, tab.runtime.clock()))
     if not (response.header(b"content-type") or b"").startswith(b"text/event-stream"):
         raise malformed("a stream was asked for, the answer is none", 200)
     body = tab.call.body
@@ -274,40 +317,3 @@ def _request_id(body: OpenAiBody | TensorBody) -> str | None:
         return None
     told = dict(body.headers)
     return None if _ENCODING in told else request_id(told.get(HEADER_LENGTH), body.payload)
-
-
-def _refused(response: Response, body: bytes, now: datetime) -> Outcome:
-    """Return the outcome of an answer that is no 200, which came `now`."""
-    with contextlib.suppress(AttemptFailed):  # else it is said in bytes that nobody can read
-        body = unpacked(response.header(_ENCODING), body, REFUSAL_BYTES_MAX)
-    said = _sentence(body)
-    status = status_meant(response.status, said)
-    return Outcome(
-        fault=fault_of_status(status) or Fault.MALFORMED,
-        status=status,
-        said=said,
-        retry_after_s=_wait_s(response.header(b"retry-after") or b"", now),
-    )
-
-
-def _wait_s(retry_after: bytes, now: datetime) -> float | None:
-    """Return the seconds of a `Retry-After`, which may be a date; None where it makes no sense."""
-    if retry_after.isdigit():
-        return float(retry_after[:_WAIT_DIGITS_MAX])
-    try:
-        at = parsedate_to_datetime(retry_after.decode("ascii"))
-        return max(at.timestamp() - now.timestamp(), 0.0)
-    except (ValueError, OverflowError):  # UnicodeError is one of the first
-        return None
-
-
-def _sentence(body: bytes) -> str:
-    """Return the sentence in a provider's error answer, of whichever shape."""
-    try:
-        answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
-        return body[:SAID_CHARACTERS_MAX].decode("utf-8", "replace")
-    error = answer.get("error", answer) if isinstance(answer, dict) else answer
-    if isinstance(error, dict):
-        error = error.get("message") or error.get("detail") or error
-    return str(error)[:SAID_CHARACTERS_MAX]

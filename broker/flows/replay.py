@@ -21,6 +21,7 @@ import structlog
 from broker.core.call import Call
 from broker.errors import AlreadyServed, BrokerError, Conflict, Unavailable
 from broker.flows.exchange import WholeAnswer
+from broker.flows.passage import Passage
 from broker.flows.runtime import Runtime
 from broker.flows.serve import serve
 from broker.flows.stream import Stream
@@ -49,7 +50,7 @@ class Replay(msgspec.Struct, frozen=True):
 
 async def serve_once(
     call: Call, keyed: Keyed, runtime: Runtime
-) -> tuple[Tab, WholeAnswer | Stream] | Replay:
+) -> tuple[Tab, WholeAnswer | Stream | Passage] | Replay:
     """Serve a call, or return the answer that its key stands for.
 
     Raises Conflict with code `idempotency_conflict` or `idempotency_running`, AlreadyServed for an

@@ -11,7 +11,7 @@ from typing import Final
 from uuid import UUID
 
 from broker.core import story
-from broker.core.call import Call, OpenAiBody
+from broker.core.call import Call, OpenAiBody, TensorBody
 from broker.core.columns import AUTO
 from broker.core.decision import Decision, undecided
 from broker.core.dispatch import Attempt, End
@@ -31,11 +31,19 @@ from broker.errors import (
 )
 from broker.flows.cascade import climb
 from broker.flows.decide import choose, refusal
-from broker.flows.exchange import StreamedAnswer, WholeAnswer, open_stream, read_whole
+from broker.flows.exchange import (
+    LongAnswer,
+    StreamedAnswer,
+    WholeAnswer,
+    open_stream,
+    read_or_open,
+    read_whole,
+)
 from broker.flows.grant import take_tokens, undo
 from broker.flows.hedge import Make, race
 from broker.flows.inspect_answer import inspect, is_drawn
 from broker.flows.log_call import Ending, log_call
+from broker.flows.passage import Passage
 from broker.flows.plan_cascade import lay_out
 from broker.flows.recognise import recognise
 from broker.flows.redeem import redeem, require_ours, unavailable
@@ -53,7 +61,7 @@ SHARE_OF: Final = {Tier.PRIORITY: 1.0, Tier.STANDARD: 0.8, Tier.FLEX: 0.4, Tier.
 
 async def serve(
     call: Call, runtime: Runtime, turn: Turn | None = None, *, known: bool = False
-) -> tuple[Tab, WholeAnswer | Stream]:
+) -> tuple[Tab, WholeAnswer | Stream | Passage]:
     """Serve one call. Raises a BrokerError when it cannot be served; then nothing is charged.
 
     `turn` is that of a call under an `Idempotency-Key`; `known` one that was looked into.
@@ -79,8 +87,8 @@ async def serve(
         if call.wanted.quote_id is not None:
             await require_ours(call, call.wanted.quote_id, runtime)
         answer = await _forward(tab)
-        if isinstance(answer, StreamedAnswer):
-            return tab, Stream(tab, answer)
+        if not isinstance(answer, WholeAnswer):
+            return tab, _rest(tab, answer)
         if turn is not None:
             await tab.keep(answer.headers, answer.body)
         await tab.settle(answer.status, "served")
@@ -103,7 +111,7 @@ async def serve(
 
 async def _serve_known(
     call: Call, runtime: Runtime, turn: Turn | None
-) -> tuple[Tab, WholeAnswer | Stream]:
+) -> tuple[Tab, WholeAnswer | Stream | Passage]:
     """Serve a call by what is known of its conversation and of its prompt."""
     if call.session_id is not None:
         call = await stay(call, call.session_id, runtime)
@@ -167,27 +175,38 @@ async def _hold(hold: Hold, first: int, call: Call, decision: Decision, runtime:
         runtime.pulse.in_flight_at[first] -= 1
 
 
-async def _forward(tab: Tab) -> WholeAnswer | StreamedAnswer:
-    """Make attempts until one commits: at its whole body, or at the first content of a stream."""
+async def _forward(tab: Tab) -> WholeAnswer | StreamedAnswer | LongAnswer:
+    """Make attempts until one commits: at its whole body, at the first content of a stream, or at
+    the first byte of what is too long to wait for."""
     if tab.call.cascade is not None:
         return await climb(tab, failure_of)
     body = tab.call.body
     streams = isinstance(body, OpenAiBody) and body.stream
+    hedges = tab.call.hedges
     make: Make = _open if streams else read_whole
+    # What is kept for replays, or raced for, is read whole however long it is.
+    may_pass = isinstance(body, TensorBody) and tab.turn is None and not hedges
     while (attempt := tab.begin()) is not None:
         if attempt.delay_s:
             await asyncio.sleep(attempt.delay_s)
         try:
-            hedges = tab.call.hedges
-            answer = await (race(tab, attempt, make) if hedges else make(tab, attempt))
+            answer: WholeAnswer | StreamedAnswer | LongAnswer
+            if may_pass:
+                answer = await read_or_open(tab, attempt)
+            else:
+                answer = await (race(tab, attempt, make) if hedges else make(tab, attempt))
         except AttemptFailed as failure:
             tab.end(failure.outcome)
             continue
-        if isinstance(answer, StreamedAnswer):
+        if not isinstance(answer, WholeAnswer):
             return answer
         tab.end(Outcome(status=answer.status), answer.delivered)
         return answer
     raise failure_of(tab)
+
+
+def _rest(tab: Tab, answer: StreamedAnswer | LongAnswer) -> Stream | Passage:
+    return Stream(tab, answer) if isinstance(answer, StreamedAnswer) else Passage(tab, answer)
 
 
 async def _open(tab: Tab, attempt: Attempt) -> StreamedAnswer:

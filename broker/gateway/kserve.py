@@ -22,16 +22,20 @@ from broker.errors import NotAllowed, NotFound, Unavailable
 from broker.flows.decide import choose, refusal
 from broker.flows.exchange import WholeAnswer
 from broker.flows.look_up import look_up_model
+from broker.flows.passage import Passage
 from broker.flows.replay import Replay, serve_once
 from broker.flows.runtime import Runtime
 from broker.flows.serve import serve
+from broker.flows.tab import Tab
 from broker.gateway.admit import Asked, admit, demands
 from broker.gateway.keyed import read_keyed
-from broker.gateway.openai import send_replay, send_whole
+from broker.gateway.openai import broker_head, send_replay, send_whole
 from broker.gateway.wishes import read_wishes
 from broker.server.request import Request, header_lines
 from broker.store.keys import StoredKey
+from broker.upstream.faults import AttemptFailed
 from broker.upstream.kserve import check_infer, is_denied
+from pricing.money import format_usd
 
 _MODEL = re.compile(
     r"/v2/models/(?P<model>[^/]+(?:/(?!(?:versions|infer|ready|config|stats)(?:/|$))[^/]+)?)"
@@ -134,5 +138,36 @@ async def infer(request: Request, runtime: Runtime, key: StoredKey) -> None:
             send_replay(request, served)
             return
         tab, answer = served
-    assert isinstance(answer, WholeAnswer)
-    send_whole(request, tab, answer)
+    if isinstance(answer, WholeAnswer):
+        send_whole(request, tab, answer)
+    else:
+        assert isinstance(answer, Passage)
+        await _send_passage(request, tab, answer)
+
+
+async def _send_passage(request: Request, tab: Tab, passage: Passage) -> None:
+    """Pass a long answer on as it comes; the connection breaks off where the answer does."""
+    answer = passage.answer
+    head = b"%bx-broker-cost-usd: %b\r\n" % (
+        broker_head(tab),
+        format_usd(passage.cost_nanos).encode(),
+    )
+    head += header_lines(answer.headers)
+    if answer.size_bytes is not None:
+        head += b"content-length: %d\r\n" % answer.size_bytes
+    pieces = passage.pieces()
+    try:
+        # Begun before anything is sent, for closing a generator that never began does nothing.
+        opening = await anext(pieces)
+        request.begin(200, head, sized=answer.size_bytes is not None)
+        request.write(opening)
+        async for piece in pieces:
+            await request.drain()
+            request.write(piece)
+    except (AttemptFailed, Unavailable):
+        request.cut()  # what broke off must not be taken for whole
+        return
+    finally:
+        # Closing the pieces cancels the call upstream when the caller has left.
+        await pieces.aclose()
+    request.end()

@@ -84,6 +84,7 @@ async def handle(request: Request, runtime: Runtime, key: StoredKey) -> None:
     if isinstance(answer, WholeAnswer):
         send_whole(request, tab, answer)
     else:
+        assert isinstance(answer, Stream)
         await _send_stream(request, tab, answer)
 
 

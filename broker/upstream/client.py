@@ -39,12 +39,17 @@ __all__ = [
     "Limits",
     "Origin",
     "Response",
+    "Room",
     "Timeouts",
     "UpstreamClient",
     "head_prefix",
     "request_head",
     "sized",
 ]
+
+
+class Room(int):
+    """Bytes of a body that are waited for; a larger one is handed out from its head on."""
 
 
 class UpstreamClient:
@@ -73,7 +78,7 @@ class UpstreamClient:
         """Send one request and return when the head of the answer is there; raise `AttemptFailed`.
 
         With `whole_bytes` it returns when the whole body is there, of at most so many bytes, which
-        spares a wake-up; `read` then does not wait.
+        spares a wake-up; `read` then does not wait. A larger body fails, unless they are a `Room`.
         """
         pool = self._pools.get(origin)
         if pool is None:
@@ -93,6 +98,8 @@ class UpstreamClient:
         while True:
             waiter = loop.create_future()
             response = Response(timeouts, limits, now, total_due, waiter, room, wants)
+            if type(whole_bytes) is Room:
+                response.opens = True
             connection.ask(head, body, response)
             try:
                 await waiter

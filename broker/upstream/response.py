@@ -59,6 +59,8 @@ class Response(msgspec.Struct, eq=False):
     failure: Outcome | None = None
     carrier: Carrier | None = None
     heard_at: float = _NEVER
+    opens: bool = False
+    """A body that there is no room for is handed out from its head on, in place of failing."""
     unacknowledged_bytes: int = 0
     """Of the request, when its connection ended without a byte of an answer."""
     sized: bool | None = None
@@ -154,15 +156,26 @@ class Response(msgspec.Struct, eq=False):
         """Handle more buffered bytes than there is room for; True when the provider must wait."""
         if self.wants != WHOLE:
             return True
+        if self.opens:
+            self._open()
+            return True
         self.fail(self._too_large(self.room))
         return False
 
+    def _open(self) -> None:
+        """Go on as if the head alone had been waited for."""
+        self.wants, self.room = HEAD, self.limits.high_water_bytes
+        self.wake()
+
     def announces_too_much(self) -> bool:
         """Fail, before it comes, when the body has or is said to have more bytes than there is
-        room for; True then."""
+        room for; True then. One that `opens` is handed out."""
         declared = self.header(b"content-length")
         if (declared is not None and int(declared) > self.room) or self.buffered > self.room:
-            self.fail(self._too_large(self.room))
+            if self.opens and self.wants == WHOLE:
+                self._open()
+            else:
+                self.fail(self._too_large(self.room))
         return self.failure is not None
 
     async def _arrive(self, limit_bytes: int) -> None:

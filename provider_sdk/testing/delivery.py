@@ -114,7 +114,12 @@ def _spoilt(answer: Answer, script: Script) -> Iterator[Chunk]:
             yield garbage
             if not answer.stream:
                 return
-        yield _misshapen(chunk, script, answer.stream)
+        spoilt = _misshapen(chunk, script, answer.stream)
+        at = script.split_at_bytes
+        if at is None or answer.stream:
+            yield spoilt
+        else:
+            yield from (Chunk(spoilt.data[:at], spoilt.tokens), Chunk(spoilt.data[at:]))
 
 
 def _misshapen(chunk: Chunk, script: Script, stream: bool) -> Chunk:

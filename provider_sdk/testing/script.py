@@ -46,6 +46,9 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tokens_per_s: float | None = None
     output_tokens: int = 16
 
+    split_at_bytes: int | None = None
+    """Send a body that is no stream in two chunks, the first of so many bytes."""
+
     # how it lies
     usage_factor: float = 1.0
     omit_usage: bool = False

@@ -38,11 +38,13 @@ async def hasty_house(
     migrated_template: str,
     database_office: asyncpg.Connection,
 ) -> AsyncIterator[House]:
-    """The same, soon out of patience with providers."""
+    """The same, soon out of patience with providers, and with little room."""
     await _empty(valkey_server)
     async with (
         fresh_database(postgres_server.url, migrated_template, database_office) as url,
-        open_house(url, valkey_server.url, first_byte_s=1.0, idle_s=0.8) as house,
+        open_house(
+            url, valkey_server.url, first_byte_s=1.0, idle_s=0.8, passage_bytes=100_000
+        ) as house,
     ):
         yield house
         await until(lambda: _nothing_held(house))
