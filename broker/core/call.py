@@ -58,7 +58,7 @@ class OpenAiBody(msgspec.Struct, frozen=True, eq=False):
         replaced = _REPLACED if tokens_out_max is None else _REPLACED_LIMITED
         for name, raw in members.items():
             if name not in replaced:
-                parts += (_named(name), raw)  # joined uncopied
+                parts += (_USUAL.get(name) or _named(name), raw)  # joined uncopied
         if tokens_out_max is not None:
             newer = "max_completion_tokens" in members
             parts.append((_NEWER_LIMIT if newer else _LIMIT) % tokens_out_max)
@@ -158,6 +158,10 @@ _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
 _OUTPUT_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
 _REPLACED = frozenset({"model", "broker", "service_tier", "stream", "stream_options"})
 _REPLACED_LIMITED = _REPLACED | _OUTPUT_LIMITS
+_USUAL = {
+    name: _encoded(name)
+    for name in ("messages", "prompt", "input", "temperature", "top_p", "stop", "seed", "tools")
+}
 _LIMIT = b',"max_tokens":%d'
 _NEWER_LIMIT = b',"max_completion_tokens":%d'
 

@@ -125,8 +125,7 @@ def begun(asked: Asked) -> tuple[Asked, Cascade | None]:
     """Return what is asked first, and the cascade that is asked for. Raises RequestMalformed where
     there can be none."""
     wish = asked.wishes.cascade
-    cascade = None if wish is None else wish.plan()
-    if cascade is None:
+    if wish is None or (cascade := wish.plan()) is None:
         return asked, None
     if not asked.task.generates or asked.choices != 1:
         raise RequestMalformed("broker.cascade: only for one answer in words.")

@@ -51,8 +51,11 @@ class Gateway:
     def _open_openai(self, request: Request) -> Handler:
         path = request.path
         if path in openai.TASKS:
-            _require(request, "POST")
-            request.told = self._key(request)
+            if request.method != "POST":
+                _require(request, "POST")
+            runtime = self._runtime  # as `_key`: each call comes here
+            authorization = request.fields.get(b"authorization")
+            request.told = runtime.keyring.find(authorization, runtime.clock())
             return self._completes
         if path == "/v1/models" or path.startswith("/v1/models/"):
             _require(request, "GET")

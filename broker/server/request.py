@@ -174,7 +174,10 @@ def make_request(
 
 def header_lines(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return header lines as `answer` and `begin` take them."""
-    return b"".join([b"%b: %b\r\n" % pair for pair in pairs])
+    lines = b""
+    for pair in pairs:  # few: neither a list nor a frame for it
+        lines += b"%b: %b\r\n" % pair
+    return lines
 
 
 def _may_have_body(status: int) -> bool:
