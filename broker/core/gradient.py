@@ -59,7 +59,8 @@ class Gradient:
     def tell(self, kind: int, took_ms: float, under_way: int, now_s: float) -> bool:
         """Be told that one of a kind has ended with so many under way, itself counted; True when
         the limit has changed."""
-        took_ms = max(took_ms, 0.001)
+        if took_ms < 0.001:
+            took_ms = 0.001
         least_ms = self._least_ms.get(kind)
         if least_ms is None:
             if len(self._least_ms) >= _KINDS_MAX:

@@ -75,28 +75,36 @@ def meter(seen: Delivered, expected: Expected) -> Usage:
 def _count_in(seen: Delivered, expected: Expected, notes: list[str]) -> int:
     estimate = round(expected.body_bytes / expected.bytes_in_per_token)
     bound, likely = expected.tokens_in_bound, estimate + TEMPLATE_TOKENS
-    if seen.exact_in is not None:
-        estimate = seen.exact_in
-        likely = seen.exact_in + seen.beside_in + TEMPLATE_TOKENS
+    exact, claimed = seen.exact_in, seen.claimed_in
+    if exact is not None:
+        estimate = exact
+        likely = exact + seen.beside_in + TEMPLATE_TOKENS
         bound = min(bound, likely)
-    if seen.claimed_in is None:
+    if claimed is None:
         notes.append("tokens_in_estimated")
         return min(estimate, bound)
-    return _judge(seen.claimed_in, bound, likely, "tokens_in", notes)
+    if 0 <= claimed <= bound and claimed <= likely:
+        return claimed  # as most: nothing to be judged
+    return _judge(claimed, bound, likely, "tokens_in", notes)
 
 
 def _count_out(seen: Delivered, expected: Expected, notes: list[str]) -> int:
-    estimate = -(-seen.text_bytes // max(expected.bytes_out_per_token, 1.0))
-    bound = seen.text_bytes + END_TOKENS * seen.choices
-    if seen.exact_out is not None:
-        estimate = seen.exact_out
-        bound = min(bound, seen.exact_out + END_TOKENS * seen.choices)
+    text_bytes, exact, claimed = seen.text_bytes, seen.exact_out, seen.claimed_out
+    estimate = int(-(-text_bytes // max(expected.bytes_out_per_token, 1.0)))
+    beside = END_TOKENS * seen.choices
+    bound = text_bytes + beside
+    if exact is not None:
+        estimate = exact
+        bound = min(bound, exact + beside)
+    beside += seen.hidden_out
     bound = min(bound + seen.hidden_out, expected.tokens_out_max)
-    if seen.claimed_out is None:
+    if claimed is None:
         notes.append("tokens_out_estimated")
-        return min(int(estimate), bound)
-    likely = int(estimate) + seen.hidden_out + END_TOKENS * seen.choices
-    return _judge(seen.claimed_out, bound, likely, "tokens_out", notes)
+        return min(estimate, bound)
+    likely = estimate + beside
+    if 0 <= claimed <= bound and claimed <= likely:
+        return claimed  # as most: nothing to be judged
+    return _judge(claimed, bound, likely, "tokens_out", notes)
 
 
 def _judge(claimed: int, bound: int, likely: int, name: str, notes: list[str]) -> int:
