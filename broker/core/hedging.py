@@ -21,6 +21,12 @@ SEEN_MIN: Final = 20
 """Before so many answers nothing is late."""
 
 
+_STEPS: Final = (1.0 + QUANTILE * STEP, 1.0 - (1.0 - QUANTILE) * STEP)
+"""Up and down."""
+_FIRST_STEPS: Final = (1.0 + QUANTILE * 5.0 * STEP, 1.0 - (1.0 - QUANTILE) * 5.0 * STEP)
+"""Large ones: the first answer seen may have been far from the tail."""
+
+
 class HedgeBudget:
     """Told of calls that may be hedged, asked for hedges; of all calls of a process."""
 
@@ -58,13 +64,10 @@ class Tails:
         if late is None:
             self._late[key] = [max(ttft_ms, 0.01), 1.0]
             return
-        # Large steps at first: the first answer seen may have been far from the tail.
-        step = STEP if late[1] >= SEEN_MIN else 5.0 * STEP
-        if ttft_ms > late[0]:
-            late[0] *= 1.0 + QUANTILE * step
-        else:
-            late[0] *= 1.0 - (1.0 - QUANTILE) * step
-        late[1] += 1.0
+        late_ms, seen = late
+        up, down = _STEPS if seen >= SEEN_MIN else _FIRST_STEPS
+        late[0] = late_ms * (up if ttft_ms > late_ms else down)
+        late[1] = seen + 1.0
 
     def late_ms(self, endpoint: int, *, streamed: bool) -> float | None:
         """Return after how many ms an answer is later than 95 of 100; None: not known yet."""

@@ -64,27 +64,41 @@ class _Answer(msgspec.Struct, gc=False):
     error: Any = None
 
 
-class _TextDelta(msgspec.Struct, gc=False):
-    """A delta of text alone: what else it might hold is null, or not there."""
+class _Text(msgspec.Struct, gc=False):
+    """A message or a delta of text alone: what else it might hold is empty, or not there."""
 
     content: str
     reasoning_content: None = None
     reasoning: None = None
     refusal: None = None
-    tool_calls: None = None
+    tool_calls: tuple[()] | None = None
     function_call: None = None
 
 
-class _TextChoice(msgspec.Struct, gc=False):
-    delta: _TextDelta
+class _TextDelta(msgspec.Struct, gc=False):
+    delta: _Text
     finish_reason: None = None
 
 
 class _TextChunk(msgspec.Struct, gc=False):
     """A chunk of text alone, of one choice: the decoder does all the checking."""
 
-    choices: tuple[_TextChoice]
+    choices: tuple[_TextDelta]
     usage: None = None
+    error: None = None
+
+
+class _TextMessage(msgspec.Struct, gc=False):
+    message: _Text
+    finish_reason: str | None = None
+    delta: None = None
+
+
+class _TextAnswer(msgspec.Struct, gc=False):
+    """A whole answer of text alone, likewise."""
+
+    choices: tuple[_TextMessage]
+    usage: _Usage | None = None
     error: None = None
 
 
@@ -141,11 +155,24 @@ _UNCOUNTED: Final = (None, None, None, None)
 _DONE: Final = ChunkFacts(done=True)
 _ANSWER: Final = msgspec.json.Decoder(_Answer)
 _TEXT_CHUNK: Final = msgspec.json.Decoder(_TextChunk)
+_TEXT_ANSWER: Final = msgspec.json.Decoder(_TextAnswer)
 _EMBEDDINGS: Final = msgspec.json.Decoder(_Embeddings)
 
 
 def read_completion(body: bytes) -> CompletionFacts:
     """Return the facts of a whole answer. Raises `AttemptFailed` (MALFORMED), also for none."""
+    try:
+        # Most are one message of text alone, and a decoder that takes nothing else spares half.
+        plain = _TEXT_ANSWER.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return _read_any(body)
+    choice = plain.choices[0]
+    asked, made, hidden, cached = _counts(plain.usage)
+    text, finished = choice.message.content, choice.finish_reason is not None
+    return CompletionFacts(asked, made, hidden, cached, _size(text), text, finished, None, True)
+
+
+def _read_any(body: bytes) -> CompletionFacts:
     answer = _decoded(body)
     if answer.error is not None:
         return CompletionFacts(error=_error_text(answer.error))
