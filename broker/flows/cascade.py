@@ -27,9 +27,11 @@ from broker.upstream.faults import AttemptFailed
 
 
 async def climb(tab: Tab, failure_of: Callable[[Tab], BrokerError]) -> WholeAnswer | StreamedAnswer:
-    """Make attempts until an answer is kept. Raises what `failure_of` returns where none came, and
-    ProviderFailed with code `confidence_too_low` where the caller wants none that is below."""
+    """Make attempts until an answer is kept. Raises what `failure_of` returns where there is none
+    to deliver: that costs nothing; and ProviderFailed with code `confidence_too_low` where the
+    caller wants none that is below: what was judged is paid as the caller has said."""
     last: Reply | None = None
+    cut: Reply | None = None
     try:
         while (attempt := tab.begin()) is not None:
             if attempt.delay_s:
@@ -44,14 +46,28 @@ async def climb(tab: Tab, failure_of: Callable[[Tab], BrokerError]) -> WholeAnsw
                 break
             if reply.ended:
                 last = reply
+            else:
+                cut = reply
             if not tab.dispatch.go_on():
                 break
-    except asyncio.CancelledError:
-        tab.forgo_but(None)  # the caller has left, and got nothing
+    except BaseException:
+        tab.forgo_but(None)  # the caller, who may have left, gets nothing
         raise
     if last is None:
-        raise failure_of(tab)
+        raise _nothing(tab, cut) or failure_of(tab)
     return _delivered(tab, last)
+
+
+def _nothing(tab: Tab, cut: Reply | None) -> ProviderFailed | None:
+    """Return the refusal of the latest answer that was cut, if that was below what the caller wants
+    at all; None otherwise, and then nothing is charged."""
+    cascade = _cascade(tab.call)
+    if cut is not None and cut.attempt.judged is not None and cascade.below is Below.REFUSE:
+        verdict = _verdict(tab, cut.attempt.judged, cut)
+        if _is_below(cascade, verdict):
+            return _refused(tab, cascade, cut, verdict)
+    tab.forgo_but(None)
+    return None
 
 
 def _is_held(tab: Tab, attempt: Attempt) -> bool:
@@ -138,9 +154,12 @@ def _is_below(cascade: Cascade, verdict: Verdict) -> bool:
 
 
 def _refused(tab: Tab, cascade: Cascade, reply: Reply, verdict: Verdict) -> ProviderFailed:
-    """Return the refusal of an answer that is below, of which nothing goes out."""
+    """Return the refusal of an answer that is below, of which nothing goes out; it is paid as far
+    as it came where all are."""
     reply.cut()
-    tab.end(Outcome(Fault.CALLER_LEFT, detail="confidence_too_low"))
+    if not reply.ended:
+        outcome = Outcome(Fault.CALLER_LEFT, detail="confidence_too_low")
+        tab.end(outcome, delivered_so_far(reply, tab))
     if not cascade.pays_all:
         tab.forgo_but(None)
     return ProviderFailed(

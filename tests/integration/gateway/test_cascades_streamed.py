@@ -62,10 +62,15 @@ def chain(first: float, last: float = 0.5, **more: Any) -> dict[str, Any]:
     return {"policy": "chain", "chain": models, **more}
 
 
-async def ask(shop: Consumer, cascade: dict[str, Any], **more: Any) -> Streamed:
+async def ask(
+    shop: Consumer,
+    cascade: dict[str, Any],
+    headers: dict[str, str] | None = None,
+    **more: Any,
+) -> Streamed:
     body = {"model": "cheap", "messages": MESSAGES, "max_tokens": 99, "stream": True}
     body |= {"broker": {"cascade": cascade}} | more
-    answer = await shop.http.post("/v1/chat/completions", json=body)
+    answer = await shop.http.post("/v1/chat/completions", json=body, headers=headers)
     lines = answer.text.splitlines()
     told = [each[6:] for each in lines if each.startswith("data: ")]
     chunks = [json.loads(each) for each in told if each != "[DONE]"]
@@ -159,6 +164,60 @@ async def test_who_wants_nothing_below_gets_nothing_of_it(house: House, shop: Co
     kept = await ask(shop, chain(UNSURE, SURE, below="refuse"))
     assert (kept.status, kept.headers["x-broker-confidence"]) == (200, "0.83")
     await until(lambda: _nothing_held(house))
+
+
+SLOW = Script(models=("upstream-name",), output_tokens=30, tokens_per_s=400.0)
+BROKEN = Script(models=("upstream-name",), status=500)
+EARLY: dict[str, Any] = {"decide_after_tokens": 4}
+BEYOND: dict[str, Any] = {"buffer_bytes": 300}
+
+
+@pytest.mark.parametrize("cut", [EARLY, BEYOND | {"below": "refuse", "keep_from": 0.1}])
+@pytest.mark.parametrize("pay", ["kept", "both"])
+async def test_nothing_is_paid_where_an_answer_was_cut_and_no_other_came(
+    house: House, shop: Consumer, pay: str, cut: dict[str, Any]
+) -> None:
+    house.providers["acme/cheap"].script = SLOW
+    house.providers["globex/dear"].script = BROKEN
+    again = {"idempotency-key": f"cut-{pay}-{sorted(cut)}"}
+    for _ in range(2):  # and the key is free
+        failed = await ask(shop, chain(UNSURE, pay=pay, **cut), headers=again)
+        assert failed.status == 502
+        assert '"all_providers_failed"' in failed.raw
+        attempts = await attempts_of(house, shop, failed)
+        assert {each["endpoint"] for each in attempts} == {"acme/cheap", "globex/dear"}
+        assert {each["charge_usd"] for each in attempts} == {"0.00"}
+    await until(lambda: _nothing_held(house))
+
+
+@pytest.mark.parametrize(("pay", "paid"), [("both", True), ("kept", False)])
+@pytest.mark.parametrize("cut", [EARLY, BEYOND, {}])
+async def test_cut_answers_that_are_all_too_low_are_told_so_and_paid_as_whole_ones(
+    house: House, shop: Consumer, cut: dict[str, Any], pay: str, paid: bool
+) -> None:
+    for name in ("acme/cheap", "globex/dear"):
+        house.providers[name].script = SLOW
+    refused = await ask(shop, chain(UNSURE, UNSURE, below="refuse", pay=pay, **cut))
+    assert (refused.status, refused.text) == (502, "")
+    assert '"confidence_too_low"' in refused.raw
+    attempts = await attempts_of(house, shop, refused)
+    assert [float(each["charge_usd"]) > 0 for each in attempts] == [paid, paid]
+    await until(lambda: _nothing_held(house))
+
+
+@pytest.mark.parametrize(("pay", "paid"), [("both", True), ("kept", False)])
+async def test_a_refused_stream_beyond_the_bound_is_paid_as_far_as_it_came(
+    house: House, shop: Consumer, pay: str, paid: bool
+) -> None:
+    for name in ("acme/cheap", "globex/dear"):
+        house.providers[name].script = SLOW
+    cascade = chain(UNSURE, 0.0, below="refuse", pay=pay, keep_from=0.99, buffer_bytes=0)
+    refused = await ask(shop, cascade)
+    assert (refused.status, refused.text) == (502, "")
+    assert '"confidence_too_low"' in refused.raw
+    first, last = await attempts_of(house, shop, refused)
+    assert (first["charge_usd"] != "0.00", last["charge_usd"] != "0.00") == (paid, paid)
+    assert last["tokens_out"] < 30
 
 
 async def test_a_stage_has_spares_and_an_answer_that_came_whole_is_there_to_the_end(
