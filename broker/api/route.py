@@ -78,7 +78,7 @@ async def route_dry(
     data: JSONBody[RequestTold], caller: GivenCaller, quotes: GivenQuotes
 ) -> RouteShown:
     """`POST /api/route`"""
-    return _shown(quotes.rehearse(caller, read_asked(data)))
+    return _shown(await quotes.rehearse(caller, read_asked(data)))
 
 
 def _cascade(made: Rehearsal) -> CascadeShown | None:

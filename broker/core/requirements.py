@@ -70,6 +70,8 @@ class Requirements(msgspec.Struct, frozen=True, omit_defaults=True):
     weights: Weights = Weights()
     value_nanos: int | None = None
     """What a good answer is worth to the caller; then the weights do not count."""
+    paced: bool = False
+    """What it is worth is for the key's monthly budget to say."""
     explore: bool = False
     """The call may go to who may be better than it seems, for more to be learned."""
     stream: bool = False

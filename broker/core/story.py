@@ -21,7 +21,7 @@ from broker.core.eligibility import Rejection
 from broker.core.outcome import Fault
 from broker.core.requirements import Requirements
 from broker.core.scoring import PARTS
-from pricing.money import PICOS_PER_NANO, format_usd
+from pricing.money import NANOS_PER_USD, PICOS_PER_NANO, format_usd
 
 CANDIDATES_KEPT_MAX = 1_000
 """Of each, the best candidates and the first rejected; a market may be much larger."""
@@ -185,11 +185,16 @@ def decode(story: bytes) -> Story:
 
 def _demands(requirements: dict[str, Any]) -> dict[str, Any]:
     """What was asked for; whose call it was, its record says. The oldest stories have prompts."""
-    return {
+    demands = {
         name: sorted(value) if isinstance(value, list) and name in _SETS else value
         for name, value in requirements.items()
         if name not in ("account_id", "prompt", "groups")
     }
+    value_nanos = requirements.get("value_nanos")
+    if value_nanos is not None:  # weights set no price of money
+        demands["score_per_usd"] = NANOS_PER_USD / value_nanos
+        demands["score_per_usd_by"] = "budget" if requirements.get("paced") else "value_usd"
+    return demands
 
 
 _SETS = frozenset({"regions", "providers_only", "providers_ignore", "models_only", "domains_only"})

@@ -110,9 +110,12 @@ class QuoteDesk:
         quote = await quote_store.insert(connection, promised, ttl_s, open_max)
         return MadeQuote(quote, names, rejected)
 
-    def rehearse(self, caller: Caller, asked: Estimate | Draft) -> Rehearsal:
+    async def rehearse(self, caller: Caller, asked: Estimate | Draft) -> Rehearsal:
         """Decide as for a call, and do nothing. Raises ModelUnknown, and what reading raises."""
         wanted, body, cascade = self._demands(caller, asked)
+        if wanted.paced:
+            runtime = self._runtime
+            wanted = await runtime.pacer.pace(wanted, caller.key_id, runtime.clock())
         if wanted.model == AUTO and isinstance(body, OpenAiBody):
             wanted = look_into(body, wanted, self._runtime)
         runtime, decision = self._runtime, choose(wanted, self._runtime)

@@ -27,6 +27,7 @@ from broker.encoding.tokens import TokenCounter
 from broker.flows.batch import LedgerBatcher
 from broker.flows.heartbeat import HeartbeatDesk
 from broker.flows.keyring import Keyring
+from broker.flows.pace import Pacer
 from broker.flows.targets import Targets
 from broker.live.room import Live
 from broker.outbound.traces import Traces
@@ -87,3 +88,7 @@ class Runtime:
     stopping: bool = False
     running: set[asyncio.Task[None]] = field(default_factory=set)
     """Settlements that outlive their request, kept from the garbage collector."""
+    pacer: Pacer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pacer = Pacer(self.engine, self.live.paces)

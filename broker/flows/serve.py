@@ -10,6 +10,8 @@ import asyncio
 from typing import Final
 from uuid import UUID
 
+import msgspec
+
 from broker.core import story
 from broker.core.call import Call, OpenAiBody, TensorBody
 from broker.core.columns import AUTO
@@ -68,7 +70,7 @@ async def serve(
     """
     wanted = call.wanted
     if wanted.quote_id is None:
-        if (wanted.model == AUTO or call.session_id is not None) and not known:
+        if not known and _may_be_known(call):
             return await _serve_known(call, runtime, turn)
         market = runtime.market
         decision = _decide(call, runtime)
@@ -109,10 +111,17 @@ async def serve(
         raise
 
 
+def _may_be_known(call: Call) -> bool:
+    return call.wanted.model == AUTO or call.session_id is not None or call.wanted.paced
+
+
 async def _serve_known(
     call: Call, runtime: Runtime, turn: Turn | None
 ) -> tuple[Tab, WholeAnswer | Stream | Passage]:
-    """Serve a call by what is known of its conversation and of its prompt."""
+    """Serve a call by what is known of its key's budget, its conversation and its prompt."""
+    if call.wanted.paced:
+        wanted = await runtime.pacer.pace(call.wanted, call.payer.key_id, runtime.clock())
+        call = msgspec.structs.replace(call, wanted=wanted)
     if call.session_id is not None:
         call = await stay(call, call.session_id, runtime)
     if call.wanted.model != AUTO:
@@ -132,6 +141,8 @@ def _decide(call: Call, runtime: Runtime) -> Decision:
         raise _log(error, call, undecided(runtime.market.book.version), runtime) from None
     if not decision.plan:
         raise _log(refusal(call.wanted, decision, runtime), call, decision, runtime)
+    if call.wanted.paced:
+        runtime.pacer.saw(call.payer.key_id, decision)
     return decision
 
 

@@ -20,7 +20,7 @@ from broker.core.catalog import Task
 from broker.core.requirements import Requirements
 from broker.errors import RequestMalformed, TooManyCalls, Unavailable
 from broker.flows.runtime import Runtime
-from broker.gateway.wishes import NO_WISHES, Wishes
+from broker.gateway.wishes import BUDGET, NO_WISHES, Wishes
 from broker.store.call_ids import new_call_id
 
 
@@ -114,6 +114,7 @@ def demands(asked: Asked, account_id: UUID) -> Requirements:
         providers_order=tuple(wishes.providers.order),
         weights=wishes.weighed(),
         value_nanos=wishes.value_nanos(),
+        paced=wishes.weights == BUDGET,
         explore=bool(wishes.explore),
         stream=stream,
         quote_id=wishes.quote_id,

@@ -24,6 +24,7 @@ Names = Annotated[list[Text], msgspec.Meta(max_length=1_000)]
 DataPolicy = Literal["any", "no_training", "no_retention"]
 _PREFIX = b"x-broker-"
 _DIGITS_MAX = 40
+BUDGET = "budget"
 
 
 class _Wish(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -121,7 +122,8 @@ class Wishes(_Wish, frozen=True, kw_only=True):
     data_policy: DataPolicy = "any"
     providers: Providers = Providers()
     weights: WeightsWish | Text | None = None
-    """Weights, or the name of a preset: quality, cheap, fast, balanced."""
+    """Weights, or the name of a preset: quality, cheap, fast, balanced, or budget, which is none:
+    what money is worth is for the key's monthly budget to say."""
     value_usd: Decimal | None = None
     """What a good answer is worth, in USD; then weights are not asked for."""
     explore: bool | None = None
@@ -149,9 +151,11 @@ class Wishes(_Wish, frozen=True, kw_only=True):
         """Return the weights. Raises RequestMalformed for a preset there is not."""
         if self.weights is None:
             return PRESETS["balanced"]
+        if self.weights == BUDGET:
+            return PRESETS["balanced"]
         if isinstance(self.weights, str):
             if self.weights not in PRESETS:
-                known = ", ".join(PRESETS)
+                known = ", ".join((*PRESETS, BUDGET))
                 raise RequestMalformed(
                     f"broker.weights: there is no preset '{self.weights}', only {known}."
                 )

@@ -16,6 +16,7 @@ from broker.live.feed import BookFeed
 from broker.live.homes import Homes
 from broker.live.limits import RateLimits
 from broker.live.loads import Loads
+from broker.live.paces import Paces
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +32,7 @@ class Live:
     books: BookFeed
     limits: RateLimits
     homes: Homes
+    paces: Paces
 
     @classmethod
     def connect(cls, valkey_url: str, market: str = "") -> Live:
@@ -47,6 +49,7 @@ class Live:
             books=BookFeed(valkey),
             limits=RateLimits(valkey),
             homes=Homes(valkey),
+            paces=Paces(valkey),
         )
 
     async def close(self) -> None:
