@@ -6,11 +6,11 @@
     while (data := await response.next_chunk()) is not None: ...
 
 **Stale connections.** A provider may close a kept connection in the very moment in which it is used
-again. If a connection that was used before ends without one byte of an answer, and no byte of the
-request was acknowledged, the request is sent once more, on a connection that was never used; in
-every other case the attempt has failed with RESET, for the provider may be at work on it. Ask for
-`Connection: close` in requests for streams: some servers close after a stream whatever they
-announce.
+again. If a connection that was used before is closed in order (by FIN, not by a reset) without one
+byte of an answer, and no byte of the request was acknowledged, the request is sent once more, on a
+connection that was never used; in every other case the attempt has failed with RESET, for the
+provider may be at work on it. Ask for `Connection: close` in requests for streams: some servers
+close after a stream whatever they announce.
 """
 
 from __future__ import annotations

@@ -146,7 +146,9 @@ class Connection(asyncio.Protocol):
             self._keep = False
             self._finish(response)
         else:
-            self._lose(response, None)
+            if response.silent:  # a reset tells nothing of what arrived before it
+                response.unacknowledged_bytes = unacknowledged(self._transport)
+            response.fail(faults.of_lost_connection(None, response.status))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.closed:
@@ -156,7 +158,7 @@ class Connection(asyncio.Protocol):
         self.response = None
         if response is not None:
             response.carrier = None
-            self._lose(response, exc)
+            response.fail(faults.of_lost_connection(exc, response.status))
         self._parser = None  # it holds our methods, and we held it
         self._keeper.lost(self)
 
@@ -304,11 +306,6 @@ class Connection(asyncio.Protocol):
             response.waiter = None
             if not waiter.done():
                 waiter.set_result(None)
-
-    def _lose(self, response: Response, error: Exception | None) -> None:
-        if response.silent:
-            response.unacknowledged_bytes = unacknowledged(self._transport)
-        response.fail(faults.of_lost_connection(error, response.status))
 
     def _refusal(self, error: Exception, response: Response) -> Outcome:
         cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error

@@ -1,8 +1,9 @@
 """Asks the kernel whether a request that got no answer can have arrived at the other end at all.
 
-TCP acknowledges what has come, and a connection that the other end had closed acknowledges nothing
-more. So what is still unacknowledged when a connection is lost tells a request that nobody has read
-from one that was read and then dropped. Offsets are those of Linux's `struct tcp_info`
+An acknowledgement may come 40 ms after what it acknowledges, and a reset brings none: what is
+unacknowledged then may have been read. But whoever closes in order says with his FIN all that has
+come until then. So what is unacknowledged when the stream ends by a FIN came after the other end
+had closed, and nobody has read it. Offsets are those of Linux's `struct tcp_info`
 (include/uapi/linux/tcp.h); elsewhere nothing is known, and a request counts as arrived.
 """
 
@@ -25,7 +26,10 @@ _OPENING: Final = 1
 
 
 def unacknowledged(transport: asyncio.Transport) -> int:
-    """Return how many of the bytes sent have not been acknowledged; 0 where that is not known."""
+    """Return how many of the bytes sent have not been acknowledged; 0 where that is not known.
+
+    To be asked only when the other end has closed in order: see above.
+    """
     sock = transport.get_extra_info("socket")
     if sock is None or sys.platform != "linux":
         return 0

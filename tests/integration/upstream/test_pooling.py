@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
+from itertools import product
 
 import pytest
 
@@ -86,6 +88,42 @@ async def test_a_request_that_was_read_on_a_used_connection_is_not_sent_again() 
         assert failed.value.outcome.fault is Fault.RESET
         assert failed.value.outcome.sent
         assert (server.connections, len(server.requests)) == (1, 2)
+
+
+@on_both_loops
+async def test_a_request_that_was_read_before_a_reset_is_not_sent_again() -> None:
+    for size, delay_s in product((2, 20_000), (0.0, 0.005, 0.02)):
+        read = 0
+
+        async def handle(
+            reader: asyncio.StreamReader,
+            writer: asyncio.StreamWriter,
+            size: int = size,
+            delay_s: float = delay_s,
+        ) -> None:
+            nonlocal read
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(size)
+                read += 1
+                if read == 2:
+                    await asyncio.sleep(delay_s)  # at work on it; not yet acknowledged
+                    no_wait = struct.pack("ii", 1, 0)
+                    accepted = writer.get_extra_info("socket")
+                    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_wait)
+                    writer.transport.abort()
+                    return
+                writer.write(OK)
+
+        async with serving(handle) as server, client_of() as client:
+            head = request_head(b"POST", b"/", server.origin.authority, [], size)
+            response = await client.send(server.origin, head, b"x" * size, PATIENT)
+            assert await response.read() == b"ok"
+            with pytest.raises(AttemptFailed) as failed:
+                await client.send(server.origin, head, b"x" * size, PATIENT)
+            assert failed.value.outcome.fault is Fault.RESET
+            assert failed.value.outcome.sent
+            assert (server.connections, read) == (1, 2)
 
 
 @on_both_loops
