@@ -8,7 +8,7 @@ that nobody waits for is still made.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 from uuid import UUID
 
@@ -77,13 +77,17 @@ class LedgerBatcher:
         # One coroutine fewer than awaiting it here, for every call.
         return self._holds.hold(hold, wait_s, share)
 
-    def settle(self, settlement: Settlement) -> asyncio.Future[bool]:
+    def settle(
+        self, settlement: Settlement, draft: Callable[[], CallRecord] | None = None
+    ) -> asyncio.Future[bool]:
         """Capture or release; durable when it is done. False when the hold was gone already.
 
+        `draft` makes the record of the call once its batch is sent, and records of many calls one
+        after the other: then their code is in the processor's caches, which it hardly is by itself.
         Goes on when the caller is cancelled, and while the database is away. Raises BrokerError
         when the books refuse it: a missing account, lines that do not sum to the charge.
         """
-        return self._settlements.settle(settlement)
+        return self._settlements.settle(settlement, draft)
 
     def record(self, record: CallRecord) -> None:
         """Write, soon, the record of a call that had no hold; dropped when too many wait."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
@@ -31,6 +31,8 @@ _log = structlog.get_logger()
 class _Closing(msgspec.Struct, eq=False, gc=False):
     settlement: Settlement
     future: asyncio.Future[bool] | None
+    draft: Callable[[], CallRecord] | None = None
+    """Makes the record that it is to have."""
     doubtful: bool = False
     """A statement with it has failed: if the hold is gone, that may be our own doing."""
     done: bool = False
@@ -47,12 +49,14 @@ class SettlementLane(Lane[_Closing, SettleResult]):
         self._known = known
         self._back_off = _BackOff()
 
-    def settle(self, settlement: Settlement) -> asyncio.Future[bool]:
+    def settle(
+        self, settlement: Settlement, draft: Callable[[], CallRecord] | None = None
+    ) -> asyncio.Future[bool]:
         """Queue a settlement; the future is done once it is durable. It stays queued if the caller
         leaves.
         """
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self.put(_Closing(settlement, future))
+        self.put(_Closing(settlement, future, draft))
         return future
 
     def release(self, hold: Hold) -> None:
@@ -80,7 +84,11 @@ class SettlementLane(Lane[_Closing, SettleResult]):
             if call in batch:
                 break
             batch[call] = queue.popleft()
-        return list(batch.values())
+        made = list(batch.values())
+        for closing in made:
+            if closing.draft is not None:
+                _write_out(closing, closing.draft)
+        return made
 
     def _put_back(self, batch: Sequence[_Closing]) -> None:
         self.queue.extendleft(each for each in reversed(batch) if not each.done)
@@ -190,6 +198,20 @@ class _BackOff:
     async def sleep(self) -> None:
         pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, _RETRY_MAX_S)
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+
+
+def _write_out(closing: _Closing, draft: Callable[[], CallRecord]) -> None:
+    """Make the record of a call; money comes before the log, and is settled without it as well."""
+    closing.draft = None
+    plain = closing.settlement
+    try:
+        record = draft()
+    except Exception as error:
+        _log.error("call_record_lost", call_id=str(plain.call_id), error=repr(error))
+        return
+    closing.settlement = Settlement(
+        plain.call_id, plain.kind, plain.charge_nanos, plain.settled_at, plain.lines, record
+    )
 
 
 def _refuse(closing: _Closing, reason: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import partial
 
 import msgspec
 
@@ -253,14 +254,13 @@ class Tab:
         if self.call.session_id is not None and status == 200:
             payer, number = self.call.payer, self.endpoint.number
             self.runtime.live.homes.keep(payer.account_id, self.call.session_id, number)
-        settled_at = self.runtime.clock()
-        record = self._record(status, code)
+        closing = ledger.settlement(self.hold, tuple(self.lines), self.runtime.clock(), None)
+        draft = partial(self._record, status, code, self.runtime.now_s())
         traces = self.runtime.traces
         if traces is not None and traces.sampled():
-            trace_call(traces, self.call, record, self.dispatch.attempts, self.market)
-        closing = ledger.settlement(self.hold, tuple(self.lines), settled_at, record)
-        if not await self.runtime.ledger.settle(closing):
-            raise self._outlived(record)
+            trace_call(traces, self.call, draft(), self.dispatch.attempts, self.market)
+        if not await self.runtime.ledger.settle(closing, draft):
+            raise self._outlived(draft())
 
     def _outlived(self, record: CallRecord) -> HoldExpired:
         """Log a call whose hold was gone: it cost nothing, whatever was delivered."""
@@ -296,7 +296,7 @@ class Tab:
             return last
         return next((each for each in self.dispatch.attempts if each.committed), last)
 
-    def _record(self, status: int, code: str) -> CallRecord:
+    def _record(self, status: int, code: str, ended_s: float) -> CallRecord:
         call, decision, dispatch = self.call, self.decision, self.dispatch
         payer, wanted, attempts = call.payer, call.wanted, dispatch.attempts
         last = self.kept or (attempts[-1] if attempts else None)
@@ -323,7 +323,7 @@ class Tab:
             tokens_in=tokens_in,
             tokens_out=tokens_out,
             ttft_ms=ttft_ms(self._first_heard(last), call) if wanted.stream else None,
-            duration_ms=(self.runtime.now_s() - call.started_s) * 1_000,
+            duration_ms=(ended_s - call.started_s) * 1_000,
             task_label=call.task_label,
             session_id=call.session_id,
             labels_json=call.labels_json,

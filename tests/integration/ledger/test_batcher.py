@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from uuid import UUID
 
 import asyncpg
@@ -10,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
+from broker.core.ledger import CallRecord
 from broker.errors import BalanceTooLow, BrokerError, Conflict, TooManyCalls, Unavailable
 from broker.flows.batch import LedgerBatcher
 from tests.integration.ledger.books import (
@@ -146,6 +148,29 @@ async def test_money_moves_even_when_the_call_record_cannot_be_written(
     assert await batcher.settle(broken)
     assert (await standing(connection, provider)).posted_nanos == 9_000
     assert await connection.fetchval("SELECT count(*) FROM calls") == 0
+
+
+async def test_records_are_made_with_their_batch_and_money_moves_even_where_one_cannot_be(
+    batcher: LedgerBatcher, connection: asyncpg.Connection, consumer: UUID, provider: UUID
+) -> None:
+    holds = [a_hold(consumer, 100_000) for _ in range(3)]
+    await asyncio.gather(*(batcher.hold(hold) for hold in holds))
+    captures = [a_capture(hold, (provider, 10)) for hold in holds]
+
+    def draft(number: int) -> CallRecord:
+        record = captures[number].record
+        assert record is not None
+        assert number != 1, "there is no such record"
+        return record
+
+    settling = [
+        batcher.settle(replace(each, record=None), partial(draft, number))
+        for number, each in enumerate(captures)
+    ]
+    assert await asyncio.gather(*settling) == [True, True, True]
+    assert (await standing(connection, provider)).posted_nanos == 3 * 9_000
+    written = await connection.fetch("SELECT id FROM calls")
+    assert {row["id"] for row in written} == {holds[0].call_id, holds[2].call_id}
 
 
 async def test_the_second_settlement_of_a_call_is_told_that_the_hold_was_gone(
