@@ -73,6 +73,8 @@ class Cascade(msgspec.Struct, frozen=True):
     """A stream is judged by so many of its first tokens; None: by all that is held back."""
     hides_logprobs: bool = False
     """They were asked for by the broker alone."""
+    named: str | None = None
+    """The model that the request itself names, in whose place the first stage is asked."""
 
 
 SAMPLE = "sample"

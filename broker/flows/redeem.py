@@ -145,7 +145,10 @@ def _decide(promised: Promise, wanted: Requirements, runtime: Runtime) -> Decisi
     market = quoted_market(promised, runtime.market)
     chance = (runtime.random, runtime.now_s())
     stages, asked, limits = promised.stages, wanted, runtime.routing
-    if stages is not None and wanted.model in (AUTO, promised.wanted.model):
+    as_quoted = wanted.model == promised.wanted.model
+    if stages is not None:
+        as_quoted = as_quoted or wanted.model in (AUTO, stages.cascade.named)
+    if stages is not None and as_quoted:
         # Of a cascade any that was quoted may be asked, and all that were.
         asked = msgspec.structs.replace(wanted, model=AUTO)
         limits = replace(limits, attempts_max=len(promised.offers))
@@ -155,7 +158,7 @@ def _decide(promised: Promise, wanted: Requirements, runtime: Runtime) -> Decisi
         return within(in_stages(promised, stages, decision), wanted.max_cost_nanos)
     if decision is not None and (decision.plan or decision.rejected.size):
         return decision
-    if wanted.model == promised.wanted.model:
+    if as_quoted:
         return undecided(promised.price_version)  # all that were quoted have left the market
     raise QuoteRefused(
         f"No endpoint of the quote is '{wanted.model}'.", code="quote_mismatch", status=400
