@@ -28,7 +28,7 @@ from broker.core.chain import Chain
 from broker.core.dispatch import Attempt
 from broker.core.grading import likeness
 from broker.core.outcome import Outcome
-from broker.flows.overhear import Reply, asking_as, delivered_so_far, overhear_whole
+from broker.flows.overhear import LOGPROBS, Reply, asking_as, delivered_so_far, overhear_whole
 from broker.flows.tab import Tab
 from broker.upstream.faults import AttemptFailed
 
@@ -37,6 +37,7 @@ PRICE: Final = 0.1
 _LIVELY: Final = msgspec.Raw(b"0.7")
 """The temperature of a second answer where the caller wants 0: it would be the same."""
 _COLD: Final = frozenset({b"0", b"0.0"})
+_NOT_AGAIN: Final = LOGPROBS | {"seed"}
 
 
 async def judge(tab: Tab, reply: Reply, *, compares: bool) -> Judged:
@@ -83,7 +84,7 @@ def curve_of(tab: Tab, attempt: Attempt) -> Curve:
 
 
 def _flaw(body: OpenAiBody, reply: Reply) -> Flaw | None:
-    if reply.ended:
+    if reply.ended and reply.is_known:
         return find_flaw(body.members, reply.body)
     return Flaw.REFUSED if is_refusal(reply.text) else None
 
@@ -116,7 +117,7 @@ def _once_more(call: Call) -> OpenAiBody:
     """Return the body for a second answer, whole and not by necessity the same."""
     body = call.body
     assert isinstance(body, OpenAiBody)
-    members = {name: raw for name, raw in body.members.items() if name not in ("seed", "logprobs")}
+    members = {name: raw for name, raw in body.members.items() if name not in _NOT_AGAIN}
     if bytes(members.get("temperature", b"")) in _COLD:
         members["temperature"] = _LIVELY
     return msgspec.structs.replace(body, members=members, stream=False)

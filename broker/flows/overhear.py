@@ -23,6 +23,8 @@ from broker.flows.exchange import StreamedAnswer, WholeAnswer, open_stream, read
 from broker.flows.tab import Tab
 from broker.upstream.faults import AttemptFailed, malformed
 
+LOGPROBS: Final = frozenset({"logprobs", "top_logprobs"})
+"""Members of a request of which servers refuse the second without the first."""
 _content: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -45,6 +47,13 @@ class Reply:
         if isinstance(self.answer, WholeAnswer):
             return self.answer.body
         return b"" if self.answer.scribe is None else self.answer.scribe.answer()
+
+    @property
+    def is_known(self) -> bool:
+        """All that came of it was written down, so its form can be checked."""
+        if isinstance(self.answer, WholeAnswer):
+            return True
+        return self.answer.scribe is not None and self.answer.scribe.is_whole
 
     @property
     def text(self) -> str:
@@ -86,7 +95,7 @@ async def overhear(tab: Tab, attempt: Attempt, *, held: bool) -> Reply:
         refused = failure.outcome.fault is Fault.CALLER_FAULT
         if not (refused and asking.cascade.hides_logprobs):
             raise
-    members = {name: raw for name, raw in body.members.items() if name != "logprobs"}
+    members = {name: raw for name, raw in body.members.items() if name not in LOGPROBS}
     with asking_as(tab, msgspec.structs.replace(body, members=members)):
         return await _overhear(tab, attempt, held=held)
 

@@ -26,6 +26,10 @@ EMBEDDING_DIMENSIONS = 8
 CREATED_S = 1_700_000_000
 
 
+class BadRequest(ValueError):
+    """What an honest server would refuse."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of an answer and the number of tokens in it, for which the pace is kept."""
@@ -174,7 +178,9 @@ def _stream(told: Told, chunks: Iterator[Chunk], base: dict[str, Any]) -> Answer
 
 
 def chat(told: Told) -> Answer:
-    """The answer of `/v1/chat/completions`."""
+    """The answer of `/v1/chat/completions`. Raises BadRequest, as vLLM does."""
+    if told.request.get("top_logprobs") and not told.request.get("logprobs"):
+        raise BadRequest("when using `top_logprobs`, `logprobs` must be set to true")
     base = {"id": told.id, "created": CREATED_S, "model": told.model}
     call = _tool_call(told.request)
     count = int(told.request.get("n") or 1)

@@ -175,7 +175,10 @@ class ScriptedProvider:
             return
         try:
             answer = self._answer(received, script)
-        except (kserve.BadInference, msgspec.DecodeError, TypeError, KeyError) as error:
+        except (
+            *(answers.BadRequest, kserve.BadInference),
+            *(msgspec.DecodeError, TypeError, KeyError),
+        ) as error:
             await self._error(exchange, 400, f"bad request: {error}")
             return
         if answer is None:

@@ -173,6 +173,24 @@ async def test_what_all_of_it_may_cost_is_told_before_and_quoted(
     assert "agreement" in refused.text
 
 
+@pytest.mark.parametrize("model", ["cheap", "x", "auto", "acme/cheap"])
+async def test_a_quoted_body_called_as_it_was_quoted_has_all_its_stages(
+    house: House, shop: Consumer, model: str
+) -> None:
+    stages = [{"model": "acme/cheap", "keep_from": UNSURE}, {"model": "dear", "keep_from": 0.0}]
+    body = {"model": model, "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 9}
+    asked = body | {"broker": {"cascade": {"policy": "chain", "chain": stages}}}
+    endpoints = []
+    for called in (model, "auto", "dear"):
+        made = (await shop.http.post("/api/quotes", json={"request": asked})).json()
+        told = body | {"model": called, "broker": {"quote_id": made["quote_id"]}}
+        answer = await shop.http.post("/v1/chat/completions", json=told)
+        attempts = await attempts_of(house, shop, answer)
+        endpoints.append([each["endpoint"] for each in attempts])
+    whole = ["acme/cheap", "globex/dear"]
+    assert endpoints == [whole, whole, ["globex/dear"]], "another model is one of the quoted alone"
+
+
 async def test_a_second_answer_can_be_asked_to_compare(house: House, shop: Consumer) -> None:
     request = {"model": "x", "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 9}
     sampled = chain(UNSURE, agreement="sample")
@@ -192,6 +210,9 @@ async def test_a_second_answer_can_be_asked_to_compare(house: House, shop: Consu
     charges = [float(each["charge_usd"]) for each in (first, second)]
     assert all(charges)
     assert float(agreed.headers["x-broker-cost-usd"]) == pytest.approx(sum(charges))
+    shown = await ask(shop, sampled, logprobs=True, top_logprobs=2)
+    first, second = await attempts_of(house, shop, shown)
+    assert (first["judged"]["agreement"], second["outcome"]) == (1.0, "delivered")
     failing = await ask(shop, chain(UNSURE, agreement="broken"))
     first, beside, third = await attempts_of(house, shop, failing)
     assert (beside["outcome"], beside["charge_usd"]) == ("server_error", "0.00")
@@ -226,13 +247,14 @@ async def test_by_itself_it_asks_again_where_that_brings_more_than_it_costs(
     assert len(await attempts_of(house, shop, kept)) == 1
 
 
+@pytest.mark.parametrize("more", [{}, {"top_logprobs": 2}])
 async def test_a_server_that_does_not_take_logprobs_is_asked_without_them(
-    house: House, shop: Consumer
+    house: House, shop: Consumer, more: dict[str, Any]
 ) -> None:
     cheap = house.providers["acme/cheap"]
     usual = cheap.script
     cheap.script = msgspec.structs.replace(usual, sequence=(Script(status=400),))
-    answer = await ask(shop, chain(0.0))
+    answer = await ask(shop, chain(0.0), **more)
     cheap.script = usual
     assert answer.status_code == 200, answer.text
     asked = [each.json.get("logprobs") for each in cheap.work_received[-2:]]

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from broker.core.transcript import BYTES_MAX
 from provider_sdk.testing.scripted import Script, answer_text, chat_prompt
 from tests.integration.gateway.house import Consumer, House, Stall, until
 
@@ -248,6 +249,19 @@ async def test_a_stream_of_another_form_than_asked_for_is_not_kept(
     assert answer.headers["x-broker-endpoint"] == "globex/dear"
     first, _ = await attempts_of(house, shop, answer)
     assert first["judged"]["flaw"] == "not_json"
+
+
+async def test_what_is_too_long_to_be_written_down_is_not_at_fault_for_its_stump(
+    house: House, shop: Consumer
+) -> None:
+    house.providers["globex/dear"].script = Script(models=("upstream-name",), output_tokens=901)
+    asked = {"logprobs": True, "top_logprobs": 20, "max_tokens": 900}
+    # Cut off by its limit of tokens, which its end tells, it would be no worse for not being JSON.
+    long = await ask(shop, chain(UNSURE), response_format={"type": "json_object"}, **asked)
+    assert len(long.raw) > BYTES_MAX
+    assert (long.headers["x-broker-endpoint"], long.comment["confidence"]) == ("globex/dear", 0.826)
+    attempts = await attempts_of(house, shop, long)
+    assert attempts[-1]["judged"]["flaw"] is None
 
 
 async def test_who_leaves_before_anything_went_out_pays_nothing(
