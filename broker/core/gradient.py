@@ -1,16 +1,20 @@
 """Learns from how long things take how many may be under way at once.
 
-    gradient = clip(TOLERANCE * least / now, 1/2, 1)
+    gradient = clip(TOLERANCE / longer, 1/2, 1)
     limit <- (1 - SMOOTHING) * limit + SMOOTHING * (limit * gradient + sqrt(limit))
 
-where `now` over `least` is how much longer things of a kind have taken, over a window, than such
-things take when there is little to do. It is what TCP Vegas does with round-trip times (Brakmo &
-Peterson, 1995), in the form of Netflix's concurrency-limits (its GradientLimit, with the square
-root as the queue that is allowed). What is alike in size is compared with its own kind alone, for
-an answer of a thousand tokens takes longer than one of ten, and is not late for that.
+where `longer` is how many times as long things of a kind took, over a window, as such things take
+where there is little to do. It is what TCP Vegas does with round-trip times (Brakmo & Peterson,
+1995), in the form of Netflix's concurrency-limits (its GradientLimit, with the square root as the
+queue that is allowed). What is alike in size is compared with its own kind alone, for an answer of
+a thousand tokens takes longer than one of ten, and is not late for that.
 
-The least is not forgotten while there is much to do: else a queue that stands would come to be
-taken for usual, and the limit would creep up. With little to do, it follows what is seen.
+Times of one kind differ by their nature, and now and then an answer comes out of a cache. So means
+are of logarithms, a mean is compared with a mean, and no single time counts for much.
+
+What is usual is learned where there is little to do, and is not forgotten where there is much: else
+a queue that stands would come to be taken for usual. So a limit is lowered to FEW for a moment now
+and then, as BBR drains its queue to see the round trip alone (Cardwell et al., 2016).
 """
 
 from __future__ import annotations
@@ -19,19 +23,27 @@ import math
 from typing import Final
 
 TOLERANCE: Final = 4.0
-"""So many times the least is no sign of a queue: servers that batch slow down as they fill."""
+"""So many times as long is no sign of a queue: servers that batch slow down as they fill."""
 SMOOTHING: Final = 0.3
 WINDOW_S: Final = 0.5
 SAMPLES_MIN: Final = 8
 LEAST: Final = 1.0
 """The limit goes no lower, so that there is always somebody to learn from."""
-FEW: Final = 4
-"""With so few under way there is little to do. As 4 / 2 + sqrt(4) = 4, time alone cuts no lower:
-who became slow for good is learned anew there."""
-REFUSED_FACTOR: Final = 0.9
-_DOWN: Final = 0.3
-_IDLE: Final = 0.05
-"""How fast the least follows what is seen: what is less, and what is more with little to do."""
+FEW: Final = 4.0
+"""With so few under way there is little to do. As 4 / 2 + sqrt(4) = 4, time alone cuts no lower."""
+REFUSED_FACTOR: Final = 0.7
+RELAX_AFTER_S: Final = 2.0
+"""Where too few have ended for so long, the limit rises by itself: others may have taken all."""
+_STEP: Final = 0.3
+"""Of the way that what is usual goes towards a group's mean."""
+_GROUP: Final = 8
+_LONGER_MAX: Final = math.log(16.0)
+"""One that took longer than so many times the usual counts no more than that."""
+_ALONE_EVERY_S: Final = 30.0
+_ALONE_S: Final = 2.0
+_ALONE_S_MAX: Final = 30.0
+_ALONE_SHARE: Final = 20.0
+"""Of the time, at most a part in so many is spent on learning what is usual."""
 _KINDS_MAX: Final = 256
 """Sizes go by powers of two of two counts, so there are hardly more."""
 
@@ -41,56 +53,175 @@ def kind_of(size_in: int, size_out: int) -> int:
     return (size_in >> 6).bit_length() << 6 | size_out.bit_length()
 
 
+class _Usual:
+    """How long things of one kind take with little to do: the mean of the logarithms."""
+
+    __slots__ = ("_alone_count", "_alone_sum", "_calm", "_count", "_sum", "known", "mean")
+
+    def __init__(self) -> None:
+        self.mean = 0.0
+        self.known = False
+        self._sum = 0.0
+        self._count = 0
+        self._calm = True
+        self._alone_sum = 0.0
+        self._alone_count = 0
+
+    def tell(self, log_ms: float, *, calm: bool) -> None:
+        self._sum += log_ms
+        self._count += 1
+        self._calm = self._calm and calm
+        if self._count < _GROUP:
+            return
+        mean = self._sum / self._count
+        if not self.known:
+            self.mean, self.known = mean, True
+        elif mean < self.mean or self._calm:
+            self.mean += _STEP * (mean - self.mean)
+        self._sum, self._count, self._calm = 0.0, 0, True
+
+    def tell_alone(self, log_ms: float) -> None:
+        """Be told of one that had the server to itself, but for a few."""
+        self._alone_sum += log_ms
+        self._alone_count += 1
+
+    def learn_alone(self) -> None:
+        """Go by those, the more the further."""
+        count = self._alone_count
+        if count and self.known:
+            self.mean += count / (count + FEW) * (self._alone_sum / count - self.mean)
+        self._alone_sum, self._alone_count = 0.0, 0
+        self._sum, self._count, self._calm = 0.0, 0, True
+
+
 class Gradient:
     """The limit of one thing, from `least` to `most`. Times are seconds of one clock."""
 
-    __slots__ = ("_busiest", "_count", "_due_s", "_least_ms", "_sum", "least", "limit", "most")
+    __slots__ = (
+        "_alone_due_s",
+        "_alone_since_s",
+        "_alone_until_s",
+        "_busiest",
+        "_count",
+        "_due_s",
+        "_lasting",
+        "_least",
+        "_refused_until_s",
+        "_sum",
+        "_turned_s",
+        "_usual",
+        "limit",
+        "most",
+    )
 
     def __init__(self, most: float, now_s: float, least: float = LEAST) -> None:
         self.most = most
-        self.least = least
+        self._least = least
         self.limit = most
-        self._least_ms: dict[int, float] = {}
+        self._usual: dict[int, _Usual] = {}
         self._sum = 0.0
         self._count = 0
         self._busiest = 0
         self._due_s = now_s + WINDOW_S
+        self._turned_s = now_s
+        self._refused_until_s = -math.inf
+        self._lasting = most
+        """The limit to return to, while it is lowered for a moment."""
+        self._alone_due_s = now_s + _ALONE_EVERY_S
+        self._alone_until_s: float | None = None
+        self._alone_since_s: float | None = None
+
+    def allow(self, most: float) -> None:
+        """Be told the most that may ever be under way, which changes now and then."""
+        if most != self.most:
+            unlimited = self.limit >= self.most
+            self.most = most
+            self.limit = most if unlimited else min(self.limit, most)
 
     def tell(self, kind: int, took_ms: float, under_way: int, now_s: float) -> bool:
         """Be told that one of a kind has ended with so many under way, itself counted; True when
         the limit has changed."""
-        if took_ms < 0.001:
-            took_ms = 0.001
-        least_ms = self._least_ms.get(kind)
-        if least_ms is None:
-            if len(self._least_ms) >= _KINDS_MAX:
+        usual = self._usual.get(kind)
+        if usual is None:
+            if len(self._usual) >= _KINDS_MAX:
                 return False
-            self._least_ms[kind] = least_ms = took_ms
-        elif took_ms < least_ms:
-            self._least_ms[kind] = least_ms = least_ms + _DOWN * (took_ms - least_ms)
-        elif under_way <= FEW or 4 * under_way <= self.limit:
-            self._least_ms[kind] = least_ms = least_ms + _IDLE * (took_ms - least_ms)
-        self._sum += took_ms / least_ms
-        self._count += 1
+            usual = self._usual[kind] = _Usual()
+        log_ms = math.log(took_ms if took_ms > 0.001 else 0.001)
+        if self._alone_until_s is not None:
+            return self._tell_alone(usual, log_ms, under_way, now_s)
+        if usual.known:
+            longer = log_ms - usual.mean
+            self._sum += longer if longer < _LONGER_MAX else _LONGER_MAX
+            self._count += 1
         if under_way > self._busiest:
             self._busiest = under_way
-        return now_s >= self._due_s and self._count >= SAMPLES_MIN and self._turn(now_s)
+        calm = under_way <= FEW or 4 * under_way <= self.limit or self.limit <= FEW + 1
+        usual.tell(log_ms, calm=calm)
+        if now_s < self._due_s or self._count < min(SAMPLES_MIN, self.limit):
+            return False
+        return self._turn(now_s, took_ms / 1_000)
 
-    def refused(self, under_way: int) -> bool:
+    def refused(self, under_way: int, now_s: float) -> bool:
         """Be told that the server itself had no room with so many under way; True when the limit
-        has changed."""
+        has changed. Of those that are refused together, the first alone counts."""
+        if now_s < self._refused_until_s:
+            return False
+        self._refused_until_s = now_s + WINDOW_S
+        self._turned_s = now_s
         before = self.limit
-        self.limit = max(min(before, REFUSED_FACTOR * under_way), self.least)
+        self.limit = max(min(before, REFUSED_FACTOR * under_way), self._least)
         return self.limit != before
 
-    def _turn(self, now_s: float) -> bool:
-        longer = self._sum / self._count
+    def relax(self, now_s: float) -> bool:
+        """Be told that time passes; True when the limit has changed."""
+        if self._alone_until_s is not None:
+            return self._go_on(now_s)
+        if self.limit >= self.most or now_s < self._turned_s + RELAX_AFTER_S:
+            return False
+        self._turned_s = now_s
+        self.limit = min(self.limit + math.sqrt(self.limit), self.most)
+        return True
+
+    def _turn(self, now_s: float, took_s: float) -> bool:
+        longer = math.exp(self._sum / self._count)
         before, busiest = self.limit, self._busiest
         self._sum, self._count, self._busiest = 0.0, 0, 0
         self._due_s = now_s + WINDOW_S
+        self._turned_s = now_s
         gradient = min(max(TOLERANCE / longer, 0.5), 1.0)
         if gradient == 1.0 and 2 * busiest < before:
             return False  # far from the limit: nothing was learned of it
         wanted = before * gradient + math.sqrt(before)
-        self.limit = min(max(before + SMOOTHING * (wanted - before), self.least), self.most)
+        self.limit = min(max(before + SMOOTHING * (wanted - before), self._least), self.most)
+        if FEW < self.limit < self.most and now_s >= self._alone_due_s:
+            self._begin_alone(now_s, took_s)
         return self.limit != before
+
+    def _begin_alone(self, now_s: float, took_s: float) -> None:
+        """Lower the limit, to learn how long things take with little to do."""
+        lasts_s = min(max(4 * took_s, _ALONE_S), _ALONE_S_MAX)
+        self._alone_until_s = now_s + lasts_s
+        self._alone_due_s = now_s + max(_ALONE_EVERY_S, _ALONE_SHARE * lasts_s)
+        self._alone_since_s = None
+        self._lasting, self.limit = self.limit, max(FEW, self._least)
+
+    def _tell_alone(self, usual: _Usual, log_ms: float, under_way: int, now_s: float) -> bool:
+        if self._alone_since_s is None and under_way <= FEW + 1:
+            self._alone_since_s = now_s
+        since_s = self._alone_since_s
+        # What began before may have waited behind those that are gone by now.
+        if since_s is not None and now_s - math.exp(log_ms) / 1_000 >= since_s:
+            usual.tell_alone(log_ms)
+        return self._go_on(now_s)
+
+    def _go_on(self, now_s: float) -> bool:
+        """Return to the limit once the time for learning is over."""
+        if self._alone_until_s is None or now_s < self._alone_until_s:
+            return False
+        self._alone_until_s = None
+        for usual in self._usual.values():
+            usual.learn_alone()
+        self.limit = min(self._lasting, self.most)
+        self._sum, self._count, self._busiest = 0.0, 0, 0
+        self._due_s = self._turned_s = now_s
+        return True

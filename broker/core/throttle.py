@@ -1,6 +1,6 @@
-"""Limits the calls at each endpoint to what it turns out to manage, whatever its provider declares.
+"""Limits the calls at each server to what it turns out to manage, whatever its provider declares.
 
-The limits stand in the pulse, where routing finds them: an endpoint at its limit is full.
+The limits stand in the pulse, where routing finds them: an endpoint at its server's limit is full.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ UNLIMITED: Final = np.inf
 
 
 class Throttle:
-    """The limits of one process's endpoints; all processes learn from their own calls, and count
-    those of all."""
+    """The limits of one process; all processes learn from their own calls, and count those of
+    all. Endpoints of one deployment share its limit, as they share its places."""
 
     def __init__(self, pulse: Pulse, queue_factor: float) -> None:
         """`queue_factor` x capacity is the most that is ever under way, so no limit is above."""
         self._pulse = pulse
         self._queue_factor = queue_factor
-        self._gradients: dict[int, Gradient] = {}
-        """By endpoint number."""
+        self._gradients: dict[int, tuple[Gradient, set[int]]] = {}
+        """By deployment number, with the numbers of its endpoints that were called."""
 
     def limited(self) -> int:
-        """Return how many endpoints are limited now."""
-        return sum(each.limit < each.most for each in self._gradients.values())
+        """Return how many servers are limited now."""
+        return sum(each.limit < each.most for each, _ in self._gradients.values())
 
     def tell(
         self,
@@ -38,31 +38,52 @@ class Throttle:
         size: tuple[int, int],
         measured: Measured,
         now_s: float,
+        *,
+        streamed: bool = False,
     ) -> None:
         """Be told of an attempt that delivered, before it is counted out; `size` is of its request
-        in bytes and of its answer in tokens."""
-        number = endpoint.number
-        gradient = self._gradients.get(number)
-        if gradient is None:
-            gradient = self._begin(endpoint, now_s)
+        in bytes and of its answer in tokens. Of one that was `streamed` the time to the first
+        token counts: the rest takes as long as its caller takes to read."""
+        gradient, endpoints = self._of(endpoint, now_s)
         under_way = self._pulse.load_of(endpoint.deployment.number)
-        kind = kind_of(size[0], size[1])
-        if gradient.tell(kind, measured.duration_ms, under_way, now_s):
-            self._set(number, gradient)
+        if streamed:
+            changed = gradient.tell(kind_of(size[0], 0), measured.ttft_ms, under_way, now_s)
+        else:
+            kind = kind_of(size[0], size[1])
+            changed = gradient.tell(kind, measured.duration_ms, under_way, now_s)
+        if changed:
+            self._set(gradient, endpoints)
 
     def refused(self, endpoint: Endpoint, outcome: Outcome, now_s: float) -> None:
         """Be told of an attempt that failed, before it is counted out."""
         if outcome.fault is not Fault.OVERLOADED or outcome.status != 429:
             return  # a 503 is of a server that is starting, or ill
-        gradient = self._gradients.get(endpoint.number) or self._begin(endpoint, now_s)
-        if gradient.refused(self._pulse.load_of(endpoint.deployment.number)):
-            self._set(endpoint.number, gradient)
+        gradient, endpoints = self._of(endpoint, now_s)
+        if gradient.refused(self._pulse.load_of(endpoint.deployment.number), now_s):
+            self._set(gradient, endpoints)
 
-    def _begin(self, endpoint: Endpoint, now_s: float) -> Gradient:
-        most = endpoint.deployment.capacity * self._queue_factor
-        self._gradients[endpoint.number] = made = Gradient(most, now_s)
-        return made
+    def relax(self, now_s: float) -> None:
+        """Be told, once a tick, that time passes."""
+        for gradient, endpoints in self._gradients.values():
+            if gradient.limit < gradient.most and gradient.relax(now_s):
+                self._set(gradient, endpoints)
 
-    def _set(self, number: int, gradient: Gradient) -> None:
-        full = gradient.limit >= gradient.most
-        self._pulse.set_limit(number, UNLIMITED if full else gradient.limit)
+    def _of(self, endpoint: Endpoint, now_s: float) -> tuple[Gradient, set[int]]:
+        deployment = endpoint.deployment
+        most = deployment.capacity * self._queue_factor
+        found = self._gradients.get(deployment.number)
+        if found is None:
+            found = self._gradients[deployment.number] = (Gradient(most, now_s), set())
+        gradient, endpoints = found
+        if gradient.most != most:
+            gradient.allow(most)
+            self._set(gradient, endpoints)
+        if endpoint.number not in endpoints:
+            endpoints.add(endpoint.number)
+            self._set(gradient, endpoints)
+        return found
+
+    def _set(self, gradient: Gradient, endpoints: set[int]) -> None:
+        limit = UNLIMITED if gradient.limit >= gradient.most else gradient.limit
+        for number in endpoints:
+            self._pulse.set_limit(number, limit)

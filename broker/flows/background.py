@@ -91,6 +91,7 @@ class Background:
         in_flight = live.loads.others(pulse.others_in_flight.size).in_flight
         pulse.take_others(in_flight, live.ejections.elsewhere())
         pulse.recover(self._runtime.now_s())
+        self._runtime.throttle.relax(self._runtime.now_s())
         self._runtime.keyring.take_others(live.callers.elsewhere())
 
     async def _count_tokens(self, facts: Facts) -> None:

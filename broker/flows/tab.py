@@ -169,8 +169,8 @@ class Tab:
                     asked = self.continued or self.call
                     measured = measure_of(attempt, asked, delivered, now_s)
                     size = (asked.body.size_bytes, attempt.tokens_out)
-                    throttle.tell(endpoint, size, measured, now_s)
                     streamed = self.call.wanted.stream
+                    throttle.tell(endpoint, size, measured, now_s, streamed=streamed)
                     self.runtime.tails.tell(endpoint.number, measured.ttft_ms, streamed=streamed)
         finally:
             # Whatever pricing meets, a call that is not counted out would weigh for ever.

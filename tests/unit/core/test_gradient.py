@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import heapq
+import math
 from random import Random
 
-from broker.core.gradient import LEAST, SAMPLES_MIN, TOLERANCE, Gradient, kind_of
+import pytest
+
+from broker.core.gradient import (
+    LEAST,
+    REFUSED_FACTOR,
+    RELAX_AFTER_S,
+    SAMPLES_MIN,
+    TOLERANCE,
+    WINDOW_S,
+    Gradient,
+    kind_of,
+)
 
 
 class Server:
@@ -81,29 +93,78 @@ def test_long_answers_among_short_ones_are_no_sign_of_a_queue() -> None:
     assert gradient.limit == 50.0
 
 
-def test_a_server_that_became_slow_for_good_is_learned_anew() -> None:
-    gradient = Gradient(50.0, 0.0)
-    for step in range(200):
-        gradient.tell(0, 10.0, 40, step / 10)
-    for step in range(200, 4_000):
-        under_way = min(40, int(gradient.limit))
-        gradient.tell(0, 100.0, under_way, step / 10)
-    assert gradient.limit > 10.0
+@pytest.mark.parametrize("slower", [6.0, 10.0, 16.0])
+def test_a_server_that_became_slow_for_good_is_learned_anew(slower: float) -> None:
+    gradient = Gradient(128.0, 0.0)
+    drive(gradient, Server(slots=128), per_s=400.0, begin_s=0.0, lasts_s=30.0)
+    slow = Server(slots=128, service_ms=100.0 * slower)
+    per_s = 40.0 / slow.service_ms * 1_000
+    drive(gradient, slow, per_s=per_s, begin_s=30.0, lasts_s=150.0)
+    ended, _ = drive(gradient, slow, per_s=per_s, begin_s=180.0, lasts_s=60.0)
+    assert ended >= 0.85 * per_s * 60.0
 
 
-def test_a_refusal_by_the_server_itself_cuts_at_once_and_never_below_the_least() -> None:
+@pytest.mark.parametrize("spread", [0.3, 0.5, 0.7])
+def test_times_that_differ_by_nature_are_no_sign_of_a_queue(spread: float) -> None:
+    gradient, random = Gradient(64.0, 0.0), Random(3)
+    for step in range(40_000):
+        took_ms = 100.0 * math.exp(random.gauss(0.0, spread))
+        gradient.tell(0, took_ms, min(40, math.ceil(gradient.limit)), step / 100)
+        assert gradient.limit >= 40.0
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.7])
+def test_answers_out_of_a_cache_do_not_make_the_others_late(share: float) -> None:
+    gradient, random, limits = Gradient(64.0, 0.0), Random(4), []
+    for step in range(40_000):
+        took_ms = 20.0 if random.random() < share else 400.0
+        gradient.tell(0, took_ms, min(40, math.ceil(gradient.limit)), step / 100)
+        limits.append(min(gradient.limit, 40.0))
+    assert sum(limits) / len(limits) >= 30.0
+
+
+def test_one_that_took_for_ever_counts_no_more_than_one_that_was_late() -> None:
+    gradient = Gradient(64.0, 0.0)
+    for step in range(10_000):
+        took_ms = 1e9 if step % 10 == 9 else 100.0
+        gradient.tell(0, took_ms, 40, step / 100)
+    assert gradient.limit == 64.0
+
+
+def test_refusals_that_come_together_cut_once_and_never_below_the_least() -> None:
     gradient = Gradient(50.0, 0.0)
-    assert gradient.refused(20)
-    assert gradient.limit == 18.0
-    for _ in range(10):
-        gradient.refused(1)
+    assert gradient.refused(20, 1.0)
+    for under_way in range(19, 0, -1):
+        assert not gradient.refused(under_way, 1.0 + WINDOW_S / 2)
+    assert gradient.limit == REFUSED_FACTOR * 20
+    for step in range(20):
+        gradient.refused(1, 2.0 + step)
     assert gradient.limit == LEAST
-    assert not gradient.refused(1)
+    assert not gradient.refused(1, 50.0)
+
+
+def test_whom_nothing_is_left_of_a_server_rises_by_itself() -> None:
+    gradient = Gradient(50.0, 0.0)
+    gradient.refused(4, 1.0)
+    assert not gradient.relax(1.0 + RELAX_AFTER_S / 2)
+    for step in range(60):
+        gradient.relax(2.0 + step * RELAX_AFTER_S)
+    assert gradient.limit == 50.0
+
+
+def test_a_capacity_that_was_declared_anew_counts_at_once() -> None:
+    gradient = Gradient(8.0, 0.0)
+    gradient.allow(200.0)
+    assert gradient.limit == 200.0
+    assert gradient.refused(100, 1.0)
+    gradient.allow(40.0)
+    assert gradient.limit == 40.0
 
 
 def test_few_samples_decide_nothing() -> None:
     gradient = Gradient(50.0, 0.0)
-    gradient.tell(0, 1.0, 50, 0.1)
-    for step in range(SAMPLES_MIN - 2):
+    for step in range(SAMPLES_MIN):
+        gradient.tell(0, 1.0, 50, 0.01 * step)
+    for step in range(SAMPLES_MIN - 1):
         assert not gradient.tell(0, 100.0, 50, 1.0 + step)
     assert gradient.tell(0, 100.0, 50, 30.0)

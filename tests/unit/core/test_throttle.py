@@ -1,0 +1,125 @@
+"""The limits of servers, as processes and endpoints share them."""
+
+from __future__ import annotations
+
+import heapq
+from random import Random
+from typing import cast
+
+import numpy as np
+
+from broker.core.catalog import Endpoint
+from broker.core.gradient import REFUSED_FACTOR
+from broker.core.outcome import Fault, Outcome
+from broker.core.pulse import Measured, Pulse
+from broker.core.throttle import Throttle
+
+DELIVERED = Outcome(status=200)
+REFUSED = Outcome(Fault.OVERLOADED, status=429)
+SLOTS = 16
+WAIT_S = 0.04
+
+
+class Server:
+    """As much of a deployment as a throttle looks at."""
+
+    def __init__(self, number: int, capacity: int) -> None:
+        self.number = number
+        self.capacity = capacity
+
+
+class At:
+    """As much of an endpoint as a throttle looks at."""
+
+    def __init__(self, number: int, deployment: Server) -> None:
+        self.number = number
+        self.deployment = deployment
+
+
+def endpoint(number: int, server: Server) -> Endpoint:
+    return cast(Endpoint, At(number, server))
+
+
+class Process:
+    """One broker process with callers who ask again at once; a full server refuses."""
+
+    def __init__(self, callers: int) -> None:
+        self.pulse = Pulse()
+        self.pulse.fit(1, 1)
+        self.throttle = Throttle(self.pulse, 2.0)
+        self.callers = callers
+        self.again_s = 0.0
+        self.served = 0
+
+
+def share(processes: list[Process], server: Endpoint, lasts_s: float) -> None:
+    """Let the processes share one server that refuses what is beyond its slots."""
+    random, now_s, running = Random(5), 0.0, list[tuple[float, float, int]]()
+    told_s = relaxed_s = 0.0
+    while now_s < lasts_s:
+        if now_s >= told_s:
+            told_s = now_s + WAIT_S
+            counts = [each.pulse.in_flight_at[0] for each in processes]
+            for n, each in enumerate(processes):
+                each.pulse.take_others(np.array([sum(counts) - counts[n]]), frozenset())
+        if now_s >= relaxed_s:
+            relaxed_s = now_s + 1.0
+            for each in processes:
+                each.throttle.relax(now_s)
+        for n, each in enumerate(processes):
+            pulse = each.pulse
+            while (
+                now_s >= each.again_s
+                and pulse.in_flight_at[0] < each.callers
+                and pulse.load_of(0) < pulse.limit_at[0]
+            ):
+                pulse.begin(0, 0, now_s)
+                if len(running) >= SLOTS:
+                    each.throttle.refused(server, REFUSED, now_s)
+                    pulse.end(0, 0, DELIVERED, now_s, None)
+                    each.again_s = now_s + WAIT_S
+                else:
+                    end_s = now_s + 0.1 * random.uniform(0.8, 1.2)
+                    heapq.heappush(running, (end_s, now_s, n))
+        now_s = min(running[0][0], now_s + WAIT_S / 2) if running else now_s + WAIT_S / 2
+        while running and running[0][0] <= now_s:
+            end_s, began_s, n = heapq.heappop(running)
+            took_ms = (end_s - began_s) * 1_000
+            each = processes[n]
+            each.throttle.tell(server, (400, 8), Measured(took_ms, took_ms, 8), now_s)
+            each.pulse.end(0, 0, DELIVERED, now_s, None)
+            each.served += 1
+
+
+def test_processes_at_one_server_starve_nobody() -> None:
+    processes = [Process(32), Process(32)]
+    share(processes, endpoint(0, Server(0, 64)), 120.0)
+    served = sorted(each.served for each in processes)
+    assert served[0] >= 0.4 * served[1]
+    assert sum(served) >= 0.8 * 120.0 * SLOTS / 0.1
+
+
+def test_endpoints_of_one_server_share_its_limit() -> None:
+    pulse, server = Pulse(), Server(0, 50)
+    pulse.fit(2, 1)
+    throttle = Throttle(pulse, 2.0)
+    one, other = endpoint(0, server), endpoint(1, server)
+    throttle.tell(other, (400, 8), Measured(1.0, 1.0, 8), 0.5)
+    for _ in range(20):
+        pulse.begin(0, 0, 1.0)
+    throttle.refused(one, REFUSED, 1.0)
+    assert pulse.limit_at[0] == pulse.limit_at[1] == REFUSED_FACTOR * 20
+    assert throttle.limited() == 1
+
+
+def test_of_a_stream_it_does_not_count_how_long_its_caller_takes_to_read() -> None:
+    pulse, server = Pulse(), Server(0, 50)
+    pulse.fit(1, 1)
+    throttle, at = Throttle(pulse, 2.0), endpoint(0, Server(0, 50))
+    for _ in range(40):
+        pulse.begin(0, 0, 0.0)
+    for step in range(1_000):
+        slow = Measured(50.0, 100.0 if step < 100 else 60_000.0, 64)
+        throttle.tell(at, (400, 64), slow, step / 20, streamed=True)
+    assert pulse.limit_at[0] == np.inf
+    assert server.capacity == 50
