@@ -146,12 +146,12 @@ class Gradient:
             if len(self._usual) >= _KINDS_MAX:
                 return False
             usual = self._usual[kind] = _Usual()
-        log_ms = math.log(took_ms if took_ms > 0.001 else 0.001)
+        log_ms = math.log(max(0.001, took_ms))
         if self._alone_until_s is not None:
             return self._tell_alone(usual, log_ms, under_way, now_s)
         if usual.known:
             longer = log_ms - usual.mean
-            self._sum += longer if longer < _LONGER_MAX else _LONGER_MAX
+            self._sum += min(_LONGER_MAX, longer)
             self._count += 1
         if under_way > self._busiest:
             self._busiest = under_way
