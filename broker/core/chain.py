@@ -44,6 +44,13 @@ class Chain(Decision, frozen=True, eq=False):
         second = 0 if self.second is None else self.second.ceiling_nanos
         return hold_of(ceilings, self.by_place, second, samples=self.samples)
 
+    @property
+    def answers_most(self) -> int:
+        """How many attempts may be paid."""
+        stages = len(self.keep_from)
+        compares = self.samples or self.second is not None
+        return stages + (stages - 1 if compares else 0)
+
     def stage_of(self, candidate: Candidate) -> int:
         """Return the stage that a candidate is asked in."""
         return self.by_place[self.plan.index(candidate)]

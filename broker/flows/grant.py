@@ -18,7 +18,7 @@ async def take_tokens(call: Call, decision: Decision, runtime: Runtime) -> None:
     assert payer.rates is not None
     longest = max(each.tokens_out_max for each in decision.plan)
     most = wanted.tokens_in_bound + wanted.choices * longest
-    most *= len(decision.plan) if call.cascade is not None else decision.answers_most
+    most *= decision.answers_most
     await runtime.live.limits.take(call.id, payer.key_id, payer.rates, most)
 
 

@@ -242,6 +242,32 @@ async def test_a_stage_has_spares_and_an_answer_that_came_whole_is_there_to_the_
     assert whole.comment["answers"] == 1
 
 
+async def test_where_nobody_is_left_what_was_cut_off_costs_nothing(
+    house: House, shop: Consumer
+) -> None:
+    slow = Script(models=("upstream-name",), output_tokens=60, tokens_per_s=200.0)
+    house.providers["acme/cheap"].script = slow
+    house.providers["globex/dear"].script = Script(models=("upstream-name",), status=500)
+    failed = await ask(shop, chain(UNSURE, decide_after_tokens=3))
+    assert failed.status == 502, failed.raw
+    call_id = json.loads(failed.raw)["error"].get("call_id") or failed.headers["x-broker-call-id"]
+    first, *others = (await house.story(shop, call_id))["attempts"]
+    assert (first["outcome"], first["charge_usd"]) == ("delivered", "0.00")
+    assert {each["outcome"] for each in others} == {"server_error"}
+    await until(lambda: _nothing_held(house))
+
+
+async def test_a_stream_that_another_answer_agrees_with_is_kept(
+    house: House, shop: Consumer
+) -> None:
+    agreed = await ask(shop, chain(UNSURE, agreement="sample"))
+    assert (agreed.headers["x-broker-endpoint"], agreed.text) == ("acme/cheap", TEXT)
+    first, beside = await attempts_of(house, shop, agreed)
+    assert first["judged"]["agreement"] == 1.0
+    assert beside["notes"] == ["asked to compare"]
+    assert float(agreed.comment["cost_usd"]) > float(first["charge_usd"]) > 0.0
+
+
 async def test_a_stream_of_another_form_than_asked_for_is_not_kept(
     house: House, shop: Consumer
 ) -> None:

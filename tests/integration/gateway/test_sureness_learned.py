@@ -53,7 +53,7 @@ async def test_a_model_that_is_sure_and_wrong_is_not_believed_any_more(
     async def doubted() -> bool:
         return bool((await ask()).headers["x-broker-endpoint"] == "globex/large")
 
-    await until(doubted)
+    await until(doubted, 60.0)
     story = await house.story(shop, (await ask()).headers["x-broker-call-id"])
     judged = story["attempts"][0]["judged"]
     assert judged["confidence"] == pytest.approx(SURE, abs=0.001)
