@@ -32,7 +32,7 @@ from broker.upstream.request import (
     request_head,
     sized,
 )
-from broker.upstream.response import HEAD, WHOLE, Response
+from broker.upstream.response import HEAD, WHOLE, Hoard, Response
 
 __all__ = [
     "AttemptFailed",
@@ -64,6 +64,7 @@ class UpstreamClient:
     ) -> None:
         self._limits = limits or Limits()
         self._dialler = Dialler(policy, ssl_context, names)
+        self._hoard = Hoard(self._limits.wholes_bytes)
         self._pools: dict[Origin, OriginPool] = {}
         self._closed = False
 
@@ -130,7 +131,7 @@ class UpstreamClient:
 
     def _add_pool(self, origin: Origin) -> OriginPool:
         assert not self._closed, "the client is closed"
-        pool = self._pools[origin] = OriginPool(origin, self._limits, self._dialler)
+        pool = self._pools[origin] = OriginPool(origin, self._limits, self._dialler, self._hoard)
         return pool
 
 

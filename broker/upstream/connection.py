@@ -18,7 +18,7 @@ from broker.upstream import faults
 from broker.upstream.due import TICK_S, due_at, grace_s, heard_at, too_late
 from broker.upstream.known_head import TRIED, Headers, KnownHead, cut, with_length
 from broker.upstream.receipt import unacknowledged
-from broker.upstream.response import CHUNK, WHOLE, Response
+from broker.upstream.response import CHUNK, WHOLE, Hoard, Response
 
 _JOINED_BYTES: Final = 65_536
 """Bodies up to this are copied behind their head; larger ones are handed over uncopied."""
@@ -31,6 +31,8 @@ class _Surplus(Exception):
 
 class Keeper(Protocol):
     """The pool, as far as a connection needs it."""
+
+    hoard: Hoard
 
     def release(self, connection: Connection) -> None:
         """Take back a connection that is ready for the next request."""
@@ -142,7 +144,7 @@ class Connection(asyncio.Protocol):
         response = self.response
         if response is None:
             self.abort()
-        elif response.status and _ends_with_connection(response):
+        elif response.status and response.ends_with_connection:
             self._keep = False
             self._finish(response)
         else:
@@ -158,6 +160,7 @@ class Connection(asyncio.Protocol):
         self.response = None
         if response is not None:
             response.carrier = None
+            self._keeper.hoard.forget(response)
             response.fail(faults.of_lost_connection(exc, response.status))
         self._parser = None  # it holds our methods, and we held it
         self._keeper.lost(self)
@@ -210,7 +213,9 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once; the pool hears of it when the transport is gone."""
-        self.response = None
+        if self.response is not None:
+            self._keeper.hoard.forget(self.response)
+            self.response = None
         if not self.closed:
             self.closed = True
             self._disarm()
@@ -276,8 +281,11 @@ class Connection(asyncio.Protocol):
             return
         if not response.status:
             return
-        if begins and response.wants == WHOLE and response.announces_too_much():
-            return
+        if response.wants == WHOLE:
+            if begins and response.announces_too_much():
+                return
+            if not self._keeper.hoard.takes(response):
+                return
         if self._timer is not None and response.heard_at + response.timeouts.idle_s < self._due_at:
             self.watch()
         if response.buffered > response.room and not response.paused and response.overflow():
@@ -291,6 +299,7 @@ class Connection(asyncio.Protocol):
         """End a whole answer: the connection goes back first, then the waiter hears."""
         self.response = None
         response.carrier = None
+        self._keeper.hoard.forget(response)
         if response.wants == WHOLE and response.buffered > response.room:
             response.overflow()
         response.done = response.failure is None
@@ -336,10 +345,3 @@ class Connection(asyncio.Protocol):
             self._arm(due)
         else:
             response.fail(too_late(response, now))
-
-
-def _ends_with_connection(response: Response) -> bool:
-    """True when the body has no length of its own, so that the end of the connection is its end."""
-    return response.header(b"content-length") is None and (
-        response.header(b"transfer-encoding") is None
-    )

@@ -20,6 +20,7 @@ from broker.upstream.dial import Dialler
 from broker.upstream.due import grace_s
 from broker.upstream.faults import AttemptFailed
 from broker.upstream.request import Limits, Origin, Timeouts
+from broker.upstream.response import Hoard
 
 _TICK_S = 0.002
 """Timers of the loop count in milliseconds."""
@@ -36,7 +37,8 @@ class Turn(enum.Enum):
 class OriginPool:
     """Connections to `origin`; `take` is the hot path, `obtain` the rest."""
 
-    def __init__(self, origin: Origin, limits: Limits, dialler: Dialler) -> None:
+    def __init__(self, origin: Origin, limits: Limits, dialler: Dialler, hoard: Hoard) -> None:
+        self.hoard = hoard
         self.loop = asyncio.get_running_loop()
         self._origin = origin
         self._limits = limits

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from broker.upstream.connection import Connection
 from broker.upstream.faults import AttemptFailed
 from broker.upstream.request import Limits, Timeouts
-from broker.upstream.response import HEAD, WHOLE, Response
+from broker.upstream.response import HEAD, WHOLE, Hoard, Response
 from broker.upstream.sse import SseSplitter
 from broker.upstream.streaming import StreamReader
 from broker.upstream.unpacking import Unpacker
@@ -42,6 +42,7 @@ class Keeper:
     """A pool for one connection."""
 
     def __init__(self) -> None:
+        self.hoard = Hoard(10**9)
         self.released = 0
         self.gone = 0
 
@@ -79,6 +80,7 @@ async def played(pieces: list[bytes], wants: int, reset: bool) -> tuple[Response
     assert not (response.done and response.failure is not None)
     assert waiter.done()
     assert keeper.gone == 1
+    assert keeper.hoard.held_bytes == 0
     assert keeper.released <= 1
     body += b"".join(response.chunks)
     return response, keeper, body
