@@ -99,21 +99,23 @@ def _add_dearest(
     plan: tuple[list[Decision], list[Group], list[float | None]],
     runtime: Runtime,
 ) -> None:
-    """Add the dearest of all to a plan, if it is not asked anyway."""
+    """Add the dearest of all to a plan, as the last; unless it comes first in a stage, and so is
+    asked anyway. It is nobody's spare then."""
     decisions, groups, least = plan
     everyone = decisions[0]
-    if cascade.stages:
+    if wanted.model != AUTO:
         everyone = choose(msgspec.structs.replace(wanted, model=AUTO), runtime)
     if not everyone.eligible.size:
         return
     dearest = int(everyone.eligible[everyone.costs_picos.argmax()])
-    if any(each.number == dearest for group in groups for each in group):
+    if any(group[0].number == dearest for group in groups):
         return
     name = runtime.market.endpoint(dearest).name
     decision = choose(msgspec.structs.replace(wanted, model=name), runtime)
     if decision.plan:
         if not cascade.stages:
             least[-1] = cascade.keep_from
+        groups[:] = [tuple(one for one in each if one.number != dearest) for each in groups]
         decisions.append(decision)
         groups.append(decision.plan[:1])
         least.append(0.0)
@@ -140,21 +142,36 @@ def _of_one_height(figures: list[Floats]) -> list[Floats]:
 
 
 def within(chain: Chain, most_nanos: int | None) -> Chain:
-    """Return the plan, without spares where it would cost too much with them.
+    """Return the plan, without the dearest of stages that have others if it would cost too much.
 
-    Raises NothingFits where it still would.
+    Raises NothingFits where it would even with the cheapest of each stage alone.
     """
-    if most_nanos is None or chain.hold_nanos <= most_nanos:
+    if most_nanos is None:
         return chain
-    kept = [at for at, stage in enumerate(chain.by_place) if chain.by_place.index(stage) == at]
-    chain = msgspec.structs.replace(
-        chain,
-        plan=tuple(chain.plan[at] for at in kept),
-        by_place=tuple(chain.by_place[at] for at in kept),
-    )
-    if chain.hold_nanos <= most_nanos:
-        return chain
-    raise NothingFits(
+    while chain.hold_nanos > most_nanos:
+        place = _too_dear(chain)
+        if place is None:
+            raise _beyond(chain)
+        chain = msgspec.structs.replace(
+            chain,
+            plan=chain.plan[:place] + chain.plan[place + 1 :],
+            by_place=chain.by_place[:place] + chain.by_place[place + 1 :],
+        )
+    return chain
+
+
+def _too_dear(chain: Chain) -> int | None:
+    """Return the place in the plan of the dearest that its stage can do without; of those that come
+    first in theirs only where no spare is dearer. None: there is none."""
+    ceilings = [each.ceiling_nanos for each in chain.plan]
+    stages = chain.by_place
+    others = [at for at, stage in enumerate(stages) if stages.count(stage) > 1]
+    spares = [at for at in others if ceilings[at] > ceilings[stages.index(stages[at])]]
+    return max(spares or others, key=lambda at: ceilings[at], default=None)
+
+
+def _beyond(chain: Chain) -> NothingFits:
+    return NothingFits(
         f"All answers of this cascade may cost {format_usd(chain.hold_nanos)} USD together, "
         "which is above broker.max_cost.",
         code="nothing_within_price",

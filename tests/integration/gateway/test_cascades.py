@@ -230,6 +230,17 @@ async def test_who_wants_it_at_any_price_gets_the_dearest(house: House, shop: Co
     assert answer.headers["x-broker-endpoint"] == "globex/dear", answer.text
     told = answer.json()["broker"]
     assert (told["answers"], told["flagged"]) == (3, True)
+    once = await ask(shop, chain(UNSURE, UNSURE, below="dearest"))
+    assert once.json()["broker"]["answers"] == 2, "the dearest is the last anyway"
+    alone = await ask(shop, {"policy": "auto", "keep_from": UNSURE, "below": "dearest"})
+    assert alone.headers["x-broker-endpoint"] == "globex/dear", "whatever model is named"
+    rich = Stall(name="rich/small", model="small", tasks=("chat",), usd_in="9.00", usd_out="30.00")
+    await house.enrol(rich)
+    wishes = {"cascade": {"policy": "chain", "chain": models, "below": "dearest"}}
+    wishes["providers"] = {"order": ["tiny"]}
+    spare = await ask(shop, {}, broker=wishes)
+    attempts = await attempts_of(house, shop, spare)
+    assert [each["endpoint"] for each in attempts] == ["tiny/small", "acme/cheap", "rich/small"]
 
 
 async def test_by_itself_it_asks_again_where_that_brings_more_than_it_costs(
