@@ -11,7 +11,9 @@ from broker.store.database import sqlalchemy_url
 
 
 def migrate(connection: Connection) -> None:
-    """Apply what is due, all of it in one transaction."""
+    """Apply what is due, all of it in one transaction that waits for no lock for long: whoever
+    comes later waits behind it."""
+    connection.exec_driver_sql("SET LOCAL lock_timeout = '3s'")
     context.configure(connection=connection, transaction_per_migration=False)
     with context.begin_transaction():
         context.run_migrations()

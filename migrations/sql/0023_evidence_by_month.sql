@@ -1,7 +1,9 @@
 -- Evidence by months, for old months to be dropped whole: rows are only ever added, and one by one they cannot go. The key is the
 -- id, which rises with the time of writing and which evidence is read by. All that is there becomes the partition of this month
--- and of whatever was before; nothing is rewritten. Two bounds are checked by one look at the old rows, and its indexes become
--- parts of the new ones. Only what writes evidence, which is done beside the calls and tried again, waits for that.
+-- and of whatever was before; nothing is rewritten, and its indexes become parts of the new ones. The old rows are looked at twice,
+-- for each of two bounds, while only evidence is locked: what reads and writes it is done beside the calls, and tried again. Then
+-- the foreign keys lock `accounts` and `endpoints`, against readers as well, for as long as the catalog's changes take. Who
+-- upgrades waits for no lock for more than a few seconds, for whoever comes later waits behind it, and then tries again.
 CREATE FUNCTION id_at(moment timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT (lpad(to_hex(floor(extract(epoch FROM moment) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
 $$;
@@ -23,13 +25,15 @@ BEGIN
         EXECUTE format('ALTER INDEX %I RENAME TO %I', index_name, begun || substr(index_name, length('evidence') + 1));
     END LOOP;
     EXECUTE format('ALTER TABLE evidence RENAME TO %I', begun);
-    EXECUTE format('CREATE TABLE evidence (LIKE %I INCLUDING CONSTRAINTS, PRIMARY KEY (id),
-        FOREIGN KEY (endpoint_id) REFERENCES endpoints, FOREIGN KEY (account_id) REFERENCES accounts)
+    EXECUTE format('CREATE TABLE evidence (LIKE %I INCLUDING CONSTRAINTS, PRIMARY KEY (id))
         PARTITION BY RANGE (id)', begun);
     CREATE INDEX evidence_of_account ON evidence (account_id, at) WHERE account_id IS NOT NULL;
     CREATE INDEX evidence_of_each ON evidence (endpoint_id, source, id);
     CREATE INDEX evidence_of_traffic ON evidence (endpoint_id, at) WHERE source IN ('feedback', 'check');
     EXECUTE format('ALTER TABLE %I ADD CHECK (id < %L)', begun, bound);
+    -- From here on others than evidence are locked, and no row is looked at.
+    ALTER TABLE evidence ADD FOREIGN KEY (endpoint_id) REFERENCES endpoints,
+        ADD FOREIGN KEY (account_id) REFERENCES accounts;
     EXECUTE format('ALTER TABLE evidence ATTACH PARTITION %I FOR VALUES FROM (MINVALUE) TO (%L)', begun, bound);
     CREATE TABLE evidence_other PARTITION OF evidence DEFAULT;
 END $$;
