@@ -60,13 +60,14 @@ class Fleet:
             _bound(self.host, self.port) as listening,
         ):
             self.port = listening.getsockname()[1]
-            keepers = [asyncio.create_task(self._keep(0, listening))]
             told = asyncio.create_task(asked.wait())
             # One first: what keeps it from beginning would keep all of them.
-            first = asyncio.create_task(self._first_answers())
-            await asyncio.wait([first, told, *keepers], return_when=asyncio.FIRST_COMPLETED)
-            begun = first.done() and first.result()
-            if begun and not told.done():
+            first = asyncio.create_task(self._first(listening))
+            await asyncio.wait([first, told], return_when=asyncio.FIRST_COMPLETED)
+            keepers = []
+            begun = first.result() if first.done() else None
+            if begun is not None and not told.done():
+                keepers = [asyncio.create_task(self._keep(0, listening, begun))]
                 others = range(1, self.count)
                 keepers += [asyncio.create_task(self._keep(each, listening)) for each in others]
                 await told
@@ -81,31 +82,56 @@ class Fleet:
         fine = {0, -signal.SIGTERM}
         return 0 if asked.is_set() and fine.issuperset(codes) else 1
 
-    async def _first_answers(self) -> bool:
-        """Wait until the first worker answers; False when it ends before."""
+    async def _first(self, listening: socket.socket) -> asyncio.subprocess.Process | None:
+        """Start the first worker and wait until it answers; None when it cannot begin, or ends
+        before."""
+        try:
+            child = await self._start(0, listening)
+        except OSError as error:
+            _log.error("worker_not_started", worker=0, error=str(error))
+            return None
+        ended = asyncio.create_task(child.wait())
+        answered = asyncio.create_task(self._answers())
+        try:
+            await asyncio.wait([ended, answered], return_when=asyncio.FIRST_COMPLETED)
+            return None if ended.done() else child
+        finally:
+            ended.cancel()
+            answered.cancel()
+
+    async def _answers(self) -> None:
+        """Wait until the port is answered on."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared
         url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}/health"
         while True:
-            child = self._children.get(0)
-            if child is not None and child.returncode is not None:
-                return False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PROBE_S):
                     if await answers(url):
-                        return True
+                        return
             await asyncio.sleep(_POLL_S)
 
-    async def _keep(self, number: int, listening: socket.socket) -> None:
-        """Have a worker of this number run for ever; ends by cancellation."""
+    async def _keep(
+        self,
+        number: int,
+        listening: socket.socket,
+        child: asyncio.subprocess.Process | None = None,
+    ) -> None:
+        """Have a worker of this number run for ever, `child` first; ends by cancellation."""
         falls = 0
         while True:
             begun_s = time.monotonic()
-            child = await self._start(number, listening)
-            code = await child.wait()
+            pid = code = None
+            try:
+                child = child or await self._start(number, listening)
+                pid, code = child.pid, await child.wait()
+            except OSError as error:  # no process to be had now, which may pass
+                _log.error("worker_not_started", worker=number, error=str(error))
+            child = None
+            self._children.pop(number, None)  # how it ended says nothing of how the others will
             lived_s = time.monotonic() - begun_s
             falls = 0 if lived_s >= STEADY_S else falls + 1
             pause_s = min(BACK_OFF_S * 2.0 ** (falls - 1), BACK_OFF_S_MAX) if falls else 0.0
-            _log.error("worker_ended", worker=number, pid=child.pid, code=code, again_in_s=pause_s)
+            _log.error("worker_ended", worker=number, pid=pid, code=code, again_in_s=pause_s)
             await asyncio.sleep(pause_s)
 
     async def _start(self, number: int, listening: socket.socket) -> asyncio.subprocess.Process:

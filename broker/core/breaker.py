@@ -2,7 +2,8 @@
 
 Closed → open when, over two windows, failures reach RATIO of at least SAMPLES_MIN calls, or
 CONSECUTIVE fail in a row. Open → half-open after the ejection; then at most one probing call at a
-time. A probe that succeeds closes, one that fails opens for twice as long, up to a maximum. After
+time, which is known by when it began. A probe that succeeds closes, and so does the first content
+of its answer; one that fails opens for twice as long, up to a maximum, be it after that. After
 Envoy's outlier detection and the circuit breaker of Nygard, "Release It!". That not everything is
 ejected at once is the router's care: it sees all candidates.
 """
@@ -36,6 +37,10 @@ class Breaker:
     ejection_s: float = 0.0
     """How long the present or last ejection is; 0 while closed."""
     probing_since_s: float | None = None
+    hearsay: bool = False
+    """Half-open for what another process has seen, which nobody else needs to be told."""
+    proved: tuple[float, float] | None = None
+    """When the probe began whose answer has begun but not ended, and how long the ejection was."""
 
     def admits(self, now_s: float) -> bool:
         """Say whether a call may go there: closed, or half-open with no probe under way."""
@@ -47,12 +52,29 @@ class Breaker:
 
     def begin(self, now_s: float) -> None:
         """Be told that a call goes there."""
-        if self.ejection_s and now_s >= self.open_until_s:
-            self.probing_since_s = now_s
+        if now_s >= self.open_until_s and self.admits(now_s):
+            self.probing_since_s = now_s if self.ejection_s else None
 
-    def forget(self) -> None:
-        """Be told that a call ended without saying anything of the endpoint."""
-        self.probing_since_s = None
+    def doubt(self) -> None:
+        """Be told that another process had ejected it until now: a probe is due."""
+        if not self.ejection_s:
+            self.ejection_s, self.open_until_s, self.hearsay = EJECTION_S, 0.0, True
+            self.probing_since_s = None
+
+    def forget(self, began_s: float | None = None) -> None:
+        """Be told that a call ended without saying anything of the endpoint; `began_s` as it was
+        told to `begin`, or None for the probe itself."""
+        if began_s is None or began_s == self.probing_since_s:
+            self.probing_since_s = None
+
+    def prove(self, now_s: float, began_s: float) -> bool:
+        """Be told that the answer to a call has begun; True when that closes it."""
+        if not self.ejection_s or began_s != self.probing_since_s:
+            return False
+        proved = began_s, self.ejection_s
+        self.succeed(now_s)
+        self.proved = proved
+        return True
 
     def succeed(self, now_s: float) -> None:
         """Be told of a success; one suffices to close."""
@@ -62,18 +84,20 @@ class Breaker:
         if self.ejection_s:
             self.failures = self.failures_before = 0
             self.ejection_s = 0.0
-        self.probing_since_s = None
+        self.probing_since_s = self.proved = None
+        self.hearsay = False
 
-    def fail(self, now_s: float) -> None:
-        """Be told of a failure that counts against the provider."""
+    def fail(self, now_s: float, began_s: float | None = None) -> None:
+        """Be told of a failure that counts against the provider; `began_s` as in `forget`."""
         self._turn(now_s)
         self.failures += 1
         self.in_a_row += 1
-        self.probing_since_s = None
         if self.ejection_s:
             # Calls that were under way when it opened say nothing new; only a failed probe does.
-            if now_s >= self.open_until_s:
+            if now_s >= self.open_until_s and began_s in (None, self.probing_since_s):
                 self._open(now_s, min(self.ejection_s * 2, EJECTION_S_MAX))
+        elif self.proved is not None and self.proved[0] == began_s:
+            self._open(now_s, min(self.proved[1] * 2, EJECTION_S_MAX))
         elif self._is_bad():
             self._open(now_s, EJECTION_S)
 
@@ -86,6 +110,8 @@ class Breaker:
 
     def _open(self, now_s: float, ejection_s: float) -> None:
         self.ejection_s = ejection_s
+        self.probing_since_s = self.proved = None
+        self.hearsay = False
         self.open_until_s = now_s + ejection_s
 
     def _turn(self, now_s: float) -> None:

@@ -116,6 +116,10 @@ class Pulse:
         """Be told, again and again, what the other processes have under way and have ejected."""
         self.others_in_flight[:] = 0
         self.others_in_flight[: in_flight.size] = in_flight
+        # Whose ejection ends elsewhere gets a probe from here too, not all that comes.
+        for endpoint in self.ejected_elsewhere - ejected - self._doubtful:
+            self.breakers.setdefault(endpoint, Breaker()).doubt()
+            self._doubtful.add(endpoint)
         self.ejected_elsewhere = ejected
 
     def recover(self, now_s: float) -> None:
@@ -143,8 +147,10 @@ class Pulse:
         outcome: Outcome,
         now_s: float,
         measured: Measured | None,
+        began_s: float | None = None,
     ) -> None:
-        """Be told how an attempt ended; `measured` when it delivered."""
+        """Be told how an attempt ended; `measured` when it delivered. `began_s` is what `begin` was
+        told; None takes it for the probe, if there is one."""
         left = self.in_flight_at[deployment] - 1
         assert left >= 0, "every end has its begin"
         self.in_flight_at[deployment] = left
@@ -159,9 +165,14 @@ class Pulse:
                 breaker.succeed(now_s)
                 self._doubtful.discard(endpoint)
         elif outcome.counts_against_provider:
-            self._blame(endpoint, now_s)
+            self._blame(endpoint, now_s, began_s)
         elif endpoint in self._doubtful:
-            self.breakers[endpoint].forget()
+            self.breakers[endpoint].forget(began_s)
+
+    def prove(self, endpoint: int, now_s: float, began_s: float) -> None:
+        """Be told that the answer to an attempt has begun: a long one proves itself at once."""
+        if endpoint in self._doubtful and self.breakers[endpoint].prove(now_s, began_s):
+            self._doubtful.discard(endpoint)
 
     def contradict(self, endpoint: int, now_s: float) -> None:
         """Be told that another has served what this endpoint held for wrong."""
@@ -248,14 +259,18 @@ class Pulse:
         return np.array([number in out for number in numbers.tolist()], dtype=bool)
 
     def ejected_here(self, now_s: float) -> set[int]:
-        """Return the endpoints that this process has ejected, to be told to the others."""
+        """Return the endpoints that this process sends no call now."""
         return {each for each in self._doubtful if not self.breakers[each].admits(now_s)}
 
-    def _blame(self, endpoint: int, now_s: float) -> None:
+    def ejected_to_tell(self, now_s: float) -> set[int]:
+        """Return those of them that others are to hear of: not what was heard from others."""
+        return {each for each in self.ejected_here(now_s) if not self.breakers[each].hearsay}
+
+    def _blame(self, endpoint: int, now_s: float, began_s: float | None = None) -> None:
         self.availability_at[endpoint] *= 1 - AVAILABILITY_WEIGHT
         self._missed_since.setdefault(endpoint, now_s)
         breaker = self.breakers.setdefault(endpoint, Breaker(window_started_s=now_s))
-        breaker.fail(now_s)
+        breaker.fail(now_s, began_s)
         if breaker.ejection_s:
             self._doubtful.add(endpoint)
             # Nobody goes there until it is due for a probe. Then it must look as it did before, or

@@ -118,7 +118,7 @@ async def read_or_open(tab: Tab, attempt: Attempt) -> WholeAnswer | LongAnswer:
     except BaseException:
         response.abort()
         raise
-    attempt.first_content_s = tab.runtime.now_s()
+    tab.first_content(attempt)
     size = response.header(b"content-length")
     headers = _passed_back(response)
     return LongAnswer(headers, opening, response, attempt, None if size is None else int(size))
@@ -181,7 +181,7 @@ async def open_stream(tab: Tab, attempt: Attempt, scribe: Scribe | None = None) 
     except BaseException:
         response.abort()
         raise
-    attempt.first_content_s = tab.runtime.now_s()
+    tab.first_content(attempt)
     transcript = scribe if isinstance(scribe, Transcript) else None
     return StreamedAnswer(response, reader, attempt, bytes(opening), transcript)
 

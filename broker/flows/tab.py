@@ -123,6 +123,11 @@ class Tab:
         number = endpoint.number
         self.runtime.pulse.begin(number, endpoint.deployment.number, attempt.started_s)
 
+    def first_content(self, attempt: Attempt) -> None:
+        """Be told that the content of an attempt's answer has begun."""
+        attempt.first_content_s = now_s = self.runtime.now_s()
+        self.runtime.pulse.prove(attempt.candidate.number, now_s, attempt.started_s)
+
     def end(self, outcome: Outcome, delivered: Delivered | None = None) -> None:
         """End the attempt under way, if one is, and price what it delivered; one beside it ends
         with nothing."""
@@ -153,7 +158,7 @@ class Tab:
                 self._price(loser, endpoint, delivered)
         finally:
             place = (endpoint.number, endpoint.deployment.number)
-            self.runtime.pulse.end(*place, outcome, now_s, None)
+            self.runtime.pulse.end(*place, outcome, now_s, None, loser.started_s)
 
     def _end(self, attempt: Attempt, outcome: Outcome, delivered: Delivered | None = None) -> None:
         now_s = self.runtime.now_s()
@@ -174,9 +179,8 @@ class Tab:
                     self.runtime.tails.tell(endpoint.number, measured.ttft_ms, streamed=streamed)
         finally:
             # Whatever pricing meets, a call that is not counted out would weigh for ever.
-            self.runtime.pulse.end(
-                endpoint.number, endpoint.deployment.number, outcome, now_s, measured
-            )
+            place = (endpoint.number, endpoint.deployment.number)
+            self.runtime.pulse.end(*place, outcome, now_s, measured, attempt.started_s)
 
     def _price(self, attempt: Attempt, endpoint: Endpoint, delivered: Delivered) -> None:
         pulse, wanted, number = self.runtime.pulse, self.call.wanted, endpoint.number

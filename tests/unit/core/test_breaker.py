@@ -135,3 +135,35 @@ class TestHalfOpen:
         for _ in range(CONSECUTIVE):
             breaker.fail(now_s)
         assert breaker.open_until_s - now_s == pytest.approx(EJECTION_S)
+
+    def test_a_call_from_before_the_ejection_makes_no_room_for_a_second_probe(self) -> None:
+        breaker = opened()
+        breaker.begin(EJECTION_S)
+        breaker.forget(0.0)
+        assert not breaker.admits(EJECTION_S)
+        breaker.fail(EJECTION_S, 0.0)
+        assert breaker.ejection_s == EJECTION_S, "only a failed probe lengthens it"
+        assert not breaker.admits(EJECTION_S)
+        breaker.forget(EJECTION_S)
+        assert breaker.admits(EJECTION_S)
+
+    def test_a_call_that_goes_there_beside_the_probe_is_not_taken_for_it(self) -> None:
+        breaker = opened()
+        breaker.begin(EJECTION_S)
+        breaker.begin(EJECTION_S + 0.1)
+        breaker.forget(EJECTION_S + 0.1)
+        assert not breaker.admits(EJECTION_S + 0.1)
+
+    def test_a_probe_whose_answer_has_begun_closes_it(self) -> None:
+        breaker = opened()
+        assert not breaker.prove(EJECTION_S, 0.0), "a call from before says nothing of now"
+        breaker.begin(EJECTION_S)
+        assert breaker.prove(EJECTION_S + 0.1, EJECTION_S)
+        assert breaker.admits(EJECTION_S + 0.1)
+
+    def test_a_probe_that_fails_after_its_answer_has_begun_ejects_for_twice_as_long(self) -> None:
+        breaker = opened()
+        breaker.begin(EJECTION_S)
+        breaker.prove(2.0, EJECTION_S)
+        breaker.fail(3.0, EJECTION_S)
+        assert breaker.open_until_s == 3.0 + 2 * EJECTION_S

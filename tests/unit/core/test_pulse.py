@@ -187,3 +187,45 @@ def test_an_endpoint_whose_ejection_is_over_gets_its_probe_among_its_equals() ->
         call(live, 0, FAILED)
     firsts = [planned(decide(where, live, seed=seed, now_s=9.0))[0] for seed in range(40)]
     assert 0 in firsts
+
+
+def test_when_an_ejection_ends_elsewhere_one_probe_goes_from_here_too() -> None:
+    live, nobody = made(), np.zeros(0, dtype=np.int64)
+    live.take_others(nobody, frozenset({0}))
+    assert live.ejected(np.array([0, 1]), 9.0) is not None
+    live.take_others(nobody, frozenset())
+    assert live.ejected_here(9.0) == set(), "a probe is due"
+    live.begin(0, 0, 9.0)
+    assert live.ejected_here(9.0) == {0}
+    assert live.ejected_to_tell(9.0) == set(), "or two processes would tell each other for ever"
+    live.end(0, 0, DELIVERED, 9.0, None, 9.0)
+    assert not live.is_doubtful(0)
+
+
+def test_an_endpoint_that_fails_the_probe_from_here_is_ejected_here_and_others_are_told() -> None:
+    live, nobody = made(), np.zeros(0, dtype=np.int64)
+    live.take_others(nobody, frozenset({0}))
+    live.take_others(nobody, frozenset())
+    live.begin(0, 0, 9.0)
+    live.end(0, 0, FAILED, 9.0, None, 9.0)
+    assert live.ejected_to_tell(9.0) == {0}
+
+
+def test_an_endpoint_with_long_answers_is_back_when_one_begins() -> None:
+    live = made()
+    for _ in range(3):
+        call(live, 0, FAILED)
+    live.begin(0, 0, EJECTION_S)
+    live.prove(0, EJECTION_S + 0.1, EJECTION_S)
+    assert not live.is_doubtful(0)
+    assert live.ejected_here(EJECTION_S + 0.1) == set()
+
+
+def test_a_call_begun_before_the_ejection_makes_no_room_for_a_second_probe() -> None:
+    live = made()
+    live.begin(0, 0, 0.5)
+    for _ in range(3):
+        call(live, 0, FAILED, 1.0)
+    live.begin(0, 0, 2.5)
+    live.end(0, 0, Outcome(Fault.CALLER_LEFT), 2.6, None, 0.5)
+    assert live.ejected_here(2.6) == {0}, "the probe is still under way"
