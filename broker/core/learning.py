@@ -32,11 +32,14 @@ from broker.core.fading import (
 from broker.core.groups import gains
 from broker.core.lessons import Lessons
 from broker.core.notebook import NOBODY, UNKNOWN, Heard
-from broker.core.quality import DOMAIN_PRIOR
 
 DECLARED: Final = 10.0
 """What a provider says of its own endpoint counts as so many answers."""
+DOMAIN_PRIOR: Final = 10.0
+"""What a model's ability and a domain's difficulty make one expect counts as so many answers: in
+single domains models are off that by about 0.15, and a single answer is by about 0.4."""
 EASE_PRIOR: Final = 10.0
+SWEEPS: Final = 5
 FORM_PRIOR: Final = 20.0
 _TINY: Final = 1e-12
 
@@ -156,9 +159,14 @@ def _short(heard: Heard, catalog: Catalog, judged: Numbers, told: tuple[Numbers,
 def _estimate(heard: Heard, catalog: Catalog, weights: Floats, which: Bools) -> Estimate:
     told, good = (_counted(heard, catalog, weights * which * each) for each in (1.0, heard.scores))
     own = told.sum(axis=0)
-    usual = (good.sum(axis=0) + DECLARED * catalog.general) / (own + DECLARED)
-    told, good = told[:-1], good[:-1]
-    ease = (good - told * usual).sum(axis=1) / (told.sum(axis=1) + EASE_PRIOR)
+    ease = np.zeros(len(told))
+    # By turns, for who was asked about easy domains only is not the better for that.
+    for _ in range(SWEEPS):
+        usual = ((good - told * ease[:, None]).sum(axis=0) + DECLARED * catalog.general) / (
+            own + DECLARED
+        )
+        ease = (good - told * usual).sum(axis=1) / (told.sum(axis=1) + EASE_PRIOR)
+    told, good, ease = told[:-1], good[:-1], ease[:-1]
     expected = np.clip(usual + ease[:, None], 0.01, 0.99)
     shrink = DOMAIN_PRIOR * own / (own + DOMAIN_PRIOR)
     quality = good + shrink * expected + DECLARED * catalog.declared
