@@ -25,7 +25,7 @@ test: check  ## Run every test; embedded servers included
 
 nightly: $(READY)  ## Let random lives, faults and bytes try books and wire, for an hour or so
 	CRASH_SEED=$${CRASH_SEED:-$$(date +%y%m%d00)} CRASH_ROUNDS=$${CRASH_ROUNDS:-9} HYPOTHESIS_PROFILE=nightly \
-		$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -rP tests/integration/money tests/integration/server tests/integration/upstream tests/e2e/test_crash.py $(ARGS)
+		$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -rP tests/integration/money tests/integration/server tests/integration/upstream tests/integration/gateway/test_openapi.py tests/e2e/test_crash.py $(ARGS)
 
 check: $(READY)  ## Lint, types, contracts
 	$(BIN)/ruff check .
