@@ -12,7 +12,7 @@ from sqlalchemy import Row
 
 from broker.core.catalog import Endpoint
 from broker.flows.authenticate import Caller
-from broker.flows.find_equilibrium import find_equilibrium
+from broker.flows.find_equilibrium import Equilibrium, find_equilibrium
 from broker.flows.read_prices import Listing, may_see, read_prices
 from broker.store.accounts import Role
 from broker.store.away import is_database_away
@@ -41,6 +41,7 @@ class BoardRow:
     beside: str
     exact: str
     equilibrium: str
+    earning: str
     spark: str
     change: float
 
@@ -67,6 +68,7 @@ class BoardRow:
             "beside": self.beside,
             "exact": self.exact,
             "equilibrium": self.equilibrium,
+            "earning": self.earning,
             "spark": self.spark,
             "change": change_text(self.change),
             "band": self.scale.now_share,
@@ -112,7 +114,7 @@ class Boards:
         self._read_s = float("-inf")
         self._looked_s = float("-inf")
         self._whole = Board((), 0, parts.clock())
-        self._clearing: dict[int, Rate] = {}
+        self._best = Equilibrium()
         self._cleared_s = float("-inf")
 
     async def look(self, caller: Caller) -> Board:
@@ -145,16 +147,11 @@ class Boards:
             unit=words.unit(endpoint.band),
             beside=words.beside(rate),
             exact=words.exact(rate),
-            equilibrium=self._equilibrium(endpoint),
+            equilibrium=_at(self._best.clearing.get(endpoint.number), endpoint),
+            earning=_at(self._best.earning.get(endpoint.number), endpoint),
             spark=sparkline.path(points, since, now.timestamp()),
             change=sparkline.change(points),
         )
-
-    def _equilibrium(self, endpoint: Endpoint) -> str:
-        rate = self._clearing.get(endpoint.number)
-        if rate is None:
-            return words.NOTHING
-        return f"{words.price(words.headline(rate))} $/{words.unit(endpoint.band)}"
 
     async def _read(self) -> None:
         """Read the history anew when it is due; while the database is away the old one serves."""
@@ -174,7 +171,13 @@ class Boards:
             if self._read_s - self._cleared_s > _CLEAR_AGAIN_S:
                 market, self._cleared_s = self._parts.market, self._read_s
                 listings = read_prices(market, self._parts.pulse, self._read_s)
-                self._clearing = await asyncio.to_thread(find_equilibrium, listings, market.book)
+                self._best = await asyncio.to_thread(find_equilibrium, listings, market.book)
+
+
+def _at(rate: Rate | None, endpoint: Endpoint) -> str:
+    if rate is None:
+        return words.NOTHING
+    return f"{words.price(words.headline(rate))} $/{words.unit(endpoint.band)}"
 
 
 def owns(caller: Caller, endpoint: Endpoint) -> bool:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from simulations.cell import world_of
-from simulations.fluid.yardstick import Yardstick
+from simulations.fluid.yardstick import Yardstick, most_earned_usd
 from simulations.measures import MEASURES, Group
 from simulations.record import Code
 from simulations.report.courses import Course, demand_plot, load_plots, price_plots
@@ -84,14 +84,15 @@ def _facts(
     scenario, best = world
     outcomes = [each for each in results.outcomes if each.point == point]
     calls = sum(each.arrived for each in outcomes) / max(len(outcomes), 1)
-    welfare = best.welfare_usd() / max(scenario.horizon_s - scenario.warm_up_s, 1e-9) * 3_600.0
+    per_h = 3_600.0 / max(scenario.horizon_s - scenario.warm_up_s, 1e-9)
     return [
         ("seeds", str(len(results.plan.seeds))),
         ("time simulated", f"{clock(scenario.horizon_s)} h"),
         ("of it warm-up", f"{clock(scenario.warm_up_s)} h"),
         ("calls a run", f"{calls:,.0f}"),
         ("endpoints", str(len(scenario.endpoints))),
-        ("fluid optimum", number(welfare, "USD/h")),
+        ("fluid optimum", number(best.welfare_usd() * per_h, "USD/h")),
+        ("most that one price earns", number(most_earned_usd(scenario) * per_h, "USD/h")),
         *((name, str(value)) for name, value in point),
     ]
 

@@ -18,7 +18,7 @@
 
   /* the market */
   const patch = (root, cells) => {
-    for (const name of ["price", "beside", "change", "busy", "equilibrium"]) all(`[data-cell="${name}"]`, root).forEach((each) => say(each, cells[name]));
+    for (const name of ["price", "beside", "change", "busy", "equilibrium", "earning"]) all(`[data-cell="${name}"]`, root).forEach((each) => say(each, cells[name]));
     all('[data-cell="exact"]', root).forEach((each) => { each.title = cells.exact; });
     all('[data-cell="state"]', root).forEach((each) => { each.className = `badge ${cells.state}`; say(each.lastElementChild, cells.state); });
   };

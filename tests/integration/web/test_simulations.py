@@ -145,11 +145,13 @@ async def test_a_form_from_elsewhere_does_nothing(
     assert (await operator.get(f"{PAGE}/{uuid4()}/report")).status_code == 404
 
 
-async def test_an_endpoint_shows_the_price_at_which_the_market_would_clear(
-    bourse: Bourse, people: People, enter: Enter
+@pytest.mark.parametrize("which", ["equilibrium", "earning"])
+async def test_an_endpoint_shows_the_prices_that_would_clear_and_that_would_earn_most(
+    bourse: Bourse, people: People, enter: Enter, which: str
 ) -> None:
     endpoint = bourse.market.endpoint(bourse.market.by_name["acme/general"])
+    bourse.pulse.begin(endpoint.number, endpoint.deployment.number, 0.0)
     client = await enter(people.clinic)
     page = (await client.get(f"/console/endpoints/{endpoint.number}", headers=PIECE)).text
-    cell = page.partition('data-cell="equilibrium">')[2].partition("<")[0]
+    cell = page.partition(f'data-cell="{which}">')[2].partition("<")[0]
     assert re.fullmatch(r"[\d.]+ \$/\w+( \w+)?", cell), cell
