@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from datetime import date, datetime
 
+import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.store import idempotency, quotes, sessions
+
+_log = structlog.get_logger()
 
 _SEAL = """
 INSERT INTO seals (ledger_account_id, sealed_before, posted_nanos)
@@ -21,10 +24,15 @@ SELECT b.ledger_account_id, :before, coalesce(s.posted_nanos, 0) + coalesce(e.fo
 
 
 async def ensure_partitions(connection: AsyncConnection, first: date, months: int = 3) -> int:
-    """Make the monthly partitions from `first`'s month on that are missing; return how many."""
-    made = await connection.scalar(
-        text("SELECT ensure_partitions(:first, :months)"), {"first": first, "months": months}
-    )
+    """Make the monthly partitions from `first`'s month on that are missing; return how many.
+
+    One that cannot be made is noted in the log: its rows are kept in the table's default partition.
+    """
+    span = {"first": first, "months": months}
+    made = await connection.scalar(text("SELECT ensure_partitions(:first, :months)"), span)
+    missing = text("SELECT name FROM missing_partitions(:first, :months)")
+    if names := list(await connection.scalars(missing, span)):
+        _log.warning("partitions_not_made", partitions=names)
     return int(made or 0)
 
 

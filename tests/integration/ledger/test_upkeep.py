@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
 from broker.core.ledger import CallRecord, SettlementKind
@@ -26,6 +27,7 @@ from broker.store import invariants, ledger, maintenance
 from broker.store.accounts import Role
 from broker.store.calls import CutCall, Filter, find_call, list_calls
 from broker.store.database import create_engine
+from broker.store.plans import id_at
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold, fund
 
 OPERATOR = Caller(UUID(int=0), "office", Role.OPERATOR)
@@ -281,6 +283,37 @@ async def test_partitions_are_made_ahead_and_once(engine: AsyncEngine) -> None:
         assert made == 3 * parents
         made = await maintenance.ensure_partitions(connection, date(2040, 12, 1), months=3)
         assert made == parents
+
+
+async def test_a_row_that_no_month_had_room_for_stops_no_other_table(
+    engine: AsyncEngine, connection: asyncpg.Connection
+) -> None:
+    await connection.execute("SET session_replication_role = replica")  # it refers to nothing
+    moment = datetime(2040, 5, 9, tzinfo=UTC)
+    await connection.execute(
+        "INSERT INTO evidence (id, at, endpoint_id, source, grade, score, weight)"
+        " VALUES ($1, $2, uuidv7(), 'judge', 'graded', 0.5, 1)",
+        *(id_at(moment), moment),
+    )
+    await connection.execute("INSERT INTO price_changes VALUES (0, 1, $1, 1, 1, 0, 0)", moment)
+    for table in ("evidence", "price_changes"):
+        assert await _homes(connection, table) == [f"{table}_other"]
+    with capture_logs() as logs:
+        async with engine.begin() as inside:
+            parents = await inside.scalar(text("SELECT count(*) FROM pg_partitioned_table"))
+            made = await maintenance.ensure_partitions(inside, moment.date(), months=2)
+    assert made == 2 * parents - 1, "all but the month of a record that nobody may move"
+    assert [(log["event"], log["partitions"]) for log in logs] == [
+        ("partitions_not_made", ["evidence_204005"])
+    ]
+    assert await connection.fetchval("SELECT to_regclass('settlements_204005') IS NOT NULL")
+    assert await _homes(connection, "evidence") == ["evidence_other"]
+    assert await _homes(connection, "price_changes") == ["price_changes_204005"]
+
+
+async def _homes(connection: asyncpg.Connection, table: str) -> list[str]:
+    rows = await connection.fetch(f"SELECT tableoid::regclass::text AS home FROM {table}")
+    return [row["home"] for row in rows]
 
 
 async def test_a_call_is_found_by_its_record_or_by_its_hold(
