@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 from litestar import Response, get
@@ -15,7 +18,7 @@ from broker.api.callers import OPEN
 from broker.api.ledger_gauges import ledger_gauges
 from broker.api.parts import GivenEngine, GivenExposition, Parts
 from broker.api.plane_metrics import Plane, PlaneCollector
-from broker.api.tallies import Tallies
+from broker.api.tallies import EVERY_S, Tallies
 from broker.flows.read_prices import Health, Listing, read_prices
 
 
@@ -137,13 +140,26 @@ class Exposition:
         self._market.register(MarketCollector(parts))
         self._registry = registry
         self._tallies = tallies
+        self._merging = asyncio.Lock()
+        self._merged, self._merged_s = b"", -math.inf
 
-    def text(self) -> bytes:
+    async def text(self) -> bytes:
         """Return it as text; of several workers each sample that is not the market's says whose."""
-        counted = generate_latest(self._registry)
-        if self._tallies is not None:
-            counted = self._tallies.shown(counted)
+        if self._tallies is None:
+            counted = generate_latest(self._registry)
+        else:
+            counted = await self._of_all(self._tallies)
         return generate_latest(self._market) + counted
+
+    async def _of_all(self, tallies: Tallies) -> bytes:
+        """Return what all workers have counted, merged once for all who ask within EVERY_S, and in
+        a thread: of many workers it is much, and calls are served meanwhile."""
+        async with self._merging:
+            if time.monotonic() - self._merged_s >= EVERY_S:
+                own = generate_latest(self._registry)
+                self._merged = await asyncio.to_thread(tallies.shown, own)
+                self._merged_s = time.monotonic()
+            return self._merged
 
 
 def count_answers(registry: CollectorRegistry) -> BeforeMessageSendHookHandler:
@@ -166,5 +182,5 @@ def count_answers(registry: CollectorRegistry) -> BeforeMessageSendHookHandler:
 @get("/metrics", summary="Metrics", tags=["Health"], opt={OPEN: True}, include_in_schema=False)
 async def metrics(exposition: GivenExposition, engine: GivenEngine) -> Response[bytes]:
     """All metrics as text."""
-    text = exposition.text() + await ledger_gauges(engine)
+    text = await exposition.text() + await ledger_gauges(engine)
     return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -62,7 +62,7 @@ class Parts(Protocol):
 class Exposed(Protocol):
     """What `/metrics` shows."""
 
-    def text(self) -> bytes: ...
+    async def text(self) -> bytes: ...
 
 
 GivenEngine = NamedDependency[AsyncEngine]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.exposition import generate_latest
@@ -19,6 +20,8 @@ EVERY_S: Final = 1.0
 """Each worker writes its counts so often."""
 STALE_S: Final = 10.0
 """Who has written nothing for so long is gone."""
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,10 @@ class Tallies:
     async def keep(self, registry: CollectorRegistry) -> None:
         """Write what a registry counts, again and again; ends by cancellation."""
         while True:
-            self.write(generate_latest(registry))
+            try:
+                await asyncio.to_thread(self.write, generate_latest(registry))
+            except OSError as error:  # a full disk, say, which is not for ever
+                _log.error("counts_not_written", worker=self.number, error=str(error))
             await asyncio.sleep(EVERY_S)
 
     def write(self, text: bytes) -> None:

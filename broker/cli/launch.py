@@ -75,7 +75,7 @@ async def occupy(wanted: Launch) -> AsyncIterator[Supervisor]:
 async def open_market(wanted: Launch, up: Supervisor, console: Console) -> Market:
     """Start the databases and the broker. Raises EmbeddedServerFailed."""
     folder = wanted.folder
-    database_url = await _database(folder, up, console)
+    database_url = await _database(wanted, up, console)
     valkey_url = await _valkey(folder, up, console)
     await upgrade(database_url)
     env = _environment(wanted, database_url, valkey_url)
@@ -111,15 +111,22 @@ def _free_port(host: str, family: socket.AddressFamily, taken: int) -> int | Non
     return None
 
 
-async def _database(folder: StateFolder, up: Supervisor, console: Console) -> str:
+async def _database(wanted: Launch, up: Supervisor, console: Console) -> str:
     given = os.environ.get("DATABASE_URL")
     if given:
         console.print("PostgreSQL: yours, as DATABASE_URL says")
         return given
+    folder = wanted.folder
     server = EmbeddedPostgres(folder.path / "postgres")
+    server.connections_max = max(server.connections_max, connections_of(wanted.workers))
     await up.host(server)
     console.print(f"PostgreSQL: embedded, kept in {folder.path / 'postgres'}")
     return server.url
+
+
+def connections_of(workers: int) -> int:
+    """Return how many connections to the database a market of so many brokers may open."""
+    return 100 + 25 * workers  # a broker's two pools and what listens; the rest is for the jobs
 
 
 async def _valkey(folder: StateFolder, up: Supervisor, console: Console) -> str:

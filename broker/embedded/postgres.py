@@ -25,7 +25,6 @@ _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",  # a socket's path may have 107 bytes only, and folders are deep
     "shared_buffers": "128MB",
-    "max_connections": "300",
     "log_line_prefix": "%m [%p] ",
     "timezone": "UTC",
     "log_timezone": "UTC",
@@ -43,6 +42,8 @@ _FLEETING = {
 class EmbeddedPostgres(EmbeddedServer):
     """`async with EmbeddedPostgres(folder) as server:` then `server.url`."""
 
+    connections_max = 300
+    """To be set before it is started."""
     _place: Place | None = None
 
     @property
@@ -74,6 +75,7 @@ class EmbeddedPostgres(EmbeddedServer):
     def command(self) -> Command:
         """Return the command of the postmaster."""
         chosen = {**_SETTINGS, **(_DURABLE if self.durable else _FLEETING), "port": str(self.port)}
+        chosen["max_connections"] = str(self.connections_max)
         options = [f"--{name}={value}" for name, value in chosen.items()]
         return self._program("postgres", ["-D", str(self.cluster), *options])
 

@@ -2,8 +2,10 @@
 
 `getaddrinfo` blocks, and a name whose server does not answer blocks it for half a minute. In the
 loop's own pool a few such names stop every other look-up. Here a name is asked for once at a time,
-whoever waits for it, in a thread of its own; the number of names under way is bounded. Who waits
-sets his own limit. The threads are daemons: a process that ends does not wait for them.
+whoever waits for it, in a thread of its own; the number of names under way is bounded, in all and
+of one domain, so that nobody's names take all the places. While there is no place, what was found a
+moment ago is good enough. Who waits sets his own limit. The threads are daemons: a process that
+ends does not wait for them.
 """
 
 from __future__ import annotations
@@ -17,6 +19,10 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 AT_ONCE: Final = 64
 """Names under way, each in a thread."""
+OF_A_DOMAIN: Final = 8
+"""Of them under one domain."""
+KEPT_S: Final = 60.0
+_KEPT_MAX: Final = 2_000
 _KIND: Final = {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_TCP}
 
 Sockaddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
@@ -39,6 +45,10 @@ class Names:
     ) -> None:
         self._ask = ask
         self._places = asyncio.Semaphore(at_once)
+        self._of_domain: dict[str, tuple[asyncio.Semaphore, set[str]]] = {}
+        """The places of a domain, and its names that have one or wait for it."""
+        self._kept: dict[tuple[str, int], tuple[float, list[Address]]] = {}
+        """Until when, in the order of their ends."""
         self._under_way: dict[tuple[str, int], asyncio.Task[list[Address]]] = {}
 
     async def look_up(self, host: str, port: int) -> list[Address]:
@@ -46,6 +56,11 @@ class Names:
         if _is_number(host):
             return [Address(each[0], each[4]) for each in self._ask(host, port, **_KIND)]
         key = (host, port)
+        kept = self._kept.get(key)
+        if kept is not None and self._is_full(host):
+            until_s, found = kept
+            if asyncio.get_running_loop().time() < until_s:
+                return list(found)
         task = self._under_way.get(key)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._look_up(host, port))
@@ -61,13 +76,40 @@ class Names:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _look_up(self, host: str, port: int) -> list[Address]:
-        async with self._places:
-            loop = asyncio.get_running_loop()
-            answer: asyncio.Future[list[Address]] = loop.create_future()
-            threading.Thread(
-                target=self._in_thread, args=(host, port, loop, answer), name="names", daemon=True
-            ).start()
-            return await answer
+        domain = domain_of(host)
+        places, names = self._of_domain.setdefault(domain, (asyncio.Semaphore(OF_A_DOMAIN), set()))
+        names.add(f"{host}:{port}")
+        try:
+            async with places, self._places:
+                found = await self._ask_in_thread(host, port)
+        finally:
+            names.discard(f"{host}:{port}")
+            if not names:
+                del self._of_domain[domain]
+        self._keep((host, port), found)
+        return found
+
+    def _is_full(self, host: str) -> bool:
+        """True when a look-up that is begun now would have to wait for a place."""
+        of_domain = self._of_domain.get(domain_of(host))
+        return self._places.locked() or (of_domain is not None and of_domain[0].locked())
+
+    def _keep(self, key: tuple[str, int], found: list[Address]) -> None:
+        now_s = asyncio.get_running_loop().time()
+        self._kept.pop(key, None)
+        self._kept[key] = now_s + KEPT_S, found
+        for each, (until_s, _) in tuple(self._kept.items()):
+            if until_s > now_s and len(self._kept) <= _KEPT_MAX:
+                break
+            del self._kept[each]
+
+    async def _ask_in_thread(self, host: str, port: int) -> list[Address]:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[list[Address]] = loop.create_future()
+        threading.Thread(
+            target=self._in_thread, args=(host, port, loop, answer), name="names", daemon=True
+        ).start()
+        return await answer
 
     def _in_thread(
         self,
@@ -91,6 +133,14 @@ class Names:
         del self._under_way[key]
         if not task.cancelled():
             task.exception()  # seen, whether or not anybody still waits
+
+
+def domain_of(host: str) -> str:
+    """Return the domain that a name was registered under, as far as its look tells: two labels,
+    three where the last two are like `co.uk`."""
+    labels = host.lower().rstrip(".").split(".")
+    of_a_country = len(labels) > 2 and len(labels[-1]) == 2 and len(labels[-2]) <= 3
+    return ".".join(labels[-3 if of_a_country else -2 :])
 
 
 def _is_number(host: str) -> bool:

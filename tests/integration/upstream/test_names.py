@@ -13,7 +13,7 @@ import pytest
 from broker.core.outcome import Fault
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.client import AttemptFailed, Origin, Timeouts, UpstreamClient
-from broker.upstream.names import Names
+from broker.upstream.names import OF_A_DOMAIN, Names, domain_of
 from tests.integration.upstream.scripted import (
     LOOPBACK,
     OK,
@@ -150,3 +150,37 @@ async def test_an_answer_that_came_while_the_process_was_away_is_taken() -> None
         await served.wait()
         time.sleep(0.5)  # noqa: ASYNC251 - the server is in this process too, and late by so much
         assert (await call).status == 200
+
+
+@on_both_loops
+async def test_the_names_of_one_domain_leave_places_for_all_others() -> None:
+    resolver = Resolver()
+    names = Names(resolver.ask)
+    stuck = [asyncio.create_task(names.look_up(f"slow{n}.a.strange.test", 80)) for n in range(100)]
+    await until(lambda: len(resolver.asked) == OF_A_DOMAIN)
+    async with asyncio.timeout(5):
+        assert await names.look_up("honest.test", 80)
+    assert len(resolver.asked) == OF_A_DOMAIN + 1
+    resolver.may_go.set()
+    await asyncio.gather(*stuck)
+    assert not names._of_domain
+
+
+@on_both_loops
+async def test_a_name_that_was_just_found_waits_for_no_place() -> None:
+    resolver = Resolver()
+    names = Names(resolver.ask, at_once=1)
+    assert await names.look_up("known.test", 80)
+    stuck = asyncio.create_task(names.look_up("slow.test", 80))
+    await until(lambda: "slow.test" in resolver.asked)
+    async with asyncio.timeout(5):
+        assert await names.look_up("known.test", 80)
+    assert resolver.asked.count("known.test") == 1
+    resolver.may_go.set()
+    await stuck
+
+
+def test_names_are_of_the_domain_that_was_registered() -> None:
+    names = ("a.b.c.strange.test", "x.example.co.uk", "example.test", "Host.Example.test.", "one")
+    found = [domain_of(each) for each in names]
+    assert found == ["strange.test", "example.co.uk", "example.test", "example.test", "one"]
