@@ -27,6 +27,8 @@ TOLERANCE: Final = 4.0
 SMOOTHING: Final = 0.3
 WINDOW_S: Final = 0.5
 SAMPLES_MIN: Final = 8
+SLOW_MIN: Final = 3
+"""Windows in a row that are slow before a limit that is far off is brought near."""
 LEAST: Final = 1.0
 """The limit goes no lower, so that there is always somebody to learn from."""
 FEW: Final = 4.0
@@ -107,6 +109,7 @@ class Gradient:
         "_lasting",
         "_least",
         "_refused_until_s",
+        "_slow",
         "_sum",
         "_turned_s",
         "_usual",
@@ -122,6 +125,8 @@ class Gradient:
         self._sum = 0.0
         self._count = 0
         self._busiest = 0
+        self._slow = 0
+        """Windows in a row in which things took long."""
         self._due_s = now_s + WINDOW_S
         self._turned_s = now_s
         self._refused_until_s = -math.inf
@@ -155,7 +160,10 @@ class Gradient:
             self._count += 1
         if under_way > self._busiest:
             self._busiest = under_way
-        calm = under_way <= FEW or 4 * under_way <= self.limit or self.limit <= FEW + 1
+        # Far below a limit that is but declared, or that slow answers have just begun to lower,
+        # there may be a queue already; one that was learned is to be believed.
+        below = not self._slow and 4 * under_way <= self.limit < self.most
+        calm = under_way <= FEW or below or self.limit <= FEW + 1
         usual.tell(log_ms, calm=calm)
         if now_s < self._due_s or self._count < min(SAMPLES_MIN, self.limit):
             return False
@@ -189,10 +197,14 @@ class Gradient:
         self._due_s = now_s + WINDOW_S
         self._turned_s = now_s
         gradient = min(max(TOLERANCE / longer, 0.5), 1.0)
+        self._slow = self._slow + 1 if gradient < 1.0 else 0
         if gradient == 1.0 and 2 * busiest < before:
             return False  # far from the limit: nothing was learned of it
-        wanted = before * gradient + math.sqrt(before)
-        self.limit = min(max(before + SMOOTHING * (wanted - before), self._least), self.most)
+        # One far above what is under way would take long to come down to where it counts; but one
+        # slow moment is no reason to bring it down at once.
+        begun = min(before, 2.0 * busiest) if self._slow >= SLOW_MIN else before
+        wanted = begun * gradient + math.sqrt(begun)
+        self.limit = min(max(begun + SMOOTHING * (wanted - begun), self._least), self.most)
         if FEW < self.limit < self.most and now_s >= self._alone_due_s:
             self._begin_alone(now_s, took_s)
         return self.limit != before

@@ -70,6 +70,17 @@ def test_a_queue_that_stands_never_comes_to_be_taken_for_usual() -> None:
     assert gradient.limit <= 8 * (TOLERANCE + 3)
 
 
+def test_a_limit_far_above_comes_down_within_seconds_and_not_for_one_slow_moment() -> None:
+    gradient, server = Gradient(20_000.0, 0.0), Server(slots=8)
+    drive(gradient, server, per_s=30.0, begin_s=0.0, lasts_s=5.0)
+    drive(gradient, server, per_s=240.0, begin_s=5.0, lasts_s=15.0)
+    assert gradient.limit <= 2 * 8 * (TOLERANCE + 3)
+    calm = Gradient(200.0, 0.0)
+    for step in range(100):
+        calm.tell(0, 10.0 if step < 90 else 200.0, 60, step / 20)
+    assert calm.limit >= 100.0
+
+
 def test_a_server_with_room_is_not_limited() -> None:
     gradient, server = Gradient(64.0, 0.0), Server(slots=64)
     drive(gradient, server, per_s=500.0, begin_s=0.0, lasts_s=30.0)
