@@ -1,28 +1,30 @@
 """Learns how likely an answer is to be good from how sure its model was of it.
 
 Platt's curve of `broker.core.cascade`, fitted in three steps, each drawn to the one before as by
-so many answers: of all endpoints to the usual one, of an endpoint to that of all, of an endpoint in
-a domain to the endpoint's (a Gaussian prior on the curve, its mode found by Newton's method in
-short steps). So where evidence is thin the curve of what is alike holds. Checks of form are not
-counted: an answer that fails them is not judged by its confidence.
+so many answers: of all endpoints with scores of one grade to the usual one, of an endpoint to that
+of all, of an endpoint in a domain to the endpoint's (a Gaussian prior on the curve, its mode found
+by Newton's method in short steps). So where evidence is thin the curve of what is alike holds.
+Checks of form are not counted: an answer that fails them is not judged by its confidence.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from broker.core.cascade import USUAL, Curve, sureness
 from broker.core.columns import Bools, Floats, Numbers
+from broker.core.fading import capped
 
 PRECISION: Final = 4.0
 """Of each prior: twenty answers, of which half are good, tell as much of where a curve starts."""
 ANSWERS_MIN: Final = 5.0
 """Of fewer, by weight, no curve is fitted."""
+ENDPOINT_MAX: Final = 50.0
+"""So much weigh at most the answers of one endpoint in what is usual, by weight."""
 _STEPS: Final = 50
 _ODDS_MAX: Final = 30.0
 
@@ -38,6 +40,8 @@ class Told:
     confidences: Floats
     scores: Floats
     weights: Floats
+    said: Bools
+    """By accounts; the rest was examined."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +49,7 @@ class Curves:
     """What was learned: of a domain at an endpoint, else of the endpoint, else of all."""
 
     usual: Curve
+    """By the grade of which more is known."""
     of_endpoint: Mapping[int, Curve]
     of_domain: Mapping[tuple[int, int], Curve]
 
@@ -55,58 +60,99 @@ class Curves:
 
 
 def fit_curves(told: Told) -> Curves:
-    """Fit all curves. Where an endpoint has scores of both grades, those that weigh more count."""
-    use = _of_one_grade(told) & np.isfinite(told.confidences) & (told.weights > 0.0)
-    values = sureness(np.where(use, told.confidences, 0.0))
+    """Fit all curves. Of an endpoint with scores of both grades one grade counts: that which weighs
+    more in what was examined, where that is enough, else in all; see `_of_one_grade`."""
+    use = np.flatnonzero(_of_one_grade(told) & np.isfinite(told.confidences) & (told.weights > 0.0))
+    endpoints, domains, graded = told.endpoints[use], told.domains[use], told.graded[use]
+    answers = _Answers(sureness(told.confidences[use]), told.scores[use], told.weights[use])
+    bounded = replace(answers, weights=capped(answers.weights, endpoints, ENDPOINT_MAX))
+    usual, _ = _fitted(graded.astype(np.int64), bounded, np.tile(_parts(USUAL), (2, 1)))
+    numbers, first, own = np.unique(endpoints, return_index=True, return_inverse=True)
+    of_endpoint, known = _fitted(own, answers, usual[graded[first].astype(np.int64)])
 
-    def fitted(which: Bools, prior: Curve) -> Curve | None:
-        if float(told.weights[which].sum()) < ANSWERS_MIN:
-            return None
-        return _fit(values[which], told.scores[which], told.weights[which], prior)
+    placed = np.flatnonzero(domains >= 0)
+    rows = int(domains.max(initial=0)) + 1
+    cells, first, inside = np.unique(
+        (own * rows + domains)[placed], return_index=True, return_inverse=True
+    )
+    of_domain, known_there = _fitted(inside, answers.at(placed), of_endpoint[own[placed][first]])
+    return Curves(
+        Curve(*usual[int(bounded.weights @ graded > bounded.weights @ ~graded)].tolist()),
+        {int(numbers[at]): Curve(*of_endpoint[at].tolist()) for at in np.flatnonzero(known)},
+        {
+            (int(numbers[cells[at] // rows]), int(cells[at] % rows)): Curve(*of_domain[at].tolist())
+            for at in np.flatnonzero(known_there)
+        },
+    )
 
-    usual = fitted(use, USUAL) or USUAL
-    of_endpoint, of_domain = {}, {}
-    for number in np.unique(told.endpoints[use]).tolist():
-        own = use & (told.endpoints == number)
-        curve = fitted(own, usual)
-        if curve is None:
-            continue
-        of_endpoint[number] = curve
-        for place in np.unique(told.domains[own]).tolist():
-            in_domain = fitted(own & (told.domains == place), curve) if place >= 0 else None
-            if in_domain is not None:
-                of_domain[number, place] = in_domain
-    return Curves(usual, of_endpoint, of_domain)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Answers:
+    values: Floats
+    scores: Floats
+    weights: Floats
+
+    def at(self, places: Numbers) -> _Answers:
+        return _Answers(self.values[places], self.scores[places], self.weights[places])
 
 
 def _of_one_grade(told: Told) -> Bools:
-    """Return which answers count: graded and right-or-wrong scores are never fitted together."""
+    """Return which answers count: graded and right-or-wrong scores are never fitted together.
+
+    What was examined tells the grade, for who says much shall not choose what is listened to.
+    """
     if not told.endpoints.size:
         return np.zeros(0, dtype=bool)
     numbers = np.maximum(told.endpoints, 0)
-    heard = told.weights * np.isfinite(told.confidences)
-    graded = np.bincount(numbers, heard * told.graded)
-    exact = np.bincount(numbers, heard * ~told.graded)
-    return np.asarray((told.endpoints >= 0) & (told.graded == (graded > exact)[numbers]))
+    heard = told.weights * np.isfinite(told.confidences) * (told.endpoints >= 0)
+    examined = heard * ~told.said
+    enough = np.bincount(numbers, examined) >= ANSWERS_MIN
+    more_graded = [
+        np.bincount(numbers, each * told.graded) > np.bincount(numbers, each * ~told.graded)
+        for each in (examined, heard)
+    ]
+    graded = np.where(enough, *more_graded)
+    return np.asarray((told.endpoints >= 0) & (told.graded == graded[numbers]))
 
 
-def _fit(values: Floats, scores: Floats, weights: Floats, prior: Curve) -> Curve:
-    design = np.column_stack((np.ones(len(values)), values))
-    centre = np.array([prior.start, prior.slope])
-    found = centre.copy()
+def _fitted(cells: Numbers, answers: _Answers, priors: Floats) -> tuple[Floats, Bools]:
+    """Return a curve for each cell as (start, slope), and which have answers enough to be fitted;
+    the others keep their prior. All are fitted side by side."""
+
+    def sums(amounts: Floats) -> Floats:
+        return np.bincount(cells, answers.weights * amounts, len(priors)).astype(np.float64)
+
+    values, found = answers.values, priors.copy()
     for _ in range(_STEPS):
-        odds = np.clip(design @ found, -_ODDS_MAX, _ODDS_MAX)
-        chances = 1.0 / (1.0 + np.exp(-odds))
-        slope = design.T @ (weights * (scores - chances)) - PRECISION * (found - centre)
-        bend = (design.T * (weights * chances * (1.0 - chances))) @ design
-        step = np.linalg.solve(bend + PRECISION * np.eye(2), slope)
+        chances = _chances(found[cells, 0] + found[cells, 1] * values)
+        short, spread = answers.scores - chances, chances * (1.0 - chances)
+        slope = np.column_stack((sums(short), sums(short * values))) - PRECISION * (found - priors)
+        one, both, two = (sums(spread * values**power) for power in (0, 1, 2))
+        one, two = one + PRECISION, two + PRECISION
+        step = np.column_stack(
+            (two * slope[:, 0] - both * slope[:, 1], one * slope[:, 1] - both * slope[:, 0])
+        )
+        step /= (one * two - both**2)[:, None]
         # Whole steps overshoot where the prior is far off; of a concave sum short ones arrive.
-        found += step / max(float(np.abs(step).max()), 1.0)
-        if float(np.abs(step).max()) < 1e-8:
+        longest = np.abs(step).max(axis=1, initial=0.0)
+        found += step / np.maximum(longest, 1.0)[:, None]
+        if longest.max(initial=0.0) < 1e-8:
             break
-    if found[1] >= 0.0:
-        return Curve(*found.tolist())
+    totals = sums(np.ones(values.size))
     # Who is surer is not the worse for it: that is chance, and such confidence says nothing.
-    good = PRECISION * prior.chance(float(1.0 - np.exp(-values.mean()))) + weights @ scores
-    share = float(good / (PRECISION + weights.sum()))
-    return Curve(math.log(share / (1.0 - share)), 0.0)
+    counts = np.bincount(cells, minlength=len(priors))
+    means = np.bincount(cells, values, len(priors)) / np.maximum(counts, 1)
+    good = PRECISION * _chances(priors[:, 0] + priors[:, 1] * means) + sums(answers.scores)
+    share = good / (PRECISION + totals)
+    flat = np.column_stack((np.log(share / (1.0 - share)), np.zeros(len(priors))))
+    found = np.where(found[:, 1:] < 0.0, flat, found)
+    known = totals >= ANSWERS_MIN
+    return np.where(known[:, None], found, priors), known
+
+
+def _chances(odds: Floats) -> Floats:
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(odds, -_ODDS_MAX, _ODDS_MAX))))
+
+
+def _parts(curve: Curve) -> tuple[float, float]:
+    return curve.start, curve.slope

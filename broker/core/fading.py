@@ -22,6 +22,9 @@ At even odds chance alone does that once in many thousands."""
 VOICE_MAX: Final = ALARM / 2
 """So much weighs at most what one account says of an endpoint, where the others' is at stake: alone
 it sounds no alarm, and hardly moves what is expected."""
+SAID_MAX: Final = 2 * VOICE_MAX
+"""So much weighs at most what one account says of an endpoint in what is learned of it for all:
+less than what its provider declares, and than what a suite finds."""
 OUTDATED: Final = 0.1
 """What evidence of before the change still weighs."""
 

@@ -23,6 +23,7 @@ from broker.core.domains import Recogniser
 from broker.core.fading import (
     ALARM,
     OUTDATED,
+    SAID_MAX,
     VOICE_MAX,
     capped,
     changed_at,
@@ -113,7 +114,7 @@ def learn(heard: Heard, catalog: Catalog, beside: Beside, now_s: float) -> Lesso
 def _curves(heard: Heard, weights: Floats) -> Curves:
     """Learn how sure answers are to be read, of all but checks of form."""
     told = (heard.endpoints, heard.domains, heard.graded, heard.confidences, heard.scores)
-    return fit_curves(Told(*told, weights))
+    return fit_curves(Told(*told, weights, heard.accounts != NOBODY))
 
 
 def _blended(exact: Estimate, graded: Estimate) -> Floats:
@@ -126,24 +127,28 @@ def _blended(exact: Estimate, graded: Estimate) -> Floats:
 
 
 def _weights(heard: Heard, catalog: Catalog, now_s: float) -> Floats:
-    """What each piece weighs: as given, faded, and less where its endpoint got worse since.
+    """What each piece weighs: as given, faded, less where its endpoint got worse since, and what
+    one account says of an endpoint so much at most in all.
 
-    All together tell that, with no account heard too much; and what one account says tells it of
-    what the same one said before.
+    All together tell that it got worse, with no account heard too much; and what one account says
+    tells it of what the same one said before.
     """
     judged = np.flatnonzero((heard.endpoints != UNKNOWN) & ~heard.checks)
     numbers, accounts = heard.endpoints[judged], heard.accounts[judged]
     told, voices = heard.weights[judged], numbers * (accounts.max(initial=0) + 1) + accounts
-    shared = np.where(accounts == NOBODY, told, capped(told, voices, VOICE_MAX))
+
+    def shared(weights: Floats, most: float) -> Floats:
+        return np.where(accounts == NOBODY, weights, capped(weights, voices, most))
+
     still = np.ones(judged.size)
-    for streams, trust in ((numbers, shared), (voices, told)):
+    for streams, trust in ((numbers, shared(told, VOICE_MAX)), (voices, told)):
         short = _short(heard, catalog, judged, (streams, trust))
         by_stream = np.argsort(streams, kind="stable")
         for places in np.split(by_stream, np.flatnonzero(np.diff(streams[by_stream])) + 1):
             if places.size > ALARM:
                 still[places[: changed_at(short[places])]] = OUTDATED
     weights = heard.weights * faded(now_s - heard.at_s)
-    weights[judged] *= still
+    weights[judged] = shared(weights[judged] * still, SAID_MAX)
     return np.asarray(weights)
 
 

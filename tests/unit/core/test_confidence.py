@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+from time import process_time
+
 import numpy as np
 import pytest
 
-from broker.core.cascade import USUAL, Curve
+from broker.core.cascade import USUAL, Curve, sureness
 from broker.core.columns import Floats
-from broker.core.confidence import Curves, Told, fit_curves
+from broker.core.confidence import PRECISION, Curves, Told, fit_curves
 from broker.core.fitting import calibration_error
 
 TRUE = {
@@ -29,7 +32,7 @@ def answers(seed: int, each: int, *, graded: bool = False) -> Told:
     right = (random.random(len(cells)) < chances).astype(float)
     scores = chances if graded else right
     kinds = np.full(len(cells), graded)
-    return Told(cells[:, 0], cells[:, 1], kinds, sure, scores, np.ones(len(cells)))
+    return Told(cells[:, 0], cells[:, 1], kinds, sure, scores, np.ones(len(cells)), kinds & False)
 
 
 def ece(curves: Curves, told: Told) -> float:
@@ -74,6 +77,7 @@ def test_grades_are_never_fitted_together() -> None:
         ),
         np.concatenate((exact.scores, wrong)),
         np.concatenate((exact.weights, graded.weights)),
+        np.zeros(exact.scores.size + graded.scores.size, dtype=bool),
     )
     alone, mixed = fit_curves(exact), fit_curves(both)
     assert mixed.of(0, 0) == alone.of(0, 0), "there is more of the other kind"
@@ -88,10 +92,11 @@ def test_what_weighs_little_tells_little_and_confidence_that_is_not_known_nothin
         told.confidences,
         1.0 - told.scores,
         np.full(told.scores.size, 0.001),
+        told.said,
     )
     assert fit_curves(light).of(0, 0) == USUAL
     unknown = np.full(told.scores.size, np.nan)
-    nobody = Told(told.endpoints, told.domains, told.graded, unknown, told.scores, told.weights)
+    nobody = replace(told, confidences=unknown)
     assert fit_curves(nobody).of(0, 0) == USUAL
 
 
@@ -99,6 +104,68 @@ def test_who_is_surer_is_never_the_worse_for_it() -> None:
     sure = np.tile([0.2, 0.95], 50)
     scores = np.tile([1.0, 0.0], 50)
     zeros = np.zeros(100, dtype=np.int64)
-    curve = fit_curves(Told(zeros, zeros, zeros == 1, sure, scores, np.ones(100))).of(0, 0)
+    curve = fit_curves(Told(zeros, zeros, zeros == 1, sure, scores, np.ones(100), zeros == 1)).of(
+        0, 0
+    )
     assert curve.slope == 0.0
     assert curve.chance(0.5) == pytest.approx(0.5, abs=0.1)
+
+
+def some(number: int, count: int, score: float, *, graded: bool, said: bool = False) -> Told:
+    sure = np.linspace(0.4, 0.99, count)
+    numbers, kinds = np.full(count, number), np.full(count, graded)
+    scores, whose = np.full(count, score), np.full(count, said)
+    return Told(numbers, numbers * 0, kinds, sure, scores, np.ones(count), whose)
+
+
+def together(*parts: Told) -> Told:
+    return Told(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Told)))
+
+
+def test_what_is_usual_is_of_one_grade() -> None:
+    exact, graded = some(0, 40, 1.0, graded=False), some(1, 39, 0.4, graded=True)
+    both = fit_curves(together(exact, graded))
+    assert both.usual == fit_curves(exact).usual
+    assert both.of(1, -1).chance(0.8) < 0.5 < both.of(0, -1).chance(0.8)
+
+
+def test_what_accounts_say_more_of_does_not_choose_the_grade_over_what_was_examined() -> None:
+    suite, words = some(0, 40, 0.0, graded=False), some(0, 300, 0.9, graded=True, said=True)
+    assert fit_curves(together(suite, words)).of(0, 0) == fit_curves(suite).of(0, 0)
+    few = together(some(0, 4, 0.0, graded=False), words)
+    assert fit_curves(few).of(0, 0).chance(0.9) > 0.7, "so few examined tell no grade"
+
+
+def test_one_endpoint_with_many_answers_does_not_say_what_is_usual() -> None:
+    others = [some(number, 40, 0.2, graded=False) for number in range(5)]
+    flooded = fit_curves(together(*others, some(9, 5_000, 1.0, graded=False)))
+    assert flooded.usual.chance(0.9) < 0.5 < flooded.of(9, 0).chance(0.9)
+
+
+def test_the_mode_is_found_of_every_curve_side_by_side() -> None:
+    told = answers(5, 60)
+    curves = fit_curves(told)
+    for (number, place), curve in curves.of_domain.items():
+        mine = (told.endpoints == number) & (told.domains == place)
+        prior, values = curves.of_endpoint[number], sureness(told.confidences[mine])
+        short = told.scores[mine] - 1.0 / (1.0 + np.exp(-curve.start - curve.slope * values))
+        assert short.sum() == pytest.approx(PRECISION * (curve.start - prior.start), abs=1e-5)
+        assert short @ values == pytest.approx(PRECISION * (curve.slope - prior.slope), abs=1e-5)
+    assert len(curves.of_domain) == 4
+
+
+def test_many_endpoints_cost_little_more_than_few() -> None:
+    random, size = np.random.default_rng(1), 20_000
+
+    def cpu_s(count: int) -> float:
+        sure, no = random.uniform(0.4, 1.0, size), np.zeros(size, dtype=bool)
+        right = (random.random(size) < 0.7).astype(float)
+        told = Told(
+            *(random.integers(0, count, size), np.full(size, -1)),
+            *(no, sure, right, np.ones(size), no),
+        )
+        begun = process_time()
+        fit_curves(told)
+        return process_time() - begun
+
+    assert min(cpu_s(3_000) for _ in range(3)) < 5 * min(cpu_s(20) for _ in range(3))

@@ -116,6 +116,32 @@ def test_evidence_of_before_a_model_got_worse_is_nearly_forgotten() -> None:
     assert of(learned(bad + good), "law")[2] > 0.7, "getting better is no alarm"
 
 
+def test_one_account_does_not_say_for_all_how_good_or_how_sure_an_endpoint_is() -> None:
+    sure = [0.5 + 0.01 * at for at in range(45)]
+    suite = [piece(0, 0.0, confidence=sure[at]) for at in range(40)]
+    words = {"source": Source.FEEDBACK, "grade": Grade.GRADED}
+    honest = [
+        piece(0, 0.1, account_id=uuid5(ACCOUNT, str(at // 2)), confidence=sure[at % 45], **words)
+        for at in range(60)
+    ]
+    flood = [
+        piece(
+            *(0, 1.0),
+            account_id=ACCOUNT,
+            confidence=sure[at % 45],
+            weight=min(1.0, 200.0 / (at + 1)),
+            **words,
+        )
+        for at in range(1_000)
+    ]
+    before, after = learned(suite + honest), learned(suite + honest + flood)
+    for number in (0, 2):
+        for confidence in (0.6, 0.8, 0.95):
+            old, new = (each.curve(number, "law").chance(confidence) for each in (before, after))
+            assert new == pytest.approx(old, abs=0.1)
+    assert of(after, "law")[0] < of(before, "law")[0] + 0.15
+
+
 def test_chance_alone_seldom_sounds_an_alarm_and_a_fall_soon_does() -> None:
     random = np.random.default_rng(1)
     none = np.zeros(0)
