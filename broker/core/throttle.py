@@ -15,6 +15,9 @@ from broker.core.outcome import Fault, Outcome
 from broker.core.pulse import Measured, Pulse
 
 UNLIMITED: Final = np.inf
+APART_S: Final = 0.02
+"""Of a server that is far from full, so many seconds lie between two calls that are learned from:
+more of the same say no more, and cost every fast call a fortieth of its time."""
 
 
 class Throttle:
@@ -27,6 +30,8 @@ class Throttle:
         self._queue_factor = queue_factor
         self._gradients: dict[int, tuple[Gradient, set[int]]] = {}
         """By deployment number, with the numbers of its endpoints that were called."""
+        self._due_s: dict[int, float] = {}
+        """By endpoint number: until then, nothing is learned of it while it is far from full."""
 
     def limited(self) -> int:
         """Return how many servers are limited now."""
@@ -40,12 +45,21 @@ class Throttle:
         now_s: float,
         *,
         streamed: bool = False,
-    ) -> None:
-        """Be told of an attempt that delivered, before it is counted out; `size` is of its request
-        in bytes and of its answer in tokens. Of one that was `streamed` the time to the first
-        token counts: the rest takes as long as its caller takes to read."""
+    ) -> bool:
+        """Be told of an attempt that delivered, before it is counted out; False where nothing is to
+        be learned of it. `size` is of its request in bytes and of its answer in tokens. Of one that
+        was `streamed` the time to the first token counts: the rest takes as long as its caller
+        takes to read."""
+        number, deployment = endpoint.number, endpoint.deployment
+        under_way = self._pulse.load_of(deployment.number)
+        if (
+            now_s < self._due_s.get(number, 0.0)
+            and 4 * under_way <= deployment.capacity
+            and self._pulse.limit_at[number] == UNLIMITED
+        ):
+            return False
+        self._due_s[number] = now_s + APART_S
         gradient, endpoints = self._of(endpoint, now_s)
-        under_way = self._pulse.load_of(endpoint.deployment.number)
         if streamed:
             changed = gradient.tell(kind_of(size[0], 0), measured.ttft_ms, under_way, now_s)
         else:
@@ -53,6 +67,7 @@ class Throttle:
             changed = gradient.tell(kind, measured.duration_ms, under_way, now_s)
         if changed:
             self._set(gradient, endpoints)
+        return True
 
     def refused(self, endpoint: Endpoint, outcome: Outcome, now_s: float) -> None:
         """Be told of an attempt that failed, before it is counted out."""

@@ -175,8 +175,9 @@ class Tab:
                     measured = measure_of(attempt, asked, delivered, now_s)
                     size = (asked.body.size_bytes, attempt.tokens_out)
                     streamed = self.call.wanted.stream
-                    throttle.tell(endpoint, size, measured, now_s, streamed=streamed)
-                    self.runtime.tails.tell(endpoint.number, measured.ttft_ms, streamed=streamed)
+                    if throttle.tell(endpoint, size, measured, now_s, streamed=streamed):
+                        tails = self.runtime.tails
+                        tails.tell(endpoint.number, measured.ttft_ms, streamed=streamed)
         finally:
             # Whatever pricing meets, a call that is not counted out would weigh for ever.
             place = (endpoint.number, endpoint.deployment.number)

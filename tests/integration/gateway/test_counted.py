@@ -14,7 +14,9 @@ from tests.integration.gateway.house import Consumer, House, Stall, until
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "small", "messages": [{"role": "user", "content": "hello"}]}
-_ANSWERED = re.compile(r'^broker_calls_answered_total\{status="(\d+)"\} (\d+)', re.MULTILINE)
+_ANSWERED = re.compile(
+    r'^broker_calls_answered_total\{kind="openai",status="(\d+)"\} (\d+)', re.MULTILINE
+)
 
 
 @pytest.fixture(scope="module")

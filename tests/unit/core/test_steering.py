@@ -61,8 +61,9 @@ def test_a_flood_of_zeros_hides_no_fall_and_feigns_none() -> None:
 
 def test_what_one_account_says_outdates_what_it_said_itself_and_many_outdate_all() -> None:
     praise, blame = [1.0] * 100, [0.0] * 60
-    once = words(praise + blame, calls=160)
-    assert of(learned(once), "law")[2] < 0.3
+    once = of(learned(words(praise + blame, calls=160)), "law")[2]
+    assert once == pytest.approx(of(learned(words(blame, calls=60)), "law")[2], abs=0.1)
+    assert once < of(learned(words(praise, calls=100)), "law")[2] - 0.2
     crowd = [uuid5(ACCOUNT, str(at)) for at in range(20)]
     good = examined(300, 0.9)
     joined = good + [each for one in crowd for each in words([0.0], one)]

@@ -12,7 +12,7 @@ from broker.core.catalog import Endpoint
 from broker.core.gradient import REFUSED_FACTOR
 from broker.core.outcome import Fault, Outcome
 from broker.core.pulse import Measured, Pulse
-from broker.core.throttle import Throttle
+from broker.core.throttle import APART_S, Throttle
 
 DELIVERED = Outcome(status=200)
 REFUSED = Outcome(Fault.OVERLOADED, status=429)
@@ -123,3 +123,21 @@ def test_of_a_stream_it_does_not_count_how_long_its_caller_takes_to_read() -> No
         throttle.tell(at, (400, 64), slow, step / 20, streamed=True)
     assert pulse.limit_at[0] == np.inf
     assert server.capacity == 50
+
+
+def test_of_a_server_far_from_full_not_every_call_is_learned_from() -> None:
+    pulse = Pulse()
+    pulse.fit(1, 1)
+    throttle, at = Throttle(pulse, 2.0), endpoint(0, Server(0, 50))
+    fast = Measured(5.0, 5.0, 8)
+    pulse.begin(0, 0, 0.0)
+    assert throttle.tell(at, (400, 8), fast, 1.0)
+    assert not throttle.tell(at, (400, 8), fast, 1.0 + APART_S / 2)
+    assert throttle.tell(at, (400, 8), fast, 1.0 + APART_S)
+    for _ in range(12):
+        pulse.begin(0, 0, 2.0)
+    assert throttle.tell(at, (400, 8), fast, 1.0 + APART_S), "it is a quarter full"
+    throttle.refused(at, REFUSED, 3.0)
+    for _ in range(12):
+        pulse.end(0, 0, DELIVERED, 3.0, None)
+    assert throttle.tell(at, (400, 8), fast, 1.0 + APART_S), "it is limited"
