@@ -21,7 +21,7 @@ up: $(READY)  ## Open an empty market on this machine
 	@exec $(BIN)/broker up $(ARGS)
 
 test: check  ## Run every test; embedded servers included
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 nightly: $(READY)  ## Let random lives, faults and bytes try books and wire, for an hour or so
 	CRASH_SEED=$${CRASH_SEED:-$$(date +%y%m%d00)} CRASH_ROUNDS=$${CRASH_ROUNDS:-9} HYPOTHESIS_PROFILE=nightly \
