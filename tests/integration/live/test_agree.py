@@ -117,10 +117,10 @@ async def test_a_key_has_its_most_calls_in_all_processes_together(here, there) -
 async def test_a_process_alone_asks_once_a_tick_and_one_in_company_often(here, there) -> None:
     one, other = Process(here), Process(there)
     async with agreeing(one):
-        await until(lambda: one.exchanges == 1)
-        begun_s = time.monotonic()
+        await until(lambda: one.exchanges >= 1)
+        seen, begun_s = one.exchanges, time.monotonic()
         await asyncio.sleep(0.3)
-        assert one.exchanges <= 2 + (time.monotonic() - begun_s) / 1.0
+        assert one.exchanges <= seen + 1 + (time.monotonic() - begun_s) / 1.0
         async with agreeing(other):
             await until(lambda: one.live.loads.in_company)
             seen, begun_s = one.exchanges, time.monotonic()
