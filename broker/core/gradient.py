@@ -10,7 +10,9 @@ queue that is allowed). What is alike in size is compared with its own kind alon
 a thousand tokens takes longer than one of ten, and is not late for that.
 
 Times of one kind differ by their nature, and now and then an answer comes out of a cache. So means
-are of logarithms, a mean is compared with a mean, and no single time counts for much.
+are of logarithms, a mean is compared with a mean, and no single time counts for much. What is given
+up before its end would have taken longer; and what waits until it is given up was let in for
+nothing, so that where more is given up than usual the limit is too high in any case.
 
 What is usual is learned where there is little to do, and is not forgotten where there is much: else
 a queue that stands would come to be taken for usual. So a limit is lowered to FEW for a moment now
@@ -20,6 +22,7 @@ and then, as BBR drains its queue to see the round trip alone (Cardwell et al., 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 TOLERANCE: Final = 4.0
@@ -46,6 +49,8 @@ _ALONE_S: Final = 2.0
 _ALONE_S_MAX: Final = 30.0
 _ALONE_SHARE: Final = 20.0
 """Of the time, at most a part in so many is spent on learning what is usual."""
+_CUT_STEP: Final = 0.02
+"""Of the way that the usual share of what is given up goes with each that ends."""
 _KINDS_MAX: Final = 256
 """Sizes go by powers of two of two counts, so there are hardly more."""
 
@@ -53,6 +58,11 @@ _KINDS_MAX: Final = 256
 def kind_of(size_in: int, size_out: int) -> int:
     """Return a number for all things of about this size: each count to a power of two."""
     return (size_in >> 6).bit_length() << 6 | size_out.bit_length()
+
+
+def is_of(kind: int, size_in: int) -> bool:
+    """True for the kinds of about this size in, whatever their size out."""
+    return kind >> 6 == (size_in >> 6).bit_length()
 
 
 class _Usual:
@@ -105,6 +115,8 @@ class Gradient:
         "_alone_until_s",
         "_busiest",
         "_count",
+        "_cut_share",
+        "_cuts",
         "_due_s",
         "_lasting",
         "_least",
@@ -124,9 +136,12 @@ class Gradient:
         self._usual: dict[int, _Usual] = {}
         self._sum = 0.0
         self._count = 0
+        self._cuts = 0
         self._busiest = 0
         self._slow = 0
         """Windows in a row in which things took long."""
+        self._cut_share = 0.0
+        """Of things that end where there is little to do, those that were late and given up."""
         self._due_s = now_s + WINDOW_S
         self._turned_s = now_s
         self._refused_until_s = -math.inf
@@ -160,14 +175,36 @@ class Gradient:
             self._count += 1
         if under_way > self._busiest:
             self._busiest = under_way
-        # Far below a limit that is but declared, or that slow answers have just begun to lower,
-        # there may be a queue already; one that was learned is to be believed.
-        below = not self._slow and 4 * under_way <= self.limit < self.most
-        calm = under_way <= FEW or below or self.limit <= FEW + 1
+        calm = self._is_calm(under_way)
+        if calm and self._cut_share:
+            self._cut_share *= 1.0 - _CUT_STEP
         usual.tell(log_ms, calm=calm)
-        if now_s < self._due_s or self._count < min(SAMPLES_MIN, self.limit):
+        return self._turn_if_due(now_s, took_ms)
+
+    def cut(
+        self, of: Callable[[int], bool], lasted_ms: float, under_way: int, now_s: float
+    ) -> bool:
+        """Be told that one, of a kind that is one of these, was given up after so long, itself
+        still counted among so many; True when the limit has changed.
+
+        It would have taken that long at least: where that is longer than all of its kinds usually
+        take, it is a sign of a queue; but for those who give up as often where there is little to
+        do, of their haste.
+        """
+        usual = [each.mean for kind, each in self._usual.items() if each.known and of(kind)]
+        beyond = math.log(max(0.001, lasted_ms)) - max(usual, default=math.inf)
+        if beyond <= 0.0:
             return False
-        return self._turn(now_s, took_ms / 1_000)
+        alone = self._alone_until_s is not None
+        if self._began_alone(lasted_ms, under_way, now_s) if alone else self._is_calm(under_way):
+            self._cut_share += _CUT_STEP * (1.0 - self._cut_share)
+        if alone:
+            return self._go_on(now_s)
+        self._sum += (1.0 - self._cut_share) * min(_LONGER_MAX, beyond)
+        self._cuts += 1
+        self._count += 1
+        self._busiest = max(self._busiest, under_way)
+        return self._turn_if_due(now_s, lasted_ms)
 
     def refused(self, under_way: int, now_s: float) -> bool:
         """Be told that the server itself had no room with so many under way; True when the limit
@@ -190,24 +227,45 @@ class Gradient:
         self.limit = min(self.limit + math.sqrt(self.limit), self.most)
         return True
 
+    def _is_calm(self, under_way: int) -> bool:
+        # Far below a limit that is but declared, or that slow answers have just begun to lower,
+        # there may be a queue already; one that was learned is to be believed.
+        below = not self._slow and 4 * under_way <= self.limit < self.most
+        return under_way <= FEW or below or self.limit <= FEW + 1
+
+    def _turn_if_due(self, now_s: float, took_ms: float) -> bool:
+        if now_s < self._due_s or self._count < min(SAMPLES_MIN, self.limit):
+            return False
+        return self._turn(now_s, took_ms / 1_000)
+
     def _turn(self, now_s: float, took_s: float) -> bool:
         longer = math.exp(self._sum / self._count)
+        lost = self._lost()
         before, busiest = self.limit, self._busiest
-        self._sum, self._count, self._busiest = 0.0, 0, 0
+        self._sum, self._count, self._cuts, self._busiest = 0.0, 0, 0, 0
         self._due_s = now_s + WINDOW_S
         self._turned_s = now_s
         gradient = min(max(TOLERANCE / longer, 0.5), 1.0)
-        self._slow = self._slow + 1 if gradient < 1.0 else 0
-        if gradient == 1.0 and 2 * busiest < before:
+        self._slow = self._slow + 1 if gradient < 1.0 or lost else 0
+        if not self._slow and 2 * busiest < before:
             return False  # far from the limit: nothing was learned of it
         # One far above what is under way would take long to come down to where it counts; but one
         # slow moment is no reason to bring it down at once.
         begun = min(before, 2.0 * busiest) if self._slow >= SLOW_MIN else before
         wanted = begun * gradient + math.sqrt(begun)
-        self.limit = min(max(begun + SMOOTHING * (wanted - begun), self._least), self.most)
+        found = (begun + SMOOTHING * (wanted - begun)) * (1.0 - min(lost, 0.5))
+        self.limit = min(max(found, self._least), self.most)
         if FEW < self.limit < self.most and now_s >= self._alone_due_s:
             self._begin_alone(now_s, took_s)
         return self.limit != before
+
+    def _lost(self) -> float:
+        """Return the share of what ended that was given up beyond the usual, for which the limit is
+        too high however little longer it was waited for; 0 where that may be chance."""
+        usual, count = self._cut_share, self._count
+        # Two standard deviations: of so few, and of what was learned in such steps.
+        chance = 2.0 * math.sqrt(usual * (1.0 - usual) * (1.0 / count + _CUT_STEP / 2.0))
+        return max(0.0, self._cuts / count - usual - chance)
 
     def _begin_alone(self, now_s: float, took_s: float) -> None:
         """Lower the limit, to learn how long things take with little to do."""
@@ -218,13 +276,17 @@ class Gradient:
         self._lasting, self.limit = self.limit, max(FEW, self._least)
 
     def _tell_alone(self, usual: _Usual, log_ms: float, under_way: int, now_s: float) -> bool:
+        if self._began_alone(math.exp(log_ms), under_way, now_s):
+            usual.tell_alone(log_ms)
+            self._cut_share *= 1.0 - _CUT_STEP
+        return self._go_on(now_s)
+
+    def _began_alone(self, took_ms: float, under_way: int, now_s: float) -> bool:
+        """True of one that began with but few under way, while the limit is lowered for that."""
         if self._alone_since_s is None and under_way <= FEW + 1:
             self._alone_since_s = now_s
-        since_s = self._alone_since_s
         # What began before may have waited behind those that are gone by now.
-        if since_s is not None and now_s - math.exp(log_ms) / 1_000 >= since_s:
-            usual.tell_alone(log_ms)
-        return self._go_on(now_s)
+        return self._alone_since_s is not None and now_s - took_ms / 1_000 >= self._alone_since_s
 
     def _go_on(self, now_s: float) -> bool:
         """Return to the limit once the time for learning is over."""
@@ -234,6 +296,6 @@ class Gradient:
         for usual in self._usual.values():
             usual.learn_alone()
         self.limit = min(self._lasting, self.most)
-        self._sum, self._count, self._busiest = 0.0, 0, 0
+        self._sum, self._count, self._cuts, self._busiest = 0.0, 0, 0, 0
         self._due_s = self._turned_s = now_s
         return True

@@ -5,12 +5,12 @@ The limits stand in the pulse, where routing finds them: an endpoint at its serv
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from broker.core.catalog import Endpoint
-from broker.core.gradient import Gradient, kind_of
+from broker.core.gradient import Gradient, is_of, kind_of
 from broker.core.outcome import Fault, Outcome
 from broker.core.pulse import Measured, Pulse
 
@@ -18,6 +18,14 @@ UNLIMITED: Final = np.inf
 APART_S: Final = 0.02
 """Of a server that is far from full, so many seconds lie between two calls that are learned from:
 more of the same say no more, and cost every fast call a fortieth of its time."""
+
+
+class Cut(NamedTuple):
+    """An attempt that was given up before any content had come, or the whole of what is whole."""
+
+    lasted_ms: float
+    bytes_in: int
+    streamed: bool
 
 
 class Throttle:
@@ -32,6 +40,8 @@ class Throttle:
         """By deployment number, with the numbers of its endpoints that were called."""
         self._due_s: dict[int, float] = {}
         """By endpoint number: until then, nothing is learned of it while it is far from full."""
+        self._cuts_due_s: dict[int, float] = {}
+        """The same for those that are given up."""
 
     def limited(self) -> int:
         """Return how many servers are limited now."""
@@ -69,12 +79,35 @@ class Throttle:
             self._set(gradient, endpoints)
         return True
 
-    def refused(self, endpoint: Endpoint, outcome: Outcome, now_s: float) -> None:
-        """Be told of an attempt that failed, before it is counted out."""
-        if outcome.fault is not Fault.OVERLOADED or outcome.status != 429:
-            return  # a 503 is of a server that is starting, or ill
+    def failed(self, endpoint: Endpoint, outcome: Outcome, cut: Cut | None, now_s: float) -> None:
+        """Be told of an attempt that failed, before it is counted out; `cut` where it was given up
+        for no fault of its own."""
+        if cut is not None:
+            self._cut(endpoint, cut, now_s)
+        elif outcome.fault is Fault.OVERLOADED and outcome.status == 429:
+            self._refused(endpoint, now_s)  # a 503 is of a server that is starting, or ill
+
+    def _refused(self, endpoint: Endpoint, now_s: float) -> None:
         gradient, endpoints = self._of(endpoint, now_s)
         if gradient.refused(self._pulse.load_of(endpoint.deployment.number), now_s):
+            self._set(gradient, endpoints)
+
+    def _cut(self, endpoint: Endpoint, cut: Cut, now_s: float) -> None:
+        number = endpoint.number
+        if now_s < self._cuts_due_s.get(number, 0.0) and self._pulse.limit_at[number] == UNLIMITED:
+            return  # nor do more of these, and those that deliver are not all told either
+        self._cuts_due_s[number] = now_s + APART_S
+        under_way = self._pulse.load_of(endpoint.deployment.number)
+        gradient, endpoints = self._of(endpoint, now_s)
+        if cut.streamed:
+            one = kind_of(cut.bytes_in, 0)
+            changed = gradient.cut(lambda kind: kind == one, cut.lasted_ms, under_way, now_s)
+        else:
+            size_in = cut.bytes_in
+            changed = gradient.cut(
+                lambda kind: is_of(kind, size_in), cut.lasted_ms, under_way, now_s
+            )
+        if changed:
             self._set(gradient, endpoints)
 
     def relax(self, now_s: float) -> None:

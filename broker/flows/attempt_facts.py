@@ -6,7 +6,9 @@ from broker.core.call import Call
 from broker.core.dispatch import Attempt
 from broker.core.lengths import length_of
 from broker.core.metering import Delivered
+from broker.core.outcome import Fault, Outcome
 from broker.core.pulse import Measured
+from broker.core.throttle import Cut
 
 
 def answer_length(last: Attempt | None, call: Call) -> int | None:
@@ -41,3 +43,14 @@ def measure_of(attempt: Attempt, call: Call, delivered: Delivered, now_s: float)
         bytes_in_per_token=bytes_in,
         bytes_out_per_token=bytes_out,
     )
+
+
+def cut_of(attempt: Attempt, outcome: Outcome, call: Call, now_s: float) -> Cut | None:
+    """Return what an attempt that was given up tells, which waits for content no more; None for one
+    that ended otherwise, or began to answer."""
+    if outcome.fault not in (Fault.DEADLINE, Fault.CALLER_LEFT) or not outcome.sent:
+        return None
+    if attempt.first_content_s is not None:
+        return None
+    lasted_ms = (now_s - attempt.started_s) * 1_000
+    return Cut(lasted_ms, call.body.size_bytes, call.wanted.stream)

@@ -20,7 +20,7 @@ from broker.core.market import Market
 from broker.core.metering import NOTHING, Delivered, Expected, meter
 from broker.core.outcome import Outcome
 from broker.errors import BrokerError, HoldExpired
-from broker.flows.attempt_facts import answer_length, measure_of, ttft_ms
+from broker.flows.attempt_facts import answer_length, cut_of, measure_of, ttft_ms
 from broker.flows.doubt import doubted
 from broker.flows.runtime import Runtime
 from broker.flows.trace_call import trace_call
@@ -167,7 +167,8 @@ class Tab:
         measured, throttle = None, self.runtime.throttle
         try:
             if outcome.fault is not None:
-                throttle.refused(endpoint, outcome, now_s)
+                cut = cut_of(attempt, outcome, self.asked, now_s)
+                throttle.failed(endpoint, outcome, cut, now_s)
             if delivered is not None:
                 self._price(attempt, endpoint, delivered)
                 if outcome.fault is None and delivered.complete:

@@ -36,20 +36,31 @@ class Server:
 
 
 def drive(
-    gradient: Gradient, server: Server, per_s: float, begin_s: float, lasts_s: float
+    gradient: Gradient,
+    server: Server,
+    per_s: float,
+    begin_s: float,
+    lasts_s: float,
+    patience_s: float = math.inf,
 ) -> tuple[int, float]:
-    """Offer calls, of which those above the limit are refused; return how many ended, and the mean
-    time that the last half took, in ms."""
-    running: list[tuple[float, float]] = []
-    took_ms, now_s = [], begin_s
+    """Offer calls, of which those above the limit are refused, and given up after `patience_s`,
+    which the server does not notice; return how many ended, and the mean time that the last half
+    took, in ms."""
+    running: list[tuple[float, float, bool]] = []
+    took_ms, now_s = [1.0], begin_s
     while now_s < begin_s + lasts_s:
         now_s += server.random.expovariate(per_s)
         while running and running[0][0] <= now_s:
-            end_s, started_s = heapq.heappop(running)
-            took_ms.append((end_s - started_s) * 1_000)
-            gradient.tell(0, took_ms[-1], len(running) + 1, end_s)
+            end_s, started_s, cut = heapq.heappop(running)
+            lasted_ms = (end_s - started_s) * 1_000
+            if cut:
+                gradient.cut(lambda kind: kind == 0, lasted_ms, len(running) + 1, end_s)
+                continue
+            took_ms.append(lasted_ms)
+            gradient.tell(0, lasted_ms, len(running) + 1, end_s)
         if len(running) < gradient.limit:
-            heapq.heappush(running, (server.ends_s(now_s), now_s))
+            end_s, due_s = server.ends_s(now_s), now_s + patience_s
+            heapq.heappush(running, (min(end_s, due_s), now_s, end_s > due_s))
     late = took_ms[len(took_ms) // 2 :]
     return len(took_ms), sum(late) / len(late)
 
@@ -79,6 +90,32 @@ def test_a_limit_far_above_comes_down_within_seconds_and_not_for_one_slow_moment
     for step in range(100):
         calm.tell(0, 10.0 if step < 90 else 200.0, 60, step / 20)
     assert calm.limit >= 100.0
+
+
+@pytest.mark.parametrize("patience", [2.5, 4.0, 10.0])
+def test_calls_that_die_of_their_deadline_teach_the_limit(patience: float) -> None:
+    """Of a server that declares 2,500 times what it has, nothing else may come to an end."""
+    gradient, server = Gradient(40_000.0, 0.0), Server(slots=16)
+    patience_s = patience * server.service_ms / 1_000
+    drive(gradient, server, 40.0, 0.0, 5.0, patience_s)
+    drive(gradient, server, 480.0, 5.0, 10.0, patience_s)
+    ended, _ = drive(gradient, server, 480.0, 15.0, 70.0, patience_s)
+    assert gradient.limit <= 16 * (TOLERANCE + 3)
+    assert ended >= 0.75 * 160.0 * 70.0, "who dies in the queue takes nothing from the others"
+
+
+@pytest.mark.parametrize("patience", [0.9, 1.0, 1.1])
+def test_hasty_callers_do_not_make_a_server_with_room_look_full(patience: float) -> None:
+    def served(gradient: Gradient) -> int:
+        server, patience_s = Server(slots=64), patience * 0.1
+        drive(gradient, server, 300.0, 0.0, 30.0, patience_s)
+        return drive(gradient, server, 300.0, 30.0, 90.0, patience_s)[0]
+
+    class Unlimited(Gradient):
+        def cut(self, *_: object) -> bool:
+            return False
+
+    assert served(Gradient(200.0, 0.0)) >= 0.9 * served(Unlimited(200.0, 0.0))
 
 
 def test_a_server_with_room_is_not_limited() -> None:

@@ -12,7 +12,7 @@ from broker.core.catalog import Endpoint
 from broker.core.gradient import REFUSED_FACTOR
 from broker.core.outcome import Fault, Outcome
 from broker.core.pulse import Measured, Pulse
-from broker.core.throttle import APART_S, Throttle
+from broker.core.throttle import APART_S, Cut, Throttle
 
 DELIVERED = Outcome(status=200)
 REFUSED = Outcome(Fault.OVERLOADED, status=429)
@@ -75,7 +75,7 @@ def share(processes: list[Process], server: Endpoint, lasts_s: float) -> None:
             ):
                 pulse.begin(0, 0, now_s)
                 if len(running) >= SLOTS:
-                    each.throttle.refused(server, REFUSED, now_s)
+                    each.throttle.failed(server, REFUSED, None, now_s)
                     pulse.end(0, 0, DELIVERED, now_s, None)
                     each.again_s = now_s + WAIT_S
                 else:
@@ -107,7 +107,7 @@ def test_endpoints_of_one_server_share_its_limit() -> None:
     throttle.tell(other, (400, 8), Measured(1.0, 1.0, 8), 0.5)
     for _ in range(20):
         pulse.begin(0, 0, 1.0)
-    throttle.refused(one, REFUSED, 1.0)
+    throttle.failed(one, REFUSED, None, 1.0)
     assert pulse.limit_at[0] == pulse.limit_at[1] == REFUSED_FACTOR * 20
     assert throttle.limited() == 1
 
@@ -137,7 +137,27 @@ def test_of_a_server_far_from_full_not_every_call_is_learned_from() -> None:
     for _ in range(12):
         pulse.begin(0, 0, 2.0)
     assert throttle.tell(at, (400, 8), fast, 1.0 + APART_S), "it is a quarter full"
-    throttle.refused(at, REFUSED, 3.0)
+    throttle.failed(at, REFUSED, None, 3.0)
     for _ in range(12):
         pulse.end(0, 0, DELIVERED, 3.0, None)
     assert throttle.tell(at, (400, 8), fast, 1.0 + APART_S), "it is limited"
+
+
+def test_a_call_that_was_given_up_is_compared_with_those_that_it_may_have_been_like() -> None:
+    pulse = Pulse()
+    pulse.fit(1, 1)
+    throttle, at = Throttle(pulse, 2.0), endpoint(0, Server(0, 50))
+    for step in range(20):
+        throttle.tell(at, (400, 8), Measured(100.0, 100.0, 8), step / 10)
+        throttle.tell(at, (400, 900), Measured(5_000.0, 5_000.0, 900), step / 10 + APART_S)
+        throttle.tell(at, (400, 8), Measured(50.0, 100.0, 8), step / 10 + 0.05, streamed=True)
+    for _ in range(40):
+        pulse.begin(0, 0, 2.0)
+    left, late = Outcome(Fault.CALLER_LEFT), Outcome(Fault.DEADLINE)
+    for step in range(200):
+        throttle.failed(at, late, Cut(3_000.0, 400, streamed=False), 3.0 + step / 10)
+        throttle.failed(at, left, Cut(20.0, 400, streamed=True), 3.05 + step / 10)
+    assert pulse.limit_at[0] == np.inf, "long answers take as long, and who left left early"
+    for step in range(200):
+        throttle.failed(at, late, Cut(3_000.0, 400, streamed=True), 30.0 + step / 10)
+    assert pulse.limit_at[0] < 50
