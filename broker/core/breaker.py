@@ -1,11 +1,12 @@
 """Ejects an endpoint that fails: a windowed ratio, a growing ejection, capped probes.
 
 Closed → open when, over two windows, failures reach RATIO of at least SAMPLES_MIN calls, or
-CONSECUTIVE fail in a row. Open → half-open after the ejection; then at most one probing call at a
-time, which is known by when it began. A probe that succeeds closes, and so does the first content
-of its answer; one that fails opens for twice as long, up to a maximum, be it after that. After
-Envoy's outlier detection and the circuit breaker of Nygard, "Release It!". That not everything is
-ejected at once is the router's care: it sees all candidates.
+CONSECUTIVE fail in a row, or as soon as it is silent with several calls waiting. Open → half-open
+after the ejection; then at most one probing call at a time, which is known by when it began. A
+probe that succeeds closes, and so does the first content of its answer; one that fails opens for
+twice as long, up to a maximum, be it after that. After Envoy's outlier detection and the circuit
+breaker of Nygard, "Release It!". That not everything is ejected at once is the router's care: it
+sees all candidates.
 """
 
 from __future__ import annotations
@@ -99,6 +100,11 @@ class Breaker:
         elif self.proved is not None and self.proved[0] == began_s:
             self._open(now_s, min(self.proved[1] * 2, EJECTION_S_MAX))
         elif self._is_bad():
+            self._open(now_s, EJECTION_S)
+
+    def suspect(self, now_s: float) -> None:
+        """Be told that it has gone silent, which opens it if it is closed."""
+        if not self.ejection_s:
             self._open(now_s, EJECTION_S)
 
     def _is_bad(self) -> bool:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from broker.core.breaker import Breaker
 from broker.core.columns import Bools, Floats, Numbers
+from broker.core.grouped import LATENCY_MS_MIN, LATENCY_WEIGHT, Groups
 from broker.core.objections import Objections
 from broker.core.outcome import Outcome
 
@@ -27,13 +28,10 @@ AVAILABILITY_HALF_LIFE_S = 5.0
 """What was missed counts half as much after so long. Two failures put an endpoint behind its
 equals, where no call would ever find out that it has recovered."""
 _FORGOTTEN = 0.005
-LATENCY_WEIGHT = 0.2
 TTFT_MS_PRIOR = 1.0
 TPOT_MS_PRIOR = 0.1
 """An endpoint that nobody has tried is taken for fast, so that it gets tried (optimism in the face
 of uncertainty); its first call says what it is."""
-LATENCY_MS_MIN = 0.01
-"""Nothing takes no time, and scores divide by it."""
 BYTES_PER_TOKEN_PRIOR = 4.0
 
 
@@ -178,6 +176,11 @@ class Pulse:
         """Be told that another has served what this endpoint held for wrong."""
         self._blame(endpoint, now_s)
 
+    def suspect(self, endpoint: int, now_s: float) -> None:
+        """Be told that calls wait there as they never do: it is ejected before they time out."""
+        self.breakers.setdefault(endpoint, Breaker(window_started_s=now_s)).suspect(now_s)
+        self._doubtful.add(endpoint)
+
     def begin_many(self, deployments: Numbers) -> None:
         """Be told of many attempts that start, at endpoints that no breaker doubts."""
         np.add.at(self.in_flight, deployments, 1)
@@ -189,13 +192,13 @@ class Pulse:
         one after the other."""
         np.subtract.at(self.in_flight, deployments, 1)
         assert self.in_flight.min(initial=0) >= 0, "every end has its begin"
-        of = _Groups(endpoints)
-        servers = of if deployments is endpoints else _Groups(deployments)
+        of = Groups(endpoints)
+        servers = of if deployments is endpoints else Groups(deployments)
         servers.blend(self.service_s, seen.duration_ms / 1_000)
         of.blend(self.ttft_ms, seen.ttft_ms, TTFT_MS_PRIOR)
         long = seen.tokens_out > 1
         decoding_ms = np.maximum(seen.duration_ms - seen.ttft_ms, 0.0)[long]
-        speakers = of if long.all() else _Groups(endpoints[long])
+        speakers = of if long.all() else Groups(endpoints[long])
         speakers.blend(self.tpot_ms, decoding_ms / (seen.tokens_out[long] - 1), TPOT_MS_PRIOR)
         missed = 1 - self.availability[of.numbers]
         self.availability[of.numbers] = 1 - missed * (1 - AVAILABILITY_WEIGHT) ** of.counts
@@ -306,32 +309,6 @@ class Pulse:
             averages = self.bytes_out_per_token_at
             before = averages[endpoint]
             averages[endpoint] = before + weight * (measured.bytes_out_per_token - before)
-
-
-class _Groups:
-    """Values in some order, sorted by whom they are of."""
-
-    def __init__(self, numbers: Numbers) -> None:
-        self._order = numbers.argsort(kind="stable")
-        counts = np.bincount(numbers)
-        self.numbers = counts.nonzero()[0]
-        self.counts = counts[self.numbers]
-        self._first = self.counts.cumsum() - self.counts
-        behind = np.repeat(self._first + self.counts, self.counts) - np.arange(numbers.size) - 1
-        self._weight = LATENCY_WEIGHT * (1 - LATENCY_WEIGHT) ** behind
-
-    def blend(self, averages: Floats, newest: Floats, prior: float | None = None) -> None:
-        """As `Pulse._measure` does it, of one value after the other; what is the prior is fresh."""
-        if not newest.size:
-            return
-        newest, numbers = newest[self._order], self.numbers
-        before = averages[numbers]
-        if prior is not None:
-            fresh = (before == prior).nonzero()[0]
-            first = self._first[fresh]
-            newest[first] = before[fresh] = np.maximum(newest[first], LATENCY_MS_MIN)
-        before *= (1 - LATENCY_WEIGHT) ** self.counts
-        averages[numbers] = before + np.add.reduceat(self._weight * newest, self._first)
 
 
 def _grown(array: NDArray[Scalar], size: int, filler: float) -> NDArray[Scalar]:

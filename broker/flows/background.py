@@ -19,6 +19,7 @@ from broker.flows.listen import ChangeListener
 from broker.flows.refresh import Refresher
 from broker.flows.runtime import Runtime
 from broker.flows.tick import Ticker
+from broker.flows.watch import Watch
 from broker.live.loads import RefusalMeter
 from broker.store import changes
 from broker.store.leadership import Leadership
@@ -68,6 +69,7 @@ class Background:
             self._ticker.run(runtime.now_s),
             runtime.live.books.listen(self._refresher.wake),
             self._quality.run(self._scene, self._teach),
+            Watch(runtime).run(),
         )
         tasks = [asyncio.create_task(each) for each in work]
         try:

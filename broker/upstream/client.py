@@ -16,7 +16,7 @@ close after a stream whatever they announce.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from broker.core.outcome import Fault
 from broker.upstream.addresses import AddressPolicy
@@ -33,6 +33,7 @@ from broker.upstream.request import (
     sized,
 )
 from broker.upstream.response import HEAD, WHOLE, Hoard, Response
+from broker.upstream.silence import Silence
 
 __all__ = [
     "AttemptFailed",
@@ -121,6 +122,12 @@ class UpstreamClient:
         """Return how many connections to `origin` are busy and how many idle."""
         pool = self._pools.get(origin)
         return (0, 0) if pool is None else (pool.busy, pool.idle)
+
+    def silences(self, calls_min: int) -> Iterator[tuple[Origin, Silence]]:
+        """Yield how long the calls at each origin have waited that has as many under way."""
+        for origin, pool in self._pools.items():
+            if pool.busy >= calls_min:
+                yield origin, pool.silence()
 
     async def aclose(self) -> None:
         """Abort what is under way and close every connection."""

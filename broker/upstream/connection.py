@@ -33,6 +33,7 @@ class Keeper(Protocol):
     """The pool, as far as a connection needs it."""
 
     hoard: Hoard
+    heard_at: float
 
     def release(self, connection: Connection) -> None:
         """Take back a connection that is ready for the next request."""
@@ -309,6 +310,7 @@ class Connection(asyncio.Protocol):
         if self._keep and not (self._large and self._transport.get_write_buffer_size()):
             self._keeper.release(self)
         else:
+            self._keeper.heard_at = self._loop.time()
             self.abort()
         waiter = response.waiter
         if waiter is not None:

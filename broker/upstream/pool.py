@@ -21,6 +21,7 @@ from broker.upstream.due import grace_s
 from broker.upstream.faults import AttemptFailed
 from broker.upstream.request import Limits, Origin, Timeouts
 from broker.upstream.response import Hoard
+from broker.upstream.silence import Silence, silence_of
 
 _TICK_S = 0.002
 """Timers of the loop count in milliseconds."""
@@ -39,6 +40,8 @@ class OriginPool:
 
     def __init__(self, origin: Origin, limits: Limits, dialler: Dialler, hoard: Hoard) -> None:
         self.hoard = hoard
+        self.heard_at = 0.0
+        """When an answer ended last whose connection is gone."""
         self.loop = asyncio.get_running_loop()
         self._origin = origin
         self._limits = limits
@@ -63,6 +66,10 @@ class OriginPool:
     def idle(self) -> int:
         """Connections kept for the next call."""
         return len(self._idle)
+
+    def silence(self) -> Silence:
+        """Return how long the calls under way have waited for a byte."""
+        return silence_of(self._open, self.heard_at, self.loop.time())
 
     def take(self, now: float) -> Connection | None:
         """Return the idle connection that was used last, if there is one; `now` is loop time."""

@@ -43,6 +43,7 @@ class Keeper:
 
     def __init__(self) -> None:
         self.hoard = Hoard(10**9)
+        self.heard_at = 0.0
         self.released = 0
         self.gone = 0
 

@@ -1,0 +1,82 @@
+"""Watches for servers that have gone silent, so that others get their calls before they time out.
+
+It looks at the calls under way now and then, which costs no call anything. Silent is a server as a
+whole: while any of its models answers, the others' calls run into their timeouts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+import structlog
+
+from broker.core.stalls import SEVERAL, is_stalled
+from broker.flows.runtime import Runtime
+from broker.upstream.client import Origin
+
+EVERY_S: Final = 0.5
+_KNOWN_MAX: Final = 20_000
+
+_log = structlog.get_logger(__name__)
+
+
+class Watch:
+    """The watch of one process over the servers that it calls."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    async def run(self) -> None:
+        """Look for ever; ends by cancellation."""
+        now_s = self._runtime.now_s
+        while True:
+            due_s = now_s() + EVERY_S
+            await asyncio.sleep(EVERY_S)
+            if now_s() >= due_s + EVERY_S:
+                continue  # it was this process that was away, and answers may be there, unread
+            try:
+                self.look()
+            except Exception:  # one bad look must not leave the process blind for good
+                _log.exception("nobody looked for silent servers")
+
+    def look(self) -> None:
+        """Eject the endpoints of servers that are silent."""
+        for origin, (heard_ago_s, *waiting) in self._runtime.upstream.silences(SEVERAL):
+            # At first as if it were fast: whose it is need not be known of any other.
+            if any(is_stalled(each, heard_ago_s, 0.0) for each in waiting):
+                self._look_at(origin, heard_ago_s, waiting)
+
+    def _look_at(self, origin: Origin, heard_ago_s: float, waiting: Sequence[list[float]]) -> None:
+        runtime, numbers = self._runtime, self._endpoints_at(origin)
+        for streamed, ages_s in enumerate(waiting):
+            late_ms = [runtime.tails.late_ms(each, streamed=bool(streamed)) for each in numbers]
+            known_ms = [each for each in late_ms if each is not None]
+            if known_ms and is_stalled(ages_s, heard_ago_s, max(known_ms) / 1_000):
+                self._suspect(numbers, heard_ago_s, len(ages_s))
+                return
+
+    def _suspect(self, numbers: Sequence[int], silent_s: float, calls: int) -> None:
+        runtime = self._runtime
+        fresh = [each for each in numbers if not runtime.pulse.is_doubtful(each)]
+        for number in fresh:
+            runtime.pulse.suspect(number, runtime.now_s())
+        if fresh:
+            names = [runtime.market.endpoint(each).name for each in fresh]
+            _log.warning(
+                "a server has gone silent", endpoints=names, silent_s=silent_s, calls=calls
+            )
+
+    def _endpoints_at(self, origin: Origin) -> list[int]:
+        return [
+            each.number
+            for each in self._runtime.market.endpoints
+            if each is not None and _origin_of(each.deployment.url) == origin
+        ]
+
+
+@lru_cache(maxsize=_KNOWN_MAX)
+def _origin_of(url: str) -> Origin:
+    return Origin.parse(url)[0]
