@@ -114,3 +114,13 @@ def _loop() -> asyncio.AbstractEventLoop:
     if not _LOOPS:
         _LOOPS.append(asyncio.new_event_loop())
     return _LOOPS[0]
+
+
+def hear(connection: asyncio.BufferedProtocol, data: bytes) -> None:
+    """Write bytes where a connection wants them, as the loop does with what the network brings."""
+    while data:
+        room = memoryview(connection.get_buffer(-1))
+        size = min(len(room), len(data))
+        room[:size] = data[:size]
+        data = data[size:]
+        connection.buffer_updated(size)

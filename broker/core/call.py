@@ -167,15 +167,25 @@ _NEWER_LIMIT = b',"max_completion_tokens":%d'
 
 
 class TensorBody(msgspec.Struct, frozen=True, eq=False):
-    """A KServe v2 request, passed through untouched."""
+    """A KServe v2 request, passed through untouched.
+
+    A large one is `payload` and what follows it, `rest`, and never joined without need.
+    """
 
     headers: tuple[tuple[bytes, bytes], ...]
     payload: bytes
+    rest: tuple[memoryview, ...] = ()
+    size_bytes: int = 0
 
-    @property
-    def size_bytes(self) -> int:
-        """Length of the body."""
-        return len(self.payload)
+    def pieces(self) -> bytes | tuple[bytes | memoryview, ...]:
+        """Return what is to be sent."""
+        return (self.payload, *self.rest) if self.rest else self.payload
+
+    def begin(self, size_bytes: int | None) -> bytes:
+        """Return so many of the first bytes, or more; all for None."""
+        if not self.rest or (size_bytes is not None and size_bytes <= len(self.payload)):
+            return self.payload
+        return b"".join((self.payload, *self.rest))
 
 
 class Call(msgspec.Struct, frozen=True, eq=False):

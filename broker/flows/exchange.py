@@ -17,8 +17,7 @@ from broker.core.outcome import Fault, Outcome
 from broker.core.transcript import Transcript
 from broker.flows.refused import REFUSAL_BYTES_MAX, refused
 from broker.flows.tab import Tab
-from broker.flows.targets import make_target
-from broker.upstream.client import Origin, Response, Room, Timeouts
+from broker.upstream.client import Body, Origin, Response, Room, Timeouts
 from broker.upstream.faults import AttemptFailed, malformed
 from broker.upstream.kserve import HEADER_LENGTH, read_infer, request_id
 from broker.upstream.openai import read_completion, read_embedding
@@ -216,7 +215,7 @@ def _require_soon(tab: Tab, attempt: Attempt, opening_bytes: int) -> None:
         raise AttemptFailed(Outcome(Fault.IDLE_TIMEOUT, status=200, detail="no content in time"))
 
 
-def _request(tab: Tab, attempt: Attempt) -> tuple[Origin, bytes, bytes, Timeouts]:
+def _request(tab: Tab, attempt: Attempt) -> tuple[Origin, bytes, Body, Timeouts]:
     """Return where to send an attempt, its head, its body and how long it may take.
 
     Raises RequestMalformed for what cannot be sent.
@@ -225,15 +224,18 @@ def _request(tab: Tab, attempt: Attempt) -> tuple[Origin, bytes, bytes, Timeouts
     limits = runtime.settings.limits
     left_s = max(call.deadline_s - runtime.now_s(), 0.001)
     endpoint = tab.market.endpoint(attempt.candidate.number)
+    body: Body
     if isinstance(call.body, TensorBody):
         path = model_path(endpoint) + b"/infer"
-        target = make_target(endpoint.deployment, b"POST", path, call.body.headers)
-        body = call.body.payload
+        target = runtime.targets.of(endpoint, path, call.body.headers)
+        body = call.body.pieces()
+        length = call.body.size_bytes
     else:
         target = runtime.targets.of(endpoint, call.body.path)
         limit = attempt.candidate.tokens_out_max if call.wanted.task.generates else None
         body = call.body.render(endpoint.upstream_model, limit)
-    head = identified(target.prefix, call.id_text, attempt.index, len(body))
+        length = len(body)
+    head = identified(target.prefix, call.id_text, attempt.index, length)
     timeouts = Timeouts(limits.connect_s, limits.first_byte_s, limits.idle_s, left_s)
     return target.origin, head, body, timeouts
 
@@ -316,4 +318,7 @@ def _request_id(body: OpenAiBody | TensorBody) -> str | None:
     if not isinstance(body, TensorBody):
         return None
     told = dict(body.headers)
-    return None if _ENCODING in told else request_id(told.get(HEADER_LENGTH), body.payload)
+    if _ENCODING in told:
+        return None
+    length = told.get(HEADER_LENGTH)
+    return request_id(length, body.begin(None if length is None else int(length)))

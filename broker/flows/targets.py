@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from broker.core.catalog import Deployment, Endpoint
 from broker.upstream.client import Origin, head_prefix
@@ -18,21 +19,26 @@ class Target:
     prefix: bytes
 
 
+_JSON: Final = ((b"content-type", b"application/json"), (b"accept-encoding", b"identity"))
+
+
 class Targets:
     """Targets by endpoint number and path, made on first use, anew when a deployment changes."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, bytes], tuple[Deployment, Target]] = {}
+        self._known: dict[tuple[int, bytes], tuple[Deployment, Headers, Target]] = {}
 
-    def of(self, endpoint: Endpoint, path: bytes) -> Target:
-        """Return the target of JSON requests to `path` at an endpoint."""
+    def of(self, endpoint: Endpoint, path: bytes, headers: Headers = _JSON) -> Target:
+        """Return the target of POST requests to `path` at an endpoint, of JSON if not told else.
+
+        Raises RequestMalformed when a header or the path cannot be sent.
+        """
         key = (endpoint.number, path)
         known = self._known.get(key)
-        if known is not None and known[0] is endpoint.deployment:
-            return known[1]
-        json_headers = ((b"content-type", b"application/json"), (b"accept-encoding", b"identity"))
-        target = make_target(endpoint.deployment, b"POST", path, json_headers)
-        self._known[key] = (endpoint.deployment, target)
+        if known is not None and known[0] is endpoint.deployment and known[1] == headers:
+            return known[2]
+        target = make_target(endpoint.deployment, b"POST", path, headers)
+        self._known[key] = (endpoint.deployment, headers, target)
         return target
 
 

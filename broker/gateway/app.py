@@ -68,6 +68,7 @@ class Gateway:
         if path.verb == "infer" and path.model is not None:
             _require(request, "POST")
             request.told = self._key(request)
+            request.in_pieces = True
             return self._infers
         _require(request, "GET")
         if path.model is None:

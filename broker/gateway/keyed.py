@@ -47,4 +47,6 @@ def _meaning(request: Request) -> bytes:
     first = b"%b %b" % (request.method.encode(), request.raw_path)
     told = hashlib.sha256(b"\n".join([first, *sorted(lines), b"", b""]))
     told.update(request.body)
+    for piece in request.rest:
+        told.update(piece)
     return told.digest()

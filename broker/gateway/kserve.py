@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from urllib.parse import unquote
 
@@ -46,6 +47,7 @@ _PASSED_ON = frozenset(
     {b"content-type", b"content-encoding", b"accept-encoding", b"inference-header-content-length"}
 )
 JSON_LINE = b"content-type: application/json\r\n"
+_REMEMBERED_CHARACTERS_MAX = 256
 _NO_BODY = TensorBody((), b"")
 
 
@@ -60,6 +62,10 @@ class Path:
 
 def parse_path(path: str) -> Path:
     """Take a path apart. Raises NotAllowed for what reaches into a provider's host, NotFound."""
+    return _parsed(path) if len(path) <= _REMEMBERED_CHARACTERS_MAX else _parse(path)
+
+
+def _parse(path: str) -> Path:
     if "\0" in path:
         raise NotFound("There is nothing at a path with a NUL in it.")
     server = _SERVER.get(path.rstrip("/"))
@@ -72,6 +78,9 @@ def parse_path(path: str) -> Path:
         raise NotFound(f"There is nothing at {path}.")
     model = unquote(match["model"]).replace("--", "/")
     return Path(match["verb"] or "", model, match["version"])
+
+
+_parsed = lru_cache(maxsize=1_024)(_parse)
 
 
 async def tell_server(request: Request, runtime: Runtime, _: object) -> None:
@@ -124,8 +133,8 @@ async def infer(request: Request, runtime: Runtime, key: StoredKey) -> None:
     path = parse_path(request.path)
     wishes = read_wishes(None, request.headers)
     headers = tuple(each for each in request.headers if each[0] in _PASSED_ON)
-    check_infer(headers, request.body)
-    body = TensorBody(headers, request.body)
+    body = TensorBody(headers, request.body, request.rest, request.size_bytes)
+    check_infer(body)
     asked = Asked(Task.INFER, path.model or "auto", wishes, body, version=path.version)
     call = admit(asked, payer, runtime)
     request.take_within(call.deadline_s - call.started_s + runtime.settings.limits.stall_s)

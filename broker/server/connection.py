@@ -13,8 +13,10 @@ from typing import Final, Protocol, cast
 
 import structlog
 
-from broker.server import reader
-from broker.server.reader import NotServed, Reader
+from broker.server import neighbours
+from broker.server.blocks import blocks_of
+from broker.server.neighbours import NotServed
+from broker.server.reader import Reader
 from broker.server.request import Request
 
 _log = structlog.get_logger()
@@ -31,13 +33,13 @@ _REFUSED: Final = {
 Address = tuple[str, int] | None
 
 
-class Server(reader.Server, Protocol):
+class Server(neighbours.Server, Protocol):
     """The server that connections belong to."""
 
     connections: set[Connection]
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """The state of one connection: what is served, what was sent ahead, what is due."""
 
     __slots__ = (
@@ -85,14 +87,17 @@ class Connection(asyncio.Protocol):
         self.due_at = self._loop.time() + self._server.limits.head_s
         self._server.connections.add(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, _: int) -> memoryview:
+        return self._reader.room
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self.closed:
-            self._discard(data)
+            self._discard(nbytes)
             return
         intake = self._reader
         begins = not intake.head_bytes
         try:
-            intake.feed(data)
+            intake.fill(nbytes)
         except NotServed as refusal:
             self._refuse(refusal.status)
             return
@@ -257,6 +262,8 @@ class Connection(asyncio.Protocol):
             finally:
                 if not request.ended:
                     self.close()  # what broke off must not be taken for whole
+                if request.rest:
+                    self._give_back(request)
             if not request.whole:
                 return
             del request  # and its body, which a caller who asks nothing more need not keep here
@@ -268,6 +275,11 @@ class Connection(asyncio.Protocol):
             request, self._next = self._next, None
             if request.left:
                 return
+
+    def _give_back(self, request: Request) -> None:
+        """Let the memory of a large body serve the next."""
+        blocks, request.rest = blocks_of(request.rest), ()
+        self._server.blocks.give_back(blocks)
 
     def _refuse(self, status: int) -> None:
         """Say that this is no request, and close. An answer under way comes first; what was sent
@@ -284,7 +296,7 @@ class Connection(asyncio.Protocol):
         )
         self.close()
 
-    def _discard(self, data: bytes) -> None:
-        self._discarded_bytes += len(data)
+    def _discard(self, size_bytes: int) -> None:
+        self._discarded_bytes += size_bytes
         if self._discarded_bytes > self._server.limits.discarded_bytes_max:
             self.abort()

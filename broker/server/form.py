@@ -35,17 +35,54 @@ class Form(msgspec.Struct, frozen=True, eq=False):
         return request
 
 
+class LargeForm(msgspec.Struct, frozen=True, eq=False):
+    """The head of the last request, whose body went into blocks, and what was read from it."""
+
+    head: bytes
+    facts: Facts
+    length_bytes: int
+    """Of the body."""
+
+    def match(self, data: bytes) -> Request | None:
+        """Return the request that begins with `data`, some of its body with it; None: let it be
+        parsed."""
+        if not data.startswith(self.head):
+            return None
+        request = Request(*self.facts)
+        begin = data[len(self.head) :]
+        if begin:
+            request.chunks = [begin]
+            request.size_bytes = len(begin)
+        return request
+
+
+def large_form_of(data: bytes, request: Request, length_bytes: int) -> LargeForm | None:
+    """Return the form of a request that began with `data`; None where its head is a special one."""
+    if not _is_plain(request):
+        return None
+    head = data[: data.find(b"\r\n\r\n") + 4]
+    return LargeForm(head, _facts_of(request), length_bytes) if head else None
+
+
 def form_of(data: bytes, request: Request) -> Form | None:
     """Return the form of a request that has come whole; None where its head is a special one.
 
     `data` are the bytes that it began with.
     """
-    if not request.keep_alive or request.repeats_a_header:
-        return None
-    if any(name in request.fields for name in _SPECIAL):
+    if not _is_plain(request):
         return None
     head = cut(data, request.header(b"content-length"))
     if head is None:
         return None
+    return Form(head, _facts_of(request))
+
+
+def _is_plain(request: Request) -> bool:
+    if not request.keep_alive or request.repeats_a_header:
+        return False
+    return not any(name in request.fields for name in _SPECIAL)
+
+
+def _facts_of(request: Request) -> Facts:
     read = (request.path, request.raw_path, request.query, request.headers, request.fields)
-    return Form(head, (request.connection, request.method, *read, request.version))
+    return (request.connection, request.method, *read, request.version)

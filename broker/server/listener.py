@@ -9,8 +9,10 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from broker.server.blocks import Blocks
 from broker.server.connection import Connection
 from broker.server.limits import ServerLimits
+from broker.server.reader import SCRATCH_BYTES
 from broker.server.request import Handler, Request
 
 Open = Callable[[Request], tuple[Handler, bool]]
@@ -30,6 +32,8 @@ class Listener:
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
         self.stopping = False
+        self.scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self.blocks = Blocks()
         self.body_bytes = 0
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None

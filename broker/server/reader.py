@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import httptools
 
 from broker.errors import BodyTooLarge, BodyTooSlow, BrokerError
-from broker.server.form import Form, form_of
+from broker.server.blocks import Filling
+from broker.server.form import Form, LargeForm, form_of, large_form_of
 from broker.server.limits import ServerLimits
-from broker.server.request import Carrier, Handler, Headers, Request, make_request
+from broker.server.neighbours import NotServed, Server, Taker
+from broker.server.request import Headers, Request, make_request
 from broker.upstream import known_head
 
 _VERSIONS: Final = frozenset({"1.1", "1.0"})
-
-
-class Server(Protocol):
-    """What a connection needs of the server that it belongs to."""
-
-    limits: ServerLimits
-    loop: asyncio.AbstractEventLoop
-    stopping: bool
-    body_bytes: int
-    """Of all bodies that are kept until they have come whole."""
-
-    def open(self, request: Request) -> tuple[Handler, bool]:
-        """Return the handler of a request whose head has come, and whether it wants it whole."""
-
-
-class Taker(Carrier, Protocol):
-    """The connection, as far as the reader needs it."""
-
-    def queue(self, request: Request) -> None:
-        """Serve a request in its turn: it has come whole, or its handler reads it as it comes."""
-
-    def invite(self) -> None:
-        """Tell a caller that waits for it to send its body."""
-
-
-class NotServed(Exception):
-    """The bytes are no request that is served; `status` says why."""
-
-    def __init__(self, status: int) -> None:
-        self.status = status
+SCRATCH_BYTES: Final = 2**18
+"""So much is read at once."""
+_IN_PLACE_BYTES: Final = 65_536
+"""With more to come, a body is read in place."""
+_HEAD_BYTES: Final = 2_048
+"""What is read for the head of a request whose body is likely to go into blocks: the little that
+comes of the body with the head is copied."""
 
 
 class Reader:
@@ -51,9 +29,11 @@ class Reader:
 
     __slots__ = (
         "_connection",
+        "_filling",
         "_form",
         "_forms_left",
         "_headers",
+        "_large",
         "_last",
         "_midway",
         "_parser",
@@ -62,6 +42,7 @@ class Reader:
         "_target",
         "head_bytes",
         "request",
+        "room",
     )
 
     def __init__(self, connection: Taker, server: Server) -> None:
@@ -71,7 +52,8 @@ class Reader:
         self._headers: Headers = []
         self._target = b""
         self._raw_bytes = 0
-        """What is left of a body that the parser does not read, after a wish to upgrade."""
+        """What is left of a body that neither the parser nor a block gets, say after a wish to
+        upgrade."""
         self.head_bytes = 0
         """Of the head that is coming, 0 while none is."""
         self.request: Request | None = None
@@ -79,9 +61,35 @@ class Reader:
         """The one that has come whole with the latest bytes."""
         self._midway = False
         """True from the first byte of a message that the parser reads to its end."""
+        self.room = server.scratch
+        """Where the next bytes are to be written."""
+        self._filling: Filling | None = None
+        """The body that is read in place, without the parser."""
+        self._large: LargeForm | None = None
+        """The head of the last request, if its body was read in place."""
         self._form: Form | None = None
         self._forms_left = known_head.TRIED
         """So many heads in a row may be unlike the last one until no more are remembered."""
+
+    def fill(self, size_bytes: int) -> None:
+        """Take what was written to `room`. Raises NotServed as `feed` does."""
+        filling, request = self._filling, self.request
+        if filling is None or request is None:
+            room, self.room = self.room, self._server.scratch
+            data = bytes(room[:size_bytes])
+            if self._large is None or self._midway or not self._take_large(self._large, data):
+                self.feed(data)
+            return
+        held_bytes = filling.held_bytes
+        filling.advance(size_bytes)
+        request.size_bytes += size_bytes
+        self._server.body_bytes += filling.held_bytes - held_bytes
+        self.room = filling.room
+        if not filling.left_bytes:
+            request.rest = filling.pieces()
+            self._empty()
+            self.room = self._server.scratch[:_HEAD_BYTES]
+            self._complete(request)
 
     def feed(self, data: bytes) -> None:
         """Take bytes. Raises NotServed, after which nothing more can be told from what comes."""
@@ -90,7 +98,8 @@ class Reader:
         begins, self._last = not self._midway, None
         if begins and self._form is not None and self._take_known(self._form, data):
             return
-        if self.request is None:
+        midway = self.request is not None
+        if not midway:
             self.head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -101,6 +110,8 @@ class Reader:
             raise NotServed(cause.status if isinstance(cause, NotServed) else 400) from None
         if self.head_bytes > self._server.limits.head_bytes_max:
             raise NotServed(431)
+        if not midway and self.request is not None:
+            self._read_on(self.request, data)
         last, self._last = self._last, None
         if begins and self._forms_left:
             self._forms_left -= 1
@@ -114,9 +125,10 @@ class Reader:
 
     def close(self) -> None:
         """Keep nothing of what has come."""
+        self._empty()
         if self.request is not None:
             self._forget(self.request)
-        self.request = self._form = self._last = None
+        self.request = self._form = self._large = self._last = None
         self._parser = None  # it holds our methods, and we held it
 
     # ------------------------------------------------------------------ told by the parser
@@ -175,6 +187,56 @@ class Reader:
 
     # ------------------------------------------------------------------ its own steps
 
+    def _read_on(self, request: Request, data: bytes) -> None:
+        """Have the rest of a large body read in place, if the one that is coming may be.
+
+        It spares two copies of three; and the parser, which has nothing to find in it.
+        """
+        self._large = None
+        if not request.in_pieces or request.trouble is not None:
+            return
+        length_bytes = _declared(request)
+        left_bytes = length_bytes - request.size_bytes
+        if left_bytes > _IN_PLACE_BYTES and request.header(b"transfer-encoding") is None:
+            self._large = large_form_of(data, request, length_bytes)
+            self._parser = httptools.HttpRequestParser(self)
+            self._fill(left_bytes)
+
+    def _take_large(self, form: LargeForm, data: bytes) -> bool:
+        """Take the begin of a request that has the last one's head; False: it is another."""
+        server = self._server
+        if server.stopping or server.body_bytes > server.limits.bodies_bytes_max:
+            return False
+        request = form.match(data)
+        if request is None:
+            return False
+        left_bytes = form.length_bytes - request.size_bytes
+        if left_bytes <= 0:
+            return False
+        request.begun_at = server.loop.time()
+        request.handler, request.whole = server.open(request)
+        self.request, self._midway, self._last = request, True, None
+        if request.whole:
+            server.body_bytes += request.size_bytes
+            self._fill(left_bytes)
+        else:  # refused at its head
+            request.chunks, self._raw_bytes = [], left_bytes
+            self._connection.queue(request)
+        return True
+
+    def _fill(self, left_bytes: int) -> None:
+        """Read so many bytes in place."""
+        self._filling = Filling(self._server.blocks, left_bytes)
+        self._server.body_bytes += self._filling.held_bytes
+        self.room = self._filling.room
+
+    def _empty(self) -> None:
+        """Read no more in place."""
+        filling, self._filling = self._filling, None
+        if filling is not None:
+            self._server.body_bytes -= filling.held_bytes
+            self.room = self._server.scratch
+
     def _take_known(self, form: Form, data: bytes) -> bool:
         """Take a request that came whole and has the last one's head; False: it is another."""
         server = self._server
@@ -216,6 +278,9 @@ class Reader:
         """Have it answered without the body; what still comes of it is thrown away."""
         request.trouble = trouble
         request.keep_alive = False
+        if self._filling is not None:
+            self._raw_bytes = self._filling.left_bytes
+            self._empty()
         self._forget(request)
         self._connection.queue(request)
 

@@ -63,7 +63,11 @@ class Request(msgspec.Struct, eq=False):
     """Of HTTP: "1.1" or "1.0"."""
     handler: Handler = _unopened
     whole: bool = True
+    in_pieces: bool = False
+    """Its handler takes a large body in pieces: `body` and what follows it, `rest`."""
     body: bytes = b""
+    rest: tuple[memoryview, ...] = ()
+    """Views of memory that serves other requests afterwards; for the handler alone."""
     chunks: list[bytes] = []
     size_bytes: int = 0
     complete: bool = False

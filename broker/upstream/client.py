@@ -16,7 +16,7 @@ close after a stream whatever they announce.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from broker.core.outcome import Fault
 from broker.upstream.addresses import AddressPolicy
@@ -25,6 +25,7 @@ from broker.upstream.faults import AttemptFailed
 from broker.upstream.names import Names
 from broker.upstream.pool import OriginPool
 from broker.upstream.request import (
+    Body,
     Limits,
     Origin,
     Timeouts,
@@ -37,6 +38,7 @@ from broker.upstream.silence import Silence
 
 __all__ = [
     "AttemptFailed",
+    "Body",
     "Limits",
     "Origin",
     "Response",
@@ -73,7 +75,7 @@ class UpstreamClient:
         self,
         origin: Origin,
         head: bytes,
-        body: bytes | Sequence[bytes],
+        body: Body,
         timeouts: Timeouts,
         whole_bytes: int | None = None,
     ) -> Response:
@@ -142,5 +144,5 @@ class UpstreamClient:
         return pool
 
 
-def _size(head: bytes, body: bytes | Sequence[bytes]) -> int:
+def _size(head: bytes, body: Body) -> int:
     return len(head) + (len(body) if isinstance(body, bytes) else sum(map(len, body)))

@@ -8,7 +8,6 @@ cancels a timer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any, Final, Protocol, cast
 
 import httptools
@@ -18,6 +17,7 @@ from broker.upstream import faults
 from broker.upstream.due import TICK_S, due_at, grace_s, heard_at, too_late
 from broker.upstream.known_head import TRIED, Headers, KnownHead, cut, with_length
 from broker.upstream.receipt import unacknowledged
+from broker.upstream.request import Body
 from broker.upstream.response import CHUNK, WHOLE, Hoard, Response
 
 _JOINED_BYTES: Final = 65_536
@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
         """The head of the last answer, if it was a plain 200, and its headers."""
         self._tries = TRIED
 
-    def ask(self, head: bytes, body: bytes | Sequence[bytes], response: Response) -> None:
+    def ask(self, head: bytes, body: Body, response: Response) -> None:
         """Write one request; `response` is told what becomes of it."""
         self.response = response
         response.carrier = self

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import unquote
 
 import msgspec
 
+from broker.core.call import TensorBody
 from broker.errors import BodyTooLarge, NotAllowed, RequestMalformed
 from broker.upstream.faults import malformed
 
@@ -63,19 +63,22 @@ def is_denied(path: str) -> bool:
     return plain.startswith("/v2/models/") and _DENIED_IN_MODEL.search(plain) is not None
 
 
-def check_infer(headers: Sequence[tuple[bytes, bytes]], payload: bytes) -> None:
+def check_infer(body: TensorBody) -> None:
     """Check the JSON of an infer request, its header names in lower case.
 
     Raises `RequestMalformed` for a header length that cannot be and for unknown encodings,
     `NotAllowed` for shared memory, `BodyTooLarge` for a body that inflates without bounds.
     """
+    headers = body.headers
     lengths = [value for name, value in headers if name == HEADER_LENGTH]
     encodings = [value for name, value in headers if name == b"content-encoding"]
     if len(lengths) > 1 or len(encodings) > 1:
         raise RequestMalformed("a header that must be single stands twice")
     needed = check_header_length(lengths[0]) if lengths else None
     if encodings and encodings[0].strip().lower() != b"identity":
-        payload = _inflated(payload, encodings[0].strip().lower(), needed)
+        payload = _inflated(body.begin(None), encodings[0].strip().lower(), needed)
+    else:
+        payload = body.begin(needed)
     if needed is not None:
         if needed > len(payload):
             raise RequestMalformed("Inference-Header-Content-Length is over the length of the body")

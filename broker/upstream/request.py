@@ -19,6 +19,10 @@ _FRAMING: Final = frozenset(
 )
 
 
+Body = bytes | Sequence[bytes | memoryview]
+"""What is sent behind a head: in one piece, or in several, which are not joined."""
+
+
 class Origin(msgspec.Struct, frozen=True):
     """Scheme, host and port: what connections are pooled by."""
 

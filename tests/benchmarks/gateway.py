@@ -1,6 +1,7 @@
 """What a brokered call costs in CPU, next to vllm-router in the same run.
 
     GATEWAY_BENCH=DIR python -m tests.benchmarks.gateway [--stream] [--auto] [--seconds 6]
+    python -m tests.benchmarks.gateway --tensor
 
 DIR holds `gateway_cost.py` and `upstream.py`. Needs `wrk`, and `vllm-router` on PATH or named by
 VLLM_ROUTER. The whole path is on: key, decision among 100 endpoints, durable hold, forward, meter,
@@ -22,14 +23,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.stand import Stand, open_stand, wait_gone
+from tests.benchmarks import tensors
+from tests.benchmarks.processes import wait_gone
+from tests.benchmarks.side_by_side import Load
+from tests.benchmarks.stand import Stand, open_stand
 
 ENDPOINTS = 100
 UPSTREAM_PORT = 9001
 BROKER_PORT = 9040
 ROUTER_PORT = 9031
 NAMED = "benchmark-provider/e0"
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 RUN_LIMIT_S = 540
 
 
@@ -39,6 +42,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--stream", action="store_true", help="64-chunk streams")
+    parser.add_argument("--tensor", action="store_true", help="600 kB inferences, beside nginx")
     parser.add_argument("--auto", action="store_true", help="model 'auto' instead of a named one")
     parser.add_argument("--market", type=int, default=ENDPOINTS, help="registered endpoints")
     parser.add_argument("--seconds", type=int, default=6)
@@ -49,20 +53,27 @@ def main() -> None:
 
 async def run(options: argparse.Namespace) -> dict[str, object]:
     """Bring everything up, measure, and return the figures."""
-    bench = Path(os.environ["GATEWAY_BENCH"])
     with tempfile.TemporaryDirectory(prefix="broker-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o711)
-        upstream = f"http://127.0.0.1:{UPSTREAM_PORT}"
-        async with (
-            _upstream(bench),
-            open_stand(folder, upstream, options.market) as stand,
-        ):
-            gateways = folder / "gateways.json"
-            gateways.write_text(json.dumps(_gateways(stand, options)))
-            stores_before_s = _stores_cpu_s(stand)
-            printed = await _measure(bench, gateways, options)
-            stores_s = _stores_cpu_s(stand) - stores_before_s
+        if options.tensor:
+            load = Load(options.seconds, options.rounds, options.connections)
+            return await tensors.measure(folder, load, options.market)
+        return await _beside_router(folder, options)
+
+
+async def _beside_router(folder: Path, options: argparse.Namespace) -> dict[str, object]:
+    bench = Path(os.environ["GATEWAY_BENCH"])
+    upstream = f"http://127.0.0.1:{UPSTREAM_PORT}"
+    async with (
+        _upstream(bench),
+        open_stand(folder, upstream, options.market) as stand,
+    ):
+        gateways = folder / "gateways.json"
+        gateways.write_text(json.dumps(_gateways(stand, options)))
+        stores_before_s = stand.cpu_s()
+        printed = await _measure(bench, gateways, options)
+        stores_s = stand.cpu_s() - stores_before_s
     print(printed)
     return _figures(printed, stores_s, options)
 
@@ -158,22 +169,6 @@ async def _upstream(bench: Path) -> AsyncIterator[None]:
     finally:
         process.terminate()
         await wait_gone(process, 5)
-
-
-def _stores_cpu_s(stand: Stand) -> float:
-    """Return the CPU seconds that PostgreSQL and Valkey have used, ended backends included."""
-    return sum(_tree_cpu_s(server.child.pid) for server in (stand.postgres, stand.valkey))
-
-
-def _tree_cpu_s(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except FileNotFoundError:
-        return 0.0
-    # utime, stime, and those of children that have been waited for
-    own_s = sum(int(fields[at]) for at in (11, 12, 13, 14)) / TICKS_PER_S
-    return own_s + sum(_tree_cpu_s(int(child)) for child in children)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from pathlib import Path
 import httpx
 
 from provider_sdk.testing.scripted import Script, ScriptedProvider
-from tests.benchmarks.stand import FAMILY, open_stand, wait_gone
+from tests.benchmarks.processes import wait_gone
+from tests.benchmarks.stand import FAMILY, open_stand
 from tests.e2e.process import free_port
 
 SLOTS, SERVICE_MS = 4, 400.0

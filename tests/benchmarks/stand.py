@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +24,8 @@ from broker.store.keys import KeyTerms
 from broker.store.migrate import upgrade
 from broker.store.sealing import Sealer
 from pricing.money import NANOS_PER_USD
-from provider_sdk.protocol import DeploymentOffer, EndpointOffer, TokenBand
+from provider_sdk.protocol import CallBand, DeploymentOffer, EndpointOffer, Kind, TokenBand
+from tests.benchmarks.processes import tree_cpu_s
 
 SECRET_KEY = "5e" * 32
 CONSUMER = "bench"
@@ -43,9 +43,15 @@ class Stand:
     env: dict[str, str]
     key: str
 
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that PostgreSQL and Valkey have used, ended backends included."""
+        return sum(tree_cpu_s(server.child.pid) for server in (self.postgres, self.valkey))
+
 
 @asynccontextmanager
-async def open_stand(folder: Path, upstream_url: str, endpoints: int) -> AsyncIterator[Stand]:
+async def open_stand(
+    folder: Path, upstream_url: str, endpoints: int, kind: Kind = "openai"
+) -> AsyncIterator[Stand]:
     """Start durable servers and list `endpoints` endpoints, all at `upstream_url`."""
     async with (
         EmbeddedPostgres(folder / "postgres") as postgres,
@@ -55,7 +61,8 @@ async def open_stand(folder: Path, upstream_url: str, endpoints: int) -> AsyncIt
         engine = create_engine(postgres.url, connections_max=2)
         try:
             provider = await _open(engine, "benchmark-provider", Role.PROVIDER)
-            await _list(engine, provider, upstream_url, endpoints)
+            offers = [_offer(number, upstream_url, kind) for number in range(endpoints)]
+            await _list(engine, provider, offers)
             await _open(engine, CONSUMER, Role.CONSUMER)
             amount = BALANCE_USD * NANOS_PER_USD
             await top_up(engine, OPERATOR, CONSUMER, amount, "benchmark", _now())
@@ -75,13 +82,13 @@ async def _open(engine: AsyncEngine, name: str, role: Role) -> Account:
     return await open_account(engine, name, role, author=OPERATOR.name, now=_now())
 
 
-async def _list(engine: AsyncEngine, provider: Account, url: str, count: int) -> None:
+async def _list(engine: AsyncEngine, provider: Account, offers: Iterable[DeploymentOffer]) -> None:
     """Register and list, without the proof and the probes, which the upstream knows nothing of."""
     sealer = Sealer(SECRET_KEY)
-    for number in range(count):
+    for offer in offers:
         async with engine.begin() as connection:
             registered = await catalog.register(
-                connection, provider.id, _offer(number, url), sealer, (1_000, _now())
+                connection, provider.id, offer, sealer, (1_000, _now())
             )
         async with engine.begin() as connection:
             record = await deployments.find(
@@ -90,9 +97,9 @@ async def _list(engine: AsyncEngine, provider: Account, url: str, count: int) ->
             await listing.set_verdict(connection, record, ListingStatus.LISTED, [])
 
 
-def _offer(number: int, url: str) -> DeploymentOffer:
+def _offer(number: int, url: str, kind: Kind) -> DeploymentOffer:
     cents = 10 + number % 17
-    price = TokenBand(
+    by_token = TokenBand(
         floor_in="0.01",
         list_in=f"0.{cents}",
         ceiling_in="5",
@@ -100,29 +107,21 @@ def _offer(number: int, url: str) -> DeploymentOffer:
         list_out=f"0.{cents}",
         ceiling_out="5",
     )
+    by_call = CallBand(floor_call="0.0001", list_call=f"0.00{cents}", ceiling_call="1")
+    infers = kind == "kserve"
     endpoint = EndpointOffer(
         name=f"e{number}",
         model=FAMILY,
-        tasks=["chat"],
+        tasks=["infer" if infers else "chat"],
         domains={"support": 0.8} if number % 3 else {},
         quality=0.5 + number % 7 / 20,
         context_length_tokens=8_192,
-        price=price,
+        price=by_call if infers else by_token,
     )
     return DeploymentOffer(
-        name=f"d{number}", url=url, kind="openai", capacity=CAPACITY, endpoints=[endpoint]
+        name=f"d{number}", url=url, kind=kind, capacity=CAPACITY, endpoints=[endpoint]
     )
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-async def wait_gone(process: asyncio.subprocess.Process, limit_s: float) -> None:
-    """Wait for a process to end, and kill it when it does not."""
-    try:
-        async with asyncio.timeout(limit_s):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()

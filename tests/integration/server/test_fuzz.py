@@ -11,10 +11,11 @@ import h11
 import pytest
 from hypothesis import given
 
+from broker.server.blocks import Blocks
 from broker.server.connection import Connection
 from broker.server.limits import ServerLimits
 from broker.server.request import Handler, Request
-from tests.fuzzed import Wire, fuzz, messy, run
+from tests.fuzzed import Wire, fuzz, hear, messy, run
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -40,6 +41,8 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
         self.stopping = False
+        self.scratch = memoryview(bytearray(4_096))
+        self.blocks = Blocks()
         self.body_bytes = 0
         self.served: list[tuple[str, bytes, bytes]] = []
 
@@ -65,7 +68,7 @@ async def played(pieces: list[bytes]) -> tuple[Server, Wire]:
             await asyncio.sleep(0)
         if wire.closing:
             break
-        connection.data_received(piece)
+        hear(connection, piece)
     for _ in range(20):
         await asyncio.sleep(0)
     for _ in range(3):

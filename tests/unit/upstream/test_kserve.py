@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections.abc import Sequence
 
 import pytest
 
+from broker.core.call import TensorBody
 from broker.core.outcome import Fault
 from broker.errors import NotAllowed, RequestMalformed
 from broker.upstream.faults import AttemptFailed
@@ -18,6 +20,10 @@ SHARED = json.dumps(
     {"inputs": [{"name": "x", "parameters": {"shared_memory_region": "r"}}]}
 ).encode()
 LENGTH = b"inference-header-content-length"
+
+
+def _check(headers: Sequence[tuple[bytes, bytes]], payload: bytes) -> None:
+    check_infer(TensorBody(tuple(headers), payload, size_bytes=len(payload)))
 
 
 @pytest.mark.parametrize(
@@ -60,13 +66,13 @@ def test_paths_that_use_a_model_are_not_denied(path: str) -> None:
 
 def test_requests_in_json_and_binary_pass() -> None:
     body = json.dumps(REQUEST).encode()
-    check_infer([], body)
-    check_infer([(LENGTH, b"%d" % len(body))], body + b"\0shared_memory_region\\u\0")
-    check_infer([(b"content-encoding", b"gzip")], gzip.compress(body))
-    check_infer([(b"content-encoding", b"deflate")], zlib.compress(body))
-    check_infer([(b"content-encoding", b"identity")], body)
+    _check([], body)
+    _check([(LENGTH, b"%d" % len(body))], body + b"\0shared_memory_region\\u\0")
+    _check([(b"content-encoding", b"gzip")], gzip.compress(body))
+    _check([(b"content-encoding", b"deflate")], zlib.compress(body))
+    _check([(b"content-encoding", b"identity")], body)
     told = json.dumps({"inputs": [{"data": ["what is a shared_memory_region? \\u0041"]}]}).encode()
-    check_infer([], told)
+    _check([], told)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +93,7 @@ def test_shared_memory_is_not_allowed_however_it_is_spelt(body: bytes) -> None:
         ([(b"content-encoding", b"gzip"), (LENGTH, b"%d" % len(body))], gzip.compress(body + b"x")),
     ):
         with pytest.raises(NotAllowed):
-            check_infer(headers, payload)
+            _check(headers, payload)
 
 
 @pytest.mark.parametrize(
@@ -108,13 +114,13 @@ def test_lengths_and_encodings_that_cannot_be_are_malformed(
     headers: list[tuple[bytes, bytes]],
 ) -> None:
     with pytest.raises(RequestMalformed):
-        check_infer(headers, json.dumps(REQUEST).encode())
+        _check(headers, json.dumps(REQUEST).encode())
 
 
 def test_json_that_cannot_be_read_is_malformed_where_it_must_be_read() -> None:
     for body in (b'{"shared_memory', b'"\\u00', b'["shared_memory",' + b"[" * 100_000):
         with pytest.raises(RequestMalformed):
-            check_infer([], body)
+            _check([], body)
 
 
 def test_an_answer_is_told_from_an_error_inside_a_200() -> None:

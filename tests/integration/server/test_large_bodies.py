@@ -1,0 +1,152 @@
+"""Large bodies are read into blocks of memory, in place, and the blocks serve the next bodies."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+
+from broker.server.blocks import BLOCK_BYTES, Blocks
+from broker.server.connection import Connection
+from broker.server.limits import ServerLimits
+from broker.server.request import Handler, Request
+from tests.fuzzed import Wire, hear
+
+LARGE = random.Random(3).randbytes(600_000)
+OTHER = random.Random(4).randbytes(600_000)
+_HEAD = b"POST /large HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+
+
+class Server:
+    """What connections need of a server; it notes each body, and keeps views if it is told to."""
+
+    def __init__(self) -> None:
+        self.limits = ServerLimits()
+        self.loop = asyncio.get_running_loop()
+        self.connections: set[Connection] = set()
+        self.stopping = False
+        self.scratch = memoryview(bytearray(4_096))
+        self.blocks = Blocks()
+        self.body_bytes = 0
+        self.bodies: list[bytes] = []
+        self.copied_bytes: list[int] = []
+        self.lent: set[int] = set()
+        self.keeps = False
+        self.refuses = False
+        self.kept: list[memoryview] = []
+
+    def open(self, request: Request) -> tuple[Handler, bool]:
+        if self.refuses:
+            return self._refuse, False
+        request.in_pieces = request.path == "/large"
+        return self._serve, True
+
+    async def _serve(self, request: Request) -> None:
+        if request.trouble is not None:
+            request.answer(request.trouble.status, b"", b"trouble")
+            return
+        self.bodies.append(b"".join((request.body, *request.rest)))
+        self.copied_bytes.append(len(request.body))
+        self.lent.update(id(piece.obj) for piece in request.rest)
+        if self.keeps:
+            self.kept.extend(request.rest)
+        request.answer(200, b"", b"fine")
+
+    async def _refuse(self, request: Request) -> None:
+        request.answer(401, b"", b"no")
+
+
+class Caller:
+    """One connection of a server, and what it was answered."""
+
+    def __init__(self, server: Server) -> None:
+        self.wire = Wire()
+        self.connection = Connection(server)
+        self.connection.connection_made(self.wire)
+
+    async def send(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            hear(self.connection, piece)
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    server = Server()
+    yield server
+    for connection in tuple(server.connections):
+        connection.connection_lost(None)
+    await asyncio.sleep(0)
+
+
+def request(body: bytes) -> bytes:
+    return _HEAD % len(body) + body
+
+
+async def test_a_large_body_is_not_copied_but_for_what_came_with_its_head(server: Server) -> None:
+    caller = Caller(server)
+    await caller.send(request(LARGE), request(OTHER))
+    assert server.bodies == [LARGE, OTHER]
+    assert all(size <= len(server.scratch) for size in server.copied_bytes)
+
+
+async def test_the_blocks_of_one_body_serve_the_next(server: Server) -> None:
+    caller = Caller(server)
+    for body in (LARGE, OTHER, LARGE[:200_000], OTHER):
+        await caller.send(request(body))
+    assert server.bodies == [LARGE, OTHER, LARGE[:200_000], OTHER]
+    assert len(server.lent) == len(server.blocks) == -(-len(LARGE) // BLOCK_BYTES)
+
+
+async def test_a_block_that_is_still_looked_at_serves_nobody_else(server: Server) -> None:
+    caller = Caller(server)
+    server.keeps = True
+    await caller.send(request(LARGE))
+    assert len(server.blocks) == 0
+    await caller.send(request(OTHER))
+    kept = b"".join(server.kept)
+    assert kept == LARGE[server.copied_bytes[0] :] + OTHER[server.copied_bytes[1] :]
+
+
+@pytest.mark.parametrize("cut", [1, 30, 57, 4_000, 70_000, 262_144, 599_999])
+async def test_wherever_it_is_cut_it_comes_whole_and_so_does_what_follows(
+    server: Server, cut: int
+) -> None:
+    caller = Caller(server)
+    sent = request(LARGE) + request(OTHER) + b"GET /small HTTP/1.1\r\nhost: x\r\n\r\n"
+    await caller.send(sent[:cut], sent[cut:-cut], sent[-cut:])
+    assert server.bodies == [LARGE, OTHER, b""]
+    assert caller.wire.sent.count(b"HTTP/1.1 200 OK") == 3
+    assert server.body_bytes == 0
+
+
+async def test_a_body_that_does_not_come_is_forgotten_and_answered(server: Server) -> None:
+    caller = Caller(server)
+    await caller.send(request(LARGE)[:400_000])
+    assert server.body_bytes >= 390_000
+    caller.connection.look(server.loop.time() + server.limits.body_s + 1)
+    await caller.send(LARGE[-100_000:])
+    assert caller.wire.sent.startswith(b"HTTP/1.1 408")
+    assert (server.bodies, server.body_bytes) == ([], 0)
+
+
+async def test_who_leaves_in_the_middle_leaves_nothing_behind(server: Server) -> None:
+    caller = Caller(server)
+    await caller.send(request(LARGE), request(LARGE)[:400_000])
+    caller.connection.connection_lost(None)
+    assert server.body_bytes == 0
+
+
+async def test_who_is_refused_at_a_head_that_is_known_is_refused_once(server: Server) -> None:
+    caller = Caller(server)
+    await caller.send(request(LARGE))
+    server.refuses = True
+    await caller.send(request(OTHER))
+    server.refuses = False
+    await caller.send(request(OTHER))
+    assert server.bodies == [LARGE, OTHER]
+    assert re.findall(rb"HTTP/1.1 (\d+)", caller.wire.sent) == [b"200", b"401", b"200"]
