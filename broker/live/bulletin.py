@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -12,6 +12,9 @@ from broker.live.connection import Valkey
 
 STALE_MS = 5_000
 """A process that has said nothing for so long is taken to be gone."""
+QUIET_MS = 500
+"""One that was connected, and is no more, is taken to be gone after so long: its connections end
+with it, while one that is merely held up keeps them."""
 KEPT_S = 10.0
 """What the others said last is believed for so long while Valkey is away."""
 _GONE_MS = 60_000
@@ -24,12 +27,23 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local stamp = string.format('%015d', now)
 local all = {now}
 for i = 1, #KEYS do
-  redis.call('HSET', KEYS[i], ARGV[1], stamp .. ARGV[i + 2])
+  redis.call('HSET', KEYS[i], ARGV[1], stamp .. ARGV[i + 3])
   redis.call('PEXPIRE', KEYS[i], ARGV[2])
   all[i + 1] = redis.call('HGETALL', KEYS[i])
 end
+local signs = {}
+for i, process in ipairs(redis.call('HKEYS', KEYS[1])) do
+  signs[i] = ARGV[3] .. process
+end
+all[#KEYS + 2] = redis.call('PUBSUB', 'NUMSUB', unpack(signs))
 return all
 """
+
+
+def sign_of_life(valkey: Valkey, process: str = "") -> str:
+    """Return the channel that a process listens to for as long as it is there: Valkey itself tells
+    that it listens no more."""
+    return valkey.key(f"alive:{process}")
 
 
 class Bulletin:
@@ -48,6 +62,8 @@ class Bulletin:
         self._now_s = now_s
         self._heard: Mapping[bytes, bytes] = {}
         self._heard_at_s = -KEPT_S
+        self._connected: set[bytes] = set()
+        """Processes that were seen to be connected."""
 
     @property
     def key(self) -> str:
@@ -63,17 +79,24 @@ class Bulletin:
         """Tell the others, and hear them."""
         await exchange_all(self._valkey, ((self, own),))
 
-    async def hear(self, now_ms: int, flat: Sequence[bytes]) -> None:
-        """Take in the whole hash, its names and values in turn, as of a moment of its clock."""
+    async def hear(self, now_ms: int, flat: Sequence[bytes], connected: Set[bytes]) -> None:
+        """Take in the whole hash, its names and values in turn, as of a moment of its clock, when
+        these processes were connected."""
         entries = dict(zip(flat[::2], flat[1::2], strict=True))
         ages_ms = {process: now_ms - int(said[:_STAMP_DIGITS]) for process, said in entries.items()}
         self._heard = {
             process: said[_STAMP_DIGITS:]
             for process, said in entries.items()
-            if process != self._process and ages_ms[process] <= STALE_MS
+            if process != self._process and ages_ms[process] <= self._lasts_ms(process, connected)
         }
+        self._connected = (self._connected | connected) & entries.keys()
         self._heard_at_s = self._now_s()
         await self._forget([process for process, age_ms in ages_ms.items() if age_ms > _GONE_MS])
+
+    def _lasts_ms(self, process: bytes, connected: Set[bytes]) -> int:
+        """Return how old what a process said may be."""
+        left = process in self._connected and process not in connected
+        return QUIET_MS if left else STALE_MS
 
     def others(self) -> Mapping[bytes, bytes]:
         """Return what each other process said last; nothing once that is `KEPT_S` old."""
@@ -96,13 +119,16 @@ async def exchange_all(valkey: Valkey, tellings: Sequence[Telling]) -> None:
     """Tell the others on several bulletins of one process, and hear them, in one question."""
     keys = [bulletin.key for bulletin, _ in tellings]
     said = [own for _, own in tellings]
-    process = tellings[0][0].process
+    process, sign = tellings[0][0].process, sign_of_life(valkey)
 
     async def ask(client: Redis) -> list[Any]:
-        asked = client.eval(_EXCHANGE, len(keys), *keys, process, str(_GONE_MS), *said)
+        asked = client.eval(_EXCHANGE, len(keys), *keys, process, str(_GONE_MS), sign, *said)
         return await cast(Awaitable[list[Any]], asked)
 
     answer = await valkey.ask(ask, None)
     if answer is not None:
-        for (bulletin, _), flat in zip(tellings, answer[1:], strict=True):
-            await bulletin.hear(answer[0], flat)
+        now_ms, *flats, signs = answer
+        counts = zip(signs[::2], signs[1::2], strict=True)
+        connected = {name.removeprefix(sign.encode()) for name, count in counts if count}
+        for (bulletin, _), flat in zip(tellings, flats, strict=True):
+            await bulletin.hear(now_ms, flat, connected)

@@ -37,9 +37,11 @@ return 1
 class BookFeed:
     """Publishes books, and holds the newest one heard."""
 
-    def __init__(self, valkey: Valkey) -> None:
+    def __init__(self, valkey: Valkey, sign_of_life: str = "") -> None:
+        """`sign_of_life` is a channel that is listened to as well, though nothing is told there."""
         self._valkey = valkey
         self._key = valkey.key("book")
+        self._channels = [self._key, sign_of_life] if sign_of_life else [self._key]
         self._newest: PriceBook | None = None
         self.epoch = 0
         """Of the newest book heard."""
@@ -66,7 +68,7 @@ class BookFeed:
             client = self._valkey.client()
             try:
                 async with client.pubsub() as channel:
-                    await channel.subscribe(self._key)
+                    await channel.subscribe(*self._channels)
                     await self._follow(client, channel, heard)
             except AWAY as error:
                 self._valkey.failed(error)

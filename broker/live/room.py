@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from broker.live.beats import Beats
 from broker.live.breakers import Ejections
-from broker.live.bulletin import Bulletin
+from broker.live.bulletin import Bulletin, sign_of_life
 from broker.live.callers import Callers
 from broker.live.connection import Valkey
 from broker.live.feed import BookFeed
@@ -46,7 +46,7 @@ class Live:
             loads=Loads(Bulletin(valkey, "loads", process)),
             ejections=Ejections(Bulletin(valkey, "ejections", process)),
             callers=Callers(Bulletin(valkey, "callers", process)),
-            books=BookFeed(valkey),
+            books=BookFeed(valkey, sign_of_life(valkey, process)),
             limits=RateLimits(valkey),
             homes=Homes(valkey),
             paces=Paces(valkey),

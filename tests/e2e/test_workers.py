@@ -12,6 +12,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from broker.live.bulletin import STALE_MS
 from tests.conftest import broken_invariants
 from tests.e2e.harness import Floor
 from tests.e2e.process import BrokerProcess, until
@@ -137,6 +138,22 @@ async def test_what_one_broker_has_under_way_another_counts_at_once(floor: Floor
     print("seen after ms:", [round(each * 1_000) for each in lags_s])
     # Agreed once a tick, the median would be half a second.
     assert statistics.median(lags_s) < 0.3
+
+    call = asyncio.create_task(listen(client, Told(), **chat("common", max_tokens=10_000)))
+    await becomes(0.5)
+    begun_s = time.monotonic()
+    await first.kill()
+
+    async def gone() -> bool:
+        return await load(second) == 0.0
+
+    await until(gone)
+    lag_s = time.monotonic() - begun_s
+    print("the dead one's calls are gone after ms:", round(lag_s * 1_000))
+    # By its silence alone it would be STALE_MS.
+    assert lag_s < STALE_MS / 1_000 / 2
+    await asyncio.gather(call, return_exceptions=True)
+    await floor.release_orphans()
 
 
 class Balancer:

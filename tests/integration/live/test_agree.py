@@ -18,6 +18,7 @@ from broker.core.pulse import Pulse
 from broker.errors import TooManyCalls
 from broker.flows.agree import Accord, own_of
 from broker.flows.keyring import Keyring
+from broker.live.bulletin import QUIET_MS, STALE_MS, Bulletin
 from broker.live.loads import RefusalMeter
 from broker.live.room import Live
 from broker.store.accounts import Role
@@ -139,3 +140,49 @@ async def test_while_valkey_is_away_a_process_goes_by_its_own(here, there, passa
         assert one.pulse.load_of(0) == 1
         await passage.open()
         await until(lambda: other.pulse.load_of(0) == 1)
+
+
+async def test_the_calls_of_a_process_that_was_killed_count_no_more(here, there) -> None:
+    """Its connections end with it, so nobody waits until its last word is stale."""
+    one, other = Process(here), Process(there)
+    async with agreeing(one):
+        async with agreeing(other):
+            listening = asyncio.create_task(there.books.listen(lambda: None))
+            await until(lambda: there.books.listening and one.live.loads.in_company)
+            other.pulse.begin(1, 1, 0.0)
+            await until(lambda: one.pulse.load_of(1) == 1)
+            seen = one.exchanges
+            await until(lambda: one.exchanges > seen)
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        begun_s = time.monotonic()
+        await until(lambda: one.pulse.load_of(1) == 0)
+        assert time.monotonic() - begun_s < STALE_MS / 1_000 / 2
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "connected", "counts"),
+    [
+        (QUIET_MS, False, True),
+        (QUIET_MS + 1, False, False),
+        (QUIET_MS + 1, True, True),
+        (STALE_MS, True, True),
+        (STALE_MS + 1, True, False),
+    ],
+)
+async def test_a_process_that_is_held_up_counts_on_and_one_that_is_gone_does_not(
+    here, age_ms: int, connected: bool, counts: bool
+) -> None:
+    bulletin = Bulletin(here.valkey, "test", "own")
+    said = [b"other", b"%015dword" % 1_000]
+    await bulletin.hear(1_000, said, {b"other"})
+    assert bulletin.others() == {b"other": b"word"}
+    await bulletin.hear(1_000 + age_ms, said, {b"other"} if connected else set())
+    assert bulletin.others() == ({b"other": b"word"} if counts else {})
+
+
+async def test_of_one_that_was_never_seen_connected_silence_alone_tells(here) -> None:
+    bulletin = Bulletin(here.valkey, "test", "own")
+    said = [b"other", b"%015dword" % 1_000]
+    await bulletin.hear(1_000 + QUIET_MS + 1, said, set())
+    assert bulletin.others() == {b"other": b"word"}
