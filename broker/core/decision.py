@@ -39,6 +39,8 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     reasons: Numbers
     """A Rejection for each of `rejected`."""
     price_version: int
+    value_nanos: float | None = None
+    """What a good answer was taken to be worth; None where weights decided."""
 
     @property
     def stages(self) -> tuple[int, ...]:

@@ -149,6 +149,7 @@ def _shortlist(wanted: Requirements, market: Market) -> Shortlist | None:
         rate_in=rates[0],
         rate_out=rates[1],
         rate_call=rate_call,
+        typical=_medians(rates),
         capacity=columns.capacity[numbers],
         context_tokens=context_tokens,
         output_tokens=output_tokens,
@@ -162,6 +163,14 @@ def _shortlist(wanted: Requirements, market: Market) -> Shortlist | None:
         few=None,
     )
     return in_numbers(wanted, market, made)
+
+
+def _medians(rates: Floats) -> tuple[float, float, float]:
+    """Return the middle rates in pico-dollars; 0 where nobody is left."""
+    if not rates.shape[1]:
+        return 0.0, 0.0, 0.0
+    rate_in, rate_out, rate_call = np.median(rates, axis=1).tolist()
+    return rate_in, rate_out, rate_call * PICOS_PER_NANO
 
 
 def _rates_of_tier(tier: Tier, market: Market, members: Numbers, rates: Floats) -> Floats:

@@ -49,6 +49,8 @@ class Cut:
     """Expected of an answer."""
     longest: float
     """The most of these."""
+    usual: float
+    """The middle one of these."""
 
     def quality(self, prompt: Prompt) -> Floats:
         """Return the expected score of each, within 0..1."""
@@ -165,6 +167,7 @@ class Lessons:
             _NEUTRAL + (claimed - _NEUTRAL) * self.doubt[place, numbers],
             tokens_out,
             float(tokens_out.max(initial=0.0)),
+            float(np.median(tokens_out)) if tokens_out.size else 0.0,
         )
 
 

@@ -63,6 +63,8 @@ class Shortlist:
     rate_out: Floats
     rate_call: Floats | None
     """Pico-dollars per call; None where no endpoint is priced by the call."""
+    typical: tuple[float, float, float]
+    """The medians of the three rates, for no single endpoint to say what is typical."""
     capacity: Floats
     context_tokens: Numbers
     output_tokens: Numbers

@@ -28,6 +28,26 @@ PRESETS: dict[str, Weights] = {
 }
 
 
+class Taste(msgspec.Struct, frozen=True):
+    """What a preset means once it is learned how well endpoints answer: lambda and mu."""
+
+    worth: float
+    """A good answer is worth so many times what the call typically costs: 1 / lambda."""
+    lateness: float = 0.1
+    """Mu: taking twice as long as wanted costs so much of a good answer's worth."""
+    hurried: bool = False
+    """What is wanted is the soonest that anybody is expected to be, else LATENCY_OBJECTIVE_MS."""
+
+
+TASTES: dict[str, Taste] = {
+    # An endpoint at twice the typical price must be better by 0.05, by 1, by 0.001.
+    "balanced": Taste(20.0),
+    "cheap": Taste(1.0),
+    "quality": Taste(1_000.0),
+    "fast": Taste(20.0, lateness=1.0, hurried=True),
+}
+
+
 class Prompt(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a prompt is made of. Its vector is not here, for words can be read back from that."""
 
@@ -68,8 +88,11 @@ class Requirements(msgspec.Struct, frozen=True, omit_defaults=True):
     providers_ignore: frozenset[str] = frozenset()
     providers_order: tuple[str, ...] = ()
     weights: Weights = Weights()
+    preset: str | None = None
+    """The one of TASTES that counts in place of the weights where it is learned how well endpoints
+    answer."""
     value_nanos: int | None = None
-    """What a good answer is worth to the caller; then the weights do not count."""
+    """What a good answer is worth to the caller; then neither weights nor preset count."""
     paced: bool = False
     """What it is worth is for the key's monthly budget to say."""
     explore: bool = False

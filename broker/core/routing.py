@@ -22,8 +22,16 @@ from broker.core.lessons import Lessons
 from broker.core.lone import decide_alone
 from broker.core.market import Market, Shortlist
 from broker.core.pulse import Pulse
-from broker.core.requirements import Requirements
-from broker.core.scoring import NEAR_BEST, PARTS, normal, score_parts, weigh, worth
+from broker.core.requirements import TASTES, Requirements, Taste
+from broker.core.scoring import (
+    NEAR_BEST,
+    PARTS,
+    normal,
+    score_parts,
+    typical_picos,
+    weigh,
+    worth,
+)
 from broker.core.view import RoutingLimits, View
 from pricing.money import PICOS_PER_NANO, charge_nanos
 
@@ -63,14 +71,17 @@ def route(
     figures = np.empty((len(PARTS) + 3, view.numbers.size))
     scores, parts, chances = figures[0], figures[1:-2], figures[-1]
     score_parts(view, parts)
-    if wanted.value_nanos is None:
+    figures[-2] = view.cost_picos
+    taste = TASTES.get(wanted.preset or "") if lessons is not None else None
+    value_picos = _value_picos(wanted, listed, view, taste)
+    if value_picos is None:
         weigh(wanted.weights, parts, scores)
     else:
-        worth(view, parts, float(wanted.value_nanos * PICOS_PER_NANO), scores)
-    figures[-2] = view.cost_picos
+        worth(view, figures, value_picos, taste)
     explores = wanted.explore and lessons is not None and scores.size > 1
     if explores and lessons is not None and not wanted.providers_order and wanted.home is None:
-        scores = _explore(wanted, lessons, view, figures, random)
+        share = normal(wanted.weights)[0] if value_picos is None else 1.0
+        scores = _explore(wanted, lessons, view, (figures, share), random)
     else:
         chances.fill(0.0)
     places = _choose(wanted, market, view, (scores, chances), limits, random)
@@ -81,7 +92,19 @@ def route(
         rejected,
         reasons,
         market.book.version,
+        None if value_picos is None else value_picos / PICOS_PER_NANO,
     )
+
+
+def _value_picos(
+    wanted: Requirements, listed: Shortlist, view: View, taste: Taste | None
+) -> float | None:
+    """Return what a good answer is worth; None where weights are to count."""
+    if wanted.value_nanos is not None:
+        return float(wanted.value_nanos * PICOS_PER_NANO)
+    if taste is None:
+        return None
+    return max(taste.worth * typical_picos(wanted, listed, view.usual_out), 1.0)
 
 
 def _in_numbers(
@@ -101,14 +124,18 @@ def _in_numbers(
 
 
 def _explore(
-    wanted: Requirements, lessons: Lessons, view: View, figures: Floats, random: Random
+    wanted: Requirements,
+    lessons: Lessons,
+    view: View,
+    judged: tuple[Floats, float],
+    random: Random,
 ) -> Floats:
     """Draw who is to be first; fill in each one's chance of that, and return scores by which the
-    drawn comes first. Who wishes for an order, or is to stay somewhere, gets that instead."""
+    drawn comes first. `judged` is (figures, how much quality counts in a score)."""
+    figures, share = judged
     assert wanted.prompt is not None
     spread = spread_of(view.quality, lessons.known(wanted.prompt, view.numbers))
     able = good_enough(view.quality, wanted.quality_min)
-    share = 1.0 if wanted.value_nanos is not None else normal(wanted.weights)[0]
     figures[-1] = propensities(figures[0], share * spread, able, random)
     scores: Floats = figures[0].copy()
     scores[draw(figures[-1], random)] = _SURELY_FIRST

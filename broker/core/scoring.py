@@ -7,8 +7,9 @@ cost          cheapest expected cost / own expected cost
 latency       shortest expected latency / own expected latency
 availability  moving average of outcomes x free share of the capacity
 
-A caller who says what a good answer is worth gets another score in place of the mean, which is in
-units of that value: `U = quality * availability - cost / value - 0.1 * [latency / 10 s - 1]+`.
+Where a good answer has a worth, as its caller says, a budget or a preset, the score is another, in
+units of that worth: `U = q * available + bonus - cost / worth - mu * [latency / wanted - 1]+`.
+The bonus is for the domain that is claimed, as far as that is all that is known.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from functools import lru_cache
 import numpy as np
 
 from broker.core.columns import Floats
-from broker.core.requirements import Weights
+from broker.core.market import Shortlist
+from broker.core.requirements import Requirements, Taste, Weights
 from broker.core.view import View
 
 LATENCY_OBJECTIVE_MS = 10_000.0
 LATENESS_PRICE = 0.1
 """Taking twice as long as that costs so much of a good answer's value."""
+CLAIM_BONUS = 0.1
+"""To be a specialist, and not one of another domain, counts as so much quality until more is known
+than the claim."""
 NEAR_BEST = 0.03
 """The first place is drawn among those whose scores are no further from the best."""
 PARTS = ("quality", "domain_fit", "cost", "latency", "availability")
@@ -50,17 +55,33 @@ def weigh(asked: Weights, parts: Floats, scores: Floats) -> None:
     normal(asked).dot(parts, out=scores)  # half the time of np.matmul
 
 
-def worth(view: View, parts: Floats, value_picos: float, scores: Floats) -> None:
-    """Fill `scores` with what each endpoint's answer is worth, less what it costs, over the value.
+def worth(view: View, figures: Floats, value_picos: float, taste: Taste | None) -> None:
+    """Fill the first row of `figures` with what each endpoint's answer is worth, less what it
+    costs, over the value; the others are the parts, the expected costs, and one to be written on.
 
     Below -1, where nobody would pay for it, scores come ever closer to -2.
     """
-    np.multiply(parts[0], parts[4], out=scores)
-    scores -= view.cost_picos / value_picos
-    late = view.latency_ms / LATENCY_OBJECTIVE_MS - 1.0
-    scores -= LATENESS_PRICE * np.maximum(late, 0.0)
-    hopeless = scores < -1.0
-    scores[hopeless] = -2.0 - 1.0 / scores[hopeless]
+    scores, latency = figures[0], view.latency_ms
+    if not scores.size:
+        return
+    bonus, lateness = (0.0, LATENESS_PRICE) if taste is None else (CLAIM_BONUS, taste.lateness)
+    np.multiply(figures[1], figures[5], out=figures[-1])
+    # One product with all rows, for each sum of two arrays takes as long.
+    np.array((0.0, bonus, 0.0, 0.0, 0.0, -1.0 / value_picos, 1.0)).dot(figures[1:], out=scores)
+    if taste is not None and taste.hurried:
+        scores -= lateness * (1.0 / figures[4] - 1.0)
+    elif latency.item(latency.argmax()) > LATENCY_OBJECTIVE_MS:
+        late = latency / LATENCY_OBJECTIVE_MS - 1.0
+        scores -= lateness * np.maximum(late, 0.0)
+    if scores.item(scores.argmin()) < -1.0:
+        hopeless = scores < -1.0
+        scores[hopeless] = -2.0 - 1.0 / scores[hopeless]
+
+
+def typical_picos(wanted: Requirements, listed: Shortlist, tokens_out: float) -> float:
+    """Return what a call of so many tokens out costs at the shortlist's middle rates."""
+    rate_in, rate_out, rate_call = listed.typical
+    return rate_in * wanted.tokens_in_expected + rate_out * wanted.choices * tokens_out + rate_call
 
 
 def free_share(load: float) -> float:

@@ -48,6 +48,7 @@ def several(decision: Decision, *, hedges: bool, continues: bool, most: int | No
         decision.rejected,
         decision.reasons,
         decision.price_version,
+        decision.value_nanos,
         paid_most=1 + hedges + continued,
         continued=continued,
     )

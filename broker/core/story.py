@@ -55,6 +55,8 @@ class _Packed(msgspec.Struct, array_like=True):
     reasons: bytes
     attempts: list[_PackedAttempt]
     end: str
+    value_nanos: float | None = None
+    """As in `Decision`; the oldest stories have it among the requirements alone."""
 
 
 class ScoredCandidate(msgspec.Struct, frozen=True):
@@ -120,7 +122,10 @@ def encode(
         told = [_packed(each, started_s) for each in attempts]
     version = decision.price_version
     return _encode(
-        _Packed(wanted, version, planned, eligible, figures, rejected, reasons, told, end)
+        _Packed(
+            *(wanted, version, planned, eligible, figures, rejected, reasons, told, end),
+            decision.value_nanos,
+        )
     )
 
 
@@ -170,7 +175,7 @@ def decode(story: bytes) -> Story:
     rejected = np.frombuffer(packed.rejected, "<i4").tolist()
     reasons = np.frombuffer(packed.reasons, "i1").tolist()
     return Story(
-        _demands(packed.requirements),
+        _demands(packed.requirements, packed.value_nanos),
         packed.price_version,
         _ranked(packed),
         [
@@ -183,17 +188,21 @@ def decode(story: bytes) -> Story:
     )
 
 
-def _demands(requirements: dict[str, Any]) -> dict[str, Any]:
+def _demands(requirements: dict[str, Any], value_nanos: float | None) -> dict[str, Any]:
     """What was asked for; whose call it was, its record says. The oldest stories have prompts."""
     demands = {
         name: sorted(value) if isinstance(value, list) and name in _SETS else value
         for name, value in requirements.items()
         if name not in ("account_id", "prompt", "groups")
     }
-    value_nanos = requirements.get("value_nanos")
-    if value_nanos is not None:  # weights set no price of money
-        demands["score_per_usd"] = NANOS_PER_USD / value_nanos
-        demands["score_per_usd_by"] = "budget" if requirements.get("paced") else "value_usd"
+    asked_nanos = requirements.get("value_nanos")
+    value_nanos = asked_nanos or value_nanos
+    if value_nanos is None:  # weights set no price of money
+        demands.pop("preset", None)
+        return demands
+    demands["score_per_usd"] = NANOS_PER_USD / value_nanos
+    by = "budget" if requirements.get("paced") else "value_usd"
+    demands["score_per_usd_by"] = by if asked_nanos else requirements.get("preset", by)
     return demands
 
 

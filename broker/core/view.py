@@ -56,6 +56,8 @@ class View(msgspec.Struct, eq=False):
     fullest: float
     """No load is higher."""
     availability: Floats
+    usual_out: float
+    """Tokens out that are expected of the middle one of all."""
 
     @classmethod
     def of(
@@ -75,10 +77,11 @@ class View(msgspec.Struct, eq=False):
             else np.minimum(tokens_out, float(TOKENS_OUT_EXPECTED))
         )
         quality, domain_fit = listed.quality, listed.domain_fit
+        usual_out = float(TOKENS_OUT_EXPECTED)
         if lessons is not None and wanted.prompt is not None:
             known = lessons.cut(wanted.domain, listed.numbers, domain_fit)
             quality, domain_fit = known.quality(wanted.prompt), known.fit
-            expected_out = known.tokens_out
+            expected_out, usual_out = known.tokens_out, known.usual
             if not isinstance(tokens_out, int) or tokens_out < known.longest:
                 expected_out = np.minimum(expected_out, tokens_out)
         cost = listed.rate_out * (wanted.choices * expected_out)
@@ -104,6 +107,7 @@ class View(msgspec.Struct, eq=False):
             load,
             fullest,
             pulse.availability[at],
+            usual_out if not isinstance(tokens_out, int) else min(usual_out, tokens_out),
         )
 
     def only(self, places: Numbers) -> View:
@@ -120,6 +124,7 @@ class View(msgspec.Struct, eq=False):
             self.load[places],
             self.fullest,
             self.availability[places],
+            self.usual_out,
         )
 
 

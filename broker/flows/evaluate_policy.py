@@ -1,4 +1,4 @@
-"""Tells what other weights would have got of calls that explored and whose answers were judged."""
+"""Tells what another preset would have got of calls that explored and whose answers were judged."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.columns import Floats
 from broker.core.off_policy import Evaluated, Logged, evaluate
-from broker.core.requirements import PRESETS
-from broker.core.scoring import PARTS, normal
+from broker.core.requirements import TASTES, Taste
+from broker.core.scoring import CLAIM_BONUS, PARTS
 from broker.core.story import ScoredCandidate, decode
 from broker.errors import RequestMalformed
 from broker.store.judged_calls import JudgedCall, judged_calls
 
 UNIFORM = "uniform"
 """The policy that chooses anybody alike."""
-POLICIES = (*PRESETS, UNIFORM)
+POLICIES = (*TASTES, UNIFORM)
 CALLS_MIN = 20
 
 
@@ -74,6 +74,20 @@ def _chances(candidates: Sequence[ScoredCandidate], policy: str) -> Floats:
     if policy == UNIFORM:
         return np.full(len(candidates), 1.0 / len(candidates))
     parts = np.array([[each.parts[name] for name in PARTS] for each in candidates])
+    costs = np.array([float(each.expected_cost_usd) for each in candidates])
     chances = np.zeros(len(candidates))
-    chances[(parts @ normal(PRESETS[policy])).argmax()] = 1.0
+    chances[_worth(parts.T, costs, TASTES[policy]).argmax()] = 1.0
     return chances
+
+
+def _worth(parts: Floats, costs: Floats, taste: Taste) -> Floats:
+    """Return scores as `broker.core.scoring` makes them, as near as a story tells: how late anybody
+    was is told beside the soonest alone."""
+    quality, fit, _, soonness, available = parts
+    typical = float(np.median(costs))
+    scores = quality * available + CLAIM_BONUS * fit
+    if typical > 0.0:
+        scores -= costs / (taste.worth * typical)
+    if taste.hurried:
+        scores -= taste.lateness * (1.0 / np.maximum(soonness, 1e-6) - 1.0)
+    return np.asarray(scores)

@@ -133,7 +133,7 @@ def _is_kept(tab: Tab, attempt: Attempt, chance: float | None) -> Kept:
     if least is not None:
         return above(chance, least)
     quality, cost_nanos = chain.quality_and_cost(groups[stage + 1][0])
-    price, worth = PRICE, tab.call.wanted.value_nanos
+    price, worth = PRICE, chain.value_nanos
     if worth:
         price = min(cost_nanos / worth, 1.0)
     return worth_it(chance, quality, price)

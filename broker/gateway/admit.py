@@ -17,6 +17,7 @@ from broker.core.call import (
 )
 from broker.core.cascade import Cascade
 from broker.core.catalog import Task
+from broker.core.columns import AUTO
 from broker.core.requirements import Requirements
 from broker.errors import RequestMalformed, TooManyCalls, Unavailable
 from broker.flows.runtime import Runtime
@@ -89,6 +90,7 @@ def demands(asked: Asked, account_id: UUID) -> Requirements:
             asked.choices,
             asked.version,
             stream=stream,
+            preset=wishes.preset() if asked.model == AUTO else None,
         )
     rate_in, rate_out = wishes.max_rates()
     return Requirements(
@@ -113,6 +115,7 @@ def demands(asked: Asked, account_id: UUID) -> Requirements:
         providers_ignore=frozenset(wishes.providers.ignore),
         providers_order=tuple(wishes.providers.order),
         weights=wishes.weighed(),
+        preset=wishes.preset(),
         value_nanos=wishes.value_nanos(),
         paced=wishes.weights == BUDGET,
         explore=bool(wishes.explore),

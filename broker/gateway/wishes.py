@@ -162,6 +162,12 @@ class Wishes(_Wish, frozen=True, kw_only=True):
             return PRESETS[self.weights]
         return Weights(**msgspec.structs.asdict(self.weights))
 
+    def preset(self) -> str | None:
+        """Return the preset that is wished for; None where there are weights of the caller's."""
+        if self.weights is None or self.weights == BUDGET:
+            return "balanced"
+        return self.weights if isinstance(self.weights, str) else None
+
     def max_rates(self) -> tuple[int | None, int | None]:
         """Return the highest token rates, in and out, in micro-dollars per million tokens."""
         price = self.max_price

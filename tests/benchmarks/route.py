@@ -142,7 +142,9 @@ def main() -> None:
     figures = {
         "p50_us_100": p50_us(decider(few)),
         "p50_us_100_domain": p50_us(decider(few, domain="law")),
-        "p50_us_100_learned": p50_us(decider(taught(few), model="auto", prompt=PROMPT)),
+        "p50_us_100_learned": p50_us(
+            decider(taught(few), model="auto", prompt=PROMPT, preset="balanced")
+        ),
         "p50_us_10000": p50_us(decider(many, **eligible)),
         "p50_us_10000_named": p50_us(decider(many)),
         "first_us_10000": first_us,
