@@ -72,7 +72,8 @@ def route(
     scores, parts, chances = figures[0], figures[1:-2], figures[-1]
     score_parts(view, parts)
     figures[-2] = view.cost_picos
-    taste = TASTES.get(wanted.preset or "") if lessons is not None else None
+    counts = lessons is not None and wanted.value_nanos is None
+    taste = TASTES.get(wanted.preset or "") if counts else None
     value_picos = _value_picos(wanted, listed, view, taste)
     if value_picos is None:
         weigh(wanted.weights, parts, scores)

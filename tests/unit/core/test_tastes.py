@@ -111,6 +111,7 @@ def test_own_weights_a_value_and_what_is_not_learned_leave_a_preset_aside() -> N
     assert plain.scores.tolist() == pytest.approx(QUALITY)
     valued = decided(taught(), preset="cheap", value_nanos=10**6)
     assert valued.value_nanos == 10**6
+    assert valued.scores.tolist() == decided(taught(), value_nanos=10**6).scores.tolist()
     untaught = replace(taught(), lessons=None)
     by_preset, by_weights = (
         decide(untaught, model="auto", preset=preset, prompt=PROMPT) for preset in ("cheap", None)
