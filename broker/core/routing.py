@@ -22,7 +22,7 @@ from broker.core.lessons import Lessons
 from broker.core.lone import decide_alone
 from broker.core.market import Market, Shortlist
 from broker.core.pulse import Pulse
-from broker.core.requirements import TASTES, Requirements, Taste
+from broker.core.requirements import TASTES, Requirements
 from broker.core.scoring import (
     NEAR_BEST,
     PARTS,
@@ -69,16 +69,8 @@ def route(
             return nobody(rejected, reasons, market.book.version)
         view = view.only((struck == 0).nonzero()[0])
     figures = np.empty((len(PARTS) + 3, view.numbers.size))
-    scores, parts, chances = figures[0], figures[1:-2], figures[-1]
-    score_parts(view, parts)
-    figures[-2] = view.cost_picos
-    counts = lessons is not None and wanted.value_nanos is None
-    taste = TASTES.get(wanted.preset or "") if counts else None
-    value_picos = _value_picos(wanted, listed, view, taste)
-    if value_picos is None:
-        weigh(wanted.weights, parts, scores)
-    else:
-        worth(view, figures, value_picos, taste)
+    scores, chances = figures[0], figures[-1]
+    value_picos = _score(wanted, listed, view, figures, learned=lessons is not None)
     explores = wanted.explore and lessons is not None and scores.size > 1
     if explores and lessons is not None and not wanted.providers_order and wanted.home is None:
         share = normal(wanted.weights)[0] if value_picos is None else 1.0
@@ -97,15 +89,25 @@ def route(
     )
 
 
-def _value_picos(
-    wanted: Requirements, listed: Shortlist, view: View, taste: Taste | None
+def _score(
+    wanted: Requirements, listed: Shortlist, view: View, figures: Floats, *, learned: bool
 ) -> float | None:
-    """Return what a good answer is worth; None where weights are to count."""
+    """Fill in scores, parts and costs; return what a good answer is worth in pico-dollars, None
+    where weights counted."""
+    parts = figures[1:-2]
+    score_parts(view, parts)
+    figures[-2] = view.cost_picos
     if wanted.value_nanos is not None:
-        return float(wanted.value_nanos * PICOS_PER_NANO)
-    if taste is None:
+        value_picos = float(wanted.value_nanos * PICOS_PER_NANO)
+        worth(view, figures, value_picos, None)
+        return value_picos
+    if not learned or wanted.preset is None:
+        weigh(wanted.weights, parts, figures[0])
         return None
-    return max(taste.worth * typical_picos(wanted, listed, view.usual_out), 1.0)
+    taste = TASTES[wanted.preset]
+    value_picos = max(taste.worth * typical_picos(wanted, listed, view.usual_out), 1.0)
+    worth(view, figures, value_picos, taste)
+    return value_picos
 
 
 def _in_numbers(

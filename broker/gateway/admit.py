@@ -79,29 +79,17 @@ def demands(asked: Asked, account_id: UUID) -> Requirements:
     if asked.task is not Task.INFER:
         bound, expected = tokens_in_bound(size_bytes), tokens_in_expected(size_bytes)
     stream = isinstance(asked.body, OpenAiBody) and asked.body.stream
+    size = bound, expected, asked.tokens_out_max
+    plain = (account_id, asked.task, asked.model, *size, asked.choices, asked.version)
     if wishes is NO_WISHES:
         return Requirements(
-            account_id,
-            asked.task,
-            asked.model,
-            bound,
-            expected,
-            asked.tokens_out_max,
-            asked.choices,
-            asked.version,
+            *plain,
             stream=stream,
             preset=wishes.preset() if asked.model == AUTO else None,
         )
     rate_in, rate_out = wishes.max_rates()
     return Requirements(
-        account_id,
-        asked.task,
-        asked.model,
-        bound,
-        expected,
-        asked.tokens_out_max,
-        asked.choices,
-        asked.version,
+        *plain,
         domain=wishes.domain,
         max_rate_in_micros=rate_in,
         max_rate_out_micros=rate_out,
