@@ -12,6 +12,7 @@ from litestar.response import Redirect
 from litestar.static_files import create_static_files_router
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from broker.api.lean import LeanLitestar
 from broker.errors import BrokerError, CallerUnknown, NotFound, RequestRefused, Unavailable
 from broker.store.away import is_database_away
 from web.board import Boards
@@ -69,7 +70,7 @@ def _litestar(desk: Desk) -> Litestar:
         directories=[STATIC],
         cache_control=CacheControlHeader(public=True, max_age=_KEPT_S, immutable=True),
     )
-    return Litestar(
+    return LeanLitestar(
         route_handlers=[
             market, show_board, show_endpoint, series, show_call, events,
             show_login, log_in, log_out, static,

@@ -27,6 +27,7 @@ from broker.api.health import alive, ready
 from broker.api.heartbeats import heartbeats
 from broker.api.invoices import AccountInvoiceController, InvoiceController
 from broker.api.keys import KeyController
+from broker.api.lean import LeanLitestar
 from broker.api.ledger import LedgerController
 from broker.api.lost_calls import LostCallController
 from broker.api.metrics import Exposition, count_answers, create_registry, metrics
@@ -76,7 +77,7 @@ def create_api(
         "feed": feed,
         "quotes": quotes,
     }
-    return Litestar(
+    return LeanLitestar(
         route_handlers=[_api(parts), heartbeats, alive, ready, metrics],
         dependencies={
             **dependencies(parts),

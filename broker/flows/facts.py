@@ -27,6 +27,7 @@ class Facts:
     """True when a Market built of the facts before these is out of date."""
     keys: Mapping[str, StoredKey] = field(default_factory=dict)
     deployments: tuple[Deployment, ...] = ()
+    """By number, as the endpoints."""
     endpoints: tuple[Endpoint, ...] = ()
     domains: tuple[Domain, ...] = ()
     book: PriceBook = field(default_factory=PriceBook.empty)
@@ -38,12 +39,12 @@ class Facts:
     @property
     def deployment_numbers(self) -> int:
         """One more than the greatest deployment number in use."""
-        return max((each.number for each in self.deployments), default=-1) + 1
+        return self.deployments[-1].number + 1 if self.deployments else 0
 
     @property
     def endpoint_numbers(self) -> int:
         """One more than the greatest endpoint number in use."""
-        return max((each.number for each in self.endpoints), default=-1) + 1
+        return self.endpoints[-1].number + 1 if self.endpoints else 0
 
 
 def bands_of(endpoints: Iterable[Endpoint]) -> Bands:

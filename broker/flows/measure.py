@@ -114,8 +114,9 @@ def _reports(sheet: BeatSheet, numbers: dict[UUID, int], width: int) -> Reports:
     running = np.zeros(width, dtype=np.float64)
     waiting = np.zeros(width, dtype=np.float64)
     stale = np.ones(width, dtype=bool)
+    beats = sheet.beats
     for deployment_id, number in numbers.items():
-        beat = sheet.beats.get(deployment_id)
+        beat = beats.get(deployment_id)
         if beat is not None and beat.running is not None and sheet.is_fresh(beat):
             running[number] = beat.running
             waiting[number] = beat.waiting or 0

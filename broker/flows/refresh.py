@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -17,8 +18,9 @@ from broker.errors import Unavailable
 from broker.flows.facts import Facts, bands_of
 from broker.live.beats import judge
 from broker.live.room import Live
-from broker.store import catalog, changes, domains, keys, plans, prices
+from broker.store import changes, domains, keys, plans, prices
 from broker.store.away import DATABASE_AWAY
+from broker.store.listed import Listed
 from broker.store.sealing import Sealer
 from pricing.book import PriceBook
 
@@ -50,7 +52,7 @@ class Refresher:
     ) -> None:
         """`hears` says whether every change of the database is told to `mark` now."""
         self._engine = engine
-        self._sealer = sealer
+        self._listed = Listed(sealer)
         self._live = live
         self._clock = clock
         self._now_s = now_s
@@ -60,6 +62,7 @@ class Refresher:
         self._takes_change_at: datetime | None = None
         self._complained = False
         self._woken = asyncio.Event()
+        self._numbers: dict[UUID, int] = {}
         self.facts = Facts()
 
     def mark(self, what: str) -> None:
@@ -103,8 +106,9 @@ class Refresher:
             await self._live.beats.load()
         before = self.facts
         newest = await self._look_up(before, ticks=ticks)
-        numbers = {each.id: each.number for each in newest.deployments}
-        presence = judge(self._live.beats.sheet(), numbers, before.presence)
+        if newest.deployments is not before.deployments:
+            self._numbers = {each.id: each.number for each in newest.deployments}
+        presence = judge(self._live.beats.sheet(), self._numbers, before.presence)
         self.facts = replace(
             newest,
             changed=(
@@ -148,14 +152,15 @@ class Refresher:
             loaded_keys = await keys.load_all(connection, self._clock())
             newest = replace(newest, keys=loaded_keys)
         if changes.CATALOG in due:
-            deployments, endpoints = await catalog.load_market(connection, self._sealer)
+            listed = self._listed
+            await listed.read(connection)
             commission = await plans.load_commission(connection, self._clock())
-            endpoints = commission.applied(endpoints)
+            endpoints = commission.applied(listed.endpoints)
             self._takes_change_at = commission.changes_at
             taught = await domains.load_domains(connection)
             # The same objects stay while nothing changed: others remember things by them.
-            if tuple(deployments) != before.deployments:
-                newest = replace(newest, deployments=tuple(deployments))
+            if listed.deployments is not before.deployments:
+                newest = replace(newest, deployments=listed.deployments)
             if tuple(endpoints) != before.endpoints:
                 newest = replace(newest, endpoints=tuple(endpoints))
             if taught != before.domains:

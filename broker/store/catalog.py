@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, Integer, and_, any_, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.catalog import Deployment, Endpoint, Kind, ListingStatus
 from broker.core.terms import Terms, band_of, check_deployment, factors_of, make_of, refuse
 from broker.store import changes, listing, offers
 from broker.store.accounts import ids_by_name
-from broker.store.deployments import DeploymentRecord, deployment_of, open_credential
+from broker.store.deployments import DeploymentRecord, Same, deployment_of, open_credential
 from broker.store.sealing import Sealer, SecretUnreadable
 from broker.store.tables import accounts, deployments
 from provider_sdk.protocol import DeploymentOffer, EndpointOffer
@@ -79,19 +81,41 @@ async def load_market(
     connection: AsyncConnection, sealer: Sealer
 ) -> tuple[list[Deployment], list[Endpoint]]:
     """Return all that is listed, each by number; what has an unreadable credential is left out."""
+    listed = await _deployments(connection, _is_listed(), sealer, {})
+    return listed, await offers.load(connection, {each.id: each for each in listed})
+
+
+async def load_deployments(
+    connection: AsyncConnection, numbers: Sequence[int], sealer: Sealer, same: Same
+) -> list[Deployment]:
+    """Return those of `numbers` that are listed, as `load_market` does; parts that equal what is in
+    `same` are that very object, and new ones are added to it."""
+    wanted = and_(_is_listed(), deployments.c.number == any_(literal(numbers, ARRAY(Integer))))
+    return await _deployments(connection, wanted, sealer, same)
+
+
+def _is_listed() -> ColumnElement[bool]:
+    return and_(deployments.c.status == ListingStatus.LISTED.value, accounts.c.closed_at.is_(None))
+
+
+async def _deployments(
+    connection: AsyncConnection, wanted: ColumnElement[bool], sealer: Sealer, same: Same
+) -> list[Deployment]:
     query = (
         select(deployments, accounts.c.name.label("provider"))
         .join(accounts, accounts.c.id == deployments.c.provider_id)
-        .where(deployments.c.status == ListingStatus.LISTED.value, accounts.c.closed_at.is_(None))
+        .where(wanted)
         .order_by(deployments.c.number)
     )
     listed: list[Deployment] = []
     for row in await connection.execute(query):
         try:
-            listed.append(deployment_of(row, row.provider, open_credential(row, sealer)))
+            credential = open_credential(row, sealer)
         except SecretUnreadable as error:
             _log.error("a deployment is left out", reason=error.detail)
-    return listed, await offers.load(connection, {each.id: each for each in listed})
+            continue
+        listed.append(deployment_of(row, row.provider, credential, same))
+    return listed
 
 
 async def endpoints_of(connection: AsyncConnection, record: DeploymentRecord) -> list[Endpoint]:

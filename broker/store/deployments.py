@@ -19,6 +19,9 @@ from broker.store.tables import accounts, deployments
 from provider_sdk.protocol import ProbeReport
 
 Proof = Literal["well-known", "dns", "credential"]
+Same = dict[Any, Any]
+"""Values by themselves: what equals one of them need not be kept twice. Never numbers, of which
+those of different types may be equal."""
 
 _log = structlog.get_logger(__name__)
 
@@ -82,24 +85,31 @@ def open_credential(row: Row[Any], sealer: Sealer) -> str | None:
     return sealer.open(row.credential_sealed, credential_place(row.id)).decode()
 
 
-def deployment_of(row: Row[Any], provider: str, credential: str | None) -> Deployment:
-    """Return the value of a deployment's row."""
+def deployment_of(
+    row: Row[Any], provider: str, credential: str | None, same: Same | None = None
+) -> Deployment:
+    """Return the value of a deployment's row, of parts that are in `same` where they equal."""
+    one = same.setdefault if same is not None else _as_it_is
     return Deployment(
         id=row.id,
         number=row.number,
-        provider_id=row.provider_id,
-        provider=provider,
+        provider_id=one(row.provider_id, row.provider_id),
+        provider=one(provider, provider),
         name=row.name,
-        url=row.url,
+        url=one(row.url, row.url),
         kind=Kind(row.kind),
         capacity=row.capacity,
-        region=row.region,
+        region=one(row.region, row.region),
         retains_data=row.retains_data,
         trains_on_data=row.trains_on_data,
         retention_days=row.retention_days,
         credential=credential,
         status=ListingStatus(row.status),
     )
+
+
+def _as_it_is(_: Any, value: Any) -> Any:
+    return value
 
 
 def _record(row: Row[Any], credential: str | None) -> DeploymentRecord:

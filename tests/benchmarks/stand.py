@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -25,6 +26,7 @@ from broker.store.migrate import upgrade
 from broker.store.sealing import Sealer
 from pricing.money import NANOS_PER_USD
 from provider_sdk.protocol import CallBand, DeploymentOffer, EndpointOffer, Kind, TokenBand
+from tests.benchmarks.copies import copy
 from tests.benchmarks.processes import tree_cpu_s
 
 SECRET_KEY = "5e" * 32
@@ -32,6 +34,8 @@ CONSUMER = "bench"
 FAMILY = "m"
 BALANCE_USD = 1_000_000
 CAPACITY = 10_000
+KINDS = 3 * 7 * 17
+"""Endpoints are of so many kinds, after which they repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class Stand:
     valkey: EmbeddedValkey
     env: dict[str, str]
     key: str
+    signing_keys: Mapping[str, str]
+    """In hex, by deployment id: with them its agent signs heartbeats."""
 
     def cpu_s(self) -> float:
         """Return the CPU seconds that PostgreSQL and Valkey have used, ended backends included."""
@@ -61,8 +67,8 @@ async def open_stand(
         engine = create_engine(postgres.url, connections_max=2)
         try:
             provider = await _open(engine, "benchmark-provider", Role.PROVIDER)
-            offers = [_offer(number, upstream_url, kind) for number in range(endpoints)]
-            await _list(engine, provider, offers)
+            offers = [_offer(number, upstream_url, kind) for number in range(min(endpoints, KINDS))]
+            signing_keys = await _list(engine, provider, offers, endpoints)
             await _open(engine, CONSUMER, Role.CONSUMER)
             amount = BALANCE_USD * NANOS_PER_USD
             await top_up(engine, OPERATOR, CONSUMER, amount, "benchmark", _now())
@@ -75,26 +81,32 @@ async def open_stand(
             "BROKER_SECRET_KEY": SECRET_KEY,
             "BROKER_ALLOW_NETWORKS": "127.0.0.0/8",
         }
-        yield Stand(postgres, valkey, env, key.text)
+        yield Stand(postgres, valkey, env, key.text, signing_keys)
 
 
 async def _open(engine: AsyncEngine, name: str, role: Role) -> Account:
     return await open_account(engine, name, role, author=OPERATOR.name, now=_now())
 
 
-async def _list(engine: AsyncEngine, provider: Account, offers: Iterable[DeploymentOffer]) -> None:
-    """Register and list, without the proof and the probes, which the upstream knows nothing of."""
-    sealer = Sealer(SECRET_KEY)
-    for offer in offers:
-        async with engine.begin() as connection:
+async def _list(
+    engine: AsyncEngine, provider: Account, offers: Sequence[DeploymentOffer], count: int
+) -> dict[str, str]:
+    """Register and list, without the proof and the probes, which the upstream knows nothing of.
+    Return the signing keys of the deployments, in hex, by id."""
+    sealer, signing_keys = Sealer(SECRET_KEY), {}
+    async with engine.begin() as connection:
+        for offer in offers:
             registered = await catalog.register(
                 connection, provider.id, offer, sealer, (1_000, _now())
             )
-        async with engine.begin() as connection:
             record = await deployments.find(
                 connection, registered.deployment_id, sealer, provider_id=provider.id
             )
             await listing.set_verdict(connection, record, ListingStatus.LISTED, [])
+            signing_keys[str(registered.deployment_id)] = registered.signing_key.hex()
+        templates = [UUID(each) for each in signing_keys]
+        signing_keys |= await copy(connection, templates, count, sealer)
+    return signing_keys
 
 
 def _offer(number: int, url: str, kind: Kind) -> DeploymentOffer:

@@ -18,10 +18,11 @@ from broker.flows.listen import ChangeListener
 from broker.flows.refresh import SETTLES_S, Refresher
 from broker.live.beats import Beat
 from broker.live.room import Live
-from broker.store import keys, prices
+from broker.store import catalog, keys, prices
 from broker.store.accounts import Role
 from broker.store.database import create_engine
 from broker.store.keys import KeyTerms
+from broker.store.listed import Listed
 from pricing.book import PriceBook
 from tests.integration.catalog.offers import (
     LATER,
@@ -282,3 +283,41 @@ async def test_an_expired_key_is_not_loaded(refresher, engine):
     async with engine.begin() as connection:
         await keys.issue(connection, firm.id, KeyTerms(expires_at=NOW), NOW)
     assert (await refresher.refresh()).keys == {}
+
+
+async def test_of_a_catalog_only_what_changed_is_read_again(refresher, engine, acme):
+    await enlisted(engine, acme)
+    await enlisted(engine, acme, name="gpu-2", endpoints=[endpoint_offer(name="tax")])
+    first = await refresher.refresh()
+    await register(engine, acme, offer(capacity=9), LATER)
+    law, tax = (await refresher.refresh()).endpoints
+    assert law.deployment.capacity == 9
+    assert tax is first.endpoints[1]
+    assert tax.deployment is first.deployments[1]
+    assert tax.band is first.endpoints[0].band, "what is equal is kept once"
+    async with engine.begin() as connection:
+        await catalog.withdraw(connection, acme.id, law.deployment.id, LATER)
+    assert names(await refresher.refresh()) == ["acme/tax"]
+
+
+async def test_a_reading_that_was_broken_off_is_gone_on_with(engine, acme):
+    await enlisted(engine, acme)
+    listed = Listed(SEALER)
+    async with engine.connect() as connection:
+        await listed.read(connection)
+    before = listed.endpoints
+    await enlisted(engine, acme, name="gpu-2", endpoints=[endpoint_offer(name="tax")])
+    for moment in range(100):
+        async with engine.connect() as connection:
+            reading = asyncio.ensure_future(listed.read(connection))
+            await asyncio.wait([reading], timeout=moment / 1_000)
+            if reading.done():
+                break
+            reading.cancel()
+            await asyncio.wait([reading])
+            assert listed.endpoints is before
+            await connection.invalidate()
+    async with engine.connect() as connection:
+        await listed.read(connection)
+    assert [each.name for each in listed.endpoints] == ["acme/law", "acme/tax"]
+    assert listed.endpoints[0] is before[0]

@@ -69,6 +69,25 @@ async def test_a_beat_is_not_accepted_twice_whichever_process_it_comes_to(here, 
     assert await here.beats.accept([beat(A, big + 1)]) == [False]
 
 
+async def test_of_what_is_known_only_what_has_come_since_is_told(here, there, passage: Passage):
+    rare = {"interval_ms": 60_000}
+    await there.beats.accept([beat(A, 1, **rare), beat(B, 1, **rare)])
+    assert set((await here.beats.load()).beats) == {A, B}
+    before = here.beats.sheet().beats
+    await there.beats.accept([beat(B, 2, status="draining", **rare)])
+    after = (await here.beats.load()).beats
+    assert after[A] is before[A]
+    assert (after[B].sequence, after[B].status) == (2, "draining")
+    await there.valkey.ask(lambda client: client.delete(there.beats.key + ":since"), None)
+    await there.beats.accept([beat(A, 2, **rare)])
+    await passage.close()
+    await here.beats.load()
+    await there.valkey.ask(lambda client: client.delete(there.beats.key + ":since"), None)
+    await passage.open()
+    await until(lambda: back(here))
+    assert (await here.beats.load()).beats[A].sequence == 2, "after a break all is told anew"
+
+
 async def test_beats_go_on_in_one_process_while_valkey_is_away(here, there, passage: Passage):
     await here.beats.accept([beat(A, 1), beat(B, 1)])
     await passage.close()
