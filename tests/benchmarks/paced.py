@@ -1,6 +1,7 @@
 """An upstream for benchmarks that answers as it is asked: at once, in a slow stream, with a fault.
 
-A prompt with FAULT in it is answered by 500, `stream` as the pace says. What it costs the machine is little: no task and no parsing of JSON.
+A prompt with FAULT in it is answered by 500, `stream` as the pace says. What it costs the machine
+is little: no task and no parsing of JSON.
 """
 
 from __future__ import annotations
