@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from broker.server.request import Handler, Request
 from broker.settings import Limits, Settings
 
 STOP_LIMIT_S = 30
+YOUNG_MAX = 20_000
+"""So many objects more than at the last look make the garbage collector look again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,16 @@ async def _serve_until_told(
     asked = asyncio.Event()
     with signals(asked.set):
         async with Broker(settings, host, port, worker):
+            _collect_seldom()
             await asked.wait()
+
+
+def _collect_seldom() -> None:
+    """Let the garbage collector pass by what has been built, and look at the rest less often: it
+    took 4.5 % of a busy process, and each full look at a large market tenths of a second."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_MAX, *gc.get_threshold()[1:])
 
 
 def run(settings: Settings, host: str, port: int, worker: Worker | None = None) -> None:

@@ -83,6 +83,11 @@ class PlaneCollector(Collector):
             "Endpoints that get fewer calls at once than their declared capacity allows.",
             plane.throttle.limited(),
         )
+        yield GaugeMetricFamily(
+            "broker_late_seconds",
+            "How late the process comes to what is due: it has more to do than it manages.",
+            plane.throttle.late_ms / 1_000,
+        )
 
     def _breakers(self) -> Iterator[Metric]:
         pulse = self._plane.pulse

@@ -20,6 +20,11 @@ APART_S: Final = 0.02
 more of the same say no more, and cost every fast call a fortieth of its time."""
 
 
+OWN_SHARE: Final = 4.0
+"""Times that are less than so many times what the process itself comes late tell of it, and not of
+a server: with more to do than it manages, it would find all servers slow."""
+
+
 class Cut(NamedTuple):
     """An attempt that was given up before any content had come, or the whole of what is whole."""
 
@@ -42,10 +47,21 @@ class Throttle:
         """By endpoint number: until then, nothing is learned of it while it is far from full."""
         self._cuts_due_s: dict[int, float] = {}
         """The same for those that are given up."""
+        self.late_ms = 0.0
+        """How late the process comes to what is due, as it measures now and then."""
 
     def limited(self) -> int:
         """Return how many servers are limited now."""
         return sum(each.limit < each.most for each, _ in self._gradients.values())
+
+    def wants(self, endpoint: Endpoint, now_s: float) -> bool:
+        """Return whether anything is to be learned of an attempt that delivers now."""
+        number, deployment = endpoint.number, endpoint.deployment
+        return (
+            now_s >= self._due_s.get(number, 0.0)
+            or 4 * self._pulse.load_of(deployment.number) > deployment.capacity
+            or self._pulse.limit_at[number] != UNLIMITED
+        )
 
     def tell(
         self,
@@ -60,22 +76,16 @@ class Throttle:
         be learned of it. `size` is of its request in bytes and of its answer in tokens. Of one that
         was `streamed` the time to the first token counts: the rest takes as long as its caller
         takes to read."""
-        number, deployment = endpoint.number, endpoint.deployment
-        under_way = self._pulse.load_of(deployment.number)
-        if (
-            now_s < self._due_s.get(number, 0.0)
-            and 4 * under_way <= deployment.capacity
-            and self._pulse.limit_at[number] == UNLIMITED
-        ):
+        if not self.wants(endpoint, now_s):
             return False
-        self._due_s[number] = now_s + APART_S
+        self._due_s[endpoint.number] = now_s + APART_S
+        took_ms = measured.ttft_ms if streamed else measured.duration_ms
+        if took_ms < OWN_SHARE * self.late_ms:
+            return False
+        under_way = self._pulse.load_of(endpoint.deployment.number)
         gradient, endpoints = self._of(endpoint, now_s)
-        if streamed:
-            changed = gradient.tell(kind_of(size[0], 0), measured.ttft_ms, under_way, now_s)
-        else:
-            kind = kind_of(size[0], size[1])
-            changed = gradient.tell(kind, measured.duration_ms, under_way, now_s)
-        if changed:
+        kind = kind_of(size[0], 0 if streamed else size[1])
+        if gradient.tell(kind, took_ms, under_way, now_s):
             self._set(gradient, endpoints)
         return True
 
@@ -96,6 +106,8 @@ class Throttle:
         number = endpoint.number
         if now_s < self._cuts_due_s.get(number, 0.0) and self._pulse.limit_at[number] == UNLIMITED:
             return  # nor do more of these, and those that deliver are not all told either
+        if cut.lasted_ms < OWN_SHARE * self.late_ms:
+            return
         self._cuts_due_s[number] = now_s + APART_S
         under_way = self._pulse.load_of(endpoint.deployment.number)
         gradient, endpoints = self._of(endpoint, now_s)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from broker.core.call import Call
+from broker.core.catalog import Endpoint
 from broker.core.dispatch import Attempt
 from broker.core.lengths import length_of
 from broker.core.metering import Delivered
 from broker.core.outcome import Fault, Outcome
 from broker.core.pulse import Measured
 from broker.core.throttle import Cut
+
+if TYPE_CHECKING:
+    from broker.flows.tab import Tab
 
 
 def answer_length(last: Attempt | None, call: Call) -> int | None:
@@ -43,6 +49,19 @@ def measure_of(attempt: Attempt, call: Call, delivered: Delivered, now_s: float)
         bytes_in_per_token=bytes_in,
         bytes_out_per_token=bytes_out,
     )
+
+
+def learn_from(
+    tab: Tab, attempt: Attempt, endpoint: Endpoint, delivered: Delivered, now_s: float
+) -> Measured:
+    """Tell of an attempt that delivered how long it took, for limits and tails; return it for the
+    pulse."""
+    runtime, asked, streamed = tab.runtime, tab.asked, tab.call.wanted.stream
+    measured = measure_of(attempt, asked, delivered, now_s)
+    size = (asked.body.size_bytes, attempt.tokens_out)
+    if runtime.throttle.tell(endpoint, size, measured, now_s, streamed=streamed):
+        runtime.tails.tell(endpoint.number, measured.ttft_ms, streamed=streamed)
+    return measured
 
 
 def cut_of(attempt: Attempt, outcome: Outcome, call: Call, now_s: float) -> Cut | None:

@@ -13,6 +13,7 @@ from broker.core.market import build_market, newcomers
 from broker.core.syllabus import Domain
 from broker.flows.agree import Accord, Own, own_of
 from broker.flows.facts import Facts
+from broker.flows.lateness import watch_lateness
 from broker.flows.learn_domains import DomainSchool
 from broker.flows.learn_quality import QualitySchool, Scene
 from broker.flows.listen import ChangeListener
@@ -70,6 +71,7 @@ class Background:
             runtime.live.books.listen(self._refresher.wake),
             self._quality.run(self._scene, self._teach),
             Watch(runtime).run(),
+            watch_lateness(runtime.now_s, runtime.throttle),
         )
         tasks = [asyncio.create_task(each) for each in work]
         try:

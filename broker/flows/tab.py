@@ -20,7 +20,7 @@ from broker.core.market import Market
 from broker.core.metering import NOTHING, Delivered, Expected, meter
 from broker.core.outcome import Outcome
 from broker.errors import BrokerError, HoldExpired
-from broker.flows.attempt_facts import answer_length, cut_of, measure_of, ttft_ms
+from broker.flows.attempt_facts import answer_length, cut_of, learn_from, ttft_ms
 from broker.flows.doubt import doubted
 from broker.flows.runtime import Runtime
 from broker.flows.trace_call import trace_call
@@ -171,14 +171,8 @@ class Tab:
                 throttle.failed(endpoint, outcome, cut, now_s)
             if delivered is not None:
                 self._price(attempt, endpoint, delivered)
-                if outcome.fault is None and delivered.complete:
-                    asked = self.continued or self.call
-                    measured = measure_of(attempt, asked, delivered, now_s)
-                    size = (asked.body.size_bytes, attempt.tokens_out)
-                    streamed = self.call.wanted.stream
-                    if throttle.tell(endpoint, size, measured, now_s, streamed=streamed):
-                        tails = self.runtime.tails
-                        tails.tell(endpoint.number, measured.ttft_ms, streamed=streamed)
+                if outcome.fault is None and delivered.complete and throttle.wants(endpoint, now_s):
+                    measured = learn_from(self, attempt, endpoint, delivered, now_s)
         finally:
             # Whatever pricing meets, a call that is not counted out would weigh for ever.
             place = (endpoint.number, endpoint.deployment.number)

@@ -161,3 +161,22 @@ def test_a_call_that_was_given_up_is_compared_with_those_that_it_may_have_been_l
     for step in range(200):
         throttle.failed(at, late, Cut(3_000.0, 400, streamed=True), 30.0 + step / 10)
     assert pulse.limit_at[0] < 50
+
+
+def test_what_takes_long_while_the_process_itself_is_late_is_not_held_against_the_server() -> None:
+    limits = []
+    for late_ms in (0.0, 20.0):
+        pulse = Pulse()
+        pulse.fit(1, 1)
+        throttle, at = Throttle(pulse, 2.0), endpoint(0, Server(0, 50))
+        pulse.begin(0, 0, 0.0)
+        for step in range(20):
+            throttle.tell(at, (400, 8), Measured(2.0, 2.0, 8), step / 10)
+        throttle.late_ms = late_ms
+        for _ in range(30):
+            pulse.begin(0, 0, 2.0)
+        for step in range(400):
+            throttle.tell(at, (400, 8), Measured(30.0, 30.0, 8), 2.0 + step / 50)
+        limits.append(pulse.limit_at[0])
+    assert limits[0] < 31, "on a process in time they are a queue at the server"
+    assert limits[1] == np.inf
