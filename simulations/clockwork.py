@@ -14,6 +14,8 @@ from simulations.sites import Change, changes_of
 from simulations.world import Seen, World
 
 Progress = Callable[[float, int], bool]
+HEAR_S = 1.0
+"""How often the broker looks what time has healed: fast enough for what goes by seconds."""
 
 
 class Stopped(Exception):
@@ -57,6 +59,7 @@ class Clockwork:
         for change in changes_of(scenario):
             agenda.add(change.at_s, self._change, change)
         agenda.repeat(scenario.signals.heartbeat_s, self._beat, 0.0)
+        agenda.repeat(HEAR_S, lambda now_s, _: world.desk.hear(now_s), HEAR_S)
         agenda.repeat(scenario.prices.tick_s, self._tick, scenario.prices.tick_s)
 
     def _change(self, now_s: float, change: Change) -> None:

@@ -160,6 +160,8 @@ class ConsumerClass:
     patience_s: float = 5.0
     """The mean of that while."""
     stream: bool = True
+    hedge: bool = False
+    """They ask for a second endpoint beside one that is late; who answers first serves."""
     ttft_goal_s: float = 2.0
     """Goodput counts answers whose first token came within this, and whose further ones within"""
     tpot_goal_s: float = 0.05

@@ -6,23 +6,31 @@ from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from broker.core.crowd import Crowd
 from broker.core.decision import Decision
+from broker.core.dispatch import Attempt
 from broker.core.eligibility import Rejection
+from broker.core.hedging import HedgeBudget, Tails
 from broker.core.market import Market, Presence, build_market
-from broker.core.pulse import Pulse
+from broker.core.outcome import DELIVERED, Outcome
+from broker.core.pulse import Measured, MeasuredMany, Pulse
 from broker.core.refusal import Cause, cause_of
 from broker.core.requirements import Requirements
 from broker.core.retries import RetryBudget
 from broker.core.routing import route
+from broker.core.throttle import APART_S, Throttle
 from pricing.book import FloatArray, IntArray, PriceBook, Rate
 from pricing.tiers import BPS
 from simulations.chance import source
 from simulations.listing import Listing
 from simulations.record import Code
 from simulations.scenario import Scenario
+from simulations.visit import BYTES_PER_TOKEN
 
+At = tuple[FloatArray, NDArray[np.bool_]]
+"""(moment, whether it was streamed) of answers."""
 _CODES = {
     Cause.FULL: Code.FULL,
     Cause.AWAY: Code.AWAY,
@@ -39,9 +47,16 @@ class Desk:
         self.pulse = Pulse()
         self.pulse.fit(listing.size, listing.size)
         self.retries = RetryBudget(0.0)
+        self.hedges = HedgeBudget()
+        self.tails = Tails()
+        self.throttle: Throttle | None = None
+        """None: servers are limited by what is declared alone."""
+        if scenario.learns_limits:
+            self.throttle = Throttle(self.pulse, scenario.routing.queue_factor)
         self.random = source(seed, "routing")
         self.routing = scenario.routing
         self._listing = listing
+        self._is_hedged = any(each.hedge for each in scenario.classes)
         self.market: Market = build_market((), PriceBook.empty(), {})
         factors = [bps for each in listing.specs for bps in each.tiers_bps.values()]
         self._markup = -(-max(BPS, *factors, 0) // BPS)
@@ -54,9 +69,60 @@ class Desk:
         highest = book.matrix(self._listing.size).max(axis=1, initial=0).tolist()
         self.dearest = Rate(*(self._markup * rate for rate in highest))
 
+    def hear(self, now_s: float) -> None:
+        """Be told, again and again, that time passes."""
+        self.pulse.recover(now_s)
+        if self.throttle is not None:
+            self.throttle.relax(now_s)
+
     def decide(self, wanted: Requirements, now_s: float) -> Decision | None:
         """Decide as the live broker does."""
         return route(wanted, self.market, self.pulse, self.routing, (self.random, now_s))
+
+    def delivered(self, attempt: Attempt, asked: tuple[int, bool], now_s: float) -> None:
+        """Be told of an answer that is whole; `asked` is (tokens in, whether it was streamed)."""
+        number, (tokens_in, streamed) = attempt.candidate.number, asked
+        started_s, first_s = attempt.started_s, attempt.first_content_s
+        # Of an answer that comes whole nobody sees when it began.
+        seen_s = first_s if streamed and first_s is not None else now_s
+        measured = Measured(
+            ttft_ms=(seen_s - started_s) * 1_000,
+            duration_ms=(now_s - started_s) * 1_000,
+            tokens_out=attempt.tokens_out,
+        )
+        learned = True
+        if self.throttle is not None:
+            endpoint, size = self._listing.endpoint(number), BYTES_PER_TOKEN * tokens_in
+            learned = self.throttle.tell(
+                endpoint, (size, attempt.tokens_out), measured, now_s, streamed=streamed
+            )
+        if learned and self._is_hedged:
+            self.tails.tell(number, measured.ttft_ms, streamed=streamed)
+        self.pulse.end(number, number, DELIVERED, now_s, measured, started_s)
+
+    def learn_many(
+        self, number: IntArray, sizes: tuple[IntArray, IntArray], seen: MeasuredMany, at: At
+    ) -> None:
+        """Be told of many whole answers by endpoint, in order of time, before they are counted out;
+        `sizes` is (tokens in, tokens out). Of those of an endpoint that come closer together than
+        APART_S one is learned from: more of the same say no more."""
+        if self.throttle is None:
+            return
+        at_s, streamed = at
+        moment = (at_s / APART_S).astype(np.int64)
+        _, places = np.unique(number * (moment.max(initial=0) + 1) + moment, return_index=True)
+        columns = (number, *sizes, seen.ttft_ms, seen.duration_ms, at_s, streamed)
+        for row in zip(*(each[places].tolist() for each in columns), strict=True):
+            endpoint, size = self._listing.endpoint(row[0]), (BYTES_PER_TOKEN * row[1], row[2])
+            measured = Measured(row[3], row[4], row[2])
+            self.throttle.tell(endpoint, size, measured, row[5], streamed=row[6])
+
+    def failed(self, attempt: Attempt, outcome: Outcome, now_s: float) -> None:
+        """Be told of an attempt that brought nothing, or not all."""
+        number = attempt.candidate.number
+        if self.throttle is not None:
+            self.throttle.refused(self._listing.endpoint(number), outcome, now_s)
+        self.pulse.end(number, number, outcome, now_s, None, attempt.started_s)
 
     def refusal(self, wanted: Requirements, decision: Decision | None) -> Code:
         """Why a decision has no candidate. A call that is turned away by the full is demand."""

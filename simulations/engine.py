@@ -14,7 +14,7 @@ import numpy as np
 from broker.core.decision import Candidate
 from broker.core.dispatch import Attempt, Dispatch, End
 from broker.core.outcome import DELIVERED, Fault, Outcome
-from broker.core.pulse import Measured
+from broker.core.several import several
 from pricing.book import FloatArray, IntArray
 from simulations.agenda import Agenda
 from simulations.callers import Callers
@@ -23,6 +23,7 @@ from simulations.clockwork import Clockwork, Progress, Stopped
 from simulations.demand import Foresight
 from simulations.foresight import Memory
 from simulations.job import Job
+from simulations.races import Races
 from simulations.record import Code, Run
 from simulations.scenario import Scenario
 from simulations.sites import Change, Site, sites_of
@@ -46,12 +47,14 @@ class Engine:
         self._served = np.zeros(len(self._sites))
         self._arrived = self.ended = 0
         self._agenda: Agenda
+        self._races: Races
 
     def run(self, progress: Progress | None) -> Run:
         """Run to the horizon, or until `progress` says no."""
         begun_s = time.process_time()
         horizon_s = ended_s = self._scenario.horizon_s
         self._agenda = agenda = Clockwork(self._world, self, progress).agenda
+        self._races = Races(self._world.desk, self._sites, agenda, self)
         try:
             for call in self._callers.each(horizon_s):
                 if agenda.heap[0][0] <= call[1]:
@@ -66,12 +69,12 @@ class Engine:
 
     def _under_way(self) -> int:
         """Count the calls that are at servers, and those for whom something is on the agenda."""
-        at_servers = sum(len(each.jobs) for each in self._sites)
         ahead = [(act, subject) for _, _, act, subject in self._agenda.heap]
         asking = sum(act == self._ask for act, _ in ahead)
-        begun = [job for act, job in ahead if act == self._begin]
+        begun = [job for act, job in ahead if act == self.begin]
         begun += [told[0] for act, told in ahead if act == self._turned_away]
-        return at_servers + asking + sum(job.key.job is job for job in begun)
+        found = {job.key for site in self._sites for job in site.jobs}
+        return asking + len(found | {job.key for job in begun if job.key.attempt_of(job)})
 
     # What happens to the market.
 
@@ -99,7 +102,7 @@ class Engine:
         elif change.kind == "fail" and change.outage is not None:
             site.outage = change.outage
             for job in tuple(site.jobs):
-                self._break_off(job.key, Outcome(change.outage.fault), now_s)
+                self._break_off(job, Outcome(change.outage.fault), now_s)
 
     # What happens to a call.
 
@@ -130,6 +133,9 @@ class Engine:
         if of_class.foresight is not Foresight.PRICE and self._stays_away(visit, first, now_s):
             self._refuse(visit, Code.STAYED_AWAY, now_s)
             return
+        if of_class.hedge:
+            most = wanted.max_cost_nanos
+            decision = several(decision, hedges=True, continues=False, most=most)
         visit.hold = hold_of(decision)
         if not world.books.hold(visit.account, visit.hold.amount_nanos, now_s):
             self._refuse(visit, Code.NO_FUNDS, now_s)
@@ -142,6 +148,8 @@ class Engine:
             attempts_max=desk.routing.attempts_max,
             random=desk.random,
         )
+        if decision.answers_most > 1:
+            visit.dispatch.hedges = desk.hedges
         if visit.deadline_s < math.inf:
             line = self._deadlines[visit.place]
             if not line:
@@ -181,24 +189,29 @@ class Engine:
         self._world.desk.pulse.begin(number, number, attempt.started_s)
         visit.job = job = Job(visit, visit.tokens_in, visit.tokens_out)
         if attempt.delay_s:
-            self._agenda.add(attempt.started_s, self._begin, job)
+            self._agenda.add(attempt.started_s, self.begin, job)
         else:
-            self._begin(now_s, job)
+            self.begin(now_s, job)
+        if visit.dispatch.hedges is not None:
+            self._races.watch(visit)
 
-    def _begin(self, now_s: float, job: Job) -> None:
+    def begin(self, now_s: float, job: Job) -> None:
+        """Take an attempt to its server."""
         visit: Visit = job.key
-        if visit.job is not job:
+        attempt = visit.attempt_of(job)
+        if attempt is None:
             return  # its outage or its deadline came first
-        assert visit.attempt is not None
-        site = self._sites[visit.attempt.candidate.number]
+        site = self._sites[attempt.candidate.number]
         refused = site.refuses(job) if site.may_refuse else None
         if refused is not None:
-            told = (job, Outcome(refused.fault))
+            told = (job, refused.outcome)
             self._agenda.add(now_s + refused.after_s, self._turned_away, told)
             return
         site.jobs[job] = None
         site.server.submit(job, now_s)
         self._watch(site)
+        if self._world.desk.pulse.is_doubtful(site.number) and visit.of_class.stream:
+            self._races.probe(job, site, now_s)
 
     def _watch(self, site: Site) -> None:
         """Note when to ask a server again. What is noted too early is noted anew then."""
@@ -219,53 +232,62 @@ class Engine:
     def _deliver(self, job: Job, site: Site, now_s: float) -> None:
         """End a call whose answer is whole."""
         visit: Visit = job.key
+        if visit.beside is not None:
+            self._races.win(job, now_s)
         attempt, dispatch = visit.attempt, visit.dispatch
         assert attempt is not None
         assert dispatch is not None
         attempt.first_content_s = job.first_s
-        dispatch.record(DELIVERED, now_s)
+        dispatch.record(DELIVERED, now_s, attempt)
         self._pay(visit, attempt, job.tokens_out, site)
-        number = site.number
-        started_s = attempt.started_s
-        measured = Measured(
-            ttft_ms=(job.first_s - started_s) * 1_000,
-            duration_ms=(now_s - started_s) * 1_000,
-            tokens_out=attempt.tokens_out,
-        )
-        self._world.desk.pulse.end(number, number, DELIVERED, now_s, measured)
+        self._world.desk.delivered(attempt, (job.tokens_in, visit.of_class.stream), now_s)
         visit.cost_nanos += site.cost_nanos(job.tokens_in, job.tokens_out)
-        self._served[number] += 1
+        self._served[site.number] += 1
         self._close(visit, Code.SERVED, now_s)
 
     def _turned_away(self, now_s: float, told: tuple[Job, Outcome]) -> None:
         job, outcome = told
-        if job.key.job is job:
-            self._break_off(job.key, outcome, now_s)
+        if job.key.attempt_of(job) is not None:
+            self._break_off(job, outcome, now_s)
 
-    def _break_off(self, visit: Visit, outcome: Outcome, now_s: float) -> None:
+    def _break_off(self, job: Job, outcome: Outcome, now_s: float) -> None:
         """End an attempt that did not deliver, and go on as `Dispatch` says."""
-        attempt, job, dispatch = visit.attempt, visit.job, visit.dispatch
+        visit: Visit = job.key
+        if visit.job is not job:
+            visit.swap()
+        attempt, dispatch = visit.attempt, visit.dispatch
         assert attempt is not None
-        assert job is not None
         assert dispatch is not None
+        number, made = attempt.candidate.number, self.drop(job, now_s)
         visit.job = None
-        number = attempt.candidate.number
-        site = self._sites[number]
-        if job in site.jobs:
-            del site.jobs[job]
-            made = site.server.cancel(job, now_s)
-            self._watch(site)
-            if not math.isnan(job.started_s):
-                visit.cost_nanos += site.cost_nanos(job.tokens_in, made)
-            if made and visit.of_class.stream and job.first_s <= now_s:
-                attempt.first_content_s = job.first_s
-                self._pay(visit, attempt, made, site)
-        outcome = dispatch.record(outcome, now_s)
-        self._world.desk.pulse.end(number, number, outcome, now_s, None)
-        if dispatch.end is End.COMMITTED:
+        if made and visit.of_class.stream and job.first_s <= now_s:
+            attempt.first_content_s = job.first_s
+            self._pay(visit, attempt, made, self._sites[number])
+        outcome = dispatch.record(outcome, now_s, attempt)
+        self._world.desk.failed(attempt, outcome, now_s)
+        if visit.beside is not None:
+            (visit.attempt, visit.job), visit.beside = visit.beside, None
+            if dispatch.end is not None:  # no other would do better
+                self._break_off(visit.job, outcome, now_s)
+        elif dispatch.end is End.COMMITTED:
             self._close(visit, Code.LATE if outcome.fault is Fault.DEADLINE else Code.CUT, now_s)
         else:
             self._next(visit, now_s)
+
+    def drop(self, job: Job, now_s: float) -> int:
+        """Cancel an attempt at its server; return how many tokens it had made."""
+        visit: Visit = job.key
+        attempt = visit.attempt_of(job)
+        assert attempt is not None
+        site = self._sites[attempt.candidate.number]
+        if job not in site.jobs:
+            return 0
+        del site.jobs[job]
+        made = site.server.cancel(job, now_s)
+        self._watch(site)
+        if not math.isnan(job.started_s):
+            visit.cost_nanos += site.cost_nanos(job.tokens_in, made)
+        return made
 
     def _pay(self, visit: Visit, attempt: Attempt, made: int, site: Site) -> None:
         tokens = visit.meter(attempt, made, site.claim(made), self._world.desk.pulse)
@@ -282,7 +304,7 @@ class Engine:
                 return
             line.popleft()
             if visit.job is not None:
-                self._break_off(visit, Outcome(Fault.DEADLINE), now_s)
+                self._break_off(visit.job, Outcome(Fault.DEADLINE), now_s)
 
     def _refuse(self, visit: Visit, code: Code, now_s: float) -> None:
         """Turn a call away; the patient come back."""
@@ -310,7 +332,7 @@ class Engine:
         endpoint, ttft_s, worth, attempts = -1, math.nan, 0.0, 0
         if visit.dispatch is not None and visit.dispatch.attempts:
             attempts = len(visit.dispatch.attempts)
-            last = visit.dispatch.attempts[-1]
+            last = visit.attempt or visit.dispatch.attempts[-1]
             endpoint = last.candidate.number
             if last.first_content_s is not None:
                 ttft_s = last.first_content_s - visit.arrival_s

@@ -104,6 +104,9 @@ class Scenario:
     prices: Prices = field(default_factory=Prices)
     signals: Signals = field(default_factory=Signals)
     routing: RoutingLimits = field(default_factory=RoutingLimits)
+    learns_limits: bool = True
+    """True: as the live broker, it learns from how long answers take, and from refusals, how many
+    calls each server manages; False: it goes by declared capacities alone."""
     pacing: Pacing = field(default_factory=Pacing)
     seed: int = 1
 

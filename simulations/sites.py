@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import NamedTuple
 
-from broker.core.outcome import Fault
+from broker.core.outcome import Fault, Outcome
 from simulations.batching import Batcher
 from simulations.chance import source
 from simulations.classifying import Classifier
@@ -31,11 +31,14 @@ from simulations.supply import Server as ServerSpec
 AT_ONCE_S = 0.05
 """How long it takes to be told of a failure at once."""
 
+ERROR = Outcome(Fault.SERVER_ERROR, status=500)
+QUEUE_FULL = Outcome(Fault.OVERLOADED, status=429)
+
 
 class Refused(NamedTuple):
     """An attempt that a site does not even begin: how it ends, and after how long."""
 
-    fault: Fault
+    outcome: Outcome
     after_s: float
 
 
@@ -85,14 +88,14 @@ class Site:
     def refuses(self, job: Job) -> Refused | None:
         """Say whether an attempt fails before it gets to the server, and how."""
         if self.outage is not None:
-            return Refused(self.outage.fault, self.outage.after_s)
+            return Refused(Outcome(self.outage.fault), self.outage.after_s)
         spec = self.spec
         if spec.failures and self._failures.random() < spec.failures:
-            return Refused(Fault.SERVER_ERROR, AT_ONCE_S)
+            return Refused(ERROR, AT_ONCE_S)
         if self.server.waiting >= spec.queue_max:
-            return Refused(Fault.OVERLOADED, AT_ONCE_S)
+            return Refused(QUEUE_FULL, AT_ONCE_S)
         if isinstance(self.server, Batcher) and not self.server.fits(job):
-            return Refused(Fault.CALLER_FAULT, AT_ONCE_S)
+            return Refused(Outcome(Fault.CALLER_FAULT), AT_ONCE_S)
         return None
 
     @property

@@ -164,8 +164,13 @@ class Underway:
             facts[_AT["limit"]].astype(int),
             self._generates[place],
         )
-        ttft_ms, duration_ms = (gone.first_s - asked_s) * 1_000, (gone.at_s - asked_s) * 1_000
-        pulse.end_many(number, number, MeasuredMany(ttft_ms, duration_ms, tokens_out), now_s)
+        duration_ms, streamed = (gone.at_s - asked_s) * 1_000, self._streams[place]
+        # Of an answer that comes whole nobody sees when it began.
+        ttft_ms = np.where(streamed, (gone.first_s - asked_s) * 1_000, duration_ms)
+        seen = MeasuredMany(ttft_ms, duration_ms, tokens_out)
+        sizes = facts[_AT["tokens_in"]].astype(int), tokens_out
+        self._world.desk.learn_many(number, sizes, seen, (gone.at_s, streamed))
+        pulse.end_many(number, number, seen, now_s)
         if self._is_heard:
             classes = len(self._heard)
             took_s = gone.at_s - facts[_AT["arrival_s"]]

@@ -47,6 +47,7 @@ class Visit:
         "account",
         "arrival_s",
         "attempt",
+        "beside",
         "cost_nanos",
         "deadline_s",
         "dispatch",
@@ -84,6 +85,21 @@ class Visit:
         self.hold: Hold
         self.attempt: Attempt | None = None
         self.job: Job | None = None
+        self.beside: tuple[Attempt, Job] | None = None
+        """The other of two under way."""
+
+    def attempt_of(self, job: Job) -> Attempt | None:
+        """The attempt that is made by a job, while it is under way."""
+        if job is self.job:
+            return self.attempt
+        return self.beside[0] if self.beside is not None and job is self.beside[1] else None
+
+    def swap(self) -> None:
+        """Let the other of two under way be the one that counts."""
+        assert self.attempt is not None
+        assert self.job is not None
+        assert self.beside is not None
+        self.attempt, self.job, self.beside = *self.beside, (self.attempt, self.job)
 
     def ask(self, dearest: Rate) -> Requirements:
         """What it demands. Where the `dearest` price of the market is no more than it is worth, no

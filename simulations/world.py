@@ -80,7 +80,6 @@ class World:
         """Make one price tick; return the book where calls are to be decided on something new."""
         self._acts.act(now_s, self.listing, self.ticker)
         before = self.ticker.book
-        self.desk.pulse.recover(now_s)
         book = self.ticker.tick(now_s, self.desk.pulse)
         self._write_down(now_s, before, seen)
         presence = self.ticker.presence(now_s)

@@ -106,7 +106,7 @@ def _script(failures: Failures, number: int) -> Script:
 async def live_broker(
     database_url: str, valkey_url: str, servers: list[ScriptedProvider], seed: int, gap_s: float
 ) -> AsyncIterator[LiveBroker]:
-    """Build a runtime out of its real parts and put the servers on its market."""
+    """Build a runtime out of its real parts and put the servers on its market, if there are any."""
     settings = Settings(
         database_url=database_url,
         valkey_url=valkey_url,
@@ -123,7 +123,8 @@ async def live_broker(
         runtime.now_s = lambda: clock.now_s
         runtime.random = Random(seed)
         runtime.retries = RetryBudget(0.0)
-        runtime.market = market(await _endpoints(connection, servers))
+        if servers:
+            runtime.market = market(await _endpoints(connection, servers))
         runtime.pulse.fit(len(servers), len(servers))
         yield LiveBroker(runtime, connection, Payer(funds, "key", funds), clock, gap_s)
 

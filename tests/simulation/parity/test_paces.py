@@ -35,7 +35,9 @@ ENDPOINTS = 6
 
 
 def market(rate_per_s: float, controller: str = "excess", **changes: Any) -> Scenario:
-    """Six servers of 40 places, unlike in price, pace and quality, and two classes of callers."""
+    """Six servers of 40 places, unlike in price, pace and quality, and two classes of callers;
+    servers are limited by what is declared, if nothing else is asked for."""
+    learns_limits = changes.pop("learns_limits", False)
     providers = tuple(
         ProviderSpec(f"provider-{place}", (_endpoint(place),)) for place in range(ENDPOINTS)
     )
@@ -54,7 +56,13 @@ def market(rate_per_s: float, controller: str = "excess", **changes: Any) -> Sce
     )
     classes = tuple(replace(each, **changes) for each in (chats, careful))
     return Scenario(
-        "paces", HORIZON_S, providers, classes, warm_up_s=WARM_UP_S, prices=Prices(controller)
+        "paces",
+        HORIZON_S,
+        providers,
+        classes,
+        warm_up_s=WARM_UP_S,
+        prices=Prices(controller),
+        learns_limits=learns_limits,
     )
 
 
@@ -84,6 +92,9 @@ def both(name: str) -> tuple[Run, Run]:
     scenario = {
         "easy": lambda: market(60.0),
         "full": lambda: market(130.0, "posted", deadline_s=8.0, patience_calls=1, patience_s=1.0),
+        "limited": lambda: market(
+            130.0, "posted", deadline_s=8.0, patience_calls=1, patience_s=1.0, learns_limits=True
+        ),
         "wary": lambda: market(100.0, foresight=Foresight.DELAY, delay_cost_usd_per_s=2e-4),
         "poor": lambda: market(60.0, accounts=5, budget_usd=0.01, budget_period_s=20.0),
         "flex": lambda: market(100.0, "posted", tier=Tier.FLEX),
@@ -91,7 +102,7 @@ def both(name: str) -> tuple[Run, Run]:
     return run(scenario, 1), sliced(scenario)
 
 
-NAMES = ["easy", "full", "wary", "poor", "flex"]
+NAMES = ["easy", "full", "limited", "wary", "poor", "flex"]
 
 
 def share(done: Run, *codes: Code) -> float:
@@ -117,9 +128,12 @@ def test_money_and_welfare_are_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_waits_and_loads_are_the_same(name: str) -> None:
     events, slices = both(name)
+    # Limits are lowered a slice sooner or later, and first tokens come late just before.
+    limited = name == "limited"
     for place in range(2):
-        assert slices.e2e[place].mean_s == pytest.approx(events.e2e[place].mean_s, rel=0.03)
-        assert slices.ttft[place].mean_s == pytest.approx(events.ttft[place].mean_s, rel=0.05)
+        soon, whole = (0.3, 0.1) if limited else (0.05, 0.03)
+        assert slices.e2e[place].mean_s == pytest.approx(events.e2e[place].mean_s, rel=whole)
+        assert slices.ttft[place].mean_s == pytest.approx(events.ttft[place].mean_s, rel=soon)
         assert slices.tpot[place].mean_s == pytest.approx(events.tpot[place].mean_s, rel=0.03)
     np.testing.assert_allclose(slices.mean_utilisation, events.mean_utilisation, atol=0.04)
     # Lines under overload differ as much from seed to seed, at either pace.
@@ -138,6 +152,9 @@ def test_the_cases_are_what_they_are_meant_to_be() -> None:
     assert share(both("easy")[0], Code.SERVED) > 0.8
     assert share(both("full")[0], Code.FULL) > 0.05
     assert share(both("full")[0], Code.LATE) > 0.02
+    full, limited = both("full")[0], both("limited")[0]
+    assert share(limited, Code.FULL) > share(full, Code.FULL)
+    assert limited.ttft[0].mean_s < 0.5 * full.ttft[0].mean_s
     assert share(both("wary")[0], Code.STAYED_AWAY) > 0.1
     assert share(both("poor")[0], Code.NO_FUNDS) > 0.1
     assert share(both("flex")[0], Code.FULL) > 0.05

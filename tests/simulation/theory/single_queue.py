@@ -59,6 +59,7 @@ def simulated(who: ConsumerClass, toll: float, horizon_s: float, seed: int) -> F
         warm_up_s=_WARM_UP_S,
         prices=Prices("posted", tick_s=500.0),
         signals=Signals(heartbeat_s=500.0, delay_s=0.0),
+        learns_limits=False,  # lines are what this is about
     )
     done = run(scenario, seed)
     assert done.money.is_conserved
