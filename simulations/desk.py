@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +15,13 @@ from broker.core.dispatch import Attempt
 from broker.core.eligibility import Rejection
 from broker.core.hedging import HedgeBudget, Tails
 from broker.core.market import Market, Presence, build_market
-from broker.core.outcome import DELIVERED, Outcome
+from broker.core.outcome import DELIVERED, Fault, Outcome
 from broker.core.pulse import Measured, MeasuredMany, Pulse
 from broker.core.refusal import Cause, cause_of
 from broker.core.requirements import Requirements
 from broker.core.retries import RetryBudget
 from broker.core.routing import route
-from broker.core.throttle import APART_S, Throttle
+from broker.core.throttle import APART_S, Cut, Throttle
 from pricing.book import FloatArray, IntArray, PriceBook, Rate
 from pricing.tiers import BPS
 from simulations.chance import source
@@ -31,6 +32,7 @@ from simulations.visit import BYTES_PER_TOKEN
 
 At = tuple[FloatArray, NDArray[np.bool_]]
 """(moment, whether it was streamed) of answers."""
+LATE = Outcome(Fault.DEADLINE)
 _CODES = {
     Cause.FULL: Code.FULL,
     Cause.AWAY: Code.AWAY,
@@ -100,29 +102,41 @@ class Desk:
             self.tails.tell(number, measured.ttft_ms, streamed=streamed)
         self.pulse.end(number, number, DELIVERED, now_s, measured, started_s)
 
+    def failed(
+        self, attempt: Attempt, outcome: Outcome, asked: tuple[int, bool], now_s: float
+    ) -> None:
+        """Be told of an attempt that brought nothing, or not all; `asked` as in `delivered`."""
+        number = attempt.candidate.number
+        if self.throttle is not None:
+            cut = None
+            if outcome.fault is Fault.DEADLINE and attempt.first_content_s is None:
+                lasted_ms = (now_s - attempt.started_s) * 1_000
+                cut = Cut(lasted_ms, BYTES_PER_TOKEN * asked[0], asked[1])
+            self.throttle.failed(self._listing.endpoint(number), outcome, cut, now_s)
+        self.pulse.end(number, number, outcome, now_s, None, attempt.started_s)
+
     def learn_many(
         self, number: IntArray, sizes: tuple[IntArray, IntArray], seen: MeasuredMany, at: At
     ) -> None:
         """Be told of many whole answers by endpoint, in order of time, before they are counted out;
-        `sizes` is (tokens in, tokens out). Of those of an endpoint that come closer together than
-        APART_S one is learned from: more of the same say no more."""
+        `sizes` is (tokens in, tokens out)."""
         if self.throttle is None:
             return
-        at_s, streamed = at
-        moment = (at_s / APART_S).astype(np.int64)
-        _, places = np.unique(number * (moment.max(initial=0) + 1) + moment, return_index=True)
-        columns = (number, *sizes, seen.ttft_ms, seen.duration_ms, at_s, streamed)
-        for row in zip(*(each[places].tolist() for each in columns), strict=True):
+        columns = (number, *sizes, seen.ttft_ms, seen.duration_ms, *at)
+        for row in _apart(columns, at[0]):
             endpoint, size = self._listing.endpoint(row[0]), (BYTES_PER_TOKEN * row[1], row[2])
             measured = Measured(row[3], row[4], row[2])
             self.throttle.tell(endpoint, size, measured, row[5], streamed=row[6])
 
-    def failed(self, attempt: Attempt, outcome: Outcome, now_s: float) -> None:
-        """Be told of an attempt that brought nothing, or not all."""
-        number = attempt.candidate.number
-        if self.throttle is not None:
-            self.throttle.refused(self._listing.endpoint(number), outcome, now_s)
-        self.pulse.end(number, number, outcome, now_s, None, attempt.started_s)
+    def cut_many(
+        self, number: IntArray, tokens_in: IntArray, lasted_ms: FloatArray, at: At
+    ) -> None:
+        """Be told of many calls that were given up before anything came, in the same way."""
+        if self.throttle is None:
+            return
+        for row in _apart((number, tokens_in, lasted_ms, *at), at[0]):
+            cut = Cut(row[2], BYTES_PER_TOKEN * row[1], row[4])
+            self.throttle.failed(self._listing.endpoint(row[0]), LATE, cut, row[3])
 
     def refusal(self, wanted: Requirements, decision: Decision | None) -> Code:
         """Why a decision has no candidate. A call that is turned away by the full is demand."""
@@ -144,6 +158,14 @@ class Desk:
             full = (reasons[counted] == Rejection.FULL).nonzero()[1]
             self.pulse.refuse(grid.deployments[grid.servers[full]])
         return codes
+
+
+def _apart(columns: tuple[NDArray[Any], ...], at_s: FloatArray) -> Iterator[tuple[Any, ...]]:
+    """Return rows by endpoint, the first column, and time; of those of an endpoint that are closer
+    together than APART_S about one: more of the same say no more."""
+    number, moment = columns[0], (at_s / APART_S).astype(np.int64)
+    _, places = np.unique(number * (moment.max(initial=0) + 1) + moment, return_index=True)
+    return zip(*(each[places].tolist() for each in columns), strict=True)
 
 
 @cache

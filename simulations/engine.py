@@ -264,7 +264,8 @@ class Engine:
             attempt.first_content_s = job.first_s
             self._pay(visit, attempt, made, self._sites[number])
         outcome = dispatch.record(outcome, now_s, attempt)
-        self._world.desk.failed(attempt, outcome, now_s)
+        asked = job.tokens_in, visit.of_class.stream
+        self._world.desk.failed(attempt, outcome, asked, now_s)
         if visit.beside is not None:
             (visit.attempt, visit.job), visit.beside = visit.beside, None
             if dispatch.end is not None:  # no other would do better

@@ -154,7 +154,7 @@ class Underway:
         """Tell the pulse how calls ended, and callers who care how long they took."""
         pulse, whole = self._world.desk.pulse, gone.left == 0.0
         if not whole.all():
-            np.subtract.at(pulse.in_flight, gone.server[~whole], 1)
+            self._tell_late(gone.only(~whole), facts[:, ~whole])
             gone, facts = gone.only(whole), facts[:, whole]
         number, place = gone.server, facts[_AT["place"]].astype(int)
         made, asked_s = facts[_AT["tokens_out"]].astype(int), facts[_AT["at_s"]]
@@ -179,6 +179,16 @@ class Underway:
             for memory, count, total_s in zip(self._heard, calls, seconds, strict=True):
                 if count:
                     memory.hear(total_s, now_s, count)
+
+    def _tell_late(self, gone: Gone, facts: FloatArray) -> None:
+        """Tell of calls that their deadline has cut."""
+        desk, streamed = self._world.desk, self._streams[facts[_AT["place"]].astype(int)]
+        nothing = np.isnan(gone.first_s) | ~streamed
+        if nothing.any():
+            silent, tokens_in = gone.only(nothing), facts[_AT["tokens_in"], nothing].astype(int)
+            lasted_ms = (silent.at_s - facts[_AT["at_s"], nothing]) * 1_000
+            desk.cut_many(silent.server, tokens_in, lasted_ms, (silent.at_s, streamed[nothing]))
+        np.subtract.at(desk.pulse.in_flight, gone.server, 1)
 
     def _count(self, place: IntArray, number: IntArray, worth: FloatArray) -> None:
         """Count answers that are whole."""
