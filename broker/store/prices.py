@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Row, func, insert, select, true
+from sqlalchemy import ColumnElement, Row, func, literal, select, text, true
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import LateralFromClause
@@ -17,6 +17,20 @@ from broker.store.tables import endpoints, price_books, price_changes
 from pricing.book import PriceBook, Rate
 
 _HISTORY_MAX = 10_000
+
+# Of a large market most prices change in a tick: so many rows, one by one, are the most that it
+# costs, in time and in memory. They travel as columns, and come back as one string.
+_PACKED = np.dtype([("number", ">i4"), ("rates", ">i8", 3)])
+_INSERT_CHANGES = text(
+    """
+    INSERT INTO price_changes (endpoint_number, version, at, rate_in_micros, rate_out_micros,
+                               rate_call_nanos, load)
+    SELECT number, :version, :at, rate_in, rate_out, rate_call, load
+      FROM unnest(CAST(:numbers AS integer[]), CAST(:ins AS bigint[]), CAST(:outs AS bigint[]),
+                  CAST(:calls AS bigint[]), CAST(:loads AS real[]))
+           AS changed (number, rate_in, rate_out, rate_call, load)
+    """
+)
 
 
 class VersionTaken(Exception):
@@ -44,20 +58,17 @@ async def latest_book(connection: AsyncConnection) -> PriceBook:
     """Return the newest book, as far as endpoints in force are concerned."""
     version = await latest_version(connection)
     newest = _newest(price_changes.c.version <= version)
+    packed: ColumnElement[Any] = func.int4send(newest.c.endpoint_number)
+    for name in ("rate_in_micros", "rate_out_micros", "rate_call_nanos"):
+        packed = packed.op("||")(func.int8send(newest.c[name]))
     query = (
-        select(newest)
+        select(func.string_agg(packed, literal(b"")))
         .select_from(endpoints.join(newest, true()))
         .where(endpoints.c.retired_at.is_(None))
     )
-    rows = (await connection.execute(query)).all()
-    size = max((row.endpoint_number for row in rows), default=-1) + 1
-    rates = np.zeros((3, size), dtype=np.int64)
-    for row in rows:
-        rates[:, row.endpoint_number] = (
-            row.rate_in_micros,
-            row.rate_out_micros,
-            row.rate_call_nanos,
-        )
+    rows = np.frombuffer(await connection.scalar(query) or b"", dtype=_PACKED)
+    rates = np.zeros((3, int(rows["number"].max(initial=-1)) + 1), dtype=np.int64)
+    rates[:, rows["number"]] = rows["rates"].T
     return PriceBook.from_matrix(version, rates)
 
 
@@ -79,21 +90,13 @@ async def insert_book(
     )
     if drawn.rowcount == 0:
         raise VersionTaken(f"price version {book.version} has been drawn by another leader")
-    rates = book.matrix()
-    rows = [
-        {
-            "endpoint_number": number,
-            "version": book.version,
-            "at": now,
-            "rate_in_micros": int(rates[0, number]),
-            "rate_out_micros": int(rates[1, number]),
-            "rate_call_nanos": int(rates[2, number]),
-            "load": load,
-        }
-        for number, load in changed
-    ]
-    if rows:
-        await connection.execute(insert(price_changes), rows)
+    if not changed:
+        return
+    numbers = [number for number, _ in changed]
+    rates = book.matrix()[:, numbers].tolist()
+    columns = (numbers, *rates, [load for _, load in changed])
+    told = dict(zip(("numbers", "ins", "outs", "calls", "loads"), columns, strict=True))
+    await connection.execute(_INSERT_CHANGES, {"version": book.version, "at": now, **told})
 
 
 async def history(

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -19,6 +19,7 @@ from typing import cast
 import httpx
 import msgspec
 
+from provider_sdk.agent import BATCH_MAX
 from provider_sdk.protocol import Heartbeat, HeartbeatBatch, HeartbeatReply, LoadReport
 from provider_sdk.signing import sign
 from tests.benchmarks.processes import wait_gone
@@ -141,26 +142,28 @@ class Callers:
 
 
 class Agent:
-    """Beats for many deployments in one batch, as often as it is asked to."""
+    """Beats for many deployments in batches, as often as it is asked to."""
 
     def __init__(self, port: int, signing_keys: Mapping[str, str]) -> None:
         self._url = f"http://127.0.0.1:{port}/api/provider/heartbeats"
         self._keys = signing_keys
+        self._ids = list(signing_keys)
         self.batches = 0
         self.refused = 0
         self.interval_ms = 0
         """What the broker asked for last."""
 
     async def beat(self, http: httpx.AsyncClient) -> None:
-        """Send one batch."""
-        batch = await asyncio.to_thread(self._batch)
-        answer = await http.post(
-            self._url, content=batch, headers={"content-type": "application/json"}
-        )
-        reply = msgspec.json.decode(answer.raise_for_status().content, type=HeartbeatReply)
-        self.batches += 1
-        self.refused += sum(not each.accepted for each in reply.results)
-        self.interval_ms = reply.interval_ms
+        """Send one batch after the other."""
+        for begin in range(0, len(self._ids), BATCH_MAX):
+            batch = self._batch(self._ids[begin : begin + BATCH_MAX])
+            answer = await http.post(
+                self._url, content=batch, headers={"content-type": "application/json"}
+            )
+            reply = msgspec.json.decode(answer.raise_for_status().content, type=HeartbeatReply)
+            self.batches += 1
+            self.refused += sum(not each.accepted for each in reply.results)
+            self.interval_ms = reply.interval_ms
 
     async def run(self) -> None:
         """Beat until cancelled."""
@@ -169,7 +172,7 @@ class Agent:
                 await self.beat(http)
                 await asyncio.sleep(self.interval_ms / 1_000)
 
-    def _batch(self) -> bytes:
+    def _batch(self, ids: Sequence[str]) -> bytes:
         now_ns = time.time_ns()
         load = LoadReport(running=1, waiting=0)
         beats = (
@@ -180,7 +183,7 @@ class Agent:
                 status="ready",
                 load=load,
             )
-            for each in self._keys
+            for each in ids
         )
         signed = [sign(each, self._keys[each.deployment_id]) for each in beats]
         return msgspec.json.encode(HeartbeatBatch(heartbeats=signed))

@@ -57,6 +57,16 @@ async def test_it_registers_proves_by_its_front_and_sends_signed_heartbeats(
         assert beats[0].load.running == 0
 
 
+async def test_many_deployments_beat_in_batches_of_a_size_that_holds_up_nobody(
+    broker: FakeBroker, provider: ScriptedProvider
+) -> None:
+    three = [fronted(provider.url, f"gpu{number}") for number in range(3)]
+    async with running(broker, *three, batch_max=2):
+        await until(lambda: len({each.deployment_id for each in broker.heartbeats}) == 3)
+    assert {len(batch.heartbeats) for batch in broker.batches} <= {1, 2}
+    assert not broker.doubted
+
+
 async def test_the_load_of_the_server_is_told(
     broker: FakeBroker, provider: ScriptedProvider, http: httpx.AsyncClient
 ) -> None:
