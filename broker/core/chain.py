@@ -60,7 +60,7 @@ class Chain(Decision, frozen=True, eq=False):
         place = np.flatnonzero(self.eligible == candidate.number)
         if not place.size:
             return 0.0, 0.0
-        figures = self._rows[:, place[0]]
+        figures = self.rows[:, place[0]]
         return float(figures[1]), float(figures[COST_ROW]) / PICOS_PER_NANO
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 import numpy as np
 
 from broker.core.columns import Floats, Numbers
+from broker.core.handful import Workings
 from broker.core.scoring import PARTS
 from pricing.book import Rate
 
@@ -31,10 +30,10 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     """The best, in the order in which they are tried; as many as there may be attempts."""
     eligible: Numbers
     """Endpoint numbers."""
-    figures: Floats | tuple[float, ...] | tuple[Sequence[float], ...]
+    figures: Floats | tuple[float, ...] | Workings
     """Shape (8, eligible): score, parts as in PARTS, expected cost in pico-dollars, and the chance
     to be first, 0 for all where none was left to chance. Plain numbers, without the last, where one
-    endpoint was on the shortlist, rows of them where a few were: most figures nobody looks at."""
+    endpoint was on the shortlist; where a few were, what they follow from: see `rows`."""
     rejected: Numbers
     reasons: Numbers
     """A Rejection for each of `rejected`."""
@@ -50,23 +49,26 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     @property
     def scores(self) -> Floats:
         """The score of each eligible endpoint."""
-        scores: Floats = self._rows[0]
+        scores: Floats = self.rows[0]
         return scores
 
     @property
     def parts(self) -> Floats:
         """Shape (5, eligible), rows as in PARTS."""
-        return self._rows[1:COST_ROW]
+        return self.rows[1:COST_ROW]
 
     @property
     def costs_picos(self) -> Floats:
         """The expected cost at each eligible endpoint, in pico-dollars."""
-        costs: Floats = self._rows[COST_ROW]
+        costs: Floats = self.rows[COST_ROW]
         return costs
 
     @property
-    def _rows(self) -> Floats:
+    def rows(self) -> Floats:
+        """The figures as one array, whatever they are kept as."""
         figures = self.figures
+        if isinstance(figures, Workings):
+            return figures.figures()
         if isinstance(figures, tuple):
             return np.array(figures, dtype=np.float64).reshape(len(figures), -1)
         return figures

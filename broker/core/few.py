@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect
-from collections.abc import Sequence
 from itertools import accumulate
 from random import Random
 
 from broker.core.decision import Candidate, Decision, nobody
 from broker.core.eligibility import Rejection
-from broker.core.handful import REMEMBERED_MAX, Handful, Rates
+from broker.core.handful import REMEMBERED_MAX, Handful, Rates, Row, Workings
 from broker.core.market import Market, Shortlist
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements, Weights
@@ -23,7 +22,6 @@ from broker.core.scoring import NEAR_BEST, normal
 from broker.core.view import TOKENS_OUT_EXPECTED, RoutingLimits
 from pricing.money import PICOS_PER_NANO, charge_nanos
 
-Row = Sequence[float]
 _COST, _FULL = int(Rejection.COST_TOO_HIGH), int(Rejection.FULL)
 
 
@@ -50,15 +48,12 @@ def decide_among_few(
         if not few.places:
             return nobody(few.rejected, few.reasons, version)
         load = [load[place] for place in few.places]
-    figures = _figures(wanted, few, pulse, tokens_out, load)
-    chances = [0.0] * len(load)
-    near = _near(figures[0])
-    first = near[0] if len(near) == 1 else _draw(few, load, (near, chances), random)
-    if len(near) == 1:
-        chances[first] = 1.0
-    order = _order(first, figures[0], limits.attempts_max)
-    plan = tuple([_candidate(wanted, few, place, tokens_out) for place in order])
-    return Decision(plan, few.numbers, (*figures, chances), few.rejected, few.reasons, version)
+    made = _work_out(wanted, few, pulse, tokens_out, load)
+    near = made.near
+    first = near[0] if len(near) == 1 else near[_draw(made.free, random)]
+    order = _order(first, made.scores, limits.attempts_max)
+    plan = _plan(wanted, few, order, tokens_out)
+    return Decision(plan, few.numbers, made, few.rejected, few.reasons, version)
 
 
 def _is_special(wanted: Requirements, market: Market) -> bool:
@@ -115,14 +110,15 @@ def _strike(
     return tuple([_FULL if each >= full else 0 for each in load])
 
 
-def _figures(
+def _work_out(
     wanted: Requirements, few: Handful, pulse: Pulse, tokens_out: int, load: Row
-) -> tuple[Row, ...]:
-    """Return rows as in `Decision.figures`, by the formulae of `view` and `scoring`."""
+) -> Workings:
+    """Score each, by the formulae of `view` and `scoring`."""
     at, expected_out = few.at, float(min(tokens_out, TOKENS_OUT_EXPECTED))
-    ttft, tpot = pulse.ttft_ms[at].tolist(), pulse.tpot_ms[at].tolist()
+    ttft: Row = pulse.ttft_ms[at].tolist()
     if max(load) > 1.0:
         ttft = [first * max(each, 1.0) for first, each in zip(ttft, load, strict=True)]
+    tpot, usual = pulse.tpot_ms[at].tolist(), pulse.availability[at].tolist()
     latency = [token * expected_out + first for token, first in zip(tpot, ttft, strict=True)]
     outputs, inputs = wanted.choices * expected_out, float(wanted.tokens_in_expected)
     cost = [
@@ -131,16 +127,17 @@ def _figures(
     ]
     available = [
         (1.0 if each < 0.25 else 1.25 - each if each <= 1.2 else 0.05) * usually
-        for each, usually in zip(load, pulse.availability[at].tolist(), strict=True)
+        for each, usually in zip(load, usual, strict=True)
     ]
     lowest, soonest = min(cost), min(latency)
-    cheap, quick = [lowest / each for each in cost], [soonest / each for each in latency]
     merit, by_cost, by_latency, by_room = _weighed(few, wanted.weights)
     scores = [
-        worth + by_cost * one + by_latency * two + by_room * three
-        for worth, one, two, three in zip(merit, cheap, quick, available, strict=True)
+        worth + by_cost * (lowest / dear) + by_latency * (soonest / slow) + by_room * room
+        for worth, dear, slow, room in zip(merit, cost, latency, available, strict=True)
     ]
-    return scores, few.quality, few.domain_fit, cheap, quick, available, cost
+    near, capacity = _near(scores), few.capacity
+    free = [(room if (room := 1.0 - load[at]) > 0.01 else 0.01) * capacity[at] for at in near]
+    return Workings(few, scores, cost, latency, available, near, free)
 
 
 def _weighed(few: Handful, asked: Weights) -> tuple[Row, float, float, float]:
@@ -172,17 +169,18 @@ def _order(first: int, scores: Row, attempts_max: int) -> list[int]:
     return order
 
 
-def _draw(few: Handful, load: Row, judged: tuple[list[int], list[float]], random: Random) -> int:
-    """As `route` draws one of those near the best; fill in the chances of that."""
-    capacity, (near, chances) = few.capacity, judged
-    free = [(room if (room := 1.0 - load[at]) > 0.01 else 0.01) * capacity[at] for at in near]
+def _draw(free: Row, random: Random) -> int:
+    """As `route` draws one of those near the best."""
     sums = list(accumulate(free))
-    for at, each in zip(near, free, strict=True):
-        chances[at] = each / sums[-1]
-    return near[bisect(sums, random.random() * sums[-1], 0, len(sums) - 1)]
+    return bisect(sums, random.random() * sums[-1], 0, len(sums) - 1)
 
 
-def _candidate(wanted: Requirements, few: Handful, place: int, tokens_out: int) -> Candidate:
-    rate = few.rates[place]
-    picos = rate.picos(wanted.tokens_in_bound, wanted.choices * tokens_out)
-    return Candidate(int(few.numbers[place]), rate, tokens_out, charge_nanos(picos))
+def _plan(
+    wanted: Requirements, few: Handful, order: list[int], tokens_out: int
+) -> tuple[Candidate, ...]:
+    bound, outputs, plan = wanted.tokens_in_bound, wanted.choices * tokens_out, []
+    for place in order:
+        rate = few.rates[place]
+        ceiling_nanos = charge_nanos(rate.picos(bound, outputs))
+        plan.append(Candidate(few.numbered[place], rate, tokens_out, ceiling_nanos))
+    return tuple(plan)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
+
 import msgspec
 import numpy as np
 
@@ -13,6 +16,7 @@ HANDFUL_MAX = 24
 """Of more, arrays are sooner done with."""
 REMEMBERED_MAX = 256
 """Callers pay and weigh as they like, so what is remembered of one shortlist has an end."""
+Row = Sequence[float]
 Rates = tuple[float, float, float]
 """Pico-dollars per token in, per token out, per call."""
 
@@ -23,6 +27,8 @@ class Handful(msgspec.Struct, frozen=True, eq=False):
     places: tuple[int, ...]
     """In the shortlist."""
     numbers: Numbers
+    numbered: tuple[int, ...]
+    """The same in plain numbers."""
     deployments: Numbers
     at: slice | Numbers
     """The numbers as an index."""
@@ -63,6 +69,7 @@ class Handful(msgspec.Struct, frozen=True, eq=False):
         return Handful(
             places=tuple(places),
             numbers=numbers,
+            numbered=tuple(numbers.tolist()),
             deployments=deployments,
             at=as_index(numbers),
             deployments_at=as_index(deployments),
@@ -80,3 +87,28 @@ class Handful(msgspec.Struct, frozen=True, eq=False):
             left={},
             weighed={},
         )
+
+
+class Workings(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """What a decision among a few was made by; rows are aligned with the columns of `few`."""
+
+    few: Handful
+    scores: Row
+    cost: Row
+    """Expected, in pico-dollars."""
+    latency: Row
+    """Expected, in milliseconds."""
+    available: Row
+    near: Sequence[int]
+    """The places of those near the best, one of whom comes first,"""
+    free: Row
+    """and the free capacity of each, by which that is drawn."""
+
+    def figures(self) -> Floats:
+        """Return the rows of `Decision.figures`, which few look at."""
+        cost, latency = np.array(self.cost), np.array(self.latency)
+        chances = np.zeros(cost.size)
+        total = list(accumulate(self.free))[-1]  # as it was drawn by
+        chances[self.near] = np.array(self.free) / total
+        parts = (cost.min() / cost, latency.min() / latency, self.available)
+        return np.array((self.scores, self.few.quality, self.few.domain_fit, *parts, cost, chances))

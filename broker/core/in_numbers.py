@@ -41,6 +41,7 @@ def _few(wanted: Requirements, market: Market, listed: Shortlist) -> Handful:
     return Handful(
         places=tuple(range(listed.numbers.size)),
         numbers=listed.numbers,
+        numbered=tuple(listed.numbers.tolist()),
         deployments=listed.deployments,
         at=listed.at,
         deployments_at=listed.deployments_at,

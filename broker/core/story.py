@@ -18,6 +18,7 @@ from broker.core.columns import Bools, Floats, Numbers
 from broker.core.decision import Decision
 from broker.core.dispatch import Attempt
 from broker.core.eligibility import Rejection
+from broker.core.handful import Workings
 from broker.core.outcome import Fault
 from broker.core.requirements import Requirements
 from broker.core.scoring import PARTS
@@ -134,9 +135,9 @@ def _kept(decision: Decision, planned: list[int]) -> tuple[bytes, bytes]:
     figures = decision.figures
     eligible = decision.eligible
     if isinstance(figures, tuple):
-        if isinstance(figures[0], float):
-            return _NUMBER.pack(*planned), _FIGURES.pack(*figures)
-        return eligible.astype("<i4").tobytes(), np.array(figures, dtype="<f4").tobytes()
+        return _NUMBER.pack(*planned), _FIGURES.pack(*figures)
+    if isinstance(figures, Workings):
+        figures = figures.figures()
     if eligible.size > CANDIDATES_KEPT_MAX:
         kept = _best(figures[0], np.isin(eligible, planned))
         eligible, figures = eligible[kept], figures[:, kept]

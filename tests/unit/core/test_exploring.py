@@ -38,9 +38,9 @@ def test_who_is_little_known_is_tried_and_who_is_known_to_be_worse_never() -> No
     for _ in range(400):
         decision = route(wanted, WHERE, live, RoutingLimits(), (random, 0.0))
         assert decision is not None
-        assert decision.figures[-1].sum() == pytest.approx(1.0)
+        assert decision.rows[-1].sum() == pytest.approx(1.0)
         counts[decision.plan[0].number] += 1
-        told += decision.figures[-1]
+        told += decision.rows[-1]
     assert counts[3] == 0
     assert counts[2] > 40, "it is hardly known, and so may be the best"
     assert np.array([counts[at] for at in range(4)]) / 400 == pytest.approx(told / 400, abs=0.08)
@@ -49,9 +49,9 @@ def test_who_is_little_known_is_tried_and_who_is_known_to_be_worse_never() -> No
 def test_who_does_not_ask_for_it_gets_the_best() -> None:
     decision = decide(WHERE, **ASKED)
     assert planned(decision)[0] == 0
-    assert np.array(decision.figures)[-1].tolist() == [1.0, 0.0, 0.0, 0.0]
+    assert decision.rows[-1].tolist() == [1.0, 0.0, 0.0, 0.0]
     wished = decide(WHERE, **ASKED, explore=True, providers_order=("acme",))
-    assert not np.array(wished.figures)[-1].any()
+    assert not wished.rows[-1].any()
 
 
 def test_nobody_below_the_quality_that_is_asked_for_is_tried() -> None:
@@ -78,7 +78,7 @@ def test_a_draw_among_those_near_the_best_has_its_chances_kept_as_well() -> None
         where = market(
             [endpoint(at, f"acme/{at}", deployment={"capacity": at + 1}) for at in range(equals)]
         )
-        figures = np.array(decide(where).figures)
+        figures = decide(where).rows
         sizes = np.arange(1.0, equals + 1.0)
         assert figures[-1].tolist() == pytest.approx((sizes / sizes.sum()).tolist())
 
