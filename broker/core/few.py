@@ -41,7 +41,7 @@ def decide_among_few(
     if _is_too_dear(wanted, few.cheapest, tokens_out):
         few = few.without((_COST,) * len(few.places))
         return nobody(few.rejected, few.reasons, version)
-    load: Row = (pulse.load(few.deployments_at) / few.capacities).tolist()
+    load = _load(few, pulse)
     struck = _strike(wanted, few, tokens_out, load, limits)
     if struck is not None:
         few = few.without(struck)
@@ -94,6 +94,15 @@ def _is_too_dear(wanted: Requirements, rates: Rates, tokens_out: int) -> bool:
     return ceiling + rate_call > float(most * PICOS_PER_NANO)
 
 
+def _load(few: Handful, pulse: Pulse) -> list[float]:
+    """Return the calls in flight over capacity, of each."""
+    mine, others = few.servers(pulse.in_flight_at), few.servers(pulse.others_in_flight_at)
+    return [
+        (here + there) / capacity
+        for here, there, capacity in zip(mine, others, few.capacity, strict=True)
+    ]
+
+
 def _strike(
     wanted: Requirements, few: Handful, tokens_out: int, load: Row, limits: RoutingLimits
 ) -> tuple[int, ...] | None:
@@ -114,12 +123,12 @@ def _work_out(
     wanted: Requirements, few: Handful, pulse: Pulse, tokens_out: int, load: Row
 ) -> Workings:
     """Score each, by the formulae of `view` and `scoring`."""
-    at, expected_out = few.at, float(min(tokens_out, TOKENS_OUT_EXPECTED))
-    ttft: Row = pulse.ttft_ms[at].tolist()
+    own, expected_out = few.own, float(min(tokens_out, TOKENS_OUT_EXPECTED))
+    ttft = own(pulse.ttft_ms_at)
     if max(load) > 1.0:
         ttft = [first * max(each, 1.0) for first, each in zip(ttft, load, strict=True)]
-    tpot, usual = pulse.tpot_ms[at].tolist(), pulse.availability[at].tolist()
-    latency = [token * expected_out + first for token, first in zip(tpot, ttft, strict=True)]
+    paces = zip(own(pulse.tpot_ms_at), ttft, strict=True)
+    latency = [token * expected_out + first for token, first in paces]
     outputs, inputs = wanted.choices * expected_out, float(wanted.tokens_in_expected)
     cost = [
         rate_out * outputs + rate_in * inputs + rate_call
@@ -127,7 +136,7 @@ def _work_out(
     ]
     available = [
         (1.0 if each < 0.25 else 1.25 - each if each <= 1.2 else 0.05) * usually
-        for each, usually in zip(load, usual, strict=True)
+        for each, usually in zip(load, own(pulse.availability_at), strict=True)
     ]
     lowest, soonest = min(cost), min(latency)
     merit, by_cost, by_latency, by_room = _weighed(few, wanted.weights)

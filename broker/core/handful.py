@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
+from operator import itemgetter
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from broker.core.columns import Floats, Numbers, as_index
+from broker.core.columns import Floats, Numbers
 from broker.core.requirements import Weights
 from pricing.book import Rate
 
@@ -17,6 +19,8 @@ HANDFUL_MAX = 24
 REMEMBERED_MAX = 256
 """Callers pay and weigh as they like, so what is remembered of one shortlist has an end."""
 Row = Sequence[float]
+Cut = Callable[[Sequence[Any]], Sequence[Any]]
+"""Takes some numbers out of a column."""
 Rates = tuple[float, float, float]
 """Pico-dollars per token in, per token out, per call."""
 
@@ -29,11 +33,11 @@ class Handful(msgspec.Struct, frozen=True, eq=False):
     numbers: Numbers
     numbered: tuple[int, ...]
     """The same in plain numbers."""
-    deployments: Numbers
-    at: slice | Numbers
-    """The numbers as an index."""
-    deployments_at: slice | Numbers
-    capacities: Floats
+    deployments: Sequence[int]
+    own: Cut
+    """Cuts their numbers out of a column of all endpoints,"""
+    servers: Cut
+    """and this one out of a column of all deployments."""
     rates: tuple[Rate, ...]
     rates_picos: tuple[Rates, ...]
     capacity: tuple[float, ...]
@@ -65,15 +69,15 @@ class Handful(msgspec.Struct, frozen=True, eq=False):
         reasons = np.array(struck)
         kept, refused = (reasons == 0).nonzero()[0], reasons.nonzero()[0]
         places = kept.tolist()
-        numbers, deployments = self.numbers[kept], self.deployments[kept]
+        numbers = self.numbers[kept]
+        deployments = [self.deployments[place] for place in places]
         return Handful(
             places=tuple(places),
             numbers=numbers,
             numbered=tuple(numbers.tolist()),
             deployments=deployments,
-            at=as_index(numbers),
-            deployments_at=as_index(deployments),
-            capacities=self.capacities[kept],
+            own=cut_of(numbers.tolist()),
+            servers=cut_of(deployments),
             rates=tuple(self.rates[place] for place in places),
             rates_picos=tuple(self.rates_picos[place] for place in places),
             capacity=tuple(self.capacity[place] for place in places),
@@ -87,6 +91,13 @@ class Handful(msgspec.Struct, frozen=True, eq=False):
             left={},
             weighed={},
         )
+
+
+def cut_of(numbers: Sequence[int]) -> Cut:
+    """Return what takes these out of a column, as plain numbers: in C."""
+    if len(numbers) > 1:
+        return itemgetter(*numbers)
+    return lambda column: tuple([column[number] for number in numbers])
 
 
 class Workings(msgspec.Struct, frozen=True, eq=False, gc=False):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from broker.core.handful import HANDFUL_MAX, Handful
+from broker.core.handful import HANDFUL_MAX, Handful, cut_of
 from broker.core.market import Lone, Market, Shortlist
 from broker.core.requirements import Requirements
 
@@ -42,10 +42,9 @@ def _few(wanted: Requirements, market: Market, listed: Shortlist) -> Handful:
         places=tuple(range(listed.numbers.size)),
         numbers=listed.numbers,
         numbered=tuple(listed.numbers.tolist()),
-        deployments=listed.deployments,
-        at=listed.at,
-        deployments_at=listed.deployments_at,
-        capacities=listed.capacity,
+        deployments=listed.deployments.tolist(),
+        own=cut_of(listed.numbers.tolist()),
+        servers=cut_of(listed.deployments.tolist()),
         rates=tuple(market.rate(number, wanted.tier) for number in listed.numbers.tolist()),
         rates_picos=tuple(zip(*rates.tolist(), strict=True)),
         capacity=tuple(listed.capacity.tolist()),

@@ -104,11 +104,11 @@ class Pulse:
         self.availability_at = _floats(self.availability)
         self.bytes_in_per_token_at = _floats(self.bytes_in_per_token)
         self.bytes_out_per_token_at = _floats(self.bytes_out_per_token)
-        self._others_in_flight_at = _ints(self.others_in_flight)
+        self.others_in_flight_at = _ints(self.others_in_flight)
         self._service_s_at = _floats(self.service_s)
         self.limit_at = _floats(self.limit)
-        self._ttft_ms_at = _floats(self.ttft_ms)
-        self._tpot_ms_at = _floats(self.tpot_ms)
+        self.ttft_ms_at = _floats(self.ttft_ms)
+        self.tpot_ms_at = _floats(self.tpot_ms)
 
     def take_others(self, in_flight: Numbers, ejected: frozenset[int]) -> None:
         """Be told, again and again, what the other processes have under way and have ejected."""
@@ -221,7 +221,7 @@ class Pulse:
 
     def load_of(self, deployment: int) -> int:
         """Return the calls in flight at one deployment, all processes together."""
-        return self.in_flight_at[deployment] + self._others_in_flight_at[deployment]
+        return self.in_flight_at[deployment] + self.others_in_flight_at[deployment]
 
     def set_limit(self, endpoint: int, limit: float) -> None:
         """Be told with how many calls at its deployment an endpoint is full; infinite: no limit."""
@@ -286,7 +286,7 @@ class Pulse:
         averages = self._service_s_at
         before = averages[deployment]
         averages[deployment] = before + weight * (measured.duration_ms / 1_000 - before)
-        averages = self._ttft_ms_at
+        averages = self.ttft_ms_at
         before = averages[endpoint]
         fresh = before == TTFT_MS_PRIOR
         averages[endpoint] = (
@@ -295,7 +295,7 @@ class Pulse:
         if measured.tokens_out > 1:
             decoding_ms = max(measured.duration_ms - ttft_ms, 0.0)
             tpot_ms = decoding_ms / (measured.tokens_out - 1)
-            averages = self._tpot_ms_at
+            averages = self.tpot_ms_at
             before = averages[endpoint]
             fresh = before == TPOT_MS_PRIOR
             averages[endpoint] = (
