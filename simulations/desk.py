@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -142,10 +142,10 @@ class Desk:
         """Why a decision has no candidate. A call that is turned away by the full is demand."""
         if decision is None:
             return Code.UNFIT
-        cause = cause_of(decision.reasons.tolist())
-        if cause is Cause.FULL and not wanted.tier.yields:
+        code = _code_told(decision.reasons.tobytes())
+        if code is Code.FULL and not wanted.tier.yields:
             self.pulse.refuse(decision.rejected[decision.reasons == Rejection.FULL])
-        return _CODES[cause]
+        return code
 
     def refusals(self, crowd: Crowd, rows: IntArray, load: FloatArray) -> IntArray:
         """The same of these calls of a crowd, each with the loads that it was decided on."""
@@ -166,6 +166,12 @@ def _apart(columns: tuple[NDArray[Any], ...], at_s: FloatArray) -> Iterator[tupl
     number, moment = columns[0], (at_s / APART_S).astype(np.int64)
     _, places = np.unique(number * (moment.max(initial=0) + 1) + moment, return_index=True)
     return zip(*(each[places].tolist() for each in columns), strict=True)
+
+
+@lru_cache(maxsize=1_024)
+def _code_told(reasons: bytes) -> Code:
+    """Of the Rejections of all who were considered: markets have few such rows at a time."""
+    return _CODES[cause_of(np.frombuffer(reasons, dtype=np.int64).tolist())]
 
 
 @cache

@@ -123,7 +123,7 @@ class Engine:
         """Decide where it goes, reserve, and go there."""
         world, of_class = self._world, visit.of_class
         desk = world.desk
-        visit.wanted = wanted = visit.ask(desk.dearest)
+        wanted = visit.ask(desk.dearest)
         decision = desk.decide(wanted, now_s)
         if decision is None or not decision.plan:
             self._refuse(visit, desk.refusal(wanted, decision), now_s)
@@ -344,7 +344,18 @@ class Engine:
             self._heard[place].hear(e2e_s, now_s)
         paid = visit.lines[0] if len(visit.lines) == 1 else visit.paid()
         return (
-            *(place, visit.arrival_s, code, endpoint, ttft_s, e2e_s),
-            *(paid.tokens_in, paid.tokens_out, paid.charge_nanos, paid.take_nanos),
-            *(visit.cost_nanos, visit.offer_nanos, worth, attempts),
+            place,
+            visit.arrival_s,
+            code,
+            endpoint,
+            ttft_s,
+            e2e_s,
+            paid.tokens_in,
+            paid.tokens_out,
+            paid.charge_nanos,
+            paid.take_nanos,
+            visit.cost_nanos,
+            visit.offer_nanos,
+            worth,
+            attempts,
         )

@@ -60,9 +60,9 @@ class Visit:
         "place",
         "price_version",
         "tokens_in",
+        "tokens_in_bound",
         "tokens_out",
         "tries",
-        "wanted",
     )
 
     def __init__(
@@ -79,7 +79,8 @@ class Visit:
         self.tries = 0
         self.cost_nanos = 0.0
         self.lines: tuple[ChargeLine, ...] = ()
-        self.wanted: Requirements
+        self.tokens_in_bound = 0
+        """As it demanded."""
         self.price_version = 0
         self.dispatch: Dispatch | None = None
         self.hold: Hold
@@ -108,6 +109,7 @@ class Visit:
         tokens_in, tokens_out = self.tokens_in, self.tokens_out
         if room != 1.0:
             tokens_in, tokens_out = math.ceil(room * tokens_in), math.ceil(room * tokens_out)
+        self.tokens_in_bound = tokens_in
         limit = tokens_out if of.task.generates else None
         offer, most = self.offer_nanos * room, None
         if dearest.picos(tokens_in, tokens_out) >= offer * PICOS_PER_NANO:
@@ -137,7 +139,7 @@ class Visit:
             generates=self.of_class.task.generates,
         )
         expected = Expected(
-            tokens_in_bound=self.wanted.tokens_in_bound,
+            tokens_in_bound=self.tokens_in_bound,
             body_bytes=BYTES_PER_TOKEN * self.tokens_in,
             tokens_out_max=attempt.candidate.tokens_out_max,
             bytes_in_per_token=pulse.bytes_in_per_token_at[number],

@@ -90,6 +90,19 @@ class Attempt(msgspec.Struct, eq=False):
 class Dispatch:
     """The attempts of one call, over a plan of candidates in rank order."""
 
+    __slots__ = (
+        "_attempts_max",
+        "_budget",
+        "_deadline_s",
+        "_next",
+        "_plan",
+        "_random",
+        "_stages",
+        "attempts",
+        "end",
+        "hedges",
+    )
+
     def __init__(
         self,
         plan: tuple[Candidate, ...],

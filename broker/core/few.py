@@ -134,19 +134,19 @@ def _work_out(
         rate_out * outputs + rate_in * inputs + rate_call
         for rate_in, rate_out, rate_call in few.rates_picos
     ]
-    available = [
-        (1.0 if each < 0.25 else 1.25 - each if each <= 1.2 else 0.05) * usually
-        for each, usually in zip(load, own(pulse.availability_at), strict=True)
-    ]
+    usual = own(pulse.availability_at)
     lowest, soonest = min(cost), min(latency)
     merit, by_cost, by_latency, by_room = _weighed(few, wanted.weights)
     scores = [
-        worth + by_cost * (lowest / dear) + by_latency * (soonest / slow) + by_room * room
-        for worth, dear, slow, room in zip(merit, cost, latency, available, strict=True)
+        worth
+        + by_cost * (lowest / dear)
+        + by_latency * (soonest / slow)
+        + by_room * ((1.0 if full < 0.25 else 1.25 - full if full <= 1.2 else 0.05) * usually)
+        for worth, dear, slow, full, usually in zip(merit, cost, latency, load, usual, strict=True)
     ]
     near, capacity = _near(scores), few.capacity
     free = [(room if (room := 1.0 - load[at]) > 0.01 else 0.01) * capacity[at] for at in near]
-    return Workings(few, scores, cost, latency, available, near, free)
+    return Workings(few, scores, cost, latency, load, usual, near, free)
 
 
 def _weighed(few: Handful, asked: Weights) -> tuple[Row, float, float, float]:

@@ -109,7 +109,10 @@ class Workings(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Expected, in pico-dollars."""
     latency: Row
     """Expected, in milliseconds."""
-    available: Row
+    load: Row
+    """Calls in flight over capacity."""
+    usual: Row
+    """The moving average of outcomes."""
     near: Sequence[int]
     """The places of those near the best, one of whom comes first,"""
     free: Row
@@ -121,5 +124,7 @@ class Workings(msgspec.Struct, frozen=True, eq=False, gc=False):
         chances = np.zeros(cost.size)
         total = list(accumulate(self.free))[-1]  # as it was drawn by
         chances[self.near] = np.array(self.free) / total
-        parts = (cost.min() / cost, latency.min() / latency, self.available)
+        room = np.minimum(1.25 - np.array(self.load), 1.0)
+        room[np.array(self.load) > 1.2] = 0.05
+        parts = (cost.min() / cost, latency.min() / latency, room * self.usual)
         return np.array((self.scores, self.few.quality, self.few.domain_fit, *parts, cost, chances))
