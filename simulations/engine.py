@@ -324,38 +324,13 @@ class Engine:
         self._count(visit, code, now_s)
 
     def _count(self, visit: Visit, code: Code, now_s: float) -> None:
-        self.ended += 1
-        self._world.tally.add(self._row(visit, code, now_s))
-
-    def _row(self, visit: Visit, code: Code, now_s: float) -> tuple[float, ...]:
-        """What is counted of a call, as in CALL_COLUMNS."""
-        place, e2e_s = visit.place, now_s - visit.arrival_s
-        endpoint, ttft_s, worth, attempts = -1, math.nan, 0.0, 0
-        if visit.dispatch is not None and visit.dispatch.attempts:
-            attempts = len(visit.dispatch.attempts)
-            last = visit.attempt or visit.dispatch.attempts[-1]
-            endpoint = last.candidate.number
-            if last.first_content_s is not None:
-                ttft_s = last.first_content_s - visit.arrival_s
+        e2e_s, worth = now_s - visit.arrival_s, 0.0
         if code is Code.SERVED:
-            worth = worth_of(visit, self._sites[endpoint], e2e_s)
+            place, attempt = visit.place, visit.attempt
+            assert attempt is not None
+            worth = worth_of(visit, self._sites[attempt.candidate.number], e2e_s)
             self._world.served[place] += 1
             self._world.worths[place] += worth
             self._heard[place].hear(e2e_s, now_s)
-        paid = visit.lines[0] if len(visit.lines) == 1 else visit.paid()
-        return (
-            place,
-            visit.arrival_s,
-            code,
-            endpoint,
-            ttft_s,
-            e2e_s,
-            paid.tokens_in,
-            paid.tokens_out,
-            paid.charge_nanos,
-            paid.take_nanos,
-            visit.cost_nanos,
-            visit.offer_nanos,
-            worth,
-            attempts,
-        )
+        self.ended += 1
+        self._world.tally.add(visit.row(code, e2e_s, worth))

@@ -19,6 +19,7 @@ from pricing.money import PICOS_PER_NANO
 from simulations.demand import ConsumerClass
 from simulations.job import Job
 from simulations.listing import Listing
+from simulations.record import Code
 from simulations.sites import Site
 from simulations.supply import QueueingServer
 
@@ -176,6 +177,33 @@ class Visit:
     def settlement(self) -> Settlement:
         """How its hold is closed, by the ledger's recipe."""
         return ledger.settlement(self.hold, self.lines, EPOCH, None)
+
+    def row(self, code: Code, e2e_s: float, worth: float) -> tuple[float, ...]:
+        """What is counted of it at its end, as in CALL_COLUMNS."""
+        endpoint, ttft_s, attempts = -1, math.nan, 0
+        if self.dispatch is not None and self.dispatch.attempts:
+            attempts = len(self.dispatch.attempts)
+            last = self.attempt or self.dispatch.attempts[-1]
+            endpoint = last.candidate.number
+            if last.first_content_s is not None:
+                ttft_s = last.first_content_s - self.arrival_s
+        paid = self.lines[0] if len(self.lines) == 1 else self.paid()
+        return (
+            self.place,
+            self.arrival_s,
+            code,
+            endpoint,
+            ttft_s,
+            e2e_s,
+            paid.tokens_in,
+            paid.tokens_out,
+            paid.charge_nanos,
+            paid.take_nanos,
+            self.cost_nanos,
+            self.offer_nanos,
+            worth,
+            attempts,
+        )
 
 
 def hold_of(decision: Decision) -> Hold:

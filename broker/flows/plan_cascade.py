@@ -124,7 +124,7 @@ def _add_dearest(
 def _joined(
     decisions: list[Decision], groups: list[Group], least: tuple[float | None, ...]
 ) -> Chain:
-    rows = np.concatenate(_of_one_height([each.rows for each in decisions]), axis=1)  # noqa: SLF001 - a chain is a decision
+    rows = np.concatenate(_of_one_height([each.rows for each in decisions]), axis=1)
     eligible, places = np.unique(
         np.concatenate([each.eligible for each in decisions]), return_index=True
     )
