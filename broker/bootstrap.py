@@ -23,6 +23,7 @@ from broker.flows.batch import LedgerBatcher
 from broker.flows.heartbeat import HeartbeatDesk
 from broker.flows.keyring import Keyring
 from broker.flows.lease import Lease
+from broker.flows.origins import Origins
 from broker.flows.runtime import Runtime
 from broker.flows.targets import Targets
 from broker.live.room import Live
@@ -36,6 +37,7 @@ from broker.store.sealing import Sealer
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.client import Limits as UpstreamLimits
 from broker.upstream.client import UpstreamClient
+from broker.upstream.names import Names
 from pricing.book import PriceBook
 
 DRAIN_S = 20.0
@@ -71,7 +73,15 @@ async def _build(settings: Settings, stack: contextlib.AsyncExitStack) -> Runtim
     stack.push_async_callback(live.close)
     sealer = Sealer(settings.secret_key, settings.secret_keys_old)
     addresses = AddressPolicy(settings.allowed_networks)
-    upstream = UpstreamClient(addresses, UpstreamLimits(head_bytes=settings.limits.head_bytes_max))
+    origins = Origins()
+    upstream = UpstreamClient(
+        addresses,
+        UpstreamLimits(
+            head_bytes=settings.limits.head_bytes_max,
+            wholes_bytes=settings.limits.answers_bytes_max,
+        ),
+        names=Names(owner_of=origins.owner_of),
+    )
     stack.push_async_callback(upstream.aclose)
     traces = open_traces(settings.traces_share, SystemRandom().random)
     if traces is not None:
@@ -98,6 +108,7 @@ async def _build(settings: Settings, stack: contextlib.AsyncExitStack) -> Runtim
         retries=RetryBudget(time.monotonic()),
         random=Random(SystemRandom().getrandbits(64)),  # noqa: S311 - spreads load, keeps no secret
         routing=routing,
+        origins=origins,
         traces=traces,
     )
 

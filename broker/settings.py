@@ -21,6 +21,8 @@ class Limits:
     body_s: float = 120.0
     """A request's body has so long to come."""
     answer_bytes_max: int = 64 * 2**20
+    answers_bytes_max: int = 2**28
+    """Of all answers together that are kept whole, until their callers have taken them."""
     passage_bytes: int = 4 * 2**20
     """An inference's answer above this is passed on as it comes; up to this it is read whole, so
     that another may answer should it break off."""

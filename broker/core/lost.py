@@ -51,6 +51,7 @@ _OF_FAULT: Final = {
     Fault.TOTAL_TIMEOUT: "latency",
     Fault.DEADLINE: "latency",
     Fault.ADDRESS_REFUSED: "policy",
+    Fault.NO_ROOM: "capacity",
 }
 _CALLERS: Final = frozenset({Fault.CALLER_FAULT.value, Fault.CALLER_LEFT.value})
 _DELIVERED: Final = "delivered"

@@ -35,11 +35,13 @@ class Fault(enum.StrEnum):
     DOUBTED = "doubted"
     """The same, from an endpoint that says so of far more requests than its peers."""
     CALLER_LEFT = "caller_left"
+    NO_ROOM = "no_room"
+    """The broker itself had no room: to look up its name, or to keep its answer."""
     DEADLINE = "deadline"
     """The call's own deadline passed, which is no mark against the provider."""
 
 
-_UNBLAMED = frozenset({Fault.ADDRESS_REFUSED, Fault.DOUBTED})
+_UNBLAMED = frozenset({Fault.ADDRESS_REFUSED, Fault.DOUBTED, Fault.NO_ROOM})
 _CALLERS_OWN = frozenset({Fault.CALLER_FAULT, Fault.CALLER_LEFT, Fault.DEADLINE})
 
 

@@ -111,6 +111,7 @@ class Background:
             runtime.market = build_market(
                 facts.endpoints, facts.book, facts.presence, runtime.market
             )
+            runtime.origins.see(runtime.market)
             self._beside(self._count_tokens(facts))
         if facts.domains is not self._taught:
             self._taught = facts.domains

@@ -19,6 +19,7 @@ from broker.flows.refused import REFUSAL_BYTES_MAX, refused
 from broker.flows.tab import Tab
 from broker.upstream.client import Body, Origin, Response, Room, Timeouts
 from broker.upstream.faults import AttemptFailed, malformed
+from broker.upstream.hoard import FREE_BYTES
 from broker.upstream.kserve import HEADER_LENGTH, read_infer, request_id
 from broker.upstream.openai import read_completion, read_embedding
 from broker.upstream.streaming import Scribe, StreamReader
@@ -55,6 +56,8 @@ class WholeAnswer(msgspec.Struct, frozen=True, eq=False):
     delivered: Delivered
     verdict: Verdict | None = None
     """Of a cascade."""
+    kept: object | None = None
+    """Of a large one: to be held until the caller has it, for as long as it is counted."""
 
 
 class LongAnswer(msgspec.Struct, frozen=True, eq=False):
@@ -136,7 +139,7 @@ async def read_whole(tab: Tab, attempt: Attempt) -> WholeAnswer:
 def _whole(response: Response, tab: Tab) -> WholeAnswer:
     """Return an answer that is there. Raises AttemptFailed."""
     limit = tab.runtime.settings.limits.answer_bytes_max
-    body = response.take(limit)
+    body, kept = response.take(limit), response.kept
     if response.status != 200:
         raise AttemptFailed(refused(response, body, tab.runtime.clock()))
     headers = _passed_back(response)
@@ -146,9 +149,11 @@ def _whole(response: Response, tab: Tab) -> WholeAnswer:
         encoding = told.get(_ENCODING)
         if encoding is not None:
             body = unpacked(encoding.rstrip(), body, limit)
+            if len(body) > FREE_BYTES:
+                kept = tab.runtime.upstream.keep(len(body))
             headers = tuple([each for each in headers if each[0] != _ENCODING])
     delivered = _facts(tab.call, response, body)
-    return WholeAnswer(200, headers, body, delivered)
+    return WholeAnswer(200, headers, body, delivered, None, kept)
 
 
 def _passed_back(response: Response) -> tuple[tuple[bytes, bytes], ...]:

@@ -27,6 +27,7 @@ from broker.encoding.tokens import TokenCounter
 from broker.flows.batch import LedgerBatcher
 from broker.flows.heartbeat import HeartbeatDesk
 from broker.flows.keyring import Keyring
+from broker.flows.origins import Origins
 from broker.flows.pace import Pacer
 from broker.flows.targets import Targets
 from broker.live.room import Live
@@ -68,6 +69,7 @@ class Runtime:
     routing: RoutingLimits
     clock: Callable[[], datetime] = _now
     now_s: Callable[[], float] = time.monotonic
+    origins: Origins = field(default_factory=Origins)
     traces: Traces | None = None
     """None, as mostly: no call is traced."""
     encoder: Encoder | None = None

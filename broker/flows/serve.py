@@ -30,6 +30,7 @@ from broker.errors import (
     ProviderFailed,
     ProviderRefused,
     QuoteRefused,
+    Unavailable,
 )
 from broker.flows.cascade import climb
 from broker.flows.decide import choose, refusal
@@ -241,6 +242,9 @@ def failure_of(tab: Tab) -> BrokerError:
         )
     if tab.dispatch.end is End.DEADLINE:
         return DeadlinePassed("The deadline passed before a provider had answered.", facts=facts)
+    if last is not None and last.fault is Fault.NO_ROOM:
+        detail = f"The broker itself has too much to do: {last.detail}."
+        return Unavailable(detail, code="no_room", retry_after_s=1.0, facts=facts)
     return ProviderFailed(
         f"No provider delivered an answer in {len(attempts)} attempts.", facts=facts
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Final
 
 import structlog
@@ -18,7 +17,6 @@ from broker.flows.runtime import Runtime
 from broker.upstream.client import Origin
 
 EVERY_S: Final = 0.5
-_KNOWN_MAX: Final = 20_000
 
 _log = structlog.get_logger(__name__)
 
@@ -50,7 +48,8 @@ class Watch:
                 self._look_at(origin, heard_ago_s, waiting)
 
     def _look_at(self, origin: Origin, heard_ago_s: float, waiting: Sequence[list[float]]) -> None:
-        runtime, numbers = self._runtime, self._endpoints_at(origin)
+        runtime = self._runtime
+        numbers = runtime.origins.endpoints_at(origin)
         for streamed, ages_s in enumerate(waiting):
             late_ms = [runtime.tails.late_ms(each, streamed=bool(streamed)) for each in numbers]
             known_ms = [each for each in late_ms if each is not None]
@@ -68,15 +67,3 @@ class Watch:
             _log.warning(
                 "a server has gone silent", endpoints=names, silent_s=silent_s, calls=calls
             )
-
-    def _endpoints_at(self, origin: Origin) -> list[int]:
-        return [
-            each.number
-            for each in self._runtime.market.endpoints
-            if each is not None and _origin_of(each.deployment.url) == origin
-        ]
-
-
-@lru_cache(maxsize=_KNOWN_MAX)
-def _origin_of(url: str) -> Origin:
-    return Origin.parse(url)[0]

@@ -149,6 +149,8 @@ async def infer(request: Request, runtime: Runtime, key: StoredKey) -> None:
         tab, answer = served
     if isinstance(answer, WholeAnswer):
         send_whole(request, tab, answer)
+        if answer.kept is not None:
+            await request.drain()  # it is counted for as long as it waits for its caller
     else:
         assert isinstance(answer, Passage)
         await _send_passage(request, tab, answer)

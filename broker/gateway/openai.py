@@ -83,6 +83,8 @@ async def handle(request: Request, runtime: Runtime, key: StoredKey) -> None:
         tab, answer = served
     if isinstance(answer, WholeAnswer):
         send_whole(request, tab, answer)
+        if answer.kept is not None:
+            await request.drain()  # it is counted for as long as it waits for its caller
     else:
         assert isinstance(answer, Stream)
         await _send_stream(request, tab, answer)

@@ -22,6 +22,7 @@ from broker.core.outcome import Fault
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.dial import Dialler
 from broker.upstream.faults import AttemptFailed
+from broker.upstream.hoard import Hoard, Kept, Part, no_room
 from broker.upstream.names import Names
 from broker.upstream.pool import OriginPool
 from broker.upstream.request import (
@@ -33,7 +34,7 @@ from broker.upstream.request import (
     request_head,
     sized,
 )
-from broker.upstream.response import HEAD, WHOLE, Hoard, Response
+from broker.upstream.response import HEAD, WHOLE, Response
 from broker.upstream.silence import Silence
 
 __all__ = [
@@ -124,6 +125,15 @@ class UpstreamClient:
         """Return how many connections to `origin` are busy and how many idle."""
         pool = self._pools.get(origin)
         return (0, 0) if pool is None else (pool.busy, pool.idle)
+
+    def keep(self, size_bytes: int) -> Kept:
+        """Count so many bytes of an answer that has grown, say by being unpacked, for as long as
+        what is returned is held. Raises `AttemptFailed` where there is no room for them."""
+        part = Part(self._hoard)
+        kept = Kept(part, size_bytes)
+        if not part.count(size_bytes):
+            raise AttemptFailed(no_room(200))
+        return kept
 
     def silences(self, calls_min: int) -> Iterator[tuple[Origin, Silence]]:
         """Yield how long the calls at each origin have waited that has as many under way."""

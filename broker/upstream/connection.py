@@ -15,10 +15,11 @@ import httptools
 from broker.core.outcome import Fault, Outcome
 from broker.upstream import faults
 from broker.upstream.due import TICK_S, due_at, grace_s, heard_at, too_late
+from broker.upstream.hoard import Part
 from broker.upstream.known_head import TRIED, Headers, KnownHead, cut, with_length
 from broker.upstream.receipt import unacknowledged
 from broker.upstream.request import Body
-from broker.upstream.response import CHUNK, WHOLE, Hoard, Response
+from broker.upstream.response import CHUNK, WHOLE, Response
 
 _JOINED_BYTES: Final = 65_536
 """Bodies up to this are copied behind their head; larger ones are handed over uncopied."""
@@ -32,7 +33,7 @@ class _Surplus(Exception):
 class Keeper(Protocol):
     """The pool, as far as a connection needs it."""
 
-    hoard: Hoard
+    hoard: Part
     heard_at: float
 
     def release(self, connection: Connection) -> None:
@@ -107,8 +108,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(head + body)
         else:
             self._large = True
-            pieces = (body,) if isinstance(body, bytes) else body
-            self._transport.writelines((head, *pieces))
+            self._transport.writelines((head, *((body,) if isinstance(body, bytes) else body)))
         due = min(response.asked_at + response.timeouts.first_byte_s, response.total_due)
         if self._timer is None or due < self._due_at:
             self._arm(due)
@@ -300,7 +300,8 @@ class Connection(asyncio.Protocol):
         """End a whole answer: the connection goes back first, then the waiter hears."""
         self.response = None
         response.carrier = None
-        self._keeper.hoard.forget(response)
+        if response.counted_bytes:
+            self._keeper.hoard.keep(response)
         if response.wants == WHOLE and response.buffered > response.room:
             response.overflow()
         response.done = response.failure is None

@@ -43,6 +43,10 @@ class Dialler:
                 continue
         return await self._open(origin, addresses[-1], make_protocol)
 
+    def is_held_up(self, origin: Origin) -> bool:
+        """True while its name waits for those of others."""
+        return self._names.is_held_up(origin.host, origin.port)
+
     async def aclose(self) -> None:
         """Give up the look-ups under way."""
         await self._names.aclose()

@@ -2,10 +2,10 @@
 
 `getaddrinfo` blocks, and a name whose server does not answer blocks it for half a minute. In the
 loop's own pool a few such names stop every other look-up. Here a name is asked for once at a time,
-whoever waits for it, in a thread of its own; the number of names under way is bounded, in all and
-of one domain, so that nobody's names take all the places. While there is no place, what was found a
-moment ago is good enough. Who waits sets his own limit. The threads are daemons: a process that
-ends does not wait for them.
+whoever waits for it, in a thread of its own; the number of names under way is bounded, in all, and
+of one provider, or of one domain where it is nobody's yet, so that none take all the places. While
+there is no place, what was found a moment ago is good enough. Who waits sets his own limit. The
+threads are daemons: a process that ends does not wait for them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 AT_ONCE: Final = 64
 """Names under way, each in a thread."""
 OF_A_DOMAIN: Final = 8
-"""Of them under one domain."""
+"""Of them under one domain, of names that are nobody's yet."""
+OF_AN_OWNER: Final = 1
+"""Of one provider, however many domains it has."""
 KEPT_S: Final = 60.0
 _KEPT_MAX: Final = 2_000
 _KIND: Final = {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_TCP}
@@ -41,12 +43,19 @@ class Names:
     """The look-ups under way on one event loop."""
 
     def __init__(
-        self, ask: Callable[..., Found] = socket.getaddrinfo, at_once: int = AT_ONCE
+        self,
+        ask: Callable[..., Found] = socket.getaddrinfo,
+        at_once: int = AT_ONCE,
+        owner_of: Callable[[str], str | None] | None = None,
     ) -> None:
+        """`owner_of` tells whose a host is; None: nobody's that is known."""
         self._ask = ask
+        self._owner_of = owner_of or _nobody
         self._places = asyncio.Semaphore(at_once)
-        self._of_domain: dict[str, tuple[asyncio.Semaphore, set[str]]] = {}
-        """The places of a domain, and its names that have one or wait for it."""
+        self._shares: dict[str, tuple[asyncio.Semaphore, set[str]]] = {}
+        """The places of an owner or domain, and its names that have one or wait for it."""
+        self._held_up: set[tuple[str, int]] = set()
+        """Names that wait for others' names to leave a place."""
         self._kept: dict[tuple[str, int], tuple[float, list[Address]]] = {}
         """Until when, in the order of their ends."""
         self._under_way: dict[tuple[str, int], asyncio.Task[list[Address]]] = {}
@@ -76,23 +85,37 @@ class Names:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _look_up(self, host: str, port: int) -> list[Address]:
-        domain = domain_of(host)
-        places, names = self._of_domain.setdefault(domain, (asyncio.Semaphore(OF_A_DOMAIN), set()))
+        whose, most = self._share_of(host)
+        places, names = self._shares.setdefault(whose, (asyncio.Semaphore(most), set()))
+        key = host, port
         names.add(f"{host}:{port}")
         try:
-            async with places, self._places:
-                found = await self._ask_in_thread(host, port)
+            async with places:
+                self._held_up.add(key)
+                async with self._places:
+                    self._held_up.discard(key)
+                    found = await self._ask_in_thread(host, port)
         finally:
+            self._held_up.discard(key)
             names.discard(f"{host}:{port}")
             if not names:
-                del self._of_domain[domain]
-        self._keep((host, port), found)
+                del self._shares[whose]
+        self._keep(key, found)
         return found
+
+    def is_held_up(self, host: str, port: int) -> bool:
+        """True while a name waits for others' names, which is not for its provider to answer."""
+        return (host, port) in self._held_up
+
+    def _share_of(self, host: str) -> tuple[str, int]:
+        """Return whose places a name takes, and how many they are."""
+        owner = self._owner_of(host)
+        return (domain_of(host), OF_A_DOMAIN) if owner is None else (f"/{owner}", OF_AN_OWNER)
 
     def _is_full(self, host: str) -> bool:
         """True when a look-up that is begun now would have to wait for a place."""
-        of_domain = self._of_domain.get(domain_of(host))
-        return self._places.locked() or (of_domain is not None and of_domain[0].locked())
+        share = self._shares.get(self._share_of(host)[0])
+        return self._places.locked() or (share is not None and share[0].locked())
 
     def _keep(self, key: tuple[str, int], found: list[Address]) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -141,6 +164,10 @@ def domain_of(host: str) -> str:
     labels = host.lower().rstrip(".").split(".")
     of_a_country = len(labels) > 2 and len(labels[-1]) == 2 and len(labels[-2]) <= 3
     return ".".join(labels[-3 if of_a_country else -2 :])
+
+
+def _nobody(_: str) -> None:
+    """Whose a host is where that is not known of any."""
 
 
 def _is_number(host: str) -> bool:

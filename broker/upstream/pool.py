@@ -19,8 +19,8 @@ from broker.upstream.connection import Connection
 from broker.upstream.dial import Dialler
 from broker.upstream.due import grace_s
 from broker.upstream.faults import AttemptFailed
+from broker.upstream.hoard import Hoard, Part
 from broker.upstream.request import Limits, Origin, Timeouts
-from broker.upstream.response import Hoard
 from broker.upstream.silence import Silence, silence_of
 
 _TICK_S = 0.002
@@ -39,7 +39,7 @@ class OriginPool:
     """Connections to `origin`; `take` is the hot path, `obtain` the rest."""
 
     def __init__(self, origin: Origin, limits: Limits, dialler: Dialler, hoard: Hoard) -> None:
-        self.hoard = hoard
+        self.hoard = Part(hoard)
         self.heard_at = 0.0
         """When an answer ended last whose connection is gone."""
         self.loop = asyncio.get_running_loop()
@@ -152,7 +152,11 @@ class OriginPool:
                 connection = await self._dialler.dial(self._origin, self._new_connection)
         except Exception as error:
             self._free_slot()
-            raise AttemptFailed(faults.of_connect_error(error)) from error
+            outcome = faults.of_connect_error(error)
+            if isinstance(error, TimeoutError) and self._dialler.is_held_up(self._origin):
+                detail = "no place to look up its name in time"
+                outcome = Outcome(Fault.NO_ROOM, detail=detail, sent=False)
+            raise AttemptFailed(outcome) from error
         except BaseException:
             self._free_slot()
             raise

@@ -87,8 +87,8 @@ class Limits(msgspec.Struct, frozen=True):
     head_bytes: int = 32_768
     body_bytes: int = 33_554_432
     """What `Response.read` takes when it is not told otherwise."""
-    wholes_bytes: int = 2**30
-    """Of all answers together that are kept until they have come whole."""
+    wholes_bytes: int = 2**28
+    """Of all answers together that are kept whole, half of them of one origin at most."""
     high_water_bytes: int = 262_144
     """Body bytes that nobody has taken yet, over which the provider is made to wait."""
 

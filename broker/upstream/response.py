@@ -31,31 +31,6 @@ class Carrier(Protocol):
         """Look at the timeouts anew."""
 
 
-class Hoard:
-    """Bytes of all answers together that are kept until they have come whole."""
-
-    __slots__ = ("held_bytes", "most_bytes")
-
-    def __init__(self, most_bytes: int) -> None:
-        self.held_bytes = 0
-        self.most_bytes = most_bytes
-
-    def takes(self, response: Response) -> bool:
-        """Count what has come of an answer; fail it where that is more than there is room for."""
-        self.held_bytes += response.buffered - response.counted_bytes
-        response.counted_bytes = response.buffered
-        if self.held_bytes <= self.most_bytes:
-            return True
-        detail = "there is no room for more large answers"
-        response.fail(Outcome(Fault.TOO_LARGE, status=response.status, detail=detail))
-        return False
-
-    def forget(self, response: Response) -> None:
-        """Count an answer no more."""
-        self.held_bytes -= response.counted_bytes
-        response.counted_bytes = 0
-
-
 class Response(msgspec.Struct, eq=False):
     """An answer that begins with its head; `read` or `next_chunk` to its end, or `abort` it.
 
@@ -88,6 +63,8 @@ class Response(msgspec.Struct, eq=False):
     """A body that there is no room for is handed out from its head on, in place of failing."""
     counted_bytes: int = 0
     """Of its body, in the hoard."""
+    kept: object | None = None
+    """Of one that is large and has come whole: who holds this has it counted."""
     unacknowledged_bytes: int = 0
     """Of the request, when its connection ended without a byte of an answer."""
     sized: bool | None = None

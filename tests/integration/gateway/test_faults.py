@@ -49,6 +49,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "packed": ({"encoding": "gzip"}, SHAKY, SHAKY),
     "bomb": ({"encoding": "gzip", "garbage_mb": 12.0}, SOLID, SOLID),
     "offsets": ({}, SHAKY, SHAKY),
+    "flood": ({}, SHAKY, SHAKY),
 }
 """What it does, and what becomes of a whole answer and of a stream."""
 
@@ -92,6 +93,21 @@ def _as_expected(heard: Heard, expected: str, family: str) -> bool:
         return begun and heard.error == "provider_cut_off" and not heard.ended
     text = WRONG_ANSWER if family == "another-answer" else ANSWER
     return heard.ended and heard.text == text and heard.error is None
+
+
+async def test_of_more_large_answers_than_there_is_room_for_some_are_told_so(trade: Trade) -> None:
+    before = await trade.balance()
+    for each in ("shaky", "solid"):
+        trade.behave(each, garbage_mb=50.0)
+    heard = await asyncio.gather(*(trade.ask("flood") for _ in range(8)))
+    errors = {(each.status, each.error) for each in heard}
+    assert errors <= {(502, "all_providers_failed"), (503, "no_room")}
+    assert (503, "no_room") in errors
+    assert await trade.balance() == before
+    for each in ("shaky", "solid"):
+        trade.behave(each)
+    again = [await trade.ask("flood") for _ in range(4)]
+    assert {each.text for each in again} == {ANSWER}, "and the room is there again"
 
 
 @pytest.mark.parametrize("by_reset", [False, True], ids=["fin", "rst"])

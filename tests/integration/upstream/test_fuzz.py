@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from broker.upstream.connection import Connection
 from broker.upstream.faults import AttemptFailed
+from broker.upstream.hoard import Hoard, Part
 from broker.upstream.request import Limits, Timeouts
-from broker.upstream.response import HEAD, WHOLE, Hoard, Response
+from broker.upstream.response import HEAD, WHOLE, Response
 from broker.upstream.sse import SseSplitter
 from broker.upstream.streaming import StreamReader
 from broker.upstream.unpacking import Unpacker
@@ -42,7 +43,7 @@ class Keeper:
     """A pool for one connection."""
 
     def __init__(self) -> None:
-        self.hoard = Hoard(10**9)
+        self.hoard = Part(Hoard(10**9))
         self.heard_at = 0.0
         self.released = 0
         self.gone = 0

@@ -13,7 +13,7 @@ import pytest
 from broker.core.outcome import Fault
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.client import AttemptFailed, Origin, Timeouts, UpstreamClient
-from broker.upstream.names import OF_A_DOMAIN, Names, domain_of
+from broker.upstream.names import OF_A_DOMAIN, OF_AN_OWNER, Names, domain_of
 from tests.integration.upstream.scripted import (
     LOOPBACK,
     OK,
@@ -163,7 +163,49 @@ async def test_the_names_of_one_domain_leave_places_for_all_others() -> None:
     assert len(resolver.asked) == OF_A_DOMAIN + 1
     resolver.may_go.set()
     await asyncio.gather(*stuck)
-    assert not names._of_domain
+    assert not names._shares
+
+
+@on_both_loops
+async def test_a_provider_has_one_place_however_many_domains_it_has() -> None:
+    """Eight names under each of eight domains once took all places there are."""
+    resolver = Resolver()
+
+    def owner_of(host: str) -> str | None:
+        return "stranger" if host.startswith("slow") else "honest"
+
+    names = Names(resolver.ask, owner_of=owner_of)
+    slow = [f"slow{n}.strange-{domain}.test" for domain in range(8) for n in range(8)]
+    stuck = [asyncio.create_task(names.look_up(each, 80)) for each in slow]
+    await until(lambda: len(resolver.asked) == OF_AN_OWNER)
+    async with asyncio.timeout(5):
+        assert await names.look_up("quick.test", 80)
+    assert len(resolver.asked) == OF_AN_OWNER + 1
+    resolver.may_go.set()
+    await asyncio.gather(*stuck)
+    assert not names._shares
+
+
+@on_both_loops
+async def test_whose_name_waits_for_those_of_others_is_not_blamed() -> None:
+    resolver = Resolver()
+    names = Names(resolver.ask, at_once=1, owner_of=lambda host: host)
+    client = UpstreamClient(LOOPBACK, names=names)
+    hasty = Timeouts(connect_s=0.2)
+    slow, quick = (Origin("http", host, 80) for host in ("slow.test", "quick.test"))
+    first = asyncio.create_task(client.send(slow, b"", b"", hasty))
+    await until(lambda: bool(resolver.asked))
+    with pytest.raises(AttemptFailed) as held_up:
+        await client.send(quick, b"", b"", hasty)
+    assert held_up.value.outcome.fault is Fault.NO_ROOM
+    assert not held_up.value.outcome.sent
+    assert not held_up.value.outcome.counts_against_provider
+    assert held_up.value.outcome.fails_over
+    with pytest.raises(AttemptFailed) as slow_itself:
+        await first
+    assert slow_itself.value.outcome.counts_against_provider
+    resolver.may_go.set()
+    await client.aclose()
 
 
 @on_both_loops

@@ -259,27 +259,6 @@ async def test_a_body_that_is_said_to_be_over_the_limit_is_refused_before_it_com
 
 
 @on_both_loops
-async def test_there_is_a_bound_on_all_answers_together_that_are_kept_whole() -> None:
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 80001\r\n\r\n" + b"x" * 80_000)
-        await reader.read(1)
-
-    limits = Limits(wholes_bytes=100_000)
-    async with serving(handle) as server, client_of(limits) as client:
-        head = request_head(b"GET", b"/", server.origin.authority, [], None)
-        first = asyncio.create_task(client.send(server.origin, head, b"", PATIENT, 90_000))
-        await until(lambda: client._hoard.held_bytes == 80_000)
-        with pytest.raises(AttemptFailed) as failed:
-            await client.send(server.origin, head, b"", PATIENT, 90_000)
-        assert failed.value.outcome.fault is Fault.TOO_LARGE
-        assert client._hoard.held_bytes == 80_000
-        first.cancel()
-        await asyncio.gather(first, return_exceptions=True)
-        assert client._hoard.held_bytes == 0
-
-
-@on_both_loops
 async def test_what_came_before_a_failure_is_handed_out_before_it() -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
