@@ -7,14 +7,11 @@ and passing on what comes as it comes.
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.benchmarks.processes import wait_gone
+from tests.benchmarks.gateways import broker, provider
 from tests.benchmarks.side_by_side import Gateway, Load, compare
 from tests.benchmarks.stand import Stand, open_stand
 from tests.e2e.process import free_port
@@ -57,44 +54,33 @@ _NAMED: Final = "/v2/models/benchmark-provider/e0/infer"
 
 async def measure(folder: Path, load: Load, endpoints: int) -> dict[str, object]:
     """Return the figures of the broker and of nginx in its three ways."""
-    async with _provider() as upstream:
+    async with provider() as upstream:
         url = f"http://127.0.0.1:{upstream}"
         async with open_stand(folder, url, endpoints, "kserve") as stand:
             gateways = [*_nginxes(folder, upstream), _broker(stand)]
             before_s = stand.cpu_s()
             told = await compare(gateways, load, folder)
             stores_s = stand.cpu_s() - before_s
-    broker = told["broker"]
+    own = told["broker"]
     return {
         "mode": "tensor",
         "body_bytes": IMAGE_BYTES,
         "endpoints": endpoints,
         "cpu_us": {name: each["cpu_us"] for name, each in told.items()},
-        "ratio_to_nginx": broker["ratio"],
+        "ratio_to_nginx": own["ratio"],
         "ratio_to_nginx_as_installed": round(
-            broker["cpu_us"] / told["nginx-as-installed"]["cpu_us"], 3
+            own["cpu_us"] / told["nginx-as-installed"]["cpu_us"], 3
         ),
-        "ratio_to_nginx_unbuffered": round(
-            broker["cpu_us"] / told["nginx-unbuffered"]["cpu_us"], 3
-        ),
+        "ratio_to_nginx_unbuffered": round(own["cpu_us"] / told["nginx-unbuffered"]["cpu_us"], 3),
         "failed": {name: each["failed"] for name, each in told.items()},
-        "rss_mb": broker["rss_mb"],
-        "stores_cpu_us": round(stores_s / max(broker["calls"], 1) * 1e6, 1),
+        "rss_mb": own["rss_mb"],
+        "stores_cpu_us": round(stores_s / max(own["calls"], 1) * 1e6, 1),
     }
 
 
 def _broker(stand: Stand) -> Gateway:
-    port = free_port()
     authorized = f'wrk.headers["Authorization"] = "Bearer {stand.key}"'
-    return Gateway(
-        name="broker",
-        start=(sys.executable, "-m", "broker.cli.main", "serve", "--port", str(port)),
-        port=port,
-        script=_SCRIPT % (IMAGE_BYTES, authorized, IMAGE_BYTES),
-        path=_NAMED,
-        ready="/health/ready",
-        env=stand.env,
-    )
+    return broker(stand, script=_SCRIPT % (IMAGE_BYTES, authorized, IMAGE_BYTES), path=_NAMED)
 
 
 def _nginxes(folder: Path, upstream: int) -> Sequence[Gateway]:
@@ -108,16 +94,3 @@ def _nginxes(folder: Path, upstream: int) -> Sequence[Gateway]:
         script = _SCRIPT % (IMAGE_BYTES, "", IMAGE_BYTES)
         made.append(Gateway(name=name, start=start, port=port, script=script, path=_NAMED))
     return made
-
-
-@asynccontextmanager
-async def _provider() -> AsyncIterator[int]:
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.benchmarks.provider", str(port)
-    )
-    try:
-        yield port
-    finally:
-        process.terminate()
-        await wait_gone(process, 5)
