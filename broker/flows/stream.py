@@ -43,6 +43,8 @@ class Stream:
         """Of the attempts that broke off and were continued."""
         self._not_continued = ""
         """Why a stream that broke off was not continued, though the caller allows it."""
+        self.is_over = False
+        """The piece that was yielded is the last, and nothing is waited for behind it."""
         self.verdict = answer.verdict
         """Of a cascade: what is known before the first byte, and all there is at the end."""
         if tab.turn is not None:
@@ -71,6 +73,7 @@ class Stream:
                     yield self._answer.opening
             self._tab.end(Outcome(status=200), self._delivered(complete=True))
             tail = await self._settle()
+            self.is_over = response.done
         except AttemptFailed as failure:
             response.abort()
             yield await self._fail(failure.outcome)

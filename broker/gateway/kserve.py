@@ -170,8 +170,7 @@ async def _send_passage(request: Request, tab: Tab, passage: Passage) -> None:
     try:
         # Begun before anything is sent, for closing a generator that never began does nothing.
         opening = await anext(pieces)
-        request.begin(200, head, sized=answer.size_bytes is not None)
-        request.write(opening)
+        request.begin(200, head, opening, sized=answer.size_bytes is not None)
         async for piece in pieces:
             await request.drain()
             request.write(piece)

@@ -118,8 +118,9 @@ class Request(msgspec.Struct, eq=False):
             self.connection.write_lines((first, body))
         self.connection.answered(self)
 
-    def begin(self, status: int, head: bytes, *, sized: bool = False) -> None:
-        """Send the head of an answer that comes in pieces; `sized`: the head says its length."""
+    def begin(self, status: int, head: bytes, piece: bytes = b"", *, sized: bool = False) -> None:
+        """Send the head of an answer that comes in pieces, with the first of them if it is there;
+        `sized`: the head says its length."""
         assert not self.begun, "an answer begins once"
         self.begun = True
         self._chunked = not sized and self.version == "1.1" and _may_have_body(status)
@@ -127,27 +128,28 @@ class Request(msgspec.Struct, eq=False):
             self.keep_alive = False  # an old client knows the end of the body by the connection's
         framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
         closing = b"" if self.keep_alive else b"connection: close\r\n"
-        self.connection.write(b"%b%b%b%b\r\n" % (STATUS_LINES[status], head, framing, closing))
+        first = b"%b%b%b%b\r\n" % (STATUS_LINES[status], head, framing, closing)
+        self.connection.write(first + self._framed(piece))
 
     def write(self, piece: bytes) -> None:
         """Send a piece of the body; `await drain()` before the next when there may be many."""
-        if not piece or self.method == "HEAD":
-            return
-        if self._chunked:
-            self.connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-        else:
-            self.connection.write(piece)
+        if framed := self._framed(piece):
+            self.connection.write(framed)
 
     def end(self, piece: bytes = b"") -> None:
         """Send the last piece and the end of the answer."""
         assert self.begun, "an answer begins before it ends"
         self.ended = True
         if self._chunked and self.method != "HEAD":
-            last = b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
-            self.connection.write(last + b"0\r\n\r\n")
+            self.connection.write(self._framed(piece) + b"0\r\n\r\n")
         else:
             self.write(piece)
         self.connection.answered(self)
+
+    def _framed(self, piece: bytes) -> bytes:
+        if not piece or self.method == "HEAD":
+            return b""
+        return b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece
 
     def take_within(self, seconds: float) -> None:
         """Count the caller as gone when it has not taken the whole answer by then."""

@@ -43,6 +43,11 @@ class SseSplitter:
             raise malformed(f"an event is over {self._limit_bytes} bytes")
         return [part + b"\n\n" for part in parts]
 
+    @property
+    def is_empty(self) -> bool:
+        """True when nothing has come of an event that is not whole."""
+        return not self._pending
+
     def rest(self) -> bytes:
         """Return what has come of an event that is not whole; empty at a clean end."""
         return bytes(self._pending)

@@ -22,6 +22,8 @@ _WITHOUT_DATA = (b":", b"event", b"id", b"retry")
 """How an event without data may begin: comments, and fields that say nothing of content."""
 _PLAIN_TRIES = 3
 """Where so many events in a row were more than text, none is taken for text any more."""
+PLAIN_BYTES_MAX = 1_048_576
+"""An event of more than so many is refused, so what is longer is looked at one by one."""
 
 
 class Scribe(Protocol):
@@ -61,21 +63,55 @@ class StreamReader:
         self._scribe = scribe
         self._splitter = SseSplitter()
         self._plain_tries = _PLAIN_TRIES
+        self._may_be_plain = unpacker is None and scribe is None
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes, return what may be passed on; what is malformed or an error sets `failure`.
 
         What came before the failure is returned even so: it was counted, so it must be delivered.
         """
-        passed: list[bytes] = []
+        plain_bytes = 0
+        plain = self._may_be_plain and self._plain_tries > 0 and not self.ended
+        if plain and self._splitter.is_empty:
+            plain_bytes = self._hear_plain(data)
+            if plain_bytes == len(data):
+                return data
+        passed = [data[:plain_bytes]] if plain_bytes else []
         try:
             if self._unpacker is not None:
                 data = self._unpacker.feed(data)
+            elif plain_bytes:
+                data = data[plain_bytes:]
             events = filter(self._passes, self._splitter.feed(data))
             passed.extend(events if self._scribe is None else map(self._transcribed, events))
         except AttemptFailed as failure:
             self.failure = failure
         return passed[0] if len(passed) == 1 else b"".join(passed)
+
+    def _hear_plain(self, data: bytes) -> int:
+        """Note the texts of the leading events that are text alone; return their bytes.
+
+        They pass as they are: taking each out and putting all together again took as long as
+        reading them.
+        """
+        begin, size, text_bytes = 0, len(data), 0
+        if size > PLAIN_BYTES_MAX or data.find(b"\r") >= 0:
+            return 0
+        while begin < size and data.startswith(b"data: ", begin):
+            end = data.find(b"\n", begin)
+            if end < 0 or not data.startswith(b"\n", end + 1):
+                break
+            text = only_text(data[begin + 6 : end])
+            if text is None:
+                break
+            text_bytes += len(text) if text.isascii() else len(text.encode())
+            if self._keep_text and text:
+                self.texts.append(text)
+            begin = end + 2
+        if text_bytes:
+            self.text_bytes += text_bytes
+            self.has_content = True
+        return begin
 
     def _passes(self, event: bytes) -> bool:
         """Take one event; True when it is to be passed on now. Raises AttemptFailed."""

@@ -28,11 +28,9 @@ from tests.benchmarks import latencies, tensors
 from tests.benchmarks.processes import wait_gone
 from tests.benchmarks.side_by_side import Load
 from tests.benchmarks.stand import Stand, open_stand
+from tests.e2e.process import free_port
 
 ENDPOINTS = 100
-UPSTREAM_PORT = 9001
-BROKER_PORT = 9040
-ROUTER_PORT = 9031
 NAMED = "benchmark-provider/e0"
 RUN_LIMIT_S = 540
 
@@ -68,13 +66,13 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
 
 async def _beside_router(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     bench = Path(os.environ["GATEWAY_BENCH"])
-    upstream = f"http://127.0.0.1:{UPSTREAM_PORT}"
+    upstream = free_port()
     async with (
-        _upstream(bench),
-        open_stand(folder, upstream, options.market) as stand,
+        _upstream(bench, upstream),
+        open_stand(folder, f"http://127.0.0.1:{upstream}", options.market) as stand,
     ):
         gateways = folder / "gateways.json"
-        gateways.write_text(json.dumps(_gateways(stand, options)))
+        gateways.write_text(json.dumps(_gateways(stand, upstream, options)))
         stores_before_s = stand.cpu_s()
         printed = await _measure(bench, gateways, options)
         stores_s = stand.cpu_s() - stores_before_s
@@ -82,11 +80,12 @@ async def _beside_router(folder: Path, options: argparse.Namespace) -> dict[str,
     return _figures(printed, stores_s, options)
 
 
-def _gateways(stand: Stand, options: argparse.Namespace) -> list[dict[str, Any]]:
+def _gateways(stand: Stand, upstream: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    router_port, broker_port = free_port(), free_port()
     router = os.environ.get("VLLM_ROUTER") or shutil.which("vllm-router")
     if router is None:
         raise SystemExit("vllm-router is neither on PATH nor named by VLLM_ROUTER")
-    listening = ["--host", "127.0.0.1", "--port", str(ROUTER_PORT)]
+    listening = ["--host", "127.0.0.1", "--port", str(router_port)]
     body = {
         "model": "auto" if options.auto else NAMED,
         "max_tokens": 64,
@@ -102,21 +101,21 @@ def _gateways(stand: Stand, options: argparse.Namespace) -> list[dict[str, Any]]
         {
             "name": "vllm-router",
             "start": [
-                *(router, *listening, "--worker-urls", f"http://127.0.0.1:{UPSTREAM_PORT}"),
+                *(router, *listening, "--worker-urls", f"http://127.0.0.1:{upstream}"),
                 *("--policy", "round_robin", "--log-level", "error"),
-                *("--prometheus-port", "29031"),
+                *("--prometheus-port", str(free_port())),
             ],
-            "port": ROUTER_PORT,
+            "port": router_port,
             "ready": "/health",
         },
         {
             "name": "broker",
             "start": [
                 *(sys.executable, "-m", "broker.cli.main", "serve"),
-                *("--port", str(BROKER_PORT)),
+                *("--port", str(broker_port)),
             ],
             "env": stand.env,
-            "port": BROKER_PORT,
+            "port": broker_port,
             "ready": "/health/ready",
             "settle_s": 2,
             "headers": {"Authorization": f"Bearer {stand.key}"},
@@ -164,9 +163,9 @@ def _figures(printed: str, stores_s: float, options: argparse.Namespace) -> dict
 
 
 @asynccontextmanager
-async def _upstream(bench: Path) -> AsyncIterator[None]:
+async def _upstream(bench: Path, port: int) -> AsyncIterator[None]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(bench / "upstream.py"), "--port", str(UPSTREAM_PORT)
+        sys.executable, str(bench / "upstream.py"), "--port", str(port)
     )
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from types import SimpleNamespace
 from typing import Any
@@ -9,10 +10,17 @@ from uuid import UUID
 
 import pytest
 
+from broker.core.call import OpenAiBody
+from broker.flows.exchange import StreamedAnswer
+from broker.flows.stream import Stream
 from broker.gateway.openai import _send_stream
+from broker.upstream.request import Limits, Timeouts
+from broker.upstream.response import Response
+from broker.upstream.streaming import StreamReader
 from pricing.book import Rate
 from tests.fakes import requirements
 
+EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"%d "}}]}\n\n'
 TAB: Any = SimpleNamespace(
     call=SimpleNamespace(id_text=str(UUID(int=1)), wanted=requirements()),
     endpoint=SimpleNamespace(name="acme/small"),
@@ -24,16 +32,17 @@ TAB: Any = SimpleNamespace(
 class Pieces:
     """A stream of three pieces that notes how it ended."""
 
-    verdict = None
-
-    def __init__(self) -> None:
+    def __init__(self, *, ends_with_provider: bool = False) -> None:
         self.end = "never began"
         self.verdict = None
+        self.is_over = False
+        self._ends_with_provider = ends_with_provider
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         self.end = "was left open"
         try:
             for piece in (b"a", b"b", b"c"):
+                self.is_over = self._ends_with_provider and piece == b"c"
                 yield piece
             self.end = "ended"
         except GeneratorExit:
@@ -50,30 +59,60 @@ class Wire:
         self.room = room
         self.sent: list[bytes] = []
 
-    def begin(self, status: int, head: bytes) -> None:
+    def begin(self, status: int, head: bytes, piece: bytes) -> None:
         assert status == 200
-        self.write(head)
+        self.write(head + piece)
 
     def write(self, piece: bytes) -> None:
         if len(self.sent) == self.room:
             raise ConnectionResetError
         self.sent.append(piece)
 
-    def end(self) -> None:
-        self.write(b"end")
+    def end(self, piece: bytes) -> None:
+        self.write(piece + b"end")
 
 
 async def test_a_stream_is_sent_whole() -> None:
     stream: Any = Pieces()
     wire: Any = Wire(99)
     await _send_stream(wire, TAB, stream)
-    head, *pieces = wire.sent
-    assert b"x-broker-endpoint: acme/small\r\n" in head
-    assert pieces == [b"a", b"b", b"c", b"end"]
+    first, *pieces = wire.sent
+    assert b"x-broker-endpoint: acme/small\r\n" in first
+    assert first.endswith(b"a"), "the head goes with the first content"
+    assert pieces == [b"b", b"c", b"end"]
     assert stream.end == "ended"
 
 
-@pytest.mark.parametrize("room", [0, 1, 2, 3])
+async def test_the_tail_goes_with_the_end_where_the_provider_has_ended_too() -> None:
+    stream: Any = Pieces(ends_with_provider=True)
+    wire: Any = Wire(99)
+    await _send_stream(wire, TAB, stream)
+    assert wire.sent[1:] == [b"b", b"cend"]
+    assert stream.end == "ended"
+
+
+async def test_chunks_that_arrive_together_leave_together() -> None:
+    loop = asyncio.get_running_loop()
+    response = Response(Timeouts(), Limits(), 0.0, 99.0, None, 10**6, status=200)
+    response.chunks = [EVENT % number for number in range(64)]
+    reader = StreamReader(usage_asked=False, keep_text=False)
+    tab: Any = SimpleNamespace(
+        turn=None,
+        call=SimpleNamespace(body=OpenAiBody(b"", {}, 0, True, False, 1)),
+        end=lambda *_: None,
+        settle_later=lambda *_: None,
+    )
+    attempt: Any = None
+    pieces = Stream(tab, StreamedAnswer(response, reader, attempt, b"opening")).pieces()
+    assert await anext(pieces) == b"opening"
+    assert await anext(pieces) == b"".join(EVENT % number for number in range(64))
+    response.chunks = [EVENT % 64]
+    loop.call_soon(response.chunks.append, EVENT % 65)  # this one came too late to go along
+    assert await anext(pieces) == EVENT % 64
+    await pieces.aclose()
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
 async def test_a_stream_whose_caller_leaves_is_closed_even_before_its_head_was_sent(
     room: int,
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 
 import msgspec
 import pytest
@@ -78,3 +80,39 @@ def test_usage_that_was_asked_for_and_never_came_is_what_was_paid_for() -> None:
 
 def test_the_cost_is_a_comment_where_no_usage_was_asked_for() -> None:
     assert tail(usage_asked=False) == b": broker " + COST + b"\n\n" + DONE
+
+
+class Listener:
+    """Hears every event, so that each is taken by itself."""
+
+    def hear(self, payload: bytes) -> bytes:
+        return payload
+
+
+EVENTS = (
+    *(chunk("plain"), chunk("zwölf"), chunk(""), chunk("x" * 3_000)),
+    *(CONTENT, b": a comment\n\n", b"event: x\ndata: {}\n\n", b"\n", b"data: \n\n"),
+    chunk("with CR LF").replace(b"\n", b"\r\n"),
+    chunk("with a CR").replace(b"\n\n", b"\r\n\n"),
+    chunk("in lines").replace(b", ", b",\ndata: "),
+    b'data: {"choices":[{"delta":{"tool_calls":[{"function":{"name":"f"}}]}}]}\n\n',
+    b'data: {"choices":[{"delta":{"content":"hi","reasoning":"hm"}}]}\n\n',
+    b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\n',
+    *(DONE, b"data: {not json\n\n", b'data: {"error":"no GPU"}\n\n'),
+)
+
+
+def test_events_of_text_alone_are_heard_together_as_they_are_one_by_one() -> None:
+    lots = random.Random(11)
+    for _ in range(400):
+        plain = lots.choices(EVENTS[:3], k=lots.randrange(8))
+        whole = b"".join(plain + lots.choices(EVENTS, k=lots.randrange(6)) + plain)
+        cuts = sorted(lots.choices(range(len(whole) + 1), k=lots.randrange(4)))
+        together = StreamReader(usage_asked=True, keep_text=True)
+        by_one = StreamReader(usage_asked=True, keep_text=True, scribe=Listener())
+        for begin, end in itertools.pairwise([0, *cuts, len(whole)]):
+            if together.failure is None:
+                assert together.feed(whole[begin:end]) == by_one.feed(whole[begin:end]), whole
+            assert str(together.failure) == str(by_one.failure), whole
+            assert together.delivered(1, complete=True) == by_one.delivered(1, complete=True)
+            assert (together.ended, together.has_content) == (by_one.ended, by_one.has_content)
