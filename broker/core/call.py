@@ -18,6 +18,7 @@ from broker.core.cascade import Cascade
 from broker.core.key_terms import Allowance, Rates
 from broker.core.metering import TEMPLATE_TOKENS
 from broker.core.requirements import Requirements
+from broker.core.trace_context import TraceContext
 
 BYTES_PER_TOKEN_EXPECTED = 4
 _NAME_CHARACTERS_MAX = 32
@@ -208,6 +209,8 @@ class Call(msgspec.Struct, frozen=True, eq=False):
     """A second endpoint may be asked beside one that is late."""
     continues: bool = False
     """A stream that breaks off may be continued by the next endpoint."""
+    trace: TraceContext | None = None
+    """None, as mostly: it is not traced."""
 
 
 def tokens_in_bound(size_bytes: int) -> int:

@@ -240,7 +240,10 @@ def _request(tab: Tab, attempt: Attempt) -> tuple[Origin, bytes, Body, Timeouts]
         limit = attempt.candidate.tokens_out_max if call.wanted.task.generates else None
         body = call.body.render(endpoint.upstream_model, limit)
         length = len(body)
-    head = identified(target.prefix, call.id_text, attempt.index, length)
+    prefix = target.prefix
+    if call.trace is not None:
+        prefix += b"traceparent: %b\r\n" % call.trace.traceparent(attempt.index)
+    head = identified(prefix, call.id_text, attempt.index, length)
     timeouts = Timeouts(limits.connect_s, limits.first_byte_s, limits.idle_s, left_s)
     return target.origin, head, body, timeouts
 

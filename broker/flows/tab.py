@@ -257,7 +257,7 @@ class Tab:
         closing = ledger.settlement(self.hold, tuple(self.lines), self.runtime.clock(), None)
         draft = partial(self._record, status, code, self.runtime.now_s())
         traces = self.runtime.traces
-        if traces is not None and traces.sampled():
+        if traces is not None and self.call.trace is not None:
             trace_call(traces, self.call, draft(), self.dispatch.attempts, self.market)
         if not await self.runtime.ledger.settle(closing, draft):
             raise self._outlived(draft())

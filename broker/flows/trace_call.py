@@ -16,6 +16,7 @@ from broker.core.catalog import Endpoint, Task
 from broker.core.dispatch import Attempt
 from broker.core.ledger import CallRecord
 from broker.core.market import Market
+from broker.core.trace_context import TraceContext
 from broker.outbound.traces import Traces
 from pricing.money import format_usd
 
@@ -32,6 +33,8 @@ _OPERATIONS: Final = {
 class Span(msgspec.Struct, frozen=True):
     """A span to be told; times are seconds of the monotonic clock."""
 
+    trace_id: int
+    span_id: int
     name: str
     started_s: float
     ended_s: float
@@ -43,15 +46,19 @@ class Span(msgspec.Struct, frozen=True):
 def trace_call(
     traces: Traces, call: Call, record: CallRecord, attempts: Sequence[Attempt], market: Market
 ) -> None:
-    """Tell a call that ends now."""
+    """Tell a call that ends now, if it is traced."""
+    trace = call.trace
+    if trace is None:
+        return
     now_s = time.monotonic()
     told = [
-        _span_of(call, each, market.endpoint(each.candidate.number), now_s) for each in attempts
+        _span_of(call, trace, each, market.endpoint(each.candidate.number), now_s)
+        for each in attempts
     ]
-    traces.tell(span_of_call(call, record, now_s), told)
+    traces.tell(_span_of_call(call, trace, record, now_s), told, trace.parent_id)
 
 
-def span_of_call(call: Call, record: CallRecord, ended_s: float) -> Span:
+def _span_of_call(call: Call, trace: TraceContext, record: CallRecord, ended_s: float) -> Span:
     """Return the span of a whole call, as it was served to its caller."""
     wanted = call.wanted
     operation = _OPERATIONS[wanted.task]
@@ -70,10 +77,13 @@ def span_of_call(call: Call, record: CallRecord, ended_s: float) -> Span:
     if wanted.choices != 1:
         attributes["gen_ai.request.choice.count"] = wanted.choices
     failed = record.code if record.code != "served" else None
-    return Span(f"{operation} {wanted.model}", call.started_s, ended_s, attributes, failed)
+    ids = trace.trace_id, trace.span_id
+    return Span(*ids, f"{operation} {wanted.model}", call.started_s, ended_s, attributes, failed)
 
 
-def _span_of(call: Call, attempt: Attempt, endpoint: Endpoint, ended_s: float) -> Span:
+def _span_of(
+    call: Call, trace: TraceContext, attempt: Attempt, endpoint: Endpoint, ended_s: float
+) -> Span:
     operation = _OPERATIONS[call.wanted.task]
     origin = urlsplit(endpoint.deployment.url)
     attributes: dict[str, Value] = {
@@ -94,4 +104,5 @@ def _span_of(call: Call, attempt: Attempt, endpoint: Endpoint, ended_s: float) -
     outcome = attempt.outcome
     failed = outcome.fault.value if outcome is not None and outcome.fault is not None else None
     name = f"{operation} {endpoint.upstream_model}"
-    return Span(name, attempt.started_s, attempt.ended_s or ended_s, attributes, failed)
+    ids = trace.trace_id, trace.attempt_id(attempt.index)
+    return Span(*ids, name, attempt.started_s, attempt.ended_s or ended_s, attributes, failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from uuid import UUID
 
 import msgspec
@@ -19,6 +20,7 @@ from broker.core.cascade import Cascade
 from broker.core.catalog import Task
 from broker.core.columns import AUTO
 from broker.core.requirements import Requirements
+from broker.core.trace_context import TraceContext, begin_trace
 from broker.errors import RequestMalformed, TooManyCalls, Unavailable
 from broker.flows.runtime import Runtime
 from broker.gateway.wishes import BUDGET, NO_WISHES, Wishes
@@ -37,8 +39,11 @@ class Asked(msgspec.Struct, frozen=True, eq=False):
     version: str | None = None
 
 
-def admit(asked: Asked, payer: Payer, runtime: Runtime) -> Call:
-    """Return the call. Raises RequestMalformed for wishes that make no sense."""
+def admit(
+    asked: Asked, payer: Payer, runtime: Runtime, fields: Mapping[bytes, bytes] | None = None
+) -> Call:
+    """Return the call; `fields` are its request's headers. Raises RequestMalformed for wishes that
+    make no sense."""
     wishes = asked.wishes
     limits = runtime.settings.limits
     now_s = runtime.now_s()
@@ -68,7 +73,19 @@ def admit(asked: Asked, payer: Payer, runtime: Runtime) -> Call:
         cascade,
         wishes.hedge and cascade is None,
         wishes.continue_on_cut and cascade is None and wanted.stream,
+        None if runtime.traces is None else _traced(fields, runtime),
     )
+
+
+def _traced(fields: Mapping[bytes, bytes] | None, runtime: Runtime) -> TraceContext | None:
+    """Return where a call that is traced stands in its caller's trace; None: it is not drawn.
+
+    While traces are off, the caller's `traceparent` goes to no provider: one number on all calls of
+    a trace would tell strangers which belong together, and nobody has asked to be told by them.
+    """
+    if runtime.traces is None or not runtime.traces.sampled():
+        return None
+    return begin_trace((fields or {}).get(b"traceparent"), runtime.random)
 
 
 def demands(asked: Asked, account_id: UUID) -> Requirements:

@@ -136,7 +136,7 @@ async def infer(request: Request, runtime: Runtime, key: StoredKey) -> None:
     body = TensorBody(headers, request.body, request.rest, request.size_bytes)
     check_infer(body)
     asked = Asked(Task.INFER, path.model or "auto", wishes, body, version=path.version)
-    call = admit(asked, payer, runtime)
+    call = admit(asked, payer, runtime, request.fields)
     request.take_within(call.deadline_s - call.started_s + runtime.settings.limits.stall_s)
     named = request.header(b"idempotency-key")
     if named is None:

@@ -69,7 +69,7 @@ async def handle(request: Request, runtime: Runtime, key: StoredKey) -> None:
     """Serve one call at this door. Raises BrokerError before anything was sent."""
     payer = runtime.keyring.payer(key)
     asked = parse(request.path, request.headers, request.body)
-    call = admit(asked, payer, runtime)
+    call = admit(asked, payer, runtime, request.fields)
     request.take_within(call.deadline_s - call.started_s + runtime.settings.limits.stall_s)
     named = request.fields.get(b"idempotency-key")
     if named is None:

@@ -22,6 +22,10 @@ class Told(Protocol):
     """A span as it is told; times are seconds of the monotonic clock."""
 
     @property
+    def trace_id(self) -> int: ...
+    @property
+    def span_id(self) -> int: ...
+    @property
     def name(self) -> str: ...
     @property
     def started_s(self) -> float: ...
@@ -31,6 +35,23 @@ class Told(Protocol):
     def attributes(self) -> Mapping[str, str | int | float | bool]: ...
     @property
     def error(self) -> str | None: ...
+
+
+class _Given:
+    """The ids of the span that begins next: providers have been told them already."""
+
+    def __init__(self) -> None:
+        self.trace_id = 0
+        self.span_id = 0
+
+    def generate_trace_id(self) -> int:
+        return self.trace_id
+
+    def generate_span_id(self) -> int:
+        return self.span_id
+
+    def is_trace_id_random(self) -> bool:
+        return False
 
 
 class Traces:
@@ -43,16 +64,18 @@ class Traces:
         self._chance = chance
         self._api = importlib.import_module("opentelemetry.trace")
         self._tracer = provider.get_tracer(SERVICE)
+        self._tracer.id_generator = self._given = _Given()
 
     def sampled(self) -> bool:
         """Draw whether a call is told."""
         return self._chance() < self._share
 
-    def tell(self, whole: Told, parts: Sequence[Told]) -> None:
-        """Tell a call that has ended, and its attempts."""
+    def tell(self, whole: Told, parts: Sequence[Told], parent_id: int | None) -> None:
+        """Tell a call that has ended, and its attempts; `parent_id` is of its caller's span."""
         kind = self._api.SpanKind
         shift_ns = time.time_ns() - int(time.monotonic() * _NANOS)
-        root = self._begin(whole, kind.SERVER, shift_ns, None)
+        beyond = None if parent_id is None else self._beyond(whole.trace_id, parent_id)
+        root = self._begin(whole, kind.SERVER, shift_ns, beyond)
         context = self._api.set_span_in_context(root)
         for part in parts:
             self._end(self._begin(part, kind.CLIENT, shift_ns, context), part, shift_ns)
@@ -62,7 +85,14 @@ class Traces:
         """Send what waits, and end; blocks for some seconds where nobody takes it."""
         self._provider.shutdown()
 
+    def _beyond(self, trace_id: int, parent_id: int) -> Any:
+        """Return the context of a caller's span. It counts as drawn, for its call was."""
+        flags = self._api.TraceFlags(self._api.TraceFlags.SAMPLED)
+        context = self._api.SpanContext(trace_id, parent_id, is_remote=True, trace_flags=flags)
+        return self._api.set_span_in_context(self._api.NonRecordingSpan(context))
+
     def _begin(self, told: Told, kind: Any, shift_ns: int, context: Any) -> Any:
+        self._given.trace_id, self._given.span_id = told.trace_id, told.span_id
         return self._tracer.start_span(
             told.name,
             context=context,

@@ -12,11 +12,20 @@ import pytest
 from broker.errors import SettingInvalid
 from broker.outbound.traces import open_traces
 from broker.settings import Settings
-from provider_sdk.testing.scripted import Script
-from tests.integration.gateway.house import Stall, open_house, until
+from provider_sdk.testing.scripted import Script, ScriptedProvider
+from tests.integration.gateway.house import Consumer, House, Stall, open_house, until
 
 NEEDED = {"DATABASE_URL": "d", "VALKEY_URL": "v", "BROKER_SECRET_KEY": "ab" * 32}
 PROMPT = "nobody else is to read this"
+
+
+TRACE_ID, CALLERS_SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+def _traceparent(provider: ScriptedProvider) -> list[str]:
+    """Return the parts of the header of the one call that a provider had."""
+    [received] = provider.received
+    return received.headers["traceparent"].split("-")
 
 
 class Collector:
@@ -67,8 +76,10 @@ async def test_a_call_and_its_attempts_arrive_at_the_collector_without_content(
                 "messages": [{"role": "user", "content": PROMPT}],
                 "broker": {"providers": {"order": ["acme", "globex"]}},
             }
-            answer = await shop.http.post("/v1/chat/completions", json=body)
+            sent = {"traceparent": f"00-{TRACE_ID}-{CALLERS_SPAN}-00"}
+            answer = await shop.http.post("/v1/chat/completions", json=body, headers=sent)
             assert answer.status_code == 200
+            parents = [_traceparent(each) for each in house.providers.values()]
             call_id = answer.headers["x-broker-call-id"].encode()
             await until(lambda: call_id in collector.heard)
     heard = collector.heard
@@ -76,8 +87,26 @@ async def test_a_call_and_its_attempts_arrive_at_the_collector_without_content(
         assert told in heard
     for told in (b"acme/frail", b"server_error", b"globex/sound", b"chat upstream-name"):
         assert told in heard
+    assert heard.count(bytes.fromhex(TRACE_ID)) == 3, "the call and its attempts join the trace"
+    assert bytes.fromhex(CALLERS_SPAN) in heard
+    for version, trace_id, span_id, flags in parents:
+        assert (version, trace_id, flags) == ("00", TRACE_ID, "01")
+        assert bytes.fromhex(span_id) in heard, "the provider hangs its spans on an attempt's"
+    assert len({span_id for _, _, span_id, _ in parents}) == 2
     assert PROMPT.encode() not in heard
     assert answer.json()["choices"][0]["message"]["content"].encode() not in heard
+
+
+async def test_while_traces_are_off_no_provider_is_told_of_its_callers_trace(
+    house: House, shop: Consumer
+) -> None:
+    await house.enrol(Stall(name="acme/untraced"))
+    body = {"model": "acme/untraced", "messages": [{"role": "user", "content": PROMPT}]}
+    sent = {"traceparent": f"00-{TRACE_ID}-{CALLERS_SPAN}-01"}
+    answer = await shop.http.post("/v1/chat/completions", json=body, headers=sent)
+    assert answer.status_code == 200
+    [received] = house.providers["acme/untraced"].received
+    assert TRACE_ID not in str(received.headers)
 
 
 @pytest.mark.parametrize("text", ["-0.1", "1.1", "some"])

@@ -179,6 +179,7 @@ def test_a_wish_there_is_not_is_refused_by_name() -> None:
 
 class TestAdmitted:
     runtime: Any = SimpleNamespace(
+        traces=None,
         settings=SimpleNamespace(
             limits=Limits(deadline_s=100.0, deadline_s_max=200.0, calls_in_flight_max=2)
         ),
