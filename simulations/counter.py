@@ -7,26 +7,31 @@ other: they are decided on the counts of one moment.
 from __future__ import annotations
 
 import math
+from collections import Counter as Counts
 from typing import NamedTuple
 
 import numpy as np
 
 from broker.core.crowd import NO_LIMIT, Asked, Crowd
+from broker.core.decision import Candidate
 from broker.core.grid import Grid, build_grid
 from broker.core.requirements import Requirements
 from broker.core.routing_many import NOBODY, Decisions, route_many, terms
-from pricing.book import FloatArray, IntArray
+from pricing.book import FloatArray, IntArray, Rate
 from simulations.askers import Askers
 from simulations.chance import generator
 from simulations.demand import ConsumerClass, Foresight
 from simulations.foresight import Memory
 from simulations.pace import group_of
 from simulations.record import Code
+from simulations.strays import Stray, Strays
 from simulations.visit import NO_ONE
 from simulations.world import World
 
 _ROUTED = -1
 """Instead of a code, where only the decision says why a call goes nowhere."""
+_STRAYED = -2
+"""Instead of a code, where its server has refused a call, which may go elsewhere."""
 
 
 class Sent(NamedTuple):
@@ -38,6 +43,8 @@ class Sent(NamedTuple):
     """Of the grid."""
     hold_nanos: IntArray
     """0 for accounts without a budget, which always have enough."""
+    strays: dict[int, Stray]
+    """Those of them that may come back, by row."""
 
 
 class Turned(NamedTuple):
@@ -50,10 +57,12 @@ class Turned(NamedTuple):
 class Counter:
     """Decides. `heard` is what callers of each class believe a call takes."""
 
-    def __init__(self, world: World, heard: list[Memory]) -> None:
+    def __init__(self, world: World, heard: list[Memory], strays: Strays | None = None) -> None:
         classes = world.scenario.classes
         self._world = world
         self._heard = heard
+        self._strays = strays
+        self._deadline_s = np.array([each.deadline_s for each in classes])
         self._classes = classes
         self._kinds = [_kind(each) for each in classes]
         self._headroom = np.array([each.headroom for each in classes])
@@ -66,36 +75,121 @@ class Counter:
         self._group = 1
 
     def decide(
-        self, askers: Askers, leaving: tuple[IntArray, FloatArray], now_s: float
+        self, askers: Askers, leaving: tuple[IntArray, FloatArray], span_s: tuple[float, float]
     ) -> tuple[Sent, Turned]:
-        """Decide about calls that ask from now on. `leaving` is (endpoint, when) of the calls that
-        are to end meanwhile, by time."""
-        desk, grid = self._world.desk, self._market()
-        crowd = Crowd(self._asked(askers), grid, desk.pulse, desk.routing, now_s)
-        in_flight, left = desk.pulse.in_flight, 0
+        """Decide about calls that ask in a span of time. `leaving` is (endpoint, when) of the calls
+        that are to end meanwhile, by time."""
+        desk, grid, strays = self._world.desk, self._market(), self._strays
+        crowd = Crowd(self._asked(askers), grid, desk.pulse, desk.routing, span_s[0])
+        counts = _Counts(desk.pulse.in_flight, leaving)
         columns = np.full(askers.size, NOBODY)
         codes, holds = np.full(askers.size, _ROUTED), np.zeros(askers.size, dtype=np.int64)
-        loads = []
-        gone_by = leaving[1].searchsorted(askers.at_s[:: self._group]).tolist()
-        for begin, until in zip(range(0, askers.size, self._group), gone_by, strict=True):
+        loads, begun, strayed = [], [], dict[int, Stray]()
+        begin = 0
+        while begin < askers.size:
             part = slice(begin, min(begin + self._group, askers.size))
-            if until > left:
-                np.subtract.at(in_flight, leaving[0][left:until], 1)
-                left = until
+            counts.go_on(askers.at_s.item(begin))
+            if strays is not None:
+                part = self._soundly(crowd, askers.at_s, part)
             found = route_many(crowd, part)
             loads.append(found.load)
+            begun.append(begin)
             columns[part] = found.first
             if self._is_choosy:
                 self._admit(found, askers.only(part), (columns[part], codes[part], holds[part]))
+            if strays is not None:
+                told = columns[part], codes[part], holds[part]
+                strayed |= self._stray(found, askers.only(part), told, strays)
             there = columns[part]
             desk.pulse.begin_many(grid.numbers[there[there != NOBODY]])
-        np.add.at(in_flight, leaving[0][:left], 1)  # they end when their servers say so
-        going, turned = (columns != NOBODY).nonzero()[0], (columns == NOBODY).nonzero()[0]
+            begin = part.stop
+        if strays is not None:
+            counts.go_on(span_s[1])
+            strays.do_until(span_s[1])
+        counts.undo()  # they end when their servers say so
+        going = (columns != NOBODY).nonzero()[0]
+        turned = ((columns == NOBODY) & (codes != _STRAYED)).nonzero()[0]
         refused = turned[codes[turned] == _ROUTED]
         if refused.size:
-            load = np.array(loads)[refused // self._group]
+            load = np.array(loads)[np.searchsorted(begun, refused, side="right") - 1]
             codes[refused] = desk.refusals(crowd, refused, load)
-        return Sent(crowd, going, columns[going], holds[going]), Turned(turned, codes[turned])
+        sent = Sent(crowd, going, columns[going], holds[going], strayed)
+        return sent, Turned(turned, codes[turned])
+
+    def _soundly(self, crowd: Crowd, at_s: FloatArray, part: slice) -> slice:
+        """Return as much of a part as can be decided on what is known of failures at its begin."""
+        strays, pulse = self._strays, self._world.desk.pulse
+        assert strays is not None
+        now_s = at_s.item(part.start)
+        was_wary = pulse.is_wary
+        if strays.do_until(now_s) or was_wary:
+            crowd.renew(now_s)
+        stop = int(at_s.searchsorted(strays.next_s(now_s)))
+        part = slice(part.start, min(max(stop, part.start + 1), part.stop))
+        probes = strays.probes(now_s) if pulse.is_wary else None
+        if probes:
+            first = crowd.grid.numbers[np.maximum(route_many(crowd, part).first, 0)]
+            # Whoever comes first is the probe; what comes of it the others do not wait for.
+            there = np.isin(first, list(probes)).nonzero()[0]
+            if there.size:
+                return slice(part.start, part.start + int(there[0]) + 1)
+        return part
+
+    def _stray(
+        self,
+        found: Decisions,
+        askers: Askers,
+        told: tuple[IntArray, IntArray, IntArray],
+        strays: Strays,
+    ) -> dict[int, Stray]:
+        """Begin the calls one by one that may be refused by their servers, or cut by an outage, and
+        strike those that are; `told` as for `_admit`. Return those who go, by row of the crowd."""
+        columns, codes, holds = told
+        desk, crowd = self._world.desk, found.crowd
+        numbers = crowd.grid.numbers[columns] if crowd.grid.numbers.size else columns
+        deadline_s = askers.at_s + self._deadline_s[askers.place]
+        odd = strays.suspect[numbers] | (strays.outage_s[numbers] <= deadline_s)
+        if desk.pulse.is_wary:
+            odd |= np.isin(numbers, list(strays.probes(float(askers.at_s[0]))))
+        odd &= columns != NOBODY
+        rows = odd.nonzero()[0]
+        even = int((columns != NOBODY).sum()) - rows.size
+        desk.retries.deposit_many(even, float(askers.at_s[0]))
+        going: dict[int, Stray] = {}
+        if not rows.size:
+            return going
+        plans = self._plans(found, rows)
+        ahead: Counts[int] = Counts()
+        for row, plan in zip(rows.tolist(), plans, strict=True):
+            stray = _stray_of(askers, row, float(deadline_s[row]), int(holds[row]))
+            stray.tokens_in_bound = int(crowd.asked.tokens_in_bound[found.part.start + row])
+            number = plan[0].number
+            if strays.send(stray, plan, ahead[number], float(askers.at_s[row])):
+                ahead[number] += 1
+                going[found.part.start + row] = stray
+            else:
+                columns[row], codes[row] = NOBODY, _STRAYED
+        return going
+
+    def _plans(self, found: Decisions, rows: IntArray) -> list[tuple[Candidate, ...]]:
+        """The plans of these rows of a part, as `route` makes them."""
+        crowd = found.crowd
+        table = found.plan(self._world.scenario.routing.attempts_max)
+        known = terms(crowd, table, found.part)
+        kinds = crowd.asked.kind[found.part]
+        return [
+            tuple(
+                Candidate(
+                    int(known.numbers[row, place]),
+                    Rate(*crowd.grid.rates[:, kinds[row], column].tolist()),
+                    int(known.tokens_out_max[row, place]),
+                    int(known.ceiling_nanos[row, place]),
+                )
+                for place, column in enumerate(table[row].tolist())
+                if column != NOBODY
+            )
+            for row in rows.tolist()
+        ]
 
     def _market(self) -> Grid:
         market = self._world.desk.market
@@ -148,6 +242,40 @@ class Counter:
         cost = terms(found.crowd, found.first, found.part).ceiling_nanos
         dearness = cost / self._headroom[askers.place] + waits[askers.place]
         return np.asarray(dearness > askers.offer_nanos)
+
+
+class _Counts:
+    """Calls in flight as time goes by in a slice: those that are to leave are taken off."""
+
+    def __init__(self, in_flight: IntArray, leaving: tuple[IntArray, FloatArray]) -> None:
+        self._in_flight = in_flight
+        self._leaving = leaving
+        self._left = 0
+
+    def go_on(self, to_s: float) -> None:
+        """Take off who is gone by then."""
+        until = int(self._leaving[1].searchsorted(to_s))
+        if until > self._left:
+            np.subtract.at(self._in_flight, self._leaving[0][self._left : until], 1)
+            self._left = until
+
+    def undo(self) -> None:
+        """Put them on again."""
+        np.add.at(self._in_flight, self._leaving[0][: self._left], 1)
+
+
+def _stray_of(askers: Askers, row: int, deadline_s: float, hold_nanos: int) -> Stray:
+    return Stray(
+        place=int(askers.place[row]),
+        arrival_s=float(askers.arrival_s[row]),
+        deadline_s=deadline_s,
+        tokens_in=int(askers.tokens_in[row]),
+        tokens_out=int(askers.tokens_out[row]),
+        tokens_in_bound=0,
+        offer_nanos=float(askers.offer_nanos[row]),
+        account=int(askers.account[row]),
+        hold_nanos=hold_nanos,
+    )
 
 
 def _kind(of: ConsumerClass) -> Requirements:

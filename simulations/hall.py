@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pricing.book import FloatArray, IntArray
 from simulations.columns import Columns
@@ -136,6 +137,31 @@ class Hall:
             gone = gone.and_then(late)
         self._now_s = to_s
         return gone.only(gone.at_s.argsort(kind="stable"))
+
+    def eject(self, server: int) -> Gone:
+        """Let all calls at a server go now, wherever they stand."""
+        inside, line, now_s = self._inside, self._line, self._now_s
+        hit, waits = inside.server == server, line.server == server
+        leavers, others = inside.only(hit), line.only(waits)
+        self._inside, self._line = inside.only(~hit), line.only(~waits)
+        left = np.maximum(leavers.finish - self._count[server], 0.0)
+        first_s = np.where(leavers.first_s <= now_s, leavers.first_s, np.nan)
+        none = np.full(others.slot.size, np.nan)
+        self._stall_s[server] = 0.0
+        self._count_inside()
+        return Gone(
+            np.concatenate((leavers.slot, others.slot)),
+            np.concatenate((leavers.server, others.server)),
+            np.full(leavers.slot.size + others.slot.size, now_s),
+            np.concatenate((first_s, none)),
+            np.concatenate((left, none + np.inf)),
+        )
+
+    def opened(self, slots: IntArray, now_s: float) -> NDArray[np.bool_]:
+        """Say of which calls the first token has come, of those in service."""
+        inside = self._inside
+        come = inside.slot[inside.first_s <= now_s]
+        return np.isin(slots, come)
 
     def _admit(self, came: Came) -> Came:
         """Return who is taken in as he comes; the others go to the line."""

@@ -1,6 +1,7 @@
 """Which pace a scenario is run at, and how long its slices are.
 
-Slices know of no attempt that fails at once, and are worth it where many calls come in each.
+Slices know shared processors, whose calls are alike but for their lengths, and no call that must
+be looked at while it is under way; they are worth it where many calls come in each.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from simulations.demand import Foresight
 from simulations.fluid.atoms import calls_between
 from simulations.fluid.capacity import alone_s
 from simulations.scenario import Pace, Scenario, ScenarioMalformed
-from simulations.supply import LINE_MAX, EndpointSpec, SharingServer
+from simulations.supply import EndpointSpec, SharingServer
 
 CAPACITY_SHARE = 0.02
 """Of all capacity on offer, what a group of calls that are decided on the same counts may take."""
@@ -93,15 +94,13 @@ def _amiss(scenario: Scenario) -> ScenarioMalformed | None:
         if each.foresight is Foresight.QUEUE:
             field = f"classes.{place}.foresight"
             return ScenarioMalformed(field, f"in the pace `slices` nobody sees lines; {_INSTEAD}")
+        if each.hedge:
+            field = f"classes.{place}.hedge"
+            told = "in the pace `slices` nobody sees which call is late"
+            return ScenarioMalformed(field, f"{told}; {_INSTEAD}")
     return None
 
 
 def _too_much(endpoint: EndpointSpec) -> str | None:
     """The field that stands against it."""
-    if not isinstance(endpoint.server, SharingServer):
-        return "server"
-    if endpoint.outages:
-        return "outages"
-    if endpoint.failures:
-        return "failures"
-    return "queue_max" if endpoint.queue_max < LINE_MAX else None
+    return None if isinstance(endpoint.server, SharingServer) else "server"

@@ -42,7 +42,7 @@ class Pace(enum.StrEnum):
     """Call by call, each decided by the live broker's `route` at its own moment: the reference."""
     SLICES = "slices"
     """Slice by slice: calls that come together are decided together, by `route_many` on the counts
-    of one moment; for large markets of shared processors without outages."""
+    of one moment; for large markets of shared processors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Pacing:
 
     pace: Pace = Pace.AUTO
     """`events`, call by call, is exact; `slices` takes calls that come together as one, for large
-    markets of shared processors without outages; `auto` takes slices where they are worth it."""
+    markets of shared processors; `auto` takes slices where they are worth it."""
     slice_s: float = 0.2
     """At most, and no more than a fifth of what a usual call takes on an idle server."""
     together_max: int = 64

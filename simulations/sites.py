@@ -87,16 +87,21 @@ class Site:
 
     def refuses(self, job: Job) -> Refused | None:
         """Say whether an attempt fails before it gets to the server, and how."""
+        refused = self.turns_away(self.server.waiting)
+        if refused is not None:
+            return refused
+        if isinstance(self.server, Batcher) and not self.server.fits(job):
+            return Refused(Outcome(Fault.CALLER_FAULT), AT_ONCE_S)
+        return None
+
+    def turns_away(self, waiting: int) -> Refused | None:
+        """Say whether any attempt would fail now, with so many in line, and how."""
         if self.outage is not None:
             return Refused(Outcome(self.outage.fault), self.outage.after_s)
         spec = self.spec
         if spec.failures and self._failures.random() < spec.failures:
             return Refused(ERROR, AT_ONCE_S)
-        if self.server.waiting >= spec.queue_max:
-            return Refused(QUEUE_FULL, AT_ONCE_S)
-        if isinstance(self.server, Batcher) and not self.server.fits(job):
-            return Refused(Outcome(Fault.CALLER_FAULT), AT_ONCE_S)
-        return None
+        return Refused(QUEUE_FULL, AT_ONCE_S) if waiting >= spec.queue_max else None
 
     @property
     def tells(self) -> bool:

@@ -6,8 +6,10 @@ A slice ends at the next heartbeat, price or change, and after `slice_s` at the 
 calls are decided on in groups, in the order in which they ask; each group finds the places of those
 before it taken, and the places free of calls that are to end by then. What this leaves out: within
 a group nobody sees the others; latencies and what delays callers heard of are as old as a slice;
-servers go at their mean step of the slice (`simulations.hall`). A broker of many processes, which
-tell each other their counts now and then, knows no more. `simulations.engine` is the reference.
+servers go at their mean step of the slice (`simulations.hall`); an answer closes a breaker at the
+end of a slice. A broker of many processes, which tell each other their counts now and then, knows
+no more. Calls that servers fail go on one by one (`simulations.strays`). `simulations.engine` is
+the reference.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import time
 
 import numpy as np
 
+from broker.core.outcome import Outcome
 from pricing.book import FloatArray, IntArray
 from simulations.askers import Askers, Queue
 from simulations.callers import Callers
@@ -27,8 +30,9 @@ from simulations.hall import Hall
 from simulations.pace import slice_s_of
 from simulations.record import Code, Run
 from simulations.scenario import Scenario
-from simulations.sites import Change
+from simulations.sites import AT_ONCE_S, Change, sites_of
 from simulations.strategies import reported
+from simulations.strays import Strays, may_fail
 from simulations.supply import SharingServer
 from simulations.ticker import FluidAt
 from simulations.underway import Underway
@@ -46,8 +50,10 @@ class Slices:
         first_account = world.books.first_account
         self._queue = Queue(Callers(scenario.classes, seed), scenario.classes, first_account)
         heard = [Memory(each.memory_s) for each in scenario.classes]
-        self._counter = Counter(world, heard)
-        self._underway = Underway(world, heard)
+        self._sites = sites_of(scenario, seed)
+        self._strays = Strays(world, self._sites) if may_fail(scenario) else None
+        self._counter = Counter(world, heard, self._strays)
+        self._underway = Underway(world, heard, self._strays)
         self._patience = generator(seed, "patience")
         self._patience_calls = np.array([each.patience_calls for each in scenario.classes])
         self._patience_s = np.array([each.patience_s for each in scenario.classes])
@@ -64,7 +70,7 @@ class Slices:
         try:
             while self._now_s < horizon_s:
                 agenda.do_until(self._now_s)
-                to_s = min(self._now_s + self._slice_s, agenda.heap[0][0])
+                to_s = min(self._now_s + self._span_s(), agenda.heap[0][0])
                 self._slice(min(to_s, horizon_s))
             agenda.do_until(horizon_s)
         except Stopped as stopped:
@@ -73,7 +79,14 @@ class Slices:
         cpu_s = time.process_time() - begun_s
         hall = self._hall
         under_way = int(hall.running.sum() + hall.waiting.sum()) + self._queue.coming_back
+        under_way += 0 if self._strays is None else self._strays.under_way
         return self._world.result(ended_s, (self._queue.arrived, self.ended, under_way), cpu_s)
+
+    def _span_s(self) -> float:
+        """How long the next slice is: shorter while any endpoint is in doubt, for an answer that is
+        whole ends that, and is told at the end of a slice."""
+        is_in_doubt = self._strays is not None and self._world.desk.pulse.is_wary
+        return min(self._slice_s, AT_ONCE_S) if is_in_doubt else self._slice_s
 
     # What happens to the market.
 
@@ -84,30 +97,53 @@ class Slices:
         return Seen(running, waiting, self._underway.served_since())
 
     def told(self) -> tuple[tuple[FloatArray, FloatArray], IntArray]:
-        """(running, waiting) as agents tell; all of them do."""
+        """(running, waiting) as agents tell, and the numbers of those that do."""
         counts = zip(self._hall.running.tolist(), self._hall.waiting.tolist(), strict=True)
         strategies = (provider.strategy for provider, _ in self._scenario.endpoints)
         told = np.array([reported(x, *each) for x, each in zip(strategies, counts, strict=True)]).T
-        return (told[0], told[1]), np.arange(self._hall.running.size)
+        return (told[0], told[1]), np.flatnonzero([each.tells for each in self._sites])
 
     def change(self, now_s: float, change: Change) -> None:
         """Let something happen to a server; it has come to `now_s`."""
         assert now_s <= self._now_s, "a slice ends where something happens"
         if change.kind == "slow":
             self._hall.slow(change.number, change.slowdown)
+        if self._strays is None:
+            return
+        self._strays.change(now_s, change)
+        if change.kind == "fail" and change.outage is not None:
+            gone = self._hall.eject(change.number)
+            outcome = Outcome(change.outage.fault)
+            self.ended += self._underway.break_off(gone, outcome, self._strays)
+            self._end_strays()
 
     # What happens to calls.
 
     def _slice(self, to_s: float) -> None:
         askers = self._asking(to_s)
         leaving = self._hall.foreseen(to_s)
-        sent, turned = self._counter.decide(askers, leaving, self._now_s)
-        gone = self._hall.advance(to_s, self._underway.begin(askers, sent))
+        sent, turned = self._counter.decide(askers, leaving, (self._now_s, to_s))
+        came = self._underway.begin(askers, sent)
+        if self._strays is not None and self._strays.coming:
+            came = came.and_then(self._underway.enter(self._strays))
+            came = came.only(came.at_s.argsort(kind="stable"))
+        gone = self._hall.advance(to_s, came)
+        if self._strays is not None:
+            self._strays.prove(self._hall, to_s)
         if turned.rows.size:
             self._turn_away(askers, turned)
         self.ended += gone.slot.size
         self._underway.end(gone, to_s)
+        if self._strays is not None:
+            self._end_strays()
         self._now_s = to_s
+
+    def _end_strays(self) -> None:
+        """Count the calls that have ended without an answer."""
+        assert self._strays is not None
+        over, self._strays.over = self._strays.over, []
+        self.ended += len(over)
+        self._underway.fail(over)
 
     def _asking(self, to_s: float) -> Askers:
         """All calls that ask before `to_s`, by time."""

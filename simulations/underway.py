@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from broker.core.outcome import Outcome
 from broker.core.pulse import MeasuredMany
 from pricing.book import FloatArray, IntArray
 from simulations.askers import Askers
@@ -17,12 +18,13 @@ from simulations.foresight import Memory
 from simulations.hall import Came, Gone
 from simulations.record import Code
 from simulations.slots import Slots
+from simulations.strays import Stray, Strays
 from simulations.supply import LieAboutTokens
 from simulations.world import World
 
 _COLUMNS = (
     *("place", "arrival_s", "at_s", "tokens_in", "tokens_out", "offer", "account", "number"),
-    *("bound", "limit", "rate_in", "rate_out", "rate_call", "hold"),
+    *("bound", "limit", "rate_in", "rate_out", "rate_call", "hold", "attempts", "cost", "cut"),
 )
 _AT = {name: place for place, name in enumerate(_COLUMNS)}
 
@@ -30,11 +32,12 @@ _AT = {name: place for place, name in enumerate(_COLUMNS)}
 class Underway:
     """The calls. All numbers of a row are whole below 2^53, or times."""
 
-    def __init__(self, world: World, heard: list[Memory]) -> None:
+    def __init__(self, world: World, heard: list[Memory], strays: Strays | None = None) -> None:
         scenario, listing = world.scenario, world.listing
         classes, endpoints = scenario.classes, range(listing.size)
         self._world = world
         self._heard = heard
+        self._strays = strays
         self._left: list[tuple[FloatArray, Gone]] = []
         """Those not settled yet: what was known of them, and how they left."""
         self._is_counted_at_once = any(math.isfinite(each.budget_usd) for each in classes)
@@ -63,7 +66,7 @@ class Underway:
 
     def begin(self, askers: Askers, sent: Sent) -> Came:
         """Write down who goes where; `askers` are all of the crowd."""
-        crowd, rows, columns, holds = sent
+        crowd, rows, columns, holds, strays = sent
         askers, grid = askers.only(rows), crowd.grid
         number = grid.numbers[columns]
         facts = np.empty((rows.size, len(_COLUMNS)))
@@ -71,18 +74,83 @@ class Underway:
             *(askers.place, askers.arrival_s, askers.at_s, askers.tokens_in, askers.tokens_out),
             *(askers.offer_nanos, askers.account, number),
             *(crowd.asked.tokens_in_bound[rows], crowd.tokens_out[rows, 0]),
-            *(*grid.rates[:, askers.place, columns], holds),
+            *(*grid.rates[:, askers.place, columns], holds, 1.0, 0.0, 0.0),
         )
         for place, column in enumerate(told):
             facts[:, place] = column
         deadline_s = askers.at_s + self._deadline_s[askers.place]
         slots = self._slots.put(facts)
+        if self._strays is not None:
+            for row, stray in strays.items():
+                self._strays.at[int(slots[rows.searchsorted(row)])] = stray
         return Came(slots, number, askers.at_s, askers.tokens_in, askers.tokens_out, deadline_s)
+
+    def enter(self, strays: Strays) -> Came:
+        """Write down the strays whose attempt gets to its server."""
+        coming, strays.coming = strays.coming, []
+        came, facts = Came.none(), np.array([_facts(each) for each in coming])
+        if not coming:
+            return came
+        slots = self._slots.put(facts)
+        strays.at.update(zip(slots.tolist(), coming, strict=True))
+        whole = facts.T.astype(int)
+        tokens = whole[_AT["tokens_in"]], whole[_AT["tokens_out"]]
+        at_s, deadline_s = np.array([(each.comes_s, each.deadline_s) for each in coming]).T
+        came = Came(slots, whole[_AT["number"]], at_s, *tokens, deadline_s)
+        return came.only(at_s.argsort(kind="stable"))
+
+    def break_off(self, gone: Gone, outcome: Outcome, strays: Strays) -> int:
+        """Let an outage end calls; what some have delivered is paid, the others go elsewhere.
+        Return how many have ended."""
+        facts = self._slots.take(gone.slot)
+        heard = ~np.isnan(gone.first_s)
+        made = np.where(heard, facts[:, _AT["tokens_out"]] - np.ceil(gone.left), 0.0)
+        made = np.maximum(made, 0.0)
+        streams = self._streams[facts[:, _AT["place"]].astype(int)]
+        committed = heard & streams & (made > 0.0)
+        costs = self._cost_nanos(facts.T, made, gone)
+        told = zip(gone.slot.tolist(), gone.first_s.tolist(), committed, costs, strict=True)
+        for (slot, first_s, is_committed, cost), at_s in zip(told, gone.at_s.tolist(), strict=True):
+            stray = strays.at.pop(slot)
+            stray.cost_nanos = float(cost)
+            if is_committed:
+                stray.attempt.first_content_s = first_s
+            strays.break_off(stray, outcome, at_s)
+        facts[:, _AT["cut"]] = 1.0
+        self._left.append((facts[committed], gone.only(committed)))
+        return int(committed.sum())
+
+    def fail(self, over: list[tuple[Stray, Code, float]]) -> None:
+        """Count calls that have ended without an answer, and free what was held for them."""
+        if not over:
+            return
+        rows = [
+            (
+                *(each.place, each.arrival_s, code, each.attempt.candidate.number, now_s),
+                *(each.cost_nanos, each.offer_nanos, len(each.dispatch.attempts)),
+                *(each.account, each.hold_nanos),
+            )
+            for each, code, now_s in over
+        ]
+        columns = np.array(rows, dtype=float).T
+        none, never = np.zeros(len(over), dtype=np.int64), np.full(len(over), math.nan)
+        account, hold = columns[8].astype(int), columns[9].astype(int)
+        self._world.books.settle_many(account, hold, Paid(none, none, none))
+        place, number, code = (columns[each].astype(int) for each in (0, 3, 2))
+        self._world.tally.add_columns(
+            (
+                *(place, columns[1], code, number, never, columns[4] - columns[1]),
+                *(none, none, none, none, columns[5], columns[6], none, columns[7].astype(int)),
+            )
+        )
 
     def end(self, gone: Gone, now_s: float) -> None:
         """Let calls leave: the pulse is told at once, and what they come to waits for `settle`."""
         if not gone.slot.size:
             return
+        if self._strays is not None and self._strays.at:
+            for slot in gone.slot.tolist():
+                self._strays.at.pop(slot, None)
         facts = self._slots.take(gone.slot)
         self._tell(gone, facts.T, now_s)
         self._left.append((facts, gone))
@@ -110,19 +178,25 @@ class Underway:
         worth = facts[_AT["offer"]] * self._taste[place, number]
         worth = np.where(whole, worth - self._delay_cost[place] * took_s, 0.0)
         self._count(place[whole], number[whole], worth[whole])
-        costs = self._costs[:, number]
-        cost = costs[0] * facts[_AT["tokens_in"]] + costs[1] * made + costs[2]
+        broken_off = np.where(facts[_AT["cut"]] > 0.0, int(Code.CUT), int(Code.LATE))
         self._world.tally.add_columns(
             (
                 *(place, facts[_AT["arrival_s"]]),
-                np.where(whole, int(Code.SERVED), int(Code.LATE)),
+                np.where(whole, int(Code.SERVED), broken_off),
                 number,
                 np.where(paying, gone.first_s - facts[_AT["arrival_s"]], math.nan),
                 *(took_s, bills.tokens_in, bills.tokens_out, bills.charge_nanos),
-                *(bills.take_nanos, np.where(np.isfinite(gone.left), cost / 1_000, 0.0)),
-                *(facts[_AT["offer"]], worth, np.ones(place.size, dtype=np.int64)),
+                *(bills.take_nanos, self._cost_nanos(facts, made, gone)),
+                *(facts[_AT["offer"]], worth, facts[_AT["attempts"]].astype(np.int64)),
             )
         )
+
+    def _cost_nanos(self, facts: FloatArray, made: FloatArray, gone: Gone) -> FloatArray:
+        """What calls have cost who served them, before and now."""
+        costs = self._costs[:, gone.server]
+        cost = costs[0] * facts[_AT["tokens_in"]] + costs[1] * made + costs[2]
+        nanos: FloatArray = facts[_AT["cost"]] + np.where(np.isfinite(gone.left), cost / 1_000, 0.0)
+        return nanos
 
     def served_since(self) -> FloatArray:
         """Calls whose answer was whole, by endpoint, since this was asked before; all settled."""
@@ -199,3 +273,16 @@ class Underway:
         for each, calls in enumerate(served):
             world.served[each] += calls
             world.worths[each] += worths[each]
+
+
+def _facts(stray: Stray) -> tuple[float, ...]:
+    """A row for the latest attempt of a stray."""
+    attempt, candidate = stray.attempt, stray.attempt.candidate
+    rate = candidate.rate
+    return (
+        *(stray.place, stray.arrival_s, attempt.started_s, stray.tokens_in, stray.tokens_out),
+        *(stray.offer_nanos, stray.account, candidate.number),
+        *(stray.tokens_in_bound, candidate.tokens_out_max),
+        *(rate.rate_in_micros, rate.rate_out_micros, rate.rate_call_nanos, stray.hold_nanos),
+        *(len(stray.dispatch.attempts), stray.cost_nanos, 0.0),
+    )

@@ -52,8 +52,8 @@ class Asked:
 class Crowd:
     """Arrays are of shape (calls, endpoints), or (calls, 1) where all endpoints are alike.
 
-    Latencies, availability, breakers and limits are as of when it is made. Token counts times rates
-    must stay below 2^53, or costs are compared as exactly as floats are.
+    Latencies, availability, breakers and limits are as of when it is made; but see `renew`. Token
+    counts times rates must stay below 2^53, or costs are compared as exactly as floats are.
     """
 
     def __init__(
@@ -81,6 +81,11 @@ class Crowd:
         self._cost = self._rates[1] * (self.choices * expected_out)
         self._cost += self._rates[0] * asked.tokens_in_expected[:, np.newaxis].astype(float)
         self._cost += self._rates[2]
+
+    def renew(self, now_s: float) -> None:
+        """Look again who is ejected and who has failed lately."""
+        self._ejected = self._pulse.ejected(self.grid.numbers, now_s)
+        self._availability = self._pulse.availability[self.grid.numbers]
 
     def loads(self) -> Floats:
         """(endpoints,): calls in flight over capacity, now."""

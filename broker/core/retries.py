@@ -36,6 +36,12 @@ class RetryBudget:
             self._age(now_s)
         self._deposits += SHARE
 
+    def deposit_many(self, calls: int, now_s: float) -> None:
+        """Be told that so many calls begin."""
+        if now_s - self._at_s > AGED_EVERY_S:
+            self._age(now_s)
+        self._deposits += SHARE * calls
+
     def withdraw(self, now_s: float) -> bool:
         """Ask for one failover; False when the budget is spent."""
         self._age(now_s)

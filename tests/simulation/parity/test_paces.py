@@ -196,12 +196,13 @@ def test_of_itself_a_large_market_goes_by_slices_and_no_other_does() -> None:
     assert pace_of(small) is Pace.EVENTS
     assert pace_of(replace(large, pacing=Pacing(Pace.EVENTS))) is Pace.EVENTS
     out = ProviderSpec("out", (replace(roomy[0], outages=(Outage(1.0, 2.0),)),))
-    failing = replace(large, providers=(*large.providers, out))
-    assert pace_of(failing) is Pace.EVENTS
-    assert f"nothing of providers.{ENDPOINTS}.endpoints.0.outages" in str(pace_told(failing))
+    assert pace_of(replace(large, providers=(*large.providers, out))) is Pace.SLICES
+    hasty = replace(large, classes=(*large.classes, replace(large.classes[0], hedge=True)))
+    assert pace_of(hasty) is Pace.EVENTS
+    assert "nothing of classes.2.hedge" in str(pace_told(hasty))
     assert "slices of" in str(pace_told(large))
     assert pace_told(small) is None
-    assert pace_told(replace(failing, pacing=Pacing(Pace.EVENTS))) is None
+    assert pace_told(replace(hasty, pacing=Pacing(Pace.EVENTS))) is None
     for name in names():
         assert pace_of(load(name).build()) is Pace.EVENTS, name
         assert pace_told(load(name).build()) is None, name
@@ -230,27 +231,19 @@ def test_brownouts_come_and_claims_are_cut_in_both() -> None:
         assert found == pytest.approx(wanted, rel=0.04)
 
 
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"server": QueueingServer()}, "server"),
-        ({"outages": (Outage(1.0, 2.0),)}, "outages"),
-        ({"failures": 0.1}, "failures"),
-        ({"queue_max": 5}, "queue_max"),
-    ],
-)
-def test_what_slices_cannot_tell_is_refused_with_its_place(
-    change: dict[str, Any], field: str
-) -> None:
+def test_what_slices_cannot_tell_is_refused_with_its_place() -> None:
     scenario = market(1.0)
-    provider = ProviderSpec("odd", (replace(_endpoint(0), **change),))
+    provider = ProviderSpec("odd", (replace(_endpoint(0), server=QueueingServer()),))
     scenario = replace(scenario, providers=(*scenario.providers, provider))
     with pytest.raises(ScenarioMalformed) as told:
         sliced(scenario)
-    assert told.value.field == f"providers.{ENDPOINTS}.endpoints.0.{field}"
+    assert told.value.field == f"providers.{ENDPOINTS}.endpoints.0.server"
 
 
-def test_callers_who_see_lines_are_refused_by_slices() -> None:
+@pytest.mark.parametrize("change", [{"foresight": Foresight.QUEUE}, {"hedge": True}])
+def test_callers_whose_calls_are_looked_at_under_way_are_refused_by_slices(
+    change: dict[str, Any],
+) -> None:
     with pytest.raises(ScenarioMalformed) as told:
-        sliced(market(1.0, foresight=Foresight.QUEUE, deadline_s=math.inf))
-    assert told.value.field == "classes.0.foresight"
+        sliced(market(1.0, deadline_s=math.inf, **change))
+    assert told.value.field == f"classes.0.{next(iter(change))}"
