@@ -31,7 +31,7 @@ from broker.embedded.readiness import answering
 from broker.embedded.supervise import Service
 
 _LAUNCHERS = Path(__file__).parent / "servers"
-_READY_LIMIT_S = 120.0
+_READY_LIMIT_S = 300.0
 """Triton trains its models at the first start, a quarter of a minute on a busy machine."""
 _FRONT_LIMIT_S = 30.0
 _STOP_LIMIT_S = 12.0

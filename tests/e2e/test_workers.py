@@ -195,7 +195,7 @@ async def test_two_replicas_are_restarted_in_turn_and_no_call_fails(floor: Floor
         await floor.open_broker(BROKER_STOP_NOTICE_S="2")
     stall = Stall("acme", "common")
     await floor.list_stalls(stall)
-    stall.behave(tokens_per_s=100.0, output_tokens=20)
+    stall.behave(tokens_per_s=50.0, output_tokens=20)
     balancer = Balancer(floor)
     async with asyncio.TaskGroup() as group:
         group.create_task(balancer.watch())
