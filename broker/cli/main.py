@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import entry_points, version
 from typing import Annotated
@@ -86,6 +87,9 @@ app.command("migrate")(serve.migrate)
 
 def main() -> None:
     """Run the command; expected errors are one line on standard error and exit status 1."""
+    # For numpy, which comes later. Threads that compute together wait for each other spinning: on
+    # cores that other processes use too, a small matrix then takes ten times as long.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for point in entry_points(group="broker.commands"):
         command = point.load()
         if isinstance(command, typer.Typer):
