@@ -112,6 +112,7 @@ def reader() -> Callable[[], object]:
     """A function that reads a request and admits it."""
     payer = Payer(ACCOUNT, "key", ACCOUNT)
     runtime: Any = SimpleNamespace(
+        traces=None,
         settings=SimpleNamespace(limits=Limits()),
         now_s=time.monotonic,
         clock=lambda: datetime.now(UTC),
