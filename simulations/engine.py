@@ -286,7 +286,7 @@ class Engine:
         del site.jobs[job]
         made = site.server.cancel(job, now_s)
         self._watch(site)
-        if not math.isnan(job.started_s):
+        if job.started_s < now_s:  # not one that is taken in as those before it are broken off
             visit.cost_nanos += site.cost_nanos(job.tokens_in, made)
         return made
 
