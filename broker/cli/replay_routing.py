@@ -116,7 +116,9 @@ def _budgets(report: Report) -> object:
             each.shifted or "",
             f"{each.spent_over_budget:+.2%}",
             f"{each.reward:.4f}",
-            f"{each.best_fixed_mix:.4f}",
+            f"{each.best_fixed_mix:.4f}"
+            if each.possible
+            else f"impossible: below {each.least_usd:.3g}, the cheapest model's cost",
         )
     return table
 

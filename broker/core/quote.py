@@ -130,6 +130,10 @@ def on_quote(promised: Promise, wanted: Requirements) -> Requirements:
     if wanted.tokens_out_max is not None:
         _require_at_most("tokens_out_max", wanted.tokens_out_max, promised.tokens_out_max)
     out = asked.tokens_out_max if wanted.tokens_out_max is None else wanted.tokens_out_max
+    if wanted.value_nanos is None and wanted.weights == asked.weights:
+        # What money was worth to the quote holds where the call says nothing else.
+        paced, value_nanos = asked.paced, asked.value_nanos
+        wanted = msgspec.structs.replace(wanted, value_nanos=value_nanos, paced=paced)
     return msgspec.structs.replace(
         wanted,
         tokens_in_bound=min(wanted.tokens_in_bound, promised.tokens_in),

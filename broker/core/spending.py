@@ -12,7 +12,8 @@ from broker.core.worth import Pacer
 
 class Spent(msgspec.Struct, frozen=True):
     """How a budget was spent. `best_fixed_mix` is the reward of the best random mix of single
-    models that costs as much; `shifted` the model whose price rose half-way."""
+    models that costs as much; `shifted` the model whose price rose half-way; `least_usd` what the
+    cheapest model alone costs, below which a budget is not `possible`: nobody is asked for less."""
 
     budget_usd: float
     spent_usd: float
@@ -20,6 +21,8 @@ class Spent(msgspec.Struct, frozen=True):
     reward: float
     best_fixed_mix: float
     shifted: str | None
+    least_usd: float
+    possible: bool
 
 
 def replay_budget(
@@ -46,7 +49,9 @@ def replay_budget(
         pacer.pay(float(costs[call, chosen]))
         spent += float(costs[call, chosen])
         reward += float(scores[call, chosen])
-    hull = upper_hull(costs.mean(axis=0), scores.mean(axis=0))
+    singles = costs.mean(axis=0)
+    least = float(singles.min())
+    hull = upper_hull(singles, scores.mean(axis=0))
     return Spent(
         budget_usd,
         spent / calls,
@@ -54,4 +59,6 @@ def replay_budget(
         reward / calls,
         float(np.interp(spent / calls, hull[0], hull[1])),
         shift[1],
+        least,
+        budget_usd >= least,
     )

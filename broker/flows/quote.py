@@ -92,10 +92,11 @@ class QuoteDesk:
         """Decide as for a call, and keep the plan as a promise of `ttl_s` seconds.
 
         Raises what the same call would be refused with, and TooManyCalls with code
-        `quotes_open_max`.
+        `quotes_open_max`. What money is worth to a paced budget is that of this moment.
         """
         runtime = self._runtime
         wanted, _, cascade = self._demands(caller, asked)
+        wanted = await self._paced(wanted, caller)
         if cascade is not None and cascade.agreement not in (None, SAMPLE):
             raise RequestMalformed("broker.cascade: a quote takes no agreement with a model.")
         market, decision = runtime.market, choose(wanted, runtime)
@@ -113,9 +114,7 @@ class QuoteDesk:
     async def rehearse(self, caller: Caller, asked: Estimate | Draft) -> Rehearsal:
         """Decide as for a call, and do nothing. Raises ModelUnknown, and what reading raises."""
         wanted, body, cascade = self._demands(caller, asked)
-        if wanted.paced:
-            runtime = self._runtime
-            wanted = await runtime.pacer.pace(wanted, caller.key_id, runtime.clock())
+        wanted = await self._paced(wanted, caller)
         if wanted.model == AUTO and isinstance(body, OpenAiBody):
             wanted = look_into(body, wanted, self._runtime)
         runtime, decision = self._runtime, choose(wanted, self._runtime)
@@ -126,6 +125,11 @@ class QuoteDesk:
             except NothingFits as error:
                 refused = error
         return Rehearsal(wanted, decision, runtime.market, refused, cascade)
+
+    async def _paced(self, wanted: Requirements, caller: Caller) -> Requirements:
+        if not wanted.paced:
+            return wanted
+        return await self._runtime.pacer.pace(wanted, caller.key_id, self._runtime.clock())
 
     def _demands(self, caller: Caller, asked: Estimate | Draft) -> Read:
         wanted, body, cascade = self._read(asked, caller.account_id)

@@ -120,9 +120,7 @@ async def _serve_known(
     call: Call, runtime: Runtime, turn: Turn | None
 ) -> tuple[Tab, WholeAnswer | Stream | Passage]:
     """Serve a call by what is known of its key's budget, its conversation and its prompt."""
-    if call.wanted.paced:
-        wanted = await runtime.pacer.pace(call.wanted, call.payer.key_id, runtime.clock())
-        call = msgspec.structs.replace(call, wanted=wanted)
+    call = await _paced(call, runtime)
     if call.session_id is not None:
         call = await stay(call, call.session_id, runtime)
     if call.wanted.model != AUTO:
@@ -132,6 +130,14 @@ async def _serve_known(
     if isinstance(answer, WholeAnswer) and is_drawn(tab):
         inspect(tab, answer.body)
     return tab, answer
+
+
+async def _paced(call: Call, runtime: Runtime) -> Call:
+    """Return the call with what an answer is worth to its key's budget, where that is to say so."""
+    if not call.wanted.paced:
+        return call
+    wanted = await runtime.pacer.pace(call.wanted, call.payer.key_id, runtime.clock())
+    return msgspec.structs.replace(call, wanted=wanted)
 
 
 def _decide(call: Call, runtime: Runtime) -> Decision:
@@ -160,12 +166,15 @@ def _lay_out(call: Call, first: Decision, runtime: Runtime) -> tuple[Call, Decis
 
 async def _redeem(call: Call, quote_id: UUID, runtime: Runtime) -> tuple[Call, Decision, Market]:
     """Go by the call's firm quote; a refusal is logged."""
+    call = await _paced(call, runtime)
     try:
         call, decision, market = await redeem(call, quote_id, runtime)
     except (ModelUnknown, NothingFits, QuoteRefused) as error:
         raise _log(error, call, undecided(runtime.market.book.version), runtime) from None
     if not decision.plan:
         raise _log(unavailable(decision, runtime), call, decision, runtime)
+    if call.wanted.paced:
+        runtime.pacer.saw(call.payer.key_id, decision)
     return call, decision, market
 
 

@@ -107,6 +107,8 @@ async def tell_model(request: Request, runtime: Runtime, key: StoredKey) -> None
     wanted = demands(asked, key.account_id)
     if key.terms.allowance is not None:
         wanted = narrowed(wanted, key.terms.allowance, runtime.market)
+    if wanted.paced:
+        wanted = await runtime.pacer.pace(wanted, key.id, runtime.clock())
     decision = choose(wanted, runtime)
     number = _best_of(decision)
     if number is None:

@@ -45,7 +45,8 @@ async def delete_expired(connection: AsyncConnection, now: datetime) -> int:
 
 
 async def drop_evidence(connection: AsyncConnection, before: datetime) -> int:
-    """Drop the months of evidence that ended before a moment; return how many.
+    """Drop the months of evidence that ended before a moment, wherever they are kept; return how
+    many.
 
     Raises DBAPIError where the table is in use for so long that it is better tried again later.
     """

@@ -16,11 +16,13 @@ from tests.integration.gateway.house import Consumer, House, Stall
 from tests.integration.gateway.test_recognised import ask
 
 PACED = {"weights": "budget"}
+TENSOR = b'{"inputs":[{"name":"INPUT0","shape":[1],"datatype":"FP32","data":[1.0]}]}'
 
 
 @pytest.fixture(scope="module", autouse=True)
 async def _(house: House) -> None:
-    await house.enrol(Stall(name="acme/thrifty"))
+    topic = Stall(name="acme/topic", model="topic", kind="kserve", upstream="m-1")
+    await house.enrol(Stall(name="acme/thrifty"), topic)
 
 
 async def _limit(house: House, shop: Consumer, month_nanos: int) -> str:
@@ -50,6 +52,41 @@ async def test_a_call_tells_what_money_was_worth_and_by_whom(house: House) -> No
     request = {"model": "auto", "messages": [{"role": "user", "content": "Hello"}]}
     dry = await shop.http.post("/api/route", json={"request": request | {"broker": PACED}})
     assert dry.json()["requirements"]["score_per_usd_by"] == "budget", dry.text
+
+
+async def test_a_quote_goes_by_the_budget_and_its_call_by_the_quote(house: House) -> None:
+    asked = {"task": "chat", "model": "auto", "tokens_in": 300, "tokens_out_max": 16}
+    shop = await house.consumer("unquoted")
+    refused = await shop.http.post("/api/quotes", json=asked | {"broker": PACED})
+    assert (refused.status_code, refused.json()["code"]) == (400, "budget_missing")
+    shop = await house.consumer("quoted")
+    await _limit(house, shop, 500_000_000)
+    made = await shop.http.post("/api/quotes", json=asked | {"broker": PACED})
+    assert made.status_code == 201, made.text
+    quote_id = made.json()["quote_id"]
+    _, call_id = await ask(shop, "Hello", broker={"quote_id": quote_id}, max_tokens=16)
+    told = (await house.story(shop, call_id))["requirements"]
+    assert told["score_per_usd_by"] == "budget"
+    assert told["score_per_usd"] == 1e9 / VALUE_NANOS_MAX
+
+
+async def test_an_inference_is_paced_as_well(house: House) -> None:
+    said, path = {"x-broker-weights": "budget"}, "/v2/models/topic"
+    shop = await house.consumer("tensors-unlimited")
+    for answer in (
+        await shop.http.post(f"{path}/infer", content=TENSOR, headers=said),
+        await shop.http.get(f"{path}/ready", headers=said),
+    ):
+        assert answer.status_code == 400
+        assert answer.json()["error"].endswith("[budget_missing]")
+    shop = await house.consumer("tensors-paced")
+    await _limit(house, shop, 500_000_000)
+    served = await shop.http.post(f"{path}/infer", content=TENSOR, headers=said)
+    assert served.status_code == 200, served.text
+    told = (await house.story(shop, served.headers["x-broker-call-id"]))["requirements"]
+    assert told["score_per_usd_by"] == "budget"
+    ready = await shop.http.get(f"{path}/ready", headers=said)
+    assert ready.status_code == 200, ready.text
 
 
 async def test_processes_share_a_pace_and_one_goes_on_where_another_stopped(

@@ -60,3 +60,15 @@ async def test_evidence_of_before_stays_and_new_months_come(database_at: Databas
         ended = now + timedelta(days=32)
         assert await driver.fetchval("SELECT drop_evidence_before($1)", ended) == 1
         assert await driver.fetchval("SELECT count(*) FROM evidence") == 2
+        # What no month had room for goes as well, and what is younger stays, guarded as before.
+        stray, younger = (
+            datetime(year, 5, 17, tzinfo=UTC) for year in (far.year + 1, far.year + 2)
+        )
+        for at in (stray, younger):
+            await driver.execute(_INSERT, id_at(at), at, endpoint, owner)
+        ended = stray + timedelta(days=32)
+        assert await driver.fetchval("SELECT drop_evidence_before($1)", stray) == 3
+        assert await driver.fetchval("SELECT drop_evidence_before($1)", ended) == 1
+        assert dict(await driver.fetch(_WHERE)) == {"evidence_other": 1}
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+            await driver.execute("DELETE FROM evidence")

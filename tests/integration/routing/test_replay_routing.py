@@ -106,6 +106,14 @@ def test_metered_rows_show_how_budgets_are_spent(tmp_path: Path) -> None:
     assert len(steady) == 5
     assert all(abs(each["spent_over_budget"]) < 0.02 for each in steady)
     assert all(each["reward"] >= each["best_fixed_mix"] for each in steady)
+    assert all(each["possible"] for each in steady)
+    # When the cheapest is five times as dear for the second half, little money does not reach.
+    risen = [each for each in told["budgets"] if each["shifted"] == "chef-7b"]
+    assert [each["possible"] for each in risen] == sorted(each["possible"] for each in risen)
+    assert not risen[0]["possible"]
+    assert risen[0]["budget_usd"] < risen[0]["least_usd"]
+    shown = CliRunner().invoke(app, ["replay-routing", table], env={"COLUMNS": "200"})
+    assert "impossible: below" in shown.stdout
 
 
 def test_a_table_is_shown_with_a_plot(tmp_path: Path) -> None:
