@@ -33,6 +33,10 @@ class Flaw(enum.StrEnum):
     """Plainly of another language than all that was asked, which speaks of none."""
     BAD_TOOL_CALL = "bad_tool_call"
     """Of a tool that there is not, or with arguments that it does not take."""
+    BAD_TENSOR = "bad_tensor"
+    """Of tensors: of another datatype or shape than it says, or not there though asked for."""
+    NOT_FINITE = "not_finite"
+    """Of tensors: a number that is none, or without end."""
 
 
 class _Function(msgspec.Struct, frozen=True):

@@ -3,7 +3,9 @@
 One row: `{"prompt", "reference", "metric"}` with `metric` one of Metric, and where they apply
 `choices` (a list, for choice), `tolerance` (absolute, for numeric), `judge` (`provider/endpoint`,
 for judge), `max_tokens`, and an `id` that is passed over. Several references are a list. Rows of
-the metric closer are for endpoints that embed, all others for those that answer in words.
+the metric closer are for endpoints that embed; rows with `inputs`, which are tensors as in KServe
+v2, for endpoints that take these, with the name of the `output` that is compared; all others for
+those that answer in words.
 """
 
 from __future__ import annotations
@@ -65,10 +67,27 @@ class Metric(enum.StrEnum):
         return self is Metric.CLOSER
 
 
+class Form(enum.StrEnum):
+    """What endpoints answer with."""
+
+    WORDS = "words"
+    VECTORS = "vectors"
+    TENSORS = "tensors"
+
+
+class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A tensor that is put, with all of its elements, flat or nested."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    datatype: Annotated[str, msgspec.Meta(min_length=1, max_length=20)]
+    shape: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
+    data: Any
+
+
 class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One prompt and how its answer is judged."""
 
-    prompt: Annotated[str, msgspec.Meta(min_length=1, max_length=PROMPT_CHARACTERS_MAX)]
+    prompt: Annotated[str, msgspec.Meta(max_length=PROMPT_CHARACTERS_MAX)] = ""
     metric: Metric
     reference: Any = None
     choices: tuple[str, ...] | None = None
@@ -76,6 +95,15 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     judge: str | None = None
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=16_384)] = _TOKENS_OUT
     id: str | int | None = None
+    inputs: tuple[Input, ...] | None = None
+    output: str | None = None
+
+    @property
+    def form(self) -> Form:
+        """What endpoints it is for."""
+        if self.inputs is not None:
+            return Form.TENSORS
+        return Form.VECTORS if self.metric.embeds else Form.WORDS
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -106,11 +134,9 @@ class Suite:
         for it might be made to favour its author."""
         return self.owner_id is None or self.owner_id == provider_id
 
-    def part(self, *, embeds: bool) -> Suite:
-        """Return the rows for endpoints that embed, or for those that answer in words."""
-        return replace(
-            self, items=tuple(each for each in self.items if each.metric.embeds is embeds)
-        )
+    def part(self, form: Form) -> Suite:
+        """Return the rows for endpoints that answer in this form."""
+        return replace(self, items=tuple(each for each in self.items if each.form is form))
 
     def split(self) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
         """Return what examinations put and what canaries do, the same each time.
@@ -119,7 +145,7 @@ class Suite:
         """
         if len(self.items) < HELD_BACK_FROM:
             return self.items, self.items
-        mixed = sorted(self.items, key=lambda each: sha256(msgspec.json.encode(each)).digest())
+        mixed = sorted(self.items, key=lambda each: sha256(_told_of(each)).digest())
         count = len(mixed) // _HELD_BACK
         return tuple(mixed[count:]), tuple(mixed[:count])
 
@@ -167,6 +193,14 @@ def sample(items: Sequence[Item], count: int, random: Random) -> tuple[Item, ...
     return tuple(random.sample(list(items), count))
 
 
+def _told_of(item: Item) -> bytes:
+    """Return what tells a row from others; a row of words as ever, for rows to stay held back."""
+    told = msgspec.structs.asdict(item)
+    if item.inputs is None:
+        del told["inputs"], told["output"]
+    return msgspec.json.encode(told)
+
+
 def _item(line: bytes, judge: str | None) -> Item:
     if len(line) > LINE_BYTES_MAX:
         raise RequestMalformed(f"It is longer than {LINE_BYTES_MAX} bytes.")
@@ -181,9 +215,14 @@ def _item(line: bytes, judge: str | None) -> Item:
 
 def _fault(item: Item) -> str | None:
     """Return what keeps an item from being run; what its pattern or schema raises is raised."""
-    if "\0" in item.prompt or not item.prompt.strip():
-        return "The prompt is empty, or has a NUL."
     reference, metric = item.reference, item.metric
+    if item.inputs is not None:
+        if not item.inputs or metric not in (Metric.EXACT, Metric.CHOICE, Metric.NUMERIC):
+            return "`inputs` are one tensor or more, by the metric exact, choice or numeric."
+    elif item.output is not None:
+        return "An `output` is for rows with `inputs`."
+    elif "\0" in item.prompt or not item.prompt.strip():
+        return "The prompt is empty, or has a NUL."
     if metric is Metric.JUDGE:
         named = item.judge is not None and "/" in item.judge
         return None if named else "Name the endpoint that judges, as provider/endpoint, in `judge`."

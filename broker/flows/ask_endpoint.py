@@ -17,15 +17,19 @@ from broker.core.cascade import confidence_of
 from broker.core.catalog import Endpoint, Kind, Task
 from broker.core.columns import Floats
 from broker.core.outcome import Fault, Outcome, fault_of_status
+from broker.core.suites import Form, Item
 from broker.core.transcript import logprobs_of
-from broker.flows.exchange import identified
+from broker.flows.exchange import identified, model_path
 from broker.flows.targets import Targets
 from broker.upstream.client import Timeouts, UpstreamClient
 from broker.upstream.faults import AttemptFailed, malformed
+from broker.upstream.kserve import read_infer
 from broker.upstream.openai import read_completion
 
 ANSWER_BYTES_MAX = 2_000_000
-NOT_EXAMINED = "endpoints that take tensors are not examined, and count as declared"
+NOT_EXAMINED = (
+    "an endpoint without words, vectors or tensors is not examined; it counts as declared"
+)
 TIMEOUTS = Timeouts(connect_s=5.0, first_byte_s=60.0, idle_s=60.0, total_s=120.0)
 
 
@@ -88,6 +92,17 @@ class Asker:
             raise malformed("another number of vectors than of texts", 200)
         return [np.array(each.embedding) for each in told]
 
+    async def infer(self, endpoint: Endpoint, item: Item, call_id: UUID) -> bytes:
+        """Return the JSON of an answer to an item's tensors. Raises AttemptFailed."""
+        request: dict[str, object] = {"inputs": item.inputs}
+        if item.output is not None:
+            request["outputs"] = [{"name": item.output}]
+        path = model_path(endpoint) + b"/infer"
+        answer = await self._send(endpoint, (path, msgspec.json.encode(request)), call_id)
+        if read_infer(None, answer).error is not None:
+            raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200))
+        return answer
+
     async def _send(self, endpoint: Endpoint, request: tuple[bytes, bytes], call_id: UUID) -> bytes:
         """Send a body to a path, and return the body of the answer. Raises AttemptFailed."""
         path, sent = request
@@ -112,15 +127,13 @@ class _Vectors(msgspec.Struct):
 _vectors = msgspec.json.Decoder(_Vectors).decode
 
 
-def is_examined(endpoint: Endpoint) -> bool:
-    """True for endpoints that suites are put to."""
-    return can_be_asked(endpoint) or embeds(endpoint)
-
-
-def embeds(endpoint: Endpoint) -> bool:
-    """True for endpoints that make vectors of texts, and do not answer in words."""
-    makes = Task.EMBEDDING in endpoint.tasks and not can_be_asked(endpoint)
-    return endpoint.deployment.kind is Kind.OPENAI and makes
+def form_of(endpoint: Endpoint) -> Form | None:
+    """Return the form in which an endpoint answers; None for one that suites are not put to."""
+    if endpoint.deployment.kind is Kind.KSERVE:
+        return Form.TENSORS if Task.INFER in endpoint.tasks else None
+    if can_be_asked(endpoint):
+        return Form.WORDS
+    return Form.VECTORS if Task.EMBEDDING in endpoint.tasks else None
 
 
 def can_be_asked(endpoint: Endpoint) -> bool:

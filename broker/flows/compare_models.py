@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 
 from broker.core.catalog import Endpoint
 from broker.core.same_model import SAMPLES_MIN, Comparison, Drawn, compare
-from broker.core.suites import sample
+from broker.core.suites import Form, sample
 from broker.errors import NotFound, RequestMalformed, Unavailable
 from broker.flows.ask_endpoint import Asker, Question, can_be_asked
 from broker.store import catalog, examinations, suites
@@ -56,7 +56,7 @@ async def compare_models(
     if suite is None:
         raise NotFound(f"There is no suite for '{domain}'.")
     random = Random(_SEED)  # noqa: S311 - keeps no secret
-    asked, _ = suite.part(embeds=False).split()  # what canaries put stays unseen
+    asked, _ = suite.part(Form.WORDS).split()  # what canaries put stays unseen
     items = sample(asked, prompts, random)
     drawn: list[Drawn] = []
     for item in items:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker.core.catalog import Endpoint, ListingStatus
 from broker.encoding.trusted import obstacle
 from broker.errors import Conflict, NotAllowed, RequestMalformed
-from broker.flows.ask_endpoint import NOT_EXAMINED, is_examined
+from broker.flows.ask_endpoint import NOT_EXAMINED, form_of
 from broker.flows.authenticate import Caller
 from broker.flows.prove import APPROVAL_MISSING, probe, prove
 from broker.store import audit, catalog, deployments, listing
@@ -158,7 +158,7 @@ async def _judge(
 
 def _claiming(endpoints: list[Endpoint]) -> list[Endpoint]:
     """Return the endpoints whose claims no examination can put to the test."""
-    return [each for each in endpoints if each.domains and not is_examined(each)]
+    return [each for each in endpoints if each.domains and form_of(each) is None]
 
 
 def _unexamined(endpoint: Endpoint) -> ProbeReport:

@@ -23,7 +23,7 @@ from broker.core.catalog import Endpoint
 from broker.core.evidence import Piece
 from broker.core.examination import ENOUGH
 from broker.core.suites import Item, Suite
-from broker.flows.ask_endpoint import NOT_EXAMINED, embeds, is_examined
+from broker.flows.ask_endpoint import NOT_EXAMINED, form_of
 from broker.flows.mark_answers import Marked, Marker, Task
 from broker.store import catalog, evidence, examinations, suites
 from broker.store.away import DATABASE_AWAY
@@ -146,7 +146,8 @@ class Examiner:
         by_name = {each.name: each for each in listed}
         endpoint = next((each for each in listed if each.id == order.endpoint_id), None)
         if suite is not None and endpoint is not None:
-            suite = suite.part(embeds=embeds(endpoint))
+            form = form_of(endpoint)
+            suite = suite if form is None else suite.part(form)
         problem = _obstacle(suite, endpoint)
         if problem or suite is None or endpoint is None:
             await examinations.end(connection, order.id, now, problem=problem)
@@ -235,6 +236,6 @@ def _obstacle(suite: Suite | None, endpoint: Endpoint | None) -> str | None:
         return "There is no suite for the domain any more."
     if not suite.is_for(endpoint.deployment.provider_id):
         return "The suite is another provider's."
-    if not is_examined(endpoint):
+    if form_of(endpoint) is None:
         return f"{NOT_EXAMINED[0].upper()}{NOT_EXAMINED[1:]}."
     return None if suite.items else "The suite has no rows for an endpoint of this kind."

@@ -7,18 +7,25 @@ Callers write what answers are held against, so each gets a few looks at an endp
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
-from broker.core.answer_checks import find_flaw
-from broker.core.call import OpenAiBody
+from broker.core.answer_checks import Flaw, find_flaw
+from broker.core.call import TensorBody
 from broker.core.columns import AUTO
 from broker.core.evidence import Grade, Piece, Source
+from broker.core.tensor_checks import find_tensor_flaw
 from broker.flows.tab import Tab
+from broker.upstream.kserve import HEADER_LENGTH
 
 INSPECTED: Final = 0.25
 """The share of answers that is looked at."""
 PASSED_KEPT: Final = 0.2
 """The share of those without a flaw that is written down; a flaw weighs that much of them."""
+CODED: Final = b"content-encoding"
+Find = Callable[[], Flaw | None]
+Headers = Sequence[tuple[bytes, bytes]]
 _ANSWER_BYTES_MAX: Final = 262_144
 
 
@@ -27,23 +34,39 @@ def is_drawn(tab: Tab) -> bool:
     return tab.call.wanted.model == AUTO and tab.runtime.random.random() < INSPECTED
 
 
-def inspect(tab: Tab, answer: bytes) -> None:
-    """Look at a whole answer that was drawn, without anybody's waiting for it."""
+def inspect(tab: Tab, answer: bytes, headers: Headers = ()) -> None:
+    """Look at a whole answer that was drawn, without anybody's waiting for it; of tensors its
+    headers tell where these begin."""
     runtime, body = tab.runtime, tab.call.body
-    if not (isinstance(body, OpenAiBody) and tab.call.wanted.task.generates):
-        return
-    if len(answer) > _ANSWER_BYTES_MAX:
+    if isinstance(body, TensorBody):
+        find = _of_tensors(body, answer, dict(headers))
+    elif tab.call.wanted.task.generates:
+        find = partial(find_flaw, body.members, answer)
+    else:
+        find = None
+    if find is None or len(answer) > _ANSWER_BYTES_MAX:
         return
     # Before anything is found, so that flaws and none are rationed alike.
     if not runtime.looks.take(tab.call.payer.account_id, tab.endpoint.number, runtime.clock()):
         return
-    task = asyncio.get_running_loop().create_task(_look(tab, body, answer))
+    task = asyncio.get_running_loop().create_task(_look(tab, find))
     runtime.running.add(task)
     task.add_done_callback(runtime.running.discard)
 
 
-async def _look(tab: Tab, body: OpenAiBody, answer: bytes) -> None:
-    flaw = await asyncio.to_thread(find_flaw, body.members, answer)
+def _of_tensors(body: TensorBody, answer: bytes, told: dict[bytes, bytes]) -> Find | None:
+    """Return how to look at an answer in tensors; None where it, or its request, is compressed."""
+    asked = dict(body.headers)
+    if CODED in told or CODED in asked:
+        return None
+    sent, length = body.begin(None), asked.get(HEADER_LENGTH)
+    asked_json = sent if length is None else sent[: int(length)]
+    json_bytes = int(told.get(HEADER_LENGTH, len(answer)))
+    return partial(find_tensor_flaw, asked_json, answer[:json_bytes], answer[json_bytes:])
+
+
+async def _look(tab: Tab, find: Find) -> None:
+    flaw = await asyncio.to_thread(find)
     runtime = tab.runtime
     if flaw is None and runtime.random.random() >= PASSED_KEPT:
         return

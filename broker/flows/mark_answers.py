@@ -17,7 +17,8 @@ from broker.core.catalog import Endpoint
 from broker.core.evidence import Grade, Piece, Source, pack
 from broker.core.grading import grade, grade_vectors, judges_prompt, read_judgement
 from broker.core.outcome import Fault, Outcome
-from broker.core.suites import Item, Metric, Suite
+from broker.core.suites import Form, Item, Metric, Suite
+from broker.core.tensor_grading import grade_tensors
 from broker.encoding.encoder import Encoder
 from broker.encoding.words import load_encoder
 from broker.errors import RequestMalformed
@@ -79,8 +80,8 @@ class Marker:
     ) -> Marked:
         """Put a prompt and mark the answer; `logprobs` asks how sure the endpoint is of it."""
         item = task.item
-        if item.metric.embeds:
-            return await self._mark_vectors(task)
+        if item.form is not Form.WORDS:
+            return await self._mark_numbers(task)
         question = Question(item.prompt, item.max_tokens, temperature, logprobs)
         answered = await self._ask(task.endpoint, question, task.call_id)
         if isinstance(answered, Marked):
@@ -88,18 +89,25 @@ class Marker:
         marked = await self._marked(task, answered.text)
         return replace(marked, confidence=answered.confidence)
 
-    async def _mark_vectors(self, task: Task) -> Marked:
-        item, failed = task.item, Marked()
+    async def _mark_numbers(self, task: Task) -> Marked:
+        """Mark an answer in vectors or tensors."""
+        failed = Marked()
         for number in range(TRIES):
             try:
-                texts = [item.prompt, *item.references]
-                vectors = await self._asker.embed(task.endpoint, texts, task.call_id)
-                return Marked(grade_vectors(*vectors))
+                return Marked(await self._score(task))
             except AttemptFailed as failure:
                 failed = _missed(failure.outcome)
             if number + 1 < TRIES:
                 await asyncio.sleep(_TRY_AGAIN_S)
         return failed
+
+    async def _score(self, task: Task) -> float:
+        item, endpoint = task.item, task.endpoint
+        if item.form is Form.TENSORS:
+            answer = await self._asker.infer(endpoint, item, task.call_id)
+            return await asyncio.to_thread(grade_tensors, item, answer)
+        texts = [item.prompt, *item.references]
+        return grade_vectors(*await self._asker.embed(endpoint, texts, task.call_id))
 
     async def _marked(self, task: Task, answer: str) -> Marked:
         item = task.item
@@ -120,7 +128,8 @@ class Marker:
         """Return the evidence that a score is, with what the encoder makes of the prompt."""
         assert marked.score is not None, "without a score there is no evidence"
         endpoint, suite, at = about
-        encoder = await self._load()
+        # Of tensors nothing is encoded.
+        encoder = None if item.form is Form.TENSORS else await self._load()
         own = suite.owner_id is not None and suite.owner_id == endpoint.deployment.provider_id
         return Piece(
             at=at,
@@ -130,8 +139,8 @@ class Marker:
             score=marked.score,
             domain=suite.domain,
             weight=OWN_SUITE_WEIGHT if own else 1.0,
-            encoder=encoder.name,
-            vector=pack(encoder.encode(item.prompt)),
+            encoder=None if encoder is None else encoder.name,
+            vector=None if encoder is None else pack(encoder.encode(item.prompt)),
             confidence=marked.confidence,
         )
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.core.gap import Gap, Heard, gaps_of
 from broker.core.suites import Suite
-from broker.flows.ask_endpoint import embeds
+from broker.flows.ask_endpoint import form_of
 from broker.flows.examine import Hall
 from broker.flows.mark_answers import Task
 from broker.store import canaries, catalog, evidence, examinations, suites
@@ -103,8 +103,9 @@ class Aviary:
         endpoint = next((each for each in listed if each.id == perch.endpoint_id), None)
         if suite is None or endpoint is None or not suite.is_for(endpoint.deployment.provider_id):
             return None
-        suite = suite.part(embeds=embeds(endpoint))
-        if not suite.items:
+        form = form_of(endpoint)
+        suite = suite if form is None else suite.part(form)
+        if form is None or not suite.items:
             return None
         item = self._random.choice(suite.split()[1])
         task = Task.of(item, endpoint, {each.name: each for each in listed})

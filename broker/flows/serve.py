@@ -128,7 +128,7 @@ async def _serve_known(
     # Last, for what is known of a prompt holds for the market of this very moment.
     tab, answer = await serve(recognise(call, runtime), runtime, turn, known=True)
     if isinstance(answer, WholeAnswer) and is_drawn(tab):
-        inspect(tab, answer.body)
+        inspect(tab, answer.body, answer.headers)
     return tab, answer
 
 

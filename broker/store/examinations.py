@@ -91,7 +91,7 @@ async def unexamined(connection: AsyncConnection, now: datetime) -> list[Claim]:
     endpoint is examined more than ORDERED_A_DAY times.
     """
     values = {"now": now, "limit": ORDERED_AT_ONCE, "a_day": ORDERED_A_DAY}
-    values["embedded"] = _EMBEDDED
+    values |= {"embedded": _EMBEDDED, "tensors": _TENSORS}
     rows = await connection.execute(text(_UNEXAMINED), values)
     return [Claim(row.endpoint_id, row.domain, row.suite_at) for row in rows]
 
@@ -253,7 +253,9 @@ async def forget_test_calls(connection: AsyncConnection, before: datetime) -> No
 
 
 _EMBEDDED: Final = b'"metric":"%b"' % Metric.CLOSER.encode()
-"""It is in the rows of a suite for endpoints that embed."""
+"""It is in the rows of a suite for endpoints that embed,"""
+_TENSORS: Final = b'"inputs":[{'
+"""and this in those for endpoints that take tensors: within a text the marks would be escaped."""
 _UNEXAMINED: Final = """
 SELECT endpoint_id, domain, suite_at FROM (
 SELECT e.id AS endpoint_id, s.domain, s.changed_at AS suite_at,
@@ -262,7 +264,8 @@ FROM suites s
 JOIN offers o ON o.valid_to IS NULL AND o.domains ? s.domain
 JOIN endpoints e ON e.id = o.endpoint_id AND e.retired_at IS NULL
     AND (e.tasks && ARRAY['chat', 'completion'] OR e.tasks && ARRAY['embedding']
-        AND position(CAST(:embedded AS bytea) IN s.items) > 0)
+        AND position(CAST(:embedded AS bytea) IN s.items) > 0
+        OR e.tasks && ARRAY['infer'] AND position(CAST(:tensors AS bytea) IN s.items) > 0)
     AND (s.owner_id IS NULL OR s.owner_id = e.provider_id)
 JOIN deployments d ON d.id = e.deployment_id AND d.status = 'listed'
 CROSS JOIN LATERAL (

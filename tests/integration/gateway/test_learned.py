@@ -130,6 +130,47 @@ async def test_flaws_of_form_are_evidence_of_whose_calls_showed_them_and_few_a_d
     assert all(each.call_id is not None for each in told)
 
 
+async def test_an_inference_is_of_its_task_and_flaws_of_tensors_are_evidence_too(
+    house: House, shop: Consumer
+) -> None:
+    claims = {"domains": {"law": 0.9}}
+    await house.enrol(
+        Stall(name="tensors/any", model="any", kind="kserve", upstream="m-1"),
+        Stall(name="tensors/law", model="law", kind="kserve", upstream="m-2", endpoint=claims),
+    )
+    for name, examples in (("law", LAW), ("cooking", COOKING)):
+        await house.operator.put(f"/api/domains/{name}", json={"examples": examples})
+    # The provider echoes what it gets: an output of three elements that has one.
+    odd = {"name": "INPUT0", "shape": [3], "datatype": "FP32", "data": [1.0]}
+
+    async def asked(**told: str) -> dict[str, Any]:
+        path, body = "/v2/models/auto/infer", {"inputs": [odd]}
+        answer = await shop.http.post(path, json=body, headers=told)
+        assert answer.status_code == 200, answer.text
+        return await house.story(shop, answer.headers["x-broker-call-id"])
+
+    async def is_known() -> dict[str, Any] | None:
+        story = await asked(**{"x-broker-task": "law", "x-broker-weights": "quality"})
+        return story if story["requirements"].get("domain") == "law" else None
+
+    await until(is_known)
+    story = await is_known()
+    assert story is not None
+    assert story["candidates"][0]["endpoint"] == "tensors/law"
+    assert story["requirements"]["score_per_usd_by"] == "quality"
+    assert "domain" not in (await asked(**{"x-broker-task": "gardening"}))["requirements"]
+    law = await house.database.fetchval(ENDPOINT_ID, "law")
+
+    async def flawed() -> bool:
+        await asked(**{"x-broker-domain": "law", "x-broker-weights": "quality"})
+        async with house.engine.connect() as connection:
+            found = await evidence.since(connection, evidence.START, 1_000)
+        told = [each.piece for each in found if each.piece.endpoint_id == law]
+        return ("law", 0.0) in {(one.domain, one.score) for one in told}
+
+    await until(flawed)
+
+
 async def test_calls_alone_teach_how_long_answers_are_and_nothing_else_anew(
     house: House, shop: Consumer
 ) -> None:

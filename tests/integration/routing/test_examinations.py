@@ -268,7 +268,7 @@ async def test_an_endpoint_that_embeds_is_put_what_is_to_be_closer(
     assert {each.path for each in provider.work_received} == {"/v1/embeddings"}
 
 
-async def test_an_endpoint_that_takes_tensors_is_not_examined(
+async def test_an_endpoint_that_takes_tensors_is_put_tensors(
     engine: AsyncEngine, acme: Account, provider: ScriptedProvider, examiner: Examiner
 ) -> None:
     tensors = endpoint_offer(
@@ -280,11 +280,22 @@ async def test_an_endpoint_that_takes_tensors_is_not_examined(
         await offers.enlist(connection, registered)
     await bring(engine, rows(3, 3))
     await sit(examiner)
-    assert await found(engine) == []
-    async with engine.begin() as connection:
-        ordered = await order_examination(connection, OPS, "acme/net", "law", datetime.now(UTC))
-    assert len(ordered) == 1
+    assert await found(engine) == [], "none of these rows is of tensors"
+    # The provider echoes what it gets.
+    lines = [
+        {
+            "inputs": [{"name": "INPUT0", "datatype": "INT32", "shape": [1], "data": [number]}],
+            "output": "OUTPUT0",
+            "metric": "numeric",
+            "reference": number or 99,
+        }
+        for number in range(8)
+    ]
+    await bring(engine, b"\n".join([*map(msgspec.json.encode, lines), rows(2, 2)]))
     await sit(examiner)
     [told] = await found(engine)
-    assert told.status == "failed"
-    assert "not examined, and count as declared" in (told.problem or "")
+    assert (told.status, told.asked, told.score) == ("done", 8, 7 / 8)
+    assert {each.path.rpartition("/")[2] for each in provider.work_received} == {"infer"}
+    async with engine.connect() as connection:
+        pieces = [each.piece for each in await evidence.since(connection, evidence.START, 100)]
+    assert [each.vector for each in pieces] == [None] * 8, "of tensors nothing is encoded"

@@ -8,7 +8,7 @@ from random import Random
 import msgspec
 import pytest
 
-from broker.core.suites import Item, Metric, Suite, parse_suite, sample
+from broker.core.suites import Form, Item, Metric, Suite, parse_suite, sample
 from broker.errors import RequestMalformed
 
 ROWS = (
@@ -113,5 +113,27 @@ def test_rows_for_vectors_are_told_from_rows_for_words() -> None:
     items, broken = parse_suite(b"\n".join(map(msgspec.json.encode, lines)))
     assert [each.line for each in broken] == [3, 4, 5]
     suite = Suite("law", None, items, "ops", datetime(2026, 1, 1, tzinfo=UTC))
-    assert [each.metric for each in suite.part(embeds=True).items] == [Metric.CLOSER]
-    assert [each.metric for each in suite.part(embeds=False).items] == [Metric.EXACT]
+    assert [each.metric for each in suite.part(Form.VECTORS).items] == [Metric.CLOSER]
+    assert [each.metric for each in suite.part(Form.WORDS).items] == [Metric.EXACT]
+
+
+TENSOR = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a lease"]}
+
+
+def test_rows_of_tensors_are_told_from_others_and_broken_ones_are_named() -> None:
+    lines: list[dict[str, object]] = [
+        {"inputs": [TENSOR], "output": "label", "metric": "choice", "reference": "A"},
+        {"prompt": "a", "metric": "exact", "reference": "b"},
+        {"inputs": [], "metric": "exact", "reference": "b"},
+        {"inputs": [TENSOR], "metric": "f1", "reference": "b"},
+        {"inputs": [TENSOR | {"parameters": {}}], "metric": "exact", "reference": "b"},
+        {"inputs": [TENSOR], "metric": "exact"},
+        {"prompt": "a", "output": "label", "metric": "exact", "reference": "b"},
+        {"metric": "exact", "reference": "b"},
+    ]
+    items, broken = parse_suite(b"\n".join(map(msgspec.json.encode, lines)))
+    assert [each.line for each in broken] == [3, 4, 5, 6, 7, 8]
+    suite = Suite("law", None, items, "ops", datetime(2026, 1, 1, tzinfo=UTC))
+    assert suite.part(Form.TENSORS).items == items[:1]
+    assert suite.part(Form.WORDS).items == items[1:]
+    assert suite.part(Form.VECTORS).items == ()

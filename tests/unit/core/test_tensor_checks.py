@@ -1,0 +1,94 @@
+"""Tensors are what they say of themselves, or that is a flaw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from broker.core.answer_checks import Flaw
+from broker.core.tensor_checks import find_tensor_flaw
+
+ASKED = b'{"inputs":[]}'
+
+
+def output(datatype: str, shape: list[int], data: Any, name: str = "label") -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape, "data": data}
+
+
+def in_binary(datatype: str, shape: list[int], size: int, name: str = "label") -> dict[str, Any]:
+    parameters = {"binary_data_size": size}
+    return {"name": name, "datatype": datatype, "shape": shape, "parameters": parameters}
+
+
+def found(*outputs: dict[str, Any], asked: bytes = ASKED, binary: bytes = b"") -> Flaw | None:
+    answer = {"model_name": "m", "outputs": list(outputs)}
+    return find_tensor_flaw(asked, msgspec.json.encode(answer), binary)
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [
+        output("FP32", [3], [0.1, -2, 3e30]),
+        output("FP32", [], 0.5),
+        output("FP64", [2, 2], [[0.1, 0.2], [0.3, 0.4]]),
+        output("FP64", [2, 2], [0.1, 0.2, 0.3, 0.4]),
+        output("INT8", [2], [-128, 127]),
+        output("UINT64", [1], [2**64 - 1]),
+        output("BOOL", [2], [True, 0]),
+        output("BYTES", [2], ["a", ""]),
+        output("BYTES", [1], [{"spoken": "by some"}]),
+        {"name": "elsewhere", "datatype": "FP32", "shape": [4]},
+    ],
+)
+def test_what_is_as_it_says_has_no_flaw(sound: dict[str, Any]) -> None:
+    assert found(sound) is None
+
+
+@pytest.mark.parametrize(
+    ("amiss", "flaw"),
+    [
+        (output("FP32", [0], []), Flaw.EMPTY),
+        (output("FP32", [3], [0.1, 0.2]), Flaw.BAD_TENSOR),
+        (output("FP32", [2], [0.1, [0.2]]), Flaw.BAD_TENSOR),
+        (output("FP32", [2], [0.1, "0.2"]), Flaw.BAD_TENSOR),
+        (output("FP32", [2], [0.1, True]), Flaw.BAD_TENSOR),
+        (output("FP32", [2], [0.1, None]), Flaw.NOT_FINITE),
+        (output("FP16", [1], ["NaN"]), Flaw.NOT_FINITE),
+        (output("INT8", [1], [128]), Flaw.BAD_TENSOR),
+        (output("UINT8", [1], [-1]), Flaw.BAD_TENSOR),
+        (output("INT64", [1], [0.5]), Flaw.BAD_TENSOR),
+        (output("BOOL", [1], [2]), Flaw.BAD_TENSOR),
+        (in_binary("FP32", [2], -8), Flaw.BAD_TENSOR),
+        (in_binary("FP32", [2], 8), Flaw.BAD_TENSOR),
+    ],
+)
+def test_what_is_not_as_it_says_has_one(amiss: dict[str, Any], flaw: Flaw) -> None:
+    assert found(amiss) is flaw
+
+
+def test_no_outputs_are_a_flaw_and_what_is_no_such_answer_is_none() -> None:
+    assert found() is Flaw.EMPTY
+    assert find_tensor_flaw(ASKED, b"{}") is Flaw.EMPTY
+    for odd in (b"", b"[]", b"\xff", b'{"outputs":7}', b"[" * 100_000):
+        assert find_tensor_flaw(ASKED, odd) is None
+
+
+def test_elements_after_the_json_are_counted_and_must_be_numbers() -> None:
+    good, bad = np.array([1.0, 2.0], np.float32), np.array([1.0, np.inf], np.float32)
+    two = in_binary("FP32", [2], 8), in_binary("INT16", [3], 6, "second")
+    assert found(*two, binary=good.tobytes() + bytes(6)) is None
+    assert found(*two, binary=bad.tobytes() + bytes(6)) is Flaw.NOT_FINITE
+    assert found(*two, binary=good.tobytes() + bytes(5)) is Flaw.BAD_TENSOR
+    assert found(in_binary("FP32", [3], 8), binary=good.tobytes()) is Flaw.BAD_TENSOR
+    assert found(in_binary("BYTES", [1], 8), binary=bytes(8)) is None
+
+
+def test_an_output_that_was_asked_for_must_be_there() -> None:
+    asked = b'{"inputs":[],"outputs":[{"name":"label"},{"name":"odds"}]}'
+    label, odds = output("INT32", [1], [3]), output("FP32", [1], [0.9], "odds")
+    assert found(label, odds, asked=asked) is None
+    assert found(label, asked=asked) is Flaw.BAD_TENSOR
+    assert found(label, asked=b"never read") is None
