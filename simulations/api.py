@@ -59,7 +59,8 @@ def simulate(
         grid=[Axis(name, tuple(values)) for name, values in (grid or {}).items()],
         static=not grid,
     )
-    return Study(plan, LocalRunner(workers)).run()
+    with LocalRunner(workers) as runner:
+        return Study(plan, runner).run()
 
 
 def save(results: Results, folder: str | Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from textwrap import wrap
 
@@ -41,8 +42,8 @@ SHOWN = (
 )
 
 HEADER_WIDTH = 10
-Hire = Callable[[Told], Runner]
-"""Finds who runs cells, and tells how far he is."""
+Hire = Callable[[Told], AbstractContextManager[Runner]]
+"""Finds who runs cells while a block runs, and tells how far he is."""
 
 
 def list_scenarios() -> None:
@@ -66,12 +67,13 @@ def carry_out(plan: Plan, hire: Hire, out: Path, stop: Stop) -> bool:
         console.print(f"{before} cells are kept in {out} and are not run again.")
     with _bar(console) as bar:
         gauge = _Gauge(bar, bar.add_task(plan.name, total=size_of(plan)), stop)
-        study = Study(plan, hire(gauge.under_way), folder, gauge.spared)
-        try:
-            study.run()
-        except (CellStopped, KeyboardInterrupt):
-            bar.stop()
-            console.print("Stopped. What is done is kept; the same command goes on from here.")
+        with hire(gauge.under_way) as runner:
+            study = Study(plan, runner, folder, gauge.spared)
+            try:
+                study.run()
+            except (CellStopped, KeyboardInterrupt):
+                bar.stop()
+                console.print("Stopped. What is done is kept; the same command goes on from here.")
     results = study.results
     if results.outcomes:
         summarize(results, console)

@@ -20,7 +20,7 @@ from traceback import format_exc
 from typing import Any, Self
 
 from broker.errors import BrokerError
-from simulations.cell import Cell, CellStopped, Outcome, run_cell
+from simulations.cell import Cell, CellStopped, Outcome, Told, run_cell
 from simulations.studies.stopping import blocked
 
 GRACE_S = 3.0
@@ -36,31 +36,47 @@ class WorkerLost(BrokerError):
 
 @dataclass(slots=True, eq=False)
 class _Worker:
+    number: int
     process: BaseProcess
     pipe: Connection
+    is_ready: bool = False
     place: int | None = None
-    """Of the cell that it runs; None where it runs none, or cannot yet."""
+    """Of the cell that it runs; None where it runs none."""
 
 
 class Crew:
-    """Runs cells in their order while the block that it opens runs."""
+    """Runs one list of cells after another, each in its order, while the block that it opens runs.
 
-    def __init__(self, workers: int, cells: Sequence[Cell]) -> None:
-        context = get_context("spawn")
-        self._cells = cells
-        self._shares = context.RawArray(ctypes.c_double, len(cells))
-        self._stop = context.RawValue(ctypes.c_bool, False)
+    Of `workers` processes as many are started as there are cells for, and each of them once.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._context = get_context("spawn")
+        self._shares = self._context.RawArray(ctypes.c_double, workers)
+        self._stop = self._context.RawValue(ctypes.c_bool, False)
+        self._cells: Sequence[Cell] = ()
         self._sent = self._back = 0
         self._workers: list[_Worker] = []
         resource_tracker.ensure_running()  # which lets signals through again when it starts
+
+    def begin(self, cells: Sequence[Cell]) -> None:
+        """Take on cells; those before must all have their outcomes."""
+        assert not self.is_busy, "one list at a time"
+        self._cells, self._sent, self._back = cells, 0, 0
+        for each in self._workers:
+            if each.is_ready:
+                self._send_next(each)
         with blocked():
-            for _ in range(workers):
-                here, there = context.Pipe()
-                arguments = (there, self._shares, self._stop)
-                process = context.Process(target=_work, args=arguments)
-                process.start()
-                there.close()
-                self._workers.append(_Worker(process, here))
+            for number in range(len(self._workers), min(len(self._shares), len(cells))):
+                self._workers.append(self._started(number))
+
+    def _started(self, number: int) -> _Worker:
+        here, there = self._context.Pipe()
+        arguments = (there, self._shares, number, self._stop)
+        process = self._context.Process(target=_work, args=arguments)
+        process.start()
+        there.close()
+        return _Worker(number, process, here)
 
     def __enter__(self) -> Self:
         return self
@@ -80,8 +96,9 @@ class Crew:
 
     @property
     def done(self) -> float:
-        """How many cells' worth of work has been done, parts counted."""
-        return sum(self._shares)
+        """How many cells' worth of work has been done of this list, parts counted."""
+        working = [each.number for each in self._workers if each.place is not None]
+        return self._back + sum(self._shares[number] for number in working)
 
     def outcomes(self, within_s: float) -> Iterator[Outcome]:
         """Yield the outcomes that come so soon. Raises WorkerLost, and what a cell raises."""
@@ -90,6 +107,7 @@ class Crew:
             worker = by_pipe[pipe]  # type: ignore[index]
             told = _told_by(worker)
             self._back += worker.place is not None
+            worker.is_ready, worker.place = True, None
             self._send_next(worker)
             if isinstance(told, Exception):
                 raise told
@@ -97,11 +115,11 @@ class Crew:
                 yield told
 
     def _send_next(self, worker: _Worker) -> None:
-        worker.place = None
         if self._sent < len(self._cells) and not self._stop.value:
-            worker.place = self._sent
+            worker.is_ready, worker.place = False, self._sent
             self._sent += 1
-            worker.pipe.send((worker.place, self._cells[worker.place]))
+            self._shares[worker.number] = 0.0
+            worker.pipe.send(self._cells[worker.place])
 
     def stop(self) -> Iterator[Outcome]:
         """Have all cells end; yield the outcomes of those that were just done."""
@@ -129,33 +147,32 @@ def _told_by(worker: _Worker) -> Outcome | Exception | None:
     return told
 
 
-def _work(pipe: Connection, shares: Any, stop: Any) -> None:
-    """Run cells until there is nobody to send any."""
+def _work(pipe: Connection, shares: Any, number: int, stop: Any) -> None:
+    """Run cells until there is nobody to send any; tell at `number` which share of one is done."""
     parent = parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     pipe.send(None)
     while True:
         try:
-            place, cell = pipe.recv()
+            cell = pipe.recv()
         except EOFError:
             return
-        pipe.send(_outcome(place, cell, shares, stop))
+
+        def told(share: float) -> bool:
+            shares[number] = share
+            return not stop.value
+
+        pipe.send(_outcome(cell, told))
 
 
-def _outcome(place: int, cell: Cell, shares: Any, stop: Any) -> Outcome | Exception:
-    def told(share: float) -> bool:
-        shares[place] = share
-        return not stop.value
-
+def _outcome(cell: Cell, told: Told) -> Outcome | Exception:
     try:
-        outcome = run_cell(cell, told)
+        return run_cell(cell, told)
     except Exception as error:
         if not isinstance(error, BrokerError | CellStopped):
             error.add_note(format_exc())  # a traceback does not travel
         return error
-    shares[place] = 1.0
-    return outcome
 
 
 def _end_with(parent: BaseProcess) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -86,8 +87,9 @@ def _outcome(told: object) -> Outcome:
     return unpack(str(told), Outcome)
 
 
-def connected_runner(state: Path, told: Told = unheard) -> CeleryRunner:
-    """Return a runner on the workers of the broker of a state folder, or of VALKEY_URL.
+@contextmanager
+def connected_runner(state: Path, told: Told = unheard) -> Iterator[CeleryRunner]:
+    """A runner on the workers of the broker of a state folder, or of VALKEY_URL.
 
     Raises NoWorker when none answers.
     """
@@ -97,7 +99,7 @@ def connected_runner(state: Path, told: Told = unheard) -> CeleryRunner:
         raise NoWorker(
             "No worker takes simulations: start some with 'broker worker --simulations'."
         )
-    return CeleryRunner(app, told)
+    yield CeleryRunner(app, told)
 
 
 def _takes(app: Celery, within_s: float) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Self
 
 from simulations.cell import Cell, CellStopped, Outcome, run_cell
 from simulations.studies.crew import Crew
@@ -29,20 +31,41 @@ def cores() -> int:
 
 
 class LocalRunner:
-    """Runs cells in `workers` processes; in this one where there is only one."""
+    """Runs cells in `workers` processes; in this one where there is only one.
+
+    While the block that it opens runs, its processes wait for further cells: to start them takes
+    as long as a short cell.
+    """
 
     def __init__(self, workers: int | None = None, told: Told = unheard) -> None:
         self._workers = workers or cores()
         self._told = told
         self._before = 0
+        self._crews: ExitStack | None = None
+        self._crew: Crew | None = None
+
+    def __enter__(self) -> Self:
+        self._crews = ExitStack()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._crews is not None
+        self._crews.close()
+        self._crews = self._crew = None
 
     def run(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
         """Yield outcomes as they come, in any order. Raises CellStopped where `told` says so, and
         what a cell raises."""
         if not cells:
             return
-        alone = self._workers == 1 or len(cells) == 1
-        yield from self._here(cells) if alone else self._beside(cells)
+        if self._workers == 1 or len(cells) == 1:
+            yield from self._here(cells)
+        elif self._crews is not None:
+            self._crew = self._crew or self._crews.enter_context(Crew(self._workers))
+            yield from self._beside(cells, self._crew)
+        else:
+            with Crew(self._workers) as crew:
+                yield from self._beside(cells, crew)
         self._before += len(cells)
 
     def _here(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
@@ -55,10 +78,10 @@ class LocalRunner:
                 raise CellStopped
             yield run_cell(cell, told)
 
-    def _beside(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
-        with Crew(min(self._workers, len(cells)), cells) as crew:
-            while crew.is_busy:
-                yield from crew.outcomes(POLL_S)
-                if not self._told(self._before + crew.done):
-                    yield from crew.stop()
-                    raise CellStopped
+    def _beside(self, cells: Sequence[Cell], crew: Crew) -> Iterator[Outcome]:
+        crew.begin(cells)
+        while crew.is_busy:
+            yield from crew.outcomes(POLL_S)
+            if not self._told(self._before + crew.done):
+                yield from crew.stop()
+                raise CellStopped
