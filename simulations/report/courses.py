@@ -103,7 +103,7 @@ def _by_kind(course: Course, name: str, unit: str, best: FloatArray | None) -> l
     low, high = (min(told), max(told)) if told else (0.0, 1.0)
     if name == "load":
         # What is refused without end would press all others flat.
-        high = min(high, LOAD_SHOWN)
+        high = min(max(high, course.target or 0.0), LOAD_SHOWN)
     span = (low / 1.1, high * 1.1) if is_log else (0.0, high * 1.08 or 1.0)
     plots = []
     for (title, _), lines in zip(kinds, sets, strict=True):

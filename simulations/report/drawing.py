@@ -10,10 +10,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 
-from simulations.report.scales import Scale, Written, clock, number, spanning, time_ticks
+from simulations.report.scales import (
+    Scale,
+    Written,
+    clock,
+    clock_unit,
+    number,
+    spanning,
+    time_ticks,
+)
 
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 14.0, 12.0, 30.0
 _LABEL_GAP = 13.0
@@ -132,7 +140,8 @@ def _grid(look: Look, up: Scale, right: float) -> str:
 
 def _times(look: Look, across: Scale) -> str:
     ticks = time_ticks(across.low, across.high, max(round((across.end - across.begin) / 80), 3))
-    return _below(look, across, ticks, clock)
+    title = look.x_title or clock_unit(across.high)
+    return _below(replace(look, x_title=title), across, ticks, lambda at: clock(at, across.high))
 
 
 def _values(look: Look, across: Scale) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from simulations.report.scales import Scale, number, spanning
+from simulations.report.scales import MINUS, TIMES, Scale, number, spanning
 from simulations.statistics import Interval
 
 ROW = 26.0
@@ -119,7 +119,7 @@ def heat_map(heat: Heat) -> str:
         parts.append(_text(left - 8, y + CELL_H / 2 + 4, label, "tick", "end"))
         for column, value in enumerate(values):
             told = escape(
-                f"{heat.x_name} {heat.x[column]}, {heat.y_name} {label}: {number(value, heat.unit)}"
+                f"{heat.x_name} {heat.x[column]}, {heat.y_name} {label}: {_told(value, heat)}"
             )
             place = (left + CELL_W * column, y)
             parts.append(_cell(place, value, heat, told, framed=(row, column) == best))
@@ -141,6 +141,18 @@ def _best(heat: Heat) -> tuple[int, int] | None:
     return (max if heat.best_is_high else min)(known)[1]
 
 
+def _told(value: float, heat: Heat) -> str:
+    """A number with as many decimals as all on maps of these colours, the largest in three digits;
+    of very small and of large ones that would be too many."""
+    largest = max(map(abs, heat.span)) * (100.0 if heat.unit.startswith("%") else 1.0)
+    if not math.isfinite(value) or not 1e-2 <= largest < 1e4:
+        return number(value, heat.unit)
+    decimals = max(2 - math.floor(math.log10(largest)), 0)
+    mark = "%" if heat.unit.startswith("%") else TIMES if heat.unit.startswith("x") else ""
+    told = f"{100.0 * value if mark == '%' else value:,.{decimals}f}{mark}"
+    return told.replace("-", MINUS)
+
+
 def _cell(place: tuple[float, float], value: float, heat: Heat, told: str, *, framed: bool) -> str:
     x, y = place
     box = f'x="{x:.1f}" y="{y:.1f}" width="{CELL_W - 2}" height="{CELL_H - 2}" rx="3"'
@@ -150,7 +162,7 @@ def _cell(place: tuple[float, float], value: float, heat: Heat, told: str, *, fr
     share = min(max((value - low) / (high - low), 0.0), 1.0) if high > low else 0.5
     css = "on-dark" if share > 0.55 else "on-light"
     frame = ' class="best"' if framed else ""
-    words = number(value, heat.unit)
+    words = _told(value, heat)
     return f'<rect {box} fill="{shade(share)}"{frame}><title>{told}</title></rect>' + _text(
         x + CELL_W / 2 - 1, y + CELL_H / 2 + 4, words, f"cell {css}", "middle"
     )

@@ -10,7 +10,7 @@ MISSING, TIMES, MINUS = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 _TIME_STEPS_S = (1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600)
-_DAY_S = 86_400
+_HOUR_S, _DAY_S = 3_600, 86_400
 _SIGNIFICANT = 4
 """Digits of a mean at most."""
 _SURE = 5e-4
@@ -100,13 +100,23 @@ def apart(mean: float, half: float, unit: str = "") -> tuple[str, str]:
     return told.replace("-", MINUS), f"{factor * half:,.{decimals}f}"
 
 
-def clock(seconds: float) -> str:
-    """A time of a run, such as 90 s, 12:30 min or 14:05 h."""
+def clock(seconds: float, until_s: float) -> str:
+    """A time of a run that lasts `until_s`, as `clock_unit` says."""
     whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    if whole % 60 and not hours:
-        return f"{minutes}:{whole % 60:02d}"
-    return f"{hours}:{minutes:02d}"
+    big, small = divmod(whole if until_s < _HOUR_S else whole // 60, 60)
+    return f"{big}:{small:02d}"
+
+
+def clock_unit(until_s: float) -> str:
+    """What the times of a run are told in that lasts so long."""
+    return "min:s" if until_s < _HOUR_S else "h:min"
+
+
+def lasting(seconds: float) -> str:
+    """How long something takes, such as 45 s, 33 min 20 s or 24 h."""
+    whole = round(seconds)
+    parts = (whole // 3_600, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")
+    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"
 
 
 def time_ticks(low: float, high: float, about: int = 7) -> list[float]:

@@ -16,7 +16,7 @@ from simulations.report.loops import loops_of
 from simulations.report.page import drawn, drawn_all, render
 from simulations.report.palette import css_of
 from simulations.report.panels import Row, Stack, intervals_plot, stacks_plot
-from simulations.report.scales import apart, clock, number
+from simulations.report.scales import apart, lasting, number
 from simulations.report.words import best_of, titled, verdict
 from simulations.scenario import Scenario
 from simulations.statistics import Interval, interval
@@ -87,8 +87,8 @@ def _facts(
     per_h = 3_600.0 / max(scenario.horizon_s - scenario.warm_up_s, 1e-9)
     return [
         ("seeds", str(len(results.plan.seeds))),
-        ("time simulated", f"{clock(scenario.horizon_s)} h"),
-        ("of it warm-up", f"{clock(scenario.warm_up_s)} h"),
+        ("time simulated", lasting(scenario.horizon_s)),
+        ("of it warm-up", lasting(scenario.warm_up_s)),
         ("calls a run", f"{calls:,.0f}"),
         ("endpoints", str(len(scenario.endpoints))),
         ("fluid optimum", number(best.welfare_usd() * per_h, "USD/h")),

@@ -42,7 +42,7 @@ def sweep_page(results: Results, command: str = "") -> str:
         ],
         verdict=list(_verdict(results)),
         sections=[
-            (titled(MEASURES[key]), MEASURES[key].meaning, plots)
+            (titled(MEASURES[key]), MEASURES[key].meaning, plots, _is_framed(results, key))
             for key in SHOWN
             if (plots := _plots(results, key))
         ],
@@ -99,6 +99,10 @@ def _plots(results: Results, measure: str) -> list[tuple[str, Markup]]:
         (_name(policy, others), drawn(_map(results, measure, policy, others, span)))
         for policy, others in list(maps)[:MAPS_MAX]
     ]
+
+
+def _is_framed(results: Results, measure: str) -> bool:
+    return len(results.plan.grid) > 1 and MEASURES[measure].better is not Better.NEITHER
 
 
 def _name(policy: str, others: Sequence[tuple[str, object]]) -> str:

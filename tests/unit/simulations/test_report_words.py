@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from simulations.report.scales import apart
+from simulations.report.scales import apart, clock, clock_unit, lasting
 from simulations.report.words import best_of
 from simulations.statistics import Interval
 
@@ -51,3 +51,15 @@ def test_of_one_seed_nothing_is_best() -> None:
 def test_a_price_that_stands_still_is_not_the_calmest() -> None:
     found = {"posted": around(0.0, 0.0), "excess": around(9.0, 1.0), "pi": around(90.0, 1.0)}
     assert best_of("reversals_per_h", found) == "excess"
+
+
+def test_a_run_tells_its_times_in_one_way() -> None:
+    short, long = 200.0, 7_200.0
+    assert [clock(at, short) for at in (0.0, 30.0, 60.0, 90.0)] == ["0:00", "0:30", "1:00", "1:30"]
+    assert [clock(at, long) for at in (0.0, 1_800.0, 3_600.0)] == ["0:00", "0:30", "1:00"]
+    assert (clock_unit(short), clock_unit(long)) == ("min:s", "h:min")
+    assert [lasting(each) for each in (90.0, 2_000.0, 86_400.0)] == [
+        "1 min 30 s",
+        "33 min 20 s",
+        "24 h",
+    ]

@@ -88,6 +88,11 @@ def test_a_file_says_what_it_means() -> None:
         ("[0.1, 0.4, 8.0]", "[0.1, 0.4]", "must be an array of floor, list, ceiling."),
         ("[0.1, 0.4, 8.0]", "[0.1, 0.40000001, 8.0]", "must have at most 6 decimals."),
         ('"isoelastic"', '"elastic"', "must be one of fixed, uniform"),
+        (
+            "horizon_s = 100.0",
+            "warm_up_s = 100.0\nhorizon_s = 100.0",
+            "must be below horizon_s",
+        ),
         ("horizon_s = 100.0", "horizon_s = ", "small.toml:2:"),
         ("horizon_s = 100.0", "horizon_s = 'long'", "must be a number, not 'long'."),
     ],
