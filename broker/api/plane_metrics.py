@@ -22,6 +22,7 @@ from broker.core.retries import RetryBudget
 from broker.core.throttle import Throttle
 from broker.flows.batch import LedgerBatcher
 from broker.live.room import Live
+from broker.upstream.client import UpstreamClient
 
 
 class Plane(Protocol):
@@ -43,6 +44,10 @@ class Plane(Protocol):
     def shed(self) -> Mapping[str, int]: ...
     @property
     def continued(self) -> int: ...
+    @property
+    def silences(self) -> int: ...
+    @property
+    def upstream(self) -> UpstreamClient: ...
 
 
 class PlaneCollector(Collector):
@@ -76,12 +81,18 @@ class PlaneCollector(Collector):
             ("broker_hedges", "Attempts beside one that was late.", plane.hedges.made),
             ("broker_hedges_won", "Of those, how many answered first.", plane.hedges.won),
             ("broker_continuations", "Attempts to go on after a cut.", plane.continued),
+            ("broker_silences", "Servers that lost their calls for being silent.", plane.silences),
         ):
             yield CounterMetricFamily(name, text, count)
         yield GaugeMetricFamily(
             "broker_endpoints_limited",
             "Endpoints that get fewer calls at once than their declared capacity allows.",
             plane.throttle.limited(),
+        )
+        yield GaugeMetricFamily(
+            "broker_answers_kept_bytes",
+            "Of large answers that are kept whole until their callers have them.",
+            plane.upstream.kept_bytes,
         )
         yield GaugeMetricFamily(
             "broker_late_seconds",

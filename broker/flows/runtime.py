@@ -81,6 +81,8 @@ class Runtime:
     """Calls refused for want of room, by the code of the error."""
     continued: int = 0
     """Attempts to go on with streams that had broken off."""
+    silences: int = 0
+    """Times that a server was found silent, and lost its calls for that."""
     heard: deque[Piece] = field(default_factory=lambda: deque(maxlen=HEARD_MAX))
     """Evidence that is yet to be written down."""
     looks: Ration = field(default_factory=lambda: Ration(LOOKS_A_DAY))

@@ -12,11 +12,14 @@ from typing import Final
 
 import structlog
 
+from broker.core.pulse import TTFT_MS_PRIOR
 from broker.core.stalls import SEVERAL, is_stalled
 from broker.flows.runtime import Runtime
 from broker.upstream.client import Origin
 
 EVERY_S: Final = 0.5
+TAIL_OF_MEAN: Final = 3.0
+"""Times the mean that the tail is taken for, until enough answers were seen to know it."""
 
 _log = structlog.get_logger(__name__)
 
@@ -48,22 +51,29 @@ class Watch:
                 self._look_at(origin, heard_ago_s, waiting)
 
     def _look_at(self, origin: Origin, heard_ago_s: float, waiting: Sequence[list[float]]) -> None:
-        runtime = self._runtime
-        numbers = runtime.origins.endpoints_at(origin)
+        numbers = self._runtime.origins.endpoints_at(origin)
         for streamed, ages_s in enumerate(waiting):
-            late_ms = [runtime.tails.late_ms(each, streamed=bool(streamed)) for each in numbers]
-            known_ms = [each for each in late_ms if each is not None]
-            if known_ms and is_stalled(ages_s, heard_ago_s, max(known_ms) / 1_000):
-                self._suspect(numbers, heard_ago_s, len(ages_s))
+            tails_s = [self._tail_s(each, streamed=bool(streamed)) for each in numbers]
+            tail_s = max((each for each in tails_s if each is not None), default=None)
+            if tail_s is not None and is_stalled(ages_s, heard_ago_s, tail_s):
+                self._suspect(numbers, silent_s=heard_ago_s, tail_s=tail_s, calls=len(ages_s))
                 return
 
-    def _suspect(self, numbers: Sequence[int], silent_s: float, calls: int) -> None:
+    def _tail_s(self, number: int, *, streamed: bool) -> float | None:
+        """Return what 19 of 20 answers of an endpoint take at most; None where none is known."""
+        runtime = self._runtime
+        late_ms = runtime.tails.late_ms(number, streamed=streamed)
+        if late_ms is None:
+            mean_ms = float(runtime.pulse.ttft_ms[number])
+            late_ms = None if mean_ms == TTFT_MS_PRIOR else TAIL_OF_MEAN * mean_ms
+        return None if late_ms is None else late_ms / 1_000
+
+    def _suspect(self, numbers: Sequence[int], **told: float) -> None:
         runtime = self._runtime
         fresh = [each for each in numbers if not runtime.pulse.is_doubtful(each)]
         for number in fresh:
             runtime.pulse.suspect(number, runtime.now_s())
         if fresh:
+            runtime.silences += 1
             names = [runtime.market.endpoint(each).name for each in fresh]
-            _log.warning(
-                "a server has gone silent", endpoints=names, silent_s=silent_s, calls=calls
-            )
+            _log.warning("a server has gone silent", endpoints=names, **told)

@@ -126,6 +126,11 @@ class UpstreamClient:
         pool = self._pools.get(origin)
         return (0, 0) if pool is None else (pool.busy, pool.idle)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Of large answers that are kept whole, now."""
+        return self._hoard.held_bytes
+
     def keep(self, size_bytes: int) -> Kept:
         """Count so many bytes of an answer that has grown, say by being unpacked, for as long as
         what is returned is held. Raises `AttemptFailed` where there is no room for them."""
