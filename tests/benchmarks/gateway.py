@@ -3,6 +3,7 @@
     GATEWAY_BENCH=DIR python -m tests.benchmarks.gateway [--stream] [--auto] [--seconds 6]
     python -m tests.benchmarks.gateway --tensor
     python -m tests.benchmarks.gateway --latency
+    python -m tests.benchmarks.gateway --market 10000
 
 DIR holds `gateway_cost.py` and `upstream.py`. Needs `wrk`, and `vllm-router` on PATH or named by
 VLLM_ROUTER. The whole path is on: key, decision among 100 endpoints, durable hold, forward, meter,
@@ -24,7 +25,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import latencies, tensors
+from tests.benchmarks import crowded, latencies, tensors
 from tests.benchmarks.processes import wait_gone
 from tests.benchmarks.side_by_side import Load
 from tests.benchmarks.stand import Stand, open_stand
@@ -44,7 +45,9 @@ def main() -> None:
     parser.add_argument("--tensor", action="store_true", help="600 kB inferences, beside nginx")
     parser.add_argument("--latency", action="store_true", help="what is added at half load")
     parser.add_argument("--auto", action="store_true", help="model 'auto' instead of a named one")
-    parser.add_argument("--market", type=int, default=ENDPOINTS, help="registered endpoints")
+    parser.add_argument(
+        "--market", type=int, default=ENDPOINTS, help="registered endpoints, beside 100 if more"
+    )
     parser.add_argument("--seconds", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=32)
@@ -59,6 +62,8 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
         load = Load(options.seconds, options.rounds, options.connections)
         if options.latency:
             return await latencies.measure(folder, load, options.market)
+        if options.market > ENDPOINTS:
+            return await crowded.measure(folder, load, options.market)
         if options.tensor:
             return await tensors.measure(folder, load, options.market)
         return await _beside_router(folder, options)

@@ -59,22 +59,29 @@ class Round:
 async def compare(
     gateways: Sequence[Gateway], load: Load, folder: Path
 ) -> dict[str, dict[str, float]]:
-    """Return the medians of each gateway, its ratio to the first taken round by round."""
+    """Start all, and return the medians of each, its ratio to the first taken round by round."""
     async with AsyncExitStack() as stack:
-        processes = {each.name: await stack.enter_async_context(up(each)) for each in gateways}
-        for each in gateways:
-            await _wrk(each, folder, 2, load.connections)
-        rounds: dict[str, list[Round]] = {each.name: [] for each in gateways}
-        for _ in range(load.rounds):
-            for each in gateways:
-                rounds[each.name].append(
-                    await one_round(each, processes[each.name].pid, load, folder)
-                )
+        places = [(each, (await stack.enter_async_context(up(each))).pid) for each in gateways]
+        rounds = await by_turns(places, load, folder)
     first = rounds[gateways[0].name]
-    return {name: _medians(rows, first) for name, rows in rounds.items()}
+    return {name: medians(rows, first) for name, rows in rounds.items()}
 
 
-def _medians(rows: Sequence[Round], first: Sequence[Round]) -> dict[str, float]:
+async def by_turns(
+    places: Sequence[tuple[Gateway, int]], load: Load, folder: Path
+) -> dict[str, list[Round]]:
+    """Load gateways that are up, told with their process ids, one after the other in each round."""
+    for each, _ in places:
+        await _wrk(each, folder, 2, load.connections)
+    rounds: dict[str, list[Round]] = {each.name: [] for each, _ in places}
+    for _ in range(load.rounds):
+        for each, pid in places:
+            rounds[each.name].append(await one_round(each, pid, load, folder))
+    return rounds
+
+
+def medians(rows: Sequence[Round], first: Sequence[Round]) -> dict[str, float]:
+    """Return the medians over rounds, and of the ratios to another gateway's rounds."""
     ratios = [row.cpu_us / other.cpu_us for row, other in zip(rows, first, strict=True)]
     return {
         "cpu_us": round(statistics.median(row.cpu_us for row in rows), 1),
