@@ -162,3 +162,14 @@ def test_of_a_very_large_market_the_best_are_told_and_all_that_were_planned() ->
     # Two of the planned are among the best by score, two are there by the caller's order alone.
     worst = np.sort(decision.scores)[-(CANDIDATES_KEPT_MAX - 2)]
     assert candidates[-1].score == pytest.approx(worst, abs=1e-4)
+
+
+def test_of_very_many_that_score_alike_the_first_are_told_as_if_all_were_sorted() -> None:
+    lots = np.random.default_rng(5)
+    for kinds in (1, 7, 10_000):
+        scores = lots.integers(0, kinds, CANDIDATES_KEPT_MAX + 700) / kinds
+        planned_there = np.zeros(scores.size, dtype=bool)
+        planned_there[[-1, 17]] = True
+        order = np.argsort(np.where(planned_there, -np.inf, -scores), kind="stable")
+        kept = story._best(scores, planned_there)
+        assert kept.tolist() == order[:CANDIDATES_KEPT_MAX].tolist()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from broker.core.market import Presence
+from broker.flows.measure import _reports
 from broker.live.beats import Beat, BeatSheet, judge
 
 A, B, STRANGER = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -72,3 +74,19 @@ def test_what_a_deployment_says_of_itself_counts(status, presence):
 
 def test_who_is_not_in_the_market_or_never_beat_is_not_judged():
     assert judge(sheet(beat(STRANGER, 60_000), beat(A, 0)), NUMBERS, {}) == {}
+
+
+@pytest.mark.parametrize("since_ms", [None, LONG_AGO_MS, NOW_MS - 2_000])
+def test_the_price_tick_goes_by_the_reports_of_fresh_beats_alone(since_ms: int | None):
+    told = [
+        msgspec.structs.replace(beat(UUID(int=at), age_ms), running=at, waiting=at % 2 or None)
+        for at, age_ms in enumerate((0, 1_000, 3_400, 3_500, 3_501, 3_600, 60_000))
+    ]
+    silent = beat(UUID(int=9), 0)
+    seen = sheet(*told, silent, since_ms=since_ms)
+    numbers = {each.deployment_id: at for at, each in enumerate([*told, silent])}
+    reports = _reports(seen, numbers | {UUID(int=99): 8}, 10)
+    fresh = [seen.is_fresh(each) for each in told]
+    assert reports.stale.tolist() == [*(not each for each in fresh), True, True, True]
+    assert reports.running[:7].tolist() == [at if fresh[at] else 0 for at in range(7)]
+    assert reports.waiting[:7].tolist() == [at % 2 if fresh[at] else 0 for at in range(7)]
