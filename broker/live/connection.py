@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -71,12 +72,15 @@ class Valkey:
         """Return Valkey's answer, or `fallback` when it is away."""
         if self._now_s() < self._silent_until_s:
             return fallback
+        cancelled = cancellations()
         try:
             answer = await question(self._client)
         except AWAY as error:
             self.failed(error)
-            return fallback
-        self.succeeded()
+            answer = fallback
+        else:
+            self.succeeded()
+        heed_cancellation(cancelled)
         return answer
 
     def failed(self, error: Exception) -> None:
@@ -97,6 +101,22 @@ class Valkey:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+
+def cancellations() -> int:
+    """Return how often the running task was asked to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def heed_cancellation(before: int = 0) -> None:
+    """End if the running task was asked to more often than `before`, though nothing came of it.
+
+    The client sends by `asyncio.wait_for`, which until Python 3.12 swallows a cancellation that
+    comes just when what it waits for is done: a task that asks for ever would never end.
+    """
+    if cancellations() > before:
+        raise asyncio.CancelledError
 
 
 def backoff_s(failures: int) -> float:

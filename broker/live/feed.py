@@ -15,7 +15,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from broker.live.connection import AWAY, Valkey, backoff_s
+from broker.live.connection import AWAY, Valkey, backoff_s, heed_cancellation
 from pricing.book import BookMalformed, PriceBook
 
 _log = structlog.get_logger(__name__)
@@ -85,6 +85,7 @@ class BookFeed:
             heard()
         self.listening = True
         while True:
+            heed_cancellation()
             message = await channel.get_message(timeout=_SILENCE_S)
             if message is None:
                 await client.ping()  # raises when Valkey is gone without a word
