@@ -140,7 +140,8 @@ class Agent:
             else:
                 pause_s = max(pause_s, self._away.next_s())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._nudge.wait()
             self._nudge.clear()
 
     async def _send(self, *, draining: bool) -> bool:
