@@ -8,8 +8,9 @@ from typing import Any
 
 from broker.core.call import TensorBody
 from broker.upstream.connection import Connection
+from broker.upstream.hoard import Hoard, Part
 from broker.upstream.request import Limits, Timeouts
-from broker.upstream.response import HEAD, Hoard, Response
+from broker.upstream.response import HEAD, Response
 from tests.fuzzed import Wire
 
 LIMITS = Limits()
@@ -18,7 +19,8 @@ LIMITS = Limits()
 class Keeper:
     """A pool for one connection."""
 
-    hoard = Hoard(10**9)
+    hoard = Part(Hoard(10**9))
+    heard_at = 0.0
 
     def release(self, connection: Connection) -> None:
         """Nobody asks again."""
