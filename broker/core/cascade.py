@@ -105,6 +105,11 @@ AGREES = 1.5
 takes as much away."""
 
 
+ALIKE = 0.25
+"""How far two models' answers to a prompt are good or bad together, beyond what is expected of
+either: as a correlation, below the 0.3 that is usual, for too much of it would ask too few."""
+
+
 class Kept(msgspec.Struct, frozen=True):
     """Whether an answer is kept, and why, in words."""
 
@@ -137,6 +142,16 @@ def above(chance: float | None, threshold: float) -> Kept:
         return Kept(False, f"its confidence is not known; {threshold:.2f} was asked for")
     words = "at least" if chance >= threshold else "below"
     return Kept(chance >= threshold, f"confidence {chance:.2f} is {words} {threshold:.2f}")
+
+
+def following_when(chance: float | None, expected: float, following: float) -> float:
+    """Return P(next good) where P(first good) is `chance` and was expected to be `expected`: what
+    is hard for one model is hard for others, and as much as ALIKE says."""
+    if chance is None:
+        return following
+    own, other = (min(max(each, 0.05), 0.95) for each in (expected, following))
+    spreads = math.sqrt(other * (1.0 - other) / (own * (1.0 - own)))
+    return min(max(following + ALIKE * spreads * (chance - own), 0.0), 1.0)
 
 
 def worth_it(chance: float | None, following: float, price: float) -> Kept:

@@ -22,6 +22,7 @@ from broker.core.cascade import (
     above,
     agreed,
     confidence_of,
+    following_when,
     worth_it,
 )
 from broker.core.chain import Chain
@@ -52,7 +53,7 @@ async def judge(tab: Tab, reply: Reply, *, compares: bool) -> Judged:
         if agreement is not None:
             chance = agreed(judged.chance, agreement)
             judged = msgspec.structs.replace(judged, chance=chance, agreement=agreement)
-    kept = _is_kept(tab, reply.attempt, judged.chance)
+    kept = _is_kept(tab, reply.attempt, judged)
     return msgspec.structs.replace(judged, kept=kept.kept, reason=judged.reason + kept.reason)
 
 
@@ -123,9 +124,10 @@ def _once_more(call: Call) -> OpenAiBody:
     return msgspec.structs.replace(body, members=members, stream=False)
 
 
-def _is_kept(tab: Tab, attempt: Attempt, chance: float | None) -> Kept:
+def _is_kept(tab: Tab, attempt: Attempt, judged: Judged) -> Kept:
     chain = tab.decision
     assert isinstance(chain, Chain)
+    chance = judged.chance
     stage = chain.stage_of(attempt.candidate)
     least, groups = chain.keep_from[stage], chain.groups
     if stage + 1 >= len(groups) and not least:
@@ -133,6 +135,9 @@ def _is_kept(tab: Tab, attempt: Attempt, chance: float | None) -> Kept:
     if least is not None:
         return above(chance, least)
     quality, cost_nanos = chain.quality_and_cost(groups[stage + 1][0])
+    if judged.flaw is None:  # a form that is at fault does not tell of how hard the prompt is
+        expected, _ = chain.quality_and_cost(attempt.candidate)
+        quality = following_when(chance, expected, quality)
     price, worth = PRICE, chain.value_nanos
     if worth:
         price = min(cost_nanos / worth, 1.0)

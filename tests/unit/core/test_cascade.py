@@ -7,7 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from broker.core.cascade import USUAL, Curve, above, confidence_of, sureness, worth_it
+from broker.core.cascade import (
+    USUAL,
+    Curve,
+    above,
+    confidence_of,
+    following_when,
+    sureness,
+    worth_it,
+)
 from broker.core.fitting import fit_ridge_logistic
 
 
@@ -38,6 +46,27 @@ def test_doubt_alone_does_not_escalate() -> None:
     assert not worth_it(0.3, 0.9, 0.1).kept
     assert worth_it(0.9, 0.95, 0.0).kept is False
     assert worth_it(None, 0.5, 0.0).kept
+
+
+def test_what_is_hard_for_one_is_harder_for_the_next() -> None:
+    assert following_when(None, 0.6, 0.8) == 0.8
+    assert following_when(0.6, 0.6, 0.8) == 0.8
+    doubted, sure = following_when(0.1, 0.6, 0.8), following_when(0.95, 0.6, 0.8)
+    assert 0.6 < doubted < 0.8 < sure < 0.95
+    assert 0.0 <= following_when(0.0, 1.0, 0.02) <= following_when(1.0, 0.0, 0.98) <= 1.0
+    # The next is still asked where the first is surely bad, and money is no matter.
+    assert not worth_it(0.1, doubted, 0.3).kept
+
+
+def test_models_that_fail_together_are_foretold_better_than_apart() -> None:
+    random = np.random.default_rng(5)
+    hard = random.normal(size=20_000)
+    good = [hard + random.normal(scale=1.4, size=20_000) < each for each in (0.6, 1.2)]
+    expected = [float(each.mean()) for each in good]
+    # How sure the first is tells half of whether it is right.
+    chance = np.where(good[0], *(0.5 + 0.5 * expected[0], 0.5 * expected[0]))
+    joint = np.array([following_when(each, *expected) for each in chance.tolist()])
+    assert ((joint - good[1]) ** 2).mean() < ((expected[1] - good[1]) ** 2).mean() - 1e-3
 
 
 def test_platts_curve_is_found_again() -> None:
