@@ -79,6 +79,7 @@ async def serve(
         call, decision = (call, decision) if plain else _lay_out(call, decision, runtime)
     else:
         call, decision, market = await _redeem(call, wanted.quote_id, runtime)
+    decision = story.thin(decision)
     hold = reserve(call, decision, runtime.settings.limits.hold_margin_s)
     first = market.endpoint(decision.plan[0].number).deployment.number
     await _hold(hold, first, call, decision, runtime)

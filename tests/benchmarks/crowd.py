@@ -150,6 +150,7 @@ class Agent:
         self._ids = list(signing_keys)
         self.batches = 0
         self.refused = 0
+        self.failed = 0
         self.interval_ms = 0
         """What the broker asked for last."""
 
@@ -169,8 +170,11 @@ class Agent:
         """Beat until cancelled."""
         async with httpx.AsyncClient(timeout=60.0) as http:
             while True:
-                await self.beat(http)
-                await asyncio.sleep(self.interval_ms / 1_000)
+                try:
+                    await self.beat(http)
+                except httpx.HTTPError:
+                    self.failed += 1
+                await asyncio.sleep(max(self.interval_ms, 1_000) / 1_000)
 
     def _batch(self, ids: Sequence[str]) -> bytes:
         now_ns = time.time_ns()

@@ -62,6 +62,35 @@ async def test_two_processes_share_one_limit_but_for_a_lease(here: Live, there: 
     assert 6_000 - 2 * 6_000 // LEASE_PARTS <= sum(both) <= 6_001 + flowed
 
 
+async def test_three_processes_are_never_above_the_limit_by_more_than_a_lease_each(
+    here: Live, there: Live, valkey_url: str
+) -> None:
+    """All ask for far more than there is, unevenly, until long after it has gone; what was granted
+    at any moment is what a bucket holds and what flowed in, however the leases lie."""
+    yonder = Live.connect(valkey_url)
+    rates = Rates(requests_per_minute=3_000)
+    lease, clock = 3_000 // LEASE_PARTS, asyncio.get_running_loop().time
+    began, got = clock(), 0
+
+    async def greedy(live: Live, pause_s: float) -> None:
+        nonlocal got
+        while clock() < began + 1.5:
+            try:
+                await live.limits.enter("k", rates)
+            except TooManyCalls:
+                await asyncio.sleep(pause_s)
+                continue
+            got += 1
+            alone = sum(each.limits.granted_alone for each in (here, there, yonder))
+            assert got <= 3_000 + 50 * (clock() - began) + 3 * lease + alone
+
+    try:
+        await asyncio.gather(greedy(here, 0.0), greedy(there, 0.01), greedy(yonder, 0.03))
+    finally:
+        await yonder.close()
+    assert got >= 3_000 - 3 * lease, "and what there is can be had"
+
+
 async def test_a_lease_spares_the_way_to_valkey(here: Live, passage: Passage) -> None:
     await here.limits.enter("k", MANY)
     await passage.close()

@@ -173,3 +173,17 @@ def test_of_very_many_that_score_alike_the_first_are_told_as_if_all_were_sorted(
         order = np.argsort(np.where(planned_there, -np.inf, -scores), kind="stable")
         kept = story._best(scores, planned_there)
         assert kept.tolist() == order[:CANDIDATES_KEPT_MAX].tolist()
+
+
+def test_a_decision_in_a_very_large_market_is_thin_while_its_call_is_under_way() -> None:
+    decision = decide(market([endpoint(number) for number in range(3_000)]))
+    thin = story.thin(decision)
+    kept = told(thin).candidates
+    assert [each.endpoint_number for each in kept] == [
+        each.endpoint_number for each in told(decision).candidates
+    ]
+    assert thin.plan == decision.plan
+    arrays = (thin.eligible, np.asarray(thin.figures), thin.rejected, thin.reasons)
+    assert sum(each.nbytes for each in arrays) < 50_000
+    assert all(each.base is None for each in arrays), "else all would be kept with the part"
+    assert story.thin(thin) is thin
