@@ -22,6 +22,7 @@ from simulations.files.overrides import Plain, parse_value, set_value
 from simulations.files.plain import made
 from simulations.files.recorded import read_in
 from simulations.files.scalars import Fault
+from simulations.files.sense import make_sense
 from simulations.pace import pace_of
 from simulations.scenario import Scenario, ScenarioMalformed
 
@@ -150,6 +151,7 @@ def dotted(path: Place) -> str:
 
 def _check(scenario: Scenario) -> None:
     """Check what the types do not say. Raises Fault, ScenarioMalformed."""
+    make_sense(scenario)
     pace_of(scenario)
     if not scenario.warm_up_s < scenario.horizon_s:
         told = f"must be below horizon_s, which is {scenario.horizon_s:g}, or nothing is counted."

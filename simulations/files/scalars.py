@@ -47,7 +47,7 @@ def known(plain: object, names: Iterable[str], path: Path) -> Mapping[str, objec
     given, names = table(plain, path), list(names)
     for name in given:
         if name not in names:
-            raise Fault((*path, name), f"there is no such field here{_meant(name, names)}.")
+            raise Fault((*path, name), f"there is no such field here{_meant(name, names)}")
     return given
 
 
@@ -64,4 +64,4 @@ def _meant(name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name, names, 1)
     if close:
         return f"; was '{close[0]}' meant?"
-    return f"; it may have {', '.join(names)}" if names else "; it has none"
+    return f"; it may have {', '.join(names)}." if names else "; it has none."

@@ -95,6 +95,17 @@ def test_a_file_says_what_it_means() -> None:
         ),
         ("horizon_s = 100.0", "horizon_s = ", "small.toml:2:"),
         ("horizon_s = 100.0", "horizon_s = 'long'", "must be a number, not 'long'."),
+        ("horizon_s = 100.0", "horizon_s = -1.0", "must be above 0, not -1.0."),
+        ("capacity = 8", "capacity = 0", "must be above 0, not 0."),
+        ("capacity = 8", "failures = 1.5", "must be from 0 to 1, not 1.5."),
+        ("capacity = 8", "queue_max = -1", "must not be below 0, and is -1."),
+        ("capacity = 8", "exits_s = 0.0", "must come after 'enters_s'."),
+        ("capacity = 8", "outages = [{ from_s = 9, to_s = 5 }]", "must come after 'from_s'."),
+        (
+            "capacity = 8",
+            "brownouts = [{ from_s = 1, to_s = 5 }, { from_s = 4, to_s = 6 }]",
+            "begins before another is over.",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_with_file_and_line(written: str, wrong: str, told: str) -> None:

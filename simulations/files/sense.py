@@ -1,0 +1,116 @@
+"""Says which values of a scenario make no sense together or alone, though each is of its type."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from broker.core.columns import AUTO
+from simulations.scenario import Scenario, ScenarioMalformed
+from simulations.supply import Brownout, EndpointSpec, Outage
+
+_ANY = frozenset({"seed", "enters_s", "peak_s", "margin"})
+"""May be below zero."""
+_POSITIVE = frozenset(
+    {
+        *("horizon_s", "tick_s", "heartbeat_s", "slice_s", "together_max", "period_s", "speed"),
+        *("kept_calls_max", "kept_ticks_max", "capacity", "batch_max", "servers", "instances"),
+        *("kv_tokens_max", "step_tokens_max", "c0_s", "mean_service_s", "slowdown", "every_s"),
+        *("mean", "most", "mean_usd", "most_usd", "elasticity", "deadline_s", "memory_s"),
+        *("headroom", "accounts", "budget_period_s", "patience_s", "ttft_goal_s", "tpot_goal_s"),
+        *("mean_stay_s", "multiple"),
+    }
+)
+_SHARES = frozenset({"loss", "failures", "quality", "quality_min", "domains", "declared", "swing"})
+_FINITE = frozenset({"horizon_s", "tick_s", "heartbeat_s", "warm_up_s"})
+Place = tuple[str | int, ...]
+
+
+def make_sense(scenario: Scenario) -> None:
+    """Look at all of a scenario. Raises ScenarioMalformed, with the first field that is amiss."""
+    _numbers(scenario, ())
+    if scenario.warm_up_s >= scenario.horizon_s:
+        raise _amiss(("warm_up_s",), "must end before the horizon")
+    _names_apart([each.name for each in scenario.providers], ("providers",))
+    _names_apart([each.name for each in scenario.classes], ("classes",))
+    for place, provider in enumerate(scenario.providers):
+        at = ("providers", place, "endpoints")
+        _names_apart([each.name for each in provider.endpoints], at)
+        for number, endpoint in enumerate(provider.endpoints):
+            _times(endpoint, (*at, number))
+    _models(scenario)
+
+
+def _numbers(value: object, path: Place) -> None:
+    for name, each, place in _parts(value, path):
+        if isinstance(each, bool | str) or each is None:
+            continue
+        if isinstance(each, int | float):
+            _number(name, each, place)
+        else:
+            _numbers(each, place)
+
+
+def _parts(value: object, path: Place) -> Iterator[tuple[str, object, Place]]:
+    """What a value of a scenario is made of: (field, part, where)."""
+    name = next((each for each in reversed(path) if isinstance(each, str)), "")
+    if isinstance(value, tuple):
+        yield from ((name, each, (*path, place)) for place, each in enumerate(value))
+    elif name == "domains" and isinstance(value, dict):
+        yield from ((name, each, (*path, key)) for key, each in value.items())
+    elif dataclasses.is_dataclass(value) and type(value).__module__.startswith("simulations."):
+        for field in dataclasses.fields(value):
+            yield field.name, getattr(value, field.name), (*path, field.name)
+
+
+def _number(name: str, value: float, path: Place) -> None:
+    if name in _POSITIVE and value <= 0:
+        raise _amiss(path, f"must be above 0, not {value}")
+    if name not in _ANY and value < 0:
+        raise _amiss(path, f"must not be below 0, and is {value}")
+    if name in _SHARES and value > 1:
+        raise _amiss(path, f"must be from 0 to 1, not {value}")
+    if name == "headroom" and value < 1:
+        raise _amiss(path, f"must be at least 1, not {value}")
+    if name in _FINITE and math.isinf(value):
+        raise _amiss(path, "must have an end")
+
+
+def _times(endpoint: EndpointSpec, path: Place) -> None:
+    if endpoint.exits_s <= endpoint.enters_s:
+        raise _amiss((*path, "exits_s"), "must come after 'enters_s'")
+    _spans(endpoint.outages, (*path, "outages"))
+    _spans(endpoint.brownouts, (*path, "brownouts"))
+
+
+def _spans(spans: Sequence[Outage | Brownout], path: Place) -> None:
+    over_s = -math.inf
+    for place, each in sorted(enumerate(spans), key=lambda pair: pair[1].from_s):
+        if each.to_s <= each.from_s:
+            raise _amiss((*path, place, "to_s"), "must come after 'from_s'")
+        if each.from_s < over_s:
+            raise _amiss((*path, place, "from_s"), "begins before another is over")
+        over_s = each.to_s
+
+
+def _names_apart(names: Sequence[str], path: Place) -> None:
+    seen: Counter[str] = Counter()
+    for place, name in enumerate(names):
+        if seen[name]:
+            raise _amiss((*path, place, "name"), f"there is another '{name}'")
+        seen[name] += 1
+
+
+def _models(scenario: Scenario) -> None:
+    models = {each.model for _, each in scenario.endpoints}
+    known = {AUTO, *models, *scenario.endpoint_names}
+    for place, each in enumerate(scenario.classes):
+        if each.model not in known:
+            told = f"no endpoint has '{each.model}'; there are {', '.join(sorted(models))}"
+            raise _amiss(("classes", place, "model"), told)
+
+
+def _amiss(path: Place, told: str) -> ScenarioMalformed:
+    return ScenarioMalformed(".".join(map(str, path)), f"{told}.")
