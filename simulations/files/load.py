@@ -153,9 +153,6 @@ def _check(scenario: Scenario) -> None:
     """Check what the types do not say. Raises Fault, ScenarioMalformed."""
     make_sense(scenario)
     pace_of(scenario)
-    if not scenario.warm_up_s < scenario.horizon_s:
-        told = f"must be below horizon_s, which is {scenario.horizon_s:g}, or nothing is counted."
-        raise Fault(("warm_up_s",), told)
     try:
         build_controller(scenario.prices.controller, scenario.prices.parameters)
     except ChoiceMalformed as error:

@@ -32,7 +32,8 @@ def make_sense(scenario: Scenario) -> None:
     """Look at all of a scenario. Raises ScenarioMalformed, with the first field that is amiss."""
     _numbers(scenario, ())
     if scenario.warm_up_s >= scenario.horizon_s:
-        raise _amiss(("warm_up_s",), "must end before the horizon")
+        told = f"must be below horizon_s, which is {scenario.horizon_s:g}, or nothing is counted"
+        raise _amiss(("warm_up_s",), told)
     _names_apart([each.name for each in scenario.providers], ("providers",))
     _names_apart([each.name for each in scenario.classes], ("classes",))
     for place, provider in enumerate(scenario.providers):
