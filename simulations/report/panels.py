@@ -13,6 +13,8 @@ from simulations.statistics import Interval
 ROW = 26.0
 NAMES = 150.0
 CELL_W, CELL_H = 58.0, 34.0
+WIDE = 9
+"""Maps of no more columns have room to be drawn larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ def heat_map(heat: Heat) -> str:
     for column, label in enumerate(heat.x):
         x = left + CELL_W * (column + 0.5)
         parts.append(_text(x, 24.0 + CELL_H * len(heat.y) + 15, label, "tick", "middle"))
-    return _svg(width, height, parts)
+    return _svg(width, height, parts, drawn=1.5 if len(heat.x) <= WIDE else 1.0)
 
 
 def _best(heat: Heat) -> tuple[int, int] | None:
@@ -190,8 +192,9 @@ def _text(x: float, y: float, words: str, css: str, anchor: str = "start") -> st
     )
 
 
-def _svg(width: float, height: float, parts: Sequence[str]) -> str:
+def _svg(width: float, height: float, parts: Sequence[str], drawn: float = 1.0) -> str:
+    style = f"max-width:{drawn * width:g}px"
     return (
-        f'<svg class="plot" viewBox="0 0 {width:g} {height:g}" style="max-width:{width:g}px"'
-        f' role="img">{"".join(parts)}</svg>'
+        f'<svg class="plot" viewBox="0 0 {width:g} {height:g}" style="{style}" role="img">'
+        f"{''.join(parts)}</svg>"
     )

@@ -138,11 +138,13 @@ def _ticks(scale: Scale, about: int) -> list[float]:
 
 def _log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    apart, kept = math.log(high / low) / 9.0, list[float]()  # or their names would touch
     for marks in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), tuple(map(float, range(1, 10)))):
-        ticks = [mark * 10.0**power for power in powers for mark in marks]
-        within = [each for each in ticks if low <= each <= high]
-        if len(within) >= 3:
-            return within[:: math.ceil(len(within) / 7)]
+        for tick in (mark * 10.0**power for power in powers for mark in marks):
+            if low <= tick <= high and all(abs(math.log(tick / each)) > apart for each in kept):
+                kept.append(tick)
+        if len(kept) >= 3:
+            return sorted(kept)[:: math.ceil(len(kept) / 7)]
     return _ticks(Scale(low, high, 0.0, 1.0), 4)
 
 
