@@ -3,6 +3,7 @@
     GATEWAY_BENCH=DIR python -m tests.benchmarks.gateway [--stream] [--auto] [--seconds 6]
     python -m tests.benchmarks.gateway --tensor
     python -m tests.benchmarks.gateway --latency
+    python -m tests.benchmarks.gateway --stalls
     python -m tests.benchmarks.gateway --market 10000
 
 DIR holds `gateway_cost.py` and `upstream.py`. Needs `wrk`, and `vllm-router` on PATH or named by
@@ -25,7 +26,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import crowded, latencies, tensors
+from tests.benchmarks import crowded, latencies, stalls, tensors
 from tests.benchmarks.processes import wait_gone
 from tests.benchmarks.side_by_side import Load
 from tests.benchmarks.stand import Stand, open_stand
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--stream", action="store_true", help="64-chunk streams")
     parser.add_argument("--tensor", action="store_true", help="600 kB inferences, beside nginx")
     parser.add_argument("--latency", action="store_true", help="what is added at half load")
+    parser.add_argument("--stalls", action="store_true", help="gaps between paced chunks")
     parser.add_argument("--auto", action="store_true", help="model 'auto' instead of a named one")
     parser.add_argument(
         "--market", type=int, default=ENDPOINTS, help="registered endpoints, beside 100 if more"
@@ -62,6 +64,8 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
         load = Load(options.seconds, options.rounds, options.connections)
         if options.latency:
             return await latencies.measure(folder, load, options.market)
+        if options.stalls:
+            return await stalls.measure(folder, options.rounds * stalls.STREAMS, options.market)
         if options.market > ENDPOINTS:
             return await crowded.measure(folder, load, options.market)
         if options.tensor:

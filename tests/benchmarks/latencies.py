@@ -53,12 +53,10 @@ async def measure(folder: Path, load: Load, endpoints: int) -> dict[str, object]
     }
 
 
-def request(model: str, key: str) -> bytes:
+def request(model: str, key: str, *, stream: bool = False) -> bytes:
     """Return the bytes of a call."""
-    body = b'{"model":"%b","max_tokens":64,"messages":[{"role":"user","content":"%b"}]}' % (
-        model.encode(),
-        PROMPT.encode(),
-    )
+    asked = (model.encode(), PROMPT.encode(), b',"stream":true' if stream else b"")
+    body = b'{"model":"%b","max_tokens":64,"messages":[{"role":"user","content":"%b"}]%b}' % asked
     return (
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
         b"authorization: Bearer %b\r\ncontent-length: %d\r\n\r\n%b"
