@@ -165,7 +165,7 @@ def thin(decision: Decision) -> Decision:
 def _best(scores: Floats, planned: Bools) -> Numbers:
     """Return the places of the best of very many, those that were planned among them.
 
-    Only those that may be kept are sorted: of 10,000 that takes a tenth of the time.
+    Only those that may be kept are sorted: sorting 10,000 took a quarter of a call's time.
     """
     keys = np.where(planned, -np.inf, -scores)
     last = np.partition(keys, CANDIDATES_KEPT_MAX - 1)[CANDIDATES_KEPT_MAX - 1]

@@ -210,8 +210,8 @@ async def _send_stream(request: Request, tab: Tab, stream: Stream) -> None:
         head = broker_head(tab) + _EVENT_STREAM
         if stream.verdict is not None:
             head += _verdict_lines(stream.verdict)
-        # Each write is a system call, of 15 µs: the head goes with the opening, the tail with the
-        # end, where that has come too.
+        # Each write is a system call, a fifteenth of the time of a stream: the head goes with the
+        # opening, the tail with the end, where that has come too.
         request.begin(200, head, opening)
         last = b""
         async for piece in pieces:

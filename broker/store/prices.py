@@ -96,8 +96,8 @@ async def insert_book(
         return
     numbers = [number for number, _ in changed]
     rates = book.matrix()[:, numbers].tolist()
-    # As text, for the driver looks at each element of an array: of 10,000 prices that took half of
-    # all that a tick takes.
+    # As text, for the driver looks at each element of an array: of 10,000 prices that took a
+    # third of a tick.
     columns = map(_array, (numbers, *rates, [load for _, load in changed]))
     told = dict(zip(("numbers", "ins", "outs", "calls", "loads"), columns, strict=True))
     await connection.execute(_INSERT_CHANGES, {"version": book.version, "at": now, **told})
