@@ -186,7 +186,13 @@ class TensorBody(msgspec.Struct, frozen=True, eq=False):
         """Return so many of the first bytes, or more; all for None."""
         if not self.rest or (size_bytes is not None and size_bytes <= len(self.payload)):
             return self.payload
-        return b"".join((self.payload, *self.rest))
+        if size_bytes is None:
+            return b"".join((self.payload, *self.rest))
+        pieces, wanted_bytes = [self.payload], size_bytes - len(self.payload)
+        for piece in self.rest:  # where the head came alone, all is in here
+            pieces.append(bytes(piece[:wanted_bytes]))
+            wanted_bytes -= len(pieces[-1])
+        return b"".join(pieces)
 
 
 class Call(msgspec.Struct, frozen=True, eq=False):

@@ -71,4 +71,13 @@ def test_the_begin_of_a_body_is_not_joined_to_what_nobody_asks_for() -> None:
     payload = b'{"id":"1"}' + bytes(1_000)
     body = TensorBody((), payload, (memoryview(bytes(10)),), 1_020)
     assert body.begin(10) is payload
-    assert body.begin(1_015) == body.begin(None) == payload + bytes(10)
+    assert body.begin(1_015) == payload + bytes(5)
+    assert body.begin(1_021) == body.begin(None) == payload + bytes(10)
+
+
+def test_where_the_head_came_alone_no_more_is_copied_than_the_json() -> None:
+    blocks = (memoryview(b"ab" * 500), memoryview(b"cd" * 500), memoryview(b"ef" * 500))
+    body = TensorBody((), b"", blocks, 3_000)
+    assert body.begin(10) == b"ab" * 5
+    assert body.begin(1_500) == b"ab" * 500 + b"cd" * 250
+    assert body.begin(None) == b"ab" * 500 + b"cd" * 500 + b"ef" * 500
