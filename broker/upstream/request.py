@@ -79,7 +79,8 @@ class Timeouts(msgspec.Struct, frozen=True):
 class Limits(msgspec.Struct, frozen=True):
     """The bounds of every buffer and queue of the client."""
 
-    connections_per_origin: int = 256
+    connections_per_origin: int = 1_024
+    """A guard alone: how much a provider takes is for its capacity and its learned limit to say."""
     waiting_per_origin: int = 1024
     """Calls that may wait for a connection, for at most their `connect_s`; more are refused."""
     idle_s: float = 4.0

@@ -16,6 +16,7 @@ import asyncio
 import json
 import tempfile
 import time
+from collections import Counter
 from itertools import cycle
 from pathlib import Path
 
@@ -60,7 +61,7 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
                 await asyncio.sleep(SETTLES_S)
                 figures["rss_warm_mb"] = _mb(pid)
                 if options.streams:
-                    figures |= await _streams(port, pid, stand.key, options.streams, pace)
+                    figures |= await _streams((port, pid, stand.key), options, pace)
                 begun_s = time.monotonic()
                 figures["load_calls"] = await _load(callers, None, begun_s + options.seconds)
                 figures["rss_load_mb"] = _mb(pid)
@@ -72,28 +73,34 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
     return figures
 
 
-async def _streams(port: int, pid: int, key: str, count: int, pace: Pace) -> dict[str, object]:
-    """Return what so many streams take while all are under way."""
-    pace.pieces, pace.every_s = 20, 1.0
-    callers = [await Caller.connect(port, key) for _ in range(count)]
+async def _streams(
+    place: tuple[int, int, str], options: argparse.Namespace, pace: Pace
+) -> dict[str, object]:
+    """Return what so many streams take while all are under way, each from an endpoint of its own
+    as far as there are so many. `place`: port and process id of the broker, and a key."""
+    port, pid, key = place
+    pace.pieces, pace.every_s = 30, 1.0
+    callers = [await Caller.connect(port, key) for _ in range(options.streams)]
     await asyncio.sleep(1.0)
     connected_kb = rss_kb(pid)
     told = []
-    for caller in callers:
-        told.append(caller.ask(body_of(NAMED, stream=True)))
-        await asyncio.sleep(0.002)
+    for number, caller in enumerate(callers):
+        named = f"benchmark-provider/e{number % options.market}"
+        told.append(caller.ask(body_of(named, stream=True)))
+        await asyncio.sleep(0.005)
     await asyncio.gather(*(caller.begun() for caller in callers))
     await asyncio.sleep(SETTLES_S)
+    under_way = sum(not each.done() for each in told)
     during_kb = rss_kb(pid)
-    statuses = await asyncio.gather(*told)
+    statuses = Counter(await asyncio.gather(*told))
     for caller in callers:
         caller.leave()
     await asyncio.sleep(1.0)
     pace.pieces, pace.every_s = 16, 0.05
     return {
-        "streams": count,
-        "streams_whole": statuses.count(200),
-        "stream_kb": round((during_kb - connected_kb) / count, 1),
+        "streams_under_way": under_way,
+        "streams_told": {str(status): count for status, count in statuses.items()},
+        "stream_kb": round((during_kb - connected_kb) / max(under_way, 1), 1),
         "rss_streams_mb": round(during_kb / 1_000, 1),
         "rss_streams_over_mb": _mb(pid),
     }
