@@ -23,6 +23,9 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_
 Decimal = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?$")]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Promise = Annotated[int, msgspec.Meta(ge=1, le=3_600_000)]
+REPORTED_CALLS_MAX = 1_000_000_000
+"""No inference server has more calls at once: whoever says so is not understood."""
+ReportedCalls = Annotated[int, msgspec.Meta(ge=0, le=REPORTED_CALLS_MAX)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -137,8 +140,8 @@ class Verified(Message, frozen=True, kw_only=True):
 class LoadReport(Message, frozen=True, kw_only=True):
     """What the inference server says of itself; `None` where it says nothing."""
 
-    running: int | None = None
-    waiting: int | None = None
+    running: ReportedCalls | None = None
+    waiting: ReportedCalls | None = None
     kv_usage: Fraction | None = None
 
 

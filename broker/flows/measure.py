@@ -24,6 +24,7 @@ from pricing.fluid import FluidMarket
 from pricing.guardrails import answer_ticks
 from pricing.scarcity import scarcity_of
 from pricing.snapshot import Bands, OwnCounts, Reports, utilization
+from provider_sdk.protocol import REPORTED_CALLS_MAX
 
 FLEET_MAX: Final = 300
 """Of a larger market no fleet-wide shadow prices are worked out: it would hold up the tick."""
@@ -123,6 +124,9 @@ def _reports(sheet: BeatSheet, numbers: dict[UUID, int], width: int) -> Reports:
         for number, beat in zip(numbers.values(), heard, strict=True)
         if beat is not None
         and beat.running is not None
+        # What another process let in may be beyond an array's numbers, which stops all prices.
+        and 0 <= beat.running <= REPORTED_CALLS_MAX
+        and 0 <= (beat.waiting or 0) <= REPORTED_CALLS_MAX
         and now_ms - (max(least_ms, beat.received_ms)) <= MISSED_INTERVALS * beat.interval_ms
     ]
     if told:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from provider_sdk.backends.prometheus import Metric, Scrape, values
-from provider_sdk.protocol import LoadReport
+from provider_sdk.protocol import REPORTED_CALLS_MAX, LoadReport
 
 Names = tuple[Metric, ...]
 
@@ -40,10 +40,15 @@ class Signals:
         waiting = _first(scrape, self.waiting, sum)
         usage = _first(scrape, self.kv_usage, max)
         return LoadReport(
-            running=None if running is None else max(0, round(running)),
-            waiting=None if waiting is None else max(0, round(waiting)),
+            running=None if running is None else _calls(running),
+            waiting=None if waiting is None else _calls(waiting),
             kv_usage=None if usage is None else min(1.0, max(0.0, usage)),
         )
+
+
+def _calls(count: float) -> int:
+    """A count as the broker takes it; a sum of finite counts may be beyond all numbers."""
+    return round(min(max(count, 0.0), REPORTED_CALLS_MAX))
 
 
 def _first(scrape: Scrape, names: Names, fold: Callable[[list[float]], float]) -> float | None:

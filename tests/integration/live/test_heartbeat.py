@@ -15,6 +15,7 @@ from broker.store.catalog import Registration
 from broker.store.database import create_engine
 from provider_sdk.protocol import (
     REPLAY_WINDOW_MS,
+    REPORTED_CALLS_MAX,
     Heartbeat,
     HeartbeatBatch,
     HeartbeatResult,
@@ -127,6 +128,20 @@ async def test_a_clock_that_is_off_is_named(desk, gpu1, wall, sign_of_skew):
 async def test_a_sequence_beyond_all_bounds_is_malformed(desk, gpu1):
     assert await reasons(desk, signed(gpu1, 2**63)) == ["malformed"]
     assert await reasons(desk, signed(gpu1, 2**63 - 1)) == [""]
+
+
+@pytest.mark.parametrize("count", [-1, REPORTED_CALLS_MAX + 1, 2**63, 2**64, 10**400])
+async def test_a_load_beyond_all_bounds_is_malformed_and_spoils_no_batch(
+    desk, gpu1, engine, acme, count
+):
+    second = offer(name="gpu2", endpoints=[endpoint_offer(name="med")])
+    gpu2 = await register(engine, acme, second)
+    loads = (LoadReport(running=count), LoadReport(running=1, waiting=count))
+    for sequence, load in enumerate(loads, 1):
+        nonsense = signed(gpu1, 1, load=load)
+        assert await reasons(desk, nonsense, signed(gpu2, sequence)) == ["malformed", ""]
+    load = LoadReport(running=REPORTED_CALLS_MAX, waiting=REPORTED_CALLS_MAX)
+    assert await reasons(desk, signed(gpu1, 1, load=load)) == [""]
 
 
 async def test_an_unknown_deployment_is_asked_to_register_again(desk, gpu1):

@@ -165,6 +165,33 @@ async def test_a_report_adds_what_the_broker_cannot_see(make_ticker, here, liste
     assert rate_in(await ticker.step(5.0)) > 200_000, "(2 + 1) / 4 is above the target, 2 / 4 below"
 
 
+@pytest.mark.parametrize("count", [2**63, 2**64 - 1, -1, -(2**63)])
+@pytest.mark.parametrize("said", ["running", "waiting"])
+async def test_a_report_beyond_all_bounds_stops_nobodys_prices(
+    make_ticker, engine, acme, here, there, listed, said, count
+):
+    """A process of an earlier version may have let it in."""
+    neighbour = offer(name="gpu2", endpoints=[endpoint_offer(name="med")])
+    registered = await register(engine, acme, neighbour)
+    async with engine.begin() as connection:
+        await enlist(connection, registered)
+        both = (await catalog.load_market(connection, SEALER))[1]
+    nonsense = {"running": 0, "waiting": 0} | {said: count}
+    beats = [
+        Beat(both[0].deployment.id, 1, "ready", 60_000, **nonsense),
+        Beat(both[1].deployment.id, 1, "ready", 60_000, running=9),
+    ]
+    await there.beats.accept(beats)
+    await here.beats.load()
+    ticker = make_ticker(here, both)
+    await ticker.step(0.0)
+    await here.loads.exchange(Counts(np.array([2, 2]), np.zeros(2), np.full(2, 2.0)))
+    book = await ticker.step(5.0)
+    assert book is not None
+    assert book.rate(both[1].number).rate_in_micros > 200_000, "what the neighbour reports counts"
+    assert book.rate(both[0].number).rate_in_micros < 200_000, "the nonsense does not"
+
+
 async def test_one_of_two_leads_and_the_other_takes_over(make_ticker, engine, here, there):
     first, second = make_ticker(here), make_ticker(there)
     await first.step(0.0)

@@ -6,11 +6,12 @@ SGLang, TGI and TensorRT-LLM.
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from provider_sdk.backends import BACKENDS, NONE, detect
 from provider_sdk.backends.prometheus import Metric, Series, parse, values
-from provider_sdk.protocol import LoadReport
+from provider_sdk.protocol import REPORTED_CALLS_MAX, LoadReport
 
 VLLM = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -132,6 +133,14 @@ def test_values_out_of_bounds_are_brought_in_and_nan_is_nothing() -> None:
     )
     load = BACKENDS["vllm"].read(parse(text))
     assert load == LoadReport(running=None, waiting=0, kv_usage=1.0)
+
+
+@pytest.mark.parametrize("count", ["1e300", "1e308"])
+def test_counts_beyond_all_bounds_are_told_as_the_most_that_is_understood(count: str) -> None:
+    text = "".join(f'vllm:num_requests_running{{engine="{each}"}} {count}\n' for each in range(2))
+    load = BACKENDS["vllm"].read(parse(text))
+    assert load.running == REPORTED_CALLS_MAX
+    assert msgspec.json.decode(msgspec.json.encode(load), type=LoadReport) == load
 
 
 def test_nothing_is_read_from_a_server_without_metrics() -> None:
