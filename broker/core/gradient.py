@@ -27,6 +27,9 @@ from typing import Final
 
 TOLERANCE: Final = 4.0
 """So many times as long is no sign of a queue: servers that batch slow down as they fill."""
+LATER: Final = 2.3
+"""Only where what ends takes so many times as long does it count what is given up: times of one
+kind differ by nature, and callers in their patience."""
 SMOOTHING: Final = 0.3
 WINDOW_S: Final = 0.5
 SAMPLES_MIN: Final = 8
@@ -42,6 +45,7 @@ RELAX_AFTER_S: Final = 2.0
 _STEP: Final = 0.3
 """Of the way that what is usual goes towards a group's mean."""
 _GROUP: Final = 8
+_LATER: Final = math.log(LATER)
 _LONGER_MAX: Final = math.log(16.0)
 """One that took longer than so many times the usual counts no more than that."""
 _ALONE_EVERY_S: Final = 30.0
@@ -116,9 +120,11 @@ class Gradient:
         "_busiest",
         "_count",
         "_cut_share",
+        "_cut_sum",
         "_cuts",
         "_due_s",
         "_lasting",
+        "_later",
         "_least",
         "_refused_until_s",
         "_slow",
@@ -134,10 +140,10 @@ class Gradient:
         self._least = least
         self.limit = most
         self._usual: dict[int, _Usual] = {}
-        self._sum = 0.0
-        self._count = 0
-        self._cuts = 0
-        self._busiest = 0
+        self._sum = self._cut_sum = 0.0
+        self._count = self._cuts = self._busiest = 0
+        self._later = 0
+        """Windows in a row in which what ended took longer."""
         self._slow = 0
         """Windows in a row in which things took long."""
         self._cut_share = 0.0
@@ -187,9 +193,9 @@ class Gradient:
         """Be told that one, of a kind that is one of these, was given up after so long, itself
         still counted among so many; True when the limit has changed.
 
-        It would have taken that long at least: where that is longer than all of its kinds usually
-        take, it is a sign of a queue; but for those who give up as often where there is little to
-        do, of their haste.
+        It would have taken that long at least. Where that is longer than all of its kinds usually
+        take, it may be a sign of a queue, and counts if what ends by itself takes longer too; but
+        for those who give up as often where there is little to do, of their haste.
         """
         usual = [each.mean for kind, each in self._usual.items() if each.known and of(kind)]
         beyond = math.log(max(0.001, lasted_ms)) - max(usual, default=math.inf)
@@ -200,9 +206,8 @@ class Gradient:
             self._cut_share += _CUT_STEP * (1.0 - self._cut_share)
         if alone:
             return self._go_on(now_s)
-        self._sum += (1.0 - self._cut_share) * min(_LONGER_MAX, beyond)
+        self._cut_sum += (1.0 - self._cut_share) * min(_LONGER_MAX, beyond)
         self._cuts += 1
-        self._count += 1
         self._busiest = max(self._busiest, under_way)
         return self._turn_if_due(now_s, lasted_ms)
 
@@ -234,15 +239,14 @@ class Gradient:
         return under_way <= FEW or below or self.limit <= FEW + 1
 
     def _turn_if_due(self, now_s: float, took_ms: float) -> bool:
-        if now_s < self._due_s or self._count < min(SAMPLES_MIN, self.limit):
+        if now_s < self._due_s or self._count + self._cuts < min(SAMPLES_MIN, self.limit):
             return False
         return self._turn(now_s, took_ms / 1_000)
 
     def _turn(self, now_s: float, took_s: float) -> bool:
-        longer = math.exp(self._sum / self._count)
-        lost = self._lost()
+        longer, lost = self._judge()
         before, busiest = self.limit, self._busiest
-        self._sum, self._count, self._cuts, self._busiest = 0.0, 0, 0, 0
+        self._forget_window()
         self._due_s = now_s + WINDOW_S
         self._turned_s = now_s
         gradient = min(max(TOLERANCE / longer, 0.5), 1.0)
@@ -255,14 +259,28 @@ class Gradient:
         wanted = begun * gradient + math.sqrt(begun)
         found = (begun + SMOOTHING * (wanted - begun)) * (1.0 - min(lost, 0.5))
         self.limit = min(max(found, self._least), self.most)
-        if FEW < self.limit < self.most and now_s >= self._alone_due_s:
+        felt = FEW < self.limit < self.most and 2 * busiest >= self.limit
+        if felt and now_s >= self._alone_due_s:
             self._begin_alone(now_s, took_s)
         return self.limit != before
 
-    def _lost(self) -> float:
+    def _forget_window(self) -> None:
+        self._sum = self._cut_sum = 0.0
+        self._count = self._cuts = self._busiest = 0
+
+    def _judge(self) -> tuple[float, float]:
+        """Return how many times as long as usual things took, and the share that was lost."""
+        log_longer = self._sum / self._count if self._count else math.inf
+        self._later = self._later + 1 if log_longer > _LATER else 0
+        if not self._cuts or (self._count and self._later < SLOW_MIN):
+            return math.exp(log_longer), 0.0
+        count = self._count + self._cuts
+        return math.exp((self._sum + self._cut_sum) / count), self._lost(count)
+
+    def _lost(self, count: int) -> float:
         """Return the share of what ended that was given up beyond the usual, for which the limit is
         too high however little longer it was waited for; 0 where that may be chance."""
-        usual, count = self._cut_share, self._count
+        usual = self._cut_share
         # Two standard deviations: of so few, and of what was learned in such steps.
         chance = 2.0 * math.sqrt(usual * (1.0 - usual) * (1.0 / count + _CUT_STEP / 2.0))
         return max(0.0, self._cuts / count - usual - chance)
@@ -296,6 +314,6 @@ class Gradient:
         for usual in self._usual.values():
             usual.learn_alone()
         self.limit = min(self._lasting, self.most)
-        self._sum, self._count, self._cuts, self._busiest = 0.0, 0, 0, 0
+        self._forget_window()
         self._due_s = self._turned_s = now_s
         return True

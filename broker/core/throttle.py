@@ -21,8 +21,8 @@ more of the same say no more, and cost every fast call a fortieth of its time.""
 
 
 OWN_SHARE: Final = 4.0
-"""Times that are less than so many times what the process itself comes late tell of it, and not of
-a server: with more to do than it manages, it would find all servers slow."""
+"""Where answers mostly take less than so many times what the process itself comes late, none of
+them tells of the server: with more to do than it manages, it would find all servers slow."""
 
 
 class Cut(NamedTuple):
@@ -80,7 +80,7 @@ class Throttle:
             return False
         self._due_s[endpoint.number] = now_s + APART_S
         took_ms = measured.ttft_ms if streamed else measured.duration_ms
-        if took_ms < OWN_SHARE * self.late_ms:
+        if self._is_late(endpoint, streamed=streamed):
             return False
         under_way = self._pulse.load_of(endpoint.deployment.number)
         gradient, endpoints = self._of(endpoint, now_s)
@@ -106,7 +106,7 @@ class Throttle:
         number = endpoint.number
         if now_s < self._cuts_due_s.get(number, 0.0) and self._pulse.limit_at[number] == UNLIMITED:
             return  # nor do more of these, and those that deliver are not all told either
-        if cut.lasted_ms < OWN_SHARE * self.late_ms:
+        if self._is_late(endpoint, streamed=cut.streamed):
             return
         self._cuts_due_s[number] = now_s + APART_S
         under_way = self._pulse.load_of(endpoint.deployment.number)
@@ -121,6 +121,14 @@ class Throttle:
             )
         if changed:
             self._set(gradient, endpoints)
+
+    def _is_late(self, endpoint: Endpoint, *, streamed: bool) -> bool:
+        # Not by how long this one took: that would leave those alone that took long.
+        if streamed:
+            usual_ms = self._pulse.ttft_ms.item(endpoint.number)
+        else:
+            usual_ms = self._pulse.service_s.item(endpoint.deployment.number) * 1_000
+        return bool(usual_ms < OWN_SHARE * self.late_ms)
 
     def relax(self, now_s: float) -> None:
         """Be told, once a tick, that time passes."""

@@ -59,8 +59,8 @@ def learn_from(
     runtime, asked, streamed = tab.runtime, tab.asked, tab.call.wanted.stream
     measured = measure_of(attempt, asked, delivered, now_s)
     size = (asked.body.size_bytes, attempt.tokens_out)
-    if runtime.throttle.tell(endpoint, size, measured, now_s, streamed=streamed):
-        runtime.tails.tell(endpoint.number, measured.ttft_ms, streamed=streamed)
+    runtime.throttle.tell(endpoint, size, measured, now_s, streamed=streamed)
+    runtime.tails.tell(endpoint.number, measured.ttft_ms, streamed=streamed)
     return measured
 
 

@@ -170,8 +170,11 @@ def test_what_takes_long_while_the_process_itself_is_late_is_not_held_against_th
         pulse.fit(1, 1)
         throttle, at = Throttle(pulse, 2.0), endpoint(0, Server(0, 50))
         pulse.begin(0, 0, 0.0)
-        for step in range(20):
-            throttle.tell(at, (400, 8), Measured(2.0, 2.0, 8), step / 10)
+        fast = Measured(2.0, 2.0, 8)
+        for step in range(200):
+            throttle.tell(at, (400, 8), fast, step / 100)
+            pulse.begin(0, 0, step / 100)
+            pulse.end(0, 0, DELIVERED, step / 100, fast)
         throttle.late_ms = late_ms
         for _ in range(30):
             pulse.begin(0, 0, 2.0)
