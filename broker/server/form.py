@@ -57,24 +57,31 @@ class LargeForm(msgspec.Struct, frozen=True, eq=False):
 
 
 def large_form_of(data: bytes, request: Request, length_bytes: int) -> LargeForm | None:
-    """Return the form of a request that began with `data`; None where its head is a special one."""
-    if not _is_plain(request):
-        return None
-    head = data[: data.find(b"\r\n\r\n") + 4]
+    """Return the form of the only request that began with `data`; None where its head is a special
+    one, or not all that is before its body."""
+    head = _head_of(data, request)
     return LargeForm(head, _facts_of(request), length_bytes) if head else None
 
 
 def form_of(data: bytes, request: Request) -> Form | None:
-    """Return the form of a request that has come whole; None where its head is a special one.
+    """Return the form of a request that has come whole; None where its head is a special one, or
+    not all that is before its body.
 
-    `data` are the bytes that it began with.
+    `data` are the bytes that it, and no other, began with.
     """
-    if not _is_plain(request):
+    if not _head_of(data, request):
         return None
     head = cut(data, request.header(b"content-length"))
-    if head is None:
-        return None
-    return Form(head, _facts_of(request))
+    return Form(head, _facts_of(request)) if head is not None else None
+
+
+def _head_of(data: bytes, request: Request) -> bytes:
+    """Return the head of the request that `data` is, as far as it has come; empty where other bytes
+    could be taken for it or it for others."""
+    head = data[: len(data) - request.size_bytes]
+    first = b"%b %b" % (request.method.encode(), request.raw_path)
+    alone = head.startswith(first) and head.find(b"\r\n\r\n") == len(head) - 4
+    return head if alone and _is_plain(request) else b""
 
 
 def _is_plain(request: Request) -> bool:

@@ -33,6 +33,7 @@ class Reader:
         "_form",
         "_forms_left",
         "_headers",
+        "_heads",
         "_large",
         "_last",
         "_midway",
@@ -50,6 +51,8 @@ class Reader:
         self._server = server
         self._parser: Any = httptools.HttpRequestParser(self)
         self._headers: Headers = []
+        self._heads = 0
+        """So many have begun; of two in the same bytes none is remembered."""
         self._target = b""
         self._raw_bytes = 0
         """What is left of a body that neither the parser nor a block gets, say after a wish to
@@ -98,7 +101,7 @@ class Reader:
         begins, self._last = not self._midway, None
         if begins and self._form is not None and self._take_known(self._form, data):
             return
-        midway = self.request is not None
+        midway, heads = self.request is not None, self._heads
         if not midway:
             self.head_bytes += len(data)
         try:
@@ -110,12 +113,13 @@ class Reader:
             raise NotServed(cause.status if isinstance(cause, NotServed) else 400) from None
         if self.head_bytes > self._server.limits.head_bytes_max:
             raise NotServed(431)
+        alone = begins and self._heads == heads + 1
         if not midway and self.request is not None:
-            self._read_on(self.request, data)
+            self._read_on(self.request, data if alone else b"")
         last, self._last = self._last, None
         if begins and self._forms_left:
             self._forms_left -= 1
-            self._form = None if last is None else form_of(data, last)
+            self._form = form_of(data, last) if alone and last is not None else None
 
     def give_up(self) -> None:
         """The body did not come in time: have the request answered without it."""
@@ -135,6 +139,7 @@ class Reader:
 
     def on_message_begin(self) -> None:
         self._midway = True
+        self._heads += 1
         self._headers = []
         self._target = b""
 
@@ -190,15 +195,18 @@ class Reader:
     def _read_on(self, request: Request, data: bytes) -> None:
         """Have the rest of a large body read in place, if the one that is coming may be.
 
-        It spares two copies of three; and the parser, which has nothing to find in it.
+        It spares two copies of three; and the parser, which has nothing to find in it. `data`:
+        all that it began with, empty where more than it began in the same bytes or it did before.
         """
+        if self._filling is not None:
+            return  # it came behind a wish to upgrade, and has been seen to
         self._large = None
         if not request.in_pieces or request.trouble is not None:
             return
         length_bytes = _declared(request)
         left_bytes = length_bytes - request.size_bytes
         if left_bytes > _IN_PLACE_BYTES and request.header(b"transfer-encoding") is None:
-            self._large = large_form_of(data, request, length_bytes)
+            self._large = large_form_of(data, request, length_bytes) if data else None
             self._parser = httptools.HttpRequestParser(self)
             self._fill(left_bytes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import re
 from collections.abc import AsyncIterator
@@ -32,6 +33,7 @@ class Server:
         self.blocks = Blocks()
         self.body_bytes = 0
         self.bodies: list[bytes] = []
+        self.opened: list[tuple[str, str, bytes | None]] = []
         self.copied_bytes: list[int] = []
         self.lent: set[int] = set()
         self.keeps = False
@@ -41,6 +43,8 @@ class Server:
     def open(self, request: Request) -> tuple[Handler, bool]:
         if self.refuses:
             return self._refuse, False
+        told = request.header(b"authorization") or request.header(b"content-length")
+        self.opened.append((request.method, request.path, told))
         request.in_pieces = request.path == "/large"
         return self._serve, True
 
@@ -150,3 +154,32 @@ async def test_who_is_refused_at_a_head_that_is_known_is_refused_once(server: Se
     await caller.send(request(OTHER))
     assert server.bodies == [LARGE, OTHER]
     assert re.findall(rb"HTTP/1.1 (\d+)", caller.wire.sent) == [b"200", b"401", b"200"]
+
+
+_SMALL = b"GET /small HTTP/1.1\r\nhost: x\r\nauthorization: Bearer one\r\n\r\n"
+_OFFER = b"GET /small HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"
+
+
+@pytest.mark.parametrize("before", [_SMALL, _OFFER, b"\r\n\r\n", b"\r\n"])
+@pytest.mark.parametrize("cuts", [(), (10,), (57,), (200,)])
+async def test_what_was_sent_before_a_large_request_is_not_taken_for_it_afterwards(
+    server: Server, before: bytes, cuts: tuple[int, ...]
+) -> None:
+    first = before + request(LARGE)
+    edges = (0, *cuts, len(first))
+    caller = Caller(server)
+    await caller.send(*(first[a:b] for a, b in itertools.pairwise(edges)), before, request(OTHER))
+    small, large = [("GET", "/small")] * (b"GET" in before), [("POST", "/large")]
+    assert [each[:2] for each in server.opened] == [*small, *large, *small, *large]
+    assert [body for body in server.bodies if body] == [LARGE, OTHER]
+    assert server.body_bytes == 0
+
+
+async def test_a_head_that_came_in_two_parts_is_not_remembered_by_its_tail(server: Server) -> None:
+    caller = Caller(server)
+    head = b"POST /large HTTP/1.1\r\nauthorization: Bearer one\r\ncontent-length: 600000\r\n\r\n"
+    tail = b"content-length: 600000\r\n\r\n"
+    await caller.send(head[: -len(tail)], tail + LARGE, tail)
+    assert server.opened == [("POST", "/large", b"Bearer one")]
+    assert server.bodies == [LARGE]
+    assert caller.wire.sent.endswith(b"This is not a request that HTTP/1.1 knows.")
