@@ -28,6 +28,8 @@ _log = structlog.get_logger(__name__)
 
 LOADED_EVERY_S: Final = 30.0
 """Everything is loaded anew so often, in case something changed it without a word."""
+FORGETS_EVERY_S: Final = 60.0
+"""How often it is looked which heartbeats are so old that nobody needs them."""
 LOADS_WITHIN_S: Final = 5.0
 FIRST_WITHIN_S: Final = 15.0
 _AGAIN_S: Final = 0.2
@@ -59,6 +61,7 @@ class Refresher:
         self._hears = hears
         self._due = set(_EVERYTHING)
         self._all_due_at_s = 0.0
+        self._forgets_at_s = 0.0
         self._takes_change_at: datetime | None = None
         self._complained = False
         self._woken = asyncio.Event()
@@ -108,6 +111,8 @@ class Refresher:
         newest = await self._look_up(before, ticks=ticks)
         if newest.deployments is not before.deployments:
             self._numbers = {each.id: each.number for each in newest.deployments}
+        if ticks and newest.loaded and not self._complained:
+            await self._forget()
         presence = judge(self._live.beats.sheet(), self._numbers, before.presence)
         self.facts = replace(
             newest,
@@ -119,6 +124,13 @@ class Refresher:
             presence=presence,
         )
         return self.facts
+
+    async def _forget(self) -> None:
+        """Forget the heartbeats of deployments that are neither listed nor heard any more."""
+        now_s = self._now_s()
+        if now_s >= self._forgets_at_s:
+            self._forgets_at_s = now_s + FORGETS_EVERY_S
+            await self._live.beats.forget(self._numbers)
 
     async def _look_up(self, before: Facts, *, ticks: bool) -> Facts:
         """Return the facts with what the database says, as far as there is a need to ask it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 from uuid import UUID
@@ -68,11 +68,26 @@ else
 end
 return {time[1] * 1000 + math.floor(time[2] / 1000), table.concat(parts)}
 """
+_FORGET: Final = """
+local told, before = ARGV[1], ARGV[2]
+for at = 1, #told, 16 do
+  local name = string.sub(told, at, at + 15)
+  local beat = redis.call('HGET', KEYS[1], name)
+  if not beat or string.sub(beat, 21, 35) < before then
+    redis.call('HDEL', KEYS[1], name)
+    redis.call('ZREM', KEYS[2], name)
+  end
+end
+return {}
+"""
 _ID_BYTES: Final = 16
 _SIZE_DIGITS: Final = 3
 WHOLE_EVERY_MS_MAX: Final = 30_000
 """All beats are heard anew each interval, and no less often than this: a Valkey that was replaced,
 or a process of another version, may not say what has come since."""
+FORGOTTEN_AFTER_MS: Final = 3_600_000
+"""A heartbeat so old cannot be replayed: the time that is signed in it is long past."""
+_FORGOTTEN_TOGETHER: Final = 1_000
 
 
 class Beat(msgspec.Struct, frozen=True, gc=False):
@@ -224,17 +239,41 @@ class Beats:
             before = known.get(beat.deployment_id)
             if before is None or beat.sequence >= before.sequence:
                 known[beat.deployment_id] = beat
+        sheet = self.sheet()
         if whole and now_ms is not None:
-            shortest_ms = min((each.interval_ms for each in known.values()), default=0)
+            # Who has left may have been told to beat often, when the market was small.
+            fresh = filter(sheet.is_fresh, known.values())
+            shortest_ms = min((each.interval_ms for each in fresh), default=WHOLE_EVERY_MS_MAX)
             self._whole_due_ms = now_ms + min(shortest_ms, WHOLE_EVERY_MS_MAX)
-        return self.sheet()
+        return sheet
+
+    async def forget(self, listed: Container[UUID]) -> None:
+        """Forget here and in Valkey who has not been heard for `FORGOTTEN_AFTER_MS`, but for
+        `listed`: a deployment of which nothing is known counts as ready."""
+        before_ms = self.now_ms() - FORGOTTEN_AFTER_MS
+        gone = [
+            name
+            for name, beat in self._known.items()
+            if beat.received_ms < before_ms and name not in listed
+        ]
+        for name in gone:
+            del self._known[name]
+        for begin in range(0, len(gone), _FORGOTTEN_TOGETHER):
+            await self._drop(gone[begin : begin + _FORGOTTEN_TOGETHER], before_ms)
+
+    async def _drop(self, names: Sequence[UUID], before_ms: int) -> None:
+        """Drop them from Valkey, but for one that has come back meanwhile."""
+        told = b"".join(each.bytes for each in names)
+        await self._valkey.ask(
+            lambda client: self._evaluate(client, _FORGET, told, b"%015d" % before_ms), []
+        )
 
     def sheet(self) -> BeatSheet:
         """Return what is known, without asking."""
         return BeatSheet(dict(self._known), self.now_ms(), self._reachable_since_ms)
 
-    async def _evaluate(self, client: Redis, script: str, argument: bytes) -> list[Any]:
-        asked = client.eval(script, 2, self.key, self.key + ":since", argument)
+    async def _evaluate(self, client: Redis, script: str, *arguments: bytes) -> list[Any]:
+        asked = client.eval(script, 2, self.key, self.key + ":since", *arguments)
         return await cast(Awaitable[list[Any]], asked)
 
     def _heard_at(self, now_ms: int | None) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ from tests.integration.catalog.offers import (
     register,
 )
 from tests.integration.live.passage import Passage
+from tests.integration.live.test_sharing import make_old, stored
 from tests.integration.live.waiting import until
 
 
@@ -276,6 +278,22 @@ async def test_a_draining_deployment_changes_the_market(refresher, engine, acme,
     assert facts.changed
     assert facts.presence == {facts.deployments[0].number: Presence.DRAINING}
     assert not (await refresher.refresh(ticks=True)).changed
+
+
+async def test_of_the_long_dead_only_the_listed_are_remembered(engine, acme, here, there):
+    listed = (await enlisted(engine, acme)).deployment_id
+    elsewhere = UUID(int=9)
+    await there.beats.accept([Beat(each, 1, "ready", 60_000) for each in (listed, elsewhere)])
+    await make_old(there, listed, elsewhere)
+    away = create_engine("postgresql://nobody@127.0.0.1:1/none")
+    refresher = Refresher(away, SEALER, here, clock=clock)
+    await refresher.refresh(ticks=True)
+    assert set(here.beats.sheet().beats) == {listed, elsewhere}, "who is listed is not known yet"
+    refresher._engine = engine
+    await refresher.refresh(ticks=True)
+    assert set(here.beats.sheet().beats) == {listed}
+    assert await stored(there) == ({listed}, {listed})
+    await away.dispose()
 
 
 async def test_an_expired_key_is_not_loaded(refresher, engine):

@@ -10,14 +10,14 @@ import numpy as np
 from structlog.testing import capture_logs
 
 from broker.core.market import Presence
-from broker.live.beats import Beat, judge
+from broker.live.beats import FORGOTTEN_AFTER_MS, Beat, judge
 from broker.live.loads import Counts
 from broker.live.room import Live
 from pricing.book import PriceBook
 from tests.integration.live.passage import Passage
 from tests.integration.live.waiting import until
 
-A, B = UUID(int=1), UUID(int=2)
+A, B, C, D = (UUID(int=each) for each in range(1, 5))
 
 
 def beat(deployment_id: UUID, sequence: int, **changes) -> Beat:
@@ -86,6 +86,57 @@ async def test_of_what_is_known_only_what_has_come_since_is_told(here, there, pa
     await passage.open()
     await until(lambda: back(here))
     assert (await here.beats.load()).beats[A].sequence == 2, "after a break all is told anew"
+
+
+async def test_one_that_left_when_beats_were_frequent_has_not_all_told_again_and_again(here, there):
+    await there.beats.accept([beat(A, 1, interval_ms=1)])
+    await there.beats.accept([beat(B, 1, interval_ms=60_000)])
+
+    async def has_left() -> bool:
+        sheet = await here.beats.load()
+        return not sheet.is_fresh(sheet.beats[A])
+
+    await until(has_left)
+    known = (await here.beats.load()).beats[B]
+    for _ in range(3):
+        assert (await here.beats.load()).beats[B] is known, "a beat that is told again is another"
+
+
+async def stored(live: Live) -> tuple[set[UUID], set[UUID]]:
+    """Of whom Valkey has a beat, and of whom it knows when the last came."""
+    beats = await live.valkey.ask(lambda client: client.hkeys(live.beats.key), [])
+    since = await live.valkey.ask(lambda c: c.zrange(live.beats.key + ":since", 0, -1), [])
+    return {UUID(bytes=each) for each in beats}, {UUID(bytes=each) for each in since}
+
+
+async def make_old(live: Live, *deployments: UUID) -> None:
+    """Have it that their beats came long ago."""
+    for each in deployments:
+        value = await live.valkey.ask(lambda c, e=each: c.hget(live.beats.key, e.bytes), None)
+        stamp = b"%015d" % (int(value[20:35]) - FORGOTTEN_AFTER_MS - 1)
+        old = value[:20] + stamp + value[35:]
+        await live.valkey.ask(lambda c, e=each, o=old: c.hset(live.beats.key, e.bytes, o), 0)
+
+
+async def test_who_is_long_dead_and_not_listed_is_forgotten_everywhere(here, there):
+    await there.beats.accept([beat(each, 5) for each in (A, B, C, D)])
+    await make_old(there, A, B, D)
+    await here.beats.load()
+    await there.beats.accept([beat(D, 6)])
+    await here.beats.forget({B})
+    assert await stored(there) == ({B, C, D}, {B, C, D}), "B is listed, C is fresh, D is back"
+    assert set(here.beats.sheet().beats) == {B, C}
+    assert set((await here.beats.load()).beats) == {B, C, D}
+
+
+async def test_who_was_forgotten_may_come_back(here, there):
+    await there.beats.accept([beat(A, 5)])
+    await make_old(there, A)
+    await here.beats.load()
+    await here.beats.forget(())
+    assert await stored(there) == (set(), set())
+    assert await here.beats.accept([beat(A, 6)]) == [True]
+    assert (await there.beats.load()).beats[A].sequence == 6
 
 
 async def test_beats_go_on_in_one_process_while_valkey_is_away(here, there, passage: Passage):
