@@ -120,8 +120,8 @@ class Connection(asyncio.BufferedProtocol):
                 serving.listener.leave()
             elif serving.task is not None and serving is not self._next:
                 serving.task.cancel()  # but not the one before, which has yet to end
-        if self._runner is not None and self._turn is not None:
-            self._runner.cancel()
+                serving.task = self._runner = None  # it may keep the error, and that all of us
+        self._wake()
 
     def pause_writing(self) -> None:
         if self.writable is None:
@@ -247,23 +247,29 @@ class Connection(asyncio.BufferedProtocol):
             self._runner = request.task = self._loop.create_task(self._run(request))
         else:
             self._next, request.task = request, runner
-            turn, self._turn = self._turn, None
-            if turn is not None:
-                turn.set_result(None)
+            self._wake()
+
+    def _wake(self) -> None:
+        """Have the runner look whether there is something to serve, or nothing more."""
+        turn, self._turn = self._turn, None
+        if turn is not None and not turn.done():
+            turn.set_result(None)
 
     async def _run(self, request: Request) -> None:
         """Serve a request, and one that comes whole after the other."""
         while True:
             try:
                 await request.handler(request)
+            except asyncio.CancelledError:
+                # Kept in the task, the error would keep all that the call held, until the garbage
+                # collector comes by: its frames lead to the connection, and that to the task.
+                if not request.left:
+                    raise
             except Exception as error:
                 if not request.left:
                     _log.error("request_failed_unexpectedly", exc_info=error)
             finally:
-                if not request.ended:
-                    self.close()  # what broke off must not be taken for whole
-                if request.rest:
-                    self._give_back(request)
+                self._clear(request)
             if not request.whole:
                 return
             del request  # and its body, which a caller who asks nothing more need not keep here
@@ -276,10 +282,14 @@ class Connection(asyncio.BufferedProtocol):
             if request.left:
                 return
 
-    def _give_back(self, request: Request) -> None:
-        """Let the memory of a large body serve the next."""
-        blocks, request.rest = blocks_of(request.rest), ()
-        self._server.blocks.give_back(blocks)
+    def _clear(self, request: Request) -> None:
+        """Keep nothing of a request that was served; the memory of a large body serves the next."""
+        if not request.ended:
+            self.close()  # what broke off must not be taken for whole
+        request.body = b""
+        if request.rest:
+            blocks, request.rest = blocks_of(request.rest), ()
+            self._server.blocks.give_back(blocks)
 
     def _refuse(self, status: int) -> None:
         """Say that this is no request, and close. An answer under way comes first; what was sent

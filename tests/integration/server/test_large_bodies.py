@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import random
 import re
@@ -143,6 +144,24 @@ async def test_who_leaves_in_the_middle_leaves_nothing_behind(server: Server) ->
     await caller.send(request(LARGE), request(LARGE)[:400_000])
     caller.connection.connection_lost(None)
     assert server.body_bytes == 0
+
+
+async def test_who_leaves_before_it_is_served_leaves_no_body_to_the_garbage_collector(
+    server: Server,
+) -> None:
+    caller = Caller(server)
+    gc.collect()
+    gc.disable()
+    try:
+        for begin in range(0, len(sent := request(LARGE)), 4_000):
+            hear(caller.connection, sent[begin : begin + 4_000])
+        assert sum(type(each) is Request for each in gc.get_objects()) == 1
+        caller.connection.connection_lost(None)
+        await caller.send(b"")
+        assert not any(type(each) is Request for each in gc.get_objects())
+    finally:
+        gc.enable()
+    assert (server.bodies, server.body_bytes) == ([], 0)
 
 
 async def test_who_is_refused_at_a_head_that_is_known_is_refused_once(server: Server) -> None:
