@@ -30,6 +30,11 @@ _BYTES_OF: Final[Mapping[str, int]] = {
 """Datatypes whose elements are all of one size."""
 
 
+_DIMENSIONS_MAX: Final = 64
+"""A longer shape is that of no tensor, and its product may take minutes to work out."""
+_ELEMENTS_MAX: Final = 2**48
+
+
 class _Parameters(msgspec.Struct):
     binary_data_size: int | None = None
 
@@ -100,7 +105,7 @@ def _of_values(tensor: _Tensor) -> Flaw | None:
     if tensor.shape is None or tensor.data is None:
         return None  # it may be elsewhere, as in memory that is shared
     values = flat(tensor.data)
-    if values is None or len(values) != math.prod(tensor.shape):
+    if values is None or len(values) != _elements(tensor.shape):
         return Flaw.BAD_TENSOR
     if tensor.datatype in _FLOATS or tensor.datatype == "BF16":
         if any(each in _NO_NUMBERS for each in values if isinstance(each, str | None)):
@@ -113,6 +118,13 @@ def _of_values(tensor: _Tensor) -> Flaw | None:
     if tensor.datatype == "BOOL":
         return None if all(each in (0, 1) for each in values) else Flaw.BAD_TENSOR
     return None
+
+
+def _elements(shape: Sequence[int]) -> int | None:
+    """Return how many elements a shape makes; None where no tensor has such a shape."""
+    if len(shape) > _DIMENSIONS_MAX or not all(0 <= each <= _ELEMENTS_MAX for each in shape):
+        return None
+    return math.prod(shape)
 
 
 _NO_NUMBERS: Final = (None, "NaN", "nan", "Infinity", "-Infinity", "inf", "-inf")
@@ -138,7 +150,8 @@ def _of_bytes(tensor: _Tensor, raw: bytes) -> Flaw | None:
     size = _BYTES_OF.get(tensor.datatype)
     if size is None or tensor.shape is None:
         return None
-    if len(raw) != size * math.prod(tensor.shape):
+    elements = _elements(tensor.shape)
+    if elements is None or len(raw) != size * elements:
         return Flaw.BAD_TENSOR
     kind = _FLOATS.get(tensor.datatype)
     if kind is None:

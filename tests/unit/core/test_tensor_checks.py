@@ -47,6 +47,16 @@ def test_what_is_as_it_says_has_no_flaw(sound: dict[str, Any]) -> None:
     assert found(sound) is None
 
 
+@pytest.mark.parametrize("shape", [[1] * 65, [-1, -1], [2**62] * 60_000, [0, 2**62] * 60_000])
+def test_a_shape_that_no_tensor_has_is_a_flaw_before_it_is_multiplied(shape: list[int]) -> None:
+    """The product of as many numbers as an answer can hold would stop the process for minutes."""
+    whole = output("FP32", [1], [0.5], name="whole")
+    assert found(output("FP32", [1] * 64, [0.5]), whole) is None
+    assert found(output("FP32", shape, [0.5]), whole) is Flaw.BAD_TENSOR
+    binary = in_binary("FP32", shape, 4)
+    assert found(binary, whole, binary=bytes(4)) is Flaw.BAD_TENSOR
+
+
 @pytest.mark.parametrize(
     ("amiss", "flaw"),
     [
