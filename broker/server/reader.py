@@ -18,10 +18,10 @@ _VERSIONS: Final = frozenset({"1.1", "1.0"})
 SCRATCH_BYTES: Final = 2**18
 """So much is read at once."""
 _IN_PLACE_BYTES: Final = 65_536
-"""With more to come, a body is read in place."""
+"""When so much of a body has come, more than so much that is to come is read in place: nobody gets
+a block of memory for a mere head."""
 _HEAD_BYTES: Final = 2_048
-"""What is read for the head of a request whose body is likely to go into blocks: the little that
-comes of the body with the head is copied."""
+"""Read beside them where the next request is likely to be as large."""
 
 
 class Reader:
@@ -55,8 +55,7 @@ class Reader:
         """So many have begun; of two in the same bytes none is remembered."""
         self._target = b""
         self._raw_bytes = 0
-        """What is left of a body that neither the parser nor a block gets, say after a wish to
-        upgrade."""
+        """What is left of a body that the parser does not get, nor a block as yet."""
         self.head_bytes = 0
         """Of the head that is coming, 0 while none is."""
         self.request: Request | None = None
@@ -82,6 +81,7 @@ class Reader:
             data = bytes(room[:size_bytes])
             if self._large is None or self._midway or not self._take_large(self._large, data):
                 self.feed(data)
+            self._fill()
             return
         held_bytes = filling.held_bytes
         filling.advance(size_bytes)
@@ -91,13 +91,15 @@ class Reader:
         if not filling.left_bytes:
             request.rest = filling.pieces()
             self._empty()
-            self.room = self._server.scratch[:_HEAD_BYTES]
+            self.room = self._server.scratch[: _HEAD_BYTES + _IN_PLACE_BYTES]
             self._complete(request)
+            self._last = None
 
     def feed(self, data: bytes) -> None:
         """Take bytes. Raises NotServed, after which nothing more can be told from what comes."""
-        if self._raw_bytes:
-            data = self._take_raw(data)
+        if self._raw_bytes and not (data := self._take_raw(data)):
+            self._last = None
+            return
         begins, self._last = not self._midway, None
         if begins and self._form is not None and self._take_known(self._form, data):
             return
@@ -198,17 +200,15 @@ class Reader:
         It spares two copies of three; and the parser, which has nothing to find in it. `data`:
         all that it began with, empty where more than it began in the same bytes or it did before.
         """
-        if self._filling is not None:
-            return  # it came behind a wish to upgrade, and has been seen to
         self._large = None
-        if not request.in_pieces or request.trouble is not None:
+        if self._raw_bytes or not request.in_pieces or request.trouble is not None:
             return
         length_bytes = _declared(request)
         left_bytes = length_bytes - request.size_bytes
         if left_bytes > _IN_PLACE_BYTES and request.header(b"transfer-encoding") is None:
             self._large = large_form_of(data, request, length_bytes) if data else None
             self._parser = httptools.HttpRequestParser(self)
-            self._fill(left_bytes)
+            self._raw_bytes = left_bytes
 
     def _take_large(self, form: LargeForm, data: bytes) -> bool:
         """Take the begin of a request that has the last one's head; False: it is another."""
@@ -224,17 +224,25 @@ class Reader:
         request.begun_at = server.loop.time()
         request.handler, request.whole = server.open(request)
         self.request, self._midway, self._last = request, True, None
+        self._raw_bytes = left_bytes
         if request.whole:
             server.body_bytes += request.size_bytes
-            self._fill(left_bytes)
         else:  # refused at its head
-            request.chunks, self._raw_bytes = [], left_bytes
+            request.chunks = []
             self._connection.queue(request)
         return True
 
-    def _fill(self, left_bytes: int) -> None:
-        """Read so many bytes in place."""
-        self._filling = Filling(self._server.blocks, left_bytes)
+    def _fill(self) -> None:
+        """Have what is left of a large body read in place, if enough of it has come."""
+        request, left_bytes = self.request, self._raw_bytes
+        if request is None or not (request.in_pieces and request.whole):
+            return
+        if left_bytes <= _IN_PLACE_BYTES or request.trouble is not None:
+            return
+        if request.size_bytes < _IN_PLACE_BYTES:
+            self.room = self._server.scratch[: _IN_PLACE_BYTES - request.size_bytes]
+            return
+        self._raw_bytes, self._filling = 0, Filling(self._server.blocks, left_bytes)
         self._server.body_bytes += self._filling.held_bytes
         self.room = self._filling.room
 

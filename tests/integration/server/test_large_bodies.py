@@ -92,11 +92,50 @@ def request(body: bytes) -> bytes:
     return _HEAD % len(body) + body
 
 
-async def test_a_large_body_is_not_copied_but_for_what_came_with_its_head(server: Server) -> None:
+async def test_a_large_body_is_not_copied_but_for_its_begin(server: Server) -> None:
     caller = Caller(server)
     await caller.send(request(LARGE), request(OTHER))
     assert server.bodies == [LARGE, OTHER]
-    assert all(size <= len(server.scratch) for size in server.copied_bytes)
+    assert all(size <= 2**16 + len(server.scratch) for size in server.copied_bytes)
+
+
+async def test_heads_alone_take_no_memory_and_shut_nobody_out(server: Server) -> None:
+    server.limits = ServerLimits(bodies_bytes_max=2**20)
+    head = request(LARGE)[: -len(LARGE)]
+    known = Caller(server)
+    await known.send(request(LARGE))
+    blocks = len(server.blocks)
+    callers = [known, *(Caller(server) for _ in range(20))]
+    for caller in callers:
+        await caller.send(head)
+    assert (server.body_bytes, len(server.blocks)) == (0, blocks)
+    await Caller(server).send(b"POST /small HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
+    assert server.bodies == [LARGE, b"{}"]
+    for caller in callers[:2]:
+        await caller.send(OTHER)
+    assert server.bodies == [LARGE, b"{}", OTHER, OTHER]
+
+
+@pytest.mark.parametrize("piece_bytes", [100, 1_500, 4_096])
+async def test_memory_is_counted_in_proportion_to_what_has_come(
+    server: Server, piece_bytes: int
+) -> None:
+    caller = Caller(server)
+    sent = request(LARGE)
+    for begin in range(0, len(sent) - piece_bytes, piece_bytes):
+        hear(caller.connection, sent[begin : begin + piece_bytes])
+        come = begin + piece_bytes
+        assert come - 100 <= server.body_bytes <= (come if come < 2**16 else 5 * come + 100)
+    await caller.send(sent[come:])
+    assert (server.bodies, server.body_bytes) == ([LARGE], 0)
+
+
+async def test_a_large_body_behind_a_wish_to_upgrade_comes_whole_and_ends(server: Server) -> None:
+    caller = Caller(server)
+    offer = b"connection: upgrade\r\nupgrade: h2c\r\ncontent-length:"
+    await caller.send(request(LARGE).replace(b"content-length:", offer, 1), request(OTHER))
+    assert server.bodies == [LARGE, OTHER]
+    assert server.body_bytes == 0
 
 
 async def test_the_blocks_of_one_body_serve_the_next(server: Server) -> None:
