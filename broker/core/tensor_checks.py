@@ -31,7 +31,7 @@ _BYTES_OF: Final[Mapping[str, int]] = {
 
 
 _DIMENSIONS_MAX: Final = 64
-"""A longer shape is that of no tensor, and its product may take minutes to work out."""
+"""A longer shape is that of no tensor; working out its product may stop the process for long."""
 _ELEMENTS_MAX: Final = 2**48
 
 

@@ -39,7 +39,7 @@ def inspect(tab: Tab, answer: bytes, headers: Headers = ()) -> None:
     headers tell where these begin."""
     runtime, body = tab.runtime, tab.call.body
     if isinstance(body, TensorBody):
-        find = _of_tensors(body, answer, dict(headers))
+        find = _of_tensors(body, answer, headers)
     elif tab.call.wanted.task.generates:
         find = partial(find_flaw, body.members, answer)
     else:
@@ -54,9 +54,10 @@ def inspect(tab: Tab, answer: bytes, headers: Headers = ()) -> None:
     task.add_done_callback(runtime.running.discard)
 
 
-def _of_tensors(body: TensorBody, answer: bytes, told: dict[bytes, bytes]) -> Find | None:
+def _of_tensors(body: TensorBody, answer: bytes, headers: Headers) -> Find | None:
     """Return how to look at an answer in tensors; None where it, or its request, is compressed."""
-    asked = dict(body.headers)
+    # Of a header that stands twice the first is the one that the answer was read by.
+    asked, told = dict(body.headers), dict(reversed(headers))
     if CODED in told or CODED in asked:
         return None
     sent, length = body.begin(None), asked.get(HEADER_LENGTH)

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from broker.core.answer_checks import Flaw
+from broker.core.call import TensorBody
 from broker.core.tensor_checks import find_tensor_flaw
+from broker.flows.inspect_answer import _of_tensors
+from broker.upstream.kserve import HEADER_LENGTH
 
 ASKED = b'{"inputs":[]}'
 
@@ -49,7 +52,7 @@ def test_what_is_as_it_says_has_no_flaw(sound: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("shape", [[1] * 65, [-1, -1], [2**62] * 60_000, [0, 2**62] * 60_000])
 def test_a_shape_that_no_tensor_has_is_a_flaw_before_it_is_multiplied(shape: list[int]) -> None:
-    """The product of as many numbers as an answer can hold would stop the process for minutes."""
+    """The product of as many numbers as an answer can hold would stop the whole process."""
     whole = output("FP32", [1], [0.5], name="whole")
     assert found(output("FP32", [1] * 64, [0.5]), whole) is None
     assert found(output("FP32", shape, [0.5]), whole) is Flaw.BAD_TENSOR
@@ -102,3 +105,15 @@ def test_an_output_that_was_asked_for_must_be_there() -> None:
     assert found(label, odds, asked=asked) is None
     assert found(label, asked=asked) is Flaw.BAD_TENSOR
     assert found(label, asked=b"never read") is None
+
+
+@pytest.mark.parametrize("second", [b"nonsense", b"", b"-1", b"1"])
+def test_a_length_of_the_json_that_stands_twice_breaks_no_call(second: bytes) -> None:
+    """The first was found to be sound; the call is settled, and its caller has paid."""
+    described = msgspec.json.encode({"outputs": [in_binary("FP32", [2], 8)]})
+    lengths = [(HEADER_LENGTH, b"%d" % len(described)), (HEADER_LENGTH, second)]
+    for numbers, flaw in (([1.0, 2.0], None), ([1.0, np.nan], Flaw.NOT_FINITE)):
+        answer = described + np.array(numbers, np.float32).tobytes()
+        find = _of_tensors(TensorBody((), ASKED), answer, lengths)
+        assert find is not None
+        assert find() is flaw
