@@ -188,10 +188,13 @@ class TensorBody(msgspec.Struct, frozen=True, eq=False):
             return self.payload
         if size_bytes is None:
             return b"".join((self.payload, *self.rest))
-        pieces, wanted_bytes = [self.payload], size_bytes - len(self.payload)
-        for piece in self.rest:  # where the head came alone, all is in here
-            pieces.append(bytes(piece[:wanted_bytes]))
+        pieces: list[bytes | memoryview] = [self.payload]
+        wanted_bytes = size_bytes - len(self.payload)
+        for piece in self.rest:
+            pieces.append(piece[:wanted_bytes])
             wanted_bytes -= len(pieces[-1])
+            if not wanted_bytes:
+                break
         return b"".join(pieces)
 
 
