@@ -21,8 +21,8 @@ AT_ONCE: Final = 64
 """Names under way, each in a thread."""
 OF_A_DOMAIN: Final = 8
 """Of them under one domain, of names that are nobody's yet."""
-OF_AN_OWNER: Final = 1
-"""Of one provider, however many domains it has."""
+OF_AN_OWNER: Final = 8
+"""Of one provider, however many domains it has: one dead name takes not all others with it."""
 KEPT_S: Final = 60.0
 _KEPT_MAX: Final = 2_000
 _KIND: Final = {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_TCP}
@@ -55,7 +55,7 @@ class Names:
         self._shares: dict[str, tuple[asyncio.Semaphore, set[str]]] = {}
         """The places of an owner or domain, and its names that have one or wait for it."""
         self._held_up: set[tuple[str, int]] = set()
-        """Names that wait for others' names to leave a place."""
+        """Names that wait for other names to leave a place."""
         self._kept: dict[tuple[str, int], tuple[float, list[Address]]] = {}
         """Until when, in the order of their ends."""
         self._under_way: dict[tuple[str, int], asyncio.Task[list[Address]]] = {}
@@ -90,11 +90,10 @@ class Names:
         key = host, port
         names.add(f"{host}:{port}")
         try:
-            async with places:
-                self._held_up.add(key)
-                async with self._places:
-                    self._held_up.discard(key)
-                    found = await self._ask_in_thread(host, port)
+            self._held_up.add(key)
+            async with places, self._places:
+                self._held_up.discard(key)
+                found = await self._ask_in_thread(host, port)
         finally:
             self._held_up.discard(key)
             names.discard(f"{host}:{port}")
@@ -104,7 +103,7 @@ class Names:
         return found
 
     def is_held_up(self, host: str, port: int) -> bool:
-        """True while a name waits for others' names, which is not for its provider to answer."""
+        """True while a name waits for a place: nobody has been asked, who could be to blame."""
         return (host, port) in self._held_up
 
     def _share_of(self, host: str) -> tuple[str, int]:

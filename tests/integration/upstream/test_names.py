@@ -167,7 +167,7 @@ async def test_the_names_of_one_domain_leave_places_for_all_others() -> None:
 
 
 @on_both_loops
-async def test_a_provider_has_one_place_however_many_domains_it_has() -> None:
+async def test_a_provider_has_a_few_places_however_many_domains_it_has() -> None:
     """Eight names under each of eight domains once took all places there are."""
     resolver = Resolver()
 
@@ -184,6 +184,38 @@ async def test_a_provider_has_one_place_however_many_domains_it_has() -> None:
     resolver.may_go.set()
     await asyncio.gather(*stuck)
     assert not names._shares
+
+
+@on_both_loops
+async def test_one_dead_name_leaves_the_other_names_of_its_provider_reachable() -> None:
+    resolver = Resolver()
+    names = Names(resolver.ask, owner_of=lambda host: "cloud")
+    dead = asyncio.create_task(names.look_up("slow.cloud.test", 443))
+    await until(lambda: bool(resolver.asked))
+    async with asyncio.timeout(5):
+        for number in range(3):
+            assert await names.look_up(f"gpu-{number}.cloud.test", 443)
+    resolver.may_go.set()
+    await dead
+
+
+@on_both_loops
+async def test_a_name_that_waits_for_those_of_its_own_provider_is_not_blamed() -> None:
+    resolver = Resolver()
+    client = UpstreamClient(LOOPBACK, names=Names(resolver.ask, owner_of=lambda host: "cloud"))
+    hosts = [f"slow-{number}.test" for number in range(OF_AN_OWNER)]
+    origins = [Origin("http", host, 80) for host in hosts]
+    dead = [asyncio.create_task(client.send(each, b"", b"", PATIENT)) for each in origins]
+    await until(lambda: len(resolver.asked) == OF_AN_OWNER)
+    with pytest.raises(AttemptFailed) as held_up:
+        await client.send(Origin("http", "quick.test", 80), b"", b"", Timeouts(connect_s=0.2))
+    assert held_up.value.outcome.fault is Fault.NO_ROOM
+    assert not held_up.value.outcome.counts_against_provider
+    for each in dead:
+        each.cancel()
+    await asyncio.gather(*dead, return_exceptions=True)
+    resolver.may_go.set()
+    await client.aclose()
 
 
 @on_both_loops
