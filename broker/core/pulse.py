@@ -59,6 +59,8 @@ class Pulse:
     def __init__(self) -> None:
         self.in_flight = np.zeros(0, dtype=np.int64)
         """This process's own calls, by deployment."""
+        self.under_way = np.zeros(0, dtype=np.int64)
+        """The same by endpoint; not those of `begin_many`."""
         self.others_in_flight = np.zeros(0, dtype=np.int64)
         """The other processes' calls, by deployment, as last heard of."""
         self.refused = np.zeros(0, dtype=np.int64)
@@ -85,6 +87,7 @@ class Pulse:
     def fit(self, endpoints: int, deployments: int) -> None:
         """Make room for so many numbers; never shrinks, so that running calls keep their place."""
         self.in_flight = _grown(self.in_flight, deployments, 0)
+        self.under_way = _grown(self.under_way, endpoints, 0)
         self.others_in_flight = _grown(self.others_in_flight, deployments, 0)
         self.refused = _grown(self.refused, deployments, 0)
         self.service_s = _grown(self.service_s, deployments, 1.0)
@@ -101,6 +104,7 @@ class Pulse:
     def _view(self) -> None:
         # The same memory, one number at a time: numpy takes four times as long for that.
         self.in_flight_at = _ints(self.in_flight)
+        self.under_way_at = _ints(self.under_way)
         self.availability_at = _floats(self.availability)
         self.bytes_in_per_token_at = _floats(self.bytes_in_per_token)
         self.bytes_out_per_token_at = _floats(self.bytes_out_per_token)
@@ -135,6 +139,7 @@ class Pulse:
     def begin(self, endpoint: int, deployment: int, now_s: float) -> None:
         """Be told that an attempt starts."""
         self.in_flight_at[deployment] += 1
+        self.under_way_at[endpoint] += 1
         if endpoint in self._doubtful:
             self.breakers[endpoint].begin(now_s)
 
@@ -152,6 +157,7 @@ class Pulse:
         left = self.in_flight_at[deployment] - 1
         assert left >= 0, "every end has its begin"
         self.in_flight_at[deployment] = left
+        self.under_way_at[endpoint] -= 1
         if measured is not None:
             self._measure(endpoint, deployment, measured)
         if outcome.fault is None:

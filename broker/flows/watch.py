@@ -1,7 +1,8 @@
 """Watches for servers that have gone silent, so that others get their calls before they time out.
 
 It looks at the calls under way now and then, which costs no call anything. Silent is a server as a
-whole: while any of its models answers, the others' calls run into their timeouts.
+whole: while any of its models answers, the others' calls run into their timeouts. So they do where
+it cannot be told how long a call may take: a healthy server must not lose its calls for being slow.
 """
 
 from __future__ import annotations
@@ -12,14 +13,11 @@ from typing import Final
 
 import structlog
 
-from broker.core.pulse import TTFT_MS_PRIOR
 from broker.core.stalls import SEVERAL, is_stalled
 from broker.flows.runtime import Runtime
 from broker.upstream.client import Origin
 
 EVERY_S: Final = 0.5
-TAIL_OF_MEAN: Final = 3.0
-"""Times the mean that the tail is taken for, until enough answers were seen to know it."""
 
 _log = structlog.get_logger(__name__)
 
@@ -45,28 +43,30 @@ class Watch:
 
     def look(self) -> None:
         """Eject the endpoints of servers that are silent."""
-        for origin, (heard_ago_s, *waiting) in self._runtime.upstream.silences(SEVERAL):
+        for origin, (heard_ago_s, short_s, others) in self._runtime.upstream.silences(SEVERAL):
             # At first as if it were fast: whose it is need not be known of any other.
-            if any(is_stalled(each, heard_ago_s, 0.0) for each in waiting):
-                self._look_at(origin, heard_ago_s, waiting)
+            if not others and is_stalled(short_s, heard_ago_s, 0.0):
+                self._look_at(origin, heard_ago_s, short_s)
 
-    def _look_at(self, origin: Origin, heard_ago_s: float, waiting: Sequence[list[float]]) -> None:
+    def _look_at(self, origin: Origin, heard_ago_s: float, short_s: Sequence[float]) -> None:
         numbers = self._runtime.origins.endpoints_at(origin)
-        for streamed, ages_s in enumerate(waiting):
-            tails_s = [self._tail_s(each, streamed=bool(streamed)) for each in numbers]
-            tail_s = max((each for each in tails_s if each is not None), default=None)
-            if tail_s is not None and is_stalled(ages_s, heard_ago_s, tail_s):
-                self._suspect(numbers, silent_s=heard_ago_s, tail_s=tail_s, calls=len(ages_s))
-                return
+        tail_s = self._tail_s(numbers)
+        if tail_s is not None and is_stalled(short_s, heard_ago_s, tail_s):
+            self._suspect(numbers, silent_s=heard_ago_s, tail_s=tail_s, calls=len(short_s))
 
-    def _tail_s(self, number: int, *, streamed: bool) -> float | None:
-        """Return what 19 of 20 answers of an endpoint take at most; None where none is known."""
+    def _tail_s(self, numbers: Sequence[int]) -> float | None:
+        """Return within what time 19 of 20 streams begin, of the slowest endpoint with calls under
+        way; None where that is not known of each of them."""
         runtime = self._runtime
-        late_ms = runtime.tails.late_ms(number, streamed=streamed)
-        if late_ms is None:
-            mean_ms = float(runtime.pulse.ttft_ms[number])
-            late_ms = None if mean_ms == TTFT_MS_PRIOR else TAIL_OF_MEAN * mean_ms
-        return None if late_ms is None else late_ms / 1_000
+        slowest_ms = None
+        for number in numbers:
+            if not runtime.pulse.under_way_at[number]:
+                continue
+            late_ms = runtime.tails.late_ms(number, streamed=True)
+            if late_ms is None:
+                return None
+            slowest_ms = max(late_ms, slowest_ms or 0.0)
+        return None if slowest_ms is None else slowest_ms / 1_000
 
     def _suspect(self, numbers: Sequence[int], **told: float) -> None:
         runtime = self._runtime

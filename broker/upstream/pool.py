@@ -40,9 +40,9 @@ class OriginPool:
 
     def __init__(self, origin: Origin, limits: Limits, dialler: Dialler, hoard: Hoard) -> None:
         self.hoard = Part(hoard)
-        self.heard_at = 0.0
-        """When an answer ended last whose connection is gone."""
         self.loop = asyncio.get_running_loop()
+        self.heard_at = self.loop.time()
+        """When an answer ended last, or the pool began: no silence is older."""
         self._origin = origin
         self._limits = limits
         self._dialler = dialler

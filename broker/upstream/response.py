@@ -67,6 +67,8 @@ class Response(msgspec.Struct, eq=False):
     """Of one that is large and has come whole: who holds this has it counted."""
     unacknowledged_bytes: int = 0
     """Of the request, when its connection ended without a byte of an answer."""
+    long: bool = True
+    """Asked with so much, or so unclear an amount, that its first byte may well take its time."""
     sized: bool | None = None
     """Whether the head tells the length of the body; None until it is asked."""
 

@@ -92,7 +92,13 @@ def test_a_provider_that_is_back_has_its_calls_again_within_five_seconds(fate: F
 def test_a_slow_server_is_not_silent_before_several_times_what_its_answers_take() -> None:
     waiting_s = [9.0] * 10
     assert not is_stalled(waiting_s, heard_ago_s=9.0, tail_s=8.0)
-    assert is_stalled([25.0] * 10, heard_ago_s=25.0, tail_s=8.0)
+    assert not is_stalled([25.0] * 10, heard_ago_s=25.0, tail_s=8.0)
+    assert is_stalled([45.0] * 10, heard_ago_s=45.0, tail_s=8.0)
+
+
+def test_a_server_that_is_not_clearly_fast_has_many_seconds() -> None:
+    assert not is_stalled([6.0] * 10, heard_ago_s=6.0, tail_s=0.4)
+    assert is_stalled([11.0] * 10, heard_ago_s=11.0, tail_s=0.4)
 
 
 def test_a_server_of_which_anything_is_heard_is_not_silent() -> None:
@@ -104,4 +110,4 @@ def test_one_or_two_calls_that_wait_are_no_sign_of_anything() -> None:
 
 
 def test_a_server_that_is_fast_has_a_moment_all_the_same() -> None:
-    assert not is_stalled([0.4] * 10, heard_ago_s=0.4, tail_s=0.001)
+    assert not is_stalled([0.9] * 10, heard_ago_s=0.9, tail_s=0.001)
