@@ -34,7 +34,7 @@ from broker.upstream.request import (
     request_head,
     sized,
 )
-from broker.upstream.response import HEAD, WHOLE, Response
+from broker.upstream.response import HEAD, SHORT_BYTES, WHOLE, Response
 from broker.upstream.silence import Silence
 
 __all__ = [
@@ -103,6 +103,8 @@ class UpstreamClient:
         while True:
             waiter = loop.create_future()
             response = Response(timeouts, limits, now, total_due, waiter, room, wants)
+            if type(body) is bytes and 0 < len(body) <= SHORT_BYTES:
+                response.long = False
             if type(whole_bytes) is Room:
                 response.opens = True
             connection.ask(head, body, response)

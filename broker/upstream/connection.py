@@ -23,8 +23,6 @@ from broker.upstream.response import CHUNK, WHOLE, Response
 
 _JOINED_BYTES: Final = 65_536
 """Bodies up to this are copied behind their head; larger ones are handed over uncopied."""
-_SHORT_BYTES: Final = 8_192
-"""A request up to this is sent and read in no time worth counting: it is about 2,000 tokens."""
 _CLOSE: Final = b"\r\nconnection: close\r\n"
 
 
@@ -107,7 +105,6 @@ class Connection(asyncio.Protocol):
         self._final = head.find(_CLOSE) >= 0  # `in` takes four times as long on bytes
         if type(body) is bytes and len(body) <= _JOINED_BYTES:
             self._large = False
-            response.long = not 0 < len(body) <= _SHORT_BYTES
             self._transport.write(head + body)
         else:
             self._large = True
@@ -157,9 +154,8 @@ class Connection(asyncio.Protocol):
             response.fail(faults.of_lost_connection(None, response.status))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self.closed:
-            self.closed = True
-            self._disarm()
+        self.closed = True
+        self._disarm()
         response = self.response
         self.response = None
         if response is not None:

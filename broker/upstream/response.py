@@ -15,6 +15,9 @@ from broker.upstream.request import Limits, Timeouts
 HEAD, CHUNK, WHOLE = 0, 1, 2
 """What the waiter of a response waits for."""
 
+SHORT_BYTES: Final = 8_192
+"""A request up to this is sent and read in no time worth counting: it is about 2,000 tokens."""
+
 _NEVER: Final = 0.0
 
 
