@@ -1,6 +1,6 @@
 """What a brokered call costs in CPU, next to vllm-router in the same run.
 
-    GATEWAY_BENCH=DIR python -m tests.benchmarks.gateway [--stream] [--auto] [--seconds 6]
+    GATEWAY_BENCH=DIR python -m tests.benchmarks.gateway [--stream] [--auto] [--peers] [--seconds 6]
     python -m tests.benchmarks.gateway --tensor
     python -m tests.benchmarks.gateway --latency
     python -m tests.benchmarks.gateway --stalls
@@ -9,7 +9,9 @@
 DIR holds `gateway_cost.py` and `upstream.py`. Needs `wrk`, and `vllm-router` on PATH or named by
 VLLM_ROUTER. The whole path is on: key, decision among 100 endpoints, durable hold, forward, meter,
 capture, call record, with prices ticking. PostgreSQL and Valkey run apart; their CPU is reported
-beside. Without --auto `model` names one endpoint. The last line is one JSON object.
+beside. Without --auto `model` names one endpoint. With --peers Portkey and LiteLLM are measured
+too, where PORTKEY names its `start-server.js` and LITELLM its command. The last line is one JSON
+object.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import crowded, latencies, stalls, tensors
+from tests.benchmarks.peers import peers
 from tests.benchmarks.processes import wait_gone
 from tests.benchmarks.side_by_side import Load
 from tests.benchmarks.stand import Stand, open_stand
@@ -46,6 +49,7 @@ def main() -> None:
     parser.add_argument("--tensor", action="store_true", help="600 kB inferences, beside nginx")
     parser.add_argument("--latency", action="store_true", help="what is added at half load")
     parser.add_argument("--stalls", action="store_true", help="gaps between paced chunks")
+    parser.add_argument("--peers", action="store_true", help="Portkey and LiteLLM too")
     parser.add_argument("--auto", action="store_true", help="model 'auto' instead of a named one")
     parser.add_argument(
         "--market", type=int, default=ENDPOINTS, help="registered endpoints, beside 100 if more"
@@ -81,7 +85,8 @@ async def _beside_router(folder: Path, options: argparse.Namespace) -> dict[str,
         open_stand(folder, f"http://127.0.0.1:{upstream}", options.market) as stand,
     ):
         gateways = folder / "gateways.json"
-        gateways.write_text(json.dumps(_gateways(stand, upstream, options)))
+        others = peers(upstream, folder) if options.peers else []
+        gateways.write_text(json.dumps(_gateways(stand, upstream, options) + others))
         stores_before_s = stand.cpu_s()
         printed = await _measure(bench, gateways, options)
         stores_s = stand.cpu_s() - stores_before_s
@@ -167,6 +172,11 @@ def _figures(printed: str, stores_s: float, options: argparse.Namespace) -> dict
         "p99": p99,
         "rss_mb": float(rss_mb),
         "failed": float(failed),
+        **{
+            f"{name}_to_broker": round(float(row[0]) / float(cpu_us), 1)
+            for name, row in rows.items()
+            if name in ("portkey", "litellm")
+        },
         "stores_cpu_us": round(stores_s / max(calls, 1) * 1e6, 1),
     }
 
