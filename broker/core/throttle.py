@@ -20,7 +20,7 @@ APART_S: Final = 0.02
 more of the same say no more, and cost every fast call a fortieth of its time."""
 
 
-OWN_SHARE: Final = 4.0
+OWN_SHARE: Final = 1.0
 """Where answers mostly take less than so many times what the process itself comes late, none of
 them tells of the server: with more to do than it manages, it would find all servers slow."""
 
