@@ -174,7 +174,7 @@ async def test_an_inference_is_of_its_task_and_flaws_of_tensors_are_evidence_too
 async def test_calls_alone_teach_how_long_answers_are_and_nothing_else_anew(
     house: House, shop: Consumer
 ) -> None:
-    await house.enrol(Stall(name="acme/jurist", model="jurist"))
+    await house.enrol(Stall(name="acme/counsel", model="counsel"))
     async with house.engine.connect() as connection:
         _, endpoints = await catalog.load_market(connection, SEALER)
     vectors = np.random.default_rng(1).normal(size=(80, 8))
@@ -183,7 +183,7 @@ async def test_calls_alone_teach_how_long_answers_are_and_nothing_else_anew(
     school = QualitySchool(house.engine, lambda: now, deque())
     before = await school.learn(scene)
     assert before is not None
-    _, call_id = await ask(shop, PROMPT, model="acme/jurist", max_tokens=400)
+    _, call_id = await ask(shop, PROMPT, model="acme/counsel", max_tokens=400)
     await house.story(shop, call_id)
     assert await school.learn(scene) is None
     now += timedelta(seconds=LENGTHS_EVERY_S)
@@ -191,4 +191,5 @@ async def test_calls_alone_teach_how_long_answers_are_and_nothing_else_anew(
     assert after is not None
     assert after.table is before.table
     assert after.tokens_out is not before.tokens_out
-    assert after.tokens_out[-1, scene.endpoints[0].number] > 0.0
+    number = next(each.number for each in endpoints if each.name == "acme/counsel")
+    assert after.tokens_out[-1, number] > 0.0
