@@ -95,15 +95,17 @@ class QuoteDesk:
         `quotes_open_max`. What money is worth to a paced budget is that of this moment.
         """
         runtime = self._runtime
-        wanted, _, cascade = self._demands(caller, asked)
+        wanted, body, cascade = self._demands(caller, asked)
         wanted = await self._paced(wanted, caller)
         if cascade is not None and cascade.agreement not in (None, SAMPLE):
             raise RequestMalformed("broker.cascade: a quote takes no agreement with a model.")
-        market, decision = runtime.market, choose(wanted, runtime)
+        known = self._known(wanted, body)
+        market, decision = runtime.market, choose(known, runtime)
         if not decision.plan:
-            raise refusal(wanted, decision, runtime, counts=False)
+            raise refusal(known, decision, runtime, counts=False)
         if cascade is not None:
-            decision = plan_cascade(cascade, wanted, decision, runtime)
+            decision = plan_cascade(cascade, known, decision, runtime)
+        # What its prompt told ends here: the promise has the demands as they were made.
         promised = promise(wanted, decision, market, cascade)
         rejected = rejections(decision, runtime)
         names = {each.number: market.endpoint(each.number).name for each in decision.plan}
@@ -114,9 +116,7 @@ class QuoteDesk:
     async def rehearse(self, caller: Caller, asked: Estimate | Draft) -> Rehearsal:
         """Decide as for a call, and do nothing. Raises ModelUnknown, and what reading raises."""
         wanted, body, cascade = self._demands(caller, asked)
-        wanted = await self._paced(wanted, caller)
-        if wanted.model == AUTO and isinstance(body, OpenAiBody):
-            wanted = look_into(body, wanted, self._runtime)
+        wanted = self._known(await self._paced(wanted, caller), body)
         runtime, decision = self._runtime, choose(wanted, self._runtime)
         refused = None if decision.plan else refusal(wanted, decision, runtime, counts=False)
         if cascade is not None and refused is None:
@@ -125,6 +125,12 @@ class QuoteDesk:
             except NothingFits as error:
                 refused = error
         return Rehearsal(wanted, decision, runtime.market, refused, cascade)
+
+    def _known(self, wanted: Requirements, body: OpenAiBody | TensorBody) -> Requirements:
+        """Return what is asked for with what the prompt of a request to `auto` tells."""
+        if wanted.model != AUTO or not isinstance(body, OpenAiBody):
+            return wanted
+        return look_into(body, wanted, self._runtime)
 
     async def _paced(self, wanted: Requirements, caller: Caller) -> Requirements:
         if not wanted.paced:

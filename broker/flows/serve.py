@@ -176,6 +176,9 @@ async def _redeem(call: Call, quote_id: UUID, runtime: Runtime) -> tuple[Call, D
         raise _log(unavailable(decision, runtime), call, decision, runtime)
     if call.wanted.paced:
         runtime.pacer.saw(call.payer.key_id, decision)
+    if call.wanted.model == AUTO:
+        # The quote has decided; its domain is for what is said of the answer to teach.
+        call = recognise(call, runtime)
     return call, decision, market
 
 

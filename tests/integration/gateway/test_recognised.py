@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
+import msgspec
 import pytest
 
+from broker.core.requirements import Requirements
 from tests.integration.gateway.house import Consumer, House, Stall, until
 from tests.integration.routing.examples import COOKING, LAW
 
@@ -20,9 +23,10 @@ async def ask(shop: Consumer, prompt: str, **changes: Any) -> tuple[str, str]:
     return answer.headers["x-broker-endpoint"], answer.headers["x-broker-call-id"]
 
 
-async def test_auto_sends_a_prompt_to_the_specialist_of_its_domain(
-    house: House, shop: Consumer
-) -> None:
+async def teach(house: House) -> None:
+    """Enrol two specialists and teach their domains, once."""
+    if "acme/jurist" in house.providers:
+        return
     await house.enrol(
         Stall(name="acme/jurist", model="jurist", endpoint={"domains": {"law": 0.95}}),
         Stall(name="acme/chef", model="chef", endpoint={"domains": {"cooking": 0.95}}),
@@ -30,6 +34,12 @@ async def test_auto_sends_a_prompt_to_the_specialist_of_its_domain(
     for name, examples in (("law", LAW), ("cooking", COOKING)):
         taught = await house.operator.put(f"/api/domains/{name}", json={"examples": examples})
         assert taught.status_code == 200, taught.text
+
+
+async def test_auto_sends_a_prompt_to_the_specialist_of_its_domain(
+    house: House, shop: Consumer
+) -> None:
+    await teach(house)
 
     async def demands(prompt: str, **changes: Any) -> dict[str, Any]:
         served, call_id = await ask(shop, prompt, **changes)
@@ -52,6 +62,36 @@ async def test_auto_sends_a_prompt_to_the_specialist_of_its_domain(
     assert "domain" not in await demands("What is the capital of Mongolia?")
 
 
+async def test_a_quote_of_a_request_goes_to_the_specialist_and_keeps_nothing_of_its_prompt(
+    house: House, shop: Consumer
+) -> None:
+    await teach(house)
+    for prompt, domain, specialist in (
+        (PROMPT, "law", "acme/jurist"),
+        ("How long do I bake potatoes with butter?", "cooking", "acme/chef"),
+    ):
+        messages = [{"role": "user", "content": prompt}]
+        request: dict[str, Any] = {"model": "auto", "messages": messages, "max_tokens": 8}
+
+        async def dry(request: dict[str, Any] = request, domain: str = domain) -> bool:
+            told = await shop.http.post("/api/route", json={"request": request})
+            return bool(told.json()["domain"] == domain)
+
+        await until(dry)
+        made = (await shop.http.post("/api/quotes", json={"request": request})).json()
+        assert made["offers"][0]["endpoint"] == specialist
+        kept = await house.database.fetchval(
+            "SELECT demands FROM quotes WHERE id = $1", UUID(made["quote_id"])
+        )
+        demands = msgspec.msgpack.decode(kept, type=Requirements)
+        assert (demands.domain, demands.prompt, demands.groups) == (None, None, None)
+        served, call_id = await ask(shop, prompt, broker={"quote_id": made["quote_id"]})
+        assert served == specialist
+        told = (await house.story(shop, call_id))["requirements"]
+        assert told["domain"] == domain
+        assert 0.5 < told["domain_confidence"] <= 1.0
+
+
 @pytest.mark.parametrize(
     ("prompt", "tokens"),
     [
@@ -67,13 +107,7 @@ async def test_auto_sends_a_prompt_to_the_specialist_of_its_domain(
 async def test_a_prompt_of_which_nothing_is_to_be_told_is_served_all_the_same(
     house: House, shop: Consumer, prompt: str, tokens: int
 ) -> None:
-    if "acme/jurist" not in house.providers:
-        await house.enrol(
-            Stall(name="acme/jurist", model="jurist", endpoint={"domains": {"law": 0.95}}),
-            Stall(name="acme/chef", model="chef", endpoint={"domains": {"cooking": 0.95}}),
-        )
-        for name, examples in (("law", LAW), ("cooking", COOKING)):
-            await house.operator.put(f"/api/domains/{name}", json={"examples": examples})
+    await teach(house)
     served, call_id = await ask(shop, prompt, max_tokens=tokens)
     assert served.startswith("acme/")
     story = await house.story(shop, call_id)
