@@ -100,8 +100,9 @@ def _told(arrivals: Arrivals) -> tuple[Sequence[int], Sequence[int]]:
 
 
 def _parts(lengths: Sequence[int]) -> FloatArray:
-    """The means of parts of equal size, the shortest first."""
-    return np.array([part.mean() for part in np.array_split(np.sort(lengths), LENGTHS)])
+    """The means of parts of equal size, the shortest first; a length may be in two of them."""
+    means: FloatArray = np.sort(np.repeat(lengths, LENGTHS)).reshape(LENGTHS, -1).mean(axis=1)
+    return means
 
 
 def _bins(lengths: Lengths) -> FloatArray:

@@ -10,8 +10,17 @@ import pytest
 from pricing.book import FloatArray
 from simulations.arrivals import moments
 from simulations.chance import generator
-from simulations.demand import Arrivals, DayNight, GammaBursts, Mmpp, Poisson, Steps, Trace
-from simulations.fluid.atoms import calls_between
+from simulations.demand import (
+    Arrivals,
+    ConsumerClass,
+    DayNight,
+    GammaBursts,
+    Mmpp,
+    Poisson,
+    Steps,
+    Trace,
+)
+from simulations.fluid.atoms import LENGTHS, atoms_of, calls_between
 
 
 def until(arrivals: Arrivals, to_s: float, seed: int = 1) -> FloatArray:
@@ -70,3 +79,12 @@ def test_a_day_has_its_peak_where_it_says_and_silence_opposite() -> None:
 def test_a_trace_comes_as_it_came_only_faster() -> None:
     came = until(Trace((0.0, 1.0, 5.0), speed=2.0), 100.0)
     assert came.tolist() == [0.0, 0.5, 2.5]
+
+
+@pytest.mark.parametrize("lengths", [(8,), (8, 39), (900, 8, 39, 40), tuple(range(7, 107))])
+def test_atoms_are_as_long_as_the_calls_of_a_trace_however_few(lengths: tuple[int, ...]) -> None:
+    came = Trace(tuple(map(float, range(len(lengths)))), lengths, lengths[::-1])
+    atoms = atoms_of(ConsumerClass("replayed", came))
+    for bins in (atoms.tokens_in, atoms.tokens_out):
+        assert bins.mean() == pytest.approx(sum(lengths) / len(lengths))
+        assert np.unique(bins).size == (LENGTHS if len(lengths) > 1 else 1)
