@@ -49,7 +49,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             "%",
             _UP,
             _WELFARE,
-            "welfare, over the most that any policy could make of the scenario",
+            "welfare, over the most that any policy makes of the scenario on average",
         ),
         "welfare_usd_per_h": Measure(
             "Welfare", "USD/h", _UP, _WELFARE, "worth of the answers less the cost of serving"

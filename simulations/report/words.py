@@ -61,9 +61,11 @@ def _welfare(results: Results, point: Point) -> Iterator[str]:
         for each in known
         if each != best and not results.difference("welfare_share", (best, each), point).is_sure
     ]
-    told = f"{best} made the most of the market: {spread(found[best], '%')} of the welfare that any"
-    told += " policy could have made"
+    told = f"{best} made the most of the market: {spread(found[best], '%')} of the bound on the"
+    told += " welfare that any policy makes on average"
     yield f"{told}; {_and(alike)} cannot be told from it." if alike else f"{told}."
+    if found[best].mean > 1.0:
+        yield "More than the bound: by chance these seeds drew calls that are worth more than most."
 
 
 def _against_static(results: Results, point: Point) -> Iterator[str]:
