@@ -220,7 +220,9 @@ class Connection(asyncio.BufferedProtocol):
         serving, reading = self._serving, self._reader.request
         if serving is not None and not self.closed:
             late = reading is serving and not serving.whole and now >= self._body_due(serving)
-            if late or now >= serving.due_at:  # it does not send, or does not take the answer
+            # What is next waits for the one before, of whose answer something is not taken yet.
+            due_at = self.due_at if serving is self._next else serving.due_at
+            if late or now >= due_at:  # it does not send, or does not take the answer
                 self.abort()
         elif now < self.due_at:
             return

@@ -28,7 +28,8 @@ LIMIT_S = 10.0
 
 @dataclass
 class Echo:
-    """Answers with the method, the path and the body; `/slow` waits, `/refused` wants no body."""
+    """Answers with the method, the path and the body; `/slow` waits, `/refused` wants no body, and
+    `/large` has an answer that is kept until its caller has it."""
 
     may_go: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: int = 0
@@ -54,6 +55,10 @@ class Echo:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
+        if request.path == "/large":
+            request.answer(200, b"", bytes(16 * 2**20))
+            await request.drain()
+            return
         told = f"{request.method} {request.path} ".encode()
         request.answer(200, b"content-type: text/plain\r\n", told + request.body)
 
@@ -386,6 +391,14 @@ async def test_a_known_head_within_another_head_is_no_request(place: Place) -> N
         await wire.send(known)
         assert await wire.answer() == (200, b"POST /x abc")
         assert place.echo.served == 5
+
+
+async def test_who_sends_ahead_and_takes_no_answer_is_let_go(place: Place) -> None:
+    async with place.wire() as wire:
+        wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await wire.send(post("/large") + post("/b"))
+        await _until(lambda: place.echo.served == 1)
+        await _until(lambda: not place.listener.connections)
 
 
 async def test_an_idle_connection_keeps_no_body(place: Place) -> None:
