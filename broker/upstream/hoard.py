@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from broker.core.outcome import Fault, Outcome
-from broker.upstream.response import Response
+from broker.upstream.response import WHOLE, Response
 
 FREE_BYTES: Final = 65_536
 """Of each answer, so many are not counted."""
@@ -58,12 +58,18 @@ class Part:
         return hoard.held_bytes <= most_bytes and 2 * self.held_bytes <= most_bytes
 
     def takes(self, response: Response) -> bool:
-        """Count what has come of an answer; fail it where that is more than there is room for."""
+        """Count what has come of an answer that is to be kept. Where there is no room for it, have
+        it passed on as it comes, or fail it if it may not be."""
         more_bytes = response.buffered - FREE_BYTES - response.counted_bytes
-        if more_bytes <= 0:
+        if more_bytes <= 0 or response.wants != WHOLE:
             return True
         response.counted_bytes += more_bytes
-        if self.count(more_bytes):
+        fits = self.count(more_bytes)
+        if response.opens and not (fits and response.buffered <= response.room):
+            response.open()
+            self.forget(response)
+            return True
+        if fits:
             return True
         response.fail(no_room(response.status))
         return False

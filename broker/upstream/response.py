@@ -173,12 +173,12 @@ class Response(msgspec.Struct, eq=False):
         if self.wants != WHOLE:
             return True
         if self.opens:
-            self._open()
+            self.open()
             return True
         self.fail(self._too_large(self.room))
         return False
 
-    def _open(self) -> None:
+    def open(self) -> None:
         """Go on as if the head alone had been waited for."""
         self.wants, self.room = HEAD, self.limits.high_water_bytes
         self.wake()
@@ -189,7 +189,7 @@ class Response(msgspec.Struct, eq=False):
         declared = self.header(b"content-length")
         if (declared is not None and int(declared) > self.room) or self.buffered > self.room:
             if self.opens and self.wants == WHOLE:
-                self._open()
+                self.open()
             else:
                 self.fail(self._too_large(self.room))
         return self.failure is not None

@@ -8,7 +8,7 @@ import contextlib
 import pytest
 
 from broker.core.outcome import Fault
-from broker.upstream.client import AttemptFailed, Limits, Response, request_head
+from broker.upstream.client import AttemptFailed, Limits, Response, Room, request_head
 from broker.upstream.hoard import FREE_BYTES
 from tests.integration.upstream.scripted import (
     PATIENT,
@@ -97,3 +97,46 @@ async def test_a_large_answer_counts_until_nobody_holds_it_and_a_small_one_never
         small = await client.send(server.origin, head, b"", PATIENT, LARGE_BYTES)
         assert small.kept is None
         assert len(small.take(LARGE_BYTES)) == FREE_BYTES
+
+
+async def _all_of(response: Response) -> int:
+    size_bytes = 0
+    while (chunk := await response.next_chunk()) is not None:
+        size_bytes += len(chunk)
+    return size_bytes
+
+
+@on_both_loops
+async def test_what_is_passed_on_as_it_comes_takes_no_room_from_what_is_kept() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")
+        for _ in range(20):  # how long it is to become is not told
+            writer.write(b"x" * (LARGE_BYTES // 10))
+            await writer.drain()
+        writer.close()
+
+    async with serving(handle) as server, client_of() as client:
+        head = request_head(b"GET", b"/", server.origin.authority, [], None)
+        response = await client.send(server.origin, head, b"", PATIENT, Room(LARGE_BYTES))
+        assert not response.done
+        assert client._hoard.held_bytes == 0
+        assert await _all_of(response) == 2 * LARGE_BYTES
+
+
+@on_both_loops
+async def test_what_may_be_passed_on_is_where_there_is_no_room_to_keep_it() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % LARGE_BYTES)
+        for _ in range(10):
+            writer.write(b"x" * (LARGE_BYTES // 10))
+            await writer.drain()
+        await reader.read(1)
+
+    limits = Limits(wholes_bytes=LARGE_BYTES)
+    async with serving(handle) as server, client_of(limits) as client:
+        head = request_head(b"GET", b"/", server.origin.authority, [], None)
+        response = await client.send(server.origin, head, b"", PATIENT, Room(LARGE_BYTES))
+        assert client._hoard.held_bytes == 0
+        assert await _all_of(response) == LARGE_BYTES
