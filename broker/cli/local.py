@@ -47,12 +47,14 @@ def run_with_engine(
     return asyncio.run(connected())
 
 
-def settings(folder: StateFolder) -> Settings:
+def settings(folder: StateFolder, allow_networks: str | None = None) -> Settings:
     env = os.environ | {
         "DATABASE_URL": folder.database_url(),
         "VALKEY_URL": "none is needed",
         "BROKER_SECRET_KEY": folder.secret_key(),
     }
+    if allow_networks is not None:
+        env["BROKER_ALLOW_NETWORKS"] = allow_networks
     return Settings.from_env(env)
 
 
@@ -62,9 +64,10 @@ def sealer(folder: StateFolder) -> Sealer:
     return Sealer(found.secret_key, found.secret_keys_old)
 
 
-def policy(folder: StateFolder) -> AddressPolicy:
-    """Return what the broker of `folder` may connect to. Raises SettingInvalid."""
-    return AddressPolicy(settings(folder).allowed_networks)
+def policy(folder: StateFolder, allow_networks: str | None = None) -> AddressPolicy:
+    """Return what the broker of `folder` may connect to: these networks, by default those of the
+    environment. Raises SettingInvalid."""
+    return AddressPolicy(settings(folder, allow_networks).allowed_networks)
 
 
 def now() -> datetime:

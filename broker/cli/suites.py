@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.cli.options import DEFAULT_STATE, State
+from broker.cli.options import DEFAULT_STATE, AllowNetworks, State
 from broker.cli.state import StateFolder
 
 if TYPE_CHECKING:
@@ -182,10 +182,15 @@ def compare(
     reference: Annotated[str, typer.Argument(help="One that surely serves the model.")],
     domain: Annotated[str, typer.Option(help="Whose suite the prompts are of.")],
     prompts: Annotated[int, typer.Option(min=2, max=200, help="How many.")] = 10,
+    allow_networks: AllowNetworks = "",
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Test whether two endpoints serve the same model; ends with status 1 where they do not."""
+    """Test whether two endpoints serve the same model.
+
+    Ends with status 1 where they do not, and with 2 where that could not be told.
+    """
     from broker.cli.local import now, policy, run_with_engine, sealer
+    from broker.errors import BrokerError
     from broker.flows.ask_endpoint import Asker
     from broker.flows.compare_models import Means, compare_models
     from broker.upstream.client import UpstreamClient
@@ -193,14 +198,18 @@ def compare(
     folder = StateFolder(state)
 
     async def work(engine: AsyncEngine) -> Comparison:
-        upstream = UpstreamClient(policy(folder))
+        upstream = UpstreamClient(policy(folder, allow_networks))
         try:
             means = Means(engine, sealer(folder), Asker(upstream), now)
             return await compare_models(means, (endpoint, reference), domain, prompts)
         finally:
             await upstream.aclose()
 
-    found = run_with_engine(folder, work)
+    try:
+        found = run_with_engine(folder, work)
+    except BrokerError as error:
+        typer.echo(f"broker: {error.detail}", err=True)
+        raise typer.Exit(2) from None
     word = "Not the same model, or not served alike" if found.differs else "No difference found"
     typer.echo(
         f"{word}. p = {found.p_value:.3f}, discrepancy {found.discrepancy:.4f}, "

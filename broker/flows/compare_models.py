@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,7 +48,8 @@ async def compare_models(
     """Compare an endpoint with a reference, both `provider/endpoint`, on a suite's prompts.
 
     Nobody is charged. Raises NotFound for an endpoint or suite that is not, RequestMalformed for
-    one that does not answer in words, Unavailable where too few answers come.
+    one that does not answer in words, Unavailable where too few answers come, saying what came of
+    whom instead.
     """
     async with means.engine.connect() as connection:
         _, listed = await catalog.load_market(connection, means.sealer)
@@ -59,14 +61,16 @@ async def compare_models(
     asked, _ = suite.part(Form.WORDS).split()  # what canaries put stays unseen
     items = sample(asked, prompts, random)
     drawn: list[Drawn] = []
+    troubles: Counter[tuple[str, str]] = Counter()
     for item in items:
         own, reference = await asyncio.gather(
-            *(_draw(means, endpoint, item.prompt) for endpoint in pair)
+            *(_draw(means, endpoint, item.prompt, troubles) for endpoint in pair)
         )
         if min(len(own), len(reference)) >= SAMPLES_MIN:
             drawn.append((own, reference))
     if len(drawn) * 2 < len(items):
-        raise Unavailable(f"Only {len(drawn)} of {len(items)} prompts were answered by both.")
+        why = "".join(f"; {name}: {fault}" for (name, fault), _ in troubles.most_common())
+        raise Unavailable(f"Only {len(drawn)} of {len(items)} prompts were answered by both{why}.")
     return compare(drawn, np.random.default_rng(_SEED))
 
 
@@ -79,8 +83,10 @@ def _named(name: str, listed: list[Endpoint]) -> Endpoint:
     return endpoint
 
 
-async def _draw(means: Means, endpoint: Endpoint, prompt: str) -> list[str]:
-    """Return answers to a prompt; those that did not come are missing."""
+async def _draw(
+    means: Means, endpoint: Endpoint, prompt: str, troubles: Counter[tuple[str, str]]
+) -> list[str]:
+    """Return answers to a prompt; of those that did not come, count why."""
     ids = [uuid7() for _ in range(SAMPLES)]
     async with means.engine.begin() as connection:
         await examinations.note_test_calls(connection, endpoint.id, ids, means.clock())
@@ -96,8 +102,10 @@ async def _draw(means: Means, endpoint: Endpoint, prompt: str) -> list[str]:
                 return
             try:
                 answers.append(await means.asker.ask(endpoint, question, ids[place]))
-            except AttemptFailed:
+            except AttemptFailed as failure:
                 failed += 1
+                fault = failure.outcome.fault
+                troubles[endpoint.name, "no answer" if fault is None else fault.value] += 1
 
     await asyncio.gather(*map(one, range(SAMPLES)))
     return answers

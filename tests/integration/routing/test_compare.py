@@ -43,9 +43,14 @@ async def test_a_substitute_differs_and_the_same_model_does_not(
         for reference in ("globex/law", "umbrella/law", "nobody/law"):
             words = ("suites", "compare", "acme/law", reference, *asked)
             ended = await asyncio.to_thread(CliRunner().invoke, app, words, env=os.environ | env)
-            told[reference] = ended.exit_code, ended.output or str(ended.exception)
+            told[reference] = ended.exit_code, ended.output
+        words = ("suites", "compare", "acme/law", "globex/law", *asked, "--allow-networks", "")
+        shut = await asyncio.to_thread(CliRunner().invoke, app, words, env=os.environ | env)
     assert told["globex/law"][0] == 0, told
     assert "No difference found. p = 1.000" in told["globex/law"][1]
     assert told["umbrella/law"][0] == 1
     assert "Not the same model" in told["umbrella/law"][1]
+    assert told["nobody/law"][0] == shut.exit_code == 2
     assert "no endpoint 'nobody/law'" in told["nobody/law"][1]
+    assert "answered by both" in shut.output
+    assert "acme/law: address_refused" in shut.output
