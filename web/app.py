@@ -17,6 +17,7 @@ from broker.errors import BrokerError, CallerUnknown, NotFound, RequestRefused, 
 from broker.store.away import is_database_away
 from web.board import Boards
 from web.desk import Desk
+from web.domains import forget, show_domains, teach
 from web.events import events
 from web.login import HOME, LOGIN, log_in, log_out, show_login
 from web.pages import market, series, show_board, show_call, show_endpoint
@@ -75,6 +76,7 @@ def _litestar(desk: Desk) -> Litestar:
             market, show_board, show_endpoint, series, show_call, events,
             show_login, log_in, log_out, static,
             show_simulations, order_simulation, cancel_simulation, show_report,
+            show_domains, teach, forget,
         ],
         dependencies={
             "desk": Provide(lambda: desk, sync_to_thread=False),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from typing import Any
 from uuid import UUID
 
@@ -12,12 +11,12 @@ from litestar.params import FromPath, URLEncodedBody
 from litestar.response import Redirect
 
 from broker.api.simulations import REPORT_HEADERS
-from broker.errors import BrokerError, NotAllowed, NotFound
+from broker.errors import BrokerError, NotFound
 from broker.flows import order_simulation as orders
 from broker.store.accounts import Role
 from web.desk import Desk, GivenDesk
 from web.painter import Page
-from web.viewer import GivenViewer, Viewer
+from web.viewer import GivenViewer, Viewer, require_token
 
 PAGE = "/console/simulations"
 SHOWN = 20
@@ -135,9 +134,7 @@ def _texts(data: dict[str, Any], name: str) -> list[str]:
 
 def _check(viewer: Viewer, data: dict[str, Any]) -> None:
     _check_role(viewer)
-    given = _text(data, "csrf_token")
-    if not hmac.compare_digest(given.encode(), viewer.csrf_token.encode()):
-        raise NotAllowed("The form has expired; load the page again.", code="csrf_token_invalid")
+    require_token(viewer, _text(data, "csrf_token"))
 
 
 def _check_role(viewer: Viewer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from litestar import Request
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
-from broker.errors import CallerUnknown
+from broker.errors import CallerUnknown, NotAllowed
 from broker.flows.authenticate import Caller, of_session
 from broker.flows.login import SESSION_COOKIE
 from broker.store import sessions
@@ -45,3 +46,9 @@ async def require_viewer(parts: Parts, request: Request[Any, Any, Any]) -> Viewe
     if viewer is None:
         raise CallerUnknown("The session has ended; log in again.", code="session_ended")
     return viewer
+
+
+def require_token(viewer: Viewer, given: str) -> None:
+    """Make sure that a form is one of the viewer's own pages. Raises NotAllowed."""
+    if not hmac.compare_digest(given.encode(), viewer.csrf_token.encode()):
+        raise NotAllowed("The form has expired; load the page again.", code="csrf_token_invalid")
