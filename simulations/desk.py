@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache, lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from broker.core.crowd import Crowd
 from broker.core.decision import Decision
 from broker.core.dispatch import Attempt
 from broker.core.eligibility import Rejection
+from broker.core.gradient import kinds_of
 from broker.core.hedging import HedgeBudget, Tails
 from broker.core.market import Market, Presence, build_market
 from broker.core.outcome import DELIVERED, Fault, Outcome
@@ -21,7 +21,7 @@ from broker.core.refusal import Cause, cause_of
 from broker.core.requirements import Requirements
 from broker.core.retries import RetryBudget
 from broker.core.routing import route
-from broker.core.throttle import APART_S, Cut, Throttle
+from broker.core.throttle import APART_S, Cut, Throttle, ToldMany
 from pricing.book import FloatArray, IntArray, PriceBook, Rate
 from pricing.tiers import BPS
 from simulations.chance import source
@@ -122,11 +122,18 @@ class Desk:
         `sizes` is (tokens in, tokens out)."""
         if self.throttle is None:
             return
-        columns = (number, *sizes, seen.ttft_ms, seen.duration_ms, *at)
-        for row in _apart(columns, at[0]):
-            endpoint, size = self._listing.endpoint(row[0]), (BYTES_PER_TOKEN * row[1], row[2])
-            measured = Measured(row[3], row[4], row[2])
-            self.throttle.tell(endpoint, size, measured, row[5], streamed=row[6])
+        at_s, streamed = at
+        kinds = kinds_of(BYTES_PER_TOKEN * sizes[0], np.where(streamed, 0, sizes[1]))
+        took_ms = np.where(streamed, seen.ttft_ms, seen.duration_ms)
+        places = _apart(number, at_s)
+        number = number[places]
+        ends = np.append((number[1:] != number[:-1]).nonzero()[0] + 1, number.size).tolist()
+        columns = [each[places].tolist() for each in (kinds, took_ms, at_s)]
+        begin = 0
+        for end in ends if places.size else ():
+            told = ToldMany(*[each[begin:end] for each in columns])
+            self.throttle.tell_many(self._listing.endpoint(int(number[begin])), told)
+            begin = end
 
     def cut_many(
         self, number: IntArray, tokens_in: IntArray, lasted_ms: FloatArray, at: At
@@ -134,7 +141,8 @@ class Desk:
         """Be told of many calls that were given up before anything came, in the same way."""
         if self.throttle is None:
             return
-        for row in _apart((number, tokens_in, lasted_ms, *at), at[0]):
+        places, columns = _apart(number, at[0]), (number, tokens_in, lasted_ms, *at)
+        for row in zip(*(each[places].tolist() for each in columns), strict=True):
             cut = Cut(row[2], BYTES_PER_TOKEN * row[1], row[4])
             self.throttle.failed(self._listing.endpoint(row[0]), LATE, cut, row[3])
 
@@ -160,12 +168,12 @@ class Desk:
         return codes
 
 
-def _apart(columns: tuple[NDArray[Any], ...], at_s: FloatArray) -> Iterator[tuple[Any, ...]]:
-    """Return rows by endpoint, the first column, and time; of those of an endpoint that are closer
-    together than APART_S about one: more of the same say no more."""
-    number, moment = columns[0], (at_s / APART_S).astype(np.int64)
+def _apart(number: IntArray, at_s: FloatArray) -> IntArray:
+    """Return the places by endpoint and time; of those of an endpoint that are closer together than
+    APART_S about one: more of the same say no more."""
+    moment = (at_s / APART_S).astype(np.int64)
     _, places = np.unique(number * (moment.max(initial=0) + 1) + moment, return_index=True)
-    return zip(*(each[places].tolist() for each in columns), strict=True)
+    return places
 
 
 @lru_cache(maxsize=1_024)

@@ -22,8 +22,14 @@ and then, as BBR drains its queue to see the round trip alone (Cardwell et al., 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from typing import Final
+
+import numpy as np
+
+from broker.core.columns import Numbers
+from broker.core.usual import FEW, GROUP, Usual
 
 TOLERANCE: Final = 4.0
 """So many times as long is no sign of a queue: servers that batch slow down as they fill."""
@@ -37,15 +43,11 @@ SLOW_MIN: Final = 3
 """Windows in a row that are slow before a limit that is far off is brought near."""
 LEAST: Final = 1.0
 """The limit goes no lower, so that there is always somebody to learn from."""
-FEW: Final = 4.0
-"""With so few under way there is little to do. As 4 / 2 + sqrt(4) = 4, time alone cuts no lower."""
 REFUSED_FACTOR: Final = 0.7
 RELAX_AFTER_S: Final = 2.0
 """Where too few have ended for so long, the limit rises by itself: others may have taken all."""
-_STEP: Final = 0.3
-"""Of the way that what is usual goes towards a group's mean."""
-_GROUP: Final = 8
 _LATER: Final = math.log(LATER)
+_LOG_LEAST: Final = math.log(0.001)
 _LONGER_MAX: Final = math.log(16.0)
 """One that took longer than so many times the usual counts no more than that."""
 _ALONE_EVERY_S: Final = 30.0
@@ -64,50 +66,15 @@ def kind_of(size_in: int, size_out: int) -> int:
     return (size_in >> 6).bit_length() << 6 | size_out.bit_length()
 
 
+def kinds_of(size_in: Numbers, size_out: Numbers) -> Numbers:
+    """The same of many; sizes must stay below 2^53."""
+    kinds: Numbers = np.frexp(size_in >> 6)[1].astype(np.int64) << 6 | np.frexp(size_out)[1]
+    return kinds
+
+
 def is_of(kind: int, size_in: int) -> bool:
     """True for the kinds of about this size in, whatever their size out."""
     return kind >> 6 == (size_in >> 6).bit_length()
-
-
-class _Usual:
-    """How long things of one kind take with little to do: the mean of the logarithms."""
-
-    __slots__ = ("_alone_count", "_alone_sum", "_calm", "_count", "_sum", "known", "mean")
-
-    def __init__(self) -> None:
-        self.mean = 0.0
-        self.known = False
-        self._sum = 0.0
-        self._count = 0
-        self._calm = True
-        self._alone_sum = 0.0
-        self._alone_count = 0
-
-    def tell(self, log_ms: float, *, calm: bool) -> None:
-        self._sum += log_ms
-        self._count += 1
-        self._calm = self._calm and calm
-        if self._count < _GROUP:
-            return
-        mean = self._sum / self._count
-        if not self.known:
-            self.mean, self.known = mean, True
-        elif mean < self.mean or self._calm:
-            self.mean += _STEP * (mean - self.mean)
-        self._sum, self._count, self._calm = 0.0, 0, True
-
-    def tell_alone(self, log_ms: float) -> None:
-        """Be told of one that had the server to itself, but for a few."""
-        self._alone_sum += log_ms
-        self._alone_count += 1
-
-    def learn_alone(self) -> None:
-        """Go by those, the more the further."""
-        count = self._alone_count
-        if count and self.known:
-            self.mean += count / (count + FEW) * (self._alone_sum / count - self.mean)
-        self._alone_sum, self._alone_count = 0.0, 0
-        self._sum, self._count, self._calm = 0.0, 0, True
 
 
 class Gradient:
@@ -139,7 +106,7 @@ class Gradient:
         self.most = most
         self._least = least
         self.limit = most
-        self._usual: dict[int, _Usual] = {}
+        self._usual: dict[int, Usual] = {}
         self._sum = self._cut_sum = 0.0
         self._count = self._cuts = self._busiest = 0
         self._later = 0
@@ -167,25 +134,56 @@ class Gradient:
     def tell(self, kind: int, took_ms: float, under_way: int, now_s: float) -> bool:
         """Be told that one of a kind has ended with so many under way, itself counted; True when
         the limit has changed."""
-        usual = self._usual.get(kind)
-        if usual is None:
-            if len(self._usual) >= _KINDS_MAX:
-                return False
-            usual = self._usual[kind] = _Usual()
-        log_ms = math.log(max(0.001, took_ms))
         if self._alone_until_s is not None:
-            return self._tell_alone(usual, log_ms, under_way, now_s)
-        if usual.known:
-            longer = log_ms - usual.mean
-            self._sum += min(_LONGER_MAX, longer)
-            self._count += 1
+            return self._tell_alone(kind, took_ms, under_way, now_s)
+        self._take_in((kind,), (took_ms,), under_way)
+        return self._turn_if_due(now_s, took_ms)
+
+    def tell_many(
+        self, kinds: Sequence[int], took_ms: Sequence[float], under_way: int, at_s: Sequence[float]
+    ) -> bool:
+        """The same of many, one after the other, all with so many under way."""
+        changed, place, size = False, 0, len(kinds)
+        while place < size:
+            # Until a window is over nothing turns.
+            alone = self._alone_until_s is not None
+            stop = place if alone else bisect_left(at_s, self._due_s, place)
+            if stop > place:
+                self._take_in(kinds[place:stop], took_ms[place:stop], under_way)
+                place = stop
+            else:
+                changed |= self.tell(kinds[place], took_ms[place], under_way, at_s[place])
+                place += 1
+        return changed
+
+    def _take_in(self, kinds: Sequence[int], took_ms: Sequence[float], under_way: int) -> None:
+        """Count them for their window, and for what is usual."""
+        calm = self._is_calm(under_way)
         if under_way > self._busiest:
             self._busiest = under_way
-        calm = self._is_calm(under_way)
-        if calm and self._cut_share:
-            self._cut_share *= 1.0 - _CUT_STEP
-        usual.tell(log_ms, calm=calm)
-        return self._turn_if_due(now_s, took_ms)
+        for kind, took in zip(kinds, took_ms, strict=True):
+            usual = self._usual.get(kind) or self._begun(kind)
+            if usual is None:
+                continue
+            log_ms = math.log(took) if took > 0.001 else _LOG_LEAST
+            if usual.known:
+                longer = log_ms - usual.mean
+                self._sum += min(_LONGER_MAX, longer)
+                self._count += 1
+            if calm and self._cut_share:
+                self._cut_share *= 1.0 - _CUT_STEP
+            usual.sum += log_ms
+            usual.count += 1
+            usual.calm &= calm
+            if usual.count >= GROUP:
+                usual.learn()
+
+    def _begun(self, kind: int) -> Usual | None:
+        """What is usual of a kind that is new; None where there are too many."""
+        if len(self._usual) >= _KINDS_MAX:
+            return None
+        usual = self._usual[kind] = Usual()
+        return usual
 
     def cut(
         self, of: Callable[[int], bool], lasted_ms: float, under_way: int, now_s: float
@@ -293,9 +291,12 @@ class Gradient:
         self._alone_since_s = None
         self._lasting, self.limit = self.limit, max(FEW, self._least)
 
-    def _tell_alone(self, usual: _Usual, log_ms: float, under_way: int, now_s: float) -> bool:
-        if self._began_alone(math.exp(log_ms), under_way, now_s):
-            usual.tell_alone(log_ms)
+    def _tell_alone(self, kind: int, took_ms: float, under_way: int, now_s: float) -> bool:
+        usual = self._usual.get(kind) or self._begun(kind)
+        if usual is None:
+            return False
+        if self._began_alone(took_ms, under_way, now_s):
+            usual.tell_alone(math.log(max(0.001, took_ms)))
             self._cut_share *= 1.0 - _CUT_STEP
         return self._go_on(now_s)
 

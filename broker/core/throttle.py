@@ -5,6 +5,7 @@ The limits stand in the pulse, where routing finds them: an endpoint at its serv
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -31,6 +32,31 @@ class Cut(NamedTuple):
     lasted_ms: float
     bytes_in: int
     streamed: bool
+
+
+class ToldMany(NamedTuple):
+    """Attempts that delivered, in order of time; lists of one length."""
+
+    kinds: list[int]
+    """As `gradient.kind_of`: of what was streamed, by the size in alone."""
+    took_ms: list[float]
+    at_s: list[float]
+
+    def apart(self, due_s: float) -> ToldMany:
+        """Those from `due_s` on that are no closer to the one before than APART_S."""
+        places = []
+        for place, now_s in enumerate(self.at_s):
+            if now_s >= due_s:
+                due_s = now_s + APART_S
+                places.append(place)
+        if len(places) == len(self.at_s):
+            return self
+        kinds, took_ms, at_s = self
+        return ToldMany(
+            [kinds[each] for each in places],
+            [took_ms[each] for each in places],
+            [at_s[each] for each in places],
+        )
 
 
 class Throttle:
@@ -88,6 +114,22 @@ class Throttle:
         if gradient.tell(kind, took_ms, under_way, now_s):
             self._set(gradient, endpoints)
         return True
+
+    def tell_many(self, endpoint: Endpoint, many: ToldMany) -> None:
+        """The same of many at one endpoint, before any of them is counted out, for who is never
+        late. Which of them are wanted is judged by how things stand before the first."""
+        assert not self.late_ms, "whoever tells of many keeps a clock of his own"
+        number = endpoint.number
+        if not self.wants(endpoint, -math.inf):
+            many = many.apart(self._due_s.get(number, 0.0))
+        kinds, took_ms, at_s = many
+        if not at_s:
+            return
+        self._due_s[number] = at_s[-1] + APART_S
+        gradient, endpoints = self._of(endpoint, at_s[0])
+        under_way = self._pulse.load_of(endpoint.deployment.number)
+        if gradient.tell_many(kinds, took_ms, under_way, at_s):
+            self._set(gradient, endpoints)
 
     def failed(self, endpoint: Endpoint, outcome: Outcome, cut: Cut | None, now_s: float) -> None:
         """Be told of an attempt that failed, before it is counted out; `cut` where it was given up

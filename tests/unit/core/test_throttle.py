@@ -9,10 +9,10 @@ from typing import cast
 import numpy as np
 
 from broker.core.catalog import Endpoint
-from broker.core.gradient import REFUSED_FACTOR
+from broker.core.gradient import REFUSED_FACTOR, kind_of, kinds_of
 from broker.core.outcome import Fault, Outcome
 from broker.core.pulse import Measured, Pulse
-from broker.core.throttle import APART_S, Cut, Throttle
+from broker.core.throttle import APART_S, Cut, Throttle, ToldMany
 
 DELIVERED = Outcome(status=200)
 REFUSED = Outcome(Fault.OVERLOADED, status=429)
@@ -183,3 +183,38 @@ def test_what_takes_long_while_the_process_itself_is_late_is_not_held_against_th
         limits.append(pulse.limit_at[0])
     assert limits[0] < 31, "on a process in time they are a queue at the server"
     assert limits[1] == np.inf
+
+
+def test_many_that_are_told_together_teach_what_they_teach_one_by_one() -> None:
+    random, server = Random(7), Server(0, 12)
+    alone, together = Pulse(), Pulse()
+    for each in (alone, together):
+        each.fit(1, 1)
+    one, many, at = Throttle(alone, 6.0), Throttle(together, 6.0), endpoint(0, server)
+    limits, now_s = set(), 0.0
+    for _ in range(600):
+        under_way = random.choice((4, 30, 70)) if now_s < 40.0 else 70
+        alone.in_flight_at[0] = together.in_flight_at[0] = under_way
+        slow = 1.0 if under_way < 60 else 12.0
+        told = ToldMany([], [], [])
+        for _ in range(random.randrange(12)):
+            now_s += random.uniform(0.001, 0.06)
+            size = random.choice(((80, 3), (900, 3), (80, 300)))
+            took_ms = slow * size[1] * random.uniform(0.5, 2.0)
+            one.tell(at, size, Measured(took_ms, took_ms, size[1]), now_s)
+            told.kinds.append(kind_of(*size))
+            told.took_ms.append(took_ms)
+            told.at_s.append(now_s)
+        many.tell_many(at, told)
+        assert alone.limit_at[0] == together.limit_at[0]
+        limits.add(alone.limit_at[0])
+    assert len(limits) > 20
+
+
+def test_kinds_of_many_are_those_of_each() -> None:
+    random = Random(11)
+    sizes = [
+        (random.randrange(1 << random.randrange(1, 24)), random.randrange(5)) for _ in "x" * 99
+    ]
+    size_in, size_out = np.array(sizes).T
+    assert kinds_of(size_in, size_out).tolist() == [kind_of(*each) for each in sizes]
