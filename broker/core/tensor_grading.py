@@ -59,6 +59,6 @@ def _largest(odds: list[Any], choices: tuple[str, ...]) -> str | None:
 
 
 def _word(value: object) -> str:
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return str(int(value))
+    if isinstance(value, float):  # as a reference that is a number is written
+        return str(int(value) if value.is_integer() and abs(value) < 2**53 else value)
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
