@@ -38,13 +38,15 @@ def inspect(tab: Tab, answer: bytes, headers: Headers = ()) -> None:
     """Look at a whole answer that was drawn, without anybody's waiting for it; of tensors its
     headers tell where these begin."""
     runtime, body = tab.runtime, tab.call.body
+    if len(answer) > _ANSWER_BYTES_MAX:
+        return
     if isinstance(body, TensorBody):
         find = _of_tensors(body, answer, headers)
     elif tab.call.wanted.task.generates:
         find = partial(find_flaw, body.members, answer)
     else:
         find = None
-    if find is None or len(answer) > _ANSWER_BYTES_MAX:
+    if find is None:
         return
     # Before anything is found, so that flaws and none are rationed alike.
     if not runtime.looks.take(tab.call.payer.account_id, tab.endpoint.number, runtime.clock()):
@@ -60,8 +62,8 @@ def _of_tensors(body: TensorBody, answer: bytes, headers: Headers) -> Find | Non
     asked, told = dict(body.headers), dict(reversed(headers))
     if CODED in told or CODED in asked:
         return None
-    sent, length = body.begin(None), asked.get(HEADER_LENGTH)
-    asked_json = sent if length is None else sent[: int(length)]
+    length = asked.get(HEADER_LENGTH)
+    asked_json = body.begin(None) if length is None else body.begin(int(length))[: int(length)]
     json_bytes = int(told.get(HEADER_LENGTH, len(answer)))
     return partial(find_tensor_flaw, asked_json, answer[:json_bytes], answer[json_bytes:])
 

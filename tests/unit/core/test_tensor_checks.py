@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -117,3 +118,18 @@ def test_a_length_of_the_json_that_stands_twice_breaks_no_call(second: bytes) ->
         find = _of_tensors(TensorBody((), ASKED), answer, lengths)
         assert find is not None
         assert find() is flaw
+
+
+def test_of_a_large_request_no_more_than_its_json_is_copied_for_a_look() -> None:
+    sent = ASKED + bytes(100)
+    headers = ((HEADER_LENGTH, b"%d" % len(ASKED)),)
+    body = TensorBody(headers, sent, (memoryview(bytearray(2**24)),), len(sent) + 2**24)
+    tracemalloc.start()
+    try:
+        find = _of_tensors(body, b'{"outputs":[]}', ())
+        most_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert find is not None
+    assert find() is Flaw.EMPTY
+    assert most_bytes < 2**16
