@@ -53,6 +53,7 @@ def create_app(settings: Settings) -> Celery:
         task_ignore_result=True,
         task_default_queue=QUICK,
         task_routes={job.name: {"queue": job.queue} for job in JOBS},
+        worker_pool="broker.jobs.pool:Pool",
         timezone="UTC",
         enable_utc=True,
         broker_connection_retry_on_startup=True,
