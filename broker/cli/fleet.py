@@ -11,7 +11,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import Final
 
 import structlog
 
+from broker.cli import lean
 from broker.embedded.leash import leashed
 from broker.embedded.readiness import answers
 from broker.server.listener import BACKLOG, signals
@@ -136,11 +136,9 @@ class Fleet:
 
     async def _start(self, number: int, listening: socket.socket) -> asyncio.subprocess.Process:
         descriptor = listening.fileno()
-        place = ("--host", self.host, "--port", str(self.port))
-        enlists = ("--worker-of", f"{number}:{descriptor}:{self._tallies}")
-        command = [sys.executable, "-m", "broker.cli.main", "serve", *place, *enlists]
+        worker = f"{number}:{descriptor}:{self._tallies}"
         child = await asyncio.create_subprocess_exec(
-            *leashed(command),
+            *leashed(lean.command(self.host, self.port, worker)),
             stdin=asyncio.subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for us to pass on
             pass_fds=(descriptor,),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib.metadata import entry_points, version
 from typing import Annotated
@@ -32,6 +31,7 @@ from broker.cli import (
     up,
     webhooks,
 )
+from broker.cli.lean import spin_not
 from broker.errors import BrokerError
 from pricing.money import MoneyError
 
@@ -87,9 +87,7 @@ app.command("migrate")(serve.migrate)
 
 def main() -> None:
     """Run the command; expected errors are one line on standard error and exit status 1."""
-    # For numpy, which comes later. Threads that compute together wait for each other spinning: on
-    # cores that other processes use too, a small matrix then takes ten times as long.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    spin_not()
     for point in entry_points(group="broker.commands"):
         command = point.load()
         if isinstance(command, typer.Typer):

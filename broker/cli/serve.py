@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from broker.cli import lean
 from broker.cli.options import DEFAULT_STATE, Host, Port, State, Workers
 from broker.cli.state import StateFolder
 
@@ -16,7 +17,6 @@ def serve(
     host: Host = "127.0.0.1",
     port: Port = 8000,
     workers: Workers = 1,
-    worker_of: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
     """Run a broker on DATABASE_URL, VALKEY_URL and BROKER_SECRET_KEY.
 
@@ -34,9 +34,9 @@ def serve(
             asyncio.run(Fleet(host, port, workers, settings.limits.stop_notice_s).run())
         )
 
-    from broker.app import Worker, run
+    from broker.cli.workers import become
 
-    run(settings, host, port, Worker.enlisted(worker_of) if worker_of else None)
+    become(lean.command(host, port), os.environ)
 
 
 def worker(

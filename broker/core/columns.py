@@ -61,6 +61,14 @@ class Columns:
     region: Words
     version: Words
 
+    def on(self, deployments: Iterable[int]) -> Bools:
+        """Say which endpoints are on one of these deployments."""
+        # By a table: `np.isin` would load the half of numpy that is about masked arrays.
+        among = np.zeros(int(self.deployment.max(initial=0)) + 1, dtype=np.bool_)
+        among[[each for each in deployments if each < among.size]] = True
+        away: Bools = among[self.deployment]
+        return away
+
 
 def as_index(numbers: Numbers) -> slice | Numbers:
     """Return a slice where the numbers follow each other, else the numbers."""

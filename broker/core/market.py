@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import msgspec
-import numpy as np
 
 from broker.core.catalog import Endpoint
 from broker.core.columns import Bools, Columns, Floats, Numbers, build_columns
@@ -159,7 +158,7 @@ def build_market(
     else:
         columns = build_columns(listed)
     gone = [number for number, state in presence.items() if state is not Presence.READY]
-    away = np.isin(columns.deployment, gone)
+    away = columns.on(gone)
     if before is None:
         return Market(columns, dict(presence), book, away)
     lessons = before.lessons

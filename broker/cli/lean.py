@@ -1,0 +1,82 @@
+"""One serving process with nothing in it that only the command line or other users of its libraries
+need: 30 MB of 150.
+
+    python -m broker.cli.lean HOST PORT [WORKER]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Final
+
+OPTIONAL: Final = ("click", "opentelemetry", "pygments", "rich")
+"""What libraries use where it is there, for tracebacks in colour and figures of their own; 6 MB."""
+UNCALLED: Final = ("sqlalchemy.ext.asyncio.scoping", "sqlalchemy.ext.asyncio.session")
+"""What comes with the engine and brings the ORM, of which nothing is used here; 6 MB."""
+
+
+class Uncalled(ModuleType):
+    """Stands for a module of which names are imported and none is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return None
+
+
+def load() -> Callable[..., None]:
+    """Import what serves, without OPTIONAL and UNCALLED, and return `broker.app.run`.
+
+    Both can be imported afterwards: traces, if they are asked for, need the first of them.
+    """
+    hidden: dict[str, ModuleType | None] = dict.fromkeys(OPTIONAL)
+    hidden |= {name: Uncalled(name) for name in UNCALLED}
+    hidden = {name: module for name, module in hidden.items() if name not in sys.modules}
+    sys.modules.update(hidden)  # type: ignore[arg-type]  # None there means: it cannot be imported
+    try:
+        from broker.app import run
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
+    return run
+
+
+def command(host: str, port: int, worker_of: str = "") -> list[str]:
+    """Return the command line of one process; `worker_of` is told to each of several."""
+    told = [worker_of] if worker_of else []
+    return [sys.executable, "-m", "broker.cli.lean", host, str(port), *told]
+
+
+def main() -> None:
+    """Serve; expected errors are one line on standard error and exit status 1."""
+    spin_not()
+    host, port, *worker_of = sys.argv[1:]
+    run = load()
+    from broker.app import Worker
+    from broker.errors import BrokerError
+    from broker.settings import Settings
+
+    try:
+        run(
+            Settings.from_env(), host, int(port), Worker.enlisted(*worker_of) if worker_of else None
+        )
+    except (BrokerError, OSError) as error:
+        detail = error.detail if isinstance(error, BrokerError) else error
+        sys.stderr.write(f"broker: {detail}\n")
+        sys.exit(1)
+
+
+def spin_not() -> None:
+    """Tell numpy, which comes later, to compute in one thread.
+
+    Threads that compute together wait for each other spinning: on cores that other processes use
+    too, a small matrix then takes ten times as long.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+if __name__ == "__main__":
+    main()

