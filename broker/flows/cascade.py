@@ -157,13 +157,18 @@ def _refused(tab: Tab, cascade: Cascade, reply: Reply, verdict: Verdict) -> Prov
     """Return the refusal of an answer that is below, of which nothing goes out; it is paid as far
     as it came where all are."""
     reply.cut()
+    judged, least = reply.attempt.judged, f"{cascade.keep_from:g} that was asked for"
+    if judged is not None:
+        reason = f"{judged.reason}; it is below the {least}"
+        reply.attempt.judged = msgspec.structs.replace(judged, kept=False, reason=reason)
+        reply.attempt.notes.append(f"refused: it is below the {least}")
     if not reply.ended:
         outcome = Outcome(Fault.CALLER_LEFT, detail="confidence_too_low")
         tab.end(outcome, delivered_so_far(reply, tab))
     if not cascade.pays_all:
         tab.forgo_but(None)
     return ProviderFailed(
-        f"No answer reached the confidence of {cascade.keep_from:.2f} that was asked for.",
+        f"No answer reached the confidence of {least}.",
         code="confidence_too_low",
         facts={"confidence": verdict.confidence},
     )

@@ -23,6 +23,8 @@ Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"\A[^\
 Names = Annotated[list[Text], msgspec.Meta(max_length=1_000)]
 DataPolicy = Literal["any", "no_training", "no_retention"]
 _PREFIX = b"x-broker-"
+KEEP_FROM = 0.8
+"""An answer is kept from this chance of being good on, where nothing is told."""
 _DIGITS_MAX = 40
 BUDGET = "budget"
 
@@ -57,10 +59,13 @@ class WeightsWish(_Wish, frozen=True, kw_only=True):
 
 
 class StageWish(_Wish, frozen=True, kw_only=True):
-    """A model of a chain, and from which chance of being good on its answer is kept."""
+    """A model of a chain, and from which chance of being good on its answer is kept.
+
+    If not told KEEP_FROM; of the last model, what the cascade asks in the end, where it does.
+    """
 
     model: Text
-    keep_from: Share = 0.8
+    keep_from: Share | None = None
 
 
 class CascadeWish(_Wish, frozen=True, kw_only=True):
@@ -87,8 +92,7 @@ class CascadeWish(_Wish, frozen=True, kw_only=True):
             raise RequestMalformed(
                 "broker.cascade: a chain, and nothing else, names 2 to 4 models."
             )
-        stages = tuple(Stage(each.model, each.keep_from) for each in self.chain)
-        least = self.keep_from
+        stages, least = self._stages(), self.keep_from
         if least is None and stages:
             least = stages[-1].keep_from
         if self.below is not Below.FLAG and least is None:
@@ -105,6 +109,15 @@ class CascadeWish(_Wish, frozen=True, kw_only=True):
             self.agreement,
             self.buffer_bytes,
             self.decide_after_tokens,
+        )
+
+    def _stages(self) -> tuple[Stage, ...]:
+        usual = [KEEP_FROM] * len(self.chain)
+        if usual and self.keep_from is not None:
+            usual[-1] = self.keep_from
+        return tuple(
+            Stage(each.model, least if each.keep_from is None else each.keep_from)
+            for each, least in zip(self.chain, usual, strict=True)
         )
 
 

@@ -91,7 +91,24 @@ async def test_what_stays_below_is_flagged_or_refused(house: House, shop: Consum
     assert refused.json()["error"]["code"] == "confidence_too_low"
     attempts = await attempts_of(house, shop, refused)
     assert [float(each["charge_usd"]) for each in attempts] == [0.0, 0.0]
+    assert [each["judged"]["kept"] for each in attempts] == [False, False]
     assert await house.open_holds() == 0
+
+
+async def test_what_is_asked_in_the_end_is_asked_of_the_last_and_told_where_it_refuses(
+    house: House, shop: Consumer
+) -> None:
+    models = [{"model": "cheap", "keep_from": UNSURE}, {"model": "dear"}]
+    cascade = {"policy": "chain", "chain": models, "keep_from": UNSURE, "below": "refuse"}
+    refused = await ask(shop, cascade)
+    assert "the confidence of 0.9 that was asked for" in refused.json()["error"]["message"]
+    _, last = await attempts_of(house, shop, refused)
+    assert last["judged"]["reason"].startswith("confidence 0.83 is below 0.90")
+    models[1]["keep_from"] = SURE
+    _, last = await attempts_of(house, shop, await ask(shop, cascade))
+    told = "confidence 0.83 is at least 0.80; it is below the 0.9 that was asked for"
+    assert (last["judged"]["kept"], last["judged"]["reason"]) == (False, told)
+    assert last["notes"][-1] == "refused: it is below the 0.9 that was asked for"
 
 
 async def test_an_answer_that_came_is_delivered_where_the_next_fails(
