@@ -70,7 +70,8 @@ def _show(report: Report) -> None:
         low, high = report.intervals.get(name, (None, None))
         span = "" if low is None or high is None else f"{low:.4g} … {high:.4g}"
         table.add_row(name, "never" if value is None else f"{value:.4g}", span)
-    for name in ("task_oracle_accuracy", "ece", "ece_domain", "domain_accuracy"):
+    names = ("task_oracle_accuracy", "ece", "ece_by_chance", "ece_domain", "domain_accuracy")
+    for name in names:
         table.add_row(name, f"{getattr(report, name):.4g}", "")
     for name, value in report.ablations.items():
         table.add_row(f"accuracy, {name}", f"{value:.4g}", "")

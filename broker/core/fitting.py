@@ -75,7 +75,26 @@ def fit_ridge_logistic(design: Floats, outcomes: Floats, ridge: float = 1.0) -> 
 
 def calibration_error(chances: Floats, outcomes: Floats, bins: int = 15) -> float:
     """Return the expected calibration error over bins of equal width (Naeini et al., 2015)."""
-    places = np.minimum((chances * bins).astype(np.int64), bins - 1)
-    count = np.bincount(places, minlength=bins)
-    apart = np.bincount(places, chances - outcomes, minlength=bins)
+    count, apart, _ = _binned(chances, outcomes, bins)
     return float(np.abs(apart).sum() / max(int(count.sum()), 1))
+
+
+def calibration_error_by_chance(chances: Floats, outcomes: Floats, bins: int = 15) -> float:
+    """Return about what that error would be on as many outcomes if the chances were right.
+
+    Of a bin with deviations d the sum is then normal about 0, and |N(0, s)| is s * sqrt(2 / pi) on
+    average, with s^2 the sum of d^2: the fewer outcomes, the more (Roelofs et al., "Mitigating Bias
+    in Calibration Error Estimation", 2022, measure the same bias).
+    """
+    count, _, spread = _binned(chances, outcomes, bins)
+    return float(np.sqrt(2.0 / np.pi * spread).sum() / max(int(count.sum()), 1))
+
+
+def _binned(chances: Floats, outcomes: Floats, bins: int) -> tuple[Numbers, Floats, Floats]:
+    """Return of each bin how many outcomes it has, and the sums of deviations and their squares."""
+    places = np.minimum((chances * bins).astype(np.int64), bins - 1)
+    apart = chances - outcomes
+    sums, squares = (
+        np.asarray(np.bincount(places, each, bins), dtype=np.float64) for each in (apart, apart**2)
+    )
+    return np.bincount(places, minlength=bins).astype(np.int64), sums, squares

@@ -11,7 +11,7 @@ import numpy as np
 
 from broker.core.columns import Floats, Numbers
 from broker.core.domains import Recogniser, learn
-from broker.core.fitting import calibration_error
+from broker.core.fitting import calibration_error, calibration_error_by_chance
 from broker.core.frontier import Measures, Replay, measure
 from broker.core.quality import Evidence, Learned, learn_quality
 from broker.core.spending import Spent, replay_budget
@@ -43,7 +43,11 @@ _SEED = 1
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What came of it; `intervals` are 95 % by bootstrap, `ablations` accuracy at best quality."""
+    """What came of it; `intervals` are 95 % by bootstrap, `ablations` accuracy at best quality.
+
+    `ece` is how far expected scores were off, `ece_by_chance` how far it would seem so if they were
+    right, for so few rows.
+    """
 
     rows: int
     rows_train: int
@@ -56,6 +60,7 @@ class Report(msgspec.Struct, frozen=True):
     best_single_accuracy: float
     task_oracle_accuracy: float
     ece: float
+    ece_by_chance: float
     ece_domain: float
     domain_accuracy: float
     measures: Measures
@@ -107,6 +112,7 @@ def replay_routing(
     everyone = np.arange(len(test.prompts))
     told = measure(replay, everyone)
     chosen, right = choices[0], _domains_right(case)
+    foretold = expected[everyone, chosen], test.scores[everyone, chosen]
     confidence = case.learned.recogniser.among_known(
         case.learned.recogniser.standardise(case.vectors)
     ).max(axis=1)
@@ -121,7 +127,8 @@ def replay_routing(
         aiq=told.aiq,
         best_single_accuracy=told.best_single_accuracy,
         task_oracle_accuracy=_task_oracle(train, test, best),
-        ece=calibration_error(expected[everyone, chosen], test.scores[everyone, chosen]),
+        ece=calibration_error(*foretold),
+        ece_by_chance=calibration_error_by_chance(*foretold),
         ece_domain=calibration_error(confidence, right),
         domain_accuracy=float(right.mean()),
         measures=told,

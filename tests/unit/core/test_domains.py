@@ -7,7 +7,11 @@ import pytest
 
 from broker.core.columns import Floats, Numbers
 from broker.core.domains import Recogniser, learn
-from broker.core.fitting import calibration_error, fit_logistic
+from broker.core.fitting import (
+    calibration_error,
+    calibration_error_by_chance,
+    fit_logistic,
+)
 
 LENGTH = 40
 NAMES = ("law", "medicine", "code", "poetry")
@@ -40,6 +44,21 @@ def test_the_odds_are_as_good_as_they_say(recogniser: Recogniser) -> None:
     told = recogniser.among_known(recogniser.standardise(vectors))
     right = (told.argmax(axis=1) == labels).astype(float)
     assert calibration_error(told.max(axis=1), right) < 0.08
+
+
+@pytest.mark.parametrize("count", [250, 4_000])
+def test_odds_that_are_right_seem_as_far_off_as_chance_makes_them(count: int) -> None:
+    random = np.random.default_rng(6)
+    seeming, expected = [], []
+    for _ in range(200):
+        chances = random.uniform(0.2, 0.95, count)
+        outcomes = (random.random(count) < chances).astype(float)
+        seeming.append(calibration_error(chances, outcomes))
+        expected.append(calibration_error_by_chance(chances, outcomes))
+    assert np.mean(seeming) == pytest.approx(np.mean(expected), rel=0.06)
+    assert np.mean(seeming) > 0.05 if count < 300 else np.mean(seeming) < 0.03
+    wrong = calibration_error(np.clip(chances + 0.1, 0.0, 1.0), outcomes)
+    assert wrong > 2.0 * expected[-1] or count < 300
 
 
 def test_a_prompt_of_no_known_domain_is_none_of_them() -> None:
