@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from typing import Final
 
 from pricing.book import Rate
 
@@ -36,6 +37,10 @@ class Tier(enum.StrEnum):
     def yields(self) -> bool:
         """True when it must leave room to the tiers that pay more."""
         return self in (Tier.FLEX, Tier.BATCH)
+
+
+STANDARD: Final = Tier.STANDARD
+"""The same: Python 3.11 finds a member of an enum in a third of a microsecond, a global in none."""
 
 
 class FactorMalformed(ValueError):

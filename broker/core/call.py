@@ -27,7 +27,7 @@ ROLE_TOKENS = 8
 """What a chat template adds to a message."""
 
 
-class Payer(msgspec.Struct, frozen=True):
+class Payer(msgspec.Struct, frozen=True, gc=False):
     """Whose money a call spends."""
 
     account_id: UUID
@@ -41,7 +41,7 @@ class Payer(msgspec.Struct, frozen=True):
     """What the key says of all its calls; None: as each says."""
 
 
-class OpenAiBody(msgspec.Struct, frozen=True, eq=False):
+class OpenAiBody(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A JSON request of the OpenAI kind, its members raw."""
 
     path: bytes
@@ -198,7 +198,7 @@ class TensorBody(msgspec.Struct, frozen=True, eq=False):
         return b"".join(pieces)
 
 
-class Call(msgspec.Struct, frozen=True, eq=False):
+class Call(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One request, from its admission on; `started_s`, `deadline_s` are on the monotonic clock."""
 
     id: UUID

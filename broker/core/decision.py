@@ -13,7 +13,7 @@ from pricing.book import Rate
 COST_ROW = len(PARTS) + 1
 
 
-class Candidate(msgspec.Struct, frozen=True):
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """An endpoint that may serve the call, with the most that it can cost there."""
 
     number: int
@@ -23,7 +23,7 @@ class Candidate(msgspec.Struct, frozen=True):
     ceiling_nanos: int
 
 
-class Decision(msgspec.Struct, frozen=True, eq=False):
+class Decision(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Where a call goes, and why. The arrays of eligible endpoints are aligned, in no order."""
 
     plan: tuple[Candidate, ...]

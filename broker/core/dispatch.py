@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from random import Random
+from typing import Final
 
 import msgspec
 
@@ -50,7 +51,11 @@ class End(enum.StrEnum):
     DEADLINE = "deadline"
 
 
-class Attempt(msgspec.Struct, eq=False):
+_DELIVERED: Final = End.DELIVERED
+"""Found sooner than a member of its enum, as each call does it."""
+
+
+class Attempt(msgspec.Struct, eq=False, gc=False):
     """One try at one endpoint. A struct, for one is made for every call."""
 
     index: int
@@ -222,7 +227,7 @@ class Dispatch:
         attempt.ended_s = now_s
         if outcome.fault is None or attempt.beside:
             attempt.outcome = outcome
-            self.end = End.DELIVERED  # of one beside others, which stand whatever became of it
+            self.end = _DELIVERED  # of one beside others, which stand whatever became of it
             return outcome
         if outcome.counts_against_provider and self._blamed(attempt.candidate):
             outcome = msgspec.structs.replace(outcome, again=True)

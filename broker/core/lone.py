@@ -16,7 +16,7 @@ from broker.core.requirements import Requirements, Weights
 from broker.core.scoring import free_share, normal
 from broker.core.view import TOKENS_OUT_EXPECTED, RoutingLimits
 from pricing.money import charge_nanos
-from pricing.tiers import Tier
+from pricing.tiers import STANDARD
 
 
 def decide_alone(
@@ -56,7 +56,7 @@ def decide_alone(
 def _may_be_rejected(wanted: Requirements, one: Lone) -> bool:
     most = wanted.tokens_out_max or 0
     return (
-        wanted.tier is not Tier.STANDARD
+        wanted.tier is not STANDARD
         or wanted.max_cost_nanos is not None
         or wanted.latency_ms_max is not None
         or (wanted.quality_min is not None and wanted.prompt is not None)

@@ -20,7 +20,7 @@ from broker.core.domains import Recogniser
 from broker.core.handful import Handful
 from broker.core.lessons import Lessons
 from pricing.book import EndpointUnpriced, PriceBook, Rate
-from pricing.tiers import Tier, tier_rate
+from pricing.tiers import STANDARD, Tier, tier_rate
 
 
 class Presence(enum.IntEnum):
@@ -119,12 +119,12 @@ class Market:
         assert endpoint is not None, f"endpoint number {number} is not in use"
         return endpoint
 
-    def rate(self, number: int, tier: Tier = Tier.STANDARD) -> Rate:
+    def rate(self, number: int, tier: Tier = STANDARD) -> Rate:
         """Return an endpoint's rate. Raises EndpointUnpriced, also for a tier without a price."""
         rate = self.rates.get(number)
         if rate is None:
             rate = self.rates[number] = self.book.rate(number)
-        if tier is Tier.STANDARD or self.quoted:
+        if tier is STANDARD or self.quoted:
             return rate
         endpoint = self.endpoint(number)
         factor_bps = endpoint.tiers.get(tier)

@@ -64,12 +64,35 @@ def meter(seen: Delivered, expected: Expected) -> Usage:
     if seen.generates and not seen.text_bytes:
         # Reasoning that was only claimed has reached nobody.
         return NOTHING
+    if seen.generates and _is_plain(seen, expected):
+        return Usage(seen.claimed_in or 0, seen.claimed_out or 0)
+    return judge(seen, expected)
+
+
+def judge(seen: Delivered, expected: Expected) -> Usage:
+    """Return the same for what was delivered, with all that can be said against a claim."""
     notes: list[str] = []
     tokens_in = _count_in(seen, expected, notes)
     tokens_out = _count_out(seen, expected, notes) if seen.generates else 0
     if seen.generates and not tokens_out:
         return NOTHING
     return Usage(tokens_in, tokens_out, tuple(notes) if notes else ())
+
+
+def _is_plain(seen: Delivered, expected: Expected) -> bool:
+    """True where both claims are so low that `judge` would return them as they are, as most are:
+    told in half the steps. A test holds both to the same usage."""
+    tokens_in, tokens_out = seen.claimed_in, seen.claimed_out
+    if not tokens_in or not tokens_out or seen.exact_in is not None or seen.exact_out is not None:
+        return False
+    if not 0 < tokens_in <= expected.tokens_in_bound:
+        return False
+    if not 0 < tokens_out <= expected.tokens_out_max or tokens_out > seen.text_bytes:
+        return False
+    # Less by a token than is let pass, for an estimate may have been rounded down.
+    text_in = (tokens_in - (TEMPLATE_TOKENS - 1)) * expected.bytes_in_per_token
+    text_out = (tokens_out - END_TOKENS) * expected.bytes_out_per_token
+    return text_in <= expected.body_bytes and text_out <= seen.text_bytes
 
 
 def _count_in(seen: Delivered, expected: Expected, notes: list[str]) -> int:
@@ -85,7 +108,7 @@ def _count_in(seen: Delivered, expected: Expected, notes: list[str]) -> int:
         return min(estimate, bound)
     if 0 <= claimed <= bound and claimed <= likely:
         return claimed  # as most: nothing to be judged
-    return _judge(claimed, bound, likely, "tokens_in", notes)
+    return _cut(claimed, bound, likely, "tokens_in", notes)
 
 
 def _count_out(seen: Delivered, expected: Expected, notes: list[str]) -> int:
@@ -104,10 +127,10 @@ def _count_out(seen: Delivered, expected: Expected, notes: list[str]) -> int:
     likely = estimate + beside
     if 0 <= claimed <= bound and claimed <= likely:
         return claimed  # as most: nothing to be judged
-    return _judge(claimed, bound, likely, "tokens_out", notes)
+    return _cut(claimed, bound, likely, "tokens_out", notes)
 
 
-def _judge(claimed: int, bound: int, likely: int, name: str, notes: list[str]) -> int:
+def _cut(claimed: int, bound: int, likely: int, name: str, notes: list[str]) -> int:
     if claimed > bound:
         notes.append(f"{name}_cut_from_{claimed}")
         return bound

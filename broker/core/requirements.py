@@ -57,7 +57,7 @@ class Prompt(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of each cell."""
 
 
-class Requirements(msgspec.Struct, frozen=True, omit_defaults=True):
+class Requirements(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One call's demands on an endpoint. None means: no such demand.
 
     A struct and not a dataclass, for one is made and encoded for every call.

@@ -53,7 +53,11 @@ def route(
     listed = shortlist(wanted, market)
     if listed is None:
         return None
-    plain = _in_numbers(wanted, market, listed, pulse, limits, random)
+    # Without arrays, where there is one endpoint or a few; None where that cannot be.
+    if listed.lone is not None:
+        plain = decide_alone(wanted, market, listed, pulse, limits)
+    else:
+        plain = decide_among_few(wanted, market, listed, pulse, limits, random)
     if plain is not None:
         return plain
     lessons = market.lessons if is_taught(wanted, market) else None
@@ -108,22 +112,6 @@ def _score(
     value_picos = max(taste.worth * typical_picos(wanted, listed, view.usual_out), 1.0)
     worth(view, figures, value_picos, taste)
     return value_picos
-
-
-def _in_numbers(
-    wanted: Requirements,
-    market: Market,
-    listed: Shortlist,
-    pulse: Pulse,
-    limits: RoutingLimits,
-    random: Random,
-) -> Decision | None:
-    """Decide without arrays, where there is one endpoint or a few; None where that cannot be."""
-    if listed.lone is not None:
-        return decide_alone(wanted, market, listed, pulse, limits)
-    if listed.few is not None:
-        return decide_among_few(wanted, market, listed, pulse, limits, random)
-    return None
 
 
 def _explore(

@@ -112,7 +112,8 @@ def encode(
     plan, rejected, reasons = decision.plan, b"", b""
     # Most have one candidate and one attempt: a comprehension is a frame of its own.
     planned = [plan[0].number] if len(plan) == 1 else [each.number for each in plan]
-    decision = thin(decision)
+    if not isinstance(decision.figures, tuple):
+        decision = thin(decision)
     eligible, figures = _kept(decision, planned)
     if decision.rejected.size:
         first = slice(CANDIDATES_KEPT_MAX)

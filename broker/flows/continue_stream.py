@@ -150,4 +150,4 @@ def _fit(tab: Tab, call: Call, attempt: Attempt) -> None:
     if tab.charge_nanos + most > tab.hold.amount_nanos:
         raise NotContinued("what is held does not cover it")
     attempt.candidate = msgspec.structs.replace(candidate, tokens_out_max=left, ceiling_nanos=most)
-    tab.continued = call
+    tab.asked = call

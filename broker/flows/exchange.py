@@ -34,6 +34,8 @@ _TICK_S = 0.002
 _ENCODING = b"content-encoding"
 _PASSED_BACK = frozenset({b"content-type", b"content-encoding", b"inference-header-content-length"})
 """The headers of a provider's answer that a caller sees."""
+_PLAIN_JSON = ((b"content-type", b"application/json"),)
+"""As most have them: nothing to be looked into."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -47,7 +49,7 @@ class Verdict(msgspec.Struct, frozen=True):
     """So many came."""
 
 
-class WholeAnswer(msgspec.Struct, frozen=True, eq=False):
+class WholeAnswer(msgspec.Struct, frozen=True, eq=False, gc=False):
     """An answer that is not a stream."""
 
     status: int
@@ -143,7 +145,7 @@ def _whole(response: Response, tab: Tab) -> WholeAnswer:
     if response.status != 200:
         raise AttemptFailed(refused(response, body, tab.runtime.clock()))
     headers = _passed_back(response)
-    if isinstance(tab.call.body, OpenAiBody):
+    if headers != _PLAIN_JSON and isinstance(tab.call.body, OpenAiBody):
         told = dict(reversed(headers))  # the first of each name
         _require_json(told.get(b"content-type"))
         encoding = told.get(_ENCODING)
@@ -292,7 +294,25 @@ def model_path(endpoint: Endpoint) -> bytes:
 def _facts(call: Call, response: Response, body: bytes) -> Delivered:
     """Return what an answer shows of its usage. Raises AttemptFailed: malformed, an error."""
     task = call.wanted.task
-    if task is Task.INFER:
+    if not task.generates:
+        return _facts_beside_text(call, response, body)
+    facts = read_completion(body)
+    if facts.error is not None:
+        raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, said=facts.error))
+    assert isinstance(call.body, OpenAiBody)
+    return Delivered(
+        facts.prompt_tokens,
+        facts.completion_tokens,
+        facts.text_bytes,
+        facts.reasoning_tokens or 0,
+        facts.text,
+        choices=call.body.choices,
+    )
+
+
+def _facts_beside_text(call: Call, response: Response, body: bytes) -> Delivered:
+    """Return the same of an answer in tensors or embeddings. Raises AttemptFailed."""
+    if call.wanted.task is Task.INFER:
         if response.header(b"content-encoding") is None:
             inferred = read_infer(
                 response.header(b"inference-header-content-length"), body, _request_id(call.body)
@@ -302,23 +322,10 @@ def _facts(call: Call, response: Response, body: bytes) -> Delivered:
         elif not body:
             raise malformed("an empty answer", 200)
         return Delivered(claimed_in=0, claimed_out=0, text_bytes=0, generates=False)
-    if task is Task.EMBEDDING:
-        embedding = read_embedding(body)
-        if embedding.error is not None:
-            raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, said=embedding.error))
-        return Delivered(embedding.prompt_tokens, 0, 0, generates=False)
-    facts = read_completion(body)
-    if facts.error is not None:
-        raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, said=facts.error))
-    assert isinstance(call.body, OpenAiBody)
-    return Delivered(
-        claimed_in=facts.prompt_tokens,
-        claimed_out=facts.completion_tokens,
-        text_bytes=facts.text_bytes,
-        text=facts.text,
-        hidden_out=facts.reasoning_tokens or 0,
-        choices=call.body.choices,
-    )
+    embedding = read_embedding(body)
+    if embedding.error is not None:
+        raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, said=embedding.error))
+    return Delivered(embedding.prompt_tokens, 0, 0, generates=False)
 
 
 def _request_id(body: OpenAiBody | TensorBody) -> str | None:

@@ -51,8 +51,8 @@ class Tab:
         self._attempt: Attempt | None = None
         self._hedge: Attempt | None = None
         """Under way beside it."""
-        self.continued: Call | None = None
-        """Of a stream that broke off: what was sent for it to go on."""
+        self.asked = call
+        """What the latest attempt was sent: of a stream that broke off, something else."""
         self.endpoint: Endpoint
         """The endpoint of the latest attempt."""
         self.dispatch = Dispatch(
@@ -65,11 +65,6 @@ class Tab:
         )
         if call.hedges and decision.answers_most > 1:
             self.dispatch.hedges = runtime.hedges
-
-    @property
-    def asked(self) -> Call:
-        """What the latest attempt was sent."""
-        return self.continued or self.call
 
     @property
     def rate(self) -> Rate:
@@ -180,13 +175,13 @@ class Tab:
 
     def _price(self, attempt: Attempt, endpoint: Endpoint, delivered: Delivered) -> None:
         pulse, wanted, number = self.runtime.pulse, self.call.wanted, endpoint.number
-        asked = self.continued or self.call
+        asked = self.asked
         expected = Expected(
-            tokens_in_bound=asked.wanted.tokens_in_bound,
-            body_bytes=asked.body.size_bytes,
-            tokens_out_max=attempt.candidate.tokens_out_max * wanted.choices,
-            bytes_in_per_token=pulse.bytes_in_per_token_at[number],
-            bytes_out_per_token=pulse.bytes_out_per_token_at[number],
+            asked.wanted.tokens_in_bound,
+            asked.body.size_bytes,
+            attempt.candidate.tokens_out_max * wanted.choices,
+            pulse.bytes_in_per_token_at[number],
+            pulse.bytes_out_per_token_at[number],
         )
         if endpoint.tokenizer_json is not None:
             delivered = self._counted(endpoint, delivered)

@@ -81,7 +81,8 @@ class Reader:
             data = bytes(room[:size_bytes])
             if self._large is None or self._midway or not self._take_large(self._large, data):
                 self.feed(data)
-            self._fill()
+            if self.request is not None:
+                self._fill(self.request)
             return
         held_bytes = filling.held_bytes
         filling.advance(size_bytes)
@@ -232,12 +233,10 @@ class Reader:
             self._connection.queue(request)
         return True
 
-    def _fill(self) -> None:
+    def _fill(self, request: Request) -> None:
         """Have what is left of a large body read in place, if enough of it has come."""
-        request, left_bytes = self.request, self._raw_bytes
-        if request is None or not (request.in_pieces and request.whole):
-            return
-        if left_bytes <= _IN_PLACE_BYTES or request.trouble is not None:
+        left_bytes, may_be = self._raw_bytes, request.in_pieces and request.whole
+        if left_bytes <= _IN_PLACE_BYTES or not may_be or request.trouble is not None:
             return
         if request.size_bytes < _IN_PLACE_BYTES:
             self.room = self._server.scratch[: _IN_PLACE_BYTES - request.size_bytes]

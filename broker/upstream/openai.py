@@ -112,7 +112,7 @@ class _Embeddings(msgspec.Struct):
     error: Any = None
 
 
-class CompletionFacts(msgspec.Struct, frozen=True):
+class CompletionFacts(msgspec.Struct, frozen=True, gc=False):
     """Facts of a whole completion; token counts are what the provider claims, if anything."""
 
     prompt_tokens: int | None = None

@@ -23,7 +23,7 @@ Body = bytes | Sequence[bytes | memoryview]
 """What is sent behind a head: in one piece, or in several, which are not joined."""
 
 
-class Origin(msgspec.Struct, frozen=True):
+class Origin(msgspec.Struct, frozen=True, gc=False):
     """Scheme, host and port: what connections are pooled by."""
 
     scheme: str
@@ -62,7 +62,7 @@ class Origin(msgspec.Struct, frozen=True):
         return f"{host}:{self.port}".encode()
 
 
-class Timeouts(msgspec.Struct, frozen=True):
+class Timeouts(msgspec.Struct, frozen=True, gc=False):
     """How long one attempt may take, in seconds.
 
     `first_byte_s` runs from the request to the end of the response head, `idle_s` between two

@@ -15,6 +15,7 @@ from broker.core.metering import (
     Delivered,
     Expected,
     Usage,
+    judge,
     meter,
 )
 
@@ -130,3 +131,19 @@ def test_no_provider_is_ever_paid_above_the_bounds(**seen: Any) -> None:
     usage = meter(Delivered(**seen), EXPECTED)
     assert 0 <= usage.tokens_in <= EXPECTED.tokens_in_bound
     assert 0 <= usage.tokens_out <= EXPECTED.tokens_out_max
+
+
+@settings(derandomize=True, max_examples=400)
+@given(
+    claimed_in=st.none() | st.integers(-5, 500),
+    claimed_out=st.none() | st.integers(-5, 300),
+    text_bytes=st.integers(1, 400),
+    hidden_out=st.integers(0, 50),
+    choices=st.integers(1, 3),
+    learned=st.tuples(st.floats(0.3, 9.0), st.floats(0.3, 9.0)),
+)
+def test_a_claim_that_is_not_looked_into_is_paid_as_if_it_were(
+    learned: tuple[float, float], **seen: Any
+) -> None:
+    expected = Expected(464, 400, 250, *learned)
+    assert meter(Delivered(**seen), expected) == judge(Delivered(**seen), expected)
