@@ -17,7 +17,7 @@ from broker.server import neighbours
 from broker.server.blocks import blocks_of
 from broker.server.neighbours import NotServed
 from broker.server.reader import Reader
-from broker.server.request import Request
+from broker.server.request import NEVER, Request
 
 _log = structlog.get_logger()
 
@@ -171,12 +171,14 @@ class Connection(asyncio.BufferedProtocol):
         self._serving = None
         if self.closed:
             return
+        taken_by = 0.0 if self.writable is None or request.due_at == NEVER else request.due_at
         if not request.keep_alive or self._server.stopping:
             self.close()
+            self.due_at = max(self.due_at, taken_by)
             return
         limits = self._server.limits
         wait_s = limits.keep_alive_s if request.complete else limits.body_s
-        self.due_at = self._loop.time() + wait_s
+        self.due_at = max(self._loop.time() + wait_s, taken_by)
         if self._ahead:
             self._start(self._ahead.popleft())
         if self._held_back and not self._ahead:

@@ -56,6 +56,8 @@ class Echo:
             self.cancelled += 1
             raise
         if request.path == "/large":
+            if request.query:
+                request.take_within(float(request.query))
             request.answer(200, b"", bytes(16 * 2**20))
             await request.drain()
             return
@@ -399,6 +401,22 @@ async def test_who_sends_ahead_and_takes_no_answer_is_let_go(place: Place) -> No
         await wire.send(post("/large") + post("/b"))
         await _until(lambda: place.echo.served == 1)
         await _until(lambda: not place.listener.connections)
+
+
+@pytest.mark.parametrize("more", [b"", b"connection: close\r\n"])
+async def test_who_takes_a_large_answer_has_as_long_for_it_as_was_said(
+    place: Place, more: bytes
+) -> None:
+    now = asyncio.get_running_loop().time()
+    async with place.wire() as wire:
+        wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await wire.send(post("/large?100", more=more))
+        await _until(lambda: place.echo.served == 1)
+        [connection] = place.listener.connections
+        for later_s in (20.0, 40.0, 99.0):
+            connection.look(now + later_s)
+        wire.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert await wire.answer() == (200, bytes(16 * 2**20))
 
 
 async def test_an_idle_connection_keeps_no_body(place: Place) -> None:
