@@ -116,7 +116,7 @@ async def tell(
         demands=tuple(_demands(story.requirements)) if whole else (),
         weights=_weights(story.requirements) if whole else (),
         candidates=tuple(_candidates(story, names)) if whole else (),
-        more_candidates=max(len(story.candidates) - SHOWN_MAX, 0) if whole else 0,
+        more_candidates=_more(story) if whole else 0,
         rejected=tuple(_rejected(story, names)) if whole else (),
         attempts=tuple(_attempts(attempts, names, call.duration_ms if whole else None)),
         charges=tuple(_charges(await reads.charges(connection, [call_id]), names, caller)),
@@ -163,6 +163,10 @@ def _candidates(story: Story, names: Mapping[int, Named]) -> Iterable[RankedCand
             cost_usd=each.expected_cost_usd,
             tried=each.endpoint_number in tried,
         )
+
+
+def _more(story: Story) -> int:
+    return max(len(story.candidates) - SHOWN_MAX, 0) + story.left_out
 
 
 def _rejected(story: Story, names: Mapping[int, Named]) -> Iterable[RejectedGroup]:

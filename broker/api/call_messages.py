@@ -114,6 +114,7 @@ class CallStory(CallShown):
     end: str
     requirements: dict[str, Any]
     candidates: list[CandidateShown]
+    candidates_left_out: int
     rejected: list[RejectedShown]
     attempts: list[AttemptShown]
     lines: list[ChargeLine]
@@ -184,6 +185,7 @@ def call_story(found: ToldStory) -> CallStory:
             )
             for each in story.candidates
         ],
+        candidates_left_out=story.left_out,
         rejected=[
             RejectedShown(endpoint=told.name(each.endpoint_number), reason=each.reason)
             for each in story.rejected

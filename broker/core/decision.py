@@ -40,6 +40,8 @@ class Decision(msgspec.Struct, frozen=True, eq=False, gc=False):
     price_version: int
     value_nanos: float | None = None
     """What a good answer was taken to be worth; None where weights decided."""
+    left_out: int = 0
+    """So many more were eligible, of which nothing is told here."""
 
     @property
     def stages(self) -> tuple[int, ...]:

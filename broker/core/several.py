@@ -49,6 +49,7 @@ def several(decision: Decision, *, hedges: bool, continues: bool, most: int | No
         decision.reasons,
         decision.price_version,
         decision.value_nanos,
+        decision.left_out,
         paid_most=1 + hedges + continued,
         continued=continued,
     )

@@ -24,8 +24,11 @@ from broker.core.requirements import Requirements
 from broker.core.scoring import PARTS
 from pricing.money import NANOS_PER_USD, PICOS_PER_NANO, format_usd
 
-CANDIDATES_KEPT_MAX = 1_000
-"""Of each, the best candidates and the first rejected; a market may be much larger."""
+CANDIDATES_KEPT_MAX = 100
+"""The best, and how many more there were; a market may be much larger. Of 1,000, a story is 36 kB,
+which took longer to make, and to bring to the database, than the decision among 10,000."""
+REJECTED_KEPT_MAX = 1_000
+"""The first, which came nearest to being eligible."""
 
 
 class _PackedAttempt(msgspec.Struct, array_like=True):
@@ -58,6 +61,7 @@ class _Packed(msgspec.Struct, array_like=True):
     end: str
     value_nanos: float | None = None
     """As in `Decision`; the oldest stories have it among the requirements alone."""
+    left_out: int = 0
 
 
 class ScoredCandidate(msgspec.Struct, frozen=True):
@@ -91,10 +95,14 @@ class Story(msgspec.Struct, frozen=True):
     end: str
     groups: str | None = None
     """Of prompts, that the call's was of."""
+    left_out: int = 0
+    """So many more were eligible, and are not among the candidates told."""
 
 
 _NUMBER = Struct("<i")
 _FIGURES = Struct(f"<{len(PARTS) + 2}f")
+_DRAWN = 10.0
+"""More than any two scores differ."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Packed).decode
 
@@ -116,7 +124,7 @@ def encode(
         decision = thin(decision)
     eligible, figures = _kept(decision, planned)
     if decision.rejected.size:
-        first = slice(CANDIDATES_KEPT_MAX)
+        first = slice(REJECTED_KEPT_MAX)
         rejected = decision.rejected[first].astype("<i4").tobytes()
         reasons = decision.reasons[first].astype("i1").tobytes()
     if len(attempts) == 1:
@@ -128,6 +136,7 @@ def encode(
         _Packed(
             *(wanted, version, planned, eligible, figures, rejected, reasons, told, end),
             decision.value_nanos,
+            decision.left_out,
         )
     )
 
@@ -149,17 +158,21 @@ def thin(decision: Decision) -> Decision:
     figures, eligible = decision.figures, decision.eligible
     if isinstance(figures, tuple | Workings) or figures.dtype == np.float32:
         return decision
+    left_out = decision.left_out
     if eligible.size > CANDIDATES_KEPT_MAX:
-        planned = [each.number for each in decision.plan]
-        kept = _best(figures[0], np.isin(eligible, planned))
+        planned = np.isin(eligible, [each.number for each in decision.plan])
+        # Whoever might have been first stands before all who could not.
+        kept = _best(figures[0] + _DRAWN * (figures[-1] > 0.0), planned)
+        left_out += eligible.size - kept.size
         eligible, figures = eligible[kept], figures[:, kept]
-    first = slice(CANDIDATES_KEPT_MAX)
+    first = slice(REJECTED_KEPT_MAX)
     return msgspec.structs.replace(
         decision,
         eligible=eligible.astype(np.int32),
         figures=figures.astype(np.float32),
         rejected=decision.rejected[first].astype(np.int32),
         reasons=decision.reasons[first].astype(np.int8),
+        left_out=left_out,
     )
 
 
@@ -211,6 +224,7 @@ def decode(story: bytes) -> Story:
         [_told(each) for each in packed.attempts],
         packed.end,
         packed.requirements.get("groups"),
+        packed.left_out,
     )
 
 

@@ -131,7 +131,7 @@ def _joined(
     first = decisions[0]
     by_place = tuple(at for at, group in enumerate(groups) for _ in group)
     plan = tuple(each for group in groups for each in group)
-    told = (first.rejected, first.reasons, first.price_version, first.value_nanos)
+    told = (first.rejected, first.reasons, first.price_version, first.value_nanos, first.left_out)
     return Chain(plan, eligible, rows[:, places], *told, by_place, least)
 
 

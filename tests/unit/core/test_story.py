@@ -157,6 +157,7 @@ def test_of_a_very_large_market_the_best_are_told_and_all_that_were_planned() ->
     decision = decide(market(members), providers_order=("first",))
     candidates = told(decision).candidates
     assert len(candidates) == CANDIDATES_KEPT_MAX
+    assert told(decision).left_out == 500
     assert [each.endpoint_number for each in candidates[:4]] == planned(decision)
     assert planned(decision)[:2] == [5, 3]
     # Two of the planned are among the best by score, two are there by the caller's order alone.
