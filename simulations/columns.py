@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,9 +21,9 @@ class Columns:
     def only(self: Self, rows: slice | NDArray[Any]) -> Self:
         """Those rows."""
         if isinstance(rows, slice):
-            return type(self)(*[each[rows] for each in self._arrays()])
+            return type(self)(*[each[rows] for each in _getter(self.__slots__)(self)])
         places = rows.nonzero()[0] if rows.dtype == np.bool_ else rows
-        return type(self)(*[each.take(places) for each in self._arrays()])
+        return type(self)(*[each.take(places) for each in _getter(self.__slots__)(self)])
 
     def and_then(self: Self, others: Self) -> Self:
         """These rows and the others after them."""
@@ -30,8 +32,10 @@ class Columns:
     @classmethod
     def joined(cls: type[Self], parts: Sequence[Self]) -> Self:
         """The rows of one after the other."""
-        columns = zip(*(each._arrays() for each in parts), strict=True)  # noqa: SLF001 - its kind
+        columns = zip(*map(_getter(cls.__slots__), parts), strict=True)
         return cls(*map(np.concatenate, columns))
 
-    def _arrays(self) -> list[NDArray[Any]]:
-        return [getattr(self, name) for name in self.__slots__]
+
+@cache
+def _getter(names: tuple[str, ...]) -> Callable[[object], tuple[NDArray[Any], ...]]:
+    return attrgetter(*names)

@@ -163,6 +163,8 @@ class Sample:
         self._most = most
         self._rng = rng
         self._seen = 0
+        self._room = 0
+        """Rows that the columns have by now."""
         self._kept: dict[str, NDArray[Any]] = {
             name: np.zeros(0, dtype=kind) for name, kind in CALL_COLUMNS.items()
         }
@@ -172,9 +174,9 @@ class Sample:
         size = calls["arrival_s"].size
         free = max(min(self._most - self._seen, size), 0)
         if free:
+            self._make_room(self._seen + free)
             for name, kept in self._kept.items():
-                fresh = calls[name][:free].astype(kept.dtype)
-                self._kept[name] = np.concatenate((kept, fresh))
+                kept[self._seen : self._seen + free] = calls[name][:free]
         rest = np.arange(free, size)
         if rest.size and self._most:
             places = self._rng.integers(0, self._seen + rest + 1)
@@ -185,5 +187,15 @@ class Sample:
 
     def table(self) -> Table:
         """The kept ones, by arrival."""
-        order = np.argsort(self._kept["arrival_s"], kind="stable")
+        kept_calls = min(self._seen, self._most)
+        order = np.argsort(self._kept["arrival_s"][:kept_calls], kind="stable")
         return {name: kept[order] for name, kept in self._kept.items()}
+
+    def _make_room(self, rows: int) -> None:
+        if rows <= self._room:
+            return
+        self._room = min(max(rows, 2 * self._room), self._most)
+        for name, kept in self._kept.items():
+            self._kept[name] = np.concatenate(
+                (kept, np.zeros(self._room - kept.size, dtype=kept.dtype))
+            )

@@ -142,7 +142,7 @@ class Crowd:
         parts = (self._cost[part], self._weights[2, part]), (latency_ms, self._weights[3, part])
         for each, weight in parts:
             open_to = np.where(standing, each, np.inf)
-            least = open_to[np.arange(open_to.shape[0]), open_to.argmin(axis=1)]
+            least = of_each(open_to, open_to.argmin(axis=1))
             with np.errstate(invalid="ignore"):  # where nobody is left
                 merit += weight * (least[:, np.newaxis] / open_to)
         return np.where(standing, merit, -np.inf)
@@ -195,3 +195,10 @@ class Crowd:
         yield load >= self._full[kind], Rejection.FULL
         if self._at_most is not None:
             yield load * self.grid.capacity >= self._at_most[kind], Rejection.FULL
+
+
+def of_each(table: Floats, columns: Numbers) -> Floats:
+    """Return what stands in one column of each row of a table that lies row by row in memory."""
+    height, width = table.shape
+    # Sooner than by two arrays of indices.
+    return table.take(columns + np.arange(0, height * width, width))

@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 
 from broker.core.columns import Floats, Numbers
-from broker.core.crowd import ALL, Crowd, Part
+from broker.core.crowd import ALL, Crowd, Part, of_each
 from broker.core.scoring import NEAR_BEST
 from pricing.money import PICOS_PER_NANO
 
@@ -79,10 +79,10 @@ def route_many(crowd: Crowd, part: slice = ALL) -> Decisions:
     width, size = grid.numbers.size, crowd.asked.kind[part].size
     if not width:
         return Decisions(crowd, part, load, np.empty((size, 0)), np.full(size, NOBODY))
-    scores, rows = crowd.scores(load, part), np.arange(size)
-    best = scores[rows, scores.argmax(axis=1)]
+    scores = crowd.scores(load, part)
+    best = of_each(scores, scores.argmax(axis=1))
     near = scores >= (best * (1 - NEAR_BEST))[:, np.newaxis]
-    free = near * (np.maximum(1.0 - load, 0.01) * grid.capacity)
+    free = np.where(near, np.maximum(1.0 - load, 0.01) * grid.capacity, 0.0)
     sums = free @ _up_to(width) if width <= _SUMMED_AT_ONCE_MAX else free.cumsum(axis=1)
     drawn = crowd.asked.chance[part] * sums[:, -1]
     first = (sums > drawn[:, np.newaxis]).argmax(axis=1)
