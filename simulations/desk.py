@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from broker.core.crowd import Crowd
 from broker.core.decision import Decision
 from broker.core.dispatch import Attempt
 from broker.core.eligibility import Rejection
-from broker.core.gradient import kinds_of
 from broker.core.hedging import HedgeBudget, Tails
 from broker.core.market import Market, Presence, build_market
 from broker.core.outcome import DELIVERED, Fault, Outcome
@@ -21,17 +19,16 @@ from broker.core.refusal import Cause, cause_of
 from broker.core.requirements import Requirements
 from broker.core.retries import RetryBudget
 from broker.core.routing import route
-from broker.core.throttle import APART_S, Cut, Throttle, ToldMany
+from broker.core.throttle import Cut, Throttle
 from pricing.book import FloatArray, IntArray, PriceBook, Rate
 from pricing.tiers import BPS
 from simulations.chance import source
+from simulations.ends import At, Ends, apart
 from simulations.listing import Listing
 from simulations.record import Code
 from simulations.scenario import Scenario
 from simulations.visit import BYTES_PER_TOKEN
 
-At = tuple[FloatArray, NDArray[np.bool_]]
-"""(moment, whether it was streamed) of answers."""
 LATE = Outcome(Fault.DEADLINE)
 _CODES = {
     Cause.FULL: Code.FULL,
@@ -53,8 +50,11 @@ class Desk:
         self.tails = Tails()
         self.throttle: Throttle | None = None
         """None: servers are limited by what is declared alone."""
+        self._ends: Ends | None = None
         if scenario.learns_limits:
-            self.throttle = Throttle(self.pulse, scenario.routing.queue_factor)
+            factor = scenario.routing.queue_factor
+            self.throttle = Throttle(self.pulse, factor)
+            self._ends = Ends(self.throttle, self.pulse, listing, factor)
         self.random = source(seed, "routing")
         self.routing = scenario.routing
         self._listing = listing
@@ -74,7 +74,8 @@ class Desk:
     def hear(self, now_s: float) -> None:
         """Be told, again and again, that time passes."""
         self.pulse.recover(now_s)
-        if self.throttle is not None:
+        if self.throttle is not None and self._ends is not None:
+            self._ends.tell()
             self.throttle.relax(now_s)
 
     def decide(self, wanted: Requirements, now_s: float) -> Decision | None:
@@ -112,6 +113,8 @@ class Desk:
             if outcome.fault is Fault.DEADLINE and attempt.first_content_s is None:
                 lasted_ms = (now_s - attempt.started_s) * 1_000
                 cut = Cut(lasted_ms, BYTES_PER_TOKEN * asked[0], asked[1])
+            if self._ends is not None:
+                self._ends.tell()
             self.throttle.failed(self._listing.endpoint(number), outcome, cut, now_s)
         self.pulse.end(number, number, outcome, now_s, None, attempt.started_s)
 
@@ -120,28 +123,17 @@ class Desk:
     ) -> None:
         """Be told of many whole answers by endpoint, in order of time, before they are counted out;
         `sizes` is (tokens in, tokens out)."""
-        if self.throttle is None:
-            return
-        at_s, streamed = at
-        kinds = kinds_of(BYTES_PER_TOKEN * sizes[0], np.where(streamed, 0, sizes[1]))
-        took_ms = np.where(streamed, seen.ttft_ms, seen.duration_ms)
-        places = _apart(number, at_s)
-        number = number[places]
-        ends = np.append((number[1:] != number[:-1]).nonzero()[0] + 1, number.size).tolist()
-        columns = [each[places].tolist() for each in (kinds, took_ms, at_s)]
-        begin = 0
-        for end in ends if places.size else ():
-            told = ToldMany(*[each[begin:end] for each in columns])
-            self.throttle.tell_many(self._listing.endpoint(int(number[begin])), told)
-            begin = end
+        if self._ends is not None:
+            self._ends.add(number, sizes, seen, at)
 
     def cut_many(
         self, number: IntArray, tokens_in: IntArray, lasted_ms: FloatArray, at: At
     ) -> None:
         """Be told of many calls that were given up before anything came, in the same way."""
-        if self.throttle is None:
+        if self.throttle is None or self._ends is None:
             return
-        places, columns = _apart(number, at[0]), (number, tokens_in, lasted_ms, *at)
+        self._ends.tell()
+        places, columns = apart(number, at[0]), (number, tokens_in, lasted_ms, *at)
         for row in zip(*(each[places].tolist() for each in columns), strict=True):
             cut = Cut(row[2], BYTES_PER_TOKEN * row[1], row[4])
             self.throttle.failed(self._listing.endpoint(row[0]), LATE, cut, row[3])
@@ -166,14 +158,6 @@ class Desk:
             full = (reasons[counted] == Rejection.FULL).nonzero()[1]
             self.pulse.refuse(grid.deployments[grid.servers[full]])
         return codes
-
-
-def _apart(number: IntArray, at_s: FloatArray) -> IntArray:
-    """Return the places by endpoint and time; of those of an endpoint that are closer together than
-    APART_S about one: more of the same say no more."""
-    moment = (at_s / APART_S).astype(np.int64)
-    _, places = np.unique(number * (moment.max(initial=0) + 1) + moment, return_index=True)
-    return places
 
 
 @lru_cache(maxsize=1_024)

@@ -136,32 +136,38 @@ class Gradient:
         the limit has changed."""
         if self._alone_until_s is not None:
             return self._tell_alone(kind, took_ms, under_way, now_s)
-        self._take_in((kind,), (took_ms,), under_way)
+        self._take_in((kind,), (took_ms,), (under_way,))
         return self._turn_if_due(now_s, took_ms)
 
     def tell_many(
-        self, kinds: Sequence[int], took_ms: Sequence[float], under_way: int, at_s: Sequence[float]
+        self,
+        kinds: Sequence[int],
+        took_ms: Sequence[float],
+        under_way: Sequence[int],
+        at_s: Sequence[float],
     ) -> bool:
-        """The same of many, one after the other, all with so many under way."""
+        """The same of many, one after the other."""
         changed, place, size = False, 0, len(kinds)
         while place < size:
             # Until a window is over nothing turns.
             alone = self._alone_until_s is not None
             stop = place if alone else bisect_left(at_s, self._due_s, place)
             if stop > place:
-                self._take_in(kinds[place:stop], took_ms[place:stop], under_way)
+                part = slice(place, stop)
+                self._take_in(kinds[part], took_ms[part], under_way[part])
                 place = stop
             else:
-                changed |= self.tell(kinds[place], took_ms[place], under_way, at_s[place])
+                changed |= self.tell(kinds[place], took_ms[place], under_way[place], at_s[place])
                 place += 1
         return changed
 
-    def _take_in(self, kinds: Sequence[int], took_ms: Sequence[float], under_way: int) -> None:
+    def _take_in(
+        self, kinds: Sequence[int], took_ms: Sequence[float], under_way: Sequence[int]
+    ) -> None:
         """Count them for their window, and for what is usual."""
-        calm = self._is_calm(under_way)
-        if under_way > self._busiest:
-            self._busiest = under_way
-        for kind, took in zip(kinds, took_ms, strict=True):
+        calm_most = self._calm_most()
+        self._busiest = max(self._busiest, *under_way)
+        for kind, took, beside in zip(kinds, took_ms, under_way, strict=True):
             usual = self._usual.get(kind) or self._begun(kind)
             if usual is None:
                 continue
@@ -170,11 +176,12 @@ class Gradient:
                 longer = log_ms - usual.mean
                 self._sum += min(_LONGER_MAX, longer)
                 self._count += 1
-            if calm and self._cut_share:
+            if beside > calm_most:
+                usual.calm = False
+            elif self._cut_share:
                 self._cut_share *= 1.0 - _CUT_STEP
             usual.sum += log_ms
             usual.count += 1
-            usual.calm &= calm
             if usual.count >= GROUP:
                 usual.learn()
 
@@ -200,7 +207,11 @@ class Gradient:
         if beyond <= 0.0:
             return False
         alone = self._alone_until_s is not None
-        if self._began_alone(lasted_ms, under_way, now_s) if alone else self._is_calm(under_way):
+        if (
+            self._began_alone(lasted_ms, under_way, now_s)
+            if alone
+            else under_way <= self._calm_most()
+        ):
             self._cut_share += _CUT_STEP * (1.0 - self._cut_share)
         if alone:
             return self._go_on(now_s)
@@ -230,11 +241,14 @@ class Gradient:
         self.limit = min(self.limit + math.sqrt(self.limit), self.most)
         return True
 
-    def _is_calm(self, under_way: int) -> bool:
+    def _calm_most(self) -> float:
+        """With no more than so many under way there is little to do."""
+        if self.limit <= FEW + 1:
+            return math.inf
         # Far below a limit that is but declared, or that slow answers have just begun to lower,
         # there may be a queue already; one that was learned is to be believed.
-        below = not self._slow and 4 * under_way <= self.limit < self.most
-        return under_way <= FEW or below or self.limit <= FEW + 1
+        is_learned = not self._slow and self.limit < self.most
+        return max(FEW, self.limit / 4) if is_learned else FEW
 
     def _turn_if_due(self, now_s: float, took_ms: float) -> bool:
         if now_s < self._due_s or self._count + self._cuts < min(SAMPLES_MIN, self.limit):

@@ -40,6 +40,8 @@ class ToldMany(NamedTuple):
     kinds: list[int]
     """As `gradient.kind_of`: of what was streamed, by the size in alone."""
     took_ms: list[float]
+    under_way: list[int]
+    """At its deployment when it ended, itself counted."""
     at_s: list[float]
 
     def apart(self, due_s: float) -> ToldMany:
@@ -51,11 +53,11 @@ class ToldMany(NamedTuple):
                 places.append(place)
         if len(places) == len(self.at_s):
             return self
-        kinds, took_ms, at_s = self
         return ToldMany(
-            [kinds[each] for each in places],
-            [took_ms[each] for each in places],
-            [at_s[each] for each in places],
+            [self.kinds[each] for each in places],
+            [self.took_ms[each] for each in places],
+            [self.under_way[each] for each in places],
+            [self.at_s[each] for each in places],
         )
 
 
@@ -116,19 +118,17 @@ class Throttle:
         return True
 
     def tell_many(self, endpoint: Endpoint, many: ToldMany) -> None:
-        """The same of many at one endpoint, before any of them is counted out, for who is never
-        late. Which of them are wanted is judged by how things stand before the first."""
+        """The same of many at one endpoint, for who is never late. Which of them are wanted is
+        judged by how things stand when this is told."""
         assert not self.late_ms, "whoever tells of many keeps a clock of his own"
         number = endpoint.number
         if not self.wants(endpoint, -math.inf):
             many = many.apart(self._due_s.get(number, 0.0))
-        kinds, took_ms, at_s = many
-        if not at_s:
+        if not many.at_s:
             return
-        self._due_s[number] = at_s[-1] + APART_S
-        gradient, endpoints = self._of(endpoint, at_s[0])
-        under_way = self._pulse.load_of(endpoint.deployment.number)
-        if gradient.tell_many(kinds, took_ms, under_way, at_s):
+        self._due_s[number] = many.at_s[-1] + APART_S
+        gradient, endpoints = self._of(endpoint, many.at_s[0])
+        if gradient.tell_many(*many):
             self._set(gradient, endpoints)
 
     def failed(self, endpoint: Endpoint, outcome: Outcome, cut: Cut | None, now_s: float) -> None:

@@ -196,7 +196,7 @@ def test_many_that_are_told_together_teach_what_they_teach_one_by_one() -> None:
         under_way = random.choice((4, 30, 70)) if now_s < 40.0 else 70
         alone.in_flight_at[0] = together.in_flight_at[0] = under_way
         slow = 1.0 if under_way < 60 else 12.0
-        told = ToldMany([], [], [])
+        told = ToldMany([], [], [], [])
         for _ in range(random.randrange(12)):
             now_s += random.uniform(0.001, 0.06)
             size = random.choice(((80, 3), (900, 3), (80, 300)))
@@ -204,6 +204,7 @@ def test_many_that_are_told_together_teach_what_they_teach_one_by_one() -> None:
             one.tell(at, size, Measured(took_ms, took_ms, size[1]), now_s)
             told.kinds.append(kind_of(*size))
             told.took_ms.append(took_ms)
+            told.under_way.append(under_way)
             told.at_s.append(now_s)
         many.tell_many(at, told)
         assert alone.limit_at[0] == together.limit_at[0]
