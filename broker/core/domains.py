@@ -129,13 +129,13 @@ def learn(
     centre, spread = everything.mean(axis=0), everything.std(axis=0)
     scale = 1.0 / np.maximum(spread, max(float(np.median(spread)) * 0.5, _TINY))
     standard = (vectors - centre) * scale
-    shrinkage, temperature = _settle(standard, labels, len(names))
+    shrinkage, temperature, held_out = _settle(standard, labels, len(names))
     discriminant = fit(standard, labels, len(names), shrinkage)
     odd = discriminant.strangeness((strangers - centre) * scale)
     known = _weigh_strangeness(standard, labels, odd)
     meaning = vectors.shape[1] if meaning is None else meaning
     # An example is too surely of its own domain: who comes is placed by less certain odds.
-    odds = softmax(_held_out(standard, labels, len(names), shrinkage) / temperature)
+    odds = softmax(held_out / temperature)
     return Recogniser(
         names=tuple(names),
         centre=centre,
@@ -151,49 +151,71 @@ def learn(
 
 def among_held_out(recogniser: Recogniser, standard: Floats, labels: Numbers) -> Floats:
     """Return p of each domain of examples, each as told by who had not seen it."""
-    scores = _held_out(standard, labels, len(recogniser.names), recogniser.shrinkage)
+    [scores] = _held_out(standard, labels, len(recogniser.names), [recogniser.shrinkage])
     return softmax(scores / recogniser.temperature)
 
 
 def fit(vectors: Floats, labels: Numbers, count: int, shrinkage: float) -> Discriminant:
     """Fit the discriminant of `count` domains to standardised vectors."""
-    means = _means(vectors, labels, count)
-    weights = means @ _inverse(vectors - means[labels], shrinkage)
-    return Discriminant(weights, -0.5 * np.einsum("ij,ij->i", weights, means), means)
+    [fitted] = _fit(vectors, labels, count, [shrinkage])
+    return fitted
 
 
-def _means(vectors: Floats, labels: Numbers, count: int) -> Floats:
+def _fit(
+    vectors: Floats, labels: Numbers, count: int, shrinkages: Sequence[float]
+) -> list[Discriminant]:
+    """Fit one for each shrinkage: most of the work is the same for all."""
+    sums, counts = _sums(vectors, labels, count)
+    means = sums / np.maximum(counts, 1.0)
+    apart = vectors - means[labels]
+    covariance = apart.T @ apart / max(len(apart), 1)
+    fitted = []
+    for shrinkage in shrinkages:
+        weights = means @ _inverse(covariance, shrinkage)
+        fitted.append(Discriminant(weights, -0.5 * np.einsum("ij,ij->i", weights, means), means))
+    return fitted
+
+
+def _sums(vectors: Floats, labels: Numbers, count: int) -> tuple[Floats, Floats]:
+    """Return the sum of each domain's vectors, and how many they are, in a column."""
     members = np.zeros((count, len(labels)))
     members[labels, np.arange(len(labels))] = 1.0
-    return np.asarray(members @ vectors / np.maximum(members.sum(axis=1, keepdims=True), 1.0))
+    return members @ vectors, members.sum(axis=1, keepdims=True)
 
 
-def _inverse(apart: Floats, shrinkage: float) -> Floats:
-    covariance = apart.T @ apart / max(len(apart), 1)
-    own = np.diag(covariance).copy()
-    covariance *= 1.0 - shrinkage
+def _inverse(covariance: Floats, shrinkage: float) -> Floats:
+    own = np.diag(covariance)
+    shrunk = covariance * (1.0 - shrinkage)
     floor = max(float(own.mean()) * 0.05, _TINY)
-    covariance[np.diag_indices_from(covariance)] += shrinkage * own + floor
-    return np.asarray(np.linalg.inv(covariance))
+    shrunk[np.diag_indices_from(shrunk)] += shrinkage * own + floor
+    return np.asarray(np.linalg.inv(shrunk))
 
 
-def _settle(vectors: Floats, labels: Numbers, count: int) -> tuple[float, float]:
-    """Return the shrinkage and the temperature under which held-out examples are likeliest."""
-    best = (np.inf, SHRINKAGES[0], 1.0)
-    for shrinkage in SHRINKAGES:
-        temperature, loss = fit_temperature(_held_out(vectors, labels, count, shrinkage), labels)
-        best = min(best, (loss, shrinkage, temperature))
-    return best[1], best[2]
+def _settle(vectors: Floats, labels: Numbers, count: int) -> tuple[float, float, Floats]:
+    """Return the shrinkage and the temperature under which held-out examples are likeliest, and
+    what these score with that shrinkage."""
+    each = _held_out(vectors, labels, count, SHRINKAGES)
+    losses = []
+    for shrinkage, scores in zip(SHRINKAGES, each, strict=True):
+        temperature, loss = fit_temperature(scores, labels)
+        losses.append((loss, shrinkage, temperature))
+    best = min(losses)
+    return best[1], best[2], each[losses.index(best)]
 
 
-def _held_out(vectors: Floats, labels: Numbers, count: int, shrinkage: float) -> Floats:
-    """Return the scores of examples by who was fitted to those of other folds."""
-    places, scores = folds(labels, FOLDS), np.zeros((len(labels), count))
+def _held_out(
+    vectors: Floats, labels: Numbers, count: int, shrinkages: Sequence[float]
+) -> list[Floats]:
+    """Return the scores of examples by who was fitted to those of other folds, by shrinkage."""
+    places = folds(labels, FOLDS)
+    scores = [np.zeros((len(labels), count)) for _ in shrinkages]
     for fold in range(FOLDS):
         out = places == fold
         if out.any() and not out.all():
-            fitted = fit(vectors[~out], labels[~out], count, shrinkage)
-            scores[out] = fitted.scores(vectors[out])
+            for own, fitted in zip(
+                scores, _fit(vectors[~out], labels[~out], count, shrinkages), strict=True
+            ):
+                own[out] = fitted.scores(vectors[out])
     return scores
 
 
@@ -211,12 +233,14 @@ def _weigh_strangeness(vectors: Floats, labels: Numbers, odd: Floats) -> tuple[f
 
 def _strangeness_of(groups: Numbers, vectors: Floats, labels: Numbers) -> Floats:
     """Return how strange the examples of each group look to who has seen the other groups only."""
-    strange = np.zeros(len(labels))
+    strange, count = np.zeros(len(labels)), int(labels.max()) + 1
+    sums, counts = _sums(vectors, labels, count)
     for group in np.unique(groups):
         out = groups == group
         if out.all():
             continue
-        left, places = np.unique(labels[~out], return_inverse=True)
-        means = _means(vectors[~out], places, left.size)
+        own_sums, own_counts = _sums(vectors[out], labels[out], count)
+        left = (counts - own_counts)[:, 0] > 0.0
+        means = (sums - own_sums)[left] / (counts - own_counts)[left]
         strange[out] = Discriminant(means, means[:, 0], means).strangeness(vectors[out])
     return strange

@@ -10,6 +10,8 @@ _TEMPERATURES = np.geomspace(1.0, 64.0, 37)
 """None below 1: examples are more alike than what comes, and cannot show that odds are too low."""
 _STEPS = 30
 _TINY = 1e-12
+_LEVEL = 1e-9
+"""A loss that falls by less is level: of such temperatures the lowest is taken."""
 
 
 def folds(labels: Numbers, count: int) -> Numbers:
@@ -28,13 +30,24 @@ def softmax(scores: Floats) -> Floats:
 
 
 def fit_temperature(scores: Floats, labels: Numbers) -> tuple[float, float]:
-    """Return the temperature under which the labels are likeliest, and the mean loss in nats."""
-    best = (np.inf, 1.0)
+    """Return the temperature under which the labels are likeliest, and the mean loss in nats.
+
+    The loss is convex in 1 / T, so it falls up to the best of the temperatures and rises after it.
+    """
     rows = np.arange(len(labels))
-    for temperature in _TEMPERATURES:
-        chances = softmax(scores / temperature)[rows, labels]
-        best = min(best, (float(-np.log(chances + _TINY).mean()), float(temperature)))
-    return best[1], best[0]
+
+    def loss(place: int) -> float:
+        chances = softmax(scores / _TEMPERATURES[place])[rows, labels]
+        return float(-np.log(chances + _TINY).mean())
+
+    low, high = 0, _TEMPERATURES.size - 1
+    while low < high:
+        middle = (low + high) // 2
+        if loss(middle + 1) < loss(middle) - _LEVEL:
+            low = middle + 1
+        else:
+            high = middle
+    return float(_TEMPERATURES[low]), loss(low)
 
 
 def fit_logistic(values: Floats, outcomes: Floats, weights: Floats) -> tuple[float, float]:

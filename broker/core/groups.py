@@ -20,6 +20,8 @@ from broker.core.columns import Floats, Numbers
 GROUPINGS: Final = 8
 GROUPS_MAX: Final = 64
 EXAMPLES_PER_GROUP: Final = 8
+GROUPED_MAX: Final = 4_096
+"""Of more examples every second, third ... is grouped: 64 in a group say where its centre is."""
 ODDS_REACH: Final = 6.0
 """To be surely of one domain instead of none is as far as so many deviations of one number of the
 shape."""
@@ -73,8 +75,9 @@ def look(standard: Floats, meaning: int, odds: Floats) -> Floats:
 
 
 def make_groups(looks: Floats) -> Groups:
-    """Group the looks of examples; the same each time."""
+    """Group the looks of examples, which stand by domain; the same each time."""
     draws = _Evenly()
+    looks = looks[:: -(-len(looks) // GROUPED_MAX) or 1]
     count = min(max(len(looks) // EXAMPLES_PER_GROUP, 1), GROUPS_MAX)
     found = [group(looks, count, draws)[0] for _ in range(GROUPINGS)]
     least = min(map(len, found))  # fewer than asked for where examples are all alike

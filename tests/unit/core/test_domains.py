@@ -11,7 +11,10 @@ from broker.core.fitting import (
     calibration_error,
     calibration_error_by_chance,
     fit_logistic,
+    fit_temperature,
+    softmax,
 )
+from broker.core.groups import GROUPED_MAX, make_groups
 
 LENGTH = 40
 NAMES = ("law", "medicine", "code", "poetry")
@@ -104,3 +107,24 @@ def test_a_logistic_curve_is_found_again() -> None:
     start, slope = fit_logistic(values, outcomes, np.ones(5_000))
     assert start == pytest.approx(1.0, abs=0.2)
     assert slope == pytest.approx(-0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("too_sure", [0.2, 1.0, 3.0, 9.0, 90.0])
+def test_the_temperature_is_that_under_which_labels_are_likeliest(too_sure: float) -> None:
+    random = np.random.default_rng(8)
+    scores = random.normal(0.0, 2.0, (400, 5))
+    labels = (softmax(scores).cumsum(axis=1) < random.random((400, 1))).sum(axis=1)
+    found, least = fit_temperature(scores * too_sure, labels)
+
+    def loss(temperature: float) -> float:
+        chances = softmax(scores * too_sure / temperature)[np.arange(400), labels]
+        return float(-np.log(chances).mean())
+
+    assert least == pytest.approx(loss(found))
+    assert least <= min(map(loss, np.geomspace(1.0, 64.0, 37))) + 1e-6
+
+
+def test_of_very_many_examples_some_of_each_domain_are_grouped() -> None:
+    looks = np.random.default_rng(9).normal(0.0, 1.0, (2 * GROUPED_MAX + 1, 3))
+    found, some = make_groups(looks), make_groups(looks[::3])
+    np.testing.assert_array_equal(found.centres, some.centres)
