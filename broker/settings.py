@@ -27,7 +27,8 @@ class Limits:
     """An inference's answer above this is passed on as it comes; up to this it is read whole, so
     that another may answer should it break off."""
     bodies_bytes_max: int = 2**30
-    """Of all requests together that have not come whole."""
+    """Of all requests together: of large ones until they are answered, of others until they have
+    come whole."""
     head_bytes_max: int = 64 * 2**10
     head_s: float = 20.0
     """The head of a request has so long to come."""

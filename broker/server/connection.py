@@ -290,7 +290,7 @@ class Connection(asyncio.BufferedProtocol):
         """Keep nothing of a request that was served; the memory of a large body serves the next."""
         if not request.ended:
             self.close()  # what broke off must not be taken for whole
-        request.body = b""
+        request.body, request.held = b"", None
         if request.rest:
             blocks, request.rest = blocks_of(request.rest), ()
             self._server.blocks.give_back(blocks)

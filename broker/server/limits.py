@@ -15,7 +15,8 @@ class ServerLimits:
     body_bytes_max: int = 16 * 2**20
     body_s: float = 120.0
     bodies_bytes_max: int = 2**30
-    """Of all bodies together that are kept until they have come whole."""
+    """Of all bodies together: of large ones until they are answered, of others until they have come
+    whole."""
     ahead_max: int = 256
     """So many requests may be sent ahead of the one that is served."""
     discarded_bytes_max: int = 16 * 2**20

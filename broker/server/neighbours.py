@@ -20,7 +20,7 @@ class Server(Protocol):
     """For what is taken at once, by whichever connection."""
     blocks: Blocks
     body_bytes: int
-    """Of all bodies that are kept until they have come whole."""
+    """Of all bodies that are coming, and of large ones that are not answered."""
 
     def open(self, request: Request) -> tuple[Handler, bool]:
         """Return the handler of a request whose head has come, and whether it wants it whole."""

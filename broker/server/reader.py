@@ -7,7 +7,7 @@ from typing import Any, Final
 import httptools
 
 from broker.errors import BodyTooLarge, BodyTooSlow, BrokerError
-from broker.server.blocks import Filling
+from broker.server.blocks import Filling, Held, held_by
 from broker.server.form import Form, LargeForm, form_of, large_form_of
 from broker.server.limits import ServerLimits
 from broker.server.neighbours import NotServed, Server, Taker
@@ -17,9 +17,9 @@ from broker.upstream import known_head
 _VERSIONS: Final = frozenset({"1.1", "1.0"})
 SCRATCH_BYTES: Final = 2**18
 """So much is read at once."""
-_IN_PLACE_BYTES: Final = 65_536
-"""When so much of a body has come, more than so much that is to come is read in place: nobody gets
-a block of memory for a mere head."""
+LARGE_BYTES: Final = 65_536
+"""A body above this counts until it has been answered. When so much of one has come, more than so
+much that is to come is read in place: nobody gets a block of memory for a mere head."""
 _HEAD_BYTES: Final = 2_048
 """Read beside them where the next request is likely to be as large."""
 
@@ -92,7 +92,7 @@ class Reader:
         if not filling.left_bytes:
             request.rest = filling.pieces()
             self._empty()
-            self.room = self._server.scratch[: _HEAD_BYTES + _IN_PLACE_BYTES]
+            self.room = self._server.scratch[: _HEAD_BYTES + LARGE_BYTES]
             self._complete(request)
             self._last = None
 
@@ -189,7 +189,7 @@ class Reader:
 
     def on_message_complete(self) -> None:
         request = self.request
-        if request is None or (self._parser.should_upgrade() and _declared(request)):
+        if request is None or (self._parser.should_upgrade() and request.declared_bytes):
             return  # the parser takes the body of such a request for another protocol's bytes
         self._complete(request)
 
@@ -204,9 +204,9 @@ class Reader:
         self._large = None
         if self._raw_bytes or not request.in_pieces or request.trouble is not None:
             return
-        length_bytes = _declared(request)
+        length_bytes = request.declared_bytes
         left_bytes = length_bytes - request.size_bytes
-        if left_bytes > _IN_PLACE_BYTES and request.header(b"transfer-encoding") is None:
+        if left_bytes > LARGE_BYTES and request.header(b"transfer-encoding") is None:
             self._large = large_form_of(data, request, length_bytes) if data else None
             self._parser = httptools.HttpRequestParser(self)
             self._raw_bytes = left_bytes
@@ -236,10 +236,10 @@ class Reader:
     def _fill(self, request: Request) -> None:
         """Have what is left of a large body read in place, if enough of it has come."""
         left_bytes, may_be = self._raw_bytes, request.in_pieces and request.whole
-        if left_bytes <= _IN_PLACE_BYTES or not may_be or request.trouble is not None:
+        if left_bytes <= LARGE_BYTES or not may_be or request.trouble is not None:
             return
-        if request.size_bytes < _IN_PLACE_BYTES:
-            self.room = self._server.scratch[: _IN_PLACE_BYTES - request.size_bytes]
+        if request.size_bytes < LARGE_BYTES:
+            self.room = self._server.scratch[: LARGE_BYTES - request.size_bytes]
             return
         self._raw_bytes, self._filling = 0, Filling(self._server.blocks, left_bytes)
         self._server.body_bytes += self._filling.held_bytes
@@ -281,11 +281,12 @@ class Reader:
 
     def _check_size(self, request: Request) -> None:
         """Refuse, before it comes, a body that says it is too large or for which is no room."""
-        limits = self._server.limits
-        length = request.header(b"content-length")
-        if length is not None and int(length) > limits.body_bytes_max:
+        limits, size_bytes = self._server.limits, request.declared_bytes
+        if size_bytes > limits.body_bytes_max:
             self._do_without(request, _too_large(limits))
-        elif self._server.body_bytes > limits.bodies_bytes_max:
+        elif self._server.body_bytes > limits.bodies_bytes_max and (
+            size_bytes > LARGE_BYTES or request.header(b"transfer-encoding") is not None
+        ):
             busy = "The broker has too many large requests in hand."
             self._do_without(request, BodyTooLarge(busy, code="overloaded", status=503))
 
@@ -311,6 +312,8 @@ class Reader:
             if chunks:
                 request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
                 self._forget(request)
+            if request.size_bytes > LARGE_BYTES:
+                request.held = Held(self._server, len(request.body) + held_by(request.rest))
             self._last = request
             self._connection.queue(request)
 
@@ -325,7 +328,7 @@ class Reader:
         if request is not None:
             if request.header(b"transfer-encoding") is not None:
                 raise NotServed(400)
-            self._raw_bytes = _declared(request)
+            self._raw_bytes = request.declared_bytes
         if rest:
             self.feed(rest)
 
@@ -336,13 +339,6 @@ class Reader:
         if not self._raw_bytes and self.request is not None:
             self._complete(self.request)
         return rest
-
-
-def _declared(request: Request) -> int:
-    """Return the length of the body as its head says it, 1 for one in chunks, 0 for none."""
-    if request.header(b"transfer-encoding") is not None:
-        return 1
-    return int(request.header(b"content-length") or 0)
 
 
 def _too_large(limits: ServerLimits) -> BodyTooLarge:

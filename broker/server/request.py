@@ -68,6 +68,8 @@ class Request(msgspec.Struct, eq=False):
     body: bytes = b""
     rest: tuple[memoryview, ...] = ()
     """Views of memory that serves other requests afterwards; for the handler alone."""
+    held: object | None = None
+    """Of a large body: for as long as this is there it counts."""
     chunks: list[bytes] = []
     size_bytes: int = 0
     complete: bool = False
@@ -94,6 +96,13 @@ class Request(msgspec.Struct, eq=False):
     def repeats_a_header(self) -> bool:
         """True when a name is there twice."""
         return len(self.fields) != len(self.headers)
+
+    @property
+    def declared_bytes(self) -> int:
+        """The length of the body as its head says it, 1 for one in chunks, 0 for none."""
+        if self.header(b"transfer-encoding") is not None:
+            return 1
+        return int(self.header(b"content-length") or 0)
 
     def header(self, name: bytes) -> bytes | None:
         """Return the value of the first header `name` (lower case)."""

@@ -250,6 +250,30 @@ async def test_there_is_a_bound_on_all_bodies_together(place: Place) -> None:
         assert (await first.answer())[0] == 200
 
 
+async def test_large_bodies_count_until_they_are_answered_and_shut_no_small_one_out(
+    place: Place,
+) -> None:
+    large = bytes(90_000)
+    async with contextlib.AsyncExitStack() as stack:
+        first, second, third = [await stack.enter_async_context(place.wire()) for _ in range(3)]
+        for wire in (first, second):
+            await wire.send(post("/slow", large))
+        await _until(lambda: place.echo.served == 2)
+        await third.send(post("/c", large))
+        assert (await third.answer())[0] == 503
+        async with place.wire() as small:
+            await small.send(post("/c"))
+            assert await small.answer() == (200, b"POST /c hello")
+        first.writer.transport.abort()
+        await _until(lambda: place.echo.cancelled == 1)
+        place.echo.may_go.set()
+        assert (await second.answer())[0] == 200
+        assert place.listener.body_bytes == 0
+        async with place.wire() as wire:
+            await wire.send(post("/c", large))
+            assert (await wire.answer())[0] == 200
+
+
 async def test_a_caller_who_leaves_stops_what_is_done_for_it(place: Place) -> None:
     async with place.wire() as wire:
         await wire.send(post("/slow"))
