@@ -20,7 +20,9 @@ demo: $(READY)  ## Open a market with real models on this machine; ARGS="--port 
 up: $(READY)  ## Open an empty market on this machine
 	@exec $(BIN)/broker up $(ARGS)
 
-test: check  ## Run every test; embedded servers included
+# Meanwhile one process compiles what the processes of the tests would else each compile for themselves.
+test: $(READY)  ## Run every check and test; embedded servers included
+	@$(BIN)/pytest --collect-only -qq $(ARGS) >/dev/null 2>&1 & $(MAKE) --no-print-directory check && wait
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 nightly: $(READY)  ## Let random lives, faults and bytes try books and wire, for an hour or so
