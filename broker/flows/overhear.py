@@ -112,11 +112,12 @@ async def overhear_whole(tab: Tab, attempt: Attempt) -> Reply:
 @contextlib.contextmanager
 def asking_as(tab: Tab, body: OpenAiBody) -> Iterator[None]:
     """Send another body while the block lasts."""
-    before, tab.call = tab.call, msgspec.structs.replace(tab.call, body=body)
+    before = tab.call, tab.asked
+    tab.call = tab.asked = msgspec.structs.replace(tab.call, body=body)
     try:
         yield
     finally:
-        tab.call = before
+        tab.call, tab.asked = before
 
 
 def delivered_so_far(reply: Reply, tab: Tab) -> Delivered:
