@@ -8,6 +8,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from simulations.cell import Cell, Outcome
+from simulations.studies.order import longest_first
 
 
 class Runner(Protocol):
@@ -60,7 +61,7 @@ class Bench:
                 self._tell(mine)
         if self._spared is not None:
             self._spared(len(cells) - len(missing))
-        for outcome in self._runner.run(list(missing.values())):
+        for outcome in self._runner.run(longest_first(list(missing.values()))):
             if self._keeper is not None:
                 self._keeper.keep(outcome)
             found[outcome.key] = outcome
