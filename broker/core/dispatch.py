@@ -153,7 +153,7 @@ class Dispatch:
             self.end = self._reason_to_stop(now_s)
         if self.end is not None:
             return None
-        index = len(self.attempts)
+        index = len(made)
         if self._next < len(self._plan):
             if admits is not None:
                 self._bring_forward(admits)
@@ -164,8 +164,8 @@ class Dispatch:
         if now_s + delay_s >= self._deadline_s:
             self.end = End.DEADLINE
             return None
-        attempt = Attempt(index, candidate, delay_s, started_s=now_s + delay_s)
-        self.attempts.append(attempt)
+        attempt = Attempt(index, candidate, delay_s, now_s + delay_s)
+        made.append(attempt)
         return attempt
 
     def hedge(self, now_s: float, admits: Callable[[int], bool] | None = None) -> Attempt | None:

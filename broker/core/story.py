@@ -156,7 +156,7 @@ def thin(decision: Decision) -> Decision:
     """Return a decision with what its story tells of it, as exactly as it does. The rest is let go
     while the call is under way: among ten thousand endpoints it is 640 kB a call."""
     figures, eligible = decision.figures, decision.eligible
-    if isinstance(figures, tuple | Workings) or figures.dtype == np.float32:
+    if isinstance(figures, (tuple, Workings)) or figures.dtype == np.float32:
         return decision
     left_out = decision.left_out
     if eligible.size > CANDIDATES_KEPT_MAX:

@@ -74,9 +74,7 @@ async def serve(
         if not known and _may_be_known(call):
             return await _serve_known(call, runtime, turn)
         market = runtime.market
-        decision = _decide(call, runtime)
-        plain = call.cascade is None and not (call.hedges or call.continues)
-        call, decision = (call, decision) if plain else _lay_out(call, decision, runtime)
+        call, decision = _decide(call, runtime)
     else:
         call, decision, market = await _redeem(call, wanted.quote_id, runtime)
     decision = story.thin(decision)
@@ -141,8 +139,8 @@ async def _paced(call: Call, runtime: Runtime) -> Call:
     return msgspec.structs.replace(call, wanted=wanted)
 
 
-def _decide(call: Call, runtime: Runtime) -> Decision:
-    """Choose; a refusal is logged."""
+def _decide(call: Call, runtime: Runtime) -> tuple[Call, Decision]:
+    """Choose, and plan for all that may be paid; a refusal is logged."""
     try:
         decision = choose(call.wanted, runtime)
     except ModelUnknown as error:
@@ -151,7 +149,9 @@ def _decide(call: Call, runtime: Runtime) -> Decision:
         raise _log(refusal(call.wanted, decision, runtime), call, decision, runtime)
     if call.wanted.paced:
         runtime.pacer.saw(call.payer.key_id, decision)
-    return decision
+    if call.cascade is not None or call.hedges or call.continues:
+        return _lay_out(call, decision, runtime)
+    return call, decision
 
 
 def _lay_out(call: Call, first: Decision, runtime: Runtime) -> tuple[Call, Decision]:

@@ -243,18 +243,18 @@ class Tab:
         if self._settled:
             return
         self._settled = True
-        if self.call.payer.rates is not None:
+        call, runtime = self.call, self.runtime
+        if call.payer.rates is not None:
             used = sum(each.tokens_in + each.tokens_out for each in self.dispatch.attempts)
-            self.runtime.live.limits.give_back(self.call.id, used)
-        if self.call.session_id is not None and status == 200:
-            payer, number = self.call.payer, self.endpoint.number
-            self.runtime.live.homes.keep(payer.account_id, self.call.session_id, number)
-        closing = ledger.settlement(self.hold, tuple(self.lines), self.runtime.clock(), None)
-        draft = partial(self._record, status, code, self.runtime.now_s())
-        traces = self.runtime.traces
-        if traces is not None and self.call.trace is not None:
-            trace_call(traces, self.call, draft(), self.dispatch.attempts, self.market)
-        if not await self.runtime.ledger.settle(closing, draft):
+            runtime.live.limits.give_back(call.id, used)
+        if call.session_id is not None and status == 200:
+            payer, number = call.payer, self.endpoint.number
+            runtime.live.homes.keep(payer.account_id, call.session_id, number)
+        closing = ledger.settlement(self.hold, tuple(self.lines), runtime.clock(), None)
+        draft = partial(self._record, status, code, runtime.now_s())
+        if runtime.traces is not None and call.trace is not None:
+            trace_call(runtime.traces, call, draft(), self.dispatch.attempts, self.market)
+        if not await runtime.ledger.settle(closing, draft):
             raise self._outlived(draft())
 
     def _outlived(self, record: CallRecord) -> HoldExpired:
