@@ -37,8 +37,10 @@ def fit_temperature(scores: Floats, labels: Numbers) -> tuple[float, float]:
     rows = np.arange(len(labels))
 
     def loss(place: int) -> float:
-        chances = softmax(scores / _TEMPERATURES[place])[rows, labels]
-        return float(-np.log(chances + _TINY).mean())
+        # By logarithms: where a chance is too small to be told from none, the loss is level.
+        logits = scores / _TEMPERATURES[place]
+        logits -= logits.max(axis=1, keepdims=True)
+        return float((np.log(np.exp(logits).sum(axis=1)) - logits[rows, labels]).mean())
 
     low, high = 0, _TEMPERATURES.size - 1
     while low < high:

@@ -124,6 +124,16 @@ def test_the_temperature_is_that_under_which_labels_are_likeliest(too_sure: floa
     assert least <= min(map(loss, np.geomspace(1.0, 64.0, 37))) + 1e-6
 
 
+def test_a_few_that_are_surely_wrong_are_not_passed_over_by_the_temperature() -> None:
+    """They are so sure that at half of all temperatures their own chance is none."""
+    labels = np.arange(200) % 2
+    scores = np.where(np.eye(2)[labels] > 0, 320.0, 0.0)
+    scores[:4] = 500.0 - scores[:4] / 320.0 * 500.0
+    found, least = fit_temperature(scores, labels)
+    assert found == pytest.approx(64.0)
+    assert least < 0.3
+
+
 def test_of_very_many_examples_some_of_each_domain_are_grouped() -> None:
     looks = np.random.default_rng(9).normal(0.0, 1.0, (2 * GROUPED_MAX + 1, 3))
     found, some = make_groups(looks), make_groups(looks[::3])
