@@ -25,8 +25,11 @@ GROUPED_MAX: Final = 4_096
 ODDS_REACH: Final = 6.0
 """To be surely of one domain instead of none is as far as so many deviations of one number of the
 shape."""
-GROUP_PRIOR: Final = 30.0
+GROUP_PRIOR: Final = 15.0
 """To be no better or worse than expected counts as so many answers."""
+SCALE_MAX: Final = 2.0
+"""Where domains tell little and groups much, shrunk gains are too small: they are scaled up to so
+much. Without that what is expected of models is too much alike, and off by what groups know."""
 MEANING_REACH: Final = 0.4
 """A number of the meaning, of which there are many, counts so much of one of the shape."""
 _GOLDEN: Final = (5.0**0.5 - 1.0) / 2.0
@@ -90,7 +93,7 @@ def gains(cells: Numbers, apart: Floats, weights: Floats, size: int) -> Floats:
 
     `cells` has GROUPINGS columns, a row for each score; `apart` is by how much that was better.
     All gains are scaled by how well those without a score foretell it, by least squares: where
-    groups tell nothing they add nothing.
+    groups tell nothing they add nothing, and where they tell more than domains do they add more.
     """
     flat, count = cells.ravel(), cells.shape[1]
     own = (weights * apart)[:, None]
@@ -99,4 +102,4 @@ def gains(cells: Numbers, apart: Floats, weights: Floats, size: int) -> Floats:
     without = (good[cells] - own) / (told[cells] - weights[:, None] + GROUP_PRIOR)
     foretold = without.mean(axis=1)
     share = float((weights * apart * foretold).sum() / ((weights * foretold**2).sum() + _TINY))
-    return np.asarray(min(max(share, 0.0), 1.0) * good / (told + GROUP_PRIOR))
+    return np.asarray(min(max(share, 0.0), SCALE_MAX) * good / (told + GROUP_PRIOR))

@@ -64,6 +64,19 @@ def test_estimates_lie_near_what_comes() -> None:
     assert estimate.max() <= 1.0
 
 
+def test_where_domains_tell_nothing_groups_tell_how_far_models_differ() -> None:
+    def undivided(seed: int) -> Evidence:
+        made = evidence(seed, of_each=100)
+        return replace(made, labels=np.zeros_like(made.labels))
+
+    seen, fresh = undivided(7), undivided(8)
+    recogniser = learn(("all",), seen.labels, seen.vectors, STRANGERS, LENGTH)
+    estimate = learn_quality(recogniser, seen).estimate(fresh.vectors)
+    apart = estimate - estimate.mean(axis=0)
+    slope = float((apart * fresh.scores).sum() / (apart**2).sum())
+    assert 0.7 < slope < 1.4, "what is expected is about as much apart as what comes"
+
+
 def test_a_model_that_was_hardly_asked_is_taken_for_what_is_usual() -> None:
     seen = evidence(5)
     scores = seen.scores.copy()
