@@ -229,7 +229,7 @@ def _request(tab: Tab, attempt: Attempt) -> tuple[Origin, bytes, Body, Timeouts]
     """
     runtime, call = tab.runtime, tab.asked
     limits = runtime.settings.limits
-    left_s = max(call.deadline_s - attempt.started_s, 0.001)
+    left_s = max(call.deadline_s - runtime.now_s(), 0.001)  # an attempt may ask twice
     endpoint = tab.market.endpoint(attempt.candidate.number)
     body: Body
     if isinstance(call.body, TensorBody):

@@ -292,6 +292,20 @@ async def test_a_server_that_does_not_take_logprobs_is_asked_without_them(
     assert second["endpoint"] == answer.headers["x-broker-endpoint"] == "globex/dear"
 
 
+async def test_a_server_that_is_asked_again_without_logprobs_has_no_more_than_the_time_left(
+    house: House, shop: Consumer
+) -> None:
+    cheap = house.providers["acme/cheap"]
+    usual, slow_ms = cheap.script, 600.0
+    refuses = Script(status=400, latency_ms=slow_ms)
+    cheap.script = msgspec.structs.replace(usual, latency_ms=slow_ms, sequence=(refuses,))
+    cascade = {"cascade": chain(0.0), "deadline_s": 1.0}
+    answer = await ask(shop, chain(0.0), broker=cascade)
+    cheap.script = usual
+    assert answer.status_code == 504, answer.text
+    assert await house.open_holds() == 0
+
+
 async def test_logprobs_that_the_caller_asked_for_stay(house: House, shop: Consumer) -> None:
     answer = await ask(shop, chain(SURE), logprobs=True)
     assert answer.json()["choices"][0]["logprobs"]["content"]
