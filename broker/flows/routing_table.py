@@ -34,7 +34,7 @@ class Row(msgspec.Struct):
     prompt: str
     task: str = ""
     split: str | None = None
-    scores: dict[str, bool | float] | None = None
+    scores: dict[str, bool | float | None] | None = None
     arms: dict[str, Arm] | None = None
     models: dict[str, Arm] | None = None
 
@@ -145,12 +145,15 @@ def _result(row: Row, name: str, rates: dict[str, Price], tokens_out: int) -> tu
         rate = rates[name]
         tokens_in = tokens_in_expected(len(row.prompt.encode("utf-8", "replace")))
         picos = rate.input_usd_per_mtok * tokens_in + rate.output_usd_per_mtok * tokens_out
-        return row.scores.get(name, np.nan), picos / 1e6
+        return _score(row.scores.get(name)), picos / 1e6
     arm = (row.arms or row.models or {}).get(name)
     if arm is None:
         return np.nan, np.nan
-    score = arm.reward if arm.reward is not None else arm.correct
-    return np.nan if score is None else score, arm.cost_usd
+    return _score(arm.reward if arm.reward is not None else arm.correct), arm.cost_usd
+
+
+def _score(told: bool | float | None) -> float:
+    return np.nan if told is None else float(told)
 
 
 def _prices(path: Path | None, names: list[str]) -> dict[str, Price]:
