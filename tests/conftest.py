@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import json
 import os
 import tempfile
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -205,14 +206,16 @@ async def broken_invariants(url: str) -> list[str]:
     connection = await asyncpg.connect(url)
     try:
         views = await connection.fetch(
-            "SELECT viewname FROM pg_views"
-            " WHERE schemaname = 'public' AND viewname LIKE 'invariant\\_%' ORDER BY viewname"
+            "SELECT relname FROM pg_class WHERE relkind = 'v' AND relname LIKE 'invariant\\_%'"
+            " AND relnamespace = 'public'::regnamespace ORDER BY relname"
         )
-        return [
-            f"{view}: {dict(row)}"
-            for (view,) in views
-            for row in await connection.fetch(f'SELECT * FROM "{view}"')
-        ]
+        # All in one question: asked one by one, they take this process four times as long.
+        asked = (
+            f'SELECT {number} AS number, to_json(alarm)::text FROM "{view}" alarm'
+            for number, (view,) in enumerate(views)
+        )
+        alarms = await connection.fetch(" UNION ALL ".join(asked) + " ORDER BY number")
+        return [f"{views[number][0]}: {json.loads(alarm)}" for number, alarm in alarms]
     finally:
         await connection.close()
 
