@@ -145,7 +145,7 @@ def _work_out(
     ]
     # Of equals the first comes first.
     ranked = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
-    near, capacity = _near(scores, ranked), few.capacity
+    near, capacity = _near(scores, scores[ranked[0]]), few.capacity
     free = [(room if (room := 1.0 - load[at]) > 0.01 else 0.01) * capacity[at] for at in near]
     return Workings(few, scores, cost, latency, load, usual, near, free), ranked
 
@@ -163,14 +163,10 @@ def _weighed(few: Handful, asked: Weights) -> tuple[Row, float, float, float]:
     return found
 
 
-def _near(scores: Row, ranked: list[int]) -> list[int]:
-    """Return the places of those near the best, in order of place."""
-    best = scores[ranked[0]]
+def _near(scores: Row, best: float) -> list[int]:
+    """Return the places of those near the best."""
     least = best * (1 - NEAR_BEST) if best > 0.0 else best
-    count = 1
-    while count < len(ranked) and scores[ranked[count]] >= least:
-        count += 1
-    return sorted(ranked[:count]) if count > 1 else ranked[:1]
+    return [place for place, score in enumerate(scores) if score >= least]
 
 
 def _draw(free: Row, random: Random) -> int:
