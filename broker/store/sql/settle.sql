@@ -33,9 +33,9 @@ WITH wanted AS MATERIALIZED (
     SELECT c.call_id FROM counted c LEFT JOIN period p USING (key_id, begins_at, kind) WHERE p.kind IS NULL
 -- }
 ), due AS MATERIALIZED (
-    SELECT l.n, sum(l.charge_nanos) AS nanos,
-           bool_and(k.account IS NOT NULL) AND EXISTS (SELECT 1 FROM locked WHERE account = $4::uuid) AS known
-      FROM line l LEFT JOIN locked k ON k.account = l.payee GROUP BY l.n
+    SELECT n, sum(charge_nanos) AS nanos, bool_and(payee IN (SELECT account FROM locked))
+               AND EXISTS (SELECT 1 FROM locked WHERE account = $4::uuid) AS known
+      FROM line GROUP BY n
 ), judged AS MATERIALIZED (
     SELECT w.n, w.call_id, w.kind, w.charge_nanos, g.payer, g.amount_nanos AS hold_nanos, g.created_at AS held_at,
            -- A settlement kept back while the database was away is dated late enough to fall behind no seal.
@@ -45,15 +45,16 @@ WITH wanted AS MATERIALIZED (
 -- budgets {
                 WHEN g.call_id IN (SELECT call_id FROM early) THEN 4
 -- }
-                WHEN p.account IS NULL OR NOT coalesce(d.known, true) THEN 2
+                WHEN g.payer NOT IN (SELECT account FROM locked) OR NOT coalesce(d.known, true) THEN 2
                 WHEN w.charge_nanos <> coalesce(d.nanos, 0) THEN 3
                 ELSE 1 END AS verdict
       FROM wanted w
       LEFT JOIN gate g ON g.call_id = w.call_id
-      LEFT JOIN locked p ON p.account = g.payer
       LEFT JOIN due d ON d.n = w.n
 ), ours AS MATERIALIZED (
     SELECT * FROM judged WHERE verdict = 1
+), mine AS MATERIALIZED (
+    SELECT o.call_id, o.settled_at, o.payer, l.* FROM ours o JOIN line l USING (n)
 ), closed AS (
     DELETE FROM open_holds WHERE call_id = ANY(ARRAY(SELECT call_id FROM ours))
 ), settled AS (
@@ -63,10 +64,9 @@ WITH wanted AS MATERIALIZED (
     INSERT INTO settlement_lines (call_id, attempt, settled_at, endpoint_id, payer_id, payee_id, take_id, tokens_in,
         tokens_out, rate_in_micros, rate_out_micros, rate_call_nanos, price_version, charge_nanos, take_nanos,
         earnings_nanos)
-    SELECT o.call_id, l.attempt, o.settled_at, l.endpoint_id, o.payer, l.payee, $4::uuid, l.tokens_in,
-           l.tokens_out, l.rate_in_micros, l.rate_out_micros, l.rate_call_nanos, l.price_version, l.charge_nanos,
-           l.take_nanos, l.earnings_nanos
-      FROM ours o JOIN line l USING (n)
+    SELECT call_id, attempt, settled_at, endpoint_id, payer, payee, $4::uuid, tokens_in, tokens_out, rate_in_micros,
+           rate_out_micros, rate_call_nanos, price_version, charge_nanos, take_nanos, earnings_nanos
+      FROM mine
 ), recorded AS (
     INSERT INTO calls (id, created_at, account_id, key_id, task, model, domain, stream, status, code, endpoint_number,
         price_version, hold_nanos, charge_nanos, tokens_in, tokens_out, ttft_ms, duration_ms, task_label, session_id,
@@ -82,8 +82,8 @@ WITH wanted AS MATERIALIZED (
         session_id text, labels_json text, story text, answer_tokens_out bigint) ON r.id = o.call_id
 ), delta AS (
     SELECT payer AS account, -charge_nanos AS posted_nanos, -hold_nanos AS held_nanos FROM ours
-    UNION ALL SELECT l.payee, l.earnings_nanos, 0 FROM ours o JOIN line l USING (n)
-    UNION ALL SELECT $4::uuid, l.take_nanos, 0 FROM ours o JOIN line l USING (n)
+    UNION ALL SELECT payee, earnings_nanos, 0 FROM mine
+    UNION ALL SELECT $4::uuid, take_nanos, 0 FROM mine
 ), moved AS (
     UPDATE balances b SET posted_nanos = b.posted_nanos + d.posted_nanos, held_nanos = b.held_nanos + d.held_nanos
       FROM (SELECT account, sum(posted_nanos)::bigint AS posted_nanos, sum(held_nanos)::bigint AS held_nanos
