@@ -57,7 +57,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=32)
-    print(json.dumps(asyncio.run(run(parser.parse_args()))))
+    with asyncio.Runner(loop_factory=latencies.fine_loop) as runner:
+        print(json.dumps(runner.run(run(parser.parse_args()))))
 
 
 async def run(options: argparse.Namespace) -> dict[str, object]:
