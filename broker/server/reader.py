@@ -263,6 +263,8 @@ class Reader:
         self._forms_left = known_head.TRIED
         request.begun_at = server.loop.time()
         request.complete = True
+        if request.size_bytes > LARGE_BYTES:
+            request.held = Held(server, request.size_bytes)
         request.handler, request.whole = server.open(request)
         self._connection.queue(request)
         return True

@@ -274,6 +274,21 @@ async def test_large_bodies_count_until_they_are_answered_and_shut_no_small_one_
             assert (await wire.answer())[0] == 200
 
 
+async def test_a_large_body_that_came_whole_behind_a_known_head_counts_as_well(
+    place: Place,
+) -> None:
+    async with place.wire() as wire:
+        for _ in range(2):
+            await wire.send(post("/slow", bytes(70_000)))
+            await _until(lambda: place.echo.served > 0)
+            place.echo.served = 0
+            assert place.listener.body_bytes >= 70_000
+            place.echo.may_go.set()
+            assert (await wire.answer())[0] == 200
+            place.echo.may_go.clear()
+            assert place.listener.body_bytes == 0
+
+
 async def test_a_caller_who_leaves_stops_what_is_done_for_it(place: Place) -> None:
     async with place.wire() as wire:
         await wire.send(post("/slow"))
