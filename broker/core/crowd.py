@@ -74,7 +74,7 @@ class Crowd:
             self._at_most = self._full / limits.queue_factor * pulse.limit[grid.numbers]
         self._least_full = min(self._full.min(initial=1.0), 1.0)
         self.is_wishful = bool(grid.wishful.any())
-        self.tokens_out = self._output_limits(limits)
+        self.tokens_out = self.output_limits(limits)
         expected_out = np.minimum(self.tokens_out, float(TOKENS_OUT_EXPECTED))
         self._decoding_ms = pulse.tpot_ms[grid.numbers] * expected_out
         self._rates = grid.prices.take(kind, axis=1)
@@ -151,7 +151,7 @@ class Crowd:
         latency: Floats = np.maximum(load, 1.0) * self._ttft_ms + self._decoding_ms[part]
         return latency
 
-    def _output_limits(self, limits: RoutingLimits) -> Numbers:
+    def output_limits(self, limits: RoutingLimits) -> Numbers:
         asked, grid = self.asked, self.grid
         wanted = asked.tokens_out_max[:, np.newaxis]
         if (wanted == NO_LIMIT).any():

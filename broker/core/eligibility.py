@@ -299,21 +299,20 @@ def reject(
     if ejected is not None and not ejected[strikes.standing].all():
         # Were everything that is left ejected, trying one beats refusing: never eject all.
         strikes.strike(ejected, Rejection.EJECTED)
-    _strike_full(strikes, wanted.tier, view, limits, pulse)
+    if view.fullest >= limits.full_for(wanted.tier) or pulse.has_limits:
+        strikes.strike(full(wanted.tier, view, limits, pulse), Rejection.FULL)
     return strikes.reasons if strikes.any else None
 
 
-def _strike_full(
-    strikes: _Strikes, tier: Tier, view: View, limits: RoutingLimits, pulse: Pulse
-) -> None:
-    """Strike who has as much to do as it is declared, or was learned, to manage."""
+def full(tier: Tier, view: View, limits: RoutingLimits, pulse: Pulse) -> Bools:
+    """Say who has as much to do as it is declared, or was learned, to manage."""
     most = limits.full_for(tier)
-    if view.fullest >= most:
-        strikes.strike(view.load >= most, Rejection.FULL)
+    taken: Bools = view.load >= most
     if pulse.has_limits:
         # In the same measure: what a tier may find taken, it may find taken of a limit as well.
         at_most = most / limits.queue_factor * pulse.limit[view.numbers]
-        strikes.strike(view.load * view.capacity >= at_most, Rejection.FULL)
+        taken |= view.load * view.capacity >= at_most
+    return taken
 
 
 def _picos(nanos: int) -> float:

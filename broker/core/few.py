@@ -34,7 +34,7 @@ def decide_among_few(
     random: Random,
 ) -> Decision | None:
     """Return the decision; None where something is asked for that is for `route` to tell."""
-    few, tokens_out = listed.few, _output_limit(wanted, listed, limits)
+    few, tokens_out = listed.few, output_limit(wanted, listed, limits)
     if few is None or tokens_out is None or pulse.is_wary or _is_special(wanted, market):
         return None
     version = market.book.version
@@ -68,7 +68,7 @@ def _is_special(wanted: Requirements, market: Market) -> bool:
     )
 
 
-def _output_limit(wanted: Requirements, listed: Shortlist, limits: RoutingLimits) -> int | None:
+def output_limit(wanted: Requirements, listed: Shortlist, limits: RoutingLimits) -> int | None:
     """Return the output limit; None where it may differ from endpoint to endpoint, or be more
     than one of them can do."""
     expected, most = wanted.tokens_in_expected, wanted.tokens_out_max

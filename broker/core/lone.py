@@ -33,7 +33,7 @@ def decide_alone(
         return None
     tokens_out = wanted.tokens_out_max
     if tokens_out is None or not wanted.task.generates:
-        tokens_out = _output_limit(wanted, one, limits)
+        tokens_out = output_limit(wanted, one, limits)
     choices = wanted.choices
     expected_out = choices * float(min(tokens_out, TOKENS_OUT_EXPECTED))
     cost = one.rate_out * expected_out + one.rate_in * wanted.tokens_in_expected + one.rate_call
@@ -65,7 +65,7 @@ def _may_be_rejected(wanted: Requirements, one: Lone) -> bool:
     )
 
 
-def _output_limit(wanted: Requirements, one: Lone, limits: RoutingLimits) -> int:
+def output_limit(wanted: Requirements, one: Lone, limits: RoutingLimits) -> int:
     """Of a call without a limit of its own."""
     if not wanted.task.generates:
         return 0

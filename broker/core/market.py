@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -80,6 +81,8 @@ class Shortlist:
     """The same in plain numbers, where there is only one."""
     few: Handful | None
     """The same in plain numbers, where there are a few."""
+    fronts: dict[Hashable, Any] = field(default_factory=dict)
+    """For `broker.core.front` to remember things in."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

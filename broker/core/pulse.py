@@ -7,7 +7,7 @@ once a tick.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from broker.core.breaker import Breaker
 from broker.core.columns import Bools, Floats, Numbers
 from broker.core.grouped import LATENCY_MS_MIN, LATENCY_WEIGHT, Groups
+from broker.core.journal import Journal
 from broker.core.objections import Objections
 from broker.core.outcome import Outcome
 
@@ -76,6 +77,7 @@ class Pulse:
         """By endpoint: with so many calls at its deployment it is full; infinite where that is for
         its declared capacity to say."""
         self._limited: set[int] = set()
+        self.journal = Journal()
         self.objections = Objections()
         self.breakers: dict[int, Breaker] = {}
         self.ejected_elsewhere: frozenset[int] = frozenset()
@@ -116,8 +118,10 @@ class Pulse:
 
     def take_others(self, in_flight: Numbers, ejected: frozenset[int]) -> None:
         """Be told, again and again, what the other processes have under way and have ejected."""
+        before = self.others_in_flight.copy()
         self.others_in_flight[:] = 0
         self.others_in_flight[: in_flight.size] = in_flight
+        self.journal.moved += np.flatnonzero(before != self.others_in_flight).tolist()
         # Whose ejection ends elsewhere gets a probe from here too, not all that comes.
         for endpoint in self.ejected_elsewhere - ejected - self._doubtful:
             self.breakers.setdefault(endpoint, Breaker()).doubt()
@@ -126,6 +130,8 @@ class Pulse:
 
     def recover(self, now_s: float) -> None:
         """Be told, once a tick, that time passes."""
+        self.journal.turned += self._missed_since
+        self.journal.turn_page()
         for endpoint, since_s in tuple(self._missed_since.items()):
             missed = 1 - self.availability_at[endpoint]
             missed *= 0.5 ** ((now_s - since_s) / AVAILABILITY_HALF_LIFE_S)
@@ -136,8 +142,14 @@ class Pulse:
                 del self._missed_since[endpoint]
             self.availability_at[endpoint] = 1 - missed
 
+    def expect(self, deployment: int, more: int) -> None:
+        """Be told that an attempt will start once it has been paid for: 1, and -1 then."""
+        self.journal.moved.append(deployment)
+        self.in_flight_at[deployment] += more
+
     def begin(self, endpoint: int, deployment: int, now_s: float) -> None:
         """Be told that an attempt starts."""
+        self.journal.moved.append(deployment)
         self.in_flight_at[deployment] += 1
         self.under_way_at[endpoint] += 1
         if endpoint in self._doubtful:
@@ -156,6 +168,7 @@ class Pulse:
         told; None takes it for the probe, if there is one."""
         left = self.in_flight_at[deployment] - 1
         assert left >= 0, "every end has its begin"
+        self.journal.moved.append(deployment)
         self.in_flight_at[deployment] = left
         self.under_way_at[endpoint] -= 1
         if measured is not None:
@@ -189,6 +202,7 @@ class Pulse:
 
     def begin_many(self, deployments: Numbers) -> None:
         """Be told of many attempts that start, at endpoints that no breaker doubts."""
+        self.journal.begin_era()
         np.add.at(self.in_flight, deployments, 1)
 
     def end_many(
@@ -196,6 +210,7 @@ class Pulse:
     ) -> None:
         """Be told of many attempts that delivered, in the order in which they ended: as `end` of
         one after the other."""
+        self.journal.begin_era()
         np.subtract.at(self.in_flight, deployments, 1)
         assert self.in_flight.min(initial=0) >= 0, "every end has its begin"
         of = Groups(endpoints)
@@ -231,6 +246,7 @@ class Pulse:
 
     def set_limit(self, endpoint: int, limit: float) -> None:
         """Be told with how many calls at its deployment an endpoint is full; infinite: no limit."""
+        self.journal.turned.append(endpoint)
         self.limit_at[endpoint] = limit
         if limit < np.inf:
             self._limited.add(endpoint)
@@ -247,21 +263,21 @@ class Pulse:
         """True when a breaker, here or elsewhere, or a limit stands against any endpoint."""
         return bool(self._doubtful or self.ejected_elsewhere or self._limited)
 
+    def doubted(self) -> Set[int]:
+        """Return the endpoints of which a breaker, here or elsewhere, has something to say."""
+        return self._doubtful | self.ejected_elsewhere if self.ejected_elsewhere else self._doubtful
+
     def is_doubtful(self, endpoint: int) -> bool:
         """True when a breaker has something to say of the endpoint, here or elsewhere."""
         return endpoint in self._doubtful or endpoint in self.ejected_elsewhere
 
     def admitting(self, now_s: float) -> Callable[[int], bool] | None:
         """Return what tells of an endpoint whether a call may go there now; None: to any."""
-        if not self._doubtful and not self.ejected_elsewhere:
-            return None
         out = self.ejected_here(now_s) | self.ejected_elsewhere
         return (lambda endpoint: endpoint not in out) if out else None
 
     def ejected(self, numbers: Numbers, now_s: float) -> Bools | None:
         """Return which endpoints are out of routing now, or None when none is (the common case)."""
-        if not self._doubtful and not self.ejected_elsewhere:
-            return None
         out = self.ejected_here(now_s) | self.ejected_elsewhere
         if not out:
             return None
@@ -276,6 +292,7 @@ class Pulse:
         return {each for each in self.ejected_here(now_s) if not self.breakers[each].hearsay}
 
     def _blame(self, endpoint: int, now_s: float, began_s: float | None = None) -> None:
+        self.journal.turned.append(endpoint)
         self.availability_at[endpoint] *= 1 - AVAILABILITY_WEIGHT
         self._missed_since.setdefault(endpoint, now_s)
         breaker = self.breakers.setdefault(endpoint, Breaker(window_started_s=now_s))

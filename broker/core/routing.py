@@ -10,7 +10,9 @@ from __future__ import annotations
 from bisect import bisect
 from itertools import accumulate
 from random import Random
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from broker.core.columns import Floats, Numbers
@@ -18,6 +20,7 @@ from broker.core.decision import Candidate, Decision, nobody
 from broker.core.eligibility import is_taught, reject, shortlist
 from broker.core.exploring import draw, good_enough, propensities, spread_of
 from broker.core.few import decide_among_few
+from broker.core.front import front
 from broker.core.lessons import Lessons
 from broker.core.lone import decide_alone
 from broker.core.market import Market, Shortlist
@@ -41,14 +44,31 @@ STAY_WITHIN = 0.15
 the prompt so far is cached, and answered from sooner."""
 
 
+class _Weighed(NamedTuple):
+    """All that are eligible of a shortlist, with their figures."""
+
+    view: View
+    figures: Floats
+    """As in `Decision`; the last row is to be filled in."""
+    value_picos: float | None
+    rejected: Numbers
+    reasons: Numbers
+
+
 def route(
     wanted: Requirements,
     market: Market,
     pulse: Pulse,
     limits: RoutingLimits,
     chance: tuple[Random, float],
+    *,
+    whole: bool = True,
 ) -> Decision | None:
-    """Decide. `chance` is (random source, now in seconds). None: no endpoint has that name here."""
+    """Decide. `chance` is (random source, now in seconds). None: no endpoint has that name here.
+
+    The choice is the same if the decision need not be `whole`: then nothing may be told of those
+    eligible of whom it is certain that they are not near the best.
+    """
     random, now_s = chance
     listed = shortlist(wanted, market)
     if listed is None:
@@ -61,20 +81,57 @@ def route(
     if plain is not None:
         return plain
     lessons = market.lessons if is_taught(wanted, market) else None
-    view = View.of(wanted, listed, pulse, limits, lessons)
+    weighed: _Weighed | None = None
+    if not whole and lessons is None:
+        known = front(wanted, listed, pulse, limits)
+        if known is not None:
+            weighed = _weigh(wanted, known.cut, None, limits, (pulse, now_s))
+            if known.holds(wanted, weighed.view, weighed.figures[0], limits.attempts_max):
+                decision = _decide(wanted, market, weighed, limits, random, None)
+                left_out = listed.numbers.size - known.cut.numbers.size
+                return msgspec.structs.replace(decision, left_out=left_out)
+            known.drop()
+    weighed = _weigh(wanted, listed, lessons, limits, (pulse, now_s))
+    if not weighed.view.numbers.size:
+        return nobody(weighed.rejected, weighed.reasons, market.book.version)
+    return _decide(wanted, market, weighed, limits, random, lessons)
+
+
+def _weigh(
+    wanted: Requirements,
+    listed: Shortlist,
+    lessons: Lessons | None,
+    limits: RoutingLimits,
+    moment: tuple[Pulse, float],
+) -> _Weighed:
+    """Find who is eligible now, and what each is worth to the call. `moment` is (pulse, now in
+    seconds)."""
+    view = View.of(wanted, listed, moment[0], limits, lessons)
     rejected, reasons = listed.rejected, listed.reasons
-    struck = reject(wanted, listed, view, limits, (pulse, now_s))
+    struck = reject(wanted, listed, view, limits, moment)
     if struck is not None:
         refused = struck.nonzero()[0]
         # Those that came nearest to being eligible are told first.
         rejected = np.concatenate((view.numbers[refused], rejected))
         reasons = np.concatenate((struck[refused], reasons))
-        if refused.size == struck.size:
-            return nobody(rejected, reasons, market.book.version)
         view = view.only((struck == 0).nonzero()[0])
     figures = np.empty((len(PARTS) + 3, view.numbers.size))
+    value_picos = None
+    if view.numbers.size:
+        value_picos = _score(wanted, listed, view, figures, learned=lessons is not None)
+    return _Weighed(view, figures, value_picos, rejected, reasons)
+
+
+def _decide(
+    wanted: Requirements,
+    market: Market,
+    weighed: _Weighed,
+    limits: RoutingLimits,
+    random: Random,
+    lessons: Lessons | None,
+) -> Decision:
+    view, figures, value_picos, rejected, reasons = weighed
     scores, chances = figures[0], figures[-1]
-    value_picos = _score(wanted, listed, view, figures, learned=lessons is not None)
     explores = wanted.explore and lessons is not None and scores.size > 1
     if explores and lessons is not None and not wanted.providers_order and wanted.home is None:
         share = normal(wanted.weights)[0] if value_picos is None else 1.0

@@ -69,7 +69,7 @@ class View(msgspec.Struct, eq=False):
         lessons: Lessons | None = None,
     ) -> View:
         """Look at a shortlist with a call's eyes, and by what was learned of such calls."""
-        tokens_out = _output_limit(wanted, listed, limits)
+        tokens_out = output_limit(wanted, listed, limits)
         # Floats, for numpy is slow to mix an int with an array of floats.
         expected_out = (
             float(min(tokens_out, TOKENS_OUT_EXPECTED))
@@ -135,7 +135,8 @@ def ceiling_picos(wanted: Requirements, listed: Shortlist, view: View) -> Floats
     return ceiling if listed.rate_call is None else ceiling + listed.rate_call
 
 
-def _output_limit(wanted: Requirements, listed: Shortlist, limits: RoutingLimits) -> int | Numbers:
+def output_limit(wanted: Requirements, listed: Shortlist, limits: RoutingLimits) -> int | Numbers:
+    """Return the output limit, in tokens; an array where it differs from endpoint to endpoint."""
     if not wanted.task.generates:
         return 0
     if wanted.tokens_out_max is not None:

@@ -23,10 +23,11 @@ _RETRY_AFTER_S_MAX = 60.0
 _SPREAD = 0.5
 
 
-def choose(wanted: Requirements, runtime: Runtime) -> Decision:
-    """Return the decision, which may be without a candidate. Raises ModelUnknown."""
+def choose(wanted: Requirements, runtime: Runtime, *, whole: bool = True) -> Decision:
+    """Return the decision, which may be without a candidate; where it need not be `whole`, as in
+    `route`. Raises ModelUnknown."""
     chance = (runtime.random, runtime.now_s())
-    decision = route(wanted, runtime.market, runtime.pulse, runtime.routing, chance)
+    decision = route(wanted, runtime.market, runtime.pulse, runtime.routing, chance, whole=whole)
     if decision is None:
         raise ModelUnknown(
             f"No endpoint named '{wanted.model}' serves {wanted.task} here. "

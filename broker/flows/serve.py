@@ -142,7 +142,7 @@ async def _paced(call: Call, runtime: Runtime) -> Call:
 def _decide(call: Call, runtime: Runtime) -> tuple[Call, Decision]:
     """Choose, and plan for all that may be paid; a refusal is logged."""
     try:
-        decision = choose(call.wanted, runtime)
+        decision = choose(call.wanted, runtime, whole=call.cascade is not None)
     except ModelUnknown as error:
         raise _log(error, call, undecided(runtime.market.book.version), runtime) from None
     if not decision.plan:
@@ -185,7 +185,7 @@ async def _redeem(call: Call, quote_id: UUID, runtime: Runtime) -> tuple[Call, D
 async def _hold(hold: Hold, first: int, call: Call, decision: Decision, runtime: Runtime) -> None:
     """Open the hold; `first` is the deployment that the call goes to first."""
     # Counted from the decision on: others are decided while this one waits for its hold.
-    runtime.pulse.in_flight_at[first] += 1
+    runtime.pulse.expect(first, 1)
     try:
         if call.payer.rates is not None:
             await take_tokens(call, decision, runtime)
@@ -197,7 +197,7 @@ async def _hold(hold: Hold, first: int, call: Call, decision: Decision, runtime:
             raise _log(error, call, decision, runtime) from None
         raise
     finally:
-        runtime.pulse.in_flight_at[first] -= 1
+        runtime.pulse.expect(first, -1)
 
 
 async def _forward(tab: Tab) -> WholeAnswer | StreamedAnswer | LongAnswer:
