@@ -168,7 +168,7 @@ def _broker(wanted: Launch, env: Mapping[str, str]) -> Service:
     listening += ["--workers", str(wanted.workers)]
     command = Command(
         "broker",
-        [sys.executable, "-m", "broker.cli.main", "serve", *listening],
+        [sys.executable, "-P", "-m", "broker.cli.main", "serve", *listening],
         wanted.folder.path / "logs" / "broker.log",
         env=env,
     )

@@ -45,9 +45,12 @@ def load() -> Callable[..., None]:
 
 
 def command(host: str, port: int, worker_of: str = "") -> list[str]:
-    """Return the command line of one process; `worker_of` is told to each of several."""
+    """Return the command line of one process; `worker_of` is told to each of several.
+
+    As the command itself it imports nothing from the folder where it is started.
+    """
     told = [worker_of] if worker_of else []
-    return [sys.executable, "-m", "broker.cli.lean", host, str(port), *told]
+    return [sys.executable, "-P", "-m", "broker.cli.lean", host, str(port), *told]
 
 
 def main() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
+from broker.cli import lean
 from tests.architecture.sources import ROOT
 
 UNNEEDED = (
@@ -39,6 +42,20 @@ def test_a_serving_process_loads_nothing_that_it_does_not_need() -> None:
 
 def test_what_was_left_out_can_be_loaded_afterwards() -> None:
     assert said(AFTERWARDS) == "True"
+
+
+def test_what_lies_where_it_is_started_is_not_taken_for_a_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "pricing.py").write_text("raise SystemExit('another pricing')")
+    ran = subprocess.run(
+        lean.command("127.0.0.1", 0),
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "DATABASE_URL"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr[:8]) == (1, "broker: "), ran.stderr
 
 
 def said(program: str) -> str:
