@@ -71,10 +71,13 @@ class _Bound(NamedTuple):
 @dataclass(slots=True, eq=False)
 class Front:
     """Those that can come first on one shortlist, of calls of one kind. `cut` is that shortlist
-    with them alone, to be weighed as any."""
+    with them alone, to be weighed as any.
+
+    It does not hold the whole shortlist, which holds it: each market would stay in memory until the
+    garbage collector came by.
+    """
 
     cut: Shortlist
-    whole: Shortlist
     _key: Hashable
     _bound: _Bound
     _weighed: Bools
@@ -85,7 +88,7 @@ class Front:
     _endpoints: set[int] = field(default_factory=set)
     """Whom it has been told of already."""
 
-    def follow(self, wanted: Requirements, pulse: Pulse) -> bool:
+    def follow(self, wanted: Requirements, listed: Shortlist, pulse: Pulse) -> bool:
         """Add whoever has changed or is in doubt, and where the conversation's context is. False:
         all are to be weighed."""
         journal, (era, moved, turned) = pulse.journal, self._read
@@ -100,10 +103,10 @@ class Front:
         if servers or endpoints:
             self._servers |= servers
             self._endpoints |= endpoints
-            self._add(servers, endpoints)
+            self._add(listed, servers, endpoints)
         size = self.cut.numbers.size
         # Somebody must be left who is not in doubt, or none would be ejected among so few.
-        return len(doubted) < size <= WEIGHED_SHARE_MAX * self.whole.numbers.size
+        return len(doubted) < size <= WEIGHED_SHARE_MAX * self._weighed.size
 
     def holds(self, wanted: Requirements, view: View, scores: Floats, places: int) -> bool:
         """Say whether nobody else is near the best, or among the first `places`; `view` and
@@ -116,12 +119,12 @@ class Front:
         cheapest, soonest = cost.item(cost.argmin()), latency.item(latency.argmin())
         return best > 0.0 and self._bound.at(wanted.tokens_in_expected, cheapest, soonest) < least
 
-    def drop(self) -> None:
-        """Be told that it is of no use any more."""
-        self.whole.fronts[self._key] = AGAIN_AFTER
+    def drop(self, listed: Shortlist) -> None:
+        """Be told that it is of no use any more to its shortlist."""
+        listed.fronts[self._key] = AGAIN_AFTER
 
-    def _add(self, servers: set[int], endpoints: set[int]) -> None:
-        whole, weighed = self.whole, self._weighed
+    def _add(self, whole: Shortlist, servers: set[int], endpoints: set[int]) -> None:
+        weighed = self._weighed
         before = np.count_nonzero(weighed)
         if servers:
             weighed[np.isin(whole.deployments, list(servers))] = True
@@ -143,9 +146,9 @@ def front(
     key: Hashable = (wanted.weights, wanted.choices, min(limit, TOKENS_OUT_EXPECTED), step)
     known = listed.fronts.get(key, 1)
     if isinstance(known, Front):
-        if known.follow(wanted, pulse):
+        if known.follow(wanted, listed, pulse):
             return known
-        known.drop()
+        known.drop(listed)
         return None
     if known:
         if len(listed.fronts) >= FRONTS_MAX:
@@ -153,7 +156,7 @@ def front(
         listed.fronts[key] = known - 1
         return None
     made = _build(wanted, listed, pulse, limits, (key, step))
-    if made is None or not made.follow(wanted, pulse):
+    if made is None or not made.follow(wanted, listed, pulse):
         listed.fronts[key] = AGAIN_AFTER
         return None
     listed.fronts[key] = made
@@ -223,7 +226,7 @@ def _build(
     )
     journal = pulse.journal
     read = journal.era, len(journal.moved), len(journal.turned)
-    return Front(_cut(listed, weighed.nonzero()[0]), listed, key, bound, weighed, read)
+    return Front(_cut(listed, weighed.nonzero()[0]), key, bound, weighed, read)
 
 
 def _cut(listed: Shortlist, places: Numbers) -> Shortlist:

@@ -90,7 +90,7 @@ def route(
                 decision = _decide(wanted, market, weighed, limits, random, None)
                 left_out = listed.numbers.size - known.cut.numbers.size
                 return msgspec.structs.replace(decision, left_out=left_out)
-            known.drop()
+            known.drop(listed)
     weighed = _weigh(wanted, listed, lessons, limits, (pulse, now_s))
     if not weighed.view.numbers.size:
         return nobody(weighed.rejected, weighed.reasons, market.book.version)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from functools import lru_cache
 from random import Random
@@ -226,6 +228,21 @@ def test_those_that_many_are_near_are_all_weighed() -> None:
         some, everyone = both(where, live, seed)
         alike(some, everyone)
         assert not some.left_out
+
+
+def test_a_market_with_fronts_is_gone_as_soon_as_nobody_has_it() -> None:
+    where = again(registered(2))
+    live = pulse(where)
+    for seed in range(3):
+        some, _ = both(where, live, seed)
+    assert some.left_out
+    arrays = [weakref.ref(each.rate_in) for each in where.shortlists.values() if each is not None]
+    gc.disable()
+    try:
+        del where
+        assert [each() for each in arrays] == [None]
+    finally:
+        gc.enable()
 
 
 def test_what_was_remembered_ends_with_the_journal() -> None:
