@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import json
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -16,6 +19,8 @@ from broker.errors import RequestMalformed
 
 TRAIN_OF_TEN = 7
 """Where rows name no split: those whose prompt's SHA-256 is below it modulo 10 are for training."""
+ROUNDING = 1e-6
+"""So far outside its range a number may be by rounding alone; it is taken as the range's end."""
 
 
 class Arm(msgspec.Struct):
@@ -42,8 +47,8 @@ class Row(msgspec.Struct):
 class Price(msgspec.Struct):
     """USD per million tokens."""
 
-    input_usd_per_mtok: float
-    output_usd_per_mtok: float
+    input_usd_per_mtok: Annotated[float, msgspec.Meta(ge=0.0)]
+    output_usd_per_mtok: Annotated[float, msgspec.Meta(ge=0.0)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,16 +87,19 @@ class RoutingTable:
 def read_table(path: Path, prices: Path | None, tokens_out: int) -> RoutingTable:
     """Read a table, but for rows that lack a model; scores without costs need prices.
 
-    Raises RequestMalformed, naming the line.
+    Raises RequestMalformed, naming the line, and the field of a number outside its range.
     """
     rows = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if not line.strip():
             continue
         try:
-            rows.append(msgspec.json.decode(line, type=Row))
+            rows.append(_row(line))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RequestMalformed(f"{path.name}, line {number}: {error}") from None
+        outside = _outside(rows[-1])
+        if outside is not None:
+            raise RequestMalformed(f"{path.name}, line {number}: {outside}.")
         if not (rows[-1].scores or rows[-1].arms or rows[-1].models):
             raise RequestMalformed(f"{path.name}, line {number}: it has no scores.")
     if not rows:
@@ -118,6 +126,43 @@ def read_table(path: Path, prices: Path | None, tokens_out: int) -> RoutingTable
         *_told_beside(rows, names),
     )
     return table if whole.all() else table.rows(whole)
+
+
+def _row(line: bytes) -> Row:
+    try:
+        return msgspec.json.decode(line, type=Row)
+    except msgspec.DecodeError:
+        # JSON has no NaN and no infinity. Python writes them, so its reader can name their field.
+        try:
+            row = msgspec.convert(json.loads(line), Row)
+        except (ValueError, OverflowError, RecursionError):
+            row = None
+        if row is None or _outside(row) is None:
+            raise
+        return row
+
+
+def _outside(row: Row) -> str | None:
+    """Name the first number that is outside its range, None where there is none."""
+    for field, told, low, high in _numbers(row):
+        if told is None or (math.isfinite(told) and low - ROUNDING <= told <= high + ROUNDING):
+            continue
+        return f"{field} is {float(told):g}, and not within {low:g}..{high:g}"
+    return None
+
+
+def _numbers(row: Row) -> Iterator[tuple[str, bool | float | None, float, float]]:
+    """Yield each number of a row: its field, itself, and the range that it must be within."""
+    for name, score in (row.scores or {}).items():
+        yield f"scores['{name}']", score, 0.0, 1.0
+    for kind, arms in (("arms", row.arms), ("models", row.models)):
+        for name, arm in (arms or {}).items():
+            field = f"{kind}['{name}']"
+            yield f"{field}.reward", arm.reward, 0.0, 1.0
+            yield f"{field}.correct", arm.correct, 0.0, 1.0
+            yield f"{field}.cost_usd", arm.cost_usd, 0.0, math.inf
+            yield f"{field}.confidence_logp", arm.confidence_logp, -math.inf, 0.0
+            yield f"{field}.latency_ms", arm.latency_ms, 0.0, math.inf
 
 
 def _told_beside(rows: list[Row], names: list[str]) -> tuple[Floats, Floats]:
@@ -149,11 +194,12 @@ def _result(row: Row, name: str, rates: dict[str, Price], tokens_out: int) -> tu
     arm = (row.arms or row.models or {}).get(name)
     if arm is None:
         return np.nan, np.nan
-    return _score(arm.reward if arm.reward is not None else arm.correct), arm.cost_usd
+    score = _score(arm.reward if arm.reward is not None else arm.correct)
+    return score, max(arm.cost_usd, 0.0)
 
 
 def _score(told: bool | float | None) -> float:
-    return np.nan if told is None else float(told)
+    return np.nan if told is None else min(max(float(told), 0.0), 1.0)
 
 
 def _prices(path: Path | None, names: list[str]) -> dict[str, Price]:

@@ -11,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from broker.cli.main import app
+from broker.errors import RequestMalformed
+from broker.flows.routing_table import read_table
 
 SPECIALISTS = os.environ.get("ROUTING_TABLES", "")
 """The folder of published tables, which are not part of the project."""
@@ -148,3 +150,38 @@ def test_what_is_wrong_with_a_table_is_told(tmp_path: Path, lines: list[str], sa
     done = CliRunner().invoke(app, ["replay-routing", table, "--prices", prices])
     assert done.exit_code == 1
     assert said in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"scores": {"m": 1.5}}, "scores['m'] is 1.5, and not within 0..1"),
+        ({"scores": {"m": -0.1}}, "scores['m'] is -0.1"),
+        ({"scores": {"m": float("nan")}}, "scores['m'] is nan"),
+        ({"arms": {"m": {"cost_usd": 0, "reward": 95}}}, "arms['m'].reward is 95"),
+        ({"arms": {"m": {"cost_usd": -0.01, "reward": 1}}}, "arms['m'].cost_usd is -0.01, and"),
+        ({"arms": {"m": {"cost_usd": float("inf"), "reward": 1}}}, "arms['m'].cost_usd is inf"),
+        ({"models": {"m": {"cost_usd": 0, "correct": 2}}}, "models['m'].correct is 2"),
+        (
+            {"models": {"m": {"cost_usd": 0, "correct": True, "confidence_logp": 0.7}}},
+            "models['m'].confidence_logp is 0.7, and not within -inf..0",
+        ),
+    ],
+)
+def test_a_number_outside_its_range_is_refused_by_line_and_field(
+    tmp_path: Path, told: dict[str, object], said: str
+) -> None:
+    table = tmp_path / "odd.jsonl"
+    sound = {"models": {"m": {"cost_usd": 0, "correct": 1, "confidence_logp": -0.5}}}
+    table.write_text("\n".join(json.dumps({"prompt": "a"} | each) for each in (sound, told)))
+    done = CliRunner().invoke(app, ["replay-routing", str(table)])
+    assert isinstance(done.exception, RequestMalformed)
+    assert str(done.exception).startswith(f"odd.jsonl, line 2: {said}")
+
+
+def test_a_number_outside_its_range_by_rounding_is_taken_as_its_end(tmp_path: Path) -> None:
+    table = tmp_path / "table.jsonl"
+    arm = {"cost_usd": 0.1, "correct": 1 + 1e-12, "confidence_logp": 1e-12}
+    table.write_text(json.dumps({"prompt": "a", "models": {"m": arm}}))
+    read = read_table(table, None, tokens_out=150)
+    assert (read.scores.item(), read.confidences.item()) == (1.0, 1.0)
