@@ -96,6 +96,7 @@ def shortlist(wanted: Requirements, market: Market) -> Shortlist | None:
         made = _shortlist(wanted, market)
     if len(market.shortlists) >= SHORTLISTS_MAX:
         market.shortlists.clear()
+        market.fronts.clear()
     market.shortlists[key] = made
     return made
 

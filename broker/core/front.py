@@ -18,7 +18,7 @@ import numpy as np
 
 from broker.core.columns import Bools, Floats, Numbers, as_index
 from broker.core.eligibility import full
-from broker.core.market import Shortlist
+from broker.core.market import Market, Shortlist
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
 from broker.core.scoring import NEAR_BEST, PARTS, normal, score_parts
@@ -36,7 +36,8 @@ EXTREMES: Final = 32
 AGAIN_AFTER: Final = 16
 """Calls until another front is built, where one was of no use. It takes as long as two decisions,
 and is for those who come again."""
-FRONTS_MAX: Final = 64
+FRONTS_MAX: Final = 256
+"""Of a market, for callers may ask for as many kinds as they like."""
 STEPS_TO_DOUBLE: Final = 2
 """Calls have one front whose tokens in differ by a factor of 2 ** (1 / 2) at most."""
 _ROUNDING: Final = 1e-9
@@ -71,11 +72,7 @@ class _Bound(NamedTuple):
 @dataclass(slots=True, eq=False)
 class Front:
     """Those that can come first on one shortlist, of calls of one kind. `cut` is that shortlist
-    with them alone, to be weighed as any.
-
-    It does not hold the whole shortlist, which holds it: each market would stay in memory until the
-    garbage collector came by.
-    """
+    with them alone, to be weighed as any."""
 
     cut: Shortlist
     _key: Hashable
@@ -119,9 +116,9 @@ class Front:
         cheapest, soonest = cost.item(cost.argmin()), latency.item(latency.argmin())
         return best > 0.0 and self._bound.at(wanted.tokens_in_expected, cheapest, soonest) < least
 
-    def drop(self, listed: Shortlist) -> None:
-        """Be told that it is of no use any more to its shortlist."""
-        listed.fronts[self._key] = AGAIN_AFTER
+    def drop(self, market: Market) -> None:
+        """Be told that it is of no use any more."""
+        market.fronts[self._key] = AGAIN_AFTER
 
     def _add(self, whole: Shortlist, servers: set[int], endpoints: set[int]) -> None:
         weighed = self._weighed
@@ -135,7 +132,7 @@ class Front:
 
 
 def front(
-    wanted: Requirements, listed: Shortlist, pulse: Pulse, limits: RoutingLimits
+    wanted: Requirements, market: Market, listed: Shortlist, pulse: Pulse, limits: RoutingLimits
 ) -> Front | None:
     """Return the front for a call that goes by declared qualities and weights; None where all are
     to be weighed."""
@@ -143,23 +140,24 @@ def front(
     if limit is None:
         return None
     step = math.floor(STEPS_TO_DOUBLE * math.log2(wanted.tokens_in_expected))
-    key: Hashable = (wanted.weights, wanted.choices, min(limit, TOKENS_OUT_EXPECTED), step)
-    known = listed.fronts.get(key, 1)
+    kind = wanted.weights, wanted.choices, min(limit, TOKENS_OUT_EXPECTED), step
+    fronts, key = market.fronts, (listed, *kind)
+    known = fronts.get(key, 1)
     if isinstance(known, Front):
         if known.follow(wanted, listed, pulse):
             return known
-        known.drop(listed)
+        known.drop(market)
         return None
     if known:
-        if len(listed.fronts) >= FRONTS_MAX:
-            listed.fronts.clear()
-        listed.fronts[key] = known - 1
+        if len(fronts) >= FRONTS_MAX:
+            fronts.clear()
+        fronts[key] = known - 1
         return None
     made = _build(wanted, listed, pulse, limits, (key, step))
     if made is None or not made.follow(wanted, listed, pulse):
-        listed.fronts[key] = AGAIN_AFTER
+        fronts[key] = AGAIN_AFTER
         return None
-    listed.fronts[key] = made
+    fronts[key] = made
     return made
 
 
@@ -246,5 +244,4 @@ def _cut(listed: Shortlist, places: Numbers) -> Shortlist:
         output_tokens=listed.output_tokens[places],
         quality=listed.quality[places],
         domain_fit=listed.domain_fit[places],
-        fronts={},
     )

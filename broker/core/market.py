@@ -81,8 +81,6 @@ class Shortlist:
     """The same in plain numbers, where there is only one."""
     few: Handful | None
     """The same in plain numbers, where there are a few."""
-    fronts: dict[Hashable, Any] = field(default_factory=dict)
-    """For `broker.core.front` to remember things in."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +95,9 @@ class Market:
     """By endpoint number: those whose deployment is not ready."""
     shortlists: dict[Hashable, Shortlist | None] = field(default_factory=dict)
     """By the terms asked for; filled on first use."""
+    fronts: dict[Hashable, Any] = field(default_factory=dict)
+    """For `broker.core.front` to remember things of shortlists in; these do not know of it, or all
+    would wait for the garbage collector at each change of prices."""
     rates: dict[int, Rate] = field(default_factory=dict)
     """By endpoint number; filled on first use."""
     recogniser: Recogniser | None = None

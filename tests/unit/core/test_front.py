@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.core.decision import Decision
-from broker.core.front import FRONT_FROM, Front
+from broker.core.front import FRONT_FROM, FRONTS_MAX, Front
 from broker.core.market import Market, build_market
 from broker.core.outcome import DELIVERED, Fault, Outcome
 from broker.core.pulse import Measured, Pulse
@@ -236,6 +236,7 @@ def test_a_market_with_fronts_is_gone_as_soon_as_nobody_has_it() -> None:
     for seed in range(3):
         some, _ = both(where, live, seed)
     assert some.left_out
+    assert any(isinstance(each, Front) for each in where.fronts.values())
     arrays = [weakref.ref(each.rate_in) for each in where.shortlists.values() if each is not None]
     gc.disable()
     try:
@@ -251,8 +252,19 @@ def test_what_was_remembered_ends_with_the_journal() -> None:
     for seed in range(3):
         both(where, live, seed)
     live.begin_many(np.array([5, 5, 9]))
-    listed = next(each for each in where.shortlists.values() if each is not None)
-    assert any(isinstance(each, Front) for each in listed.fronts.values())
+    assert any(isinstance(each, Front) for each in where.fronts.values())
     for seed in range(40):
         alike(*both(where, live, seed))
-    assert any(isinstance(each, Front) for each in listed.fronts.values())
+    assert any(isinstance(each, Front) for each in where.fronts.values())
+
+
+def test_of_however_many_kinds_of_calls_only_so_much_is_remembered() -> None:
+    where = again(registered(0))
+    live = pulse(where)
+    most = 0
+    for kind in range(FRONTS_MAX + 9):
+        wanted = requirements(choices=1 + kind % 40, max_rate_in_micros=10**6 + kind // 40)
+        for seed in range(2):
+            route(wanted, where, live, LIMITS, (Random(seed), 50.0), whole=False)
+        most = max(most, sum(isinstance(each, Front) for each in where.fronts.values()))
+    assert FRONTS_MAX / 2 < most <= FRONTS_MAX
