@@ -21,9 +21,10 @@ up: $(READY)  ## Open an empty market on this machine
 	@exec $(BIN)/broker up $(ARGS)
 
 # Meanwhile one process compiles what the processes of the tests would else each compile for themselves.
+# Of those there are more than cores, for many tests wait: for answers, and for what never comes.
 test: $(READY)  ## Run every check and test; embedded servers included
 	@$(BIN)/pytest --collect-only -qq $(ARGS) >/dev/null 2>&1 & $(MAKE) --no-print-directory check && wait
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 nightly: $(READY)  ## Let random lives, faults and bytes try books and wire, for an hour or so
 	CRASH_SEED=$${CRASH_SEED:-$$(date +%y%m%d00)} CRASH_ROUNDS=$${CRASH_ROUNDS:-9} HYPOTHESIS_PROFILE=nightly \

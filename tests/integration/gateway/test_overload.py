@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 
 import httpx
 
@@ -17,6 +18,9 @@ SERVICE_MS = 150.0
 CAPACITY_PER_S = SLOTS * 1_000 / SERVICE_MS
 DEADLINE_S = 1.5
 SETTLES_S = 4.0
+LASTS_S = 9.0
+HELD_UP_S_MAX = 0.5
+ROUNDS_MAX = 4
 PATH = "/v1/chat/completions"
 ASKED = {"model": "acme/narrow", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8}
 
@@ -43,39 +47,63 @@ async def peak_per_s(shop: Consumer, lasts_s: float) -> float:
     return served / lasts_s
 
 
+@dataclass
+class Rush:
+    """What came of three times as many calls as can be served."""
+
+    peak: float
+    answers: list[tuple[float, httpx.Response]] = field(default_factory=list)
+    prices: Counter[int] = field(default_factory=Counter)
+    held_up_s: float = 0.0
+    """So long at most was this process kept from running, which the broker shares."""
+
+    @property
+    def goodput(self) -> float:
+        """Calls a second that were served once all had settled."""
+        times = (at_s for at_s, each in self.answers if each.status_code == 200)
+        return sum(SETTLES_S <= at_s < LASTS_S for at_s in times) / (LASTS_S - SETTLES_S)
+
+
+async def rush(house: House, shop: Consumer) -> Rush:
+    found = Rush(await peak_per_s(shop, 2.0))
+    begun_s = time.monotonic()
+
+    async def note() -> None:
+        answer = await call(shop)
+        found.answers.append((time.monotonic() - begun_s, answer))
+
+    async with asyncio.TaskGroup() as group:
+        count = 0
+        while (now_s := time.monotonic() - begun_s) < LASTS_S:
+            while count < 3 * CAPACITY_PER_S * now_s:
+                group.create_task(note())
+                count += 1
+                if count % 50 == 0:
+                    found.prices[(await house.operator.get("/api/prices")).status_code] += 1
+            slept_s = time.monotonic()
+            await asyncio.sleep(0.01)
+            found.held_up_s = max(found.held_up_s, time.monotonic() - slept_s)
+    return found
+
+
 async def test_at_three_times_the_capacity_the_goodput_stays(house: House) -> None:
     # It declares 2,500 times what it can serve at once.
     script = Script(latency_ms=SERVICE_MS, capacity=SLOTS)
     await house.enrol(Stall(name="acme/narrow", capacity=2_500 * SLOTS, script=script))
     shop = await house.consumer("shop")
-    peak = await peak_per_s(shop, 2.0)
-    answers: list[tuple[float, httpx.Response]] = []
-    prices: Counter[int] = Counter()
-    begun_s, lasts_s = time.monotonic(), 9.0
-
-    async def note() -> None:
-        answer = await call(shop)
-        answers.append((time.monotonic() - begun_s, answer))
-
-    async with asyncio.TaskGroup() as group:
-        count = 0
-        while (now_s := time.monotonic() - begun_s) < lasts_s:
-            while count < 3 * CAPACITY_PER_S * now_s:
-                group.create_task(note())
-                count += 1
-                if count % 50 == 0:
-                    prices[(await house.operator.get("/api/prices")).status_code] += 1
-            await asyncio.sleep(0.01)
-    statuses = Counter(answer.status_code for _, answer in answers)
-    late = sum(SETTLES_S <= at_s < lasts_s and each.status_code == 200 for at_s, each in answers)
-    goodput = late / (lasts_s - SETTLES_S)
-    assert goodput >= 0.9 * min(peak, CAPACITY_PER_S), (goodput, peak, statuses)
+    for _ in range(ROUNDS_MAX):
+        found = await rush(house, shop)
+        if found.held_up_s < HELD_UP_S_MAX:
+            break  # else it says nothing of the broker, but of the machine
+    statuses = Counter(answer.status_code for _, answer in found.answers)
+    told = (found.goodput, found.peak, found.held_up_s, statuses)
+    assert found.goodput >= 0.9 * min(found.peak, CAPACITY_PER_S), told
     assert statuses[429] > 0
-    for _, answer in answers:
+    for _, answer in found.answers:
         if answer.status_code == 429:
             assert int(answer.headers["retry-after"]) >= 1
             assert answer.json()["error"]["code"] == "providers_full"
-    assert set(prices) == {200}, "the control plane answers all the while"
+    assert set(found.prices) == {200}, "the control plane answers all the while"
     assert set(statuses) <= {200, 429, 504}, statuses
 
 
