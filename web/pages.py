@@ -11,6 +11,7 @@ from litestar.params import FromPath, PathParameter, QueryParameter
 from sqlalchemy import Row
 
 from broker.errors import NotFound
+from broker.flows.read_gaps import read_gaps_of
 from web import reads, words
 from web.board import BoardRow, owns, rate_of
 from web.desk import Desk, GivenDesk
@@ -123,9 +124,12 @@ async def _details(desk: Desk, viewer: Viewer, row: BoardRow) -> dict[str, Any]:
     pulse, number = desk.parts.pulse, row.number
     async with desk.parts.engine.connect() as connection:
         examined = await reads.examined(connection, number)
+        now = desk.parts.clock()
+        gaps = await read_gaps_of(connection, viewer.caller, row.endpoint, now)
     return {
         "chosen": row,
         "examined": examined,
+        "gaps": gaps,
         "inner": owns(viewer.caller, row.endpoint),
         "availability": float(pulse.availability[number]),
         "ttft_ms": float(pulse.ttft_ms[number]),

@@ -125,6 +125,12 @@ def percent(share: float) -> str:
     return f"{min(round(share * 100), 99 if share < 1 else 100_000)}%"
 
 
+def points(share: float) -> str:
+    """A difference of two shares in percentage points, with its sign."""
+    whole = round(share * 100)
+    return f"{MINUS if whole < 0 else '+' if whole else ''}{abs(whole)}"
+
+
 def count(number: int) -> str:
     """A whole number with thousands set apart."""
     return f"{number:,}"
@@ -148,6 +154,7 @@ def filters() -> dict[str, Callable[..., Any]]:
         "price": price,
         "duration": duration,
         "percent": percent,
+        "points": points,
         "count": count,
         "clock": clock,
         "phrase": phrase,

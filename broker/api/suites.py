@@ -19,7 +19,7 @@ from broker.core.gap import Gap
 from broker.core.suites import Broken, Item
 from broker.flows.import_suite import Imported, import_suite, may_read, read_suite, remove_suite
 from broker.flows.order_examination import order_examination, read_examinations, verdict_of
-from broker.flows.send_canaries import read_gaps
+from broker.flows.read_gaps import read_gaps
 from broker.store import suites
 from broker.store.accounts import Role
 from broker.store.canaries import Beside

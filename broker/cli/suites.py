@@ -158,7 +158,7 @@ def gaps(state: State = DEFAULT_STATE) -> None:
     from rich.table import Table
 
     from broker.cli.local import now, run_with_engine
-    from broker.flows.send_canaries import read_gaps
+    from broker.flows.read_gaps import read_gaps
 
     table = Table("endpoint", "domain", "canaries", "traffic", "gap (95 %)", "", box=None)
     for each, gap in run_with_engine(StateFolder(state), lambda engine: read_gaps(engine, now())):

@@ -8,21 +8,20 @@ well at everything. What they come to is evidence, and stands beside what traffi
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import timedelta
 from random import Random
 from typing import Final
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.gap import Gap, Heard, gaps_of
 from broker.core.suites import Suite
 from broker.flows.ask_endpoint import form_of
 from broker.flows.examine import Hall
 from broker.flows.mark_answers import Task
 from broker.store import canaries, catalog, evidence, examinations, suites
 from broker.store.away import DATABASE_AWAY
-from broker.store.canaries import Beside, Perch
+from broker.store.canaries import Perch
 
 LOOK_S: Final = 60.0
 BUSY: Final = timedelta(minutes=10)
@@ -31,8 +30,6 @@ TEMPERATURES: Final = (None, None, 0.0, 0.7, 1.0)
 """As callers choose them; None leaves it to the endpoint."""
 SURE_SHARE: Final = 0.3
 """Of canaries that ask how sure the endpoint is."""
-KEPT_BESIDE: Final = timedelta(days=30)
-_GAPS_MAX: Final = 1_000
 
 _log = structlog.get_logger(__name__)
 
@@ -113,11 +110,3 @@ class Aviary:
             now = self._hall.clock()
             await examinations.note_test_calls(connection, asked.id, [call_id], now)
         return suite, task
-
-
-async def read_gaps(engine: AsyncEngine, now: datetime) -> list[tuple[Beside, Gap]]:
-    """Return canaries beside traffic over the last while, with the gap between them."""
-    async with engine.connect() as connection:
-        found = await canaries.beside_traffic(connection, now - KEPT_BESIDE, _GAPS_MAX)
-    heard = [Heard(each.domain, each.canaries, each.traffic, each.scaled) for each in found]
-    return list(zip(found, gaps_of(heard), strict=True))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import insert, text
@@ -54,13 +55,28 @@ async def record(
     await connection.execute(insert(canaries).values(id=canary, **values))
 
 
-async def beside_traffic(connection: AsyncConnection, since: datetime, limit: int) -> list[Beside]:
-    """Return canaries beside feedback, of endpoints in force, since a moment.
+async def beside_traffic(
+    connection: AsyncConnection,
+    span: tuple[datetime, datetime],
+    limit: int,
+    *,
+    endpoint_id: UUID | None = None,
+    domains: Sequence[str] | None = None,
+) -> list[Beside]:
+    """Return canaries beside feedback, of endpoints in force, after a moment and until another.
+
+    Of one endpoint, or of those in some domains, where these are named.
 
     Words weigh as they do as evidence, a flood of them little; of several on one call the last
     counts. Checks of form are left out: they say nothing of who is right, as canaries do.
     """
-    rows = await connection.execute(text(_BESIDE), {"since": since, "limit": limit})
+    values: dict[str, Any] = {"since": span[0], "until": span[1], "limit": limit}
+    only = ""  # each its own text, so that an index serves it
+    if endpoint_id is not None:
+        only, values["endpoint"] = "AND endpoint_id = :endpoint", endpoint_id
+    if domains is not None:
+        only, values["domains"] = f"{only} AND domain = ANY(:domains)", list(domains)
+    rows = await connection.execute(text(_BESIDE.replace("/* only */", only)), values)
     return [
         Beside(
             row.endpoint,
@@ -92,7 +108,8 @@ SELECT a.name || '/' || e.name AS endpoint, own.domain,
 FROM (
     SELECT endpoint_id, domain, count(score) AS count, coalesce(sum(score), 0) AS total,
         coalesce(sum(score * score), 0) AS squares
-    FROM canaries WHERE at > :since GROUP BY endpoint_id, domain) own
+    FROM canaries WHERE at > :since AND at <= :until /* only */
+    GROUP BY endpoint_id, domain) own
 JOIN endpoints e ON e.id = own.endpoint_id AND e.retired_at IS NULL
 JOIN accounts a ON a.id = e.provider_id
 CROSS JOIN LATERAL (
@@ -104,8 +121,8 @@ CROSS JOIN LATERAL (
         coalesce(sum(weight * score * score) FILTER (WHERE grade = 'graded'), 0) AS scaled_squares
     FROM (
         SELECT DISTINCT ON (coalesce(call_id, id)) score, weight, grade FROM evidence
-        WHERE endpoint_id = own.endpoint_id AND at > :since AND source = 'feedback'
-            AND (domain IS NULL OR domain = own.domain)
+        WHERE endpoint_id = own.endpoint_id AND at > :since AND at <= :until
+            AND source = 'feedback' AND (domain IS NULL OR domain = own.domain)
         ORDER BY coalesce(call_id, id), id DESC) last) told
 ORDER BY endpoint, own.domain LIMIT :limit
 """

@@ -16,7 +16,8 @@ from uuid_utils.compat import uuid7
 from broker.core.evidence import Grade, Piece, Source
 from broker.flows.examine import Examiner, Hall
 from broker.flows.inspect_answer import PASSED_KEPT
-from broker.flows.send_canaries import Aviary, read_gaps
+from broker.flows.read_gaps import read_gaps
+from broker.flows.send_canaries import Aviary
 from broker.store import evidence, examinations
 from broker.store.accounts import Account, Role
 from broker.store.tables import calls, endpoints

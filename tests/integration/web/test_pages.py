@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from uuid import uuid4
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from uuid_utils.compat import uuid7
 
+from broker.core.evidence import Grade, Piece, Source
 from broker.core.market import Presence
 from broker.core.outcome import DELIVERED, Fault
-from broker.store import examinations
+from broker.store import canaries, evidence, examinations
 from broker.store.accounts import Role
+from broker.store.canaries import Perch
 from broker.store.database import create_engine
 from broker.store.examinations import Claim
 from provider_sdk.protocol import CallBand, ProbeReport
@@ -128,6 +131,57 @@ async def test_a_claim_that_its_examination_refutes_is_shown_as_refuted(
     assert panel.count("<dt>examined</dt>") == 1
     assert "claim refuted" in panel
     assert "over 40 prompts" in panel
+
+
+async def hear(bourse: Bourse, endpoint_id: UUID, grade: Grade, score: float, at: datetime) -> None:
+    """Let twelve canaries be answered well, and as many calls get this feedback."""
+    piece = Piece(at, endpoint_id, Source.FEEDBACK, grade, score, "law")
+    async with bourse.engine.begin() as connection:
+        for _ in range(12):
+            await canaries.record(connection, uuid7(), Perch(endpoint_id, "law"), 1.0, at)
+        await evidence.record(connection, [piece] * 12)
+
+
+async def gap_shown(client: httpx.AsyncClient, number: int) -> str:
+    """Return what the panel of an endpoint says of the gap, nothing where it says nothing."""
+    panel = (await client.get(f"/console/endpoints/{number}", headers=PIECE)).text
+    line = panel.partition("<dt>gap in law</dt>")[2].partition("</dd>")[0]
+    return line.partition('">')[2]
+
+
+async def test_who_answers_canaries_better_than_traffic_is_shown_to_operators_and_itself(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    law = bourse.market.endpoint(bourse.market.by_name["borealis/law"])
+    await hear(bourse, law.id, Grade.BINARY, 0.0, bourse.clock() - timedelta(days=2))
+    shown = {}
+    for account in (people.clinic, people.acme, people.borealis, people.operator):
+        shown[account.name] = await gap_shown(await enter(account), law.number)
+    assert shown["clinic"] == shown["acme"] == ""
+    assert shown["desk"] == shown["borealis"]
+    assert shown["desk"].startswith("+100 points <small>+")
+    assert "canaries answered better than traffic" in shown["desk"]
+
+
+async def test_a_provider_sees_no_gap_of_today_by_which_it_would_know_a_canary(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    law = bourse.market.endpoint(bourse.market.by_name["borealis/law"])
+    await hear(bourse, law.id, Grade.BINARY, 0.0, bourse.clock())
+    assert await gap_shown(await enter(people.borealis), law.number) == ""
+    assert "+100 points" in await gap_shown(await enter(people.operator), law.number)
+
+
+async def test_a_gap_on_a_scale_is_that_beside_others_of_the_domain(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    number = bourse.market.by_name["borealis/law"]
+    desk, at = await enter(people.operator), bourse.clock() - timedelta(days=2)
+    await hear(bourse, bourse.market.endpoint(number).id, Grade.GRADED, 0.1, at)
+    assert "too few canaries" in await gap_shown(desk, number)
+    general = bourse.market.endpoint(bourse.market.by_name["acme/general"])
+    await hear(bourse, general.id, Grade.GRADED, 0.8, at)
+    assert (await gap_shown(desk, number)).startswith("+70 points")
 
 
 async def test_a_deployment_that_failed_its_probes_says_so_to_its_provider(

@@ -63,6 +63,11 @@ def test_nearly_all_is_not_all() -> None:
     assert words.percent(1.25) == "125%"
 
 
+def test_points_have_their_sign() -> None:
+    told = [words.points(each) for each in (0.416, -0.05, 0.001)]
+    assert told == ["+42", f"{words.MINUS}5", "0"]
+
+
 def test_a_change_that_rounds_to_none_is_left_out() -> None:
     assert change_text(0.0) == change_text(0.0004) == ""
     assert change_text(0.066) == "+6.6%"
