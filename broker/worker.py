@@ -54,6 +54,7 @@ def create_app(settings: Settings) -> Celery:
         task_default_queue=QUICK,
         task_routes={job.name: {"queue": job.queue} for job in JOBS},
         worker_pool="broker.jobs.pool:Pool",
+        worker_consumer="broker.jobs.reconnecting:Reconnecting",
         timezone="UTC",
         enable_utc=True,
         broker_connection_retry_on_startup=True,
