@@ -43,7 +43,8 @@ async def test_a_connection_that_breaks_before_a_job_is_acknowledged_is_made_ane
             await logged("Cannot connect")
             os.kill(child, signal.SIGCONT)
             await passage.open()
-            await asyncio.to_thread(app.send_task, "broker.sweep")
-            await logged("succeeded", times=4)
+            # What was in hand may wait until Valkey gives it out again; what comes now is done.
+            sent = await asyncio.to_thread(app.send_task, "broker.sweep")
+            await logged(f"Task broker.sweep[{sent.id}] succeeded")
     await asyncio.to_thread(app.close)
     assert "Unrecoverable" not in log.read_text()
