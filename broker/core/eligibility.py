@@ -170,7 +170,10 @@ def _medians(rates: Floats) -> tuple[float, float, float]:
     """Return the middle rates in pico-dollars; 0 where nobody is left."""
     if not rates.shape[1]:
         return 0.0, 0.0, 0.0
-    rate_in, rate_out, rate_call = np.median(rates, axis=1).tolist()
+    # By hand: `np.median` would load the half of numpy that is about masked arrays.
+    middle = ((rates.shape[1] - 1) // 2, rates.shape[1] // 2)
+    parted = np.partition(rates, middle, axis=1)
+    rate_in, rate_out, rate_call = parted[:, middle].mean(axis=1).tolist()
     return rate_in, rate_out, rate_call * PICOS_PER_NANO
 
 

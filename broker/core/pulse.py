@@ -278,7 +278,7 @@ class Pulse:
 
     def ejected(self, numbers: Numbers, now_s: float) -> Bools | None:
         """Return which endpoints are out of routing now, or None when none is (the common case)."""
-        out = self.ejected_here(now_s) | self.ejected_elsewhere
+        out = (self._doubtful and self.ejected_here(now_s)) | self.ejected_elsewhere
         if not out:
             return None
         return np.array([number in out for number in numbers.tolist()], dtype=bool)

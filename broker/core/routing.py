@@ -74,9 +74,10 @@ def route(
     if listed is None:
         return None
     # Without arrays, where there is one endpoint or a few; None where that cannot be.
+    plain = None
     if listed.lone is not None:
         plain = decide_alone(wanted, market, listed, pulse, limits)
-    else:
+    elif listed.few is not None:
         plain = decide_among_few(wanted, market, listed, pulse, limits, random)
     if plain is not None:
         return plain

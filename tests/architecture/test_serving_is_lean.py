@@ -24,6 +24,12 @@ import web.app
 import sys
 print(*sys.modules, sep="\\n")
 """
+DECIDES = """
+from tests.benchmarks.route import decider, market, registered
+assert decider(market(registered(100, 100)))() is not None
+import sys
+print("numpy.ma" in sys.modules)
+"""
 AFTERWARDS = """
 from broker.cli import lean
 lean.load()
@@ -38,6 +44,10 @@ def test_a_serving_process_loads_nothing_that_it_does_not_need() -> None:
     loaded = set(said(SERVES).split())
     assert "broker.app" in loaded
     assert loaded.isdisjoint(UNNEEDED), loaded & set(UNNEEDED)
+
+
+def test_a_first_decision_loads_no_half_of_numpy() -> None:
+    assert said(DECIDES) == "False"
 
 
 def test_what_was_left_out_can_be_loaded_afterwards() -> None:
