@@ -157,8 +157,8 @@ async def test_a_broker_that_is_asked_to_stop_finishes_what_it_began(floor: Floo
     broker = await floor.open_broker()
     streaming, whole = Stall("acme", "stream"), Stall("acme", "whole")
     await floor.list_stalls(streaming, whole)
-    streaming.behave(output_tokens=30, tokens_per_s=20.0)
-    whole.behave(ttft_ms=1_500)
+    streaming.behave(output_tokens=30, tokens_per_s=5.0)
+    whole.behave(ttft_ms=6_000)
     client = floor.client(max_retries=0)
     calls = [asyncio.create_task(listen(client, Told(), **chat("stream"))) for _ in range(8)]
     calls += [asyncio.create_task(ask(client, Told(), **chat("whole"))) for _ in range(8)]

@@ -92,7 +92,7 @@ async def test_workers_stop_together_and_finish_what_they_began(floor: Floor) ->
     stall = Stall("acme", "common")
     await floor.list_stalls(stall)
     await until(lambda: both_begun(floor))
-    stall.behave(output_tokens=20, tokens_per_s=20.0)
+    stall.behave(output_tokens=20, tokens_per_s=4.0)
     client = floor.client(max_retries=0)
     calls = [asyncio.create_task(listen(client, Told(), **chat("common"))) for _ in range(8)]
 
