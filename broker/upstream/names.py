@@ -3,9 +3,9 @@
 `getaddrinfo` blocks, and a name whose server does not answer blocks it for half a minute. In the
 loop's own pool a few such names stop every other look-up. Here a name is asked for once at a time,
 whoever waits for it, in a thread of its own; the number of names under way is bounded, in all, and
-of one provider, or of one domain where it is nobody's yet, so that none take all the places. While
-there is no place, what was found a moment ago is good enough. Who waits sets his own limit. The
-threads are daemons: a process that ends does not wait for them.
+of one provider, or of one domain where it is nobody's yet, and each provider has a place that no
+other can take (`places.py`). While there is no place, what was found a moment ago is good enough.
+Who waits sets his own limit. The threads are daemons: a process that ends does not wait for them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from broker.upstream.places import Places
+
 AT_ONCE: Final = 64
-"""Names under way, each in a thread."""
-OF_A_DOMAIN: Final = 8
-"""Of them under one domain, of names that are nobody's yet."""
+"""Names under way, each in a thread, besides the first ones of providers."""
+FIRSTS: Final = 256
+"""Providers that have a place of their own, however many names of others hang."""
 OF_AN_OWNER: Final = 8
-"""Of one provider, however many domains it has: one dead name takes not all others with it."""
+"""Names under way of one provider, however many domains it has, or under one domain, of those that
+are nobody's yet: one dead name takes not all others with it."""
 KEPT_S: Final = 60.0
 _KEPT_MAX: Final = 2_000
 _KIND: Final = {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_TCP}
@@ -47,13 +50,12 @@ class Names:
         ask: Callable[..., Found] = socket.getaddrinfo,
         at_once: int = AT_ONCE,
         owner_of: Callable[[str], str | None] | None = None,
+        firsts: int = FIRSTS,
     ) -> None:
         """`owner_of` tells whose a host is; None: nobody's that is known."""
         self._ask = ask
         self._owner_of = owner_of or _nobody
-        self._places = asyncio.Semaphore(at_once)
-        self._shares: dict[str, tuple[asyncio.Semaphore, set[str]]] = {}
-        """The places of an owner or domain, and its names that have one or wait for it."""
+        self._places = Places(at_once, firsts, OF_AN_OWNER)
         self._held_up: set[tuple[str, int]] = set()
         """Names that wait for other names to leave a place."""
         self._kept: dict[tuple[str, int], tuple[float, list[Address]]] = {}
@@ -85,20 +87,17 @@ class Names:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _look_up(self, host: str, port: int) -> list[Address]:
-        whose, most = self._share_of(host)
-        places, names = self._shares.setdefault(whose, (asyncio.Semaphore(most), set()))
+        whose, is_known = self._whose(host)
         key = host, port
-        names.add(f"{host}:{port}")
+        self._held_up.add(key)
         try:
-            self._held_up.add(key)
-            async with places, self._places:
-                self._held_up.discard(key)
-                found = await self._ask_in_thread(host, port)
+            await self._places.take(whose, is_known=is_known)
         finally:
             self._held_up.discard(key)
-            names.discard(f"{host}:{port}")
-            if not names:
-                del self._shares[whose]
+        try:
+            found = await self._ask_in_thread(host, port)
+        finally:
+            self._places.leave(whose)
         self._keep(key, found)
         return found
 
@@ -106,15 +105,15 @@ class Names:
         """True while a name waits for a place: nobody has been asked, who could be to blame."""
         return (host, port) in self._held_up
 
-    def _share_of(self, host: str) -> tuple[str, int]:
-        """Return whose places a name takes, and how many they are."""
+    def _whose(self, host: str) -> tuple[str, bool]:
+        """Return whose places a name takes, and whether that is a provider."""
         owner = self._owner_of(host)
-        return (domain_of(host), OF_A_DOMAIN) if owner is None else (f"/{owner}", OF_AN_OWNER)
+        return (domain_of(host), False) if owner is None else (f"/{owner}", True)
 
     def _is_full(self, host: str) -> bool:
         """True when a look-up that is begun now would have to wait for a place."""
-        share = self._shares.get(self._share_of(host)[0])
-        return self._places.locked() or (share is not None and share[0].locked())
+        whose, is_known = self._whose(host)
+        return self._places.is_full(whose, is_known=is_known)
 
     def _keep(self, key: tuple[str, int], found: list[Address]) -> None:
         now_s = asyncio.get_running_loop().time()

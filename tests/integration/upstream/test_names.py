@@ -13,7 +13,7 @@ import pytest
 from broker.core.outcome import Fault
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.client import AttemptFailed, Origin, Timeouts, UpstreamClient
-from broker.upstream.names import OF_A_DOMAIN, OF_AN_OWNER, Names, domain_of
+from broker.upstream.names import AT_ONCE, OF_AN_OWNER, Names, domain_of
 from tests.integration.upstream.scripted import (
     LOOPBACK,
     OK,
@@ -157,13 +157,13 @@ async def test_the_names_of_one_domain_leave_places_for_all_others() -> None:
     resolver = Resolver()
     names = Names(resolver.ask)
     stuck = [asyncio.create_task(names.look_up(f"slow{n}.a.strange.test", 80)) for n in range(100)]
-    await until(lambda: len(resolver.asked) == OF_A_DOMAIN)
+    await until(lambda: len(resolver.asked) == OF_AN_OWNER)
     async with asyncio.timeout(5):
         assert await names.look_up("honest.test", 80)
-    assert len(resolver.asked) == OF_A_DOMAIN + 1
+    assert len(resolver.asked) == OF_AN_OWNER + 1
     resolver.may_go.set()
     await asyncio.gather(*stuck)
-    assert not names._shares
+    assert not names._places._holdings
 
 
 @on_both_loops
@@ -183,7 +183,38 @@ async def test_a_provider_has_a_few_places_however_many_domains_it_has() -> None
     assert len(resolver.asked) == OF_AN_OWNER + 1
     resolver.may_go.set()
     await asyncio.gather(*stuck)
-    assert not names._shares
+    assert not names._places._holdings
+
+
+@on_both_loops
+async def test_however_many_names_of_other_providers_hang_a_provider_has_a_place() -> None:
+    """Eight names of each of eight providers once took all places there are."""
+    resolver = Resolver()
+    names = Names(resolver.ask, owner_of=lambda host: host.split(".")[1])
+    slow = [f"slow{n}.strange-{owner}.test" for owner in range(40) for n in range(OF_AN_OWNER)]
+    stuck = [asyncio.create_task(names.look_up(each, 80)) for each in slow]
+    await until(lambda: len(resolver.asked) >= AT_ONCE)
+    async with asyncio.timeout(5):
+        for number in range(3):
+            assert await names.look_up(f"gpu-{number}.honest.test", 80)
+    assert len(resolver.asked) <= AT_ONCE + 40 + 3
+    resolver.may_go.set()
+    await asyncio.gather(*stuck)
+    assert sorted(resolver.asked) == sorted([*slow, *(f"gpu-{n}.honest.test" for n in range(3))])
+    assert not names._places._holdings
+
+
+@on_both_loops
+async def test_a_few_providers_leave_places_to_those_whose_first_name_hangs_too() -> None:
+    resolver = Resolver()
+    names = Names(resolver.ask, owner_of=lambda host: host.split(".")[1])
+    slow = [f"slow{n}.strange-{owner}.test" for owner in range(8) for n in range(OF_AN_OWNER)]
+    stuck = [asyncio.create_task(names.look_up(each, 80)) for each in [*slow, "slow.honest.test"]]
+    await until(lambda: "slow.honest.test" in resolver.asked)
+    async with asyncio.timeout(5):
+        assert await names.look_up("quick.honest.test", 80)
+    resolver.may_go.set()
+    await asyncio.gather(*stuck)
 
 
 @on_both_loops
@@ -221,7 +252,7 @@ async def test_a_name_that_waits_for_those_of_its_own_provider_is_not_blamed() -
 @on_both_loops
 async def test_whose_name_waits_for_those_of_others_is_not_blamed() -> None:
     resolver = Resolver()
-    names = Names(resolver.ask, at_once=1, owner_of=lambda host: host)
+    names = Names(resolver.ask, at_once=1, owner_of=lambda host: host, firsts=0)
     client = UpstreamClient(LOOPBACK, names=names)
     hasty = Timeouts(connect_s=0.2)
     slow, quick = (Origin("http", host, 80) for host in ("slow.test", "quick.test"))
