@@ -96,3 +96,20 @@ def __getattr__(name: str) -> Celery:
     if name not in _built:
         _built[name] = create_app(Settings.from_env())
     return _built[name]
+
+
+def main() -> None:
+    """Run Celery's worker with the options of the command line; ends the process.
+
+    By its own command it would import this module from the folder where it is started.
+    """
+    # With its command line comes much that who only sends has no use for.
+    from celery.bin.base import CLIContext
+    from celery.bin.worker import worker
+
+    told = CLIContext(create_app(Settings.from_env()), no_color=True, workdir=None)
+    worker.main(prog_name="broker worker", obj=told)
+
+
+if __name__ == "__main__":
+    main()

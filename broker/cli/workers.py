@@ -72,6 +72,6 @@ def _worker(queue: str) -> list[str]:
     # Workers of one name are taken for one: who asks them what they do hears only the last.
     name = f"{queue}-{os.getpid()}-{secrets.token_hex(3)}@%h"
     return [
-        *(sys.executable, "-m", "celery", "--app", "broker.worker", "worker", "--queues", queue),
-        *("--hostname", name, "--loglevel", "warning", "--without-gossip", "--without-mingle"),
+        *(sys.executable, "-P", "-m", "broker.worker", "--queues", queue, "--hostname", name),
+        *("--loglevel", "warning", "--without-gossip", "--without-mingle"),
     ]
