@@ -29,8 +29,7 @@ class Curve(msgspec.Struct, frozen=True):
 
     def chance(self, confidence: float) -> float:
         """Return P(good) of an answer with a confidence within 0..1."""
-        odds = self.start + self.slope * float(sureness(np.array([confidence]))[0])
-        return 1.0 / (1.0 + math.exp(-max(min(odds, 30.0), -30.0)))
+        return _chance(self.start + self.slope * float(sureness(np.array([confidence]))[0]))
 
 
 USUAL = Curve(-1.5, 1.3)
@@ -101,9 +100,10 @@ class Judged(msgspec.Struct, frozen=True, omit_defaults=True):
 FLAWED = 0.05
 """P(good) of an answer of a form other than asked for."""
 AGREES = 1.5
-"""What full agreement with a second answer adds to the odds of being good, as a logarithm; none
-takes as much away."""
-
+"""What full agreement with a second answer adds to the odds of being good, as a logarithm, and none
+takes away, where nothing was learned of it."""
+AS_USUAL = Curve(0.0, 1.0)
+"""Of agreement, where nothing was learned: it is worth what AGREES says."""
 
 ALIKE = 0.25
 """How far two models' answers to a prompt are good or bad together, beyond what is expected of
@@ -129,11 +129,21 @@ def confidence_of(logprobs: Sequence[float]) -> float | None:
     return math.exp(sum(finite) / len(finite)) if finite else None
 
 
-def agreed(chance: float | None, agreement: float) -> float:
-    """Return P(good) of an answer that agrees so far, 0 to 1, with another of the same prompt."""
+def concord(agreements: Floats) -> Floats:
+    """Return what agreement, 0 to 1, usually adds to the odds of being good, as a logarithm."""
+    return np.asarray(AGREES * (2.0 * agreements - 1.0))
+
+
+def agreed(chance: float | None, agreement: float, curve: Curve = AS_USUAL) -> float:
+    """Return P(good) of an answer that agrees so far, 0 to 1, with another of the same prompt:
+    `curve` is over what that usually adds to the odds."""
     own = 0.5 if chance is None else min(max(chance, 1e-6), 1.0 - 1e-6)
-    odds = math.log(own / (1.0 - own)) + AGREES * (2.0 * agreement - 1.0)
-    return 1.0 / (1.0 + math.exp(-odds))
+    usual = float(concord(np.array([agreement]))[0])
+    return _chance(math.log(own / (1.0 - own)) + curve.start + curve.slope * usual)
+
+
+def _chance(odds: float) -> float:
+    return 1.0 / (1.0 + math.exp(-max(min(odds, 30.0), -30.0)))
 
 
 def above(chance: float | None, threshold: float) -> Kept:

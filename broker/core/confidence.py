@@ -1,10 +1,14 @@
-"""Learns how likely an answer is to be good from how sure its model was of it.
+"""Learns how likely an answer is to be good from how sure its model was, and what it adds when
+another answer agrees.
 
 Platt's curve of `broker.core.cascade`, fitted in three steps, each drawn to the one before as by
 so many answers: of all endpoints with scores of one grade to the usual one, of an endpoint to that
 of all, of an endpoint in a domain to the endpoint's (a Gaussian prior on the curve, its mode found
 by Newton's method in short steps). So where evidence is thin the curve of what is alike holds.
 Checks of form are not counted: an answer that fails them is not judged by its confidence.
+
+Agreement has curves of the same kind, over what it usually adds to the odds that the model's being
+sure gives an answer; where nothing tells how sure it was, over even odds.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from typing import Final
 
 import numpy as np
 
-from broker.core.cascade import USUAL, Curve, sureness
+from broker.core.cascade import AS_USUAL, USUAL, Curve, concord, sureness
 from broker.core.columns import Bools, Floats, Numbers
 from broker.core.fading import capped
 
@@ -26,6 +30,7 @@ ANSWERS_MIN: Final = 5.0
 ENDPOINT_MAX: Final = 50.0
 """So much weigh at most the answers of one endpoint in what is usual, by weight."""
 _STEPS: Final = 50
+_HALVINGS: Final = 40
 _ODDS_MAX: Final = 30.0
 
 
@@ -62,11 +67,27 @@ class Curves:
 def fit_curves(told: Told) -> Curves:
     """Fit all curves. Of an endpoint with scores of both grades one grade counts: that which weighs
     more in what was examined, where that is enough, else in all; see `_of_one_grade`."""
+    values = sureness(told.confidences)
+    return _fit(told, values, np.zeros(values.size), USUAL)
+
+
+def fit_agreements(told: Told, agreements: Floats, curves: Curves) -> Curves:
+    """Fit what agreement with another answer adds to what `curves` say of how sure models were;
+    `agreements` are within 0..1, NaN where nothing was compared."""
+    own = np.zeros(agreements.size)
+    for at in np.flatnonzero(np.isfinite(agreements) & np.isfinite(told.confidences)).tolist():
+        curve = curves.of(int(told.endpoints[at]), int(told.domains[at]))
+        own[at] = curve.start + curve.slope * sureness(told.confidences[at])
+    return _fit(replace(told, confidences=agreements), concord(agreements), own, AS_USUAL)
+
+
+def _fit(told: Told, values: Floats, odds: Floats, first_guess: Curve) -> Curves:
+    """Fit curves over `values`, which add to the `odds` that answers have without."""
     use = np.flatnonzero(_of_one_grade(told) & np.isfinite(told.confidences) & (told.weights > 0.0))
     endpoints, domains, graded = told.endpoints[use], told.domains[use], told.graded[use]
-    answers = _Answers(sureness(told.confidences[use]), told.scores[use], told.weights[use])
+    answers = _Answers(values[use], told.scores[use], told.weights[use], odds[use])
     bounded = replace(answers, weights=capped(answers.weights, endpoints, ENDPOINT_MAX))
-    usual, _ = _fitted(graded.astype(np.int64), bounded, np.tile(_parts(USUAL), (2, 1)))
+    usual, _ = _fitted(graded.astype(np.int64), bounded, np.tile(_parts(first_guess), (2, 1)))
     numbers, first, own = np.unique(endpoints, return_index=True, return_inverse=True)
     of_endpoint, known = _fitted(own, answers, usual[graded[first].astype(np.int64)])
 
@@ -91,9 +112,13 @@ class _Answers:
     values: Floats
     scores: Floats
     weights: Floats
+    own: Floats
+    """Their odds without the curve, as logarithms."""
 
     def at(self, places: Numbers) -> _Answers:
-        return _Answers(self.values[places], self.scores[places], self.weights[places])
+        return _Answers(
+            self.values[places], self.scores[places], self.weights[places], self.own[places]
+        )
 
 
 def _of_one_grade(told: Told) -> Bools:
@@ -124,7 +149,7 @@ def _fitted(cells: Numbers, answers: _Answers, priors: Floats) -> tuple[Floats, 
 
     values, found = answers.values, priors.copy()
     for _ in range(_STEPS):
-        chances = _chances(found[cells, 0] + found[cells, 1] * values)
+        chances = _chances(answers.own + found[cells, 0] + found[cells, 1] * values)
         short, spread = answers.scores - chances, chances * (1.0 - chances)
         slope = np.column_stack((sums(short), sums(short * values))) - PRECISION * (found - priors)
         one, both, two = (sums(spread * values**power) for power in (0, 1, 2))
@@ -140,14 +165,27 @@ def _fitted(cells: Numbers, answers: _Answers, priors: Floats) -> tuple[Floats, 
             break
     totals = sums(np.ones(values.size))
     # Who is surer is not the worse for it: that is chance, and such confidence says nothing.
-    counts = np.bincount(cells, minlength=len(priors))
-    means = np.bincount(cells, values, len(priors)) / np.maximum(counts, 1)
-    good = PRECISION * _chances(priors[:, 0] + priors[:, 1] * means) + sums(answers.scores)
-    share = good / (PRECISION + totals)
-    flat = np.column_stack((np.log(share / (1.0 - share)), np.zeros(len(priors))))
-    found = np.where(found[:, 1:] < 0.0, flat, found)
+    found = np.where(found[:, 1:] < 0.0, _flat(cells, answers, priors), found)
     known = totals >= ANSWERS_MIN
     return np.where(known[:, None], found, priors), known
+
+
+def _flat(cells: Numbers, answers: _Answers, priors: Floats) -> Floats:
+    """Return curves without a slope that foretell as many good answers as there were, and the prior
+    for PRECISION more at the middle of their values and odds."""
+    counts = np.maximum(np.bincount(cells, minlength=len(priors)), 1)
+    values, own = (
+        np.bincount(cells, each, len(priors)) / counts for each in (answers.values, answers.own)
+    )
+    good = PRECISION * _chances(own + priors[:, 0] + priors[:, 1] * values)
+    good = good + np.bincount(cells, answers.weights * answers.scores, len(priors))
+    low, high = np.full(len(priors), -_ODDS_MAX), np.full(len(priors), _ODDS_MAX)
+    for _ in range(_HALVINGS):
+        start = (low + high) / 2.0
+        foretold = answers.weights * _chances(answers.own + start[cells])
+        more = PRECISION * _chances(own + start) + np.bincount(cells, foretold, len(priors)) > good
+        low, high = np.where(more, low, start), np.where(more, start, high)
+    return np.column_stack(((low + high) / 2.0, np.zeros(len(priors))))
 
 
 def _chances(odds: Floats) -> Floats:

@@ -60,6 +60,8 @@ class Piece:
     """Of a suite's prompt, as `pack` packs it."""
     confidence: float | None = None
     """How sure the model was: the mean probability of the answer's tokens, where that is known."""
+    agreement: float | None = None
+    """How far another answer to the prompt was like it, 0 to 1, where the two were compared."""
     groups: str | None = None
     """Which groups of prompts a caller's prompt was of, as its recogniser told them."""
     run_id: UUID | None = None
@@ -71,6 +73,7 @@ class Piece:
         assert 0.0 <= self.score <= 1.0, f"a score is within 0..1, not {self.score}"
         assert 0.0 <= self.weight <= 1.0, f"a weight is within 0..1, not {self.weight}"
         assert 0.0 <= (self.confidence or 0.0) <= 1.0, f"{self.confidence} is no probability"
+        assert 0.0 <= (self.agreement or 0.0) <= 1.0, f"{self.agreement} is not within 0..1"
         binary = self.grade is Grade.BINARY
         assert not binary or self.score in (0.0, 1.0), f"{self.score} is neither right nor wrong"
 

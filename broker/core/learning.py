@@ -18,7 +18,7 @@ import numpy as np
 
 from broker.core.catalog import Endpoint
 from broker.core.columns import Bools, Floats, Numbers
-from broker.core.confidence import Curves, Told, fit_curves
+from broker.core.confidence import Curves, Told, fit_agreements, fit_curves
 from broker.core.domains import Recogniser
 from broker.core.fading import (
     ALARM,
@@ -88,6 +88,7 @@ def learn(heard: Heard, catalog: Catalog, beside: Beside, now_s: float) -> Lesso
     """Learn anew from all that was heard, at a moment in seconds of the clock of `heard`."""
     weights = _weights(heard, catalog, now_s)
     judged = (heard.endpoints != UNKNOWN) & ~heard.checks
+    curves, agreements = _curves(heard, weights * judged)
     exact, graded = (
         _estimate(heard, catalog, weights, judged & (heard.graded == kind))
         for kind in (False, True)
@@ -107,14 +108,17 @@ def learn(heard: Heard, catalog: Catalog, beside: Beside, now_s: float) -> Lesso
         weight=told + DOMAIN_PRIOR * told[-1] / (told[-1] + DOMAIN_PRIOR),
         tokens_out=beside.tokens_out,
         recogniser=beside.recogniser,
-        curves=_curves(heard, weights * judged),
+        curves=curves,
+        agreements=agreements,
     )
 
 
-def _curves(heard: Heard, weights: Floats) -> Curves:
-    """Learn how sure answers are to be read, of all but checks of form."""
-    told = (heard.endpoints, heard.domains, heard.graded, heard.confidences, heard.scores)
-    return fit_curves(Told(*told, weights, heard.accounts != NOBODY))
+def _curves(heard: Heard, weights: Floats) -> tuple[Curves, Curves]:
+    """Learn how sure answers are to be read, and what agreement adds, of all but checks of form."""
+    columns = (heard.endpoints, heard.domains, heard.graded, heard.confidences, heard.scores)
+    told = Told(*columns, weights, heard.accounts != NOBODY)
+    curves = fit_curves(told)
+    return curves, fit_agreements(told, heard.agreements, curves)
 
 
 def _blended(exact: Estimate, graded: Estimate) -> Floats:

@@ -47,6 +47,8 @@ class Heard:
     at_s: Floats
     confidences: Floats
     """How sure who answered was; NaN where nobody knows."""
+    agreements: Floats
+    """How far another answer was like it; NaN where none was compared."""
     grouped: Numbers
     """The places of those of which it is known which groups of prompts they are of."""
     groups: Numbers
@@ -131,9 +133,8 @@ class Notebook:
             scores=np.array([each.score for each in pieces], dtype=np.float64),
             weights=np.array([each.weight for each in pieces], dtype=np.float64),
             at_s=np.array([each.at.timestamp() for each in pieces], dtype=np.float64),
-            confidences=np.array(
-                [np.nan if each.confidence is None else each.confidence for each in pieces]
-            ),
+            confidences=_told([each.confidence for each in pieces]),
+            agreements=_told([each.agreement for each in pieces]),
             grouped=grouped,
             groups=groups,
         )
@@ -176,6 +177,11 @@ def _grouped(
     places = _codes([*seen, *(at for at, _ in calls)])
     rows = _codes([group for _, groups in calls for group in groups]).reshape(-1, GROUPINGS)
     return places, np.vstack((found, rows))
+
+
+def _told(values: list[float | None]) -> Floats:
+    """Return numbers, NaN where there is none."""
+    return np.array([np.nan if each is None else each for each in values], dtype=np.float64)
 
 
 def _codes(values: list[int]) -> Numbers:

@@ -85,6 +85,7 @@ async def give_feedback(
                 retry_after_s=_RETRY_AFTER_S,
             )
         named = (await endpoint_names.by_numbers(connection, [number]))[number]
+        confidence, agreement = _sureness(found, number)
         piece = Piece(
             at=now,
             endpoint_id=named.id,
@@ -95,7 +96,8 @@ async def give_feedback(
             weight=weight_of(said.others) if said.weight is None else said.weight,
             account_id=caller.account_id,
             call_id=call_id,
-            confidence=_confidence(found, number),
+            confidence=confidence,
+            agreement=agreement,
             groups=decode(found.story).groups,
         )
         await evidence.record(connection, [piece])
@@ -106,8 +108,9 @@ async def give_feedback(
     return Taken(named.name, piece, keeps)
 
 
-def _confidence(call: CallRecord, endpoint_number: int) -> float | None:
-    """Return how sure the endpoint was whose answer the caller had, where that was looked at."""
+def _sureness(call: CallRecord, endpoint_number: int) -> tuple[float | None, float | None]:
+    """Return how sure the endpoint was whose answer the caller had, and how far another answer
+    agreed with it, as far as these were looked at."""
     own = [
         each["judged"]
         for each in decode(call.story).attempts
@@ -115,9 +118,8 @@ def _confidence(call: CallRecord, endpoint_number: int) -> float | None:
     ]
     # What was judged by its form alone, or by its beginning, is no measure of how sure it was.
     if not own or own[-1]["flaw"] is not None or own[-1]["tokens"] is not None:
-        return None
-    confidence: float | None = own[-1]["confidence"]
-    return confidence
+        return None, None
+    return own[-1]["confidence"], own[-1]["agreement"]
 
 
 def weight_of(others: int) -> float:

@@ -13,6 +13,7 @@ import msgspec
 from broker.core.answer_checks import Flaw, find_flaw, is_refusal
 from broker.core.call import Call, OpenAiBody
 from broker.core.cascade import (
+    AS_USUAL,
     FLAWED,
     SAMPLE,
     USUAL,
@@ -51,10 +52,19 @@ async def judge(tab: Tab, reply: Reply, *, compares: bool) -> Judged:
     if compares and asks and reply.ended and judged.flaw is None:
         agreement = await _agreement(tab, reply)
         if agreement is not None:
-            chance = agreed(judged.chance, agreement)
-            judged = msgspec.structs.replace(judged, chance=chance, agreement=agreement)
+            judged = _compared(judged, agreement, agreement_of(tab, reply.attempt))
     kept = _is_kept(tab, reply.attempt, judged)
     return msgspec.structs.replace(judged, kept=kept.kept, reason=judged.reason + kept.reason)
+
+
+def _compared(judged: Judged, agreement: float, curve: Curve) -> Judged:
+    unlearned = "" if curve != AS_USUAL else "what agreement is worth here is not learned yet, "
+    return msgspec.structs.replace(
+        judged,
+        chance=agreed(judged.chance, agreement, curve),
+        agreement=agreement,
+        reason=judged.reason + unlearned,
+    )
 
 
 def look_at(tab: Tab, reply: Reply) -> Judged:
@@ -82,6 +92,14 @@ def curve_of(tab: Tab, attempt: Attempt) -> Curve:
     if lessons is None:
         return USUAL
     return lessons.curve(attempt.candidate.number, tab.call.wanted.domain)
+
+
+def agreement_of(tab: Tab, attempt: Attempt) -> Curve:
+    """Return what it adds when another answer agrees with that of an attempt's endpoint."""
+    lessons = tab.market.lessons
+    if lessons is None:
+        return AS_USUAL
+    return lessons.agreement(attempt.candidate.number, tab.call.wanted.domain)
 
 
 def _flaw(body: OpenAiBody, reply: Reply) -> Flaw | None:

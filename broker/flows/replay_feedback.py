@@ -115,6 +115,7 @@ def _learn(lesson: Lesson, labels: Numbers, chosen: Numbers, got: Floats) -> Les
         weights=np.ones(got.size),
         at_s=np.zeros(got.size),
         confidences=np.full(got.size, np.nan),
+        agreements=np.full(got.size, np.nan),
         grouped=np.zeros(0, dtype=np.int64),
         groups=np.zeros((0, GROUPINGS), dtype=np.int64),
     )

@@ -27,7 +27,8 @@ evidence = table(
     """
     id uuid, at timestamptz, endpoint_id uuid, domain text, source text, grade text, score double,
     weight double, account_id uuid, call_id uuid, encoder text, vector bytea,
-    run_id uuid, confidence double, groups text
+    run_id uuid, confidence double, groups text,
+    agreement double
     """,
 )
 _COLUMNS: Final = tuple(Piece.__dataclass_fields__)

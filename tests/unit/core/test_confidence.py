@@ -8,9 +8,9 @@ from time import process_time
 import numpy as np
 import pytest
 
-from broker.core.cascade import USUAL, Curve, sureness
+from broker.core.cascade import AS_USUAL, USUAL, Curve, agreed, sureness
 from broker.core.columns import Floats
-from broker.core.confidence import PRECISION, Curves, Told, fit_curves
+from broker.core.confidence import PRECISION, Curves, Told, fit_agreements, fit_curves
 from broker.core.fitting import calibration_error
 
 TRUE = {
@@ -169,3 +169,67 @@ def test_many_endpoints_cost_little_more_than_few() -> None:
         return process_time() - begun
 
     assert min(cpu_s(3_000) for _ in range(3)) < 5 * min(cpu_s(20) for _ in range(3))
+
+
+AGREEMENT = {(0, 0): Curve(-1.2, 0.2), (1, 0): Curve(0.3, 1.8)}
+"""By endpoint and domain: the one errs alike twice, of the other agreement tells much."""
+
+
+def compared(seed: int, each: int) -> tuple[Told, Floats]:
+    """Return answers of which nothing but agreement is known."""
+    random = np.random.default_rng(seed)
+    numbers = np.repeat((0, 1), each)
+    alike = random.beta(0.7, 0.7, numbers.size)
+    chances = [
+        agreed(None, float(a), AGREEMENT[int(at), 0]) for at, a in zip(numbers, alike, strict=True)
+    ]
+    right = (random.random(numbers.size) < chances).astype(float)
+    no, nothing = np.zeros(numbers.size, dtype=bool), np.full(numbers.size, np.nan)
+    told = Told(numbers, numbers * 0, no, nothing, right, np.ones(numbers.size), no)
+    return told, alike
+
+
+def agreement_ece(curves: Curves, told: Told, alike: Floats) -> float:
+    rows = zip(told.endpoints, told.domains, alike, strict=True)
+    chances = np.array([agreed(None, float(p), curves.of(int(a), int(b))) for a, b, p in rows])
+    return calibration_error(chances, told.scores)
+
+
+def test_what_agreement_is_worth_is_learned_by_model_and_domain() -> None:
+    nothing = Curves(USUAL, {}, {})
+    learned, fresh = fit_agreements(*compared(1, 300), nothing), compared(2, 2_000)
+    assert agreement_ece(learned, *fresh) < 0.03
+    assert agreement_ece(Curves(AS_USUAL, {}, {}), *fresh) > 0.1
+
+
+def test_before_anything_was_compared_agreement_is_worth_what_is_usual() -> None:
+    told, alike = compared(1, 100)
+    unknown = fit_agreements(told, np.full(alike.size, np.nan), Curves(USUAL, {}, {}))
+    assert unknown.of(0, 0) == AS_USUAL
+    few, some = compared(1, 2)
+    assert fit_agreements(few, some, Curves(USUAL, {}, {})).of(0, 0) == AS_USUAL
+    assert agreed(None, 0.5) == pytest.approx(0.5)
+    assert agreed(None, 0.0) == pytest.approx(1.0 - agreed(None, 1.0))
+
+
+def test_agreement_adds_nothing_to_what_sureness_has_told_already() -> None:
+    random = np.random.default_rng(3)
+    told = answers(3, 2_000)
+    alike = np.where(random.random(told.scores.size) < told.confidences**4, 1.0, 0.0)
+    curves = fit_curves(told)
+    beside = fit_agreements(told, alike, curves)
+    for cell in TRUE:
+        assert beside.of(*cell).slope == pytest.approx(0.0, abs=0.15)
+    alone = fit_agreements(replace(told, confidences=alike * np.nan), alike, curves)
+    assert alone.of(0, 0).slope > 0.2, "by itself it tells something"
+
+
+def test_an_endpoint_whose_answers_agree_when_they_are_wrong_is_not_the_better_for_it() -> None:
+    zeros, alike = np.zeros(100, dtype=np.int64), np.tile([0.1, 0.95], 50)
+    sure, scores = np.full(100, 0.9), np.tile([1.0, 0.0], 50)
+    told = Told(zeros, zeros, zeros == 1, sure, scores, np.ones(100), zeros == 1)
+    curves = fit_curves(told)
+    curve = fit_agreements(told, alike, curves).of(0, 0)
+    own = curves.of(0, 0).chance(0.9)
+    assert curve.slope == 0.0
+    assert agreed(own, 0.95, curve) == pytest.approx(0.5, abs=0.08)

@@ -1,0 +1,59 @@
+"""What it is worth that two answers agree is learned from what was said of the first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from broker.core.evidence import Grade, Source
+from broker.store import evidence
+from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.routing.examples import COOKING, LAW
+
+
+async def test_a_model_that_agrees_with_itself_and_is_wrong_is_not_believed_any_more(
+    house: House, shop: Consumer
+) -> None:
+    await house.enrol(
+        Stall(name="acme/parrot", model="parrot", tasks=("chat",)),
+        Stall(name="globex/large", model="large", tasks=("chat",)),
+    )
+    for name, examples in (("law", LAW), ("cooking", COOKING)):
+        await house.operator.put(f"/api/domains/{name}", json={"examples": examples})
+    models = [{"model": "parrot", "keep_from": 0.7}, {"model": "large", "keep_from": 0.0}]
+    cascade = {"policy": "chain", "chain": models, "agreement": "sample"}
+    body = {
+        "model": "x",
+        "messages": [{"role": "user", "content": "May he?"}],
+        "broker": {"cascade": cascade, "domain": "law"},
+    }
+
+    async def ask() -> Any:
+        return await shop.http.post("/v1/chat/completions", json=body)
+
+    async def judged(answer: Any) -> Any:
+        story = await house.story(shop, answer.headers["x-broker-call-id"])
+        return story["attempts"][0]["judged"]
+
+    believed = await ask()
+    first = await judged(believed)
+    assert (first["kept"], first["agreement"]) == (True, 1.0)
+    assert "not learned yet" in first["reason"]
+    call_id = believed.headers["x-broker-call-id"]
+    said = await shop.http.post(f"/api/calls/{call_id}/feedback", json={"score": 0})
+    assert said.status_code == 201, said.text
+    async with house.engine.connect() as connection:
+        [told] = [each.piece for each in await evidence.since(connection, evidence.START, 100)]
+    assert told.agreement == 1.0
+    wrong = replace(told, source=Source.EVAL, grade=Grade.BINARY, account_id=None, call_id=None)
+    async with house.engine.begin() as connection:
+        await evidence.record(connection, [replace(wrong, groups=None)] * 40)
+
+    async def doubted() -> bool:
+        return bool((await ask()).headers["x-broker-endpoint"] == "globex/large")
+
+    await until(doubted, 60.0)
+    then = await judged(await ask())
+    assert then["agreement"] == 1.0
+    assert then["chance"] < 0.4
+    assert "not learned yet" not in then["reason"]
