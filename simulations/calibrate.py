@@ -209,9 +209,11 @@ def _fitted(
 
 
 def _missed(run: Observed, known: np.ndarray, first_s: FloatArray, last_s: FloatArray) -> float:
-    e2e = np.abs(np.log((last_s - run.arrival_s) / run.e2e_s))[known]
-    waited = np.maximum(first_s - run.arrival_s, 1e-6) / np.maximum(run.ttft_s, 1e-6)
-    return float(e2e.mean() + TTFT_WEIGHT * np.abs(np.log(waited))[known].mean())
+    took_s = (last_s - run.arrival_s)[known]  # of who is not known, some may not have arrived yet
+    waited_s = (first_s - run.arrival_s)[known]
+    e2e = np.abs(np.log(took_s / run.e2e_s[known]))
+    waited = np.maximum(waited_s, 1e-6) / np.maximum(run.ttft_s[known], 1e-6)
+    return float(e2e.mean() + TTFT_WEIGHT * np.abs(np.log(waited)).mean())
 
 
 def _refitted(

@@ -26,12 +26,13 @@ RUNS_FROM = "BROKER_VLLM_RUNS"
 """An environment variable: a folder of folders, each with the requests.jsonl of a real run."""
 
 
-def a_run(requests: int, noise: float = 0.0) -> Observed:
-    """A run of that server under more calls than it can take, its moments off by a little."""
+def a_run(requests: int, noise: float = 0.0, apart_s: float = 0.15) -> Observed:
+    """A run of that server, its moments off by a little; by itself under more calls than it can
+    take."""
     rng = np.random.default_rng(5)
     empty = np.zeros(requests)
     run = Observed(
-        arrival_s=np.cumsum(rng.exponential(0.15, requests)),
+        arrival_s=np.cumsum(rng.exponential(apart_s, requests)),
         first_s=empty,
         last_s=empty,
         tokens_in=rng.integers(100, 1_500, requests),
@@ -52,6 +53,12 @@ def test_the_server_behind_a_run_is_found_from_half_of_it() -> None:
     missed = errors(run, found, np.arange(20, 40))
     assert missed.e2e_median <= 0.05
     assert missed.ttft_median <= 0.2
+
+
+def test_a_run_that_goes_on_long_after_what_is_known_of_it_is_fitted() -> None:
+    run = a_run(60, apart_s=30.0)
+    found = fit(run, np.arange(30))
+    assert errors(run, found, np.arange(30, 60)).e2e_median <= 0.05
 
 
 def test_another_server_is_told_apart() -> None:
