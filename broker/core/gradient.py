@@ -14,6 +14,9 @@ are of logarithms, a mean is compared with a mean, and no single time counts for
 up before its end would have taken longer; and what waits until it is given up was let in for
 nothing, so that where more is given up than usual the limit is too high in any case.
 
+Steps are small beside a large limit. Where all places are taken and yet nothing takes longer, it
+leaps (`broker.core.leaps`), so that whoever was held back is not so for long.
+
 What is usual is learned where there is little to do, and is not forgotten where there is much: else
 a queue that stands would come to be taken for usual. So a limit is lowered to FEW for a moment now
 and then, as BBR drains its queue to see the round trip alone (Cardwell et al., 2016).
@@ -28,7 +31,9 @@ from typing import Final
 
 import numpy as np
 
+from broker.core.alone import Alone
 from broker.core.columns import Numbers
+from broker.core.leaps import Leaps
 from broker.core.usual import FEW, GROUP, Usual
 
 TOLERANCE: Final = 4.0
@@ -50,15 +55,9 @@ _LATER: Final = math.log(LATER)
 _LOG_LEAST: Final = math.log(0.001)
 _LONGER_MAX: Final = math.log(16.0)
 """One that took longer than so many times the usual counts no more than that."""
-_ALONE_EVERY_S: Final = 30.0
-_ALONE_S: Final = 2.0
-_ALONE_S_MAX: Final = 30.0
-_ALONE_SHARE: Final = 20.0
-"""Of the time, at most a part in so many is spent on learning what is usual."""
 _CUT_STEP: Final = 0.02
 """Of the way that the usual share of what is given up goes with each that ends."""
-_KINDS_MAX: Final = 256
-"""Sizes go by powers of two of two counts, so there are hardly more."""
+_KINDS_MAX: Final = 256  # sizes go by powers of two of two counts, so there are hardly more
 
 
 def kind_of(size_in: int, size_out: int) -> int:
@@ -81,9 +80,7 @@ class Gradient:
     """The limit of one thing, from `least` to `most`. Times are seconds of one clock."""
 
     __slots__ = (
-        "_alone_due_s",
-        "_alone_since_s",
-        "_alone_until_s",
+        "_alone",
         "_busiest",
         "_count",
         "_cut_share",
@@ -92,6 +89,7 @@ class Gradient:
         "_due_s",
         "_lasting",
         "_later",
+        "_leaps",
         "_least",
         "_refused_until_s",
         "_slow",
@@ -118,11 +116,10 @@ class Gradient:
         self._due_s = now_s + WINDOW_S
         self._turned_s = now_s
         self._refused_until_s = -math.inf
+        self._leaps = Leaps()
         self._lasting = most
         """The limit to return to, while it is lowered for a moment."""
-        self._alone_due_s = now_s + _ALONE_EVERY_S
-        self._alone_until_s: float | None = None
-        self._alone_since_s: float | None = None
+        self._alone = Alone(now_s)
 
     def allow(self, most: float) -> None:
         """Be told the most that may ever be under way, which changes now and then."""
@@ -134,7 +131,7 @@ class Gradient:
     def tell(self, kind: int, took_ms: float, under_way: int, now_s: float) -> bool:
         """Be told that one of a kind has ended with so many under way, itself counted; True when
         the limit has changed."""
-        if self._alone_until_s is not None:
+        if self._alone.now:
             return self._tell_alone(kind, took_ms, under_way, now_s)
         self._take_in((kind,), (took_ms,), (under_way,))
         return self._turn_if_due(now_s, took_ms)
@@ -150,7 +147,7 @@ class Gradient:
         changed, place, size = False, 0, len(kinds)
         while place < size:
             # Until a window is over nothing turns.
-            alone = self._alone_until_s is not None
+            alone = self._alone.now
             stop = place if alone else bisect_left(at_s, self._due_s, place)
             if stop > place:
                 part = slice(place, stop)
@@ -198,20 +195,20 @@ class Gradient:
         """Be told that one, of a kind that is one of these, was given up after so long, itself
         still counted among so many; True when the limit has changed.
 
-        It would have taken that long at least. Where that is longer than all of its kinds usually
-        take, it may be a sign of a queue, and counts if what ends by itself takes longer too; but
-        for those who give up as often where there is little to do, of their haste.
+        Where that is longer than all of its kinds usually take, it may be a sign of a queue, and
+        counts if what ends by itself takes longer too; but for those who give up as often where
+        there is little to do, of their haste.
         """
         usual = [each.mean for kind, each in self._usual.items() if each.known and of(kind)]
         beyond = math.log(max(0.001, lasted_ms)) - max(usual, default=math.inf)
         if beyond <= 0.0:
             return False
-        alone = self._alone_until_s is not None
-        if (
-            self._began_alone(lasted_ms, under_way, now_s)
-            if alone
-            else under_way <= self._calm_most()
-        ):
+        alone = self._alone.now
+        if alone:
+            hasty = self._alone.counts(lasted_ms, under_way, now_s)
+        else:  # what ends must not be late either, or it is a server that is busy with the past
+            hasty = under_way <= self._calm_most() and self._sum < 0.5 * beyond * self._count
+        if hasty:
             self._cut_share += _CUT_STEP * (1.0 - self._cut_share)
         if alone:
             return self._go_on(now_s)
@@ -227,13 +224,14 @@ class Gradient:
             return False
         self._refused_until_s = now_s + WINDOW_S
         self._turned_s = now_s
+        self._leaps.meet_trouble(under_way)
         before = self.limit
         self.limit = max(min(before, REFUSED_FACTOR * under_way), self._least)
         return self.limit != before
 
     def relax(self, now_s: float) -> bool:
         """Be told that time passes; True when the limit has changed."""
-        if self._alone_until_s is not None:
+        if self._alone.now:
             return self._go_on(now_s)
         if self.limit >= self.most or now_s < self._turned_s + RELAX_AFTER_S:
             return False
@@ -256,8 +254,11 @@ class Gradient:
         return self._turn(now_s, took_ms / 1_000)
 
     def _turn(self, now_s: float, took_s: float) -> bool:
-        longer, lost = self._judge()
+        given_up = self._given_up()
+        longer, lost = self._judge(given_up)
         before, busiest = self.limit, self._busiest
+        if given_up:
+            self._leaps.meet_trouble(busiest)
         self._forget_window()
         self._due_s = now_s + WINDOW_S
         self._turned_s = now_s
@@ -265,14 +266,15 @@ class Gradient:
         self._slow = self._slow + 1 if gradient < 1.0 or lost else 0
         if not self._slow and 2 * busiest < before:
             return False  # far from the limit: nothing was learned of it
-        # One far above what is under way would take long to come down to where it counts; but one
-        # slow moment is no reason to bring it down at once.
+        # One far above what is under way would take long to come down; but not for one slow moment.
         begun = min(before, 2.0 * busiest) if self._slow >= SLOW_MIN else before
         wanted = begun * gradient + math.sqrt(begun)
         found = (begun + SMOOTHING * (wanted - begun)) * (1.0 - min(lost, 0.5))
+        if not self._slow and not given_up and busiest + 1 > before:
+            found = max(found, self._leaps.grow(before, busiest, longer, now_s, took_s))
         self.limit = min(max(found, self._least), self.most)
-        felt = FEW < self.limit < self.most and 2 * busiest >= self.limit
-        if felt and now_s >= self._alone_due_s:
+        felt = FEW < self.limit < self.most and busiest + 1 > before
+        if felt and self._alone.is_due(now_s):
             self._begin_alone(now_s, took_s)
         return self.limit != before
 
@@ -280,52 +282,49 @@ class Gradient:
         self._sum = self._cut_sum = 0.0
         self._count = self._cuts = self._busiest = 0
 
-    def _judge(self) -> tuple[float, float]:
-        """Return how many times as long as usual things took, and the share that was lost."""
+    def _judge(self, given_up: float) -> tuple[float, float]:
+        """Return how many times as long as usual things took, and the share lost in vain."""
         log_longer = self._sum / self._count if self._count else math.inf
-        self._later = self._later + 1 if log_longer > _LATER else 0
+        self._later = self._later + 1 if log_longer > self._log_later() else 0
         if not self._cuts or (self._count and self._later < SLOW_MIN):
             return math.exp(log_longer), 0.0
-        count = self._count + self._cuts
-        return math.exp((self._sum + self._cut_sum) / count), self._lost(count)
+        return math.exp((self._sum + self._cut_sum) / (self._count + self._cuts)), given_up
 
-    def _lost(self, count: int) -> float:
-        """Return the share of what ended that was given up beyond the usual, for which the limit is
-        too high however little longer it was waited for; 0 where that may be chance."""
-        usual = self._cut_share
-        # Two standard deviations: of so few, and of what was learned in such steps.
+    def _log_later(self) -> float:
+        """What ends has waited as well where it took so many times as long: half as many as what
+        was given up (in logarithms), for impatient callers end all waiting sooner. Were there no
+        queue, it would take no longer than usual."""
+        if not self._cuts:
+            return _LATER
+        return min(_LATER, 0.5 * self._cut_sum / self._cuts / max(_CUT_STEP, 1.0 - self._cut_share))
+
+    def _given_up(self) -> float:
+        """Return the share that was given up beyond the usual; 0 where that may be chance."""
+        if not self._cuts:
+            return 0.0
+        usual, count = self._cut_share, self._count + self._cuts
+        # Two standard deviations: of so few, and of such steps.
         chance = 2.0 * math.sqrt(usual * (1.0 - usual) * (1.0 / count + _CUT_STEP / 2.0))
         return max(0.0, self._cuts / count - usual - chance)
 
     def _begin_alone(self, now_s: float, took_s: float) -> None:
         """Lower the limit, to learn how long things take with little to do."""
-        lasts_s = min(max(4 * took_s, _ALONE_S), _ALONE_S_MAX)
-        self._alone_until_s = now_s + lasts_s
-        self._alone_due_s = now_s + max(_ALONE_EVERY_S, _ALONE_SHARE * lasts_s)
-        self._alone_since_s = None
+        self._alone.begin(now_s, took_s)
         self._lasting, self.limit = self.limit, max(FEW, self._least)
 
     def _tell_alone(self, kind: int, took_ms: float, under_way: int, now_s: float) -> bool:
         usual = self._usual.get(kind) or self._begun(kind)
         if usual is None:
             return False
-        if self._began_alone(took_ms, under_way, now_s):
+        if self._alone.counts(took_ms, under_way, now_s):
             usual.tell_alone(math.log(max(0.001, took_ms)))
             self._cut_share *= 1.0 - _CUT_STEP
         return self._go_on(now_s)
 
-    def _began_alone(self, took_ms: float, under_way: int, now_s: float) -> bool:
-        """True of one that began with but few under way, while the limit is lowered for that."""
-        if self._alone_since_s is None and under_way <= FEW + 1:
-            self._alone_since_s = now_s
-        # What began before may have waited behind those that are gone by now.
-        return self._alone_since_s is not None and now_s - took_ms / 1_000 >= self._alone_since_s
-
     def _go_on(self, now_s: float) -> bool:
         """Return to the limit once the time for learning is over."""
-        if self._alone_until_s is None or now_s < self._alone_until_s:
+        if not self._alone.ends(now_s):
             return False
-        self._alone_until_s = None
         for usual in self._usual.values():
             usual.learn_alone()
         self.limit = min(self._lasting, self.most)

@@ -122,7 +122,7 @@ def test_money_and_welfare_are_the_same(name: str) -> None:
     events, slices = both(name)
     for what in ("charge_nanos", "take_nanos", "cost_nanos", "offer_nanos", "worth_nanos"):
         found, wanted = (getattr(each.totals, what).sum() for each in (slices, events))
-        assert found == pytest.approx(wanted, rel=0.02), what
+        assert found == pytest.approx(wanted, rel=0.025), what
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -92,8 +92,11 @@ def test_a_limit_far_above_comes_down_within_seconds_and_not_for_one_slow_moment
     assert calm.limit >= 100.0
 
 
-@pytest.mark.parametrize("patience", [2.5, 4.0, 10.0])
-def test_calls_that_die_of_their_deadline_teach_the_limit(patience: float) -> None:
+@pytest.mark.parametrize(
+    ("patience", "share"),
+    [(1.2, 0.4), (1.5, 0.6), (2.0, 0.7), (2.5, 0.75), (4.0, 0.75), (10, 0.75)],
+)
+def test_calls_that_die_of_their_deadline_teach_the_limit(patience: float, share: float) -> None:
     """Of a server that declares 2,500 times what it has, nothing else may come to an end."""
     gradient, server = Gradient(40_000.0, 0.0), Server(slots=16)
     patience_s = patience * server.service_ms / 1_000
@@ -101,7 +104,7 @@ def test_calls_that_die_of_their_deadline_teach_the_limit(patience: float) -> No
     drive(gradient, server, 480.0, 5.0, 10.0, patience_s)
     ended, _ = drive(gradient, server, 480.0, 15.0, 70.0, patience_s)
     assert gradient.limit <= 16 * (TOLERANCE + 3)
-    assert ended >= 0.75 * 160.0 * 70.0, "who dies in the queue takes nothing from the others"
+    assert ended >= share * 160.0 * 70.0, "who dies in the queue takes nothing from the others"
 
 
 @pytest.mark.parametrize("patience", [0.9, 1.0, 1.1])
@@ -131,6 +134,81 @@ def test_the_limit_grows_again_once_the_server_has_room() -> None:
     cut = gradient.limit
     drive(gradient, Server(slots=100), per_s=800.0, begin_s=40.0, lasts_s=60.0)
     assert gradient.limit > 2 * cut
+
+
+class Ill(Server):
+    """A server that is slow, or has but a few of its slots, or refuses all, for a while."""
+
+    def __init__(self, slots: int, slower: float, left: int) -> None:
+        super().__init__(slots)
+        self.slower = slower
+        self.left = left
+
+    def ends_s(self, now_s: float) -> float:
+        if not AWAY_S <= now_s < BACK_S:
+            return super().ends_s(now_s)
+        held = [heapq.heappop(self.free_s) for _ in range(len(self.free_s) - self.left)]
+        begins_s = max(heapq.heappop(self.free_s), now_s)
+        end_s = begins_s + self.service_ms * self.slower / 1_000
+        for each in (*held, end_s):
+            heapq.heappush(self.free_s, each)
+        return end_s
+
+
+AWAY_S, BACK_S, RECOVERS_S = 20.0, 30.0, 8.0
+
+
+@pytest.mark.parametrize(("slower", "left"), [(20.0, 64), (1.0, 4)])
+@pytest.mark.parametrize("patience_s", [math.inf, 1.0])
+def test_a_server_that_was_ill_has_its_calls_again_within_seconds(
+    slower: float, left: int, patience_s: float
+) -> None:
+    gradient, server = Gradient(128.0, 0.0), Ill(64, slower, left)
+    drive(gradient, server, 400.0, 0.0, AWAY_S, patience_s)
+    drive(gradient, server, 400.0, AWAY_S, BACK_S - AWAY_S, patience_s)
+    assert gradient.limit < 30.0, "it is to have 40 under way again"
+    drive(gradient, server, 400.0, BACK_S, RECOVERS_S, patience_s)
+    ended, _ = drive(gradient, server, 400.0, BACK_S + RECOVERS_S, 10.0, patience_s)
+    assert ended >= 0.95 * 400.0 * 10.0
+
+
+def test_a_server_that_refused_all_has_its_calls_again_within_seconds() -> None:
+    gradient, server = Gradient(128.0, 0.0), Server(64)
+    drive(gradient, server, 400.0, 0.0, 20.0)
+    for step in range(100):
+        gradient.refused(max(1, 40 - step), 20.0 + step / 10)
+    assert gradient.limit == LEAST
+    drive(gradient, server, 400.0, 30.0, 8.0)
+    assert gradient.limit >= 45.0
+
+
+@pytest.mark.parametrize("service_ms", [20.0, 100.0, 2_000.0])
+def test_a_limit_that_leaps_lands_where_there_is_no_queue_yet(service_ms: float) -> None:
+    """What it lets in shows itself only after as long as it takes."""
+    gradient, server = Gradient(400.0, 0.0), Server(16, service_ms)
+    per_s = 16_000.0 / service_ms
+    drive(gradient, server, per_s / 8, 0.0, 60 * service_ms / 1_000)
+    gradient.refused(2, 60 * service_ms / 1_000)
+    begin_s, limits = 62 * service_ms / 1_000, list[float]()
+    for _ in range(200):
+        drive(gradient, server, 3 * per_s, begin_s, 2 * service_ms / 1_000)
+        begin_s += 2 * service_ms / 1_000
+        limits.append(gradient.limit)
+    assert max(limits) >= 16
+    assert max(limits) <= 16 * (TOLERANCE + 3)
+
+
+def test_a_server_that_refuses_beyond_so_many_is_not_leapt_upon() -> None:
+    gradient = Gradient(128.0, 0.0)
+    now_s, refusals = 0.0, 0
+    for step in range(2_000):
+        now_s = step / 20
+        under_way = math.ceil(gradient.limit)
+        if under_way > 40:
+            refusals += gradient.refused(under_way, now_s)
+        else:
+            gradient.tell(0, 100.0, under_way, now_s)
+    assert 10 <= refusals <= 100 / 3, "it is felt for every few seconds"
 
 
 def test_long_answers_among_short_ones_are_no_sign_of_a_queue() -> None:
