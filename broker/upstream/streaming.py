@@ -12,6 +12,7 @@ import msgspec
 
 from broker.core.metering import Delivered
 from broker.core.outcome import Fault, Outcome
+from broker.upstream.event_form import EventForm, form_of
 from broker.upstream.faults import AttemptFailed, malformed
 from broker.upstream.openai import only_text, read_chunk
 from broker.upstream.sse import SseSplitter, data_of
@@ -22,6 +23,11 @@ _WITHOUT_DATA = (b":", b"event", b"id", b"retry")
 """How an event without data may begin: comments, and fields that say nothing of content."""
 _PLAIN_TRIES = 3
 """Where so many events in a row were more than text, none is taken for text any more."""
+_AROUND_BYTES = len(b"data: ") + len(b"\n\n")
+_FORM_OF = 2
+"""The how manieth of the events that came together, and are read one by one, gives the form."""
+_FORM_TRIES = 3
+"""Where so many forms in a row held for no other event, none is looked for any more."""
 PLAIN_BYTES_MAX = 1_048_576
 """An event of more than so many is refused, so what is longer is looked at one by one."""
 
@@ -64,6 +70,9 @@ class StreamReader:
         self._splitter = SseSplitter()
         self._plain_tries = _PLAIN_TRIES
         self._may_be_plain = unpacker is None and scribe is None
+        self._form: EventForm | None = None
+        """Of the latest event of text alone."""
+        self._form_tries = _FORM_TRIES
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes, return what may be passed on; what is malformed or an error sets `failure`.
@@ -94,24 +103,52 @@ class StreamReader:
         They pass as they are: taking each out and putting all together again took as long as
         reading them.
         """
-        begin, size, text_bytes = 0, len(data), 0
+        begin, size = 0, len(data)
         if size > PLAIN_BYTES_MAX or data.find(b"\r") >= 0:
             return 0
-        while begin < size and data.startswith(b"data: ", begin):
-            end = data.find(b"\n", begin)
-            if end < 0 or not data.startswith(b"\n", end + 1):
-                break
-            text = only_text(data[begin + 6 : end])
-            if text is None:
-                break
-            text_bytes += len(text) if text.isascii() else len(text.encode())
-            if self._keep_text and text:
-                self.texts.append(text)
-            begin = end + 2
+        if self._form is not None:
+            begin = self._hear_formed(data, self._form)
+        by_one = 0
+        while begin < size and (payload := self._hear_next(data, begin)) is not None:
+            begin += len(payload) + _AROUND_BYTES
+            by_one += 1
+            # At most once for what came in one piece; a stream's first event is often of its own.
+            if by_one == _FORM_OF and self._form_tries > 0 and size - begin > 2 * len(payload):
+                self._form_tries -= 1
+                self._form = form_of(payload)
+                if self._form is not None:
+                    begin += self._hear_formed(data[begin:], self._form)
+        return begin
+
+    def _hear_next(self, data: bytes, begin: int) -> bytes | None:
+        """Note the text of the event that begins there; return its data, None where it is not whole
+        or says more."""
+        end = data.find(b"\n", begin)
+        if not data.startswith(b"data: ", begin) or end < 0 or not data.startswith(b"\n", end + 1):
+            return None
+        payload = data[begin + 6 : end]
+        text = only_text(payload)
+        if text is None:
+            return None
+        self._note(len(text) if text.isascii() else len(text.encode()), text)
+        return payload
+
+    def _hear_formed(self, data: bytes, form: EventForm) -> int:
+        """Note the texts of the leading events of this form together; return their bytes."""
+        heard = form.read(data, keep_text=self._keep_text)
+        if heard is None:
+            return 0
+        size, text_bytes, text = heard
+        self._form_tries = _FORM_TRIES
+        self._note(text_bytes, text)
+        return size
+
+    def _note(self, text_bytes: int, text: str) -> None:
         if text_bytes:
             self.text_bytes += text_bytes
             self.has_content = True
-        return begin
+            if self._keep_text:
+                self.texts.append(text)
 
     def _passes(self, event: bytes) -> bool:
         """Take one event; True when it is to be passed on now. Raises AttemptFailed."""
@@ -179,11 +216,7 @@ class StreamReader:
             self._plain_tries -= 1
             return False
         self._plain_tries = _PLAIN_TRIES
-        if text:
-            self.text_bytes += len(text) if text.isascii() else len(text.encode())
-            self.has_content = True
-            if self._keep_text:
-                self.texts.append(text)
+        self._note(len(text) if text.isascii() else len(text.encode()), text)
         return True
 
     def _keep(self, payload: bytes) -> bool:
@@ -191,11 +224,7 @@ class StreamReader:
         facts = read_chunk(payload)
         if facts.error is not None:
             raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, said=facts.error))
-        if facts.text_bytes:
-            self.text_bytes += facts.text_bytes
-            self.has_content = True
-            if self._keep_text:
-                self.texts.append(facts.text)
+        self._note(facts.text_bytes, facts.text)
         if facts.finished:
             self._finished = True
         if facts.completion_tokens is None:
