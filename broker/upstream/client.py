@@ -85,9 +85,7 @@ class UpstreamClient:
         With `whole_bytes` it returns when the whole body is there, of at most so many bytes, which
         spares a wake-up; `read` then does not wait. A larger body fails, unless they are a `Room`.
         """
-        pool = self._pools.get(origin)
-        if pool is None:
-            pool = self._add_pool(origin)
+        pool = self._pools.get(origin) or self._add_pool(origin)
         loop = pool.loop
         now = loop.time()
         total_due = now + timeouts.total_s
@@ -119,6 +117,7 @@ class UpstreamClient:
             stale = used and failure.fault is Fault.RESET and response.silent
             if not (stale and response.unacknowledged_bytes >= _size(head, body)):
                 raise AttemptFailed(failure)
+            pool = self._pools.get(origin) or self._add_pool(origin)
             connection = await pool.dial_again(timeouts, total_due)
             used = False
             now = loop.time()
@@ -157,7 +156,9 @@ class UpstreamClient:
 
     def _add_pool(self, origin: Origin) -> OriginPool:
         assert not self._closed, "the client is closed"
-        pool = self._pools[origin] = OriginPool(origin, self._limits, self._dialler, self._hoard)
+        forget = self._pools.pop
+        pool = OriginPool(origin, self._limits, self._dialler, self._hoard, forget)
+        self._pools[origin] = pool
         return pool
 
 

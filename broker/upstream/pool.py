@@ -2,7 +2,8 @@
 
 A slot is held by each connection from the moment it is dialled until it is lost. Who waits for a
 slot gets either a connection that has just become idle or the slot of one that was lost, in the
-order of asking.
+order of asking. A pool that has been without a connection for a while tells so, to be forgotten:
+its origin may have left the catalog for good.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import contextlib
 import enum
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from broker.core.outcome import Fault, Outcome
 from broker.upstream import faults
@@ -38,7 +39,15 @@ class Turn(enum.Enum):
 class OriginPool:
     """Connections to `origin`; `take` is the hot path, `obtain` the rest."""
 
-    def __init__(self, origin: Origin, limits: Limits, dialler: Dialler, hoard: Hoard) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        limits: Limits,
+        dialler: Dialler,
+        hoard: Hoard,
+        forsaken: Callable[[Origin], object],
+    ) -> None:
+        """`forsaken` is called when nobody has used the pool for a while."""
         self.hoard = Part(hoard)
         self.loop = asyncio.get_running_loop()
         self.heard_at = self.loop.time()
@@ -46,12 +55,15 @@ class OriginPool:
         self._origin = origin
         self._limits = limits
         self._dialler = dialler
+        self._forsaken = forsaken
         self._idle: list[Connection] = []
         self._waiters: deque[asyncio.Future[Connection | Turn]] = deque()
         self._slots = limits.connections_per_origin
         self._open: set[Connection] = set()
         self._reaper: asyncio.TimerHandle | None = None
         self._closing: asyncio.Future[None] | None = None
+        self._free_since = self.loop.time()
+        """When its last slot became free, if all are."""
 
     def __repr__(self) -> str:
         busy = len(self._open) - len(self._idle)
@@ -116,8 +128,7 @@ class OriginPool:
             return
         connection.idle_since = self.loop.time()
         self._idle.append(connection)
-        if self._reaper is None:
-            self._reaper = self.loop.call_later(self._limits.idle_s, self._reap)
+        self._reap_later(self._limits.idle_s)
 
     def lost(self, connection: Connection) -> None:
         """Forget a closed connection and pass its slot on."""
@@ -232,11 +243,21 @@ class OriginPool:
     def _free_slot(self) -> None:
         if not self._pass_on(Turn.SLOT):
             self._slots += 1
+            if self._is_free():
+                self._free_since = self.loop.time()
+                self._reap_later(self._limits.idle_s)
+
+    def _is_free(self) -> bool:
+        return self._slots == self._limits.connections_per_origin and self._closing is None
 
     def _refuse_if_closing(self) -> None:
         if self._closing is not None:
             detail = "the client is closing"
             raise AttemptFailed(Outcome(Fault.CONNECT_FAILED, detail=detail, sent=False))
+
+    def _reap_later(self, wait_s: float) -> None:
+        if self._reaper is None:
+            self._reaper = self.loop.call_later(max(wait_s, _TICK_S), self._reap)
 
     def _reap(self) -> None:
         """Drop what has been idle for too long; the oldest stand first."""
@@ -246,8 +267,14 @@ class OriginPool:
         while idle and idle[0].idle_since <= stale_since:
             idle.pop(0).abort()
         if idle:
-            wait_s = idle[0].idle_since - stale_since
-            self._reaper = self.loop.call_later(max(wait_s, _TICK_S), self._reap)
+            self._reap_later(idle[0].idle_since - stale_since)
+        elif self._is_free():
+            if self._free_since > stale_since:
+                self._reap_later(self._free_since - stale_since)
+            elif self.hoard.held_bytes:  # else they would count no more against its origin
+                self._reap_later(self._limits.idle_s)
+            else:
+                self._forsaken(self._origin)
 
 
 def _tell(waiter: asyncio.Future[Connection | Turn], turn: Connection | Turn) -> bool:

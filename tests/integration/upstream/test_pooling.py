@@ -222,6 +222,40 @@ async def test_idle_connections_are_dropped_after_their_time() -> None:
 
 
 @on_both_loops
+async def test_an_origin_that_nobody_calls_any_more_is_forgotten() -> None:
+    limits = Limits(idle_s=0.1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening: refused
+        dead = Origin("http", "127.0.0.1", taken.getsockname()[1])
+        async with answering(OK, OK) as server, client_of(limits) as client:
+            await (await ask(client, server)).read()
+            with pytest.raises(AttemptFailed):
+                await client.send(dead, b"", b"", PATIENT)
+            assert set(client._pools) == {server.origin, dead}
+            await until(lambda: not client._pools)
+            assert (await ask(client, server)).status == 200, "and called again it is known anew"
+
+
+@on_both_loops
+async def test_an_origin_is_not_forgotten_while_it_has_calls_or_answers_that_count() -> None:
+    large = b"HTTP/1.1 200 OK\r\ncontent-length: 3000000\r\n\r\n" + bytes(3_000_000)
+    limits = Limits(idle_s=0.05)
+    async with answering(large, close=True) as server, client_of(limits) as client:
+        head = request_head(b"POST", b"/", server.origin.authority, [], len(BODY))
+        kept = await client.send(server.origin, head, BODY, PATIENT, 4_000_000)
+        async with answering(b"") as silent:
+            call = asyncio.create_task(ask(client, silent))
+            await until(lambda: len(silent.requests) == 1)
+            assert client.kept_bytes > 0
+            await asyncio.sleep(0.3)
+            assert set(client._pools) == {server.origin, silent.origin}
+            del kept
+            await until(lambda: set(client._pools) == {silent.origin})
+            call.cancel()
+            await until(lambda: not client._pools)
+
+
+@on_both_loops
 async def test_the_connection_used_last_is_used_next() -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         name = b"%d" % server.connections
