@@ -15,11 +15,12 @@ import httptools
 from broker.core.outcome import Fault, Outcome
 from broker.upstream import faults
 from broker.upstream.due import TICK_S, due_at, grace_s, heard_at, too_late
+from broker.upstream.framing import check_head
 from broker.upstream.hoard import Part
-from broker.upstream.known_head import TRIED, Headers, KnownHead, cut, with_length
+from broker.upstream.known_head import TRIED, Known, cut, with_length
 from broker.upstream.receipt import unacknowledged
 from broker.upstream.request import Body
-from broker.upstream.response import CHUNK, WHOLE, Response
+from broker.upstream.response import CHUNK, GATHERED_PIECES, WHOLE, Response
 
 _JOINED_BYTES: Final = 65_536
 """Bodies up to this are copied behind their head; larger ones are handed over uncopied."""
@@ -90,7 +91,7 @@ class Connection(asyncio.Protocol):
         self._keep = False
         self._progress = False
         self._quiet_bytes = 0
-        self._known: tuple[KnownHead, Headers] | None = None
+        self._known: Known | None = None
         """The head of the last answer, if it was a plain 200, and its headers."""
         self._tries = TRIED
 
@@ -124,7 +125,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         begins = not self._quiet_bytes and not response.status
-        if begins and self._known is not None and self._take_known(response, data, *self._known):
+        if begins and self._known and self._take_known(response, data, self._known):
             return
         self._quiet_bytes += len(data)
         try:
@@ -139,6 +140,8 @@ class Connection(asyncio.Protocol):
                 self._remember(response, data)
             self._finish(response)
         else:
+            if len(response.chunks) > GATHERED_PIECES:
+                response.gather()
             self._take(response, len(data))
 
     def eof_received(self) -> None:
@@ -179,9 +182,8 @@ class Connection(asyncio.Protocol):
         response = self.response
         assert response is not None
         status = self._parser.get_status_code()
+        check_head(status, self._parser.get_http_version(), self._headers)
         if status < 200:
-            if status < 100 or status == 101:
-                raise ValueError(f"status {status} was not asked for")
             return
         if self._quiet_bytes > self._head_limit:
             size = sum(len(name) + len(value) + 4 for name, value in self._headers)
@@ -251,10 +253,9 @@ class Connection(asyncio.Protocol):
             if head is not None:
                 self._known = head, list(response.headers)
 
-    def _take_known(
-        self, response: Response, data: bytes, head: KnownHead, headers: Headers
-    ) -> bool:
+    def _take_known(self, response: Response, data: bytes, known: Known) -> bool:
         """Take an answer that came whole and has the last one's head; False: it is another."""
+        head, headers = known
         found = None if self._headless else head.match(data)
         if found is None:
             return False
@@ -282,11 +283,10 @@ class Connection(asyncio.Protocol):
             return
         if not response.status:
             return
-        if response.wants == WHOLE:
-            if begins and response.announces_too_much():
-                return
-            if not self._keeper.hoard.takes(response):
-                return
+        if response.wants == WHOLE and (
+            (begins and response.announces_too_much()) or not self._keeper.hoard.takes(response)
+        ):
+            return
         if self._timer is not None and response.heard_at + response.timeouts.idle_s < self._due_at:
             self.watch()
         if response.buffered > response.room and not response.paused and response.overflow():

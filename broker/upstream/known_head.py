@@ -44,6 +44,10 @@ class KnownHead(msgspec.Struct, frozen=True, eq=False, gc=False):
         return (digits, body) if len(body) == length else None
 
 
+Known = tuple[KnownHead, Headers]
+"""With all headers of the message that it is of."""
+
+
 def cut(data: bytes, digits: bytes | None) -> KnownHead | None:
     """Return the head of a message that was parsed from `data`, with the only `Content-Length` that
     it has; None unless `data` are all of it, and nothing else."""

@@ -26,6 +26,10 @@ CHUNKED = (
     b"5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nX-Trailer: unseen\r\n\r\n"
 )
 
+SIZED = b"HTTP/1.1 200 OK\r\ncontent-length: %b\r\n\r\nhello"
+CODED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: %b\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+CHUNK = CODED.replace(b"\r\n5\r\n", b"\r\n%b\r\n") % (b"chunked", b"%b")
+
 
 async def fault_of(answer: bytes, *, close: bool = True, limits: Limits | None = None) -> Fault:
     """Return the fault that an answer ends in, at its head or in its body."""
@@ -187,6 +191,45 @@ async def test_redirects_are_not_followed() -> None:
         b"HTTP/1.1 200 OK\r\nx : a\r\ncontent-length: 2\r\n\r\nok",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nok\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: identity\r\n\r\nhello",
+        CODED % b"gzip, chunked",
+        CODED % b"chunked, chunked",
+        CODED % b"chunked\r\ntransfer-encoding: chunked",
+        CODED % b"gzip\r\ntransfer-encoding: chunked",
+        CODED % b"chunked;q=1",
+        CODED % b"xchunked",
+        CODED % b"",
+        SIZED % b"5, 5",
+        SIZED % b"5\r\ncontent-length: 5",
+        SIZED % b"5 5",
+        SIZED % b"+5",
+        SIZED % b"0x5",
+        SIZED % b"",
+        SIZED % b"\r\n 5",
+        SIZED % b"5\r\n\tx",
+        SIZED % b"5\nx: y",
+        SIZED % b"5\rx: y",
+        SIZED % b"5\r\nx\t: y",
+        SIZED % b"5\r\n: y",
+        SIZED % b"5\r\nx: a\0b",
+        b"HTTP/0.9 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+        b"HTTP/2.0 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+        b"HTTP/1.1 20 OK\r\ncontent-length: 5\r\n\r\nhello",
+        b"<html>hello</html>",
+        CHUNK % b"0x5",
+        CHUNK % b"+5",
+        CHUNK % b" 5",
+        CHUNK % b"5 ",
+        CHUNK % b"-1",
+        CHUNK % b"",
+        CHUNK % b"10000000000000005",
+        CHUNK % b"5;a\nb",
+        CHUNK % b"4",
+        CHUNK % b"5\r\nhello\r\n0\r\ncontent-length: 9\r\n\r\n",
+        CHUNK % b"5\r\nhello\r\n0\r\nx: y\r\n folded\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\ncontent-length: 5\r\n\r\nhello" + OK,
+        b"HTTP/1.1 101 Switching\r\n\r\n" + OK,
         b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
         b"HTTP/1.1 000 Nothing\r\ncontent-length: 0\r\n\r\n",
         b"SSH-2.0-OpenSSH_9.9\r\n",
@@ -204,7 +247,6 @@ async def test_bytes_that_are_not_strict_http_are_malformed(answer: bytes) -> No
         b"HTTP/1.1 200 O",
         b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nhello",
     ],
 )
 async def test_an_answer_that_ends_before_its_end_is_a_reset(answer: bytes) -> None:
@@ -224,6 +266,27 @@ async def test_giant_heads_are_too_large_in_every_shape() -> None:
         start + b"transfer-encoding: chunked\r\n\r\n0\r\nt: " + b"e" * 600_000,
     ):
         assert await fault_of(answer, close=False, limits=limits) is Fault.TOO_LARGE
+
+
+@on_both_loops
+async def test_a_body_in_tiny_chunks_takes_little_more_room_than_it_has_bytes() -> None:
+    """A piece of two bytes once took fifty-six."""
+    chunks = b"2\r\nxy\r\n" * 100_000
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunks)
+        await go_on.wait()
+        writer.write(b"0\r\n\r\n")
+        await reader.read()
+
+    go_on = asyncio.Event()
+    async with serving(handle) as server, client_of() as client:
+        response = await ask(client, server)
+        await until(lambda: response.buffered == 200_000)
+        assert len(response.chunks) <= 200_000 // 64 + 256
+        go_on.set()
+        assert await response.read() == b"xy" * 100_000
 
 
 async def test_a_small_head_with_a_large_body_in_one_packet_is_no_giant_head() -> None:
