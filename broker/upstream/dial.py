@@ -1,4 +1,8 @@
-"""Opening a TCP or TLS connection to an origin, at an address that the policy has permitted."""
+"""Opens TCP or TLS connections to an origin, at an address that the policy has permitted.
+
+Of several addresses the next is tried where one fails, and where one does not answer within its
+share of the time that is left: a machine that is gone takes not those beside it with it.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,16 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from broker.upstream.addresses import AddressPolicy, permitted, public_tls_context
 from broker.upstream.names import Address, Names
 from broker.upstream.request import Origin
 
 _P = TypeVar("_P", bound=asyncio.Protocol)
+
+ADDRESSES_MAX: Final = 4
+"""Of one name that are tried: nobody has the broker knock at any number of doors."""
 
 
 class Dialler:
@@ -28,18 +35,21 @@ class Dialler:
         self._ssl_context = ssl_context
         self._names = names or Names()
 
-    async def dial(self, origin: Origin, make_protocol: Callable[[], _P]) -> _P:
+    async def dial(self, origin: Origin, make_protocol: Callable[[], _P], due: float) -> _P:
         """Return a protocol connected to `origin`; addresses are tried in the resolver's order.
 
-        Raises `AttemptFailed` for a refused address, else whatever the loop raises for the last
-        address.
+        `due` is the loop time that they share; who calls keeps to it. Raises `AttemptFailed` for a
+        refused address, else whatever the loop raises for the last address.
         """
+        now = asyncio.get_running_loop().time
         found = await self._names.look_up(origin.host, origin.port)
-        addresses = permitted(origin.host, found, self._policy)
-        for address in addresses[:-1]:
+        addresses = permitted(origin.host, found, self._policy)[:ADDRESSES_MAX]
+        for behind in range(len(addresses) - 1, 0, -1):
+            address = addresses[-1 - behind]
             try:
-                return await self._open(origin, address, make_protocol)
-            except OSError:
+                async with asyncio.timeout_at(now() + (due - now()) / (1 + behind)):
+                    return await self._open(origin, address, make_protocol)
+            except OSError:  # and so is a TimeoutError
                 continue
         return await self._open(origin, addresses[-1], make_protocol)
 

@@ -160,7 +160,7 @@ class OriginPool:
         """Open a connection on a slot that is already ours; the slot goes back when it fails."""
         try:
             async with self._limit(due):
-                connection = await self._dialler.dial(self._origin, self._new_connection)
+                connection = await self._dialler.dial(self._origin, self._new_connection, due)
         except Exception as error:
             self._free_slot()
             outcome = faults.of_connect_error(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ import pytest
 from broker.core.outcome import Fault
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.client import AttemptFailed, Origin, Timeouts, UpstreamClient
+from broker.upstream.dial import ADDRESSES_MAX
 from broker.upstream.names import AT_ONCE, OF_AN_OWNER, Names, domain_of
 from tests.integration.upstream.scripted import (
     LOOPBACK,
@@ -30,8 +32,9 @@ from tests.integration.upstream.scripted import (
 class Resolver:
     """Answers at once, but for names that begin with `slow`; those wait until they are let go."""
 
-    def __init__(self, address: str = "127.0.0.1") -> None:
+    def __init__(self, address: str = "127.0.0.1", *others: str) -> None:
         self.address = address
+        self.others = others
         self.asked: list[str] = []
         self.may_go = threading.Event()
 
@@ -39,8 +42,11 @@ class Resolver:
         self.asked.append(host)
         if host.startswith("slow"):
             self.may_go.wait(20)
-        kind = socket.AF_INET6 if ":" in self.address else socket.AF_INET
-        return [(kind, socket.SOCK_STREAM, 6, "", (self.address, port))]
+        found: list[tuple[Any, ...]] = []
+        for each in (self.address, *self.others):
+            kind = socket.AF_INET6 if ":" in each else socket.AF_INET
+            found.append((kind, socket.SOCK_STREAM, 6, "", (each, port)))
+        return found
 
 
 @on_both_loops
@@ -122,6 +128,47 @@ async def test_a_name_is_asked_for_once_for_each_connection_so_it_cannot_change_
         await client.send(origin, head, b"", PATIENT)
     assert refused.value.outcome.fault is Fault.ADDRESS_REFUSED
     await client.aclose()
+
+
+@on_both_loops
+async def test_of_several_addresses_those_that_are_not_permitted_are_never_connected_to() -> None:
+    resolver = Resolver("10.0.0.1", "::1", "127.0.0.1", "169.254.169.254")
+    policy = AddressPolicy((ipaddress.ip_network("127.0.0.0/8"),))
+    client = UpstreamClient(policy, names=Names(resolver.ask))
+    async with answering(OK) as server:
+        origin = Origin("http", "mixed.test", server.port)
+        head = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+        assert (await client.send(origin, head, b"", Timeouts(connect_s=1))).status == 200
+        await client.aclose()
+
+
+@on_both_loops
+async def test_an_address_that_does_not_answer_leaves_time_for_the_next() -> None:
+    """It once took all the time there was, so that no call came to a server that was well."""
+    async with answering(OK, OK) as server:
+        with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+            full.bind(("127.0.0.2", server.port))
+            full.listen(0)
+            for each in (first, second):  # nobody accepts: there is no place for a third
+                each.setblocking(False)
+                each.connect_ex(("127.0.0.2", server.port))
+            client = UpstreamClient(LOOPBACK, names=Names(Resolver("127.0.0.2", "127.0.0.1").ask))
+            origin = Origin("http", "two.test", server.port)
+            head = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+            assert (await client.send(origin, head, b"", Timeouts(connect_s=2))).status == 200
+            await client.aclose()
+
+
+@on_both_loops
+async def test_no_more_than_a_few_addresses_of_a_name_are_knocked_at() -> None:
+    knocked = [f"127.0.0.{number}" for number in range(2, 2 + ADDRESSES_MAX)]
+    async with answering(OK) as server:
+        client = UpstreamClient(LOOPBACK, names=Names(Resolver(*knocked, "127.0.0.1").ask))
+        with pytest.raises(AttemptFailed) as failed:
+            await client.send(Origin("http", "many.test", server.port), b"", b"", PATIENT)
+        assert failed.value.outcome.fault is Fault.CONNECT_FAILED
+        assert server.connections == 0
+        await client.aclose()
 
 
 @on_both_loops
