@@ -160,15 +160,17 @@ async def until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
-def certificates(folder: Path, host: str = "localhost") -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def certificates(
+    folder: Path, host: str = "localhost", *, expired: bool = False
+) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Make a CA and a certificate for `host`; return the server's and the client's context."""
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "throwaway CA")])
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-    ca = _certificate(ca_name, ca_name, ca_key.public_key())
+    ca = _certificate(ca_name, ca_name, ca_key.public_key(), ends_in_h=2)
     ca = ca.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    leaf = _certificate(name, ca_name, key.public_key())
-    leaf = leaf.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+    leaf = _certificate(name, ca_name, key.public_key(), ends_in_h=-1 if expired else 1)
+    leaf = leaf.add_extension(x509.SubjectAlternativeName([_named(host)]), critical=False)
     pem = serialization.Encoding.PEM
     ca_path, chain_path = folder / "ca.pem", folder / "chain.pem"
     ca_path.write_bytes(ca.sign(ca_key, hashes.SHA256()).public_bytes(pem))
@@ -181,8 +183,15 @@ def certificates(folder: Path, host: str = "localhost") -> tuple[ssl.SSLContext,
     return served, ssl.create_default_context(cafile=str(ca_path))
 
 
+def _named(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
 def _certificate(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, ends_in_h: int
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
@@ -191,6 +200,6 @@ def _certificate(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
+        .not_valid_before(now - datetime.timedelta(hours=2))
+        .not_valid_after(now + datetime.timedelta(hours=ends_in_h))
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
 import tempfile
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from broker.core.outcome import Fault
 from broker.upstream.addresses import AddressPolicy
@@ -26,6 +29,7 @@ from tests.integration.upstream.scripted import (
     certificates,
     client_of,
     on_both_loops,
+    read_request,
     serving,
     until,
 )
@@ -87,15 +91,19 @@ async def test_tls_is_spoken_to_a_certificate_of_the_trusted_authority() -> None
 
 
 @on_both_loops
-async def test_tls_with_a_foreign_certificate_or_another_name_fails_to_connect() -> None:
+async def test_tls_with_a_foreign_an_old_or_another_ones_certificate_fails_to_connect() -> None:
     with tempfile.TemporaryDirectory() as folder:
         served, _ = certificates(Path(folder))
         other_name, trusting_other = certificates(Path(folder), host="elsewhere.example")
+        expired, trusting_expired = certificates(Path(folder), expired=True)
+        number, trusting_number = certificates(Path(folder), host="127.0.0.1")
     async with answering(OK) as server:
         for tls, context in (
             (served, None),
             (served, trusting_other),
             (other_name, trusting_other),
+            (expired, trusting_expired),
+            (number, trusting_number),
         ):
             async with serving(server.handler, tls) as secure, client_of(None, context) as client:
                 with pytest.raises(AttemptFailed) as failed:
@@ -104,6 +112,79 @@ async def test_tls_with_a_foreign_certificate_or_another_name_fails_to_connect()
                 assert "certificate" in failed.value.outcome.detail
                 assert not failed.value.outcome.sent
     assert server.requests == []
+
+
+@on_both_loops
+async def test_a_certificate_for_an_address_is_good_for_that_address() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        served, trusting = certificates(Path(folder), host="127.0.0.1")
+    named: list[str | None] = []
+    served.sni_callback = lambda _s, name, _c: named.append(name)
+    async with (
+        answering(OK) as server,
+        serving(server.handler, served) as secure,
+        client_of(None, trusting) as client,
+    ):
+        origin = Origin("https", "127.0.0.1", secure.port)
+        head = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+        assert (await client.send(origin, head, b"", PATIENT)).status == 200
+    assert named == [None], "an address is no name of a server"
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_over_tls_an_answer_without_a_length_needs_the_word_that_it_is_over(in_order: bool) -> None:
+    """Else whoever cuts the line decides where the answer ends. (The standard loop knows not.)"""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhello")
+        await writer.drain()
+        if not in_order:
+            with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as beneath:
+                beneath.shutdown(socket.SHUT_WR)
+            await reader.read()
+
+    async def hear() -> bytes:
+        async with serving(handle, served) as secure, client_of(None, trusting) as client:
+            return await (await ask(client, secure)).read()
+
+    with tempfile.TemporaryDirectory() as folder:
+        served, trusting = certificates(Path(folder))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        if in_order:
+            assert runner.run(hear()) == b"hello"
+        else:
+            with pytest.raises(AttemptFailed) as failed:
+                runner.run(hear())
+            assert failed.value.outcome.fault is Fault.RESET
+
+
+@on_both_loops
+async def test_who_leaves_while_a_connection_is_opened_closes_it_at_once() -> None:
+    came, gone = asyncio.Event(), asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.set()  # and never a hello
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        gone.set()
+
+    with tempfile.TemporaryDirectory() as folder:
+        _, trusting = certificates(Path(folder))
+    limits = Limits(connections_per_origin=1)
+    async with serving(handle) as server, client_of(limits, trusting) as client:
+        origin = Origin("https", "localhost", server.port)
+        for _ in range(3):
+            came.clear()
+            gone.clear()
+            call = asyncio.create_task(client.send(origin, b"x", b"", PATIENT))
+            await came.wait()
+            call.cancel()
+            async with asyncio.timeout(2):  # far less than any of its own times
+                await gone.wait()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        assert client._pools[origin]._slots == 1
 
 
 @on_both_loops
