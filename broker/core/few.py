@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect
 from itertools import accumulate
-from operator import add, truediv
 from random import Random
 
 from broker.core.decision import Candidate, Decision, nobody
@@ -41,14 +40,13 @@ def decide_among_few(
     if _is_too_dear(wanted, few.cheapest, tokens_out):
         few = few.without((_COST,) * len(few.places))
         return nobody(few.rejected, few.reasons, version)
-    load = _load(few, pulse)
-    struck = _strike(wanted, few, tokens_out, load, limits)
+    few.standing.follow(pulse)
+    struck = _strike(wanted, few, tokens_out, limits)
     if struck is not None:
         few = few.without(struck)
         if not few.places:
             return nobody(few.rejected, few.reasons, version)
-        load = [load[place] for place in few.places]
-    made, ranked = _work_out(wanted, few, pulse, tokens_out, load)
+    made, ranked = _work_out(wanted, few, tokens_out)
     near = made.near
     first = near[0] if len(near) == 1 else near[_draw(made.free, random)]
     if first != ranked[0]:
@@ -96,17 +94,11 @@ def _is_too_dear(wanted: Requirements, rates: Rates, tokens_out: int) -> bool:
     return ceiling + rate_call > float(most * PICOS_PER_NANO)
 
 
-def _load(few: Handful, pulse: Pulse) -> list[float]:
-    """Return the calls in flight over capacity, of each."""
-    mine, others = few.servers(pulse.in_flight_at), few.servers(pulse.others_in_flight_at)
-    return list(map(truediv, map(add, mine, others), few.capacity))  # sooner than with a loop
-
-
 def _strike(
-    wanted: Requirements, few: Handful, tokens_out: int, load: Row, limits: RoutingLimits
+    wanted: Requirements, few: Handful, tokens_out: int, limits: RoutingLimits
 ) -> tuple[int, ...] | None:
     """Return a Rejection for each, 0 where it is eligible; None: all are."""
-    full = limits.full_for(wanted.tier)
+    load, full = few.standing.load, limits.full_for(wanted.tier)
     if _is_too_dear(wanted, few.dearest, tokens_out):
         struck = [
             _COST if _is_too_dear(wanted, rates, tokens_out) else _FULL if each >= full else 0
@@ -118,36 +110,35 @@ def _strike(
     return tuple([_FULL if each >= full else 0 for each in load])
 
 
-def _work_out(
-    wanted: Requirements, few: Handful, pulse: Pulse, tokens_out: int, load: Row
-) -> tuple[Workings, list[int]]:
+def _work_out(wanted: Requirements, few: Handful, tokens_out: int) -> tuple[Workings, list[int]]:
     """Score each, by the formulae of `view` and `scoring`; also return their places, best first."""
-    own, expected_out = few.own, float(min(tokens_out, TOKENS_OUT_EXPECTED))
-    ttft = own(pulse.ttft_ms_at)
-    if max(load) > 1.0:
-        ttft = [first * max(each, 1.0) for first, each in zip(ttft, load, strict=True)]
-    paces = zip(own(pulse.tpot_ms_at), ttft, strict=True)
-    latency = [token * expected_out + first for token, first in paces]
+    standing, cut = few.standing, few.cut
+    first_ms: Row = standing.first_ms
+    token_ms: Row = standing.token_ms
+    free: Row = standing.free
+    room: Row = standing.room.copy()
+    if cut is not None:
+        first_ms, token_ms, free, room = cut(first_ms), cut(token_ms), cut(free), cut(room)
+    expected_out = float(min(tokens_out, TOKENS_OUT_EXPECTED))
+    latency = [
+        token * expected_out + first for token, first in zip(token_ms, first_ms, strict=True)
+    ]
     outputs, inputs = wanted.choices * expected_out, float(wanted.tokens_in_expected)
     cost = [
         rate_out * outputs + rate_in * inputs + rate_call
         for rate_in, rate_out, rate_call in few.rates_picos
     ]
-    usual = own(pulse.availability_at)
     merit, by_cost, by_latency, by_room = _weighed(few, wanted.weights)
     lowest, soonest = by_cost * min(cost), by_latency * min(latency)
     scores = [
-        worth
-        + lowest / dear
-        + soonest / slow
-        + by_room * usually * (1.0 if full < 0.25 else 1.25 - full if full <= 1.2 else 0.05)
-        for worth, dear, slow, full, usually in zip(merit, cost, latency, load, usual, strict=True)
+        worth + lowest / dear + soonest / slow + by_room * roomy
+        for worth, dear, slow, roomy in zip(merit, cost, latency, room, strict=True)
     ]
     # Of equals the first comes first.
     ranked = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
-    near, capacity = _near(scores, scores[ranked[0]]), few.capacity
-    free = [(room if (room := 1.0 - load[at]) > 0.01 else 0.01) * capacity[at] for at in near]
-    return Workings(few, scores, cost, latency, load, usual, near, free), ranked
+    near = _near(scores, scores[ranked[0]])
+    made = Workings(few, scores, cost, latency, room, near, [free[place] for place in near])
+    return made, ranked
 
 
 def _weighed(few: Handful, asked: Weights) -> tuple[Row, float, float, float]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from broker.core.columns import Floats, Numbers
 from broker.core.requirements import Weights
+from broker.core.standing import Standing
 from pricing.book import Rate
 
 HANDFUL_MAX = 24
@@ -33,11 +34,10 @@ class Handful(msgspec.Struct, frozen=True, eq=False):
     numbers: Numbers
     numbered: tuple[int, ...]
     """The same in plain numbers."""
-    deployments: Sequence[int]
-    own: Cut
-    """Cuts their numbers out of a column of all endpoints,"""
-    servers: Cut
-    """and this one out of a column of all deployments."""
+    standing: Standing
+    """Of all on the shortlist;"""
+    cut: Cut | None
+    """cuts these out of a column of those. None: these are all."""
     rates: tuple[Rate, ...]
     rates_picos: tuple[Rates, ...]
     capacity: tuple[float, ...]
@@ -57,7 +57,7 @@ class Handful(msgspec.Struct, frozen=True, eq=False):
     """What the terms make of the score, and the weights of its other parts; filled on first use."""
 
     def without(self, struck: tuple[int, ...]) -> Handful:
-        """Return those not struck; `struck` has a Rejection or 0 for each."""
+        """Return those not struck; `struck` has a Rejection or 0 for each of a whole shortlist."""
         found = self.left.get(struck)
         if found is None:
             if len(self.left) >= REMEMBERED_MAX:
@@ -70,14 +70,12 @@ class Handful(msgspec.Struct, frozen=True, eq=False):
         kept, refused = (reasons == 0).nonzero()[0], reasons.nonzero()[0]
         places = kept.tolist()
         numbers = self.numbers[kept]
-        deployments = [self.deployments[place] for place in places]
         return Handful(
             places=tuple(places),
             numbers=numbers,
             numbered=tuple(numbers.tolist()),
-            deployments=deployments,
-            own=cut_of(numbers.tolist()),
-            servers=cut_of(deployments),
+            standing=self.standing,
+            cut=cut_of(places),
             rates=tuple(self.rates[place] for place in places),
             rates_picos=tuple(self.rates_picos[place] for place in places),
             capacity=tuple(self.capacity[place] for place in places),
@@ -109,10 +107,8 @@ class Workings(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Expected, in pico-dollars."""
     latency: Row
     """Expected, in milliseconds."""
-    load: Row
-    """Calls in flight over capacity."""
-    usual: Row
-    """The moving average of outcomes."""
+    room: Row
+    """The part of the score that goes by availability."""
     near: Sequence[int]
     """The places of those near the best, one of whom comes first,"""
     free: Row
@@ -124,7 +120,5 @@ class Workings(msgspec.Struct, frozen=True, eq=False, gc=False):
         chances = np.zeros(cost.size)
         total = list(accumulate(self.free))[-1]  # as it was drawn by
         chances[self.near] = np.array(self.free) / total
-        room = np.minimum(1.25 - np.array(self.load), 1.0)
-        room[np.array(self.load) > 1.2] = 0.05
-        parts = (cost.min() / cost, latency.min() / latency, room * self.usual)
+        parts = (cost.min() / cost, latency.min() / latency, self.room)
         return np.array((self.scores, self.few.quality, self.few.domain_fit, *parts, cost, chances))

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from broker.core.handful import HANDFUL_MAX, Handful, cut_of
+from broker.core.handful import HANDFUL_MAX, Handful
 from broker.core.market import Lone, Market, Shortlist
 from broker.core.requirements import Requirements
+from broker.core.standing import Standing
 
 
 def in_numbers(wanted: Requirements, market: Market, listed: Shortlist) -> Shortlist:
@@ -42,9 +43,10 @@ def _few(wanted: Requirements, market: Market, listed: Shortlist) -> Handful:
         places=tuple(range(listed.numbers.size)),
         numbers=listed.numbers,
         numbered=tuple(listed.numbers.tolist()),
-        deployments=listed.deployments.tolist(),
-        own=cut_of(listed.numbers.tolist()),
-        servers=cut_of(listed.deployments.tolist()),
+        standing=Standing(
+            listed.numbers.tolist(), listed.deployments.tolist(), listed.capacity.tolist()
+        ),
+        cut=None,
         rates=tuple(market.rate(number, wanted.tier) for number in listed.numbers.tolist()),
         rates_picos=tuple(zip(*rates.tolist(), strict=True)),
         capacity=tuple(listed.capacity.tolist()),

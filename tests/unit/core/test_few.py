@@ -6,6 +6,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +15,8 @@ from broker.core.catalog import Task
 from broker.core.eligibility import Rejection, shortlist
 from broker.core.handful import HANDFUL_MAX
 from broker.core.market import Market
-from broker.core.outcome import Fault, Outcome
-from broker.core.pulse import Pulse
+from broker.core.outcome import DELIVERED, Fault, Outcome
+from broker.core.pulse import Measured, Pulse
 from broker.core.requirements import PRESETS, Weights
 from pricing.book import Rate
 from pricing.tiers import BPS, Tier
@@ -83,6 +84,51 @@ def test_a_few_endpoints_are_decided_about_alike_in_numbers_and_in_arrays(
     for draw in range(3):  # what is remembered of the first serves the others
         plain = decide(where, live, seed=draw, **asked)
         assert_same(plain, decide(arrays, live, seed=draw, **asked))
+
+
+@given(seed=scenes)
+def test_what_has_happened_since_the_last_decision_among_a_few_is_known_at_the_next(
+    seed: int,
+) -> None:
+    where, live = scene(seed)
+    live.in_flight[:] = 0
+    asked = {"max_cost_nanos": 10**6, "quality_min": 0.3}
+    arrays, random = in_arrays(where, **asked), Random(seed)
+    numbers = [each.number for each in where.endpoints if each is not None]
+    for draw in range(8):
+        for _ in range(random.choice([0, 1, 3, 60])):
+            happen(live, random.choice(numbers), random)
+        plain = decide(where, live, seed=draw, **asked)
+        assert_same(plain, decide(arrays, live, seed=draw, **asked))
+
+
+def happen(live: Pulse, number: int, random: Random) -> None:
+    """Let something happen that leaves the decision to plain numbers."""
+    match random.randrange(5):
+        case 0:
+            live.begin(number, number, 0.0)
+        case 1 if live.in_flight[number]:
+            seen = Measured(random.uniform(1, 500), random.uniform(500, 9_000), 100)
+            live.end(number, number, DELIVERED, 0.0, seen)
+        case 2:
+            live.expect(number, 1)
+        case 3:
+            live.take_others(live.others_in_flight + random.randint(0, 2), frozenset())
+        case 4:
+            live.begin_many(np.array([number, number]))
+            live.recover(1.0)
+
+
+def test_what_an_endpoint_missed_is_known_at_the_next_decision_among_a_few() -> None:
+    where = market([endpoint(number) for number in range(3)])
+    arrays, live = in_arrays(where), pulse(where)
+    for now_s in range(2):  # one more, and it would be ejected
+        live.begin(1, 1, now_s)
+        live.end(1, 1, Outcome(Fault.RESET), now_s, None)
+        for _ in range(2):
+            assert not live.is_wary
+            assert_same(decide(where, live), decide(arrays, live))
+            live.recover(now_s + 0.5)
 
 
 @pytest.mark.parametrize(
