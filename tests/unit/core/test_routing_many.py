@@ -203,7 +203,7 @@ def test_many_calls_are_decided_about_as_each_alone(
         plans.append(many.plan(LIMITS.attempts_max))
         # The next part finds the places of this one taken.
         chosen = many.first[many.first != NOBODY]
-        np.add.at(at.pulse.in_flight, grid.deployments[grid.servers[chosen]], 1)
+        at.pulse.begin_many(grid.deployments[grid.servers[chosen]])
     assert_same_terms(crowd, np.concatenate(plans), alone)
 
 
