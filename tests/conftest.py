@@ -30,8 +30,9 @@ _MEMORY_BYTES_MIN = 2_000_000_000
 _HERE = Path(__file__).parent
 _ORDER = ("e2e", "integration", "simulation", "architecture", "unit")
 """Of the folders: what is long begins early, so that no process is left with it at the end."""
-_TOGETHER = ("tests/e2e/", "tests/architecture/")
-"""The ones start many processes, in each other's way on two cores; the others parse all sources."""
+_TOGETHER = ("tests/e2e/test_demo", "tests/e2e/", "tests/architecture/")
+"""The demos start the same servers, the other floors share one broker, and both many processes, in
+each other's way on two cores: as one group they would end last. The others parse all sources."""
 
 
 @pytest.hookimpl(wrapper=True)

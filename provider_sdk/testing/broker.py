@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
+from provider_sdk.client import trusted
 from provider_sdk.exchange import Exchange
 from provider_sdk.listener import Listener
 from provider_sdk.protocol import (
@@ -85,7 +86,7 @@ class FakeBroker:
         """All that came, also again."""
         self.receipt_batches: list[ReceiptBatch] = []
         self._away: Away | None = None
-        self._http = httpx.AsyncClient(timeout=5, trust_env=False)
+        self._http = httpx.AsyncClient(timeout=5, verify=trusted(), trust_env=False)
 
     @property
     def away(self) -> Away | None:

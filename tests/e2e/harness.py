@@ -27,6 +27,7 @@ from provider_sdk.agent import Agent
 from provider_sdk.client import BrokerClient
 from tests.e2e.process import PATIENCE_S, BrokerProcess, free_port, until
 from tests.e2e.stall import Stall
+from tests.plain import TRUSTS_NOBODY
 
 FUNDS_NANOS = 1_000 * 10**9
 _OPERATOR = Caller(uuid4(), "test", Role.OPERATOR)
@@ -149,7 +150,9 @@ class Floor:
         url = (broker or self.brokers[0]).url
         if (url, key) not in self._https:
             bearer = {"authorization": f"Bearer {self.keys[key].text}"}
-            client = httpx.AsyncClient(base_url=url, headers=bearer, timeout=PATIENCE_S)
+            client = httpx.AsyncClient(
+                base_url=url, headers=bearer, timeout=PATIENCE_S, verify=TRUSTS_NOBODY
+            )
             self._clients.push_async_callback(client.aclose)
             self._https[url, key] = client
         return self._https[url, key]

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from broker.embedded.child import Child, Command
+from tests.plain import TRUSTS_NOBODY
 
 PATIENCE_S = 40.0
 """Nothing that must come takes so long; only a test that fails waits for it."""
@@ -55,7 +56,7 @@ class BrokerProcess:
     async def start(self) -> None:
         """Start it, again after a stop; returns when it is ready."""
         self._child = await Child.start(self._command)
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(verify=TRUSTS_NOBODY) as http:
 
             async def ready() -> bool:
                 with contextlib.suppress(httpx.HTTPError):

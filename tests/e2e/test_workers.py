@@ -18,6 +18,7 @@ from tests.e2e.harness import Floor
 from tests.e2e.process import BrokerProcess, until
 from tests.e2e.stall import Stall
 from tests.e2e.trade import Told, ask, chat, listen, try_to
+from tests.plain import TRUSTS_NOBODY
 
 pytestmark = pytest.mark.e2e
 
@@ -30,7 +31,7 @@ async def both_begun(floor: Floor) -> bool:
 
 async def answered(broker: BrokerProcess) -> dict[str, float]:
     """Calls that ended well by the worker that served them, as any of them tells."""
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(verify=TRUSTS_NOBODY) as http:
         text = (await http.get(f"{broker.url}/metrics")).text
     families = {each.name: each for each in text_string_to_metric_families(text)}
     assert families["broker_price_version"].samples[0].labels == {}, "it is one market"
@@ -167,7 +168,7 @@ class Balancer:
 
     async def watch(self) -> None:
         """Ask each broker again and again whether it is ready."""
-        async with httpx.AsyncClient(timeout=2.0) as http:
+        async with httpx.AsyncClient(timeout=2.0, verify=TRUSTS_NOBODY) as http:
             while not self.stopping:
                 for url in self.ready:
                     try:

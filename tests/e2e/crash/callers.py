@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 import httpx
 
 from pricing.money import parse_usd_nanos
+from tests.plain import TRUSTS_NOBODY
 
 Kind = Literal["plain", "stream", "keyed", "keyed stream", "quoted", "quoted stream"]
 Outcome = Literal[
@@ -69,7 +70,7 @@ class Caller:
         self._urls = urls
         self._keys = keys
         self._chance = chance
-        self._http = httpx.AsyncClient(timeout=PATIENCE_S)
+        self._http = httpx.AsyncClient(timeout=PATIENCE_S, verify=TRUSTS_NOBODY)
         self.under_way: dict[Note, asyncio.Task[None]] = {}
         self.stopping = False
         self.topups: list[str] = []

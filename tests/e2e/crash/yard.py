@@ -29,6 +29,7 @@ from tests.e2e.crash.counted import CountingStall
 from tests.e2e.crash.wire import Wire
 from tests.e2e.harness import Floor
 from tests.e2e.process import PATIENCE_S, BrokerProcess, free_port, until
+from tests.plain import TRUSTS_NOBODY
 
 BROKERS = 2
 RETRIES_S = 12.0
@@ -103,7 +104,7 @@ class Yard:
         issued = await self.floor.http().post("/api/accounts/shop/keys", json=terms)
         text: str = issued.raise_for_status().json()["key"]
         bearer = {"authorization": f"Bearer {text}"}
-        async with httpx.AsyncClient(headers=bearer) as http:
+        async with httpx.AsyncClient(headers=bearer, verify=TRUSTS_NOBODY) as http:
             for broker in self.brokers:
 
                 async def known(url: str = broker.url) -> bool:
@@ -152,7 +153,7 @@ class Yard:
         """Wait until all is up again, without anybody's doing."""
         await asyncio.gather(*self.mending)
         assert self.worker.runs, self.worker.log.read_text()[-4_000:]
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(verify=TRUSTS_NOBODY) as http:
             for broker in self.brokers:
 
                 async def ready(url: str = broker.url) -> bool:

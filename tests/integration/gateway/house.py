@@ -29,6 +29,7 @@ from pricing.money import NANOS_PER_USD
 from provider_sdk.client import BrokerClient
 from provider_sdk.protocol import CallBand, DataPolicy, DeploymentOffer, EndpointOffer, TokenBand
 from provider_sdk.testing.scripted import Script, ScriptedProvider
+from tests.plain import TRUSTS_NOBODY
 
 BODY_BYTES_MAX = 2**20
 BODY_S = 2.0
@@ -86,7 +87,9 @@ class House:
     def client(self, key: str | None) -> httpx.AsyncClient:
         """A plain client, closed with the house."""
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
-        http = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=20.0)
+        http = httpx.AsyncClient(
+            base_url=self.url, headers=headers, timeout=20.0, verify=TRUSTS_NOBODY
+        )
         self.closing.push_async_callback(http.aclose)
         return http
 

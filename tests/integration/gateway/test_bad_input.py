@@ -15,6 +15,7 @@ from broker.cli.local import OPERATOR
 from broker.flows.issue_key import revoke_key
 from broker.store.accounts import Role
 from tests.integration.gateway.house import BODY_BYTES_MAX, Consumer, House, Stall, until
+from tests.plain import TRUSTS_NOBODY
 
 CHAT = "/v1/chat/completions"
 INFER = "/v2/models/tensors/infer"
@@ -257,7 +258,7 @@ KEYS = {
 async def test_a_key_that_opens_nothing_is_a_401_at_either_door(house: House, kind: str) -> None:
     value = KEYS[kind]
     headers = {} if value is None else {b"authorization": value.encode("latin-1")}
-    async with httpx.AsyncClient(base_url=house.url, timeout=20.0) as http:
+    async with httpx.AsyncClient(base_url=house.url, timeout=20.0, verify=TRUSTS_NOBODY) as http:
         answer = await http.post(CHAT, json=GOOD, headers=headers)
         error = _openai_error(answer, 401)
         assert (error["code"], error["type"]) == ("invalid_api_key", "authentication_error")

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from broker.core.durations import BOUNDS_S, Durations
 from provider_sdk.testing.scripted import Script
 from tests.integration.gateway.house import Consumer, House, Stall
+from tests.plain import TRUSTS_NOBODY
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -24,7 +25,7 @@ async def market(house: House) -> None:
 
 async def counted(house: House) -> dict[tuple[str, tuple[str, ...]], float]:
     """Every sample by its name and its labels' values."""
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(verify=TRUSTS_NOBODY) as http:
         text = (await http.get(f"{house.url}/metrics")).text
     return {
         (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value

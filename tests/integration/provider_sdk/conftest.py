@@ -9,6 +9,7 @@ import pytest
 
 from provider_sdk.testing.broker import FakeBroker
 from provider_sdk.testing.scripted import ScriptedProvider
+from tests.plain import TRUSTS_NOBODY
 
 
 @pytest.fixture
@@ -25,5 +26,5 @@ async def broker() -> AsyncIterator[FakeBroker]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=5, verify=TRUSTS_NOBODY, trust_env=False) as client:
         yield client

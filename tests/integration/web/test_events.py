@@ -16,6 +16,7 @@ from broker.store.accounts import Account
 from tests.integration.serving import serving
 from tests.integration.web.bourse import Bourse, chat, server, wanted
 from tests.integration.web.conftest import Enter, People
+from tests.plain import TRUSTS_NOBODY
 from web.desk import STREAMS_OF_ACCOUNT_MAX
 
 WITHIN_S = 20.0
@@ -60,7 +61,9 @@ async def origin(console: ASGIApp, bourse: Bourse) -> AsyncIterator[str]:
 
 async def listen(stack: AsyncExitStack, origin: str, session: str) -> httpx.Response:
     """Open a stream with a session."""
-    client = await stack.enter_async_context(httpx.AsyncClient(timeout=WITHIN_S))
+    client = await stack.enter_async_context(
+        httpx.AsyncClient(timeout=WITHIN_S, verify=TRUSTS_NOBODY)
+    )
     headers = {"cookie": f"{SESSION_COOKIE}={session}"}
     stream = client.stream("GET", f"{origin}/console/events", headers=headers)
     return await stack.enter_async_context(stream)
