@@ -28,7 +28,7 @@ class Limits:
     that another may answer should it break off."""
     bodies_bytes_max: int = 2**30
     """Of all requests together: of large ones until they are answered, of others until they have
-    come whole."""
+    come whole. An account's may be as much as is left free."""
     head_bytes_max: int = 64 * 2**10
     head_s: float = 20.0
     """The head of a request has so long to come."""

@@ -55,7 +55,8 @@ class Gateway:
                 _require(request, "POST")
             runtime = self._runtime  # as `_key`: each call comes here
             authorization = request.fields.get(b"authorization")
-            request.told = runtime.keyring.find(authorization, runtime.clock())
+            request.told = key = runtime.keyring.find(authorization, runtime.clock())
+            request.owner = key.account_id
             return self._completes
         if path == "/v1/models" or path.startswith("/v1/models/"):
             _require(request, "GET")
@@ -67,7 +68,8 @@ class Gateway:
         path = kserve.parse_path(request.path)
         if path.verb == "infer" and path.model is not None:
             _require(request, "POST")
-            request.told = self._key(request)
+            request.told = key = self._key(request)
+            request.owner = key.account_id
             request.in_pieces = True
             return self._infers
         _require(request, "GET")

@@ -8,7 +8,7 @@ which take as long as the bytes themselves.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 BLOCK_BYTES: Final = 2**18
 KEPT: Final = 128
@@ -74,27 +74,6 @@ class Filling:
         self._views.append(view)
         self._last_bytes = 0
         return view[: self.left_bytes]
-
-
-class Counting(Protocol):
-    """Who counts the memory of bodies."""
-
-    body_bytes: int
-
-
-class Held:
-    """Memory that counts until nobody holds this any more."""
-
-    __slots__ = ("_server", "_size_bytes")
-
-    def __init__(self, server: Counting, size_bytes: int) -> None:
-        self._server = server
-        self._size_bytes = size_bytes
-        server.body_bytes += size_bytes
-
-    def __del__(self) -> None:
-        # Not by hand: a request may end in many ways, or never be served.
-        self._server.body_bytes -= self._size_bytes
 
 
 def held_by(pieces: Sequence[memoryview]) -> int:

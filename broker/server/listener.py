@@ -14,6 +14,7 @@ from broker.server.connection import Connection
 from broker.server.limits import ServerLimits
 from broker.server.reader import SCRATCH_BYTES
 from broker.server.request import Handler, Request
+from broker.server.room import Room
 
 Open = Callable[[Request], tuple[Handler, bool]]
 
@@ -34,7 +35,7 @@ class Listener:
         self.stopping = False
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.blocks = Blocks()
-        self.body_bytes = 0
+        self.room = Room()
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from broker.server.blocks import Blocks
 from broker.server.limits import ServerLimits
 from broker.server.request import Carrier, Handler, Request
+from broker.server.room import Room
 
 
 class Server(Protocol):
@@ -19,8 +20,8 @@ class Server(Protocol):
     scratch: memoryview
     """For what is taken at once, by whichever connection."""
     blocks: Blocks
-    body_bytes: int
-    """Of all bodies that are coming, and of large ones that are not answered."""
+    room: Room
+    """For bodies."""
 
     def open(self, request: Request) -> tuple[Handler, bool]:
         """Return the handler of a request whose head has come, and whether it wants it whole."""

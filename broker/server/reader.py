@@ -7,14 +7,15 @@ from typing import Any, Final
 import httptools
 
 from broker.errors import BodyTooLarge, BodyTooSlow, BrokerError
-from broker.server.blocks import Filling, Held, held_by
+from broker.server.blocks import Filling, held_by
 from broker.server.form import Form, LargeForm, form_of, large_form_of
+from broker.server.head_checks import check_head
 from broker.server.limits import ServerLimits
 from broker.server.neighbours import NotServed, Server, Taker
 from broker.server.request import Headers, Request, make_request
+from broker.server.room import BEGUN, Held
 from broker.upstream import known_head
 
-_VERSIONS: Final = frozenset({"1.1", "1.0"})
 SCRATCH_BYTES: Final = 2**18
 """So much is read at once."""
 LARGE_BYTES: Final = 65_536
@@ -87,11 +88,14 @@ class Reader:
         held_bytes = filling.held_bytes
         filling.advance(size_bytes)
         request.size_bytes += size_bytes
-        self._server.body_bytes += filling.held_bytes - held_bytes
         self.room = filling.room
+        if filling.held_bytes != held_bytes:
+            self._count(request, filling.held_bytes - held_bytes)
+            if request.trouble is not None:
+                return
         if not filling.left_bytes:
             request.rest = filling.pieces()
-            self._empty()
+            self._empty(request)
             self.room = self._server.scratch[: _HEAD_BYTES + LARGE_BYTES]
             self._complete(request)
             self._last = None
@@ -132,8 +136,8 @@ class Reader:
 
     def close(self) -> None:
         """Keep nothing of what has come."""
-        self._empty()
         if self.request is not None:
+            self._empty(self.request)
             self._forget(self.request)
         self.request = self._form = self._large = self._last = None
         self._parser = None  # it holds our methods, and we held it
@@ -158,7 +162,7 @@ class Reader:
         request = make_request(self._connection, method, self._target, self._headers, version)
         request.begun_at = server.loop.time()
         request.keep_alive = parser.should_keep_alive() and not server.stopping
-        self._check_head(request)
+        check_head(request, self.head_bytes, server.limits.head_bytes_max)
         self.head_bytes = 0
         self.request = request
         request.handler, request.whole = server.open(request)
@@ -183,9 +187,11 @@ class Reader:
                 request.listener.feed(data)
         else:
             request.chunks.append(data)
-            self._server.body_bytes += len(data)
             if request.size_bytes > self._server.limits.body_bytes_max:
+                self._server.room.count(request.owner, len(data))
                 self._do_without(request, _too_large(self._server.limits))
+            else:
+                self._count(request, len(data))
 
     def on_message_complete(self) -> None:
         request = self.request
@@ -214,7 +220,7 @@ class Reader:
     def _take_large(self, form: LargeForm, data: bytes) -> bool:
         """Take the begin of a request that has the last one's head; False: it is another."""
         server = self._server
-        if server.stopping or server.body_bytes > server.limits.bodies_bytes_max:
+        if server.stopping or 2 * server.room.held_bytes > server.limits.bodies_bytes_max:
             return False
         request = form.match(data)
         if request is None:
@@ -227,7 +233,7 @@ class Reader:
         self.request, self._midway, self._last = request, True, None
         self._raw_bytes = left_bytes
         if request.whole:
-            server.body_bytes += request.size_bytes
+            server.room.count(request.owner, request.size_bytes)
         else:  # refused at its head
             request.chunks = []
             self._connection.queue(request)
@@ -242,20 +248,20 @@ class Reader:
             self.room = self._server.scratch[: LARGE_BYTES - request.size_bytes]
             return
         self._raw_bytes, self._filling = 0, Filling(self._server.blocks, left_bytes)
-        self._server.body_bytes += self._filling.held_bytes
         self.room = self._filling.room
+        self._count(request, self._filling.held_bytes)
 
-    def _empty(self) -> None:
+    def _empty(self, request: Request) -> None:
         """Read no more in place."""
         filling, self._filling = self._filling, None
         if filling is not None:
-            self._server.body_bytes -= filling.held_bytes
+            self._server.room.count(request.owner, -filling.held_bytes)
             self.room = self._server.scratch
 
     def _take_known(self, form: Form, data: bytes) -> bool:
         """Take a request that came whole and has the last one's head; False: it is another."""
         server = self._server
-        if server.stopping or server.body_bytes > server.limits.bodies_bytes_max:
+        if server.stopping or 2 * server.room.held_bytes > server.limits.bodies_bytes_max:
             return False
         request = form.match(data, server.limits.body_bytes_max)
         if request is None:
@@ -263,34 +269,30 @@ class Reader:
         self._forms_left = known_head.TRIED
         request.begun_at = server.loop.time()
         request.complete = True
-        if request.size_bytes > LARGE_BYTES:
-            request.held = Held(server, request.size_bytes)
         request.handler, request.whole = server.open(request)
+        if request.size_bytes > LARGE_BYTES:
+            request.held = Held(server.room, request.owner, request.size_bytes)
         self._connection.queue(request)
         return True
-
-    def _check_head(self, request: Request) -> None:
-        """Raise for a head that is too large, or that two readers could read in two ways."""
-        limit = self._server.limits.head_bytes_max
-        if self.head_bytes > limit:
-            size = sum(len(name) + len(value) + 4 for name, value in request.headers)
-            if size > limit:
-                raise NotServed(431)
-        if request.repeats_a_header and [name for name, _ in request.headers].count(b"host") > 1:
-            raise NotServed(400)
-        if request.method == "CONNECT" or request.version not in _VERSIONS:
-            raise NotServed(400)
 
     def _check_size(self, request: Request) -> None:
         """Refuse, before it comes, a body that says it is too large or for which is no room."""
         limits, size_bytes = self._server.limits, request.declared_bytes
         if size_bytes > limits.body_bytes_max:
             self._do_without(request, _too_large(limits))
-        elif self._server.body_bytes > limits.bodies_bytes_max and (
-            size_bytes > LARGE_BYTES or request.header(b"transfer-encoding") is not None
-        ):
-            busy = "The broker has too many large requests in hand."
-            self._do_without(request, BodyTooLarge(busy, code="overloaded", status=503))
+        elif size_bytes > LARGE_BYTES or request.header(b"transfer-encoding") is not None:
+            refusal = self._server.room.refusal(request.owner, limits.bodies_bytes_max)
+            if refusal is not None:
+                self._do_without(request, refusal)
+
+    def _count(self, request: Request, more_bytes: int) -> None:
+        """Count bytes of a body that is coming; a large one may not go on without any bound."""
+        room = self._server.room
+        room.count(request.owner, more_bytes)
+        if request.size_bytes > LARGE_BYTES:
+            refusal = room.refusal(request.owner, BEGUN * self._server.limits.bodies_bytes_max)
+            if refusal is not None:
+                self._do_without(request, refusal)
 
     def _do_without(self, request: Request, trouble: BrokerError) -> None:
         """Have it answered without the body; what still comes of it is thrown away."""
@@ -298,7 +300,7 @@ class Reader:
         request.keep_alive = False
         if self._filling is not None:
             self._raw_bytes = self._filling.left_bytes
-            self._empty()
+            self._empty(request)
         self._forget(request)
         self._connection.queue(request)
 
@@ -315,12 +317,13 @@ class Reader:
                 request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
                 self._forget(request)
             if request.size_bytes > LARGE_BYTES:
-                request.held = Held(self._server, len(request.body) + held_by(request.rest))
+                size_bytes = len(request.body) + held_by(request.rest)
+                request.held = Held(self._server.room, request.owner, size_bytes)
             self._last = request
             self._connection.queue(request)
 
     def _forget(self, request: Request) -> None:
-        self._server.body_bytes -= sum(map(len, request.chunks))
+        self._server.room.count(request.owner, -sum(map(len, request.chunks)))
         request.chunks = []
 
     def _ignore_upgrade(self, rest: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
@@ -68,6 +68,8 @@ class Request(msgspec.Struct, eq=False):
     body: bytes = b""
     rest: tuple[memoryview, ...] = ()
     """Views of memory that serves other requests afterwards; for the handler alone."""
+    owner: Hashable = None
+    """Whose room a large body takes, as the door has found out at the head."""
     held: object | None = None
     """Of a large body: for as long as this is there it counts."""
     chunks: list[bytes] = []

@@ -15,6 +15,7 @@ from broker.server.blocks import Blocks
 from broker.server.connection import Connection
 from broker.server.limits import ServerLimits
 from broker.server.request import Handler, Request
+from broker.server.room import Room
 from tests.fuzzed import Wire, fuzz, hear, messy, run
 
 pytestmark = pytest.mark.timeout(900)
@@ -43,7 +44,7 @@ class Server:
         self.stopping = False
         self.scratch = memoryview(bytearray(4_096))
         self.blocks = Blocks()
-        self.body_bytes = 0
+        self.room = Room()
         self.served: list[tuple[str, bytes, bytes]] = []
 
     def open(self, request: Request) -> tuple[Handler, bool]:
@@ -78,7 +79,7 @@ async def played(pieces: list[bytes]) -> tuple[Server, Wire]:
     connection.connection_lost(None)
     for _ in range(3):
         await asyncio.sleep(0)
-    assert server.body_bytes == 0
+    assert server.room.held_bytes == 0
     assert not server.connections
     return server, wire
 

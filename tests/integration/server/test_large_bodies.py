@@ -15,6 +15,7 @@ from broker.server.blocks import BLOCK_BYTES, Blocks
 from broker.server.connection import Connection
 from broker.server.limits import ServerLimits
 from broker.server.request import Handler, Request
+from broker.server.room import Room
 from tests.fuzzed import Wire, hear
 
 LARGE = random.Random(3).randbytes(600_000)
@@ -32,7 +33,7 @@ class Server:
         self.stopping = False
         self.scratch = memoryview(bytearray(4_096))
         self.blocks = Blocks()
-        self.body_bytes = 0
+        self.room = Room()
         self.bodies: list[bytes] = []
         self.opened: list[tuple[str, str, bytes | None]] = []
         self.copied_bytes: list[int] = []
@@ -108,12 +109,30 @@ async def test_heads_alone_take_no_memory_and_shut_nobody_out(server: Server) ->
     callers = [known, *(Caller(server) for _ in range(20))]
     for caller in callers:
         await caller.send(head)
-    assert (server.body_bytes, len(server.blocks)) == (0, blocks)
+    assert (server.room.held_bytes, len(server.blocks)) == (0, blocks)
     await Caller(server).send(b"POST /small HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
     assert server.bodies == [LARGE, b"{}"]
     for caller in callers[:2]:
         await caller.send(OTHER)
     assert server.bodies == [LARGE, b"{}", OTHER, OTHER]
+
+
+async def test_what_is_read_in_place_ends_at_the_bound_too(server: Server) -> None:
+    server.limits = ServerLimits(bodies_bytes_max=2**20)
+    callers = [Caller(server) for _ in range(6)]
+    sent = request(LARGE)
+    for caller in callers:
+        await caller.send(sent[:100])
+    most_bytes = 0
+    for begin in range(100, len(sent) - 1, 4_096):
+        for caller in callers:
+            hear(caller.connection, sent[begin : min(begin + 4_096, len(sent) - 1)])
+        most_bytes = max(most_bytes, server.room.held_bytes)
+    assert most_bytes <= 2 * 2**20
+    for caller in callers:
+        await caller.send(sent[-1:])
+    assert sorted({bytes(caller.wire.sent[9:12]) for caller in callers}) == [b"200", b"503"]
+    assert server.room.held_bytes == 0
 
 
 @pytest.mark.parametrize("piece_bytes", [100, 1_500, 4_096])
@@ -125,9 +144,9 @@ async def test_memory_is_counted_in_proportion_to_what_has_come(
     for begin in range(0, len(sent) - piece_bytes, piece_bytes):
         hear(caller.connection, sent[begin : begin + piece_bytes])
         come = begin + piece_bytes
-        assert come - 100 <= server.body_bytes <= (come if come < 2**16 else 5 * come + 100)
+        assert come - 100 <= server.room.held_bytes <= (come if come < 2**16 else 5 * come + 100)
     await caller.send(sent[come:])
-    assert (server.bodies, server.body_bytes) == ([LARGE], 0)
+    assert (server.bodies, server.room.held_bytes) == ([LARGE], 0)
 
 
 async def test_a_large_body_behind_a_wish_to_upgrade_comes_whole_and_ends(server: Server) -> None:
@@ -135,7 +154,7 @@ async def test_a_large_body_behind_a_wish_to_upgrade_comes_whole_and_ends(server
     offer = b"connection: upgrade\r\nupgrade: h2c\r\ncontent-length:"
     await caller.send(request(LARGE).replace(b"content-length:", offer, 1), request(OTHER))
     assert server.bodies == [LARGE, OTHER]
-    assert server.body_bytes == 0
+    assert server.room.held_bytes == 0
 
 
 async def test_the_blocks_of_one_body_serve_the_next(server: Server) -> None:
@@ -165,24 +184,24 @@ async def test_wherever_it_is_cut_it_comes_whole_and_so_does_what_follows(
     await caller.send(sent[:cut], sent[cut:-cut], sent[-cut:])
     assert server.bodies == [LARGE, OTHER, b""]
     assert caller.wire.sent.count(b"HTTP/1.1 200 OK") == 3
-    assert server.body_bytes == 0
+    assert server.room.held_bytes == 0
 
 
 async def test_a_body_that_does_not_come_is_forgotten_and_answered(server: Server) -> None:
     caller = Caller(server)
     await caller.send(request(LARGE)[:400_000])
-    assert server.body_bytes >= 390_000
+    assert server.room.held_bytes >= 390_000
     caller.connection.look(server.loop.time() + server.limits.body_s + 1)
     await caller.send(LARGE[-100_000:])
     assert caller.wire.sent.startswith(b"HTTP/1.1 408")
-    assert (server.bodies, server.body_bytes) == ([], 0)
+    assert (server.bodies, server.room.held_bytes) == ([], 0)
 
 
 async def test_who_leaves_in_the_middle_leaves_nothing_behind(server: Server) -> None:
     caller = Caller(server)
     await caller.send(request(LARGE), request(LARGE)[:400_000])
     caller.connection.connection_lost(None)
-    assert server.body_bytes == 0
+    assert server.room.held_bytes == 0
 
 
 async def test_who_leaves_before_it_is_served_leaves_no_body_to_the_garbage_collector(
@@ -201,7 +220,7 @@ async def test_who_leaves_before_it_is_served_leaves_no_body_to_the_garbage_coll
         assert not _requests(others)
     finally:
         gc.enable()
-    assert (server.bodies, server.body_bytes) == ([], 0)
+    assert (server.bodies, server.room.held_bytes) == ([], 0)
 
 
 def _requests(others: list[Request]) -> list[Request]:
@@ -237,7 +256,7 @@ async def test_what_was_sent_before_a_large_request_is_not_taken_for_it_afterwar
     small, large = [("GET", "/small")] * (b"GET" in before), [("POST", "/large")]
     assert [each[:2] for each in server.opened] == [*small, *large, *small, *large]
     assert [body for body in server.bodies if body] == [LARGE, OTHER]
-    assert server.body_bytes == 0
+    assert server.room.held_bytes == 0
 
 
 async def test_a_head_that_came_in_two_parts_is_not_remembered_by_its_tail(server: Server) -> None:

@@ -38,6 +38,7 @@ class Echo:
     def open(self, request: Request) -> tuple[Handler, bool]:
         if request.path == "/refused":
             return self._refuse, False
+        request.owner = request.header(b"x-owner")
         return self._echo, True
 
     async def _echo(self, request: Request) -> None:
@@ -116,7 +117,7 @@ async def place() -> AsyncIterator[Place]:
     yield Place(echo, listener, port)
     echo.may_go.set()
     await listener.stop(2.0)
-    assert listener.body_bytes == 0
+    assert listener.room.held_bytes == 0
     assert not listener.connections
 
 
@@ -243,11 +244,53 @@ async def test_there_is_a_bound_on_all_bodies_together(place: Place) -> None:
     async with place.wire() as first, place.wire() as second, place.wire() as third:
         await first.send(request[:-1])
         await second.send(request[:-1])
-        await _until(lambda: place.listener.body_bytes > LIMITS.bodies_bytes_max)
+        await _until(lambda: place.listener.room.held_bytes > LIMITS.bodies_bytes_max)
         await third.send(request)
         assert (await third.answer())[0] == 503
         await first.send(request[-1:])
         assert (await first.answer())[0] == 200
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_no_account_takes_the_room_of_all_others(place: Place, known: bool) -> None:
+    large, greedy, other = bytes(70_000), b"x-owner: greedy\r\n", b"x-owner: other\r\n"
+    async with contextlib.AsyncExitStack() as stack:
+        first, second, third = [await stack.enter_async_context(place.wire()) for _ in range(3)]
+        await first.send(post("/slow", large, greedy))
+        await _until(lambda: place.echo.served == 1)
+        if known:  # its head is that of the one before, and is not parsed again
+            await second.send(post("/a", b"", greedy))
+            await second.answer()
+        await second.send(post("/a", large, greedy))
+        status, said = await second.answer()
+        assert (status, b"Your account" in said) == (429, True)
+        await third.send(post("/a", large, other))
+        assert (await third.answer())[0] == 200
+        place.echo.may_go.set()
+        assert (await first.answer())[0] == 200
+        async with place.wire() as again:
+            await again.send(post("/a", large, greedy))
+            assert (await again.answer())[0] == 200
+
+
+async def test_heads_that_came_first_are_no_way_around_the_bound(place: Place) -> None:
+    request = post("/a", bytes(90_000))
+    async with contextlib.AsyncExitStack() as stack:
+        wires = [await stack.enter_async_context(place.wire()) for _ in range(8)]
+        for wire in wires:
+            await wire.send(request[:100])
+        await asyncio.sleep(0.05)
+        most_bytes = 0
+        for wire in wires:
+            await wire.send(request[100:-1])
+            await asyncio.sleep(0.02)
+            most_bytes = max(most_bytes, place.listener.room.held_bytes)
+        assert LIMITS.bodies_bytes_max < most_bytes <= 2 * LIMITS.bodies_bytes_max
+        for wire in wires:
+            await wire.send(request[-1:])
+        answers = [(await wire.answer())[0] for wire in wires]
+    assert answers.count(200) >= 2
+    assert sorted(set(answers)) == [200, 503]
 
 
 async def test_large_bodies_count_until_they_are_answered_and_shut_no_small_one_out(
@@ -268,7 +311,7 @@ async def test_large_bodies_count_until_they_are_answered_and_shut_no_small_one_
         await _until(lambda: place.echo.cancelled == 1)
         place.echo.may_go.set()
         assert (await second.answer())[0] == 200
-        assert place.listener.body_bytes == 0
+        assert place.listener.room.held_bytes == 0
         async with place.wire() as wire:
             await wire.send(post("/c", large))
             assert (await wire.answer())[0] == 200
@@ -282,11 +325,11 @@ async def test_a_large_body_that_came_whole_behind_a_known_head_counts_as_well(
             await wire.send(post("/slow", bytes(70_000)))
             await _until(lambda: place.echo.served > 0)
             place.echo.served = 0
-            assert place.listener.body_bytes >= 70_000
+            assert place.listener.room.held_bytes >= 70_000
             place.echo.may_go.set()
             assert (await wire.answer())[0] == 200
             place.echo.may_go.clear()
-            assert place.listener.body_bytes == 0
+            assert place.listener.room.held_bytes == 0
 
 
 async def test_a_caller_who_leaves_stops_what_is_done_for_it(place: Place) -> None:
