@@ -39,7 +39,7 @@ async def alive() -> Alive:
 
 @get("/health/ready", summary="Can it serve calls?", tags=["Health"], opt={OPEN: True})
 async def ready(parts: GivenParts) -> Response[Readiness]:
-    """200 when the database answers and the market has prices for what is listed, else 503."""
+    """200 when the database takes writes and the market has prices for what is listed, else 503."""
     database = await _database(parts.engine)
     market = _market(parts)
     process = "stopping" if parts.stopping or parts.leaving else "ok"
@@ -56,9 +56,10 @@ def _market(parts: Parts) -> str:
 async def _database(engine: AsyncEngine) -> str:
     try:
         async with asyncio.timeout(DATABASE_WITHIN_S), engine.connect() as connection:
-            await connection.execute(sa.text("SELECT 1"))
+            # One that was demoted to a replica still answers, but no call can be held on it.
+            reads_only = await connection.scalar(sa.text("SHOW transaction_read_only"))
     except Exception as error:
         if isinstance(error, TimeoutError) or is_database_away(error):
             return "cannot be reached"
         raise
-    return "ok"
+    return "ok" if reads_only == "off" else "takes no writes"

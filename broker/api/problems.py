@@ -120,7 +120,7 @@ def _written(name: str) -> str:
 def _any_error(request: Request[Any, Any, Any], error: Exception) -> Answer:
     if is_database_away(error):
         structlog.get_logger("broker.api").warning("database_away", path=request.url.path)
-        return problem(Unavailable("The database cannot be reached.", retry_after_s=1))
+        return problem(Unavailable("The database cannot be used now.", retry_after_s=1))
     if _is_unkeepable(error):
         return problem(
             RequestMalformed(

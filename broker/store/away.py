@@ -21,24 +21,29 @@ DRIVER_AWAY: Final = (
 DATABASE_AWAY: Final = (*DRIVER_AWAY, SQLAlchemyError)
 """SQLAlchemy passes on what happens while it connects as it is, and wraps the rest."""
 
-_UNREACHABLE: Final = (
+_FOR_NOW: Final = (
     OSError,
     PoolTimeout,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.TransactionRollbackError,
 )
+"""What says nothing of a statement: nobody is there, its disk or its connections are full, it is
+being shut down, it is a replica that only reads, or others were in the way."""
 
 
 def is_database_away(error: BaseException) -> bool:
-    """True when PostgreSQL cannot be reached, as against having refused a statement."""
+    """True when PostgreSQL cannot be used for now, as against having refused a statement."""
     if isinstance(error, DBAPIError):
-        return error.connection_invalidated or isinstance(driver_error(error), _UNREACHABLE)
-    return isinstance(error, _UNREACHABLE)
+        return error.connection_invalidated or isinstance(driver_error(error), _FOR_NOW)
+    return isinstance(error, _FOR_NOW)
 
 
 def driver_error(error: DBAPIError) -> BaseException | None:
