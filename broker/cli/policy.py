@@ -48,6 +48,17 @@ def evaluate(
         f"{told.calls} calls, worth {told.effective:.0f} under '{policy}', "
         f"which {told.supported:.0%} of them might have gone by."
     )
+    if told.supported < 1.0:
+        typer.echo(
+            f"The other {1.0 - told.supported:.1%} would have gone where none could: ips counts "
+            "them as worthless, snips as the rest, dr by what was seen there of other calls. "
+            f"It may be worth anything from {told.least:.4f} to {told.most:.4f}, but for chance."
+        )
+    if told.partly_told:
+        typer.echo(
+            f"{told.partly_told:.0%} of the calls tell only some of their candidates: all that "
+            "might have been taken, and the best of the others."
+        )
     for name in ("logged", "ips", "snips", "dr"):
         each = getattr(told, name)
         typer.echo(f"{name:7} {each.value:.4f}  ({each.low:.4f} … {each.high:.4f})")

@@ -7,6 +7,10 @@
 with `w` the chance of the taken under the other policy over its chance when it was taken (Horvitz
 and Thompson, 1952; Swaminathan and Joachims, 2015; Dudik, Langford and Li, "Doubly Robust Policy
 Evaluation and Learning", 2011). Intervals are normal, at 95 %.
+
+Of what the other policy would choose and nobody could take nothing was seen: IPS counts it as worth
+0, SNIPS as much as the rest, DR what its model expects. So the least and the most that it may be
+worth stand beside them: SNIPS of the rest, with all that as worth 0, and as worth 1.
 """
 
 from __future__ import annotations
@@ -34,11 +38,17 @@ class Estimate(msgspec.Struct, frozen=True):
 
 class Evaluated(msgspec.Struct, frozen=True):
     """What came of it: `logged` is what was got; `effective` how many calls the weighted ones are
-    worth; `supported` the share of calls whose other choice had any chance to be taken."""
+    worth; `supported` the share of the other policy's choices that had any chance to be taken;
+    `partly_told` the share of calls that tell only some of who was eligible, of whom it may have
+    chosen another; `least` and `most` what it is worth if all that was not supported got 0, or 1.
+    """
 
     calls: int
     effective: float
     supported: float
+    partly_told: float
+    least: float
+    most: float
     logged: Estimate
     ips: Estimate
     snips: Estimate
@@ -55,7 +65,8 @@ class Logged:
     chances: Floats
     """By which it was chosen."""
     other: Floats
-    """By which the other policy would choose."""
+    """By which the other policy would choose; less than 1 in all where it might choose others."""
+    partly_told: float = 0.0
 
 
 def evaluate(logged: Logged) -> Evaluated:
@@ -69,10 +80,14 @@ def evaluate(logged: Logged) -> Evaluated:
     total = weights.sum()
     normed = float((weights * rewards).sum() / total) if total else 0.0
     apart = weights * (rewards - normed) / weights.mean() if total else np.zeros(len(rows))
+    supported = float((logged.other * (logged.chances > 0.0)).sum(axis=1).mean())
     return Evaluated(
         calls=len(rows),
         effective=float(total**2 / (weights**2).sum()) if total else 0.0,
-        supported=float((logged.other * (logged.chances > 0.0)).sum(axis=1).mean()),
+        supported=supported,
+        partly_told=logged.partly_told,
+        least=supported * normed,
+        most=supported * normed + 1.0 - supported,
         logged=_around(float(rewards.mean()), rewards),
         ips=_around(float((weights * rewards).mean()), weights * rewards),
         snips=_around(normed, apart),

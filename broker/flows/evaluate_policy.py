@@ -37,26 +37,27 @@ async def evaluate_policy(engine: AsyncEngine, policy: str, since: datetime) -> 
 def evaluate_calls(judged: Sequence[JudgedCall], policy: str) -> Evaluated:
     """Evaluate a policy on calls. Raises RequestMalformed where too few of them explored."""
     explored = [
-        (each, candidates)
+        (each, story.candidates, story.left_out)
         for each in judged
-        for candidates in [decode(each.story).candidates]
-        if _explored(each, candidates)
+        for story in [decode(each.story)]
+        if _explored(each, story.candidates)
     ]
     if len(explored) < CALLS_MIN:
         raise RequestMalformed(
             f"Of {len(explored)} calls that explored something was said; it takes {CALLS_MIN}. "
             "Calls explore where their consumer says so (broker.explore)."
         )
-    numbers = sorted({each.endpoint_number for _, told in explored for each in told})
+    numbers = sorted({each.endpoint_number for _, told, _ in explored for each in told})
     places = {number: at for at, number in enumerate(numbers)}
     chances, other = np.zeros((2, len(explored), len(numbers)))
-    for row, (_, told) in enumerate(explored):
+    for row, (_, told, left_out) in enumerate(explored):
         at = [places[each.endpoint_number] for each in told]
         chances[row, at] = [each.propensity or 0.0 for each in told]
-        other[row, at] = _chances(told, policy)
-    rewards = np.array([each.score for each, _ in explored])
-    taken = np.array([places[each.endpoint_number] for each, _ in explored], dtype=np.int64)
-    return evaluate(Logged(rewards, taken, chances, other))
+        other[row, at] = _chances(told, policy, left_out)
+    rewards = np.array([each.score for each, _, _ in explored])
+    taken = np.array([places[each.endpoint_number] for each, _, _ in explored], dtype=np.int64)
+    partly = float(np.mean([left_out > 0 for _, _, left_out in explored]))
+    return evaluate(Logged(rewards, taken, chances, other, partly))
 
 
 def _explored(call: JudgedCall, candidates: Sequence[ScoredCandidate]) -> bool:
@@ -69,10 +70,11 @@ def _explored(call: JudgedCall, candidates: Sequence[ScoredCandidate]) -> bool:
     )
 
 
-def _chances(candidates: Sequence[ScoredCandidate], policy: str) -> Floats:
-    """Return by which chance the policy would choose each: all of it goes to its best."""
+def _chances(candidates: Sequence[ScoredCandidate], policy: str, left_out: int) -> Floats:
+    """Return by which chance the policy would choose each: all of it goes to its best of those that
+    are told. Whoever was left out of a story had no chance to be taken."""
     if policy == UNIFORM:
-        return np.full(len(candidates), 1.0 / len(candidates))
+        return np.full(len(candidates), 1.0 / (len(candidates) + left_out))
     parts = np.array([[each.parts[name] for name in PARTS] for each in candidates])
     costs = np.array([float(each.expected_cost_usd) for each in candidates])
     chances = np.zeros(len(candidates))

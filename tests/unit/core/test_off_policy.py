@@ -42,6 +42,22 @@ def test_a_choice_that_never_had_a_chance_is_told_to_be_unsupported() -> None:
     chances, other = np.tile((1.0, 0.0), (50, 1)), np.tile((0.0, 1.0), (50, 1))
     told = evaluate(Logged(rewards, taken, chances, other))
     assert (told.supported, told.effective, told.snips.value) == (0.0, 0.0, 0.0)
+    assert (told.least, told.most) == (0.0, 1.0), "anything at all"
     same = evaluate(Logged(rewards, taken, chances, chances))
     assert (same.supported, same.effective) == (1.0, 50.0)
+    assert (same.least, same.most) == (1.0, 1.0)
     assert same.ips.value == same.snips.value == same.dr.value == 1.0
+
+
+def test_the_truth_lies_between_least_and_most_where_some_choices_had_no_chance() -> None:
+    random = np.random.default_rng(5)
+    chances = np.tile((0.6, 0.4, 0.0), (2_000, 1))
+    taken = np.array([random.choice(3, p=each) for each in chances])
+    rewards = (random.random(2_000) < TRUE[taken]).astype(float)
+    other = np.tile((0.0, 0.7, 0.3), (2_000, 1))
+    told = evaluate(Logged(rewards, taken, chances, other))
+    assert told.supported == pytest.approx(0.7)
+    assert told.least == pytest.approx(0.7 * TRUE[1], abs=0.03)
+    assert told.most == pytest.approx(0.7 * TRUE[1] + 0.3, abs=0.03)
+    assert told.least < TRUE @ other[0] < told.most
+    assert told.ips.value == pytest.approx(told.least, abs=0.03), "as if the rest were worthless"

@@ -60,3 +60,29 @@ def test_calls_that_another_answered_than_who_was_drawn_do_not_count() -> None:
     with pytest.raises(RequestMalformed, match="0 calls that explored"):
         evaluate_calls(failed_over, "quality")
     assert evaluate_calls(failed_over + calls(CALLS_MIN), "quality").calls == CALLS_MIN
+
+
+def test_a_story_of_some_of_very_many_tells_all_who_might_have_been_taken_and_how_many_more() -> (
+    None
+):
+    size, quality = 400, np.linspace(0.75, 0.6, 400)
+    lessons = Lessons(
+        {}, quality[None, :], *(np.full((1, size), each) for each in (0.0, 8.0, 99.0))
+    )
+    many = [endpoint(number, f"acme/e{number}") for number in range(size)]
+    where, random = replace(market(many), lessons=lessons), Random(1)
+    live = pulse(where)
+    wanted = requirements(model="auto", prompt=PROMPT, explore=True, weights=Weights(1, 0, 0, 0, 0))
+    judged = []
+    for _ in range(40):
+        decision = route(wanted, where, live, RoutingLimits(), (random, 0.0))
+        assert decision is not None
+        packed = story.encode(wanted, decision, [], "delivered", 0.0)
+        told = story.decode(packed)
+        assert told.left_out == size - len(told.candidates) > 0
+        assert sum(each.propensity or 0.0 for each in told.candidates) == pytest.approx(1.0)
+        judged.append(JudgedCall(packed, decision.plan[0].number, 1.0))
+    anybody = evaluate_calls(judged, UNIFORM)
+    assert anybody.partly_told == 1.0
+    assert 0.0 < anybody.supported < 0.1, "of four hundred few had a chance"
+    assert anybody.most > 0.9 > anybody.least
