@@ -65,6 +65,8 @@ def _show(report: Report) -> None:
         f"{report.rows} prompts routed among {len(report.models)} models, "
         f"{report.rows_train} learned from."
     )
+    if report.rows_left_out:
+        console.print(f"{report.rows_left_out} prompts lack a model's score, and are not routed.")
     table = Table("measure", "value", "95 %", box=None)
     for name, value in msgspec.structs.asdict(report.measures).items():
         low, high = report.intervals.get(name, (None, None))

@@ -53,16 +53,8 @@ class Asked:
 class CascadeReplay(Replay):
     """What cascades got and cost, by price and call, beside each model alone."""
 
-    got: Floats
-    """(prices, calls)"""
-    paid_usd: Floats
-    """(prices, calls)"""
     begun: Numbers
     """(prices, calls): who answered first; `choices` is whose answer was kept."""
-
-    def points(self, calls: Numbers) -> tuple[Floats, Floats]:
-        """Return (costs, accuracies) over some calls, by price."""
-        return self.paid_usd[:, calls].mean(axis=1), self.got[:, calls].mean(axis=1)
 
 
 class Calibration(msgspec.Struct, frozen=True):

@@ -52,14 +52,24 @@ class Replay:
     best: int
     """The best single model."""
     cheapest: int
+    got: Floats
+    """(prices, calls)"""
+    paid_usd: Floats
+    """(prices, calls)"""
 
     def points(self, calls: Numbers) -> tuple[Floats, Floats]:
         """Return (costs, accuracies) over some calls, by price."""
-        chosen = self.choices[:, calls]
-        return (
-            self.costs_usd[calls, chosen].mean(axis=1),
-            self.scores[calls, chosen].mean(axis=1),
-        )
+        share = np.bincount(calls, minlength=self.got.shape[1]) / max(calls.size, 1)
+        return np.asarray(self.paid_usd @ share), np.asarray(self.got @ share)
+
+
+def replay_of(
+    choices: Numbers, scores: Floats, costs_usd: Floats, best: int, cheapest: int
+) -> Replay:
+    """Return what one choice for each call got and cost, by price."""
+    calls = np.arange(len(scores))
+    got, paid = scores[calls, choices], costs_usd[calls, choices]
+    return Replay(choices, scores, costs_usd, best, cheapest, got, paid)
 
 
 def measure(replay: Replay, calls: Numbers) -> Measures:
@@ -85,7 +95,7 @@ def measure(replay: Replay, calls: Numbers) -> Measures:
         cheapest_accuracy=weak,
         oracle_accuracy=oracle,
         gap_to_oracle=oracle - float(accuracies[0]),
-        cost_saved_at_best_single=float(1.0 - enough.min() / best_cost) if enough.size else None,
+        cost_saved_at_best_single=_saved(enough, best_cost),
         random_at_equal_cost=float(weak + mixed * (best - weak)),
         aiq=float(reached(costs, accuracies, whole).mean()),
         apgr=float(recovered.mean()),
@@ -93,6 +103,13 @@ def measure(replay: Replay, calls: Numbers) -> Measures:
         cpt_80=_first(share, recovered >= 0.8),
         routerarena=float(arena(accuracies, costs).max()),
     )
+
+
+def _saved(costs: Floats, best_cost: float) -> float | None:
+    """Return which share of a cost the least saves; of what is free nothing can be saved."""
+    if not costs.size:
+        return None
+    return float(1.0 - costs.min() / best_cost) if best_cost > 0.0 else 0.0
 
 
 def reached(costs: Floats, accuracies: Floats, budgets: Floats) -> Floats:

@@ -12,7 +12,7 @@ import numpy as np
 from broker.core.columns import Floats, Numbers
 from broker.core.domains import Recogniser, learn
 from broker.core.fitting import calibration_error, calibration_error_by_chance
-from broker.core.frontier import Measures, Replay, measure
+from broker.core.frontier import Measures, Replay, measure, replay_of
 from broker.core.quality import Evidence, Learned, learn_quality
 from broker.core.spending import Spent, replay_budget
 from broker.core.worth import choose
@@ -35,6 +35,8 @@ EXAMPLES_MIN = 8
 RESAMPLES = 200
 BUDGETS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Of the way from the cheapest model's cost to the best router's, in ratios."""
+FREE_SHARE = 1e-3
+"""Where the cheapest model is free: budgets begin at so much of the best router's cost."""
 SHIFT = 5.0
 SURE_SHARE = 0.9
 """Of rows that must say how sure a model was, for cascades to be replayed."""
@@ -45,12 +47,16 @@ _SEED = 1
 class Report(msgspec.Struct, frozen=True):
     """What came of it; `intervals` are 95 % by bootstrap, `ablations` accuracy at best quality.
 
+    `rows_left_out` were to be routed and lack a score or a cost of some model; those to learn from
+    that do are learned from.
+
     `ece` is how far expected scores were off, `ece_by_chance` how far it would seem so if they were
     right, for so few rows.
     """
 
     rows: int
     rows_train: int
+    rows_left_out: int
     models: tuple[str, ...]
     best_single: str
     cheapest: str
@@ -102,23 +108,24 @@ def replay_routing(
 
     With `feedback_calls`, learn from the feedback on so many calls alone as well.
     """
+    wanted, test = len(test.prompts), test.rows(test.whole)
+    if not test.prompts:
+        raise RequestMalformed("No row to be routed has a score and a cost of every model.")
     case = _learn(train, test, encoder)
     expected = case.learned.estimate(case.vectors)
     costs = _expected_costs(case, case.vectors, test)
-    best = int(train.scores.mean(axis=0).argmax())
-    cheapest = int(train.costs_usd.mean(axis=0).argmin())
+    best = int(_means(train.scores).argmax())
+    cheapest = int(_means(train.costs_usd).argmin())
     choices = np.array([choose(expected, costs, price) for price in PRICES])
-    replay = Replay(choices, test.scores, test.costs_usd, best, cheapest)
+    replay = replay_of(choices, test.scores, test.costs_usd, best, cheapest)
     everyone = np.arange(len(test.prompts))
     told = measure(replay, everyone)
-    chosen, right = choices[0], _domains_right(case)
-    foretold = expected[everyone, chosen], test.scores[everyone, chosen]
-    confidence = case.learned.recogniser.among_known(
-        case.learned.recogniser.standardise(case.vectors)
-    ).max(axis=1)
+    foretold = expected[everyone, choices[0]], test.scores[everyone, choices[0]]
+    confidence, right = _recognised(case)
     return Report(
         rows=len(test.prompts),
         rows_train=len(train.prompts),
+        rows_left_out=wanted - len(test.prompts),
         models=test.models,
         best_single=test.models[best],
         cheapest=test.models[cheapest],
@@ -144,32 +151,46 @@ def replay_routing(
 def _feedback(case: _Case, calls: int, full_accuracy: float) -> list[LearnedBy] | None:
     if not calls:
         return None
-    train, test = (case.train_vectors, case.train.scores), (case.vectors, case.test.scores)
-    return replay_feedback(Lesson(case.learned.recogniser, train, test), calls, full_accuracy)
+    whole = case.train.whole
+    train, test = (case.train_vectors[whole], case.train.scores[whole]), case.test.scores
+    lesson = Lesson(case.learned.recogniser, train, (case.vectors, test))
+    return replay_feedback(lesson, calls, full_accuracy)
 
 
 def _cascade(case: _Case, expected: tuple[Floats, Floats], replay: Replay) -> CascadeReport | None:
-    train, test = case.train, case.test
+    whole = case.train.whole
+    train, test, own = case.train.rows(whole), case.test, case.labels[whole]
     if len(test.models) < 2 or not (_all_sure(train) and _all_sure(test)):
         return None
-    costs = _expected_costs(case, case.train_vectors, train)
-    held_out = expect_held_out(
-        case.learned, Evidence(case.train_vectors, case.labels, train.scores)
-    )
+    vectors = case.train_vectors[whole]
+    costs = _expected_costs(case, vectors, train)
+    held_out = expect_held_out(case.learned, Evidence(vectors, own, train.scores))
     labels = case.learned.recogniser.among_known(case.learned.recogniser.standardise(case.vectors))
-    seen = asked_of(train, held_out, costs, case.labels)
+    seen = asked_of(train, held_out, costs, own)
     asked = asked_of(test, *expected, labels.argmax(axis=1))
     return replay_cascades(seen, asked, test.models, replay, PRICES)
 
 
 def _all_sure(table: RoutingTable) -> bool:
     """True where each model says of nearly every row how sure it was."""
+    if len(table.prompts) < EXAMPLES_MIN:
+        return False
     return bool(np.isfinite(table.confidences).mean(axis=0).min() > SURE_SHARE)
+
+
+def _means(values: Floats) -> Floats:
+    """Return the mean of each column, of what is known in it."""
+    known = np.isfinite(values)
+    return np.asarray(np.where(known, values, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1))
 
 
 def _learn(train: RoutingTable, test: RoutingTable, encoder: Encoder) -> _Case:
     if train.models != test.models:
         raise RequestMalformed("The rows to learn from have other models than those to be routed.")
+    unseen = ~np.isfinite(train.scores).any(axis=0)
+    if unseen.any():
+        named = ", ".join(train.models[at] for at in np.flatnonzero(unseen))
+        raise RequestMalformed(f"The rows to learn from have no score of {named}.")
     names, labels = _labelled(train)
     vectors = np.array([encoder.encode(each) for each in train.prompts], dtype=np.float64)
     strangers = encode_strangers(encoder)
@@ -194,31 +215,32 @@ def _expected_costs(case: _Case, vectors: Floats, table: RoutingTable) -> Floats
     if not table.metered:
         return table.costs_usd
     recogniser, costs = case.learned.recogniser, case.train.costs_usd
-    usual = costs.mean(axis=0)
+    usual, known = _means(costs), np.isfinite(costs)
+    costs = np.where(known, costs, 0.0)
     by_domain = np.array(
         [
-            (costs[case.labels == each].sum(axis=0) + 5.0 * usual)
-            / ((case.labels == each).sum() + 5.0)
+            (costs[own].sum(axis=0) + 5.0 * usual) / (known[own].sum(axis=0) + 5.0)
             for each in range(len(recogniser.names))
+            for own in [case.labels == each]
         ]
     )
     return np.asarray(recogniser.among_known(recogniser.standardise(vectors)) @ by_domain)
 
 
-def _domains_right(case: _Case) -> Floats:
+def _recognised(case: _Case) -> tuple[Floats, Floats]:
+    """Return how likely each row's likeliest domain is, and whether it is the right one."""
     recogniser: Recogniser = case.learned.recogniser
-    likeliest = recogniser.among_known(recogniser.standardise(case.vectors)).argmax(axis=1)
-    names = recogniser.names
+    odds = recogniser.among_known(recogniser.standardise(case.vectors))
+    names, likeliest = recogniser.names, odds.argmax(axis=1)
     told = [each if each in names else RARE for each in case.test.tasks]
-    return np.array([names[at] == task for at, task in zip(likeliest, told, strict=True)], float)
+    right = [names[at] == task for at, task in zip(likeliest, told, strict=True)]
+    return odds.max(axis=1), np.array(right, dtype=float)
 
 
 def _task_oracle(train: RoutingTable, test: RoutingTable, best: int) -> float:
     """Return the accuracy of who is told each task and takes its best model in training."""
     tasks = np.array(train.tasks)
-    winner = {
-        each: int(train.scores[tasks == each].mean(axis=0).argmax()) for each in set(train.tasks)
-    }
+    winner = {each: int(_means(train.scores[tasks == each]).argmax()) for each in set(train.tasks)}
     chosen = [winner.get(each, best) for each in test.tasks]
     return float(test.scores[np.arange(len(chosen)), chosen].mean())
 
@@ -274,6 +296,9 @@ def _budgets(case: _Case, expected: tuple[Floats, Floats], told: Measures) -> li
         _expected_costs(case, case.train_vectors, train),
     )
     low, high = float(test.costs_usd.mean(axis=0).min()), told.cost_max_quality_usd
+    if high <= 0.0:
+        return []  # nobody costs anything
+    low = low or high * FREE_SHARE
     actual = test.scores, test.costs_usd
     level = np.ones(len(test.models))
     spent = []

@@ -68,6 +68,12 @@ class RoutingTable:
     """How sure each model was, within 0..1; NaN where it is not told."""
     latency_ms: Floats
 
+    @property
+    def whole(self) -> Bools:
+        """Say which rows have a score and a cost of every model."""
+        known = np.isfinite(self.scores) & np.isfinite(self.costs_usd)
+        return np.asarray(known.all(axis=1))
+
     def rows(self, wanted: Bools) -> RoutingTable:
         """Return the table of some rows."""
         places = np.flatnonzero(wanted).tolist()
@@ -85,7 +91,7 @@ class RoutingTable:
 
 
 def read_table(path: Path, prices: Path | None, tokens_out: int) -> RoutingTable:
-    """Read a table, but for rows that lack a model; scores without costs need prices.
+    """Read a table; scores without costs need prices.
 
     Raises RequestMalformed, naming the line, and the field of a number outside its range.
     """
@@ -112,10 +118,7 @@ def read_table(path: Path, prices: Path | None, tokens_out: int) -> RoutingTable
     for at, row in enumerate(rows):
         for place, name in enumerate(names):
             scores[at, place], costs[at, place] = _result(row, name, rates, tokens_out)
-    whole = np.isfinite(scores).all(axis=1) & np.isfinite(costs).all(axis=1)
-    if not whole.any():
-        raise RequestMalformed(f"{path.name}: no row has a score and a cost of every model.")
-    table = RoutingTable(
+    return RoutingTable(
         tuple(names),
         tuple(row.prompt for row in rows),
         tuple(row.task for row in rows),
@@ -125,7 +128,6 @@ def read_table(path: Path, prices: Path | None, tokens_out: int) -> RoutingTable
         metered,
         *_told_beside(rows, names),
     )
-    return table if whole.all() else table.rows(whole)
 
 
 def _row(line: bytes) -> Row:

@@ -124,7 +124,7 @@ def test_a_table_is_shown_with_a_plot(tmp_path: Path) -> None:
     assert "USD a call" in done.stdout
 
 
-def test_rows_in_which_a_model_has_no_score_are_left_out(tmp_path: Path) -> None:
+def test_rows_in_which_a_model_has_no_score_are_learned_from_and_not_routed(tmp_path: Path) -> None:
     made = rows(200)
     for each, scores in zip(made[:4], ({}, {"large-70b": None}) * 2, strict=True):
         told: dict[str, object] = dict(each["scores"])  # type: ignore[call-overload]
@@ -132,7 +132,7 @@ def test_rows_in_which_a_model_has_no_score_are_left_out(tmp_path: Path) -> None
         each["scores"] = told | scores
     table, prices = write(tmp_path, made)
     report = replayed(table, "--prices", prices)
-    assert (report["rows"], report["rows_train"]) == (98, 98)
+    assert (report["rows"], report["rows_left_out"], report["rows_train"]) == (98, 2, 100)
 
 
 @pytest.mark.parametrize(

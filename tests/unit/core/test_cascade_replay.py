@@ -7,7 +7,7 @@ import pytest
 
 from broker.core.cascade_replay import Asked, Cascader
 from broker.core.columns import Floats
-from broker.core.frontier import Replay, reached
+from broker.core.frontier import reached, replay_of
 
 PRICES = [0.0, *np.geomspace(0.1, 1e5, 40)]
 
@@ -29,7 +29,9 @@ def test_what_is_gained_is_what_confidence_knows(knows: float, least: float, mos
     played = asked(2, knows)
     replay = Cascader(asked(1, knows)).play(played, PRICES, (1, 0))
     everyone = np.arange(len(played.scores))
-    alone = Replay(np.array([everyone * 0, everyone * 0 + 1]), played.scores, played.paid_usd, 1, 0)
+    alone = replay_of(
+        np.array([everyone * 0, everyone * 0 + 1]), played.scores, played.paid_usd, 1, 0
+    )
     halfway = np.array([0.006])
     gain = reached(*replay.points(everyone), halfway) - reached(*alone.points(everyone), halfway)
     assert least < float(gain[0]) < most

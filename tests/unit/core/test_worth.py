@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.frontier import Replay, measure, reached, upper_hull
+from broker.core.frontier import measure, reached, replay_of, upper_hull
 from broker.core.spending import replay_budget
 from broker.core.worth import Pacer, choose, price_for
 
@@ -73,7 +73,7 @@ def test_measures_of_a_router_that_knows_all() -> None:
     scores = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [1.0, 1.0]])
     costs = np.tile([1.0, 0.1], (4, 1))
     choices = np.array([[0, 1, 1, 1], [1, 1, 1, 1]])
-    told = measure(Replay(choices, scores, costs, best=0, cheapest=1), np.arange(4))
+    told = measure(replay_of(choices, scores, costs, best=0, cheapest=1), np.arange(4))
     assert told.accuracy_max_quality == told.oracle_accuracy == told.best_single_accuracy == 0.75
     assert told.gap_to_oracle == 0.0
     assert told.cost_saved_at_best_single == pytest.approx(1.0 - 0.325)
