@@ -88,7 +88,7 @@ def sliced(scenario: Scenario, seed: int = 1) -> Run:
 
 
 @lru_cache
-def both(name: str) -> tuple[Run, Run]:
+def both(name: str, seed: int = 1) -> tuple[Run, Run]:
     scenario = {
         "easy": lambda: market(60.0),
         "full": lambda: market(130.0, "posted", deadline_s=8.0, patience_calls=1, patience_s=1.0),
@@ -99,10 +99,16 @@ def both(name: str) -> tuple[Run, Run]:
         "poor": lambda: market(60.0, accounts=5, budget_usd=0.01, budget_period_s=20.0),
         "flex": lambda: market(100.0, "posted", tier=Tier.FLEX),
     }[name]()
-    return run(scenario, 1), sliced(scenario)
+    return run(scenario, seed), sliced(scenario, seed)
 
 
 NAMES = ["easy", "full", "limited", "wary", "poor", "flex"]
+
+
+def every(name: str) -> list[tuple[Run, Run]]:
+    """Of limits that are learned hangs who is let in for many seconds, so that one run of fifty
+    differs from the next by a few hundredths at either pace: of these, four."""
+    return [both(name, seed) for seed in ((1, 2, 3, 4) if name == "limited" else (1,))]
 
 
 def share(done: Run, *codes: Code) -> float:
@@ -111,18 +117,23 @@ def share(done: Run, *codes: Code) -> float:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_calls_end_alike(name: str) -> None:
-    events, slices = both(name)
-    assert slices.arrived == events.arrived
+    runs = every(name)
+    assert all(slices.arrived == events.arrived for events, slices in runs)
     for code in Code:
-        assert share(slices, code) == pytest.approx(share(events, code), abs=0.012), code.name
+        events, slices = (
+            np.mean([share(each, code) for each in pace]) for pace in zip(*runs, strict=True)
+        )
+        assert slices == pytest.approx(events, abs=0.012), code.name
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_money_and_welfare_are_the_same(name: str) -> None:
-    events, slices = both(name)
     for what in ("charge_nanos", "take_nanos", "cost_nanos", "offer_nanos", "worth_nanos"):
-        found, wanted = (getattr(each.totals, what).sum() for each in (slices, events))
-        assert found == pytest.approx(wanted, rel=0.025), what
+        events, slices = (
+            sum(getattr(each.totals, what).sum() for each in pace)
+            for pace in zip(*every(name), strict=True)
+        )
+        assert slices == pytest.approx(events, rel=0.02), what
 
 
 @pytest.mark.parametrize("name", NAMES)
