@@ -19,7 +19,7 @@ from broker.core.outcome import Fault, Outcome
 from broker.flows.exchange import StreamedAnswer, open_stream
 from broker.flows.tab import Tab
 from broker.upstream.faults import AttemptFailed
-from broker.upstream.sse import data_of
+from broker.upstream.sse import SseSplitter, data_of
 from pricing.money import charge_nanos
 
 _ONE_PIECE: Final = {
@@ -106,7 +106,7 @@ def why_whole(body: OpenAiBody) -> str | None:
 
 def first_event(opening: bytes) -> dict[str, Any]:
     """Return the first event's data of a stream's opening; empty where there is none to be read."""
-    for event in opening.split(b"\n\n"):
+    for event in SseSplitter(len(opening)).feed(opening):
         payload = data_of(event)
         if payload is not None:
             try:

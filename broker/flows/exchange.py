@@ -199,7 +199,8 @@ async def _reader_of(
     if response.status != 200:
         said = await response.read(REFUSAL_BYTES_MAX)
         raise AttemptFailed(refused(response, said, tab.runtime.clock()))
-    if not (response.header(b"content-type") or b"").startswith(b"text/event-stream"):
+    kind = response.header(b"content-type") or b""
+    if not kind.lower().startswith(b"text/event-stream"):
         raise malformed("a stream was asked for, the answer is none", 200)
     body = tab.call.body
     assert isinstance(body, OpenAiBody)

@@ -30,6 +30,12 @@ _FORM_TRIES = 3
 """Where so many forms in a row held for no other event, none is looked for any more."""
 PLAIN_BYTES_MAX = 1_048_576
 """An event of more than so many is refused, so what is longer is looked at one by one."""
+TEXT_BYTES_MAX = 16_777_216
+"""Of one stream: no model says so much, and what is kept of it must have an end."""
+_PIECES_MAX = 256
+_PIECE_BYTES = 64
+"""Where there are more pieces of text than so many, they are to be of so many bytes on average: a
+piece takes fifty more."""
 
 
 class Scribe(Protocol):
@@ -79,6 +85,8 @@ class StreamReader:
 
         What came before the failure is returned even so: it was counted, so it must be delivered.
         """
+        if len(self.texts) > _PIECES_MAX or self.text_bytes > TEXT_BYTES_MAX:
+            self._tidy()
         plain_bytes = 0
         plain = self._may_be_plain and self._plain_tries > 0 and not self.ended
         if plain and self._splitter.is_empty:
@@ -96,6 +104,14 @@ class StreamReader:
         except AttemptFailed as failure:
             self.failure = failure
         return passed[0] if len(passed) == 1 else b"".join(passed)
+
+    def _tidy(self) -> None:
+        """Join short pieces of text, and end a stream that has no end of its own."""
+        if self.text_bytes < _PIECE_BYTES * len(self.texts):
+            self.texts = ["".join(self.texts)]
+        if self.text_bytes > TEXT_BYTES_MAX:
+            detail = f"the text is over {TEXT_BYTES_MAX} bytes"
+            self.failure = AttemptFailed(Outcome(Fault.TOO_LARGE, status=200, detail=detail))
 
     def _hear_plain(self, data: bytes) -> int:
         """Note the texts of the leading events that are text alone; return their bytes.

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from broker.flows.continue_stream import first_event, identity_of
 from provider_sdk.testing.scripted import Script
 from tests.integration.gateway.house import Consumer, House, Stall
 
@@ -142,3 +143,11 @@ async def test_whoever_did_not_ask_for_it_gets_the_error(house: House, shop: Con
     _, told = await listen(shop, broker=wishes)
     assert told[-1]["error"]["code"] == "provider_cut_off"
     assert "continued" not in told[-1]["error"]["message"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_the_identity_of_a_stream_is_found_whatever_its_lines_end_with(end: str) -> None:
+    """Behind lines that ended with CR LF the two halves once were streams of two names."""
+    events = [": ping{}{}", 'data: {{"id":"one","choices":[]}}{}{}', 'data: {{"id":"two"}}{}{}']
+    opening = "".join(each.format(end, end) for each in events).encode()
+    assert identity_of(first_event(opening)) == {"id": "one"}

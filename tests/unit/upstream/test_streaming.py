@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from broker.core.outcome import Fault
-from broker.upstream.streaming import StreamReader
+from broker.upstream.streaming import TEXT_BYTES_MAX, StreamReader
 
 
 def chunk(text: str) -> bytes:
@@ -116,3 +116,27 @@ def test_events_of_text_alone_are_heard_together_as_they_are_one_by_one() -> Non
             assert str(together.failure) == str(by_one.failure), whole
             assert together.delivered(1, complete=True) == by_one.delivered(1, complete=True)
             assert (together.ended, together.has_content) == (by_one.ended, by_one.has_content)
+
+
+def test_short_pieces_of_a_long_text_are_kept_joined_and_in_order() -> None:
+    """Kept one by one, each took fifty bytes more than it has."""
+    reader = StreamReader(usage_asked=False, keep_text=True)
+    pieces = [str(number % 10) for number in range(5_000)]
+    for piece in pieces:
+        reader.feed(chunk(piece))
+        assert len(reader.texts) <= len(pieces) // 64 + 300
+    assert reader.delivered(1, complete=False).text == "".join(pieces)
+
+
+def test_a_text_without_end_is_cut_and_what_was_passed_on_was_counted() -> None:
+    reader = StreamReader(usage_asked=False, keep_text=True)
+    piece = chunk("x" * 500_000)
+    passed = 0
+    for _ in range(TEXT_BYTES_MAX // 500_000 + 3):
+        passed += len(reader.feed(piece)) // len(piece)
+        if reader.failure is not None:
+            break
+    assert reader.failure is not None
+    assert reader.failure.outcome.fault is Fault.TOO_LARGE
+    assert reader.text_bytes == passed * 500_000
+    assert reader.text_bytes <= TEXT_BYTES_MAX + 2 * 500_000
