@@ -6,21 +6,17 @@ from typing import Any, Final
 
 import httptools
 
-from broker.errors import BodyTooLarge, BodyTooSlow, BrokerError
+from broker.errors import BodyTooSlow, BrokerError
 from broker.server.blocks import Filling, held_by
 from broker.server.form import Form, LargeForm, form_of, large_form_of
-from broker.server.head_checks import check_head
-from broker.server.limits import ServerLimits
+from broker.server.head_checks import HEADERS_MAX, body_refusal, check_head, too_large
 from broker.server.neighbours import NotServed, Server, Taker
 from broker.server.request import Headers, Request, make_request
-from broker.server.room import BEGUN, Held
+from broker.server.room import BEGUN, LARGE_BYTES, Held
 from broker.upstream import known_head
 
 SCRATCH_BYTES: Final = 2**18
 """So much is read at once."""
-LARGE_BYTES: Final = 65_536
-"""A body above this counts until it has been answered. When so much of one has come, more than so
-much that is to come is read in place: nobody gets a block of memory for a mere head."""
 _HEAD_BYTES: Final = 2_048
 """Read beside them where the next request is likely to be as large."""
 
@@ -39,6 +35,7 @@ class Reader:
         "_last",
         "_midway",
         "_parser",
+        "_quiet_bytes",
         "_raw_bytes",
         "_server",
         "_target",
@@ -59,6 +56,8 @@ class Reader:
         """What is left of a body that the parser does not get, nor a block as yet."""
         self.head_bytes = 0
         """Of the head that is coming, 0 while none is."""
+        self._quiet_bytes = 0
+        """Of a body, since the last that was of the body itself: sizes of chunks, and trailers."""
         self.request: Request | None = None
         self._last: Request | None = None
         """The one that has come whole with the latest bytes."""
@@ -109,7 +108,9 @@ class Reader:
         if begins and self._form is not None and self._take_known(self._form, data):
             return
         midway, heads = self.request is not None, self._heads
-        if not midway:
+        if midway:
+            self._quiet_bytes += len(data)
+        else:
             self.head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -118,7 +119,7 @@ class Reader:
         except httptools.HttpParserError as error:
             cause = error.__context__
             raise NotServed(cause.status if isinstance(cause, NotServed) else 400) from None
-        if self.head_bytes > self._server.limits.head_bytes_max:
+        if max(self.head_bytes, self._quiet_bytes) > self._server.limits.head_bytes_max:
             raise NotServed(431)
         alone = begins and self._heads == heads + 1
         if not midway and self.request is not None:
@@ -154,6 +155,8 @@ class Reader:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self._headers) >= HEADERS_MAX:
+            raise NotServed(431)
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -162,14 +165,15 @@ class Reader:
         request = make_request(self._connection, method, self._target, self._headers, version)
         request.begun_at = server.loop.time()
         request.keep_alive = parser.should_keep_alive() and not server.stopping
+        self._headers = []  # trailers end up here, unseen
         check_head(request, self.head_bytes, server.limits.head_bytes_max)
-        self.head_bytes = 0
+        self.head_bytes = self._quiet_bytes = 0
         self.request = request
         request.handler, request.whole = server.open(request)
         if not request.whole:
             self._connection.queue(request)
-        else:
-            self._check_size(request)
+        elif (refusal := body_refusal(request, server.room, server.limits)) is not None:
+            self._do_without(request, refusal)
         expected = request.header(b"expect")
         if expected is not None and request.trouble is None and expected[:4].lower() == b"100-":
             self._connection.invite()
@@ -178,6 +182,7 @@ class Reader:
         request = self.request
         if request is None:
             return
+        self._quiet_bytes = 0
         request.size_bytes += len(data)
         if request.ended or request.trouble is not None:
             if request.size_bytes > self._server.limits.discarded_bytes_max:
@@ -186,10 +191,10 @@ class Reader:
             if request.listener is not None:
                 request.listener.feed(data)
         else:
-            request.chunks.append(data)
+            request.keep(data)
             if request.size_bytes > self._server.limits.body_bytes_max:
                 self._server.room.count(request.owner, len(data))
-                self._do_without(request, _too_large(self._server.limits))
+                self._do_without(request, too_large(self._server.limits))
             else:
                 self._count(request, len(data))
 
@@ -275,16 +280,6 @@ class Reader:
         self._connection.queue(request)
         return True
 
-    def _check_size(self, request: Request) -> None:
-        """Refuse, before it comes, a body that says it is too large or for which is no room."""
-        limits, size_bytes = self._server.limits, request.declared_bytes
-        if size_bytes > limits.body_bytes_max:
-            self._do_without(request, _too_large(limits))
-        elif size_bytes > LARGE_BYTES or request.header(b"transfer-encoding") is not None:
-            refusal = self._server.room.refusal(request.owner, limits.bodies_bytes_max)
-            if refusal is not None:
-                self._do_without(request, refusal)
-
     def _count(self, request: Request, more_bytes: int) -> None:
         """Count bytes of a body that is coming; a large one may not go on without any bound."""
         room = self._server.room
@@ -307,6 +302,7 @@ class Reader:
     def _complete(self, request: Request) -> None:
         self.request = None
         self._midway = False
+        self._quiet_bytes = 0
         request.complete = True
         if not request.whole:
             if request.listener is not None:
@@ -344,7 +340,3 @@ class Reader:
         if not self._raw_bytes and self.request is not None:
             self._complete(self.request)
         return rest
-
-
-def _too_large(limits: ServerLimits) -> BodyTooLarge:
-    return BodyTooLarge(f"A request body may have at most {limits.body_bytes_max} bytes.")

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import msgspec
 
 from broker.errors import BrokerError
+from broker.upstream.pieces import PIECES_MAX, joined
 
 Headers = list[tuple[bytes, bytes]]
 Handler = Callable[["Request"], Awaitable[None]]
@@ -109,6 +110,12 @@ class Request(msgspec.Struct, eq=False):
     def header(self, name: bytes) -> bytes | None:
         """Return the value of the first header `name` (lower case)."""
         return self.fields.get(name)
+
+    def keep(self, data: bytes) -> None:
+        """Add a piece to the body that is coming, which has been counted."""
+        self.chunks.append(data)
+        if len(self.chunks) > PIECES_MAX:
+            self.chunks = joined(self.chunks, self.size_bytes)
 
     def answer(self, status: int, head: bytes, body: bytes) -> None:
         """Send a whole answer. `head`: header lines, each with its line end."""

@@ -13,6 +13,9 @@ from broker.errors import BrokerError, TooManyCalls, Unavailable
 
 BEGUN: Final = 1.5
 """What has begun to come may go on until so many times the room is taken: it was let in."""
+LARGE_BYTES: Final = 65_536
+"""A body above this counts until it has been answered. When so much of one has come, more than so
+much that is to come is read in place: nobody gets a block of memory for a mere head."""
 _AGAIN_S: Final = 1.0
 
 

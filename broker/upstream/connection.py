@@ -12,15 +12,15 @@ from typing import Any, Final, Protocol, cast
 
 import httptools
 
-from broker.core.outcome import Fault, Outcome
 from broker.upstream import faults
 from broker.upstream.due import TICK_S, due_at, grace_s, heard_at, too_late
-from broker.upstream.framing import check_head
+from broker.upstream.framing import HEADERS_MAX, check_head
 from broker.upstream.hoard import Part
 from broker.upstream.known_head import TRIED, Known, cut, with_length
+from broker.upstream.pieces import PIECES_MAX, joined
 from broker.upstream.receipt import unacknowledged
 from broker.upstream.request import Body
-from broker.upstream.response import CHUNK, GATHERED_PIECES, WHOLE, Response
+from broker.upstream.response import CHUNK, WHOLE, Response
 
 _JOINED_BYTES: Final = 65_536
 """Bodies up to this are copied behind their head; larger ones are handed over uncopied."""
@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._complete:
-                response.fail(self._refusal(error, response))
+                response.fail(faults.of_parser_error(error, response.status, self._head_limit))
                 return
             self._keep = False  # the answer stands, its connection does not
         if self._complete:
@@ -140,8 +140,8 @@ class Connection(asyncio.Protocol):
                 self._remember(response, data)
             self._finish(response)
         else:
-            if len(response.chunks) > GATHERED_PIECES:
-                response.gather()
+            if len(response.chunks) > PIECES_MAX:
+                response.chunks = joined(response.chunks, response.buffered)
             self._take(response, len(data))
 
     def eof_received(self) -> None:
@@ -176,6 +176,8 @@ class Connection(asyncio.Protocol):
         self._headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self._headers) >= HEADERS_MAX:
+            raise OverflowError
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -279,7 +281,7 @@ class Connection(asyncio.Protocol):
             self._progress = False
             self._quiet_bytes = 0
         elif self._quiet_bytes > self._head_limit:
-            response.fail(self._refusal(OverflowError(), response))
+            response.fail(faults.of_long_head(response.status, self._head_limit))
             return
         if not response.status:
             return
@@ -318,13 +320,6 @@ class Connection(asyncio.Protocol):
             response.waiter = None
             if not waiter.done():
                 waiter.set_result(None)
-
-    def _refusal(self, error: Exception, response: Response) -> Outcome:
-        cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
-        if isinstance(cause, OverflowError):
-            detail = f"the head is over {self._head_limit} bytes"
-            return Outcome(Fault.TOO_LARGE, status=response.status or None, detail=detail)
-        return faults.of_parser_error(cause or error, response.status)  # type: ignore[arg-type]
 
     def _arm(self, due: float) -> None:
         if self._timer is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import ssl
 
+import httptools
+
 from broker.core.outcome import Fault, Outcome
 
 
@@ -45,6 +47,16 @@ def of_lost_connection(error: Exception | None, status: int) -> Outcome:
     return Outcome(Fault.RESET, status=status or None, detail=f"{cause} {when}")
 
 
-def of_parser_error(error: Exception, status: int) -> Outcome:
-    """Return what it means that the parser refused the bytes."""
-    return Outcome(Fault.MALFORMED, status=status or None, detail=f"not HTTP/1.1: {error}")
+def of_parser_error(error: Exception, status: int, head_limit_bytes: int) -> Outcome:
+    """Return what it means that the parser, or who it told, refused the bytes."""
+    cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
+    if isinstance(cause, OverflowError):
+        return of_long_head(status, head_limit_bytes)
+    detail = f"not HTTP/1.1: {cause or error}"
+    return Outcome(Fault.MALFORMED, status=status or None, detail=detail)
+
+
+def of_long_head(status: int, head_limit_bytes: int) -> Outcome:
+    """Return what it means that a head, or what came between the bytes of a body, is too much."""
+    detail = f"the head is over {head_limit_bytes} bytes, or has too many headers"
+    return Outcome(Fault.TOO_LARGE, status=status or None, detail=detail)

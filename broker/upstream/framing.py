@@ -10,6 +10,8 @@ from typing import Final
 
 _VERSIONS: Final = ("1.1", "1.0")
 _SWITCHING: Final = 101
+HEADERS_MAX: Final = 256
+"""Headers of one answer, and trailers: a short one takes twenty times the bytes that it has."""
 
 
 def check_head(status: int, version: str, headers: Sequence[tuple[bytes, bytes]]) -> None:

@@ -18,10 +18,6 @@ HEAD, CHUNK, WHOLE = 0, 1, 2
 SHORT_BYTES: Final = 8_192
 """A request up to this is sent and read in no time worth counting: it is about 2,000 tokens."""
 
-GATHERED_PIECES: Final = 256
-GATHERED_BYTES: Final = 64
-"""Where there are more pieces than so many, they are to be of so many bytes on average."""
-
 _NEVER: Final = 0.0
 
 
@@ -181,11 +177,6 @@ class Response(msgspec.Struct, eq=False):
             return True
         self.fail(self._too_large(self.room))
         return False
-
-    def gather(self) -> None:
-        """Join pieces of a few bytes: each takes a multiple of that as an object of its own."""
-        if self.buffered < GATHERED_BYTES * len(self.chunks):
-            self.chunks = [b"".join(self.chunks)]
 
     def open(self) -> None:
         """Go on as if the head alone had been waited for."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from broker.server.head_checks import HEADERS_MAX
 from broker.server.limits import ServerLimits
 from broker.server.listener import Listener
 from broker.server.request import Handler, Request
@@ -28,8 +29,8 @@ LIMIT_S = 10.0
 
 @dataclass
 class Echo:
-    """Answers with the method, the path and the body; `/slow` waits, `/refused` wants no body, and
-    `/large` has an answer that is kept until its caller has it."""
+    """Answers with the method, the path and the body; `/slow` waits, `/refused` wants no body,
+    `/large` has an answer that is kept until its caller has it, `/headers` tells their names."""
 
     may_go: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: int = 0
@@ -61,6 +62,9 @@ class Echo:
                 request.take_within(float(request.query))
             request.answer(200, b"", bytes(16 * 2**20))
             await request.drain()
+            return
+        if request.path == "/headers":
+            request.answer(200, b"", b" ".join(name for name, _ in request.headers))
             return
         told = f"{request.method} {request.path} ".encode()
         request.answer(200, b"content-type: text/plain\r\n", told + request.body)
@@ -174,6 +178,9 @@ async def test_a_head_that_is_too_large_is_refused_in_one_piece_or_in_many(place
         b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
         b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked, identity\r\n\r\n",
         b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: xchunked\r\n\r\n",
+        b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+        b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked, chunked\r\n\r\n",
+        b"POST /a HTTP/1.1\r\nhost: x\r\n" + b"transfer-encoding: chunked\r\n" * 2 + b"\r\n",
         b"GET /a HTTP/1.1\nhost: x\n\n",
         b"GET /a HTTP/1.1\r\nhost: x\r\nx: 1\r\n folded\r\n\r\n",
         b"GET /a HTTP/1.1\r\nhost: x\r\nx : 1\r\n\r\n",
@@ -237,6 +244,60 @@ async def test_who_sends_without_end_after_a_refusal_is_cut_off(place: Place) ->
         assert (await wire.answer())[0] == 413
         with pytest.raises(ConnectionError):
             await _send_on(wire)
+
+
+CHUNKED = b"POST /headers HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+async def test_what_trails_a_body_is_no_header(place: Place) -> None:
+    """Who refuses a second Host, or goes by a key, looks at the head, and handlers at headers."""
+    async with place.wire() as wire:
+        for trailers in (b"", b"x-sneaked: 1\r\nhost: y\r\n"):
+            await wire.send(CHUNKED + b"2\r\nab\r\n0\r\n" + trailers + b"\r\n")
+            assert await wire.answer() == (200, b"host transfer-encoding")
+
+
+@pytest.mark.parametrize(
+    "flood", [b"x: y\r\n" * 1_000, b"x: " + b"y" * 10_000, b"1;" + b"e" * 10_000]
+)
+async def test_what_trails_a_body_without_end_is_cut_off(place: Place, flood: bytes) -> None:
+    """Trailers once took twenty times the memory that they have bytes, however many came."""
+    async with place.wire() as wire:
+        await wire.send(CHUNKED + b"2\r\nab\r\n" + (b"0\r\n" if flood[:1] == b"x" else b""))
+        await _until(lambda: place.listener.room.held_bytes == 2)
+        with contextlib.suppress(ConnectionError):
+            await wire.send(flood)
+        assert (await wire.rest()).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_head_of_very_many_headers_is_refused(place: Place) -> None:
+    async with place.wire() as wire:
+        with contextlib.suppress(ConnectionError):
+            await wire.send(b"GET /a HTTP/1.1\r\nhost: x\r\n" + b"x: y\r\n" * (HEADERS_MAX + 2))
+        assert (await wire.rest()).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_body_in_tiny_chunks_takes_little_more_room_than_it_has_bytes(place: Place) -> None:
+    """A piece of two bytes once took fifty-six, uncounted."""
+    async with place.wire() as wire:
+        await wire.send(CHUNKED.replace(b"/headers", b"/a") + b"2\r\nxy\r\n" * 20_000)
+        await _until(lambda: place.listener.room.held_bytes == 40_000)
+        [connection] = place.listener.connections
+        request = connection._reader.request
+        assert request is not None
+        assert len(request.chunks) <= 40_000 // 64 + 256
+        await wire.send(b"0\r\n\r\n")
+        assert await wire.answer() == (200, b"POST /a " + b"xy" * 20_000)
+
+
+async def test_requests_behind_the_end_of_a_body_are_no_trailers(place: Place) -> None:
+    behind = post("/b", b"x" * 900) * 20
+    async with place.wire() as wire:
+        await wire.send(CHUNKED + b"2\r\nab\r\n")
+        await _until(lambda: place.listener.room.held_bytes == 2)
+        await wire.send(b"0\r\n\r\n" + behind)
+        for status in [200] * 21:
+            assert (await wire.answer())[0] == status
 
 
 async def test_there_is_a_bound_on_all_bodies_together(place: Place) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from broker.core.outcome import Fault
 from broker.upstream.client import AttemptFailed, Limits, request_head
+from broker.upstream.framing import HEADERS_MAX
 from tests.integration.upstream.scripted import (
     BODY,
     OK,
@@ -259,6 +260,8 @@ async def test_giant_heads_are_too_large_in_every_shape() -> None:
     whole = start + b"x: y\r\n" * 500 + b"content-length: 0\r\n\r\n"
     for answer in (
         whole,
+        start + b"x: y\r\n" * (HEADERS_MAX + 2),
+        start + b"transfer-encoding: chunked\r\n\r\n0\r\n" + b"x: y\r\n" * (HEADERS_MAX + 2),
         start + b"x" * 3000,
         start + b"x: " + b"y" * 3000,
         b"HTTP/1.1 100 Continue\r\n\r\n" * 200,
