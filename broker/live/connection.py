@@ -11,6 +11,7 @@ import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 _log = structlog.get_logger(__name__)
@@ -28,8 +29,9 @@ AWAY = (RedisError, OSError, TimeoutError)
 class Valkey:
     """Asks Valkey, and answers with the fallback while it is away.
 
-    After a failure nothing is asked for a while, which grows to `BACKOFF_S_MAX`, so that a Valkey
-    that is away costs its callers nothing.
+    After a failure nobody waits for it any more: whoever asks has it looked for beside, once in a
+    while that grows to `BACKOFF_S_MAX`, so that a Valkey that is away, or hangs, costs its callers
+    nothing.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Valkey:
         self._failures = 0
         self._silent_until_s = 0.0
         self._client = self.client()
+        self._looking: asyncio.Task[None] | None = None
         self.reachable = True
         """As far as the last answer told."""
 
@@ -62,7 +65,8 @@ class Valkey:
             timeout=self._timeout_s,
             socket_timeout=self._timeout_s,
             socket_connect_timeout=self._timeout_s,
-            retry=Retry(NoBackoff(), 1),  # once, for a connection that died while it lay idle
+            # Once, for a connection that died while it lay idle; who is silent, stays so.
+            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         )
         return Redis.from_pool(pool)
 
@@ -70,7 +74,8 @@ class Valkey:
         self, question: Callable[[Redis], Awaitable[_Answer]], fallback: _Answer
     ) -> _Answer:
         """Return Valkey's answer, or `fallback` when it is away."""
-        if self._now_s() < self._silent_until_s:
+        if not self.reachable:
+            self._look()
             return fallback
         cancelled = cancellations()
         try:
@@ -88,8 +93,9 @@ class Valkey:
         if self.reachable:
             _log.warning("valkey is away; going on with what was last known", reason=str(error))
         self.reachable = False
-        self._silent_until_s = self._now_s() + backoff_s(self._failures)
-        self._failures += 1
+        if self._now_s() >= self._silent_until_s:  # not for each of those that asked together
+            self._silent_until_s = self._now_s() + backoff_s(self._failures)
+            self._failures += 1
 
     def succeeded(self) -> None:
         """Be told that Valkey answered."""
@@ -98,8 +104,27 @@ class Valkey:
         self.reachable = True
         self._failures = 0
 
+    def _look(self) -> None:
+        """Have it looked for, unless that was just now."""
+        if self._now_s() < self._silent_until_s:
+            return
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(self._find())
+
+    async def _find(self) -> None:
+        try:
+            # It must take writes: a replica, or one that is full, answers but is of no use.
+            await self._client.set(self.key("found"), b"", px=1_000)
+        except AWAY as error:
+            self.failed(error)
+        else:
+            self.succeeded()
+
     async def close(self) -> None:
         """Close all connections."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
         await self._client.aclose()
 
 

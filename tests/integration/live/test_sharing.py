@@ -7,10 +7,12 @@ import contextlib
 from uuid import UUID
 
 import numpy as np
+import redis.asyncio
 from structlog.testing import capture_logs
 
 from broker.core.market import Presence
 from broker.live.beats import FORGOTTEN_AFTER_MS, Beat, judge
+from broker.live.connection import Valkey
 from broker.live.loads import Counts
 from broker.live.room import Live
 from pricing.book import PriceBook
@@ -260,6 +262,61 @@ async def test_that_valkey_is_away_and_back_is_said_once(passage: Passage, here)
         assert not here.valkey.reachable
         await passage.open()
         await until(lambda: back(here))
+    assert [each["log_level"] for each in logs] == ["warning", "info"]
+
+
+async def test_nobody_waits_for_a_valkey_that_is_silent(passage: Passage) -> None:
+    now_s = 0.0
+    valkey = Valkey(passage.url, timeout_s=0.2, now_s=lambda: now_s)
+
+    async def ping(client: redis.asyncio.Redis) -> bool:
+        return bool(await client.ping())
+
+    def answered_at_once() -> bool:
+        asking = valkey.ask(ping, False)
+        try:
+            asking.send(None)
+        except StopIteration as end:
+            return end.value is False
+        asking.close()
+        return False
+
+    assert await valkey.ask(ping, False)
+    passage.freeze()
+    assert not await valkey.ask(ping, False)
+    for _ in range(4):
+        now_s += 60.0  # long enough for it to be looked for again
+        assert answered_at_once()
+        await asyncio.sleep(0.25)
+        assert not valkey.reachable
+    await passage.close()
+    await passage.open()
+
+    async def is_back() -> bool:
+        nonlocal now_s
+        now_s += 60.0
+        return await valkey.ask(ping, False)
+
+    await until(is_back)
+    await valkey.close()
+
+
+async def test_a_valkey_that_takes_no_writes_is_away_until_it_does(
+    valkey_url: str, here: Live
+) -> None:
+    office = redis.asyncio.from_url(valkey_url)
+    try:
+        with capture_logs() as logs:
+            await office.config_set("maxmemory", "1")
+            for _ in range(20):
+                await here.loads.exchange(counts(1))
+                await asyncio.sleep(0.05)
+            assert not here.valkey.reachable
+            await office.config_set("maxmemory", "0")
+            await until(lambda: back(here))
+    finally:
+        await office.config_set("maxmemory", "0")
+        await office.aclose()
     assert [each["log_level"] for each in logs] == ["warning", "info"]
 
 
