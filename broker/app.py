@@ -146,11 +146,24 @@ async def serve(place: tuple[str, int], settings: Settings, started: asyncio.Fut
 async def _serve_until_told(
     settings: Settings, host: str, port: int, worker: Worker | None
 ) -> None:
-    asked = asyncio.Event()
-    with signals(asked.set):
-        async with Broker(settings, host, port, worker):
-            _collect_seldom()
-            await asked.wait()
+    asked, begun = asyncio.Event(), False
+    starting = asyncio.current_task()
+    assert starting is not None
+
+    def stop() -> None:
+        if not (begun or asked.is_set()):
+            starting.cancel()  # it may be waiting for a database that does not answer
+        asked.set()
+
+    with signals(stop):
+        try:
+            async with Broker(settings, host, port, worker):
+                begun = True
+                _collect_seldom()
+                await asked.wait()
+        except asyncio.CancelledError:
+            if begun or not asked.is_set():
+                raise
 
 
 def _collect_seldom() -> None:

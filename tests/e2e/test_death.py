@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import asyncpg
 import httpx
@@ -17,11 +19,14 @@ from broker.embedded.valkey import EmbeddedValkey
 from broker.store.migrate import upgrade
 from tests.conftest import broken_invariants, memory, passable_folder
 from tests.e2e.harness import FUNDS_NANOS, Floor
-from tests.e2e.process import free_port, until
+from tests.e2e.process import PATIENCE_S, BrokerProcess, free_port, until
 from tests.e2e.stall import Stall
 from tests.e2e.trade import Told, ask, chat, listen, try_to
 
 pytestmark = pytest.mark.e2e
+
+WITHIN_S = 20.0
+"""A third of what a connection to a database that hangs is waited for."""
 
 
 @dataclass
@@ -188,6 +193,38 @@ async def test_a_broker_that_is_asked_to_stop_finishes_what_it_began(floor: Floo
         assert settlements[told.call_id]["charge_nanos"] == told.cost_nanos
     assert await floor.held() == 0
     assert await floor.rows("SELECT 1 FROM broker_processes") == [], "its lease is given up"
+
+
+async def test_a_broker_that_waits_for_its_database_to_begin_can_be_told_to_end(
+    tmp_path: Path,
+) -> None:
+    waits = asyncio.Event()
+
+    async def hold_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        waits.set()
+        await reader.read()
+        writer.close()
+
+    # As a database that hangs: it lets in, and says nothing.
+    async with await asyncio.start_server(hold_on, "127.0.0.1", 0) as silent:
+        port = silent.sockets[0].getsockname()[1]
+        env = os.environ | {
+            "DATABASE_URL": f"postgresql://broker@127.0.0.1:{port}/broker",
+            "VALKEY_URL": "redis://127.0.0.1:1",
+            "BROKER_SECRET_KEY": "ab" * 32,
+        }
+        for workers in (1, 2):
+            waits.clear()
+            broker = BrokerProcess(env, tmp_path / "log", free_port(), workers)
+            starting = asyncio.create_task(broker.start())
+            async with asyncio.timeout(PATIENCE_S):
+                await waits.wait()
+            starting.cancel()
+            await asyncio.wait([starting])
+            broker.ask_to_stop()
+            async with asyncio.timeout(WITHIN_S):
+                assert await broker.child.wait() == 0
+            assert "Traceback" not in broker.log.read_text()
 
 
 @dataclass
