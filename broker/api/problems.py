@@ -121,6 +121,8 @@ def _any_error(request: Request[Any, Any, Any], error: Exception) -> Answer:
     if is_database_away(error):
         structlog.get_logger("broker.api").warning("database_away", path=request.url.path)
         return problem(Unavailable("The database cannot be used now.", retry_after_s=1))
+    if isinstance(error, RecursionError):
+        return problem(RequestMalformed("The body is nested too deeply."))
     if _is_unkeepable(error):
         return problem(
             RequestMalformed(

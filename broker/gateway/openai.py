@@ -176,7 +176,7 @@ def _member(
         return None
     try:
         return decoder.decode(raw)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         reason = str(error).partition(" - at ")[0]
         raise RequestMalformed(f"'{name}': {reason}.") from None
 

@@ -176,7 +176,10 @@ class Reader:
             self._do_without(request, refusal)
         expected = request.header(b"expect")
         if expected is not None and request.trouble is None and expected[:4].lower() == b"100-":
-            self._connection.invite()
+            if request.whole or request.listener is not None:
+                self._connection.invite()
+            else:  # refused; whether its body comes all the same cannot be known
+                request.keep_alive = False
 
     def on_body(self, data: bytes) -> None:
         request = self.request

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import socket
 import ssl
+from typing import Final
 
 import httptools
+import msgspec
 
 from broker.core.outcome import Fault, Outcome
+
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What the parser of JSON raises for what is none; the last for what is nested too deeply."""
 
 
 class AttemptFailed(Exception):

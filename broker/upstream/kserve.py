@@ -17,7 +17,7 @@ import msgspec
 
 from broker.core.call import TensorBody
 from broker.errors import BodyTooLarge, NotAllowed, RequestMalformed
-from broker.upstream.faults import malformed
+from broker.upstream.faults import UNREADABLE, malformed
 
 DENIED_PATHS: Final = (
     "/v2/repository",
@@ -114,7 +114,7 @@ def request_id(header_length: bytes | None, body: bytes) -> str | None:
     length = len(body) if header_length is None else int(header_length)
     try:
         return msgspec.json.decode(memoryview(body)[:length], type=_Named).id
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None  # not as it is told; the provider will say what it makes of it
 
 
@@ -145,7 +145,7 @@ def read_infer(header_length: bytes | None, body: bytes, asked_id: str | None = 
 def _error_of(body: bytes) -> str | None:
     try:
         error = msgspec.json.decode(body, type=_Failure).error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as failure:
+    except UNREADABLE as failure:
         raise malformed(f"not a KServe answer: {failure}", 200) from failure
     if error is None:
         return None

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from broker.upstream.faults import malformed
+from broker.upstream.faults import UNREADABLE, malformed
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
@@ -164,7 +164,7 @@ def read_completion(body: bytes) -> CompletionFacts:
     try:
         # Most are one message of text alone, and a decoder that takes nothing else spares half.
         plain = _TEXT_ANSWER.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return _read_any(body)
     choice = plain.choices[0]
     asked, made, hidden, cached = _counts(plain.usage)
@@ -214,7 +214,7 @@ def only_text(data: bytes) -> str | None:
     to tell."""
     try:
         return _TEXT_CHUNK.decode(data).choices[0].delta.content
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
 
 
@@ -222,7 +222,7 @@ def read_embedding(body: bytes) -> EmbeddingFacts:
     """Return the facts of an embeddings answer. Raises `AttemptFailed` (MALFORMED)."""
     try:
         answer = _EMBEDDINGS.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise malformed(f"not an embeddings answer: {error}", 200) from error
     if answer.error is not None:
         return EmbeddingFacts(error=_error_text(answer.error))
@@ -242,7 +242,7 @@ def _is_empty(embedding: memoryview) -> bool:
 def _decoded(body: bytes) -> _Answer:
     try:
         return _ANSWER.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise malformed(f"not an OpenAI answer: {error}", 200) from error
 
 

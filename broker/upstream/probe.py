@@ -15,7 +15,7 @@ import msgspec
 
 from broker.errors import RequestMalformed
 from broker.upstream.addresses import AddressPolicy
-from broker.upstream.faults import AttemptFailed
+from broker.upstream.faults import UNREADABLE, AttemptFailed
 from broker.upstream.openai import CompletionFacts, read_completion, read_embedding
 from broker.upstream.probe_kserve import probe_kserve
 from broker.upstream.prober import Answer, ProbeFailed, Prober
@@ -112,7 +112,7 @@ async def _look_up(prober: Prober, model: str) -> ProbeReport:
         return ProbeReport(check=check, ok=False, detail=answer.quoted())
     try:
         names = [each.id for each in msgspec.json.decode(answer.body, type=_Models).data]
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return ProbeReport(check=check, ok=False, detail=f"no list of models: {answer.quoted()}")
     if model in names:
         return ProbeReport(check=check, ok=True, latency_ms=answer.latency_ms)

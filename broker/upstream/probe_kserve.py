@@ -13,7 +13,7 @@ import numpy as np
 
 from broker.errors import RequestMalformed
 from broker.upstream.addresses import AddressPolicy
-from broker.upstream.faults import AttemptFailed
+from broker.upstream.faults import UNREADABLE, AttemptFailed
 from broker.upstream.kserve import HEADER_LENGTH, read_infer
 from broker.upstream.prober import Answer, ProbeFailed, Prober
 from provider_sdk.protocol import ProbeReport
@@ -106,7 +106,7 @@ async def _check_live(prober: Prober, reports: list[ProbeReport]) -> None:
 def _described(answer: Answer) -> _Metadata:
     try:
         return msgspec.json.decode(answer.body, type=_Metadata)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise _Stopped("model metadata", f"{error}; {answer.quoted()}") from error
 
 

@@ -14,6 +14,7 @@ from provider_sdk.testing.script import Script
 
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 _MIB = b"x" * (1024 * 1024)
+_DEPTH = 20_000
 
 
 class Cut(Exception):
@@ -128,6 +129,9 @@ def _misshapen(chunk: Chunk, script: Script, stream: bool) -> Chunk:
     if script.malformed_json and (chunk.tokens or not stream):
         end = b"\n\n" if stream else b""
         return Chunk(chunk.data[: len(chunk.data) // 2].rstrip() + end, chunk.tokens)
+    if script.nested_json and (chunk.tokens or not stream):
+        nested = b'{"nested":' + b"[" * _DEPTH + b"]" * _DEPTH + b","
+        return Chunk(chunk.data.replace(b"{", nested, 1), chunk.tokens)
     return chunk
 
 

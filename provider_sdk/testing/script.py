@@ -84,6 +84,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The body that goes with `status`; one in the shape of the protocol when absent."""
     retry_after_s: float | None = None
     malformed_json: bool = False
+    nested_json: bool = False
+    """A member of lists within lists, deeper than parsers go."""
     malformed_sse: bool = False
     wrong_content_type: bool = False
     empty: bool = False
@@ -107,7 +109,15 @@ FAULTS = (
     *("usage_factor", "omit_usage", "omit_done", "omit_finish_reason"),
     *("reset", "stall", "stall_after_chunks", "cut_after_chunks", "cut_after_bytes"),
     *("cut_wire_after_bytes", "malformed_chunk", "wrong_answer", "encoding"),
-    *("close_after_answer", "status", "body", "retry_after_s", "malformed_json", "malformed_sse"),
+    *(
+        "close_after_answer",
+        "status",
+        "body",
+        "retry_after_s",
+        "malformed_json",
+        "nested_json",
+        "malformed_sse",
+    ),
     *("wrong_content_type", "empty", "error_after_chunks", "garbage_mb", "byte_interval_ms"),
 )
 _DEFAULT = Script()

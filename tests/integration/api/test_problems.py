@@ -43,7 +43,10 @@ async def test_a_faulty_body_is_refused_with_the_field_named(
     assert field in str(assert_problem(answer, 400, "request_malformed")["detail"])
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b'{"name": "a"', b"null"])
+DEEP = b'{"name":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b'{"name": "a"', b"null", DEEP])
 async def test_a_body_that_is_no_json_is_refused(standing: Standing, body: bytes) -> None:
     headers = {"content-type": "application/json"}
     answer = await standing.operator.http.post("/api/accounts", content=body, headers=headers)

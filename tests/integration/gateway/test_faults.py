@@ -37,6 +37,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "bad-chunk": ({"malformed_chunk": True}, SOLID, SOLID),
     "bad-json": ({"malformed_json": True}, SOLID, SOLID),
     "bad-sse": ({"malformed_sse": True}, SHAKY, SOLID),
+    "nested-json": ({"nested_json": True}, SOLID, SOLID),
     "wrong-type": ({"wrong_content_type": True}, SOLID, SOLID),
     "empty": ({"empty": True}, SOLID, SOLID),
     "error-in-a-200": ({"error_after_chunks": 0}, SHAKY, SOLID),

@@ -430,6 +430,10 @@ async def test_a_client_that_waits_to_be_told_to_continue_is_told_unless_it_is_r
         assert (await wire.answer())[0] == 200
         await wire.send(post("/a", b"x" * 100_001, b"expect: 100-continue\r\n")[:120])
         assert (await wire.answer())[0] == 413
+    async with place.wire() as wire:
+        await wire.send(post("/refused", b"hello", b"expect: 100-continue\r\n")[:-5])
+        assert await wire.answer() == (401, b"no"), "and nothing before it"
+        assert await wire.rest() == b"", "what follows could be the body or another request"
 
 
 async def test_head_has_the_length_and_no_body(place: Place) -> None:

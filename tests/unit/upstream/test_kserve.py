@@ -160,3 +160,11 @@ def test_an_answer_to_another_request_is_malformed() -> None:
     assert request_id(b"10", b'{"id":"a"}tail') == "a"
     assert request_id(None, b'{"id":7}') is None
     assert request_id(None, b'{"inputs":[{"name":"id"}]}') is None
+
+
+def test_what_is_nested_too_deeply_is_malformed_and_not_our_fault() -> None:
+    nested = b"[" * 100_000 + b"]" * 100_000
+    with pytest.raises(AttemptFailed) as failed:
+        read_infer(None, b'{"error":%b}' % nested)
+    assert failed.value.outcome.fault is Fault.MALFORMED
+    assert request_id(None, b'{"id":"a","x":%b}' % nested) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -186,3 +187,14 @@ def test_embeddings_without_vectors_are_malformed(body: bytes) -> None:
     with pytest.raises(AttemptFailed) as failed:
         read_embedding(body)
     assert failed.value.outcome.fault is Fault.MALFORMED
+
+
+@pytest.mark.parametrize("read", [read_completion, read_chunk, read_embedding])
+def test_what_is_nested_too_deeply_is_malformed_and_not_our_fault(
+    read: Callable[[bytes], object],
+) -> None:
+    nested = b"[" * 100_000 + b"]" * 100_000
+    for body in (b'{"x":%b}', b'{"choices":[],"x":%b}', b'{"data":[{"embedding":%b}]}'):
+        with pytest.raises(AttemptFailed) as failed:
+            read(body % nested)
+        assert failed.value.outcome.fault is Fault.MALFORMED
