@@ -47,7 +47,8 @@ class Books:
             self._period_s += [each.budget_period_s] * each.accounts
         self._balances = [0] * len(self._budget_nanos)
         self._funded_s = [-math.inf] * len(self._budget_nanos)
-        self._payees = payees
+        # By plain numbers: Python works out by itself what a UUID's hash is, at every look.
+        self._payees = {account.int: place for account, place in payees.items()}
         self._earned = [0] * (max(payees.values(), default=-1) + 1)
         self._deposited = self._held = self._taken = 0
 
@@ -66,7 +67,7 @@ class Books:
         self._balances[account] += hold.amount_nanos - settled.charge_nanos
         for line in settled.lines:
             self._taken += line.take_nanos
-            self._earned[self._payees[line.payee]] += line.earnings_nanos
+            self._earned[self._payees[line.payee.int]] += line.earnings_nanos
 
     def settle_many(self, accounts: IntArray, hold_nanos: IntArray, paid: Paid) -> None:
         """The same for many calls. What was not held is paid in if it is missing, which only

@@ -20,6 +20,7 @@ from simulations.agenda import Agenda
 from simulations.callers import Callers
 from simulations.chance import source
 from simulations.clockwork import Clockwork, Progress, Stopped
+from simulations.closing import Closing
 from simulations.demand import Foresight
 from simulations.foresight import Memory
 from simulations.job import Job
@@ -29,7 +30,7 @@ from simulations.scenario import Scenario
 from simulations.sites import Change, Site, sites_of
 from simulations.supply import QueueingServer
 from simulations.ticker import FluidAt
-from simulations.visit import Visit, hold_of, places_of, worth_of
+from simulations.visit import Visit, hold_of, places_of
 from simulations.world import Seen, World
 
 
@@ -43,9 +44,14 @@ class Engine:
         self._callers = Callers(scenario.classes, seed)
         self._random = source(seed, "patience")
         self._deadlines: list[deque[Visit]] = [deque() for _ in scenario.classes]
-        self._heard = [Memory(each.memory_s) for each in scenario.classes]
+        # Of classes of which nobody asks it, nothing is remembered.
+        self._heard = [
+            None if each.foresight is Foresight.PRICE else Memory(each.memory_s)
+            for each in scenario.classes
+        ]
         self._served = np.zeros(len(self._sites))
-        self._arrived = self.ended = 0
+        self._arrived = 0
+        self._closing = Closing(self._world, self._sites)
         self._agenda: Agenda
         self._races: Races
 
@@ -63,9 +69,15 @@ class Engine:
             agenda.do_until(horizon_s)
         except Stopped as stopped:
             ended_s = stopped.at_s
+        self._closing.settle()
         cpu_s = time.process_time() - begun_s
         flow = (self._arrived, self.ended, self._under_way())
         return self._world.result(ended_s, flow, cpu_s)
+
+    @property
+    def ended(self) -> int:
+        """How many calls have ended."""
+        return self._closing.ended
 
     def _under_way(self) -> int:
         """Count the calls that are at servers, and those for whom something is on the agenda."""
@@ -80,6 +92,7 @@ class Engine:
 
     def seen(self) -> Seen:
         """What servers are doing; `served` is counted from one time to the next."""
+        self._closing.settle()
         servers = [each.server for each in self._sites]
         running = np.array([each.running for each in servers], dtype=float)
         waiting = np.array([each.waiting for each in servers], dtype=float)
@@ -137,6 +150,8 @@ class Engine:
             most = wanted.max_cost_nanos
             decision = several(decision, hedges=True, continues=False, most=most)
         visit.hold = hold_of(decision)
+        if of_class.budget_usd < math.inf:
+            self._closing.settle()  # what is left of it goes by all that has ended
         if not world.books.hold(visit.account, visit.hold.amount_nanos, now_s):
             self._refuse(visit, Code.NO_FUNDS, now_s)
             return
@@ -160,7 +175,9 @@ class Engine:
     def _stays_away(self, visit: Visit, first: Candidate, now_s: float) -> bool:
         """True where price and foreseen wait are more than the answer is worth."""
         of_class = visit.of_class
-        foreseen_s = self._heard[visit.place].foreseen_s(now_s)
+        heard = self._heard[visit.place]
+        assert heard is not None
+        foreseen_s = heard.foreseen_s(now_s)
         if of_class.foresight is Foresight.QUEUE:
             site = self._sites[first.number]
             before = site.server.running + site.server.waiting
@@ -291,9 +308,7 @@ class Engine:
         return made
 
     def _pay(self, visit: Visit, attempt: Attempt, made: int, site: Site) -> None:
-        tokens = visit.meter(attempt, made, site.claim(made), self._world.desk.pulse)
-        if tokens != (0, 0):
-            visit.price(attempt, tokens, self._world.listing)
+        visit.meter(attempt, made, site.claim(made), self._world.desk.pulse)
 
     def _expire(self, now_s: float, place: int) -> None:
         """End the calls of a class whose deadline has come, and look forward to the next."""
@@ -315,22 +330,13 @@ class Engine:
             pause_s = self._random.expovariate(1.0 / visit.of_class.patience_s)
             self._agenda.add(now_s + pause_s, self._ask, visit)
             return
-        self._count(visit, code, now_s)
+        self._closing.add(visit, code, now_s)
 
     def _close(self, visit: Visit, code: Code, now_s: float) -> None:
-        """Settle a call that was held for."""
+        """End a call that was held for."""
         visit.job = None
-        self._world.books.settle(visit.account, visit.hold, visit.settlement())
-        self._count(visit, code, now_s)
-
-    def _count(self, visit: Visit, code: Code, now_s: float) -> None:
-        e2e_s, worth = now_s - visit.arrival_s, 0.0
         if code is Code.SERVED:
-            place, attempt = visit.place, visit.attempt
-            assert attempt is not None
-            worth = worth_of(visit, self._sites[attempt.candidate.number], e2e_s)
-            self._world.served[place] += 1
-            self._world.worths[place] += worth
-            self._heard[place].hear(e2e_s, now_s)
-        self.ended += 1
-        self._world.tally.add(visit.row(code, e2e_s, worth))
+            heard = self._heard[visit.place]
+            if heard is not None:
+                heard.hear(now_s - visit.arrival_s, now_s)
+        self._closing.add(visit, code, now_s)

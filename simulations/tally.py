@@ -5,8 +5,8 @@ Calls are handed in as rows or as columns, and are counted in blocks.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Mapping, Sequence
+from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from pricing.book import FloatArray, IntArray
 from simulations.record import CALL_COLUMNS, CODES, Code, Histogram, Table, Totals
 
 BLOCK = 4_096
+_ROW = Struct(f"{len(CALL_COLUMNS)}d")
+_PACK = _ROW.pack
+_BLOCK_BYTES = BLOCK * _ROW.size
 EDGES_S: tuple[float, float] = (1e-4, 1e5)
 BINS_PER_DOUBLING = 16
 
@@ -40,7 +43,7 @@ class Tally:
         self._shape = (classes, endpoints + 1)
         self._from_s = from_s
         self._sample = sample
-        self._rows = array("d")
+        self._rows = bytearray()
         """Row after row; whole numbers are below 2^53."""
         self._columns: list[Sequence[NDArray[Any]]] = []
         self._waiting = 0
@@ -55,8 +58,8 @@ class Tally:
 
     def add(self, row: tuple[float, ...]) -> None:
         """Count one call; a row has the columns of CALL_COLUMNS in their order."""
-        self._rows.extend(row)
-        if len(self._rows) >= BLOCK * len(CALL_COLUMNS):
+        self._rows += _PACK(*row)
+        if len(self._rows) >= _BLOCK_BYTES:
             self._flush()
 
     def add_columns(self, columns: Sequence[NDArray[Any]]) -> None:
@@ -96,7 +99,7 @@ class Tally:
                 }
             )
         if self._rows:
-            rows, self._rows = np.array(self._rows), array("d")
+            rows, self._rows = np.frombuffer(bytes(self._rows)), bytearray()
             columns = rows.reshape(-1, len(CALL_COLUMNS)).T
             self._count(
                 {

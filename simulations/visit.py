@@ -129,8 +129,8 @@ class Visit:
             tier=of.tier,
         )
 
-    def meter(self, attempt: Attempt, made: int, claimed: int, pulse: Pulse) -> tuple[int, int]:
-        """The tokens that are paid for, of what an attempt delivered and claims."""
+    def meter(self, attempt: Attempt, made: int, claimed: int, pulse: Pulse) -> None:
+        """Tell an attempt the tokens that are paid for, of what it delivered and claims."""
         number = attempt.candidate.number
         seen = Delivered(
             claimed_in=self.tokens_in,
@@ -147,11 +147,11 @@ class Visit:
             bytes_out_per_token=pulse.bytes_out_per_token_at[number],
         )
         usage = meter(seen, expected)
-        return usage.tokens_in, usage.tokens_out
+        attempt.tokens_in, attempt.tokens_out = usage.tokens_in, usage.tokens_out
 
-    def price(self, attempt: Attempt, tokens: tuple[int, int], listing: Listing) -> None:
+    def _price(self, attempt: Attempt, listing: Listing) -> None:
         """Add the charge line of an attempt, by the ledger's recipe."""
-        candidate = attempt.candidate
+        candidate, tokens = attempt.candidate, (attempt.tokens_in, attempt.tokens_out)
         endpoint = listing.endpoint(candidate.number)
         terms = (
             candidate.rate,
@@ -159,7 +159,6 @@ class Visit:
             endpoint.take_of(self.of_class.domain),
         )
         line = ledger.line(attempt.index, endpoint.id, endpoint.ledger_account, tokens, terms)
-        attempt.tokens_in, attempt.tokens_out = tokens
         attempt.charge_nanos = line.charge_nanos
         self.lines += (line,)
 
@@ -174,8 +173,12 @@ class Visit:
             sum(each.take_nanos for each in self.lines),
         )
 
-    def settlement(self) -> Settlement:
+    def settlement(self, listing: Listing) -> Settlement:
         """How its hold is closed, by the ledger's recipe."""
+        assert self.dispatch is not None
+        for attempt in self.dispatch.attempts:
+            if attempt.tokens_in or attempt.tokens_out:
+                self._price(attempt, listing)
         return ledger.settlement(self.hold, self.lines, EPOCH, None)
 
     def row(self, code: Code, e2e_s: float, worth: float) -> tuple[float, ...]:

@@ -273,7 +273,7 @@ class Pulse:
 
     def admitting(self, now_s: float) -> Callable[[int], bool] | None:
         """Return what tells of an endpoint whether a call may go there now; None: to any."""
-        out = self.ejected_here(now_s) | self.ejected_elsewhere
+        out = self.doubted() and (self.ejected_here(now_s) | self.ejected_elsewhere)
         return (lambda endpoint: endpoint not in out) if out else None
 
     def ejected(self, numbers: Numbers, now_s: float) -> Bools | None:
