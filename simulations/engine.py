@@ -17,6 +17,7 @@ from broker.core.outcome import DELIVERED, Fault, Outcome
 from broker.core.several import several
 from pricing.book import FloatArray, IntArray
 from simulations.agenda import Agenda
+from simulations.arriving import arriving
 from simulations.callers import Callers
 from simulations.chance import source
 from simulations.clockwork import Clockwork, Progress, Stopped
@@ -62,10 +63,10 @@ class Engine:
         self._agenda = agenda = Clockwork(self._world, self, progress).agenda
         self._races = Races(self._world.desk, self._sites, agenda, self)
         try:
-            for call in self._callers.each(horizon_s):
-                if agenda.heap[0][0] <= call[1]:
-                    agenda.do_until(call[1])
-                self._arrive(call)
+            for visit in arriving(self._callers, self._world, horizon_s):
+                if agenda.heap[0][0] <= visit.arrival_s:
+                    agenda.do_until(visit.arrival_s)
+                self._arrive(visit)
             agenda.do_until(horizon_s)
         except Stopped as stopped:
             ended_s = stopped.at_s
@@ -119,18 +120,12 @@ class Engine:
 
     # What happens to a call.
 
-    def _arrive(self, call: tuple[int, float, int, int, float]) -> None:
-        place, arrival_s, tokens_in, tokens_out, offer_nanos = call
-        world, of_class = self._world, self._scenario.classes[place]
-        visit = Visit(place, of_class, arrival_s, (tokens_in, tokens_out))
-        visit.offer_nanos = offer_nanos
-        visit.account = world.books.first_account[place]
-        if of_class.accounts > 1:
-            visit.account += self._arrived % of_class.accounts
+    def _arrive(self, visit: Visit) -> None:
+        world, place = self._world, visit.place
         self._arrived += 1
         world.offered[place] += 1
-        world.offers[place] += offer_nanos
-        self._ask(arrival_s, visit)
+        world.offers[place] += visit.offer_nanos
+        self._ask(visit.arrival_s, visit)
 
     def _ask(self, now_s: float, visit: Visit) -> None:
         """Decide where it goes, reserve, and go there."""
@@ -155,6 +150,7 @@ class Engine:
         if not world.books.hold(visit.account, visit.hold.amount_nanos, now_s):
             self._refuse(visit, Code.NO_FUNDS, now_s)
             return
+        visit.wanted = None
         visit.deadline_s = now_s + of_class.deadline_s
         visit.dispatch = Dispatch(
             decision.plan,

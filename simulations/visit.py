@@ -51,6 +51,7 @@ class Visit:
         "beside",
         "cost_nanos",
         "deadline_s",
+        "dearest",
         "dispatch",
         "hold",
         "job",
@@ -64,6 +65,7 @@ class Visit:
         "tokens_in_bound",
         "tokens_out",
         "tries",
+        "wanted",
     )
 
     def __init__(
@@ -80,6 +82,10 @@ class Visit:
         self.tries = 0
         self.cost_nanos = 0.0
         self.lines: tuple[ChargeLine, ...] = ()
+        self.wanted: Requirements | None = None
+        """What it demands while it has not been held for, where the dearest price is"""
+        self.dearest: Rate | None = None
+        """this one."""
         self.tokens_in_bound = 0
         """As it demanded."""
         self.price_version = 0
@@ -104,8 +110,15 @@ class Visit:
         self.attempt, self.job, self.beside = *self.beside, (self.attempt, self.job)
 
     def ask(self, dearest: Rate) -> Requirements:
-        """What it demands. Where the `dearest` price of the market is no more than it is worth, no
-        limit could refuse anything, and none is set."""
+        """What it demands, worked out ahead where that was at the same `dearest` price. Where that
+        is no more than it is worth, no limit could refuse anything, and none is set."""
+        wanted = self.wanted
+        if wanted is None or dearest is not self.dearest:
+            self.wanted = wanted = self._demand(dearest)
+            self.dearest = dearest
+        return wanted
+
+    def _demand(self, dearest: Rate) -> Requirements:
         of, room = self.of_class, self.of_class.headroom
         tokens_in, tokens_out = self.tokens_in, self.tokens_out
         if room != 1.0:
