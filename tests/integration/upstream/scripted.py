@@ -10,7 +10,7 @@ import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import uvloop
@@ -167,10 +167,16 @@ def certificates(
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "throwaway CA")])
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-    ca = _certificate(ca_name, ca_name, ca_key.public_key(), ends_in_h=2)
+    ca_public = ca_key.public_key()
+    ca = _certificate(ca_name, ca_name, ca_public, ends_in_h=2)
     ca = ca.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     leaf = _certificate(name, ca_name, key.public_key(), ends_in_h=-1 if expired else 1)
     leaf = leaf.add_extension(x509.SubjectAlternativeName([_named(host)]), critical=False)
+    # Python from 3.13 on asks for these (VERIFY_X509_STRICT).
+    ca = ca.add_extension(_SIGNS_CERTIFICATES, critical=True)
+    ca = ca.add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_public), critical=False)
+    issued_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_public)
+    leaf = leaf.add_extension(issued_by, critical=False)
     pem = serialization.Encoding.PEM
     ca_path, chain_path = folder / "ca.pem", folder / "chain.pem"
     ca_path.write_bytes(ca.sign(ca_key, hashes.SHA256()).public_bytes(pem))
@@ -181,6 +187,19 @@ def certificates(
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     served.load_cert_chain(chain_path)
     return served, ssl.create_default_context(cafile=str(ca_path))
+
+
+_SIGNS_CERTIFICATES: Final = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 def _named(host: str) -> x509.GeneralName:
