@@ -54,7 +54,8 @@ class Prices(Reply):
 
 
 class PriceChange(Reply):
-    """A price from the moment `at` on, and the load that moved it."""
+    """A price from the moment `at` on, and the load that moved it; version 0 is a list price, which
+    holds until the first change."""
 
     at: datetime
     version: int

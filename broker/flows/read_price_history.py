@@ -31,6 +31,8 @@ async def read_price_history(
 ) -> list[PriceChange]:
     """Return changes oldest first, before them the price in force at the beginning, if any.
 
+    Before its first change an endpoint is sold at its list price, which is told as of version 0.
+
     Raises NotFound for an endpoint that is not, or that the caller may not see.
     """
     async with engine.connect() as connection:
@@ -44,8 +46,22 @@ async def read_price_history(
         if len(changes) == period.limit:
             return changes
         before = await prices.rates_at(connection, numbers, period.since)
+        if len(before) < len(numbers):
+            listed = await prices.list_prices_before(connection, numbers)
+            before += [each for each in listed if each.at <= period.since]
+            changes = _merged(changes, listed, period)
     newest = sorted(before, key=lambda each: each.at)[-1:]
-    return [*(each for each in newest if each not in changes), *changes]
+    known = [*(each for each in newest if each not in changes), *changes]
+    return known[-period.limit :]
+
+
+def _merged(
+    changes: list[PriceChange], listed: list[PriceChange], period: Period
+) -> list[PriceChange]:
+    """Return the changes and the list prices that were told in the period, oldest first."""
+    until = period.until
+    told = [e for e in listed if e.at > period.since and (until is None or e.at < until)]
+    return sorted([*told, *changes], key=lambda each: (each.at, each.version))
 
 
 def _visible(named: NamedEndpoint, market: Market, caller: Caller) -> bool:

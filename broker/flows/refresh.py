@@ -15,14 +15,14 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.errors import Unavailable
-from broker.flows.facts import Facts, bands_of
+from broker.flows.facts import Facts
+from broker.flows.price_newcomers import Newcomers
 from broker.live.beats import judge
 from broker.live.room import Live
 from broker.store import changes, domains, keys, plans, prices
 from broker.store.away import DATABASE_AWAY
 from broker.store.listed import Listed
 from broker.store.sealing import Sealer
-from pricing.book import PriceBook
 
 _log = structlog.get_logger(__name__)
 
@@ -66,6 +66,7 @@ class Refresher:
         self._complained = False
         self._woken = asyncio.Event()
         self._numbers: dict[UUID, int] = {}
+        self._newcomers = Newcomers()
         self.facts = Facts()
 
     def mark(self, what: str) -> None:
@@ -186,11 +187,9 @@ class Refresher:
         return replace(newest, loaded=True)
 
     def _with_newest_book(self, newest: Facts) -> Facts:
-        """The facts with the newest book; before the first there are the list prices."""
+        """The facts with the newest book, and in it the list price of what it does not know yet."""
         heard, epoch = self._live.books.newest, self._live.books.epoch
         if heard is not None and (epoch, heard.version) > (newest.epoch, newest.book.version):
-            return replace(newest, book=heard, epoch=epoch)
-        if newest.book.version == 0:
-            listed = PriceBook.from_matrix(0, bands_of(newest.endpoints).listed)
-            return replace(newest, book=listed) if listed.changed(newest.book).size else newest
-        return newest
+            newest = replace(newest, book=heard, epoch=epoch)
+        book = self._newcomers.priced(newest.book, newest.endpoints)
+        return newest if book is newest.book else replace(newest, book=book)

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import LateralFromClause
 
-from broker.store.tables import endpoints, price_books, price_changes
+from broker.store.tables import endpoints, offers, price_books, price_changes
 from pricing.book import PriceBook, Rate
 
 _HISTORY_MAX = 10_000
@@ -141,6 +141,38 @@ async def rates_at(
         select(newest)
         .select_from(endpoints.join(newest, true()))
         .where(endpoints.c.number.in_(list(numbers)))
+    )
+    return [_change(row) for row in await connection.execute(query)]
+
+
+async def list_prices_before(
+    connection: AsyncConnection, numbers: Sequence[int]
+) -> list[PriceChange]:
+    """Return what each of these endpoints was listed at before its first change, oldest first.
+
+    The version is 0: until their first change they are sold at this under whichever book there is.
+    """
+    first = (
+        select(func.min(price_changes.c.at))
+        .where(price_changes.c.endpoint_number == endpoints.c.number)
+        .scalar_subquery()
+    )
+    query = (
+        select(
+            endpoints.c.number.label("endpoint_number"),
+            literal(0).label("version"),
+            offers.c.valid_from.label("at"),
+            offers.c.list_in_micros.label("rate_in_micros"),
+            offers.c.list_out_micros.label("rate_out_micros"),
+            offers.c.list_call_nanos.label("rate_call_nanos"),
+            literal(0.0).label("load"),
+        )
+        .select_from(endpoints.join(offers, offers.c.endpoint_id == endpoints.c.id))
+        .where(
+            endpoints.c.number.in_(list(numbers)),
+            offers.c.valid_from < func.coalesce(first, text("'infinity'::timestamptz")),
+        )
+        .order_by(offers.c.valid_from)
     )
     return [_change(row) for row in await connection.execute(query)]
 

@@ -108,6 +108,27 @@ async def test_history_begins_with_the_price_in_force_and_keeps_to_its_bounds(
     assert await versions(limit="2") == [4, 5]
 
 
+async def test_history_tells_the_list_price_that_holds_until_the_first_change(
+    broker: SmallBroker, provider: Person
+) -> None:
+    await list_endpoints(broker, provider.account)
+
+    async def told(**params: str) -> list[tuple[int, str]]:
+        answer = await provider.http.get(
+            "/api/prices/history", params={"endpoint": "acme/law", **params}
+        )
+        changes = answer.json()["changes"]
+        return [(each["version"], each["price"]["price_in_usd"]) for each in changes]
+
+    later = datetime.now(UTC) + timedelta(seconds=5)
+    after = (later + timedelta(seconds=1)).isoformat()
+    assert await told() == await told(**{"from": after}) == [(0, "0.20")]
+    await publish(broker, 3, 250_000, later)
+    assert await told() == [(0, "0.20"), (3, "0.25")]
+    assert await told(to=later.isoformat()) == [(0, "0.20")]
+    assert await told(**{"from": after}) == await told(limit="1") == [(3, "0.25")]
+
+
 async def test_the_history_of_what_is_not_there_is_404(consumer: Person) -> None:
     answer = await consumer.http.get("/api/prices/history?endpoint=acme/nothing")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

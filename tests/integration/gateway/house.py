@@ -124,7 +124,7 @@ class House:
         answer = await self.operator.get("/api/prices")
         listed = answer.json()["endpoints"]
         if not answer.json()["version"]:
-            return False  # the list prices stand till the first book, which may not have them all
+            return False  # the first book is still to come
         return names <= {each["name"] for each in listed if each["price"] is not None}
 
     async def open_holds(self) -> int:

@@ -104,6 +104,29 @@ async def test_before_the_first_book_the_list_prices_hold(refresher, engine, acm
     assert list(market.by_name) == ["acme/law"]
 
 
+async def test_what_is_newer_than_the_newest_book_has_its_list_price_in_it(
+    refresher, engine, acme, here
+):
+    await enlisted(engine, acme)
+    moved = PriceBook.from_matrix(3, np.full((3, 1), 250_000, dtype=np.int64))
+    async with engine.begin() as connection:
+        await prices.insert_book(connection, moved, "test", [(0, 0.5)], clock())
+    assert (await refresher.refresh()).book.version == 3
+    await enlisted(engine, acme, name="second", endpoints=[endpoint_offer(name="news")])
+    facts = await refresher.refresh()
+    assert facts.changed
+    assert (facts.book.version, names(facts)) == (3, ["acme/law", "acme/news"])
+    assert [facts.book.rate(each).rate_in_micros for each in (0, 1)] == [250_000, 200_000]
+    assert (await refresher.refresh()).book is facts.book
+    market = build_market(facts.endpoints, facts.book, facts.presence)
+    assert sorted(market.by_name) == ["acme/law", "acme/news"]
+    both = PriceBook.from_matrix(4, np.full((3, 2), 300_000, dtype=np.int64))
+    async with engine.begin() as connection:
+        await prices.insert_book(connection, both, "test", [(0, 0.5), (1, 0.5)], clock())
+    facts = await refresher.refresh()
+    assert (facts.book.version, facts.book.rate(1).rate_in_micros) == (4, 300_000)
+
+
 async def test_what_did_not_change_stays_the_same_object(refresher, engine, acme):
     await enlisted(engine, acme)
     first = await refresher.refresh()
