@@ -157,7 +157,7 @@ class Refresher:
             self._complained = False
             if due == _EVERYTHING:
                 self._all_due_at_s = now_s + LOADED_EVERY_S
-        return self._with_newest_book(newest)
+        return self._filled_up(self._with_newest_book(newest))
 
     async def _load(self, connection: AsyncConnection, before: Facts, due: set[str]) -> Facts:
         newest = before
@@ -187,9 +187,13 @@ class Refresher:
         return replace(newest, loaded=True)
 
     def _with_newest_book(self, newest: Facts) -> Facts:
-        """The facts with the newest book, and in it the list price of what it does not know yet."""
         heard, epoch = self._live.books.newest, self._live.books.epoch
         if heard is not None and (epoch, heard.version) > (newest.epoch, newest.book.version):
-            newest = replace(newest, book=heard, epoch=epoch)
+            return replace(newest, book=heard, epoch=epoch)
+        return newest
+
+    def _filled_up(self, newest: Facts) -> Facts:
+        """The facts with the list price, in the book, of what that does not know yet. To be asked
+        once of each facts: what was told is known by what it was filled up to the last time."""
         book = self._newcomers.priced(newest.book, newest.endpoints)
         return newest if book is newest.book else replace(newest, book=book)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from uuid import UUID
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -29,6 +30,7 @@ from tests.integration.catalog.offers import (
     LATER,
     NOW,
     SEALER,
+    TOKEN_BAND,
     endpoint_offer,
     enlist,
     offer,
@@ -125,6 +127,22 @@ async def test_what_is_newer_than_the_newest_book_has_its_list_price_in_it(
         await prices.insert_book(connection, both, "test", [(0, 0.5), (1, 0.5)], clock())
     facts = await refresher.refresh()
     assert (facts.book.version, facts.book.rate(1).rate_in_micros) == (4, 300_000)
+
+
+async def test_a_newcomer_goes_by_its_newest_terms_whoever_is_listed_beside_it(
+    refresher, engine, acme, here
+):
+    moved = PriceBook.from_matrix(3, np.full((3, 0), 1, dtype=np.int64))
+    async with engine.begin() as connection:
+        await prices.insert_book(connection, moved, "test", [], clock())
+    await enlisted(engine, acme)
+    assert (await refresher.refresh()).book.rate(0).rate_in_micros == 200_000
+    await enlisted(engine, acme, name="second", endpoints=[endpoint_offer(name="news")])
+    assert (await refresher.refresh()).book.rate(1).rate_in_micros == 200_000
+    dearer = endpoint_offer(price=msgspec.structs.replace(TOKEN_BAND, list_in="0.25"))
+    await register(engine, acme, offer(endpoints=[dearer]), LATER)
+    facts = await refresher.refresh()
+    assert [facts.book.rate(each).rate_in_micros for each in (0, 1)] == [250_000, 200_000]
 
 
 async def test_what_did_not_change_stays_the_same_object(refresher, engine, acme):
