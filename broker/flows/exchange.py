@@ -29,9 +29,6 @@ OPENING_BYTES_MAX = 1_048_576
 """So much of a stream may come before its first content, for it is kept until then."""
 
 _ERROR_WITHIN_BYTES = 64
-_GATHERED_S = 0.004
-"""What comes of a stream so soon after a piece goes on with what follows it: each write is a
-fifteenth of a stream's time. No model writes so fast that a reader could tell."""
 _TICK_S = 0.002
 """Timers of the loop may fire that much early."""
 _ENCODING = b"content-encoding"
@@ -205,7 +202,6 @@ async def _reader_of(
     kind = response.header(b"content-type") or b""
     if not kind.lower().startswith(b"text/event-stream"):
         raise malformed("a stream was asked for, the answer is none", 200)
-    response.gathers_s = _GATHERED_S
     body = tab.call.body
     assert isinstance(body, OpenAiBody)
     limit = tab.runtime.settings.limits.answer_bytes_max

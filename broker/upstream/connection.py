@@ -296,7 +296,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         wants = response.wants
         if wants != WHOLE and response.waiter is not None and (wants != CHUNK or response.chunks):
-            response.hand_on()
+            response.wake()
 
     def _finish(self, response: Response) -> None:
         """End a whole answer: the connection goes back first, then the waiter hears."""

@@ -74,10 +74,6 @@ class Response(msgspec.Struct, eq=False):
     """Asked with so much, or so unclear an amount, that its first byte may well take its time."""
     sized: bool | None = None
     """Whether the head tells the length of the body; None until it is asked."""
-    gathers_s: float = 0.0
-    """For so long after a piece was handed on, what comes of the body waits for what follows."""
-    gathering: bool = False
-    handed_at: float = _NEVER
 
     def __repr__(self) -> str:
         return f"<Response {self.status} buffered={self.buffered} done={self.done}>"
@@ -171,24 +167,6 @@ class Response(msgspec.Struct, eq=False):
             self.waiter = None
             if not waiter.done():
                 waiter.set_result(None)
-
-    def hand_on(self) -> None:
-        """Let the waiter have what has come, at once or with what follows so soon that nobody could
-        tell. The end does not wait, and neither does what comes alone."""
-        wait_s = self.handed_at + self.gathers_s - self.heard_at
-        if self.gathers_s and self.waiter is not None and wait_s > 0:
-            if not self.gathering:
-                self.gathering = True
-                self.waiter.get_loop().call_later(wait_s, self._hand_on_gathered)
-            return
-        self.handed_at = self.heard_at
-        self.wake()
-
-    def _hand_on_gathered(self) -> None:
-        self.gathering = False
-        if self.chunks:  # they may have been taken, and another waiter be there for the next
-            self.handed_at = self.heard_at
-            self.wake()
 
     def overflow(self) -> bool:
         """Handle more buffered bytes than there is room for; True when the provider must wait."""
