@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 
 from litestar import Response, get
 from litestar.types import BeforeMessageSendHookHandler, Message, Scope
@@ -16,34 +16,10 @@ from prometheus_client.registry import Collector
 
 from broker.api.callers import OPEN
 from broker.api.ledger_gauges import ledger_gauges
+from broker.api.market_gauges import MarketGauges
 from broker.api.parts import GivenEngine, GivenExposition, Parts
 from broker.api.plane_metrics import Plane, PlaneCollector
 from broker.api.tallies import EVERY_S, Tallies
-from broker.flows.read_prices import Health, Listing, read_prices
-
-
-class MarketCollector(Collector):
-    """Reads the market when it is scraped, so that nothing is counted twice.
-
-    An endpoint that is not visible to all goes by its number: whoever may scrape learns no name.
-    """
-
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-
-    def collect(self) -> Iterable[Metric]:
-        """Yield the gauges of the market."""
-        market = self.parts.market
-        listings = read_prices(market, self.parts.pulse, self.parts.now_s())
-        yield GaugeMetricFamily(
-            "broker_price_version", "Version of the price book in use.", market.book.version
-        )
-        yield from _endpoint_gauges(listings)
-        states = GaugeMetricFamily("broker_endpoints", "Endpoints by health.", labels=["health"])
-        for health in Health:
-            count = sum(each.health is health for each in listings)
-            states.add_metric([health.value], count)
-        yield states
 
 
 class CallCollector(Collector):
@@ -86,37 +62,6 @@ class LimitCollector(Collector):
         )
 
 
-def _endpoint_gauges(listings: list[Listing]) -> Iterator[Metric]:
-    for name, text, value in _ENDPOINT_GAUGES:
-        family = GaugeMetricFamily(name, text, labels=["endpoint"])
-        for listing in listings:
-            endpoint = listing.endpoint
-            public = endpoint.visible_to is None
-            label = endpoint.name if public else f"private/{endpoint.number}"
-            family.add_metric([label], value(listing))
-        yield family
-
-
-def _rate(member: str) -> Callable[[Listing], float]:
-    return lambda listing: getattr(listing.rate, member, 0)
-
-
-_ENDPOINT_GAUGES: tuple[tuple[str, str, Callable[[Listing], float]], ...] = (
-    ("broker_endpoint_load", "Calls in flight over capacity.", lambda listing: listing.load),
-    (
-        "broker_endpoint_price_in_micros",
-        "Micro-dollars per million tokens in.",
-        _rate("rate_in_micros"),
-    ),
-    (
-        "broker_endpoint_price_out_micros",
-        "Micro-dollars per million tokens out.",
-        _rate("rate_out_micros"),
-    ),
-    ("broker_endpoint_price_call_nanos", "Nano-dollars per call.", _rate("rate_call_nanos")),
-)
-
-
 def create_registry(parts: Parts, plane: Plane | None = None) -> CollectorRegistry:
     """Return a registry with the process and the calls, and with what the data plane counts where
     there is one; others may register more."""
@@ -134,10 +79,12 @@ class Exposition:
     """What a scrape is shown: the market, and what this worker or all of one port have counted."""
 
     def __init__(
-        self, parts: Parts, registry: CollectorRegistry, tallies: Tallies | None = None
+        self,
+        parts: Parts,
+        registry: CollectorRegistry,
+        tallies: Tallies | None = None,
     ) -> None:
-        self._market = CollectorRegistry()
-        self._market.register(MarketCollector(parts))
+        self._market = MarketGauges(parts)
         self._registry = registry
         self._tallies = tallies
         self._merging = asyncio.Lock()
@@ -145,11 +92,10 @@ class Exposition:
 
     async def text(self) -> bytes:
         """Return it as text; of several workers each sample that is not the market's says whose."""
+        market = await self._market.text()
         if self._tallies is None:
-            counted = generate_latest(self._registry)
-        else:
-            counted = await self._of_all(self._tallies)
-        return generate_latest(self._market) + counted
+            return market + generate_latest(self._registry)
+        return market + await self._of_all(self._tallies)
 
     async def _of_all(self, tallies: Tallies) -> bytes:
         """Return what all workers have counted, merged once for all who ask within EVERY_S, and in

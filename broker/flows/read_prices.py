@@ -6,8 +6,6 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from broker.core.catalog import Endpoint
 from broker.core.market import Market, Presence
 from broker.core.pulse import Pulse
@@ -59,7 +57,7 @@ def read_prices(market: Market, pulse: Pulse, now_s: float) -> list[Listing]:
 
 def _listing(endpoint: Endpoint, market: Market, pulse: Pulse, ejected: bool) -> Listing:
     deployment = endpoint.deployment
-    in_flight = int(pulse.load(np.array([deployment.number]))[0])
+    in_flight = pulse.load_of(deployment.number)
     try:
         rate = market.book.rate(endpoint.number)
     except EndpointUnpriced:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 
+from broker.api.market_gauges import MarketGauges
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.market import list_endpoints, publish
 from tests.integration.catalog.offers import endpoint_offer
@@ -46,6 +47,19 @@ async def test_metrics_count_by_route_and_name_no_private_endpoint(
     assert "broker_price_version 3.0" in text
     assert "hidden" not in text
     assert "secret-path" not in text
+
+
+async def test_a_market_that_takes_long_to_show_is_shown_alike_to_all_who_ask_soon(
+    broker: SmallBroker, provider: Person
+) -> None:
+    await list_endpoints(broker, provider.account, endpoint_offer())
+    await publish(broker, 3, 250_000)
+    large, small = MarketGauges(broker, little_s=0.0, share=1e-9), MarketGauges(broker)
+    first = [await large.text(), await small.text()]
+    assert first[0] == first[1]
+    await publish(broker, 4, 260_000)
+    assert await large.text() is first[0]
+    assert b"broker_price_version 4.0" in await small.text()
 
 
 async def test_the_interface_describes_itself(stranger: httpx.AsyncClient) -> None:
