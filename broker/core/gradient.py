@@ -41,6 +41,9 @@ TOLERANCE: Final = 4.0
 LATER: Final = 2.3
 """Only where what ends takes so many times as long does it count what is given up: times of one
 kind differ by nature, and callers in their patience."""
+MANY_GIVEN_UP: Final = 0.2
+"""Where so many more than usual are given up it is no longer a few hasty ones among others: then
+they end the waiting of what ends too, which is late sooner."""
 SMOOTHING: Final = 0.3
 WINDOW_S: Final = 0.5
 SAMPLES_MIN: Final = 8
@@ -285,16 +288,16 @@ class Gradient:
     def _judge(self, given_up: float) -> tuple[float, float]:
         """Return how many times as long as usual things took, and the share lost in vain."""
         log_longer = self._sum / self._count if self._count else math.inf
-        self._later = self._later + 1 if log_longer > self._log_later() else 0
+        self._later = self._later + 1 if log_longer > self._log_later(given_up) else 0
         if not self._cuts or (self._count and self._later < SLOW_MIN):
             return math.exp(log_longer), 0.0
         return math.exp((self._sum + self._cut_sum) / (self._count + self._cuts)), given_up
 
-    def _log_later(self) -> float:
+    def _log_later(self, given_up: float) -> float:
         """What ends has waited as well where it took so many times as long: half as many as what
         was given up (in logarithms), for impatient callers end all waiting sooner. Were there no
         queue, it would take no longer than usual."""
-        if not self._cuts:
+        if given_up < MANY_GIVEN_UP:
             return _LATER
         return min(_LATER, 0.5 * self._cut_sum / self._cuts / max(_CUT_STEP, 1.0 - self._cut_share))
 

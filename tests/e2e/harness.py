@@ -99,7 +99,16 @@ class Floor:
             self.keys[name] = await keys.issue(connection, account.id, KeyTerms(), now)
         if funds_nanos:
             await top_up(self.engine, _OPERATOR, name, funds_nanos, "test", now)
+        for broker in self.brokers:
+            await until(lambda broker=broker: self._knows(broker, name))  # type: ignore[misc]
         return self.keys[name]
+
+    async def _knows(self, broker: BrokerProcess, name: str) -> bool:
+        """Has a broker that is up read the account's key? It does so within a second or two."""
+        try:
+            return (await self.http(broker, name).get("/v1/models")).status_code != 401
+        except httpx.TransportError:
+            return True
 
     async def open_broker(self, workers: int = 1, **settings: str) -> BrokerProcess:
         """Start a broker, beside those there are."""

@@ -156,10 +156,10 @@ async def test_a_providers_suite_is_put_to_its_own_endpoints_until_an_operator_a
 async def test_an_order_is_kept_from_others_however_long_an_answer_takes(
     engine: AsyncEngine, acme: Account, provider: ScriptedProvider, hall: Hall
 ) -> None:
-    provider.script = msgspec.structs.replace(provider.script, ttft_ms=1_500)
+    provider.script = msgspec.structs.replace(provider.script, ttft_ms=3_000)
     await list_law(engine, acme, provider.url, law=0.9)
     await bring(engine, rows(2, 2))
-    examiner = Examiner(hall, leased=timedelta(seconds=0.6))
+    examiner = Examiner(hall, leased=timedelta(seconds=2))
     await examiner.look()
     sitting = asyncio.create_task(examiner.idle())
     while not sitting.done():

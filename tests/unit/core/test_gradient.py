@@ -94,7 +94,7 @@ def test_a_limit_far_above_comes_down_within_seconds_and_not_for_one_slow_moment
 
 @pytest.mark.parametrize(
     ("patience", "share"),
-    [(1.2, 0.4), (1.5, 0.6), (2.0, 0.7), (2.5, 0.75), (4.0, 0.75), (10, 0.75)],
+    [(1.2, 0.4), (1.5, 0.6), (2.0, 0.65), (2.5, 0.75), (4.0, 0.75), (10, 0.75)],
 )
 def test_calls_that_die_of_their_deadline_teach_the_limit(patience: float, share: float) -> None:
     """Of a server that declares 2,500 times what it has, nothing else may come to an end."""

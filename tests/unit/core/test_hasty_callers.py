@@ -18,12 +18,14 @@ GAVE_UP = Outcome(Fault.CALLER_LEFT)
 MEDIAN_MS = 100.0
 
 
-def serve(per_s: float, spread: float, hasty: float, patience_ms: float) -> tuple[float, float]:
+def serve(
+    per_s: float, spread: float, hasty: float, patience_ms: float, seed: int = 3
+) -> tuple[float, float]:
     """For a minute a server takes as long for each however many there are; return the share of
     calls for which it was held to be full, and the limit that stood for most of the time."""
     pulse = Pulse()
     pulse.fit(1, 1)
-    throttle, server, random = Throttle(pulse, 2.0), endpoint(0, Server(0, 200)), Random(3)
+    throttle, server, random = Throttle(pulse, 2.0), endpoint(0, Server(0, 200)), Random(seed)
     now_s, relaxed_s, calls, refused = 0.0, 0.0, 0, 0
     running: list[tuple[float, float, bool]] = []
     limits = []
@@ -75,11 +77,10 @@ def test_a_healthy_server_is_not_limited_for_hasty_callers(
     assert limit == np.inf
 
 
-def test_where_a_third_are_hasty_and_times_vary_a_server_is_held_to_be_full_for_two_seconds() -> (
-    None
-):
-    refused, limit = serve(400, 0.8, 0.3, 150)
-    assert refused <= 0.04, "it is emptied once, to see how long things take alone"
+@pytest.mark.parametrize("seed", [1, 3, 5])
+def test_where_a_third_are_hasty_and_times_vary_a_server_is_emptied_once_at_most(seed: int) -> None:
+    refused, limit = serve(400, 0.8, 0.3, 150, seed)
+    assert refused <= 0.04, "which takes two seconds, to see how long things take alone"
     assert limit >= 200
 
 
