@@ -43,7 +43,7 @@ async def hasty_house(
     async with (
         fresh_database(postgres_server.url, migrated_template, database_office) as url,
         open_house(
-            url, valkey_server.url, first_byte_s=1.0, idle_s=0.8, passage_bytes=100_000
+            url, valkey_server.url, first_byte_s=2.0, idle_s=0.8, passage_bytes=100_000
         ) as house,
     ):
         yield house
