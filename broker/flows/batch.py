@@ -16,6 +16,7 @@ import asyncpg
 
 from broker.core.ledger import CallRecord, Hold, Settlement
 from broker.flows.lane import Lane
+from broker.flows.lane_doubts import DoubtLane
 from broker.flows.lane_holds import HoldLane, HoldTerms
 from broker.flows.lane_settlements import RecordLane, SettlementLane
 from broker.store.budgeted_keys import BudgetedKeys
@@ -24,7 +25,7 @@ from broker.store.budgeted_keys import BudgetedKeys
 class LedgerBatcher:
     """The books as one process sees them. `start` before, `drain` after.
 
-    Each of the three lanes keeps one connection of `pool`.
+    Each of the lanes keeps one connection of `pool`; that of doubts only while it has some.
     """
 
     def __init__(
@@ -40,23 +41,31 @@ class LedgerBatcher:
         known = BudgetedKeys()
         self._settlements = SettlementLane(pool, rows_max, take_account, known)
         terms = HoldTerms(process_id, rows_max, queue_max)
-        self._holds = HoldLane(pool, terms, self._settlements, known)
+        self._doubts = DoubtLane(pool, rows_max, self._settlements)
+        self._holds = HoldLane(pool, terms, self._settlements, self._doubts, known)
 
     def start(self) -> None:
         """Begin to send batches."""
         self._records.start()
         self._settlements.start()
+        self._doubts.start()
         self._holds.start()
 
     async def drain(self, timeout_s: float = 10.0) -> None:
         """Take no new hold, write all that waits, and let go of the connections."""
         await self._holds.close(timeout_s)
+        await self._doubts.close(timeout_s)
         await self._settlements.close(timeout_s)
         await self._records.close(timeout_s)
 
     def lanes(self) -> dict[str, Lane[Any, Any]]:
-        """Return the three lanes by name, to be looked at."""
-        return {"holds": self._holds, "settlements": self._settlements, "records": self._records}
+        """Return the lanes by name, to be looked at."""
+        return {
+            "holds": self._holds,
+            "doubts": self._doubts,
+            "settlements": self._settlements,
+            "records": self._records,
+        }
 
     @property
     def holds_limit(self) -> float:

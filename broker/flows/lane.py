@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -30,6 +31,9 @@ _REST_S: Final = 0.001
 rows. A call that finds the lane at rest for longer is alone, and sent at once."""
 _COMPANY: Final = 32
 """With so many rows, it waits no longer."""
+
+_RETRY_FIRST_S: Final = 0.1
+_RETRY_MAX_S: Final = 5.0
 
 _log = structlog.get_logger()
 
@@ -151,3 +155,19 @@ class Lane(ABC, Generic[Item, Result]):
         if connection is not None:
             with contextlib.suppress(*DRIVER_AWAY):
                 await self._pool.release(connection, timeout=1)
+
+
+class BackOff:
+    """Growing pauses with jitter."""
+
+    def __init__(self) -> None:
+        self._pause_s = _RETRY_FIRST_S
+
+    def reset(self) -> None:
+        """Begin with short ones again."""
+        self._pause_s = _RETRY_FIRST_S
+
+    async def sleep(self) -> None:
+        """Wait for the next one."""
+        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, _RETRY_MAX_S)
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret

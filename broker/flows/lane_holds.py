@@ -22,6 +22,7 @@ from broker.core.ledger import Hold
 from broker.errors import BrokerError, Conflict, TooManyCalls, Unavailable
 from broker.flows.hold_refusals import beyond_all, budget_exceeded, budget_held, no_account, too_low
 from broker.flows.lane import Lane
+from broker.flows.lane_doubts import DoubtLane
 from broker.flows.lane_settlements import SettlementLane
 from broker.store import ledger
 from broker.store.budgeted_keys import BudgetedKeys
@@ -72,11 +73,13 @@ class HoldLane(Lane[_Asked, HoldResult]):
         pool: asyncpg.Pool,
         terms: HoldTerms,
         settlements: SettlementLane,
+        doubts: DoubtLane,
         known: BudgetedKeys,
     ) -> None:
         super().__init__(pool, terms.rows_max, _STATEMENT_S)
         self._process_id = terms.process_id
         self._settlements = settlements
+        self._doubts = doubts
         self._known = known
         self._away_until_s = 0.0
         self._doubtful: Sequence[_Asked] = ()
@@ -222,14 +225,11 @@ class HoldLane(Lane[_Asked, HoldResult]):
             _fail(item, BrokerError("The ledger refuses this hold.", code="hold_refused"))
 
     def _give_up(self, batch: Sequence[_Asked]) -> None:
-        """Nobody serves on a hold of unknown fate: what may have committed is released.
-
-        Should a statement that was cut off commit after even that, the hold expires in time.
-        """
+        """Nobody serves on a hold of unknown fate: what may commit yet is released."""
         doubtful, self._doubtful = self._doubtful, ()
         for asked in doubtful:
             with contextlib.suppress(Unavailable):
-                self._settlements.release(asked.hold)
+                self._doubts.put(asked.hold)
         for asked in batch:
             _fail(asked, _away())
 

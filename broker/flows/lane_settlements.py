@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -15,14 +14,12 @@ import structlog
 
 from broker.core.ledger import CallRecord, Hold, Settlement, settlement
 from broker.errors import BrokerError, Unavailable
-from broker.flows.lane import Lane
+from broker.flows.lane import BackOff, Lane
 from broker.store import ledger
 from broker.store.budgeted_keys import BudgetedKeys
 from broker.store.ledger import SettleResult
 
 _STATEMENT_S: Final = 30.0
-_RETRY_FIRST_S: Final = 0.1
-_RETRY_MAX_S: Final = 5.0
 _RECORDS_MAX: Final = 10_000
 
 _log = structlog.get_logger()
@@ -47,7 +44,7 @@ class SettlementLane(Lane[_Closing, SettleResult]):
         super().__init__(pool, rows_max, _STATEMENT_S)
         self._take_account = take_account
         self._known = known
-        self._back_off = _BackOff()
+        self._back_off = BackOff()
 
     def settle(
         self, settlement: Settlement, draft: Callable[[], CallRecord] | None = None
@@ -145,7 +142,7 @@ class RecordLane(Lane[CallRecord, None]):
 
     def __init__(self, pool: asyncpg.Pool, rows_max: int) -> None:
         super().__init__(pool, rows_max, _STATEMENT_S)
-        self._back_off = _BackOff()
+        self._back_off = BackOff()
         self._dropped = 0
 
     def record(self, record: CallRecord) -> None:
@@ -184,20 +181,6 @@ class RecordLane(Lane[CallRecord, None]):
         if self.queue:
             _log.warning("call_records_dropped", so_far=self._dropped + len(self.queue))
         self.queue.clear()
-
-
-class _BackOff:
-    """Growing pauses with jitter."""
-
-    def __init__(self) -> None:
-        self._pause_s = _RETRY_FIRST_S
-
-    def reset(self) -> None:
-        self._pause_s = _RETRY_FIRST_S
-
-    async def sleep(self) -> None:
-        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, _RETRY_MAX_S)
-        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
 
 
 def _write_out(closing: _Closing, draft: Callable[[], CallRecord]) -> None:

@@ -15,7 +15,7 @@ from broker.store import ledger
 from broker.store.database import create_pool
 from tests.integration.ledger.books import PROCESS, Standing, a_capture, a_hold, standing
 from tests.integration.ledger.conftest import FUNDS_NANOS
-from tests.integration.ledger.waiting import until
+from tests.integration.ledger.waiting import until, until_blocked, until_idle
 from tests.integration.ledger.way import Way
 
 
@@ -122,6 +122,33 @@ async def test_a_hold_whose_answer_was_lost_is_refused_and_given_back(
         return released == 5_000 and (await standing(connection, consumer)).held_nanos == 1_000
 
     await until(given_back)
+
+
+async def test_a_hold_that_commits_long_after_its_way_was_cut_keeps_no_money(
+    batcher: LedgerBatcher,
+    way: Way,
+    connection: asyncpg.Connection,
+    other: asyncpg.Connection,
+    consumer: UUID,
+) -> None:
+    await batcher.hold(a_hold(consumer, 1_000))
+    async with other.transaction():
+        await other.execute("LOCK TABLE balances")
+        asked = asyncio.create_task(batcher.hold(a_hold(consumer, 5_000)))
+        await until_blocked(connection)
+        way.close()
+        with pytest.raises(Unavailable):
+            await asked
+        way.open = True
+        settled = "SELECT count(*) FROM settlements WHERE hold_nanos = 5000"
+
+        async def given_up() -> bool:
+            return bool(await connection.fetchval(settled) == 1)
+
+        await until(given_up)
+    await until_idle(connection)
+    assert await standing(connection, consumer) == Standing(FUNDS_NANOS, 1_000)
+    assert await connection.fetchval("SELECT count(*) FROM open_holds") == 1
 
 
 async def test_draining_without_a_database_ends_in_time_and_tells_the_callers(

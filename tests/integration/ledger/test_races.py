@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import asyncpg
+import pytest
 
 from broker.store import ledger
 from tests.integration.ledger.books import (
@@ -45,6 +46,27 @@ async def test_a_hold_that_waited_sees_what_the_one_before_it_took(
     assert await standing(watcher, consumer) == Standing(FUNDS_NANOS, 9_000_000)
     await third.close()
     await watcher.close()
+
+
+async def test_what_became_of_a_hold_is_asked_of_who_is_just_opening_it(
+    connection: asyncpg.Connection, other: asyncpg.Connection, consumer: UUID
+) -> None:
+    opened, given_up = a_hold(consumer, 1_000), a_hold(consumer, 2_000)
+    transaction = other.transaction()
+    await transaction.start()
+    await ledger.hold_batch(other, [opened], PROCESS)
+    with pytest.raises(asyncpg.LockNotAvailableError):
+        await ledger.forestall(connection, [opened, given_up], timeout_s=0.2)
+    asking = asyncio.create_task(ledger.forestall(connection, [opened, given_up], timeout_s=10))
+    await asyncio.sleep(0.05)
+    await transaction.commit()
+
+    assert await asking == {opened.call_id}
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await ledger.hold_batch(other, [a_hold(consumer, 3_000), given_up], PROCESS)
+    assert await standing(connection, consumer) == Standing(FUNDS_NANOS, 1_000)
+    assert not await connection.fetch("SELECT * FROM invariant_hold_is_open_or_settled")
+    assert not await connection.fetch("SELECT * FROM replay_held_is_its_holds")
 
 
 async def test_a_hold_that_waited_for_a_rollback_sees_the_money_back(

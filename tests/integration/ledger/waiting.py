@@ -28,3 +28,16 @@ async def until_blocked(
         return bool(found >= count)
 
     await until(blocked, timeout_s)
+
+
+async def until_idle(watcher: asyncpg.Connection, timeout_s: float = 15.0) -> None:
+    """Return once no other backend of this database runs a statement."""
+
+    async def idle() -> bool:
+        found = await watcher.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND state <> 'idle'"
+        )
+        return bool(found == 0)
+
+    await until(idle, timeout_s)
