@@ -10,6 +10,7 @@ import msgspec
 
 from broker.api.price_messages import Price, price
 from broker.api.wire import Reply
+from broker.core.cascade import Other
 from broker.flows.read_call import ToldCall, ToldStory
 from broker.store.calls import CutCall
 from broker.store.charge_lines import ChargedAttempt
@@ -78,8 +79,8 @@ class JudgedShown(Reply):
     """What was thought of an answer of a cascade; of its text nothing is kept.
 
     `confidence` is the mean probability of its tokens, `chance` what that is worth of the model in
-    the domain, `flaw` what is wrong with its form, `agreement` how far another answer was like it;
-    `tokens`: so many of its first alone were judged.
+    the domain, `flaw` what is wrong with its form, `agreement` how far another answer was like it,
+    `compared` whose that was; `tokens`: so many of its first alone were judged.
     """
 
     kept: bool
@@ -89,6 +90,7 @@ class JudgedShown(Reply):
     flaw: str | None
     agreement: float | None
     tokens: int | None
+    compared: Other | None = None
 
 
 class AttemptShown(Reply):

@@ -80,6 +80,16 @@ SAMPLE = "sample"
 """The same endpoint answers once more."""
 
 
+class Other(enum.StrEnum):
+    """Whose answer another is compared with: models err alike with themselves more than with
+    others."""
+
+    SAMPLE = "sample"
+    """Of the same model."""
+    MODEL = "model"
+    """Of another."""
+
+
 class Judged(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was thought of an answer; nothing of its text."""
 
@@ -95,6 +105,8 @@ class Judged(msgspec.Struct, frozen=True, omit_defaults=True):
     """With another answer, 0 to 1."""
     tokens: int | None = None
     """So many of its first tokens alone were judged."""
+    compared: Other | None = None
+    """Whose the other answer was; older stories do not tell."""
 
 
 FLAWED = 0.05

@@ -8,7 +8,8 @@ by Newton's method in short steps). So where evidence is thin the curve of what 
 Checks of form are not counted: an answer that fails them is not judged by its confidence.
 
 Agreement has curves of the same kind, over what it usually adds to the odds that the model's being
-sure gives an answer; where nothing tells how sure it was, over even odds.
+sure gives an answer; where nothing tells how sure it was, over even odds. They are fitted apart for
+agreement with the same model and with another.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from broker.core.cascade import Other
 from broker.core.columns import Floats
 
 
@@ -62,6 +63,8 @@ class Piece:
     """How sure the model was: the mean probability of the answer's tokens, where that is known."""
     agreement: float | None = None
     """How far another answer to the prompt was like it, 0 to 1, where the two were compared."""
+    compared: Other | None = None
+    """Whose that was, where it is known."""
     groups: str | None = None
     """Which groups of prompts a caller's prompt was of, as its recogniser told them."""
     run_id: UUID | None = None

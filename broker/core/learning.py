@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from broker.core.cascade import Other
 from broker.core.catalog import Endpoint
 from broker.core.columns import Bools, Floats, Numbers
 from broker.core.confidence import Curves, Told, fit_agreements, fit_curves
@@ -32,7 +33,7 @@ from broker.core.fading import (
 )
 from broker.core.groups import gains
 from broker.core.lessons import Lessons
-from broker.core.notebook import NOBODY, UNKNOWN, Heard
+from broker.core.notebook import NOBODY, OTHERS, UNKNOWN, Heard
 
 DECLARED: Final = 10.0
 """What a provider says of its own endpoint counts as so many answers."""
@@ -113,12 +114,16 @@ def learn(heard: Heard, catalog: Catalog, beside: Beside, now_s: float) -> Lesso
     )
 
 
-def _curves(heard: Heard, weights: Floats) -> tuple[Curves, Curves]:
-    """Learn how sure answers are to be read, and what agreement adds, of all but checks of form."""
+def _curves(heard: Heard, weights: Floats) -> tuple[Curves, Mapping[Other, Curves]]:
+    """Learn how sure answers are to be read, and what agreement adds by whose the other answer was,
+    of all but checks of form."""
     columns = (heard.endpoints, heard.domains, heard.graded, heard.confidences, heard.scores)
     told = Told(*columns, weights, heard.accounts != NOBODY)
     curves = fit_curves(told)
-    return curves, fit_agreements(told, heard.agreements, curves)
+    return curves, {
+        other: fit_agreements(told, np.where(heard.others == at, heard.agreements, np.nan), curves)
+        for at, other in enumerate(OTHERS)
+    }
 
 
 def _blended(exact: Estimate, graded: Estimate) -> Floats:

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from broker.core.cascade import AS_USUAL, USUAL, Curve
+from broker.core.cascade import AS_USUAL, USUAL, Curve, Other
 from broker.core.catalog import Endpoint
 from broker.core.columns import Floats, Numbers
 from broker.core.confidence import Curves
@@ -81,8 +81,8 @@ class Lessons:
     """The one that it was learned with."""
     curves: Curves | None = None
     """How sure answers are read."""
-    agreements: Curves | None = None
-    """What agreement with another answer adds to that."""
+    agreements: Mapping[Other, Curves] = field(default_factory=dict)
+    """What agreement with another answer adds to that, by whose it is."""
     cuts: dict[tuple[int, int], Cut] = field(default_factory=dict)
     """Filled on first use."""
 
@@ -132,11 +132,12 @@ class Lessons:
             return USUAL
         return self.curves.of(number, self.places.get(domain or "", len(self.places)))
 
-    def agreement(self, number: int, domain: str | None) -> Curve:
-        """Return what it adds when another answer agrees with an endpoint's."""
-        if self.agreements is None:
+    def agreement(self, number: int, domain: str | None, other: Other) -> Curve:
+        """Return what it adds when another answer, of `other`, agrees with an endpoint's."""
+        curves = self.agreements.get(other)
+        if curves is None:
             return AS_USUAL
-        return self.agreements.of(number, self.places.get(domain or "", len(self.places)))
+        return curves.of(number, self.places.get(domain or "", len(self.places)))
 
     def known(self, prompt: Prompt, numbers: Numbers) -> Floats:
         """Return by how many answers the score of each of these endpoints is known."""

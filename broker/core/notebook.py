@@ -14,6 +14,7 @@ from uuid import UUID
 
 import numpy as np
 
+from broker.core.cascade import Other
 from broker.core.columns import Bools, Floats, Numbers
 from broker.core.domains import Recogniser
 from broker.core.evidence import Grade, Piece, Source, unpack
@@ -26,6 +27,8 @@ UNKNOWN: Final = -1
 """Stands for no domain, or for an endpoint that is not listed."""
 NOBODY: Final = 0
 """Stands for no account."""
+OTHERS: Final = tuple(Other)
+_OTHER_PLACES: Final = {None: UNKNOWN} | {each: at for at, each in enumerate(OTHERS)}
 
 _NONE_GROUPED: Final = np.zeros(0, dtype=np.int64), np.zeros((0, GROUPINGS), dtype=np.int64)
 
@@ -49,6 +52,8 @@ class Heard:
     """How sure who answered was; NaN where nobody knows."""
     agreements: Floats
     """How far another answer was like it; NaN where none was compared."""
+    others: Numbers
+    """Whose that was, as a place in OTHERS; UNKNOWN where nobody knows."""
     grouped: Numbers
     """The places of those of which it is known which groups of prompts they are of."""
     groups: Numbers
@@ -135,6 +140,7 @@ class Notebook:
             at_s=np.array([each.at.timestamp() for each in pieces], dtype=np.float64),
             confidences=_told([each.confidence for each in pieces]),
             agreements=_told([each.agreement for each in pieces]),
+            others=_codes([_OTHER_PLACES[each.compared] for each in pieces]),
             grouped=grouped,
             groups=groups,
         )

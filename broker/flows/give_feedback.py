@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -85,7 +85,7 @@ async def give_feedback(
                 retry_after_s=_RETRY_AFTER_S,
             )
         named = (await endpoint_names.by_numbers(connection, [number]))[number]
-        confidence, agreement = _sureness(found, number)
+        judged = _judged_as(found, number)
         piece = Piece(
             at=now,
             endpoint_id=named.id,
@@ -96,8 +96,9 @@ async def give_feedback(
             weight=weight_of(said.others) if said.weight is None else said.weight,
             account_id=caller.account_id,
             call_id=call_id,
-            confidence=confidence,
-            agreement=agreement,
+            confidence=judged.get("confidence"),
+            agreement=judged.get("agreement"),
+            compared=judged.get("compared"),
             groups=decode(found.story).groups,
         )
         await evidence.record(connection, [piece])
@@ -108,9 +109,9 @@ async def give_feedback(
     return Taken(named.name, piece, keeps)
 
 
-def _sureness(call: CallRecord, endpoint_number: int) -> tuple[float | None, float | None]:
-    """Return how sure the endpoint was whose answer the caller had, and how far another answer
-    agreed with it, as far as these were looked at."""
+def _judged_as(call: CallRecord, endpoint_number: int) -> dict[str, Any]:
+    """Return what was thought of the answer that the caller had: how sure its endpoint was, and how
+    far another answer agreed with it; empty where that was not looked at."""
     own = [
         each["judged"]
         for each in decode(call.story).attempts
@@ -118,8 +119,9 @@ def _sureness(call: CallRecord, endpoint_number: int) -> tuple[float | None, flo
     ]
     # What was judged by its form alone, or by its beginning, is no measure of how sure it was.
     if not own or own[-1]["flaw"] is not None or own[-1]["tokens"] is not None:
-        return None, None
-    return own[-1]["confidence"], own[-1]["agreement"]
+        return {}
+    told: dict[str, Any] = own[-1]
+    return told
 
 
 def weight_of(others: int) -> float:

@@ -20,6 +20,7 @@ from broker.core.cascade import (
     Curve,
     Judged,
     Kept,
+    Other,
     above,
     agreed,
     confidence_of,
@@ -27,6 +28,7 @@ from broker.core.cascade import (
     worth_it,
 )
 from broker.core.chain import Chain
+from broker.core.decision import Candidate
 from broker.core.dispatch import Attempt
 from broker.core.grading import likeness
 from broker.core.outcome import Outcome
@@ -50,19 +52,27 @@ async def judge(tab: Tab, reply: Reply, *, compares: bool) -> Judged:
     judged = look_at(tab, reply)
     asks = tab.call.cascade is not None and tab.call.cascade.agreement is not None
     if compares and asks and reply.ended and judged.flaw is None:
-        agreement = await _agreement(tab, reply)
-        if agreement is not None:
-            judged = _compared(judged, agreement, agreement_of(tab, reply.attempt))
+        candidate = _other(tab, reply.attempt)
+        agreement = None if candidate is None else await _agreement(tab, reply, candidate)
+        if candidate is not None and agreement is not None:
+            judged = _compared(tab, judged, agreement, (reply.attempt.candidate, candidate))
     kept = _is_kept(tab, reply.attempt, judged)
     return msgspec.structs.replace(judged, kept=kept.kept, reason=judged.reason + kept.reason)
 
 
-def _compared(judged: Judged, agreement: float, curve: Curve) -> Judged:
+def _compared(
+    tab: Tab, judged: Judged, agreement: float, both: tuple[Candidate, Candidate]
+) -> Judged:
+    """Return what is thought of an answer that agrees so far with another; `both` gave them."""
+    first, second = (tab.market.endpoint(each.number).model for each in both)
+    other = Other.SAMPLE if first == second else Other.MODEL
+    curve = agreement_of(tab, both[0], other)
     unlearned = "" if curve != AS_USUAL else "what agreement is worth here is not learned yet, "
     return msgspec.structs.replace(
         judged,
         chance=agreed(judged.chance, agreement, curve),
         agreement=agreement,
+        compared=other,
         reason=judged.reason + unlearned,
     )
 
@@ -94,12 +104,12 @@ def curve_of(tab: Tab, attempt: Attempt) -> Curve:
     return lessons.curve(attempt.candidate.number, tab.call.wanted.domain)
 
 
-def agreement_of(tab: Tab, attempt: Attempt) -> Curve:
-    """Return what it adds when another answer agrees with that of an attempt's endpoint."""
+def agreement_of(tab: Tab, candidate: Candidate, other: Other) -> Curve:
+    """Return what it adds when another answer, of `other`, agrees with a candidate's."""
     lessons = tab.market.lessons
     if lessons is None:
         return AS_USUAL
-    return lessons.agreement(attempt.candidate.number, tab.call.wanted.domain)
+    return lessons.agreement(candidate.number, tab.call.wanted.domain, other)
 
 
 def _flaw(body: OpenAiBody, reply: Reply) -> Flaw | None:
@@ -108,15 +118,19 @@ def _flaw(body: OpenAiBody, reply: Reply) -> Flaw | None:
     return Flaw.REFUSED if is_refusal(reply.text) else None
 
 
-async def _agreement(tab: Tab, reply: Reply) -> float | None:
-    """Return how far another answer agrees with this one, 0 to 1; None where none came."""
+def _other(tab: Tab, attempt: Attempt) -> Candidate | None:
+    """Return who is to answer a second time; None where nobody can."""
     chain, cascade = tab.decision, tab.call.cascade
     assert isinstance(chain, Chain)
     assert cascade is not None
-    sampled = cascade.agreement == SAMPLE
-    candidate = reply.attempt.candidate if sampled else chain.second
-    if candidate is None or (not sampled and candidate.number == reply.attempt.candidate.number):
-        return None
+    if cascade.agreement == SAMPLE:
+        return attempt.candidate
+    second = chain.second
+    return None if second is None or second.number == attempt.candidate.number else second
+
+
+async def _agreement(tab: Tab, reply: Reply, candidate: Candidate) -> float | None:
+    """Return how far a candidate's answer agrees with this one, 0 to 1; None where none came."""
     attempt = tab.begin_beside(candidate)
     if attempt is None:
         return None

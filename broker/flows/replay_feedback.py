@@ -116,6 +116,7 @@ def _learn(lesson: Lesson, labels: Numbers, chosen: Numbers, got: Floats) -> Les
         at_s=np.zeros(got.size),
         confidences=np.full(got.size, np.nan),
         agreements=np.full(got.size, np.nan),
+        others=np.full(got.size, UNKNOWN),
         grouped=np.zeros(0, dtype=np.int64),
         groups=np.zeros((0, GROUPINGS), dtype=np.int64),
     )

@@ -12,6 +12,7 @@ from sqlalchemy import Row, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
+from broker.core.cascade import Other
 from broker.core.evidence import Grade, Piece, Source
 from broker.core.notebook import share_of
 from broker.store.tables import table
@@ -28,7 +29,7 @@ evidence = table(
     id uuid, at timestamptz, endpoint_id uuid, domain text, source text, grade text, score double,
     weight double, account_id uuid, call_id uuid, encoder text, vector bytea,
     run_id uuid, confidence double, groups text,
-    agreement double
+    agreement double, compared text
     """,
 )
 _COLUMNS: Final = tuple(Piece.__dataclass_fields__)
@@ -139,6 +140,7 @@ async def take_turn(connection: AsyncConnection, account_id: UUID) -> None:
 def _recorded(row: Row[Any]) -> Recorded:
     values = {name: getattr(row, name) for name in _COLUMNS}
     values["source"], values["grade"] = Source(row.source), Grade(row.grade)
+    values["compared"] = None if row.compared is None else Other(row.compared)
     return Recorded(row.id, Piece(**values))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from broker.core.cascade import Other
 from broker.core.evidence import Grade, Source
 from broker.store import evidence
 from tests.integration.gateway.house import Consumer, House, Stall, until
@@ -16,6 +17,7 @@ async def test_a_model_that_agrees_with_itself_and_is_wrong_is_not_believed_any_
 ) -> None:
     await house.enrol(
         Stall(name="acme/parrot", model="parrot", tasks=("chat",)),
+        Stall(name="acme/other", model="parrot", tasks=("chat",), usd_in="5", usd_out="9"),
         Stall(name="globex/large", model="large", tasks=("chat",)),
     )
     for name, examples in (("law", LAW), ("cooking", COOKING)):
@@ -44,7 +46,7 @@ async def test_a_model_that_agrees_with_itself_and_is_wrong_is_not_believed_any_
     assert said.status_code == 201, said.text
     async with house.engine.connect() as connection:
         [told] = [each.piece for each in await evidence.since(connection, evidence.START, 100)]
-    assert told.agreement == 1.0
+    assert (told.agreement, told.compared) == (1.0, Other.SAMPLE)
     wrong = replace(told, source=Source.EVAL, grade=Grade.BINARY, account_id=None, call_id=None)
     async with house.engine.begin() as connection:
         await evidence.record(connection, [replace(wrong, groups=None)] * 40)
@@ -57,3 +59,11 @@ async def test_a_model_that_agrees_with_itself_and_is_wrong_is_not_believed_any_
     assert then["agreement"] == 1.0
     assert then["chance"] < 0.4
     assert "not learned yet" not in then["reason"]
+    cascade["agreement"] = "large"
+    with_another = await judged(await ask())
+    assert (with_another["agreement"], with_another["compared"]) == (1.0, "model")
+    assert "not learned yet" in with_another["reason"], "what it says of itself says nothing of it"
+    assert with_another["chance"] > then["chance"]
+    cascade["agreement"] = "acme/other"
+    of_its_kind = await judged(await ask())
+    assert (of_its_kind["agreement"], of_its_kind["compared"]) == (1.0, "sample")

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import asyncpg
+import msgspec
 import pytest
 
+from broker.core import story
+from broker.core.cascade import Judged
+from broker.core.decision import undecided
+from broker.core.dispatch import Attempt
+from broker.core.outcome import DELIVERED
 from broker.store.plans import id_at
+from tests.fakes import plan, requirements
 from tests.integration.migrations.upgrading import DatabaseAt, insert_account
 
 _INSERT = """
@@ -72,3 +80,64 @@ async def test_evidence_of_before_stays_and_new_months_come(database_at: Databas
         assert dict(await driver.fetch(_WHERE)) == {"evidence_other": 1}
         with pytest.raises(asyncpg.IntegrityConstraintViolationError):
             await driver.execute("DELETE FROM evidence")
+
+
+async def test_agreement_of_before_is_told_whose_it_was_by_the_stories_of_its_calls(
+    database_at: DatabaseAt,
+) -> None:
+    now = datetime.now(UTC)
+    async with database_at("0029") as old:
+        driver = old.driver
+        owner, _ = await insert_account(driver, "consumer", "shop")
+        endpoint = await an_endpoint(driver, owner)
+        number = await driver.fetchval("SELECT number FROM endpoints")
+        await driver.execute("SET session_replication_role = replica")
+        await driver.execute(
+            "INSERT INTO endpoints (id, deployment_id, provider_id, name, model, version,"
+            " upstream_model, tasks, created_at) SELECT uuidv7(), uuidv7(), provider_id, name || n,"
+            " n, '', n, tasks, created_at FROM endpoints, unnest('{x,other}'::text[]) AS n"
+        )
+        others = dict(
+            await driver.fetch("SELECT model, number FROM endpoints WHERE number <> $1", number)
+        )
+        compared = {
+            "sample": [number, number],
+            "model": [number, others["other"]],
+            "sample of its kind": [number, others["x"]],
+            "no comparison": [number],
+        }
+        for at, numbers in enumerate(compared.values()):
+            call_id = uuid4()
+            await driver.execute(
+                "INSERT INTO calls (id, created_at, account_id, key_id, task, model, stream,"
+                " status, code, price_version, hold_nanos, charge_nanos, tokens_in, tokens_out,"
+                " duration_ms, story) VALUES ($1, $2, $3, 'key', 'chat', 'x', false, 200, 'served',"
+                " 1, 0, 0, 0, 0, 1, $4)",
+                *(call_id, now, owner, _story_of(numbers)),
+            )
+            await driver.execute(
+                "INSERT INTO evidence (id, at, endpoint_id, source, grade, score, weight, call_id,"
+                " agreement) VALUES ($1, $2, $3, 'feedback', 'graded', $4, 1, $5, 0.9)",
+                *(uuid4(), now, endpoint, at / 10, call_id),
+            )
+        await driver.execute("SET session_replication_role = origin")
+        await old.upgrade("0030")
+        found = await driver.fetch("SELECT compared FROM evidence ORDER BY score")
+        assert [each["compared"] for each in found] == ["sample", "model", "sample", None]
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+            await driver.execute("UPDATE evidence SET compared = 'model'")
+
+
+def _story_of(numbers: list[int]) -> bytes:
+    """The story of a call that the first of these endpoints answered, and the second, if there is
+    one, for the two to be compared."""
+    attempts = []
+    for at, number in enumerate(numbers):
+        candidate = msgspec.structs.replace(plan(1)[0], number=number)
+        attempt = Attempt(at, candidate, 1.0, 0.0, outcome=DELIVERED)
+        if at:
+            attempt.notes.append("asked to compare")
+        else:
+            attempt.judged = Judged(True, "", agreement=0.9)
+        attempts.append(attempt)
+    return story.encode(requirements(), undecided(1), attempts, "delivered", 0.5)

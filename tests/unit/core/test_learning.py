@@ -11,6 +11,7 @@ from uuid import uuid5
 import numpy as np
 import pytest
 
+from broker.core.cascade import AS_USUAL, Other
 from broker.core.columns import Floats
 from broker.core.domains import learn as learn_domains
 from broker.core.evidence import Grade, Piece, Source, pack
@@ -203,3 +204,16 @@ def test_answers_are_expected_to_be_as_long_as_they_were() -> None:
     assert table[1, 2] == pytest.approx(500, rel=0.05), "who is new has what is usual"
     lengths.take([Batch("law", 0, 1_000, 100_000)])
     assert lengths.table(places, 3)[1, 0] < 110
+
+
+def test_agreement_of_a_model_with_itself_says_nothing_of_that_with_another() -> None:
+    itself = [piece(0, 0.0, agreement=0.95, compared=Other.SAMPLE) for _ in range(40)]
+    untold = [piece(2, 0.0, agreement=0.95) for _ in range(40)]
+    known = learned(itself + untold)
+    believed = {other: known.agreement(0, "law", other) for other in Other}
+    assert believed[Other.MODEL] == known.agreement(2, "law", Other.MODEL) == AS_USUAL
+    assert believed[Other.SAMPLE].start < -0.3
+    another = [piece(0, 1.0, agreement=0.95, compared=Other.MODEL) for _ in range(20)]
+    both = learned(itself + another)
+    assert both.agreement(0, "law", Other.SAMPLE).start < 0.0
+    assert both.agreement(0, "law", Other.MODEL).start > 0.0
