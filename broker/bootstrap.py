@@ -23,6 +23,7 @@ from broker.flows.batch import LedgerBatcher
 from broker.flows.heartbeat import HeartbeatDesk
 from broker.flows.keyring import Keyring
 from broker.flows.lease import Lease
+from broker.flows.leave import Leave
 from broker.flows.origins import Origins
 from broker.flows.runtime import Runtime
 from broker.flows.targets import Targets
@@ -40,7 +41,6 @@ from broker.upstream.client import UpstreamClient
 from broker.upstream.names import Names
 from pricing.book import PriceBook
 
-DRAIN_S = 20.0
 _DRAIN_POLL_S = 0.05
 
 
@@ -50,9 +50,10 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
 
     Raises Unavailable where the database is away at the start.
     """
+    leave = Leave()
     async with contextlib.AsyncExitStack() as stack:
         try:
-            runtime = await _build(settings, stack)
+            runtime = await _build(settings, stack, leave)
             await stack.enter_async_context(Background(runtime).running())
         except Exception as error:
             if not is_database_away(error):
@@ -60,17 +61,18 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             raise Unavailable(f"The database cannot be reached: {error}.") from None
         yield runtime
         runtime.stopping = True
-        await _drain(runtime)
+        leave.begin()
+        await leave.within(_drain, runtime)
 
 
-async def _build(settings: Settings, stack: contextlib.AsyncExitStack) -> Runtime:
+async def _build(settings: Settings, stack: contextlib.AsyncExitStack, leave: Leave) -> Runtime:
     engine = create_engine(settings.database_url)
-    stack.push_async_callback(engine.dispose)
+    stack.push_async_callback(leave.within, engine.dispose)
     pool = await create_pool(settings.database_url, connections_max=12)
-    stack.push_async_callback(pool.close)
+    stack.push_async_callback(leave.within, pool.close)
     async with engine.connect() as connection:
         live = Live.connect(settings.valkey_url, await market_id(connection))
-    stack.push_async_callback(live.close)
+    stack.push_async_callback(leave.within, live.close)
     sealer = Sealer(settings.secret_key, settings.secret_keys_old)
     addresses = AddressPolicy(settings.allowed_networks)
     origins = Origins()
@@ -82,10 +84,10 @@ async def _build(settings: Settings, stack: contextlib.AsyncExitStack) -> Runtim
         ),
         names=Names(owner_of=origins.owner_of),
     )
-    stack.push_async_callback(upstream.aclose)
+    stack.push_async_callback(leave.within, upstream.aclose)
     traces = open_traces(settings.traces_share, SystemRandom().random)
     if traces is not None:
-        stack.push_async_callback(asyncio.to_thread, traces.close)
+        stack.push_async_callback(leave.within, asyncio.to_thread, traces.close)
     pulse, routing = Pulse(), _routing_limits(settings.limits)
     return Runtime(
         settings=settings,
@@ -94,7 +96,7 @@ async def _build(settings: Settings, stack: contextlib.AsyncExitStack) -> Runtim
         live=live,
         sealer=sealer,
         addresses=addresses,
-        ledger=await _open_ledger(settings, pool, stack),
+        ledger=await _open_ledger(settings, pool, stack, leave),
         heartbeats=HeartbeatDesk(engine, sealer, live.beats, settings.heartbeat_interval_ms),
         upstream=upstream,
         market=build_market((), PriceBook.empty(), {}),
@@ -122,21 +124,24 @@ def _routing_limits(limits: Limits) -> RoutingLimits:
 
 
 async def _open_ledger(
-    settings: Settings, pool: asyncpg.Pool, stack: contextlib.AsyncExitStack
+    settings: Settings, pool: asyncpg.Pool, stack: contextlib.AsyncExitStack, leave: Leave
 ) -> LedgerBatcher:
     lease = Lease(pool)
     process_id = await lease.acquire()
-    stack.push_async_callback(lease.release)
+    stack.push_async_callback(leave.within, lease.release)
     async with pool.acquire() as connection:
         take = await take_account(connection, process_id)
     ledger = LedgerBatcher(pool, take, process_id, settings.limits.batch_rows_max)
     ledger.start()
-    stack.push_async_callback(ledger.drain)
+
+    async def drain() -> None:
+        await ledger.drain(leave.left_s)
+
+    stack.push_async_callback(drain)
     return ledger
 
 
 async def _drain(runtime: Runtime) -> None:
-    """Wait for the calls and settlements under way, for at most DRAIN_S."""
-    due_s = runtime.now_s() + DRAIN_S
-    while (runtime.calls_in_flight or runtime.running) and runtime.now_s() < due_s:  # noqa: ASYNC110 - only at the end, and bounded
+    """Wait for the calls and settlements under way."""
+    while runtime.calls_in_flight or runtime.running:  # noqa: ASYNC110 - only at the end, and bounded
         await asyncio.sleep(_DRAIN_POLL_S)

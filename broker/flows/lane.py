@@ -67,6 +67,7 @@ class Lane(ABC, Generic[Item, Result]):
             if not done:
                 self._task.cancel()
                 await asyncio.wait([self._task])
+                await self._drop()
         self._abandon()
         await self._release()
 

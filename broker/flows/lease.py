@@ -25,6 +25,8 @@ from broker.store.away import DRIVER_AWAY
 
 _RETRY_S: Final = 1.0
 _ANSWER_S: Final = 10.0
+_FAREWELL_S: Final = 2.0
+"""Else a sweep finds out."""
 
 _log = structlog.get_logger()
 
@@ -69,7 +71,7 @@ class Lease:
             return
         try:
             if not ledger.is_lost(connection):
-                async with asyncio.timeout(_ANSWER_S):
+                async with asyncio.timeout(_FAREWELL_S):
                     await leases.give_up(connection, self._process_id)
         except DRIVER_AWAY as error:
             _log.warning("lease_left_to_a_sweep", error=repr(error))

@@ -10,7 +10,6 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -21,7 +20,7 @@ from broker.embedded.child import Child, Command
 from broker.embedded.failures import EmbeddedServerFailed
 from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.valkey import EmbeddedValkey
-from broker.flows.sweep import release_orphans, sweep_expired
+from broker.flows.sweep import release_orphans
 from broker.store.database import create_pool
 from broker.store.migrate import upgrade
 from tests.conftest import memory, passable_folder
@@ -181,11 +180,10 @@ class Yard:
         finally:
             await pool.close()
 
-    async def settle_down(self) -> int:
-        """Wait until nothing is held for a broker that is dead, nor for a call under way.
+    async def settle_down(self) -> None:
+        """Wait until nothing is held, neither for a broker that is dead nor for a call under way.
 
-        Return how many holds nobody but time would give back: those which a statement has left
-        that was cut off, was taken for lost, and has committed after all.
+        Time need give nothing back: a hold whose statement was cut off is looked for.
         """
 
         async def buried() -> bool:
@@ -195,13 +193,7 @@ class Yard:
             return await self.floor.held() == 0
 
         await until(buried, limit_s=90.0)
-        with contextlib.suppress(TimeoutError):
-            await until(nothing_held, limit_s=RETRIES_S)
-        pool = await create_pool(self.floor.database_url, connections_max=1)
-        try:
-            return await sweep_expired(pool, datetime.now(UTC) + timedelta(hours=1), spare_s=0.0)
-        finally:
-            await pool.close()
+        await until(nothing_held, limit_s=RETRIES_S)
 
     async def _dead_hold(self) -> bool:
         """Whether anything is held for a broker without a lease."""

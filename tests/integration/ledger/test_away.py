@@ -8,12 +8,13 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from broker.errors import Unavailable
 from broker.flows.batch import LedgerBatcher
 from broker.store import ledger
 from broker.store.database import create_pool
-from tests.integration.ledger.books import PROCESS, Standing, a_capture, a_hold, standing
+from tests.integration.ledger.books import PROCESS, Standing, a_capture, a_hold, a_record, standing
 from tests.integration.ledger.conftest import FUNDS_NANOS
 from tests.integration.ledger.waiting import until, until_blocked, until_idle
 from tests.integration.ledger.way import Way
@@ -167,3 +168,30 @@ async def test_draining_without_a_database_ends_in_time_and_tells_the_callers(
     with pytest.raises(Unavailable):
         await settling
     await pool.close()
+
+
+async def test_draining_into_a_database_that_hangs_ends_in_time_whatever_waits(
+    way: Way, take: UUID, consumer: UUID
+) -> None:
+    pool = await create_pool(way.url)
+    batcher = LedgerBatcher(pool, take, PROCESS)
+    batcher.start()
+    hold = a_hold(consumer, 1_000)
+    await batcher.hold(hold)
+    assert await batcher.settle(a_capture(hold))
+    hold, refused = a_hold(consumer, 1_000), a_hold(consumer, 1_000)
+    await batcher.hold(hold)
+    lost = replace(a_record(refused, 0), status=503, hold_nanos=0)
+    batcher.record(lost)
+    await asyncio.sleep(0.1)
+    way.freeze()
+    batcher.record(lost)
+    asking = asyncio.create_task(batcher.hold(refused))
+    settling = batcher.settle(a_capture(hold))
+    await asyncio.sleep(0.1)
+    async with asyncio.timeout(4):  # each for itself, they would take 6 s
+        await batcher.drain(timeout_s=1.5)
+    for each in (asking, settling):
+        with pytest.raises(Unavailable):
+            await each
+    pool.terminate()

@@ -1,4 +1,4 @@
-"""A way to PostgreSQL that can be cut: passes bytes on, swallows an answer, or refuses all."""
+"""A way to PostgreSQL that can be cut: it passes on, swallows an answer, hangs, or refuses all."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ class Way:
         self._tasks: set[asyncio.Task[None]] = set()
         self._port = 0
         self.open = True
+        self._flows = asyncio.Event()
+        self._flows.set()
         self.swallow_next_answer = False
         """Cut the connection that gets the next answer, without passing it on."""
         self.swallowed = asyncio.Event()
@@ -35,6 +37,7 @@ class Way:
         assert self._server is not None
         self._server.close()
         self.close()
+        self._flows.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def close(self) -> None:
@@ -42,6 +45,10 @@ class Way:
         self.open = False
         for writer in self._writers:
             writer.transport.abort()
+
+    def freeze(self) -> None:
+        """Pass nothing on any more, and cut nothing: as a server that was stopped in its tracks."""
+        self._flows.clear()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self.open:
@@ -66,6 +73,7 @@ class Way:
                     self.swallow_next_answer = False
                     self.swallowed.set()
                     break
+                await self._flows.wait()
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()
