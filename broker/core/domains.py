@@ -19,10 +19,11 @@ import numpy as np
 
 from broker.core.columns import Floats, Numbers
 from broker.core.fitting import fit_logistic, fit_temperature, folds, softmax
-from broker.core.groups import Groups, look, make_groups
 
 SHRINKAGES = (0.1, 0.3, 0.7)
 FOLDS = 4
+HELD_OUT_MAX = 4_096
+"""So many examples, evenly drawn from all domains, tell how sure to be."""
 STRANGERS = 0.25
 """How many prompts of no known domain there are to one of a known, where nothing else is known."""
 _TINY = 1e-9
@@ -50,9 +51,8 @@ class Discriminant:
         return np.asarray(vectors @ self.weights.T + self.bias)
 
     def strangeness(self, vectors: Floats) -> Floats:
-        """Return how much farther the nearest mean is than the middle: squared, per dimension."""
-        farther = (self.means**2).sum(axis=1) - 2.0 * vectors @ self.means.T
-        return np.asarray(farther.min(axis=1) / vectors.shape[1])
+        """Return how much farther the nearest mean is than the middle; see `_strangeness`."""
+        return _strangeness(vectors, self.means)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,10 +70,6 @@ class Recogniser:
     """That of the discriminant."""
     meaning: int
     """So many of a vector's numbers, the first, say what a prompt means; the others its shape."""
-    groups: Groups
-    """Of the examples."""
-    key: str = ""
-    """Of what it was learned from: groups of the same number are the same where keys are."""
 
     def standardise(self, vectors: Floats) -> Floats:
         """Return vectors as they are compared: (n, length)."""
@@ -90,19 +86,6 @@ class Recogniser:
     def among_known(self, standard: Floats) -> Floats:
         """Return p of each domain of prompts that are of one of them; vectors standardised."""
         return softmax(self.discriminant.scores(standard) / self.temperature)
-
-    def looks(self, standard: Floats) -> Floats:
-        """Return what prompts look like, as groups go by; vectors standardised."""
-        return look(standard, self.meaning, self.among_known(standard))
-
-    def told_groups(self, groups: Sequence[int]) -> str:
-        """Return a prompt's groups as they are kept with its call: numbers, and of which key."""
-        return f"{self.key}:{'.'.join(map(str, groups))}"
-
-    def read_groups(self, told: str) -> list[int] | None:
-        """Return what `told_groups` told; None where that was another, whose groups are others."""
-        key, _, groups = told.partition(":")
-        return list(map(int, groups.split("."))) if key == self.key else None
 
     def recognise(self, vector: Floats) -> Recognised:
         """Return the likeliest domain of one prompt, None where that is 'none of them'."""
@@ -128,59 +111,101 @@ def learn(
     everything = np.vstack((vectors, strangers))
     centre, spread = everything.mean(axis=0), everything.std(axis=0)
     scale = 1.0 / np.maximum(spread, max(float(np.median(spread)) * 0.5, _TINY))
-    standard = (vectors - centre) * scale
-    shrinkage, temperature, held_out = _settle(standard, labels, len(names))
-    discriminant = fit(standard, labels, len(names), shrinkage)
+    examples = _Examples.of((vectors - centre) * scale, labels, len(names))
+    shrinkage, temperature = _settle(examples)
+    [discriminant] = _fit(examples.whole, [shrinkage])
     odd = discriminant.strangeness((strangers - centre) * scale)
-    known = _weigh_strangeness(standard, labels, odd)
-    meaning = vectors.shape[1] if meaning is None else meaning
-    # An example is too surely of its own domain: who comes is placed by less certain odds.
-    odds = softmax(held_out / temperature)
     return Recogniser(
         names=tuple(names),
         centre=centre,
         scale=scale,
         discriminant=discriminant,
         temperature=temperature,
-        known=known,
+        known=_weigh_strangeness(examples, odd),
         shrinkage=shrinkage,
-        meaning=meaning,
-        groups=make_groups(look(standard, meaning, odds)),
+        meaning=vectors.shape[1] if meaning is None else meaning,
     )
 
 
-def among_held_out(recogniser: Recogniser, standard: Floats, labels: Numbers) -> Floats:
-    """Return p of each domain of examples, each as told by who had not seen it."""
-    [scores] = _held_out(standard, labels, len(recogniser.names), [recogniser.shrinkage])
+def some(count: int) -> Numbers:
+    """Return the places of HELD_OUT_MAX of `count` examples, evenly spread, or of all."""
+    return np.arange(min(count, HELD_OUT_MAX)) * count // max(min(count, HELD_OUT_MAX), 1)
+
+
+def among_held_out(
+    recogniser: Recogniser, standard: Floats, labels: Numbers, rows: Numbers
+) -> Floats:
+    """Return p of each domain of some rows of the examples, as told by who had not seen them."""
+    examples = _Examples.of(standard, labels, len(recogniser.names))
+    [scores] = _held_out(examples, rows, [recogniser.shrinkage])
     return softmax(scores / recogniser.temperature)
 
 
-def fit(vectors: Floats, labels: Numbers, count: int, shrinkage: float) -> Discriminant:
-    """Fit the discriminant of `count` domains to standardised vectors."""
-    [fitted] = _fit(vectors, labels, count, [shrinkage])
-    return fitted
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sums:
+    """All of some examples that a discriminant is fitted to. Those of a part can be taken off."""
+
+    counts: Floats
+    """(domains, 1)"""
+    vectors: Floats
+    """(domains, length)"""
+    squares: Floats
+    """(length, length): the products of vectors with themselves, of all domains."""
+
+    def __add__(self, other: _Sums) -> _Sums:
+        return _Sums(
+            self.counts + other.counts, self.vectors + other.vectors, self.squares + other.squares
+        )
+
+    def __sub__(self, part: _Sums) -> _Sums:
+        return _Sums(
+            self.counts - part.counts, self.vectors - part.vectors, self.squares - part.squares
+        )
+
+    @property
+    def means(self) -> Floats:
+        """(domains, length); zeros where there is no example."""
+        return np.asarray(self.vectors / np.maximum(self.counts, 1.0))
 
 
-def _fit(
-    vectors: Floats, labels: Numbers, count: int, shrinkages: Sequence[float]
-) -> list[Discriminant]:
+def _sum(vectors: Floats, labels: Numbers, count: int) -> _Sums:
+    order = labels.argsort(kind="stable")
+    present, first = np.unique(labels[order], return_index=True)
+    counts, sums = np.zeros((count, 1)), np.zeros((count, vectors.shape[1]))
+    counts[:, 0] = np.bincount(labels, minlength=count)
+    if present.size:
+        sums[present] = np.add.reduceat(vectors[order], first, axis=0)
+    return _Sums(counts, sums, vectors.T @ vectors)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Examples:
+    """Standardised examples, dealt out over folds."""
+
+    vectors: Floats
+    labels: Numbers
+    folds: Numbers
+    of_fold: Sequence[_Sums]
+    whole: _Sums
+
+    @classmethod
+    def of(cls, vectors: Floats, labels: Numbers, count: int) -> _Examples:
+        """Sum up each fold once: who leaves one out takes it off the whole."""
+        places = folds(labels, FOLDS)
+        of_fold = [_sum(vectors[places == at], labels[places == at], count) for at in range(FOLDS)]
+        whole = of_fold[0] + of_fold[1] + of_fold[2] + of_fold[3]
+        return cls(vectors, labels, places, of_fold, whole)
+
+
+def _fit(sums: _Sums, shrinkages: Sequence[float]) -> list[Discriminant]:
     """Fit one for each shrinkage: most of the work is the same for all."""
-    sums, counts = _sums(vectors, labels, count)
-    means = sums / np.maximum(counts, 1.0)
-    apart = vectors - means[labels]
-    covariance = apart.T @ apart / max(len(apart), 1)
+    means = sums.means
+    covariance = (sums.squares - means.T @ sums.vectors) / max(float(sums.counts.sum()), 1.0)
     fitted = []
     for shrinkage in shrinkages:
         weights = means @ _inverse(covariance, shrinkage)
         fitted.append(Discriminant(weights, -0.5 * np.einsum("ij,ij->i", weights, means), means))
     return fitted
-
-
-def _sums(vectors: Floats, labels: Numbers, count: int) -> tuple[Floats, Floats]:
-    """Return the sum of each domain's vectors, and how many they are, in a column."""
-    members = np.zeros((count, len(labels)))
-    members[labels, np.arange(len(labels))] = 1.0
-    return members @ vectors, members.sum(axis=1, keepdims=True)
 
 
 def _inverse(covariance: Floats, shrinkage: float) -> Floats:
@@ -191,56 +216,54 @@ def _inverse(covariance: Floats, shrinkage: float) -> Floats:
     return np.asarray(np.linalg.inv(shrunk))
 
 
-def _settle(vectors: Floats, labels: Numbers, count: int) -> tuple[float, float, Floats]:
-    """Return the shrinkage and the temperature under which held-out examples are likeliest, and
-    what these score with that shrinkage."""
-    each = _held_out(vectors, labels, count, SHRINKAGES)
+def _settle(examples: _Examples) -> tuple[float, float]:
+    """Return the shrinkage and the temperature under which held-out examples are likeliest."""
+    rows = some(len(examples.labels))
     losses = []
-    for shrinkage, scores in zip(SHRINKAGES, each, strict=True):
-        temperature, loss = fit_temperature(scores, labels)
+    for shrinkage, scores in zip(SHRINKAGES, _held_out(examples, rows, SHRINKAGES), strict=True):
+        temperature, loss = fit_temperature(scores, examples.labels[rows])
         losses.append((loss, shrinkage, temperature))
-    best = min(losses)
-    return best[1], best[2], each[losses.index(best)]
+    return min(losses)[1:]
 
 
-def _held_out(
-    vectors: Floats, labels: Numbers, count: int, shrinkages: Sequence[float]
-) -> list[Floats]:
-    """Return the scores of examples by who was fitted to those of other folds, by shrinkage."""
-    places = folds(labels, FOLDS)
-    scores = [np.zeros((len(labels), count)) for _ in shrinkages]
-    for fold in range(FOLDS):
-        out = places == fold
-        if out.any() and not out.all():
-            for own, fitted in zip(
-                scores, _fit(vectors[~out], labels[~out], count, shrinkages), strict=True
-            ):
-                own[out] = fitted.scores(vectors[out])
+def _held_out(examples: _Examples, rows: Numbers, shrinkages: Sequence[float]) -> list[Floats]:
+    """Return the scores of these examples by who was fitted to those of other folds, by
+    shrinkage."""
+    scores = [np.zeros((rows.size, len(examples.whole.counts))) for _ in shrinkages]
+    for fold, part in enumerate(examples.of_fold):
+        out, others = examples.folds[rows] == fold, examples.whole - part
+        if out.any() and others.counts.any():
+            own = examples.vectors[rows[out]]
+            for told, fitted in zip(scores, _fit(others, shrinkages), strict=True):
+                told[out] = fitted.scores(own)
     return scores
 
 
-def _weigh_strangeness(vectors: Floats, labels: Numbers, odd: Floats) -> tuple[float, float]:
+def _weigh_strangeness(examples: _Examples, odd: Floats) -> tuple[float, float]:
     """Return (a, b) of p(known); `odd` is how strange general prompts look."""
-    held_out = _strangeness_of(folds(labels, FOLDS), vectors, labels)
-    if np.unique(labels).size > 2:
+    rows = some(len(examples.labels))
+    held_out = np.zeros(rows.size)
+    for fold, part in enumerate(examples.of_fold):
+        out, others = examples.folds[rows] == fold, examples.whole - part
+        left = others.counts[:, 0] > 0.0
+        if out.any() and left.any():
+            means = others.means[left]
+            held_out[out] = _strangeness(examples.vectors[rows[out]], means)
+    if np.count_nonzero(examples.whole.counts) > 2:
         # Whoever has never seen a domain should find it strange, however well it is written.
-        odd = np.concatenate((odd, _strangeness_of(labels, vectors, labels)))
+        own = examples.labels[rows]
+        unseen = _strangeness(examples.vectors[rows], examples.whole.means, own)
+        odd = np.concatenate((odd, unseen))
     values = np.concatenate((held_out, odd))
     outcomes = np.repeat((1.0, 0.0), (held_out.size, odd.size))
     share = STRANGERS * held_out.size / max(odd.size, 1)
     return fit_logistic(values, outcomes, np.repeat((1.0, share), (held_out.size, odd.size)))
 
 
-def _strangeness_of(groups: Numbers, vectors: Floats, labels: Numbers) -> Floats:
-    """Return how strange the examples of each group look to who has seen the other groups only."""
-    strange, count = np.zeros(len(labels)), int(labels.max()) + 1
-    sums, counts = _sums(vectors, labels, count)
-    for group in np.unique(groups):
-        out = groups == group
-        if out.all():
-            continue
-        own_sums, own_counts = _sums(vectors[out], labels[out], count)
-        left = (counts - own_counts)[:, 0] > 0.0
-        means = (sums - own_sums)[left] / (counts - own_counts)[left]
-        strange[out] = Discriminant(means, means[:, 0], means).strangeness(vectors[out])
-    return strange
+def _strangeness(vectors: Floats, means: Floats, but_for: Numbers | None = None) -> Floats:
+    """Return how much farther the nearest mean is than the middle: squared, per dimension. Of each
+    vector the mean at its place in `but_for` is passed over."""
+    farther = (means**2).sum(axis=1) - 2.0 * vectors @ means.T
+    if but_for is not None:
+        farther[np.arange(len(farther)), but_for] = np.inf
+    return np.asarray(farther.min(axis=1) / vectors.shape[1])

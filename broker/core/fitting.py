@@ -34,13 +34,13 @@ def fit_temperature(scores: Floats, labels: Numbers) -> tuple[float, float]:
 
     The loss is convex in 1 / T, so it falls up to the best of the temperatures and rises after it.
     """
-    rows = np.arange(len(labels))
+    behind = scores - scores.max(axis=1, keepdims=True)
+    own, risen = behind[np.arange(len(labels)), labels], np.empty_like(behind)
 
     def loss(place: int) -> float:
         # By logarithms: where a chance is too small to be told from none, the loss is level.
-        logits = scores / _TEMPERATURES[place]
-        logits -= logits.max(axis=1, keepdims=True)
-        return float((np.log(np.exp(logits).sum(axis=1)) - logits[rows, labels]).mean())
+        np.exp(np.divide(behind, _TEMPERATURES[place], out=risen), out=risen)
+        return float((np.log(risen.sum(axis=1)) - own / _TEMPERATURES[place]).mean())
 
     low, high = 0, _TEMPERATURES.size - 1
     while low < high:

@@ -11,7 +11,7 @@ a passed one proves nothing, and so counts against failures alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -31,7 +31,7 @@ from broker.core.fading import (
     expected_before,
     faded,
 )
-from broker.core.groups import gains
+from broker.core.groups import Groups, gains
 from broker.core.lessons import Lessons
 from broker.core.notebook import NOBODY, OTHERS, UNKNOWN, Heard
 
@@ -64,6 +64,8 @@ class Beside:
     tokens_out: Floats
     """(domains + 1, endpoints), as `broker.core.lengths` has it."""
     recogniser: Recogniser | None = None
+    groups: Groups | None = None
+    """Those that `Heard.groups` are of."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,13 +104,14 @@ def learn(heard: Heard, catalog: Catalog, beside: Beside, now_s: float) -> Lesso
         table=np.vstack(
             (
                 quality * _form(heard, catalog, weights),
-                _gains(heard, beside.recogniser, weights * judged, (exact, graded)),
+                _gains(heard, beside.groups, weights * judged, (exact, graded)),
             )
         ),
         doubt=DECLARED / (DECLARED + told),
         weight=told + DOMAIN_PRIOR * told[-1] / (told[-1] + DOMAIN_PRIOR),
         tokens_out=beside.tokens_out,
         recogniser=beside.recogniser,
+        groups=beside.groups,
         curves=curves,
         agreements=agreements,
     )
@@ -206,19 +209,46 @@ def _form(heard: Heard, catalog: Catalog, weights: Floats) -> Floats:
 
 def _gains(
     heard: Heard,
-    recogniser: Recogniser | None,
+    groups: Groups | None,
     weights: Floats,
     estimates: tuple[Estimate, Estimate],
 ) -> Floats:
     """Return what each group adds to what is expected of its domain: (groups, endpoints)."""
     size = estimates[0].quality.shape[1]
-    if recogniser is None:
+    if groups is None:
         return np.zeros((0, size))
     grouped = heard.grouped[weights[heard.grouped] > 0.0]
     own = heard.groups[weights[heard.grouped] > 0.0]
     at = heard.domains[grouped], heard.endpoints[grouped]
     exact, graded = (each.quality[at] for each in estimates)
     apart = heard.scores[grouped] - np.where(heard.graded[grouped], graded, exact)
-    count = recogniser.groups.count * size
+    count = groups.count * size
     cells = own * size + heard.endpoints[grouped][:, None]
     return gains(cells, apart, weights[grouped], count).reshape(-1, size)
+
+
+def taught_on(
+    lessons: Lessons, recogniser: Recogniser | None, endpoints: Sequence[Endpoint]
+) -> Lessons:
+    """Return the same for who knows other domains, until all is learned anew: of those that nobody
+    has spoken of is expected what is with no evidence, and groups stay what they are."""
+    names = recogniser.names if recogniser else ()
+    new = [each for each in names if each not in lessons.places]
+    last, size = len(lessons.places), lessons.table.shape[1]
+    declared = read_catalog([each for each in endpoints if each.number < size], new, size).declared
+    own = DECLARED / lessons.doubt[-1] - DECLARED
+    shrink = DOMAIN_PRIOR * own / (own + DOMAIN_PRIOR)
+    expected = (shrink * lessons.table[last] + DECLARED * declared) / (shrink + DECLARED)
+    alike = np.ones((len(new), 1))
+    return replace(
+        lessons,
+        places={**lessons.places, **{name: last + at for at, name in enumerate(new)}},
+        table=np.insert(lessons.table, [last] * len(new), expected, axis=0),
+        doubt=np.insert(lessons.doubt, [last] * len(new), alike, axis=0),
+        weight=np.insert(lessons.weight, [last] * len(new), alike * shrink, axis=0),
+        tokens_out=np.insert(
+            lessons.tokens_out, [last] * len(new), alike * lessons.tokens_out[-1], axis=0
+        ),
+        recogniser=recogniser,
+        cuts={},
+    )

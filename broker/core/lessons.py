@@ -18,7 +18,7 @@ from broker.core.catalog import Endpoint
 from broker.core.columns import Floats, Numbers
 from broker.core.confidence import Curves
 from broker.core.domains import Recogniser
-from broker.core.groups import GROUPINGS, look
+from broker.core.groups import GROUPINGS, Groups
 from broker.core.requirements import Prompt
 
 DOMAINS_MIXED_MAX: Final = 4
@@ -78,7 +78,9 @@ class Lessons:
     tokens_out: Floats
     """(domains + 1, endpoints): tokens of an answer; NaN where nobody knows."""
     recogniser: Recogniser | None = None
-    """The one that it was learned with."""
+    """Tells the domains of prompts."""
+    groups: Groups | None = None
+    """Those that the last rows of `table` are of."""
     curves: Curves | None = None
     """How sure answers are read."""
     agreements: Mapping[Other, Curves] = field(default_factory=dict)
@@ -88,10 +90,10 @@ class Lessons:
 
     def mix(self, vector: Floats, domain: str | None) -> Mix:
         """Return what a prompt is made of. `domain` is what its caller named, if anything."""
-        recogniser = self.recogniser
-        if recogniser is None:
-            return (self.places.get(domain or "", len(self.places)),), (1.0,)
+        recogniser, groups = self.recogniser, self.groups
         cells, shares = [self.places.get(domain or "", len(self.places))], [1.0]
+        if recogniser is None:
+            return tuple(cells), tuple(shares)
         standard = recogniser.standardise(vector[None, :])
         odds = recogniser.among_known(standard)
         if domain is None:
@@ -100,17 +102,20 @@ class Lessons:
             kept = [int(at) for at in best if likely[at] > _UNLIKELY] or [int(best[0])]
             cells = [self.places[recogniser.names[at]] for at in kept]
             shares = _hundredths(likely[kept].tolist())
-        near = recogniser.groups.of(look(standard, recogniser.meaning, odds))[0]
+        if groups is None:
+            return tuple(cells), tuple(shares)
+        alike = groups.recogniser is recogniser
+        near = groups.nearest(standard, odds) if alike else groups.of(vector[None, :])
         row = len(self.places) + 1
-        cells += [row + at for at in near.tolist()]
+        cells += [row + at for at in near[0].tolist()]
         return tuple(cells), (*shares, *[1.0 / GROUPINGS] * GROUPINGS)
 
     def groups_of(self, mix: Mix) -> str | None:
         """Return the groups of a prompt as they are kept with its call; None where there are
         none."""
         row = len(self.places) + 1
-        groups = [cell - row for cell in mix[0] if cell >= row]
-        return self.recogniser.told_groups(groups) if self.recogniser and groups else None
+        found = [cell - row for cell in mix[0] if cell >= row]
+        return self.groups.told(found) if self.groups and found else None
 
     def cut(self, domain: str | None, numbers: Numbers, claimed: Floats) -> Cut:
         """Return what is known of these endpoints for calls about a domain; `claimed` is the domain

@@ -16,9 +16,8 @@ import numpy as np
 
 from broker.core.cascade import Other
 from broker.core.columns import Bools, Floats, Numbers
-from broker.core.domains import Recogniser
 from broker.core.evidence import Grade, Piece, Source, unpack
-from broker.core.groups import GROUPINGS
+from broker.core.groups import GROUPINGS, Groups
 
 PIECES_MAX: Final = 50_000
 VECTORS_MAX: Final = 4_000
@@ -117,10 +116,10 @@ class Notebook:
         self,
         numbers: Mapping[UUID, int],
         places: Mapping[str, int],
-        known: tuple[Recogniser, str] | None = None,
+        known: tuple[Groups, str] | None = None,
     ) -> Heard:
-        """Return all as columns. `known` tells groups: a recogniser, and the name of the encoder
-        whose vectors it takes."""
+        """Return all as columns. `known` are groups, and the name of the encoder whose vectors
+        they take."""
         # Here, for whoever reads so much does it beside the calls.
         if len(self._pieces) > PIECES_MAX * 5 // 4:
             self._drop()
@@ -166,19 +165,17 @@ def _kind(piece: Piece) -> tuple[Source, UUID]:
     return piece.source, piece.endpoint_id
 
 
-def _grouped(
-    pieces: Sequence[Piece], recogniser: Recogniser, encoder: str
-) -> tuple[Numbers, Numbers]:
+def _grouped(pieces: Sequence[Piece], known: Groups, encoder: str) -> tuple[Numbers, Numbers]:
     """Return the places of pieces of which groups are known, and these: of the newest vectors, and
-    of calls that this recogniser has placed."""
+    of calls that were placed in these very groups."""
     seen = [at for at, each in enumerate(pieces) if each.vector and each.encoder == encoder]
     seen = seen[-VECTORS_MAX:]
     found = np.zeros((0, GROUPINGS), dtype=np.int64)
     if seen:
         vectors = np.array([unpack(pieces[at].vector or b"") for at in seen])
-        found = recogniser.groups.of(recogniser.looks(recogniser.standardise(vectors)))
+        found = known.of(vectors)
     placed = [(at, each.groups) for at, each in enumerate(pieces) if each.groups]
-    told = [(at, recogniser.read_groups(groups)) for at, groups in placed]
+    told = [(at, known.read(groups)) for at, groups in placed]
     calls = [(at, groups) for at, groups in told if groups is not None]
     places = _codes([*seen, *(at for at, _ in calls)])
     rows = _codes([group for _, groups in calls for group in groups]).reshape(-1, GROUPINGS)

@@ -16,7 +16,7 @@ import numpy as np
 
 from broker.core.columns import Bools, Floats, Numbers
 from broker.core.domains import Recogniser, among_held_out
-from broker.core.groups import gains, look
+from broker.core.groups import Groups, gains
 
 DOMAIN_PRIOR = 40.0
 """A cell's prior weighs as much as so many answers."""
@@ -26,7 +26,7 @@ DOMAIN_PRIOR = 40.0
 class Learned:
     """All that was learned of the models' answers, as plain numbers. Build with `learn_quality`."""
 
-    recogniser: Recogniser
+    groups: Groups
     by_domain: Floats
     """(domains, models)"""
     gain: Floats
@@ -34,12 +34,18 @@ class Learned:
     local_share: float = 1.0
     """How much of the gain counts."""
 
+    @property
+    def recogniser(self) -> Recogniser:
+        """Tells the domains."""
+        return self.groups.recogniser
+
     def estimate(self, vectors: Floats) -> Floats:
         """Return the expected score of each model: (n, models), for vectors as encoded."""
         standard = self.recogniser.standardise(vectors)
-        quality = self.recogniser.among_known(standard) @ self.by_domain
+        odds = self.recogniser.among_known(standard)
+        quality = odds @ self.by_domain
         if self.local_share > 0.0:
-            own = self.recogniser.groups.of(self.recogniser.looks(standard))
+            own = self.groups.nearest(standard, odds)
             quality += self.local_share * self.gain[own].mean(axis=1)
         return np.asarray(np.clip(quality, 0.0, 1.0))
 
@@ -64,21 +70,22 @@ class Evidence:
         return np.asarray(~np.isnan(self.scores))
 
 
-def learn_quality(recogniser: Recogniser, seen: Evidence) -> Learned:
-    """Count what was seen of the recogniser's own examples, or some of them."""
+def learn_quality(groups: Groups, seen: Evidence) -> Learned:
+    """Count what was seen of the examples that groups were made of, or some of them."""
+    recogniser = groups.recogniser
     by_domain = _by_domain(len(recogniser.names), seen)
     standard = recogniser.standardise(seen.vectors)
-    odds = among_held_out(recogniser, standard, seen.labels)
-    own = recogniser.groups.of(look(standard, recogniser.meaning, odds))
+    odds = among_held_out(recogniser, standard, seen.labels, np.arange(len(seen.labels)))
+    own = groups.nearest(standard, odds)
     models = seen.scores.shape[1]
     rows, asked = np.nonzero(seen.asked)
     gain = gains(
         own[rows] * models + asked[:, None],
         seen.scores[rows, asked] - (odds @ by_domain)[rows, asked],
         np.ones(rows.size),
-        recogniser.groups.count * models,
+        groups.count * models,
     )
-    return Learned(recogniser, by_domain, gain.reshape(-1, models))
+    return Learned(groups, by_domain, gain.reshape(-1, models))
 
 
 def _by_domain(domains: int, seen: Evidence) -> Floats:

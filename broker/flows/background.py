@@ -8,9 +8,13 @@ from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from typing import Any
 
+from broker.core.domains import Recogniser
+from broker.core.groups import Groups
+from broker.core.learning import taught_on
 from broker.core.lessons import Lessons
 from broker.core.market import build_market, newcomers
 from broker.core.syllabus import Domain
+from broker.encoding.encoder import Encoder
 from broker.flows.agree import Accord, Own, own_of
 from broker.flows.facts import Facts
 from broker.flows.lateness import watch_lateness
@@ -37,6 +41,7 @@ class Background:
         self._refusals = RefusalMeter(settings.tick_s)
         self._school = DomainSchool()
         self._taught: tuple[Domain, ...] = ()
+        self._groups: Groups | None = None
         self._quality = QualitySchool(runtime.engine, runtime.clock, runtime.heard)
         self._listener = ChangeListener(settings.database_url, self._hear)
         self._refresher = Refresher(
@@ -69,6 +74,7 @@ class Background:
             self._accord.run(runtime.now_s),
             self._ticker.run(runtime.now_s),
             runtime.live.books.listen(self._refresher.wake),
+            self._school.run(self._recognise, self._group),
             self._quality.run(self._scene, self._teach),
             Watch(runtime).run(),
             watch_lateness(runtime.now_s, runtime.throttle),
@@ -115,17 +121,32 @@ class Background:
             self._beside(self._count_tokens(facts))
         if facts.domains is not self._taught:
             self._taught = facts.domains
-            self._beside(self._learn_domains(facts.domains))
+            self._school.ask(facts.domains)
 
-    async def _learn_domains(self, domains: tuple[Domain, ...]) -> None:
-        recogniser = await self._school.learn(domains)
-        if domains is self._taught:
-            self._runtime.encoder = self._school.encoder
-            self._runtime.market = replace(self._runtime.market, recogniser=recogniser)
+    async def _recognise(self, recogniser: Recogniser | None, encoder: Encoder | None) -> None:
+        """Let calls be of these domains, and go by what was learned of them in other groups until
+        there are new ones; without domains by nothing."""
+        runtime, lessons = self._runtime, None
+        while recogniser is not None:
+            before = runtime.market.lessons
+            if before is not None:
+                endpoints = self._refresher.facts.endpoints
+                lessons = await asyncio.to_thread(taught_on, before, recogniser, endpoints)
+            if runtime.market.lessons is before:
+                break
+        runtime.encoder = encoder
+        runtime.market = replace(runtime.market, recogniser=recogniser, lessons=lessons)
+        if lessons is None:
+            self._quality.wake()
+
+    def _group(self, groups: Groups) -> None:
+        self._groups = groups
+        self._quality.wake()
 
     def _scene(self) -> Scene:
         runtime = self._runtime
-        return Scene(self._refresher.facts.endpoints, runtime.market.recogniser, runtime.encoder)
+        endpoints, recogniser = self._refresher.facts.endpoints, runtime.market.recogniser
+        return Scene(endpoints, recogniser, runtime.encoder, self._groups)
 
     def _teach(self, scene: Scene, lessons: Lessons) -> None:
         """Let calls go by what was learned, unless it was learned for domains that are no more; of

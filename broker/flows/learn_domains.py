@@ -1,61 +1,124 @@
-"""Learns to recognise the domains that are taught, beside the calls and not in their way."""
+"""Learns the domains that are taught, beside the calls and not in their way.
+
+First to recognise them, which is served at once; then groups of their examples, which take ten
+times as long, step by step and only for as long as nothing else is taught.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 import numpy as np
+import structlog
+from numpy.typing import NDArray
 
-from broker.core.columns import Floats
+from broker.core.columns import Floats, Numbers
 from broker.core.domains import Recogniser, learn
+from broker.core.groups import Groups, making
 from broker.core.syllabus import Domain
-from broker.encoding.encoder import Encoder, Vector
+from broker.encoding.encoder import Encoder
 from broker.encoding.strangers import STRANGERS
 from broker.encoding.words import load_encoder
 
 _KEY_DIGITS: Final = 12
+_GROUPS_VERSION: Final = 2
+"""Of the way in which groups are made: another way makes other groups."""
+
+_log = structlog.get_logger(__name__)
+
+Serve = Callable[[Recogniser | None, Encoder | None], Awaitable[None]]
+Regroup = Callable[[Groups], None]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """Examples as they were encoded."""
+
+    vectors: NDArray[np.float32]
+    digest: str
+    """Of their texts, for the last digits of vectors differ from machine to machine."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Learned:
+    recogniser: Recogniser
+    vectors: Floats
+    labels: Numbers
+    key: str
+    """The same wherever the same was learned."""
+
+
+@dataclass(slots=True, eq=False)
 class DomainSchool:
-    """Holds the encoder, which is loaded once there is a domain, and the examples' vectors."""
+    """Holds the encoder, which is loaded once there is a domain, and the vectors of examples."""
 
-    def __init__(self) -> None:
-        self.encoder: Encoder | None = None
-        self._vectors: dict[str, Vector] = {}
-        self._turn = asyncio.Lock()
+    load: Callable[[], Encoder] = load_encoder
+    encoder: Encoder | None = None
+    _strangers: Floats | None = None
+    _read: dict[tuple[str, ...], _Read] = field(default_factory=dict)
+    _taught: Sequence[Domain] = ()
+    _asked: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def learn(self, domains: Sequence[Domain]) -> Recogniser | None:
-        """Return what recognises these domains; None where there is none to recognise."""
-        async with self._turn:
-            return await asyncio.to_thread(self._learn, domains) if domains else None
+    def ask(self, domains: Sequence[Domain]) -> None:
+        """Have these domains learned, in place of any that were asked for before."""
+        self._taught = domains
+        self._asked.set()
 
-    def _learn(self, domains: Sequence[Domain]) -> Recogniser:
+    async def run(self, serve: Serve, regroup: Regroup) -> None:
+        """Learn what is asked for, on and on until cancelled. `serve` gets what recognises the
+        domains, None where there are none, and the encoder; `regroup` gets their groups."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            try:
+                await self._learn_all(self._taught, serve, regroup)
+            except Exception:  # what is wrong with one domain must not end all learning
+                _log.exception("domains were not learned")
+
+    async def _learn_all(self, domains: Sequence[Domain], serve: Serve, regroup: Regroup) -> None:
+        if not domains:
+            await serve(None, self.encoder)
+            return
+        learned = await asyncio.to_thread(self._learn, domains)
+        await serve(learned.recogniser, self.encoder)
+        steps = making(learned.recogniser, learned.vectors, learned.labels, learned.key)
+        while not self._asked.is_set():
+            groups = await asyncio.to_thread(next, steps)
+            if groups is not None:
+                regroup(groups)
+                return
+
+    def _learn(self, domains: Sequence[Domain]) -> _Learned:
         if self.encoder is None:
-            self.encoder = load_encoder()
-        known, encode = self._vectors, self.encoder.encode
-        self._vectors = {
-            text: known[text] if text in known else encode(text)
+            self.encoder = self.load()
+        encoder, known = self.encoder, self._read
+        if self._strangers is None:
+            self._strangers = encode_strangers(encoder)
+        self._read = {
+            each.examples: known.get(each.examples) or _encode(encoder, each.examples)
             for each in domains
-            for text in each.examples
         }
-        labels = np.repeat(np.arange(len(domains)), [len(each.examples) for each in domains])
-        rows = [self._vectors[text] for each in domains for text in each.examples]
-        vectors, strangers = np.array(rows, np.float64), encode_strangers(self.encoder)
-        names, meaning = [each.name for each in domains], self.encoder.meaning
-        learned = learn(names, labels, vectors, strangers, meaning)
-        return replace(learned, key=_key(domains, self.encoder.name))
+        read = [self._read[each.examples] for each in domains]
+        vectors = np.concatenate([each.vectors for each in read], dtype=np.float64)
+        labels = np.repeat(np.arange(len(read)), [len(each.vectors) for each in read])
+        names = [each.name for each in domains]
+        recogniser = learn(names, labels, vectors, self._strangers, encoder.meaning)
+        made_of = list(zip(names, (each.digest for each in read), strict=True))
+        key = _digest([encoder.name, _GROUPS_VERSION, made_of])[:_KEY_DIGITS]
+        return _Learned(recogniser, vectors, labels, key)
 
 
-def _key(domains: Sequence[Domain], encoder: str) -> str:
-    """Return what is the same wherever the same was learned: of texts, for the last digits of
-    their vectors differ from machine to machine."""
-    told = msgspec.json.encode([encoder, [(each.name, each.examples) for each in domains]])
-    return hashlib.sha256(told).hexdigest()[:_KEY_DIGITS]
+def _encode(encoder: Encoder, examples: Sequence[str]) -> _Read:
+    return _Read(np.array([encoder.encode(each) for each in examples]), _digest(examples))
+
+
+def _digest(told: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(told)).hexdigest()
 
 
 def encode_strangers(encoder: Encoder) -> Floats:

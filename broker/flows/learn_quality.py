@@ -6,6 +6,7 @@ Every process does so by itself, from the same evidence.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.core.catalog import Endpoint
 from broker.core.domains import Recogniser
 from broker.core.evidence import Piece
+from broker.core.groups import Groups
 from broker.core.learning import Beside, learn, read_catalog
 from broker.core.lengths import AnswerLengths, Batch
 from broker.core.lessons import Lessons
@@ -56,14 +58,20 @@ class Scene:
     endpoints: tuple[Endpoint, ...]
     recogniser: Recogniser | None
     encoder: Encoder | None
+    groups: Groups | None = None
+    """The newest that were made; of former domains while those of new ones are being made."""
 
     def is_like(self, other: Scene | None) -> bool:
         """True while nothing in it has changed."""
         return (
             other is not None
             and self.endpoints is other.endpoints
-            and self.recogniser is other.recogniser
+            and not self.differs_in_domains(other)
         )
+
+    def differs_in_domains(self, other: Scene) -> bool:
+        """True where another recogniser or other groups were learned."""
+        return self.recogniser is not other.recogniser or self.groups is not other.groups
 
 
 class QualitySchool:
@@ -87,6 +95,11 @@ class QualitySchool:
         self._learned: Lessons | None = None
         self._new = self._longer = False
         self._due_at = self._rests_until = self._lengths_due_at = clock()
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Be told that the scene is another."""
+        self._woken.set()
 
     async def run(
         self, scene: Callable[[], Scene], teach: Callable[[Scene, Lessons], None]
@@ -102,7 +115,10 @@ class QualitySchool:
                 _log.warning("evidence was not read", reason=str(error))
             except Exception:  # what is wrong with one piece must not end all learning
                 _log.exception("nothing was learned")
-            await asyncio.sleep(EVERY_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EVERY_S):
+                    await self._woken.wait()
+            self._woken.clear()
 
     async def close(self) -> None:
         """Write down what is not, before the process ends."""
@@ -139,7 +155,7 @@ class QualitySchool:
         """True when all is to be learned anew. Until then a changed catalog goes by what it was,
         but nothing goes by domains that are no more."""
         before = self._learned_for
-        if before is None or scene.recogniser is not before.recogniser or now >= self._due_at:
+        if before is None or scene.differs_in_domains(before) or now >= self._due_at:
             return True
         return (self._new or not scene.is_like(before)) and now >= self._rests_until
 
@@ -188,13 +204,13 @@ class QualitySchool:
     def _learn(self, scene: Scene, now: datetime) -> tuple[Lessons, float]:
         """Return all that is known, and how many seconds of a core that took."""
         begun_s = time.thread_time()
-        recogniser, encoder = scene.recogniser, scene.encoder
+        recogniser, groups, encoder = scene.recogniser, scene.groups, scene.encoder
         names = sorted(self._notes.domains | set(recogniser.names if recogniser else ()))
         size = max((each.number for each in scene.endpoints), default=-1) + 1
         catalog = read_catalog(scene.endpoints, names, size)
         numbers = {each.id: each.number for each in scene.endpoints}
-        known = (recogniser, encoder.name) if recogniser and encoder else None
+        known = (groups, encoder.name) if groups and encoder else None
         heard = self._notes.read(numbers, catalog.places, known)
-        beside = Beside(self._lengths.table(catalog.places, size), recogniser)
+        beside = Beside(self._lengths.table(catalog.places, size), recogniser, groups)
         learned = learn(heard, catalog, beside, now.timestamp())
         return learned, time.thread_time() - begun_s

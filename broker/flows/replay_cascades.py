@@ -57,7 +57,7 @@ def expect_held_out(learned: Learned, seen: Evidence) -> Floats:
     for fold in range(FOLDS):
         out = folds == fold
         others = Evidence(seen.vectors[~out], seen.labels[~out], seen.scores[~out])
-        told = learn_quality(learned.recogniser, others)
+        told = learn_quality(learned.groups, others)
         expected[out] = told.estimate(seen.vectors[out])
     return expected
 

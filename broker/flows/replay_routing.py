@@ -13,6 +13,7 @@ from broker.core.columns import Floats, Numbers
 from broker.core.domains import Recogniser, learn
 from broker.core.fitting import calibration_error, calibration_error_by_chance
 from broker.core.frontier import Measures, Replay, measure, replay_of
+from broker.core.groups import make_groups
 from broker.core.quality import Evidence, Learned, learn_quality
 from broker.core.spending import Spent, replay_budget
 from broker.core.worth import choose
@@ -195,7 +196,8 @@ def _learn(train: RoutingTable, test: RoutingTable, encoder: Encoder) -> _Case:
     vectors = np.array([encoder.encode(each) for each in train.prompts], dtype=np.float64)
     strangers = encode_strangers(encoder)
     recogniser = learn(names, labels, vectors, strangers, encoder.meaning)
-    learned = learn_quality(recogniser, Evidence(vectors, labels, train.scores))
+    groups = make_groups(recogniser, vectors, labels)
+    learned = learn_quality(groups, Evidence(vectors, labels, train.scores))
     routed = np.array([encoder.encode(each) for each in test.prompts], dtype=np.float64)
     return _Case(train, test, labels, learned, routed, vectors, strangers)
 
@@ -274,7 +276,7 @@ def _ablations(case: _Case) -> dict[str, float]:
     standard = recogniser.standardise(vectors)
     likeliest = recogniser.among_known(standard).argmax(axis=1)
     usual = learned.by_domain.mean(axis=0)
-    gains = learned.gain[recogniser.groups.of(recogniser.looks(standard))].mean(axis=1)
+    gains = learned.gain[learned.groups.of(vectors)].mean(axis=1)
     size = recogniser.meaning
     seen, odd = (each[:, :size] for each in (case.train_vectors, case.strangers))
     meaning = learn(recogniser.names, case.labels, seen, odd)

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from broker.core.columns import Floats, Numbers
-from broker.core.domains import Recogniser, learn
+from broker.core.domains import FOLDS, HELD_OUT_MAX, Recogniser, among_held_out, learn, some
 from broker.core.fitting import (
     calibration_error,
     calibration_error_by_chance,
     fit_logistic,
     fit_temperature,
+    folds,
     softmax,
 )
-from broker.core.groups import GROUPED_MAX, make_groups
+from broker.core.groups import GROUPINGS, make_groups, making
 
 LENGTH = 40
 NAMES = ("law", "medicine", "code", "poetry")
@@ -134,7 +135,42 @@ def test_a_few_that_are_surely_wrong_are_not_passed_over_by_the_temperature() ->
     assert least < 0.3
 
 
-def test_of_very_many_examples_some_of_each_domain_are_grouped() -> None:
-    looks = np.random.default_rng(9).normal(0.0, 1.0, (2 * GROUPED_MAX + 1, 3))
-    found, some = make_groups(looks), make_groups(looks[::3])
-    np.testing.assert_array_equal(found.centres, some.centres)
+@pytest.mark.parametrize("of_each", [20, 40, 41, 200])
+def test_of_very_many_examples_as_many_of_each_domain_are_asked(of_each: int) -> None:
+    labels = np.repeat(np.arange(205), of_each)
+    rows = some(labels.size)
+    assert rows.size == np.unique(rows).size == min(labels.size, HELD_OUT_MAX)
+    counts = np.bincount(labels[rows])
+    assert counts.max() - counts.min() <= 1
+
+
+def test_who_is_asked_of_examples_has_not_seen_them() -> None:
+    """Each is told as by who was fitted to the other folds alone, one after the other."""
+    vectors, labels = prompts(np.random.default_rng(3), 12, 3)
+    vectors, labels = vectors[::-1], labels[::-1]
+    recogniser = learn(NAMES[:3], labels, vectors, STRANGERS)
+    standard, rows = recogniser.standardise(vectors), np.arange(1, 36, 5)
+    told = among_held_out(recogniser, standard, labels, rows)
+    places, scores = folds(labels, FOLDS), []
+    for row in rows:
+        seen, of = standard[places != places[row]], labels[places != places[row]]
+        means = np.array([seen[of == at].mean(axis=0) for at in range(3)])
+        apart = seen - means[of]
+        covariance = apart.T @ apart / len(apart)
+        own = np.diag(np.diag(covariance))
+        shrunk = covariance * (1.0 - recogniser.shrinkage) + own * recogniser.shrinkage
+        shrunk += 0.05 * np.diag(covariance).mean() * np.eye(LENGTH)
+        weights = means @ np.linalg.inv(shrunk)
+        scores.append(weights @ standard[row] - 0.5 * (weights * means).sum(axis=1))
+    np.testing.assert_allclose(told, softmax(np.array(scores) / recogniser.temperature))
+
+
+def test_groups_are_made_step_by_step_and_are_the_same_each_time(recogniser: Recogniser) -> None:
+    vectors, labels = prompts(np.random.default_rng(1), 30, len(NAMES))
+    steps = list(making(recogniser, vectors, labels, "taught"))
+    assert [each is None for each in steps] == [True] * (GROUPINGS - 1) + [False]
+    groups, again = steps[-1], make_groups(recogniser, vectors, labels, "taught")
+    assert groups is not None
+    np.testing.assert_array_equal(groups.centres, again.centres)
+    assert groups.of(vectors).shape == (120, GROUPINGS)
+    assert groups.read(again.told([3, 1])) == [3, 1]

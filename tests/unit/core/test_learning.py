@@ -13,10 +13,12 @@ import pytest
 
 from broker.core.cascade import AS_USUAL, Other
 from broker.core.columns import Floats
+from broker.core.domains import Recogniser
 from broker.core.domains import learn as learn_domains
 from broker.core.evidence import Grade, Piece, Source, pack
 from broker.core.fading import HALF_LIFE_S, changed_at, expected_before, faded
-from broker.core.learning import Beside, learn, read_catalog
+from broker.core.groups import make_groups
+from broker.core.learning import Beside, learn, read_catalog, taught_on
 from broker.core.lengths import AnswerLengths, Batch
 from broker.core.lessons import Lessons
 from broker.core.notebook import Notebook
@@ -170,9 +172,10 @@ def test_groups_find_what_is_good_at_a_part_of_a_domain(of_calls: bool) -> None:
     odd = random.random(600) < 0.5
     vectors[:, 1] += 4.0 * odd
     strangers = random.normal(0.0, 3.0, (40, LENGTH))
-    recogniser = replace(learn_domains(NAMES, labels, vectors, strangers, 1), key="taught")
+    recogniser = learn_domains(NAMES, labels, vectors, strangers, 1)
+    groups = make_groups(recogniser, vectors, labels, "taught")
     catalog = read_catalog(ENDPOINTS, NAMES, 3)
-    beside = Beside(np.full((3, 3), np.nan), recogniser)
+    beside = Beside(np.full((3, 3), np.nan), recogniser, groups)
     numbers = {each.id: each.number for each in ENDPOINTS}
     known = learn(Notebook().read(numbers, catalog.places), catalog, beside, NOW.timestamp())
     notes = Notebook()
@@ -180,18 +183,52 @@ def test_groups_find_what_is_good_at_a_part_of_a_domain(of_calls: bool) -> None:
         right = float(strange if random.random() < 0.95 else not strange)
         told = {"encoder": "x", "vector": pack(vector)}
         if of_calls:
-            groups = known.groups_of(known.mix(vector, None))
-            told = {"source": Source.FEEDBACK, "groups": groups}
+            placed = known.groups_of(known.mix(vector, None))
+            told = {"source": Source.FEEDBACK, "groups": placed}
         notes.take(piece(2, right, NAMES[label], **told))
-    heard = notes.read(numbers, catalog.places, (recogniser, "x"))
+    heard = notes.read(numbers, catalog.places, (groups, "x"))
     assert len(heard.grouped) == len(heard.groups) == 600
     known = learn(heard, catalog, beside, NOW.timestamp())
     even, uneven = np.zeros(LENGTH), np.zeros(LENGTH)
     uneven[1] = 4.0
     good, bad = (quality(known, each)[2] for each in (uneven, even))
     assert good > bad + 0.15
-    other = notes.read(numbers, catalog.places, (replace(recogniser, key="taught anew"), "x"))
+    other = notes.read(numbers, catalog.places, (replace(groups, key="taught anew"), "x"))
     assert len(other.grouped) == (0 if of_calls else 600), "its groups are other ones"
+
+
+def test_a_domain_that_is_new_is_expected_what_is_without_evidence_and_groups_stay() -> None:
+    """So it is with who learns all anew, and with who goes on with what was known before it."""
+    random = np.random.default_rng(2)
+    labels = np.repeat((0, 1), 40)
+    vectors = random.normal(0.0, 1.0, (80, LENGTH)) + 3.0 * labels[:, None]
+    strangers = random.normal(0.0, 3.0, (40, LENGTH))
+    recogniser = learn_domains(NAMES, labels, vectors, strangers, 1)
+    newer = learn_domains((*NAMES, "tax"), np.repeat((0, 1, 2), (40, 20, 20)), vectors, strangers)
+    groups = make_groups(recogniser, vectors, labels, "taught")
+    notes = Notebook()
+    for at, (vector, label) in enumerate(zip(vectors, labels, strict=True)):
+        told = {"encoder": "x", "vector": pack(vector)}
+        notes.take(piece(at % 3, float(random.random() < 0.6), NAMES[label], **told))
+    endpoints = [*ENDPOINTS[:2], replace(ENDPOINTS[2], domains={"tax": 0.97})]
+    numbers = {each.id: each.number for each in endpoints}
+
+    def known(names: tuple[str, ...], recogniser: Recogniser) -> Lessons:
+        catalog = read_catalog(endpoints, names, 3)
+        heard = notes.read(numbers, catalog.places, (groups, "x"))
+        beside = Beside(np.full((len(names) + 1, 3), np.nan), recogniser, groups)
+        return learn(heard, catalog, beside, NOW.timestamp())
+
+    before, anew = known(NAMES, recogniser), known((*NAMES, "tax"), newer)
+    after = taught_on(before, newer, endpoints)
+    assert after.places == anew.places
+    for name in ("table", "doubt", "weight", "tokens_out"):
+        np.testing.assert_allclose(getattr(after, name), getattr(anew, name))
+    for vector in vectors[::9]:
+        old, new = before.mix(vector, None), after.mix(vector, None)
+        assert before.groups_of(old) == after.groups_of(new)
+        assert new == anew.mix(vector, None)
+    assert taught_on(after, recogniser, endpoints).mix(vectors[0], None)[0][0] in (0, 1)
 
 
 def test_answers_are_expected_to_be_as_long_as_they_were() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from broker.core.clusters import group
 from broker.core.domains import learn
+from broker.core.groups import make_groups
 from broker.core.quality import Evidence, Learned, learn_quality
 
 LENGTH = 12
@@ -36,7 +37,7 @@ def evidence(seed: int, of_each: int = 200) -> Evidence:
 
 def learned(seen: Evidence) -> Learned:
     recogniser = learn(("one", "other"), seen.labels, seen.vectors, STRANGERS, 1)
-    return learn_quality(recogniser, seen)
+    return learn_quality(make_groups(recogniser, seen.vectors, seen.labels), seen)
 
 
 def test_each_domain_goes_to_who_is_good_at_it() -> None:
@@ -71,7 +72,8 @@ def test_where_domains_tell_nothing_groups_tell_how_far_models_differ() -> None:
 
     seen, fresh = undivided(7), undivided(8)
     recogniser = learn(("all",), seen.labels, seen.vectors, STRANGERS, LENGTH)
-    estimate = learn_quality(recogniser, seen).estimate(fresh.vectors)
+    groups = make_groups(recogniser, seen.vectors, seen.labels)
+    estimate = learn_quality(groups, seen).estimate(fresh.vectors)
     apart = estimate - estimate.mean(axis=0)
     slope = float((apart * fresh.scores).sum() / (apart**2).sum())
     assert 0.7 < slope < 1.4, "what is expected is about as much apart as what comes"
