@@ -11,7 +11,8 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.live.beats import Beat, Beats
+from broker.live.beats import SEQUENCE_MAX, Beats
+from broker.live.sheet import Beat
 from broker.store import deployments
 from broker.store.away import DATABASE_AWAY
 from broker.store.sealing import Sealer
@@ -33,7 +34,6 @@ KEYS_LOADED_EVERY_S: Final = 1.0
 """Strangers' ids make us look for new deployments no more often than this."""
 TOGETHER: Final = 50
 """So many of a batch are examined without a break: a millisecond and a half."""
-_SEQUENCE_MAX: Final = 2**63 - 1
 
 
 def interval_ms(shortest_ms: int, deployments_known: int) -> int:
@@ -61,7 +61,7 @@ class HeartbeatDesk:
         self._shortest_ms = shortest_ms
         self._wall_s = wall_s
         self._now_s = now_s
-        self._keys: Mapping[UUID, str] = {}
+        self._keys: Mapping[UUID, bytes] = {}
         self._load_again_at_s = 0.0
         self._current = False
 
@@ -104,7 +104,7 @@ class HeartbeatDesk:
             )
         heartbeat = examine(
             signed,
-            key,
+            key.hex(),
             last_sequence=self._beats.last_sequence(deployment_id),
             now_ms=int(self._wall_s() * 1_000),
         )
@@ -112,7 +112,7 @@ class HeartbeatDesk:
             return HeartbeatResult(
                 deployment_id=signed.deployment_id, accepted=False, reason=heartbeat
             )
-        if heartbeat.sequence > _SEQUENCE_MAX:
+        if heartbeat.sequence > SEQUENCE_MAX:
             return HeartbeatResult(
                 deployment_id=signed.deployment_id, accepted=False, reason="malformed"
             )
@@ -138,12 +138,11 @@ class HeartbeatDesk:
         self._load_again_at_s = now_s + KEYS_LOADED_EVERY_S
         try:
             async with self._engine.connect() as connection:
-                keys = await deployments.load_signing_keys(connection, self._sealer)
+                self._keys = await deployments.load_signing_keys(connection, self._sealer)
         except DATABASE_AWAY as error:
             self._current = False
             _log.warning("signing keys are not loaded", reason=str(error))
             return
-        self._keys = {deployment_id: key.hex() for deployment_id, key in keys.items()}
         self._current = True
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from uuid import UUID
 
 import numpy as np
 
 from broker.core.catalog import Endpoint
 from broker.flows.facts import bands_of
-from broker.live.beats import MISSED_INTERVALS, BeatSheet
 from broker.live.room import Live
+from broker.live.sheet import UNTOLD, BeatSheet, Roster
 from pricing.book import FloatArray, IntArray, PriceBook
 from pricing.choice import Member
 from pricing.classes import Fleet, infer_classes
@@ -24,7 +23,6 @@ from pricing.fluid import FluidMarket
 from pricing.guardrails import answer_ticks
 from pricing.scarcity import scarcity_of
 from pricing.snapshot import Bands, OwnCounts, Reports, utilization
-from provider_sdk.protocol import REPORTED_CALLS_MAX
 
 FLEET_MAX: Final = 300
 """Of a larger market no fleet-wide shadow prices are worked out: it would hold up the tick."""
@@ -43,8 +41,8 @@ class Ground:
     """The same for endpoints of one model that do the same tasks."""
     capacity: FloatArray
     """Slots by deployment number."""
-    numbers: dict[UUID, int]
-    """Deployment numbers by id."""
+    roster: Roster
+    """The deployments, whose beats say how busy they are."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +73,7 @@ def ground_of(endpoints: Sequence[Endpoint]) -> Ground:
         deployment=deployment_of,
         family=family_of,
         capacity=capacity,
-        numbers={each.id: each.number for each in deployments.values()},
+        roster=Roster({each.id: each.number for each in deployments.values()}),
     )
 
 
@@ -92,7 +90,7 @@ def measure(ground: Ground, live: Live, tick_s: float) -> Measured:
     """
     counts = live.loads.total(ground.capacity.size)
     own = OwnCounts(counts.in_flight.astype(np.float64), counts.refused_per_s, counts.service_s)
-    reports = _reports(live.beats.sheet(), ground.numbers, ground.capacity.size)
+    reports = _reports(live.beats.sheet(), ground.roster, ground.capacity.size)
     load = utilization(own, reports, ground.capacity)
     delay_ticks = answer_ticks(counts.service_s, tick_s)
     used = ground.deployment >= 0
@@ -111,25 +109,13 @@ def infer_fluid(
     return infer_classes(fleet, ground.bands, load, scarcity, elasticity)
 
 
-def _reports(sheet: BeatSheet, numbers: dict[UUID, int], width: int) -> Reports:
+def _reports(sheet: BeatSheet, roster: Roster, width: int) -> Reports:
     running = np.zeros(width, dtype=np.float64)
     waiting = np.zeros(width, dtype=np.float64)
     stale = np.ones(width, dtype=bool)
-    heard = list(map(sheet.beats.get, numbers))
-    # As `BeatSheet.is_fresh`, without two frames and a write to an array for each of thousands.
-    least_ms = sheet.reachable_since_ms or 0
-    now_ms = sheet.now_ms
-    told = [
-        (number, beat.running, beat.waiting or 0)
-        for number, beat in zip(numbers.values(), heard, strict=True)
-        if beat is not None
-        and beat.running is not None
-        # What another process let in may be beyond an array's numbers, which stops all prices.
-        and 0 <= beat.running <= REPORTED_CALLS_MAX
-        and 0 <= (beat.waiting or 0) <= REPORTED_CALLS_MAX
-        and now_ms - (max(least_ms, beat.received_ms)) <= MISSED_INTERVALS * beat.interval_ms
-    ]
-    if told:
-        at, running_at, waiting_at = np.array(told, dtype=np.int64).T
-        running[at], waiting[at], stale[at] = running_at, waiting_at, False
+    seats, numbers = roster.heard(sheet)
+    rows = sheet.rows[seats]
+    told = sheet.fresh()[seats] & (rows["running"] >= 0) & (rows["waiting"] >= UNTOLD)
+    at, rows = numbers[told], rows[told]
+    running[at], waiting[at], stale[at] = rows["running"], np.maximum(rows["waiting"], 0), False
     return Reports(running, waiting, stale)

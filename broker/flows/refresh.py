@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
-from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -17,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker.errors import Unavailable
 from broker.flows.facts import Facts
 from broker.flows.price_newcomers import Newcomers
-from broker.live.beats import judge
 from broker.live.room import Live
+from broker.live.sheet import Roster, judge
 from broker.store import changes, domains, keys, plans, prices
 from broker.store.away import DATABASE_AWAY
 from broker.store.listed import Listed
@@ -65,7 +64,7 @@ class Refresher:
         self._takes_change_at: datetime | None = None
         self._complained = False
         self._woken = asyncio.Event()
-        self._numbers: dict[UUID, int] = {}
+        self._roster = Roster({})
         self._newcomers = Newcomers()
         self.facts = Facts()
 
@@ -111,10 +110,10 @@ class Refresher:
         before = self.facts
         newest = await self._look_up(before, ticks=ticks)
         if newest.deployments is not before.deployments:
-            self._numbers = {each.id: each.number for each in newest.deployments}
+            self._roster = Roster({each.id: each.number for each in newest.deployments})
         if ticks and newest.loaded and not self._complained:
             await self._forget()
-        presence = judge(self._live.beats.sheet(), self._numbers, before.presence)
+        presence = judge(self._live.beats.sheet(), self._roster, before.presence)
         self.facts = replace(
             newest,
             changed=(
@@ -131,7 +130,7 @@ class Refresher:
         now_s = self._now_s()
         if now_s >= self._forgets_at_s:
             self._forgets_at_s = now_s + FORGETS_EVERY_S
-            await self._live.beats.forget(self._numbers)
+            await self._live.beats.forget(self._roster.ids)
 
     async def _look_up(self, before: Facts, *, ticks: bool) -> Facts:
         """Return the facts with what the database says, as far as there is a need to ask it."""

@@ -1,10 +1,9 @@
-"""The last heartbeat of every deployment, told to all processes; who is out for want of one."""
+"""The last heartbeat of every deployment, told to all processes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, Literal, cast
 from uuid import UUID
 
@@ -12,14 +11,12 @@ import msgspec
 import structlog
 from redis.asyncio import Redis
 
-from broker.core.market import Presence
 from broker.live.connection import Valkey
+from broker.live.sheet import Beat, BeatSheet, BeatTable
 
 _log = structlog.get_logger(__name__)
 
-MISSED_INTERVALS: Final = 3.5
-"""Out after three missed heartbeats, and half an interval for jitter and the way here."""
-
+SEQUENCE_MAX: Final = 2**63 - 1
 _SEQUENCE_DIGITS: Final = 20
 _HEAD_DIGITS: Final = _SEQUENCE_DIGITS + 15
 _TAKEN: Final = ord("1")
@@ -90,26 +87,6 @@ FORGOTTEN_AFTER_MS: Final = 3_600_000
 _FORGOTTEN_TOGETHER: Final = 1_000
 
 
-class Beat(msgspec.Struct, frozen=True, gc=False):
-    """What a deployment last said of itself; `received_ms` is of the feed's clock."""
-
-    deployment_id: UUID
-    sequence: int
-    """From 1 to 2^63 - 1."""
-    status: Literal["ready", "draining", "down"]
-    interval_ms: int
-    """The next one is due after so long: what its agent was told."""
-    running: int | None = None
-    waiting: int | None = None
-    kv_usage: float | None = None
-    received_ms: int = 0
-
-    @property
-    def allowance_ms(self) -> float:
-        """How old it may become before its deployment is out."""
-        return MISSED_INTERVALS * self.interval_ms
-
-
 class _Packed(msgspec.Struct, frozen=True, array_like=True):
     status: Literal["ready", "draining", "down"]
     interval_ms: int
@@ -120,60 +97,6 @@ class _Packed(msgspec.Struct, frozen=True, array_like=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Packed)
-
-
-@dataclass(frozen=True, slots=True)
-class BeatSheet:
-    """All last heartbeats at one moment of the feed's clock."""
-
-    beats: Mapping[UUID, Beat]
-    now_ms: int
-    reachable_since_ms: int | None
-    """Since when Valkey has answered without a break; None while it is away."""
-
-    def age_ms(self, beat: Beat) -> int:
-        """How long a beat has been the last; time in which none could be heard does not count."""
-        return self.now_ms - max(beat.received_ms, self.reachable_since_ms or 0)
-
-    def is_fresh(self, beat: Beat) -> bool:
-        """True when no three beats have been missed since."""
-        return self.age_ms(beat) <= beat.allowance_ms
-
-    def is_live(self) -> bool:
-        """True when the feed as a whole works: Valkey is there and somebody's beats arrive."""
-        return self.reachable_since_ms is not None and any(
-            self.now_ms - beat.received_ms <= beat.allowance_ms for beat in self.beats.values()
-        )
-
-
-def judge(
-    sheet: BeatSheet, numbers: Mapping[UUID, int], before: Mapping[int, Presence]
-) -> dict[int, Presence]:
-    """Return who is not ready, by the deployment numbers of `numbers`; `before` is the last answer.
-
-    What a deployment says of itself counts while its beat is fresh. A beat that is not fresh means
-    down, but only in a live feed: a stale one leaves everybody as they were before.
-    """
-    live, beats, now_ms = sheet.is_live(), sheet.beats, sheet.now_ms
-    absent: dict[int, Presence] = {}
-    for deployment_id, number in numbers.items():
-        beat = beats.get(deployment_id)
-        if beat is None:
-            continue
-        if (
-            beat.status == "ready"
-            and now_ms - beat.received_ms <= MISSED_INTERVALS * beat.interval_ms
-        ):
-            continue  # as nearly all: of ten thousand it is to be told often
-        if sheet.is_fresh(beat):
-            presence = Presence[beat.status.upper()]
-        elif live:
-            presence = Presence.DOWN
-        else:
-            presence = before.get(number, Presence[beat.status.upper()])
-        if presence is not Presence.READY:
-            absent[number] = presence
-    return absent
 
 
 class Beats:
@@ -190,7 +113,7 @@ class Beats:
         self.key = valkey.key("beats")
         self._now_s = now_s
         self._offset_ms = int((wall_s() - now_s()) * 1_000)
-        self._known: dict[UUID, Beat] = {}
+        self._table = BeatTable()
         self._reachable_since_ms: int | None = None
         self._since_ms: int | None = None
         """Up to when all that Valkey was told has been heard; None where that is not known."""
@@ -202,8 +125,7 @@ class Beats:
 
     def last_sequence(self, deployment_id: UUID) -> int:
         """Return the highest sequence this process knows of, 0 when none."""
-        beat = self._known.get(deployment_id)
-        return 0 if beat is None else beat.sequence
+        return self._table.last_sequence(deployment_id)
 
     async def accept(self, beats: Sequence[Beat]) -> list[bool]:
         """Store beats; False for one whose sequence is not above the last any process had."""
@@ -219,8 +141,7 @@ class Beats:
             last = self.last_sequence(beat.deployment_id)
             accepted.append(taken == _TAKEN and beat.sequence > last)
             if accepted[-1]:
-                new = msgspec.structs.replace(beat, received_ms=received_ms)
-                self._known[beat.deployment_id] = new
+                self._table.put(msgspec.structs.replace(beat, received_ms=received_ms))
         return accepted
 
     async def load(self) -> BeatSheet:
@@ -234,30 +155,26 @@ class Beats:
         )
         self._heard_at(now_ms)
         self._since_ms = now_ms
-        known = self._known
+        table = self._table
         for beat in _unpack_all(told):
-            before = known.get(beat.deployment_id)
-            if before is None or beat.sequence >= before.sequence:
-                known[beat.deployment_id] = beat
+            if beat.sequence >= table.last_sequence(beat.deployment_id):
+                table.put(beat)
         sheet = self.sheet()
         if whole and now_ms is not None:
             # Who has left may have been told to beat often, when the market was small.
-            fresh = filter(sheet.is_fresh, known.values())
-            shortest_ms = min((each.interval_ms for each in fresh), default=WHOLE_EVERY_MS_MAX)
-            self._whole_due_ms = now_ms + min(shortest_ms, WHOLE_EVERY_MS_MAX)
+            fresh_ms = sheet.rows["interval_ms"][sheet.fresh()]
+            self._whole_due_ms = now_ms + int(fresh_ms.min(initial=WHOLE_EVERY_MS_MAX))
         return sheet
 
-    async def forget(self, listed: Container[UUID]) -> None:
+    async def forget(self, listed: Iterable[UUID]) -> None:
         """Forget here and in Valkey who has not been heard for `FORGOTTEN_AFTER_MS`, but for
         `listed`: a deployment of which nothing is known counts as ready."""
         before_ms = self.now_ms() - FORGOTTEN_AFTER_MS
-        gone = [
-            name
-            for name, beat in self._known.items()
-            if beat.received_ms < before_ms and name not in listed
-        ]
-        for name in gone:
-            del self._known[name]
+        old = self._table.older_than(before_ms)
+        if not old:
+            return
+        gone = list(set(old).difference(listed))
+        self._table.drop(gone)
         for begin in range(0, len(gone), _FORGOTTEN_TOGETHER):
             await self._drop(gone[begin : begin + _FORGOTTEN_TOGETHER], before_ms)
 
@@ -270,7 +187,7 @@ class Beats:
 
     def sheet(self) -> BeatSheet:
         """Return what is known, without asking."""
-        return BeatSheet(dict(self._known), self.now_ms(), self._reachable_since_ms)
+        return self._table.sheet(self.now_ms(), self._reachable_since_ms)
 
     async def _evaluate(self, client: Redis, script: str, *arguments: bytes) -> list[Any]:
         asked = client.eval(script, 2, self.key, self.key + ":since", *arguments)
@@ -299,9 +216,12 @@ def _unpack_all(told: bytes) -> Iterable[Beat]:
         at = end
         try:
             said = _decoder.decode(told[begin + _HEAD_DIGITS : end])
+            sequence = int(told[begin : begin + _SEQUENCE_DIGITS])
+            if sequence > SEQUENCE_MAX:
+                raise ValueError
             yield Beat(
                 UUID(bytes=name),
-                int(told[begin : begin + _SEQUENCE_DIGITS]),
+                sequence,
                 said.status,
                 said.interval_ms,
                 said.running,

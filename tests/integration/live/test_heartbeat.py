@@ -86,7 +86,7 @@ async def test_a_signed_heartbeat_is_accepted_and_kept(desk, gpu1, here: Live):
     (result,) = await beat(desk, signed(gpu1, 1, status="draining", load=load))
     assert result.accepted
     assert result.deployment_id == str(gpu1.deployment_id)
-    kept = (await here.beats.load()).beats[gpu1.deployment_id]
+    kept = (await here.beats.load()).beat(gpu1.deployment_id)
     assert (kept.status, kept.running, kept.waiting, kept.kv_usage) == ("draining", 3, 1, 0.25)
 
 
@@ -191,7 +191,7 @@ async def test_heartbeats_are_taken_while_valkey_is_away(desk, gpu1, here, passa
     await passage.close()
     assert await reasons(desk, signed(gpu1, 1)) == [""]
     assert await reasons(desk, signed(gpu1, 1)) == ["replayed"]
-    assert here.beats.sheet().beats[gpu1.deployment_id].sequence == 1
+    assert here.beats.sheet().beat(gpu1.deployment_id).sequence == 1
 
 
 def test_the_interval_grows_with_the_number_of_deployments():

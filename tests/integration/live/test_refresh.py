@@ -18,8 +18,8 @@ from broker.flows import listen
 from broker.flows.facts import Facts
 from broker.flows.listen import ChangeListener
 from broker.flows.refresh import SETTLES_S, Refresher
-from broker.live.beats import Beat
 from broker.live.room import Live
+from broker.live.sheet import Beat
 from broker.store import catalog, keys, prices
 from broker.store.accounts import Role
 from broker.store.database import create_engine
@@ -329,10 +329,10 @@ async def test_of_the_long_dead_only_the_listed_are_remembered(engine, acme, her
     away = create_engine("postgresql://nobody@127.0.0.1:1/none")
     refresher = Refresher(away, SEALER, here, clock=clock)
     await refresher.refresh(ticks=True)
-    assert set(here.beats.sheet().beats) == {listed, elsewhere}, "who is listed is not known yet"
+    assert here.beats.sheet().ids == {listed, elsewhere}, "who is listed is not known yet"
     refresher._engine = engine
     await refresher.refresh(ticks=True)
-    assert set(here.beats.sheet().beats) == {listed}
+    assert here.beats.sheet().ids == {listed}
     assert await stored(there) == ({listed}, {listed})
     await away.dispose()
 

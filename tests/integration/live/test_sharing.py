@@ -11,10 +11,11 @@ import redis.asyncio
 from structlog.testing import capture_logs
 
 from broker.core.market import Presence
-from broker.live.beats import FORGOTTEN_AFTER_MS, Beat, judge
+from broker.live.beats import FORGOTTEN_AFTER_MS
 from broker.live.connection import Valkey
 from broker.live.loads import Counts
 from broker.live.room import Live
+from broker.live.sheet import Beat, Roster, judge
 from pricing.book import PriceBook
 from tests.integration.live.passage import Passage
 from tests.integration.live.waiting import until
@@ -56,11 +57,12 @@ async def listening(live: Live):
 async def test_a_beat_that_one_process_took_is_known_to_the_other(here, there):
     told = beat(A, 7, status="draining", running=3, waiting=2, kv_usage=0.5)
     assert await here.beats.accept([told]) == [True]
-    heard = (await there.beats.load()).beats[A]
+    sheet = await there.beats.load()
+    heard = sheet.beat(A)
     assert (heard.sequence, heard.status, heard.interval_ms) == (7, "draining", 1_000)
     assert (heard.running, heard.waiting, heard.kv_usage) == (3, 2, 0.5)
     assert there.beats.last_sequence(A) == 7
-    assert (await there.beats.load()).is_fresh(heard)
+    assert sheet.fresh().tolist() == [True]
 
 
 async def test_a_beat_is_not_accepted_twice_whichever_process_it_comes_to(here, there):
@@ -74,12 +76,13 @@ async def test_a_beat_is_not_accepted_twice_whichever_process_it_comes_to(here, 
 async def test_of_what_is_known_only_what_has_come_since_is_told(here, there, passage: Passage):
     rare = {"interval_ms": 60_000}
     await there.beats.accept([beat(A, 1, **rare), beat(B, 1, **rare)])
-    assert set((await here.beats.load()).beats) == {A, B}
-    before = here.beats.sheet().beats
+    assert (await here.beats.load()).ids == {A, B}
+    before = here.beats.sheet()
+    await make_old(there, A)
     await there.beats.accept([beat(B, 2, status="draining", **rare)])
-    after = (await here.beats.load()).beats
-    assert after[A] is before[A]
-    assert (after[B].sequence, after[B].status) == (2, "draining")
+    after = await here.beats.load()
+    assert after.beat(A) == before.beat(A), "what is told again is of another time"
+    assert (after.beat(B).sequence, after.beat(B).status) == (2, "draining")
     await there.valkey.ask(lambda client: client.delete(there.beats.key + ":since"), None)
     await there.beats.accept([beat(A, 2, **rare)])
     await passage.close()
@@ -87,7 +90,7 @@ async def test_of_what_is_known_only_what_has_come_since_is_told(here, there, pa
     await there.valkey.ask(lambda client: client.delete(there.beats.key + ":since"), None)
     await passage.open()
     await until(lambda: back(here))
-    assert (await here.beats.load()).beats[A].sequence == 2, "after a break all is told anew"
+    assert (await here.beats.load()).beat(A).sequence == 2, "after a break all is told anew"
 
 
 async def test_one_that_left_when_beats_were_frequent_has_not_all_told_again_and_again(here, there):
@@ -96,12 +99,13 @@ async def test_one_that_left_when_beats_were_frequent_has_not_all_told_again_and
 
     async def has_left() -> bool:
         sheet = await here.beats.load()
-        return not sheet.is_fresh(sheet.beats[A])
+        return bool(sheet.ids) and sheet.fresh().sum() == 1
 
     await until(has_left)
-    known = (await here.beats.load()).beats[B]
+    known = (await here.beats.load()).beat(B)
+    await make_old(there, B)
     for _ in range(3):
-        assert (await here.beats.load()).beats[B] is known, "a beat that is told again is another"
+        assert (await here.beats.load()).beat(B) == known, "what is told again is of another time"
 
 
 async def stored(live: Live) -> tuple[set[UUID], set[UUID]]:
@@ -127,8 +131,8 @@ async def test_who_is_long_dead_and_not_listed_is_forgotten_everywhere(here, the
     await there.beats.accept([beat(D, 6)])
     await here.beats.forget({B})
     assert await stored(there) == ({B, C, D}, {B, C, D}), "B is listed, C is fresh, D is back"
-    assert set(here.beats.sheet().beats) == {B, C}
-    assert set((await here.beats.load()).beats) == {B, C, D}
+    assert here.beats.sheet().ids == {B, C}
+    assert (await here.beats.load()).ids == {B, C, D}
 
 
 async def test_who_was_forgotten_may_come_back(here, there):
@@ -138,7 +142,7 @@ async def test_who_was_forgotten_may_come_back(here, there):
     await here.beats.forget(())
     assert await stored(there) == (set(), set())
     assert await here.beats.accept([beat(A, 6)]) == [True]
-    assert (await there.beats.load()).beats[A].sequence == 6
+    assert (await there.beats.load()).beat(A).sequence == 6
 
 
 async def test_beats_go_on_in_one_process_while_valkey_is_away(here, there, passage: Passage):
@@ -148,12 +152,12 @@ async def test_beats_go_on_in_one_process_while_valkey_is_away(here, there, pass
     assert await here.beats.accept([beat(A, 2)]) == [False], "a replay is one without Valkey too"
     sheet = await here.beats.load()
     assert sheet.reachable_since_ms is None
-    assert sheet.beats[A].sequence == 2
-    assert judge(sheet, {A: 0, B: 1}, {1: Presence.DRAINING}) == {}
+    assert sheet.beat(A).sequence == 2
+    assert judge(sheet, Roster({A: 0, B: 1}), {1: Presence.DRAINING}) == {}
     await passage.open()
     await until(lambda: back(here))
     await here.beats.accept([beat(A, 3)])
-    assert (await there.beats.load()).beats[A].sequence == 3
+    assert (await there.beats.load()).beat(A).sequence == 3
 
 
 async def back(live: Live) -> bool:
@@ -164,7 +168,7 @@ async def back(live: Live) -> bool:
 async def test_an_empty_valkey_does_not_wipe_what_is_known(here, there, valkey_url):
     await here.beats.accept([beat(A, 5)])
     await there.valkey.ask(lambda client: client.flushall(), None)
-    assert (await here.beats.load()).beats[A].sequence == 5
+    assert (await here.beats.load()).beat(A).sequence == 5
     assert await here.beats.accept([beat(A, 4)]) == [False]
 
 
@@ -323,6 +327,6 @@ async def test_a_valkey_that_takes_no_writes_is_away_until_it_does(
 async def test_markets_on_one_valkey_keep_apart(valkey_url):
     one, other = Live.connect(valkey_url, "one"), Live.connect(valkey_url, "other")
     await one.beats.accept([beat(A, 1)])
-    assert (await other.beats.load()).beats == {}
+    assert (await other.beats.load()).ids == set()
     await one.close()
     await other.close()

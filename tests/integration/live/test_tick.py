@@ -16,9 +16,9 @@ from broker.core.catalog import Endpoint
 from broker.flows.authenticate import Caller
 from broker.flows.choose_pricing import ChoiceWanted, choose_pricing, end_choice
 from broker.flows.tick import DT_S_MAX, Ticker
-from broker.live.beats import Beat
 from broker.live.loads import Counts
 from broker.live.room import Live
+from broker.live.sheet import Beat
 from broker.store import catalog, prices, pricing_choices
 from broker.store.accounts import Role
 from broker.store.events import events

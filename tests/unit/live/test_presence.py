@@ -9,10 +9,10 @@ import pytest
 
 from broker.core.market import Presence
 from broker.flows.measure import _reports
-from broker.live.beats import Beat, BeatSheet, judge
+from broker.live.sheet import Beat, BeatSheet, BeatTable, Roster, judge
 
 A, B, STRANGER = UUID(int=1), UUID(int=2), UUID(int=3)
-NUMBERS = {A: 10, B: 11}
+NUMBERS = Roster({A: 10, B: 11})
 NOW_MS = 1_000_000
 LONG_AGO_MS = 1
 
@@ -22,7 +22,14 @@ def beat(deployment_id: UUID, age_ms: int, status="ready", interval_ms: int = 1_
 
 
 def sheet(*beats: Beat, since_ms: int | None = LONG_AGO_MS) -> BeatSheet:
-    return BeatSheet({each.deployment_id: each for each in beats}, NOW_MS, since_ms)
+    return table(*beats).sheet(NOW_MS, since_ms)
+
+
+def table(*beats: Beat) -> BeatTable:
+    made = BeatTable()
+    for each in beats:
+        made.put(each)
+    return made
 
 
 def test_all_are_ready_whose_beats_are_fresh():
@@ -85,8 +92,53 @@ def test_the_price_tick_goes_by_the_reports_of_fresh_beats_alone(since_ms: int |
     silent = beat(UUID(int=9), 0)
     seen = sheet(*told, silent, since_ms=since_ms)
     numbers = {each.deployment_id: at for at, each in enumerate([*told, silent])}
-    reports = _reports(seen, numbers | {UUID(int=99): 8}, 10)
-    fresh = [seen.is_fresh(each) for each in told]
+    reports = _reports(seen, Roster(numbers | {UUID(int=99): 8}), 10)
+    missed_from_ms = NOW_MS - max(since_ms or 0, LONG_AGO_MS)
+    fresh = [min(NOW_MS - each.received_ms, missed_from_ms) <= 3_500 for each in told]
+    assert seen.fresh().tolist() == [*fresh, True]
     assert reports.stale.tolist() == [*(not each for each in fresh), True, True, True]
     assert reports.running[:7].tolist() == [at if fresh[at] else 0 for at in range(7)]
     assert reports.waiting[:7].tolist() == [at % 2 if fresh[at] else 0 for at in range(7)]
+
+
+def test_columns_give_back_what_was_put_in_whoever_is_forgotten_and_comes_back():
+    beats = [
+        Beat(UUID(int=at), 2**63 - at, "draining", 1_000 * at, at, at or None, at / 9, NOW_MS - at)
+        for at in range(1, 200)
+    ]
+    made = table(*beats)
+    assert made.older_than(NOW_MS - 150) == [each.deployment_id for each in beats[150:]]
+    made.drop([each.deployment_id for each in beats[::2]])
+    seen = made.sheet(NOW_MS, None)
+    assert seen.ids == {each.deployment_id for each in beats[1::2]}
+    for back in beats[::2]:
+        assert made.last_sequence(back.deployment_id) == 0
+        made.put(msgspec.structs.replace(back, status="down", kv_usage=None, waiting=None))
+        assert seen.beat(back.deployment_id) is None, "a sheet is of its moment"
+    after = made.sheet(NOW_MS, None)
+    for one, other in zip(beats[::2], beats[1::2], strict=False):
+        kept = msgspec.structs.replace(one, status="down", kv_usage=None, waiting=None)
+        assert (after.beat(one.deployment_id), after.beat(other.deployment_id)) == (kept, other)
+
+
+def test_a_roster_finds_who_is_heard_of_later_and_who_is_forgotten():
+    made, roster = table(beat(STRANGER, 0)), Roster({A: 10, B: 11})
+    out = msgspec.structs.replace(beat(B, 0), status="down")
+    assert judge(made.sheet(NOW_MS, LONG_AGO_MS), roster, {}) == {}
+    made.put(out)
+    made.put(beat(A, 0))
+    assert judge(made.sheet(NOW_MS, LONG_AGO_MS), roster, {}) == {11: Presence.DOWN}
+    made.drop([STRANGER, A])
+    made.put(beat(A, 0))
+    assert judge(made.sheet(NOW_MS, LONG_AGO_MS), roster, {}) == {11: Presence.DOWN}
+    made.drop([B])
+    assert judge(made.sheet(NOW_MS, LONG_AGO_MS), roster, {}) == {}
+
+
+def test_counts_that_are_absurd_say_nothing_and_stop_nothing():
+    absurd = msgspec.structs.replace(beat(A, 0), running=2**80, waiting=-5, interval_ms=2**80)
+    seen = sheet(absurd, beat(B, 0))
+    assert judge(seen, NUMBERS, {}) == {}
+    told = seen.beat(A)
+    assert told is not None
+    assert (told.running, told.waiting) == (None, None)
