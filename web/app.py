@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import structlog
 from litestar import Litestar, Request, Response
 from litestar.datastructures import CacheControlHeader
 from litestar.di import Provide
@@ -107,7 +108,7 @@ def _trouble(desk: Desk, request: AnyRequest, error: Exception) -> Response[Any]
     fragment = "hx-request" in request.headers
     if isinstance(error, CallerUnknown):
         return _ask_to_log_in(desk, request, error, fragment=fragment)
-    return desk.painter.trouble(_told(error), fragment=fragment)
+    return desk.painter.trouble(_told(request, error), fragment=fragment)
 
 
 def _ask_to_log_in(
@@ -125,8 +126,8 @@ def _ask_to_log_in(
     return Redirect(LOGIN, status_code=303)
 
 
-def _told(error: Exception) -> BrokerError:
-    """Return the error as it is told; nothing of an unexpected one."""
+def _told(request: AnyRequest, error: Exception) -> BrokerError:
+    """Return the error as it is told; nothing of an unexpected one, which is logged."""
     if isinstance(error, BrokerError):
         return error
     if is_database_away(error):
@@ -136,4 +137,7 @@ def _told(error: Exception) -> BrokerError:
             return NotFound("There is nothing here.")
         if error.status_code < 500:
             return RequestRefused("The request is malformed.", status=error.status_code)
+    structlog.get_logger("broker.web").error(
+        "page_broke", method=request.method, path=request.url.path, exc_info=error
+    )
     return BrokerError("Something broke in the broker.")

@@ -132,8 +132,8 @@ def _numbers(story: Story) -> set[int]:
 
 def _demands(requirements: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for name, value in requirements.items():
-        if name in _SHOWN_ABOVE:
-            continue
+        if name in _SHOWN_ABOVE or value is None or value in ([], ()):
+            continue  # what was not asked for, such as a limit of the output
         if name in _RATES:
             yield name.removesuffix("_micros"), f"${format_rate(value)}/Mtok"
         elif name == "max_cost_nanos":

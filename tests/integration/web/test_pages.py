@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
 from broker.core.evidence import Grade, Piece, Source
@@ -248,6 +249,35 @@ async def test_the_story_of_a_call_tells_candidates_rejected_attempts_and_charge
     # 800 x 0.10 + 100 x 0.40 dollars per million tokens
     assert "$0.00012</b>" in charge
     assert "commission" not in charge
+
+
+async def test_the_story_of_a_call_that_names_no_limits_tells_what_it_named(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    asked = wanted(people.clinic, tokens_out_max=None)
+    call = await bourse.call(people.clinic, asked, tokens=(800, 100))
+    answer = await (await enter(people.clinic)).get(f"/console/calls/{call}", headers=PIECE)
+    assert answer.status_code == 200
+    assert "input at most <b>3,000</b>" in answer.text
+    assert "output at most" not in answer.text
+    assert "<b></b>" not in answer.text
+
+
+async def test_a_page_that_breaks_tells_nothing_to_its_viewer_and_the_error_to_the_log(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    call = await bourse.call(people.clinic, wanted(people.clinic))
+    client = await enter(people.clinic)
+    async with bourse.ledger.transaction():
+        await bourse.ledger.execute("SET LOCAL session_replication_role = replica")
+        await bourse.ledger.execute("UPDATE calls SET story = 'broken' WHERE id = $1", call)
+    with capture_logs() as logs:
+        answer = await client.get(f"/console/calls/{call}", headers=PIECE)
+    assert answer.status_code == 500
+    assert "Something broke in the broker." in answer.text
+    [told] = [each for each in logs if each["event"] == "page_broke"]
+    assert told["path"] == f"/calls/{call}"
+    assert isinstance(told["exc_info"], Exception)
 
 
 async def test_a_refused_call_says_what_it_fell_to(
