@@ -44,9 +44,9 @@ def _require_model(wanted: Requirements, models: frozenset[str], market: Market)
     """A family with an endpoint that is allowed may be named, and an endpoint by its family."""
     if wanted.model == AUTO or wanted.model in models:
         return
-    members = market.columns.members.get((wanted.task, wanted.model), ())
-    for number in members:
-        endpoint = market.endpoint(int(number))
+    members = market.columns.members(wanted.task, wanted.model)
+    for number in () if members is None else members.tolist():
+        endpoint = market.endpoint(number)
         if endpoint.model in models or endpoint.name in models:
             return
     raise NotAllowed(

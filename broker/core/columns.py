@@ -44,8 +44,8 @@ class Columns:
     endpoints: tuple[Endpoint | None, ...]
     """None where a number is not in use."""
     by_name: Mapping[str, int]
-    members: Mapping[tuple[Task, str], Numbers]
-    """By task and model; under `auto` all of the task, under `provider/endpoint` just the one."""
+    families: Mapping[tuple[Task, str], Numbers]
+    """By task and model; under `auto` all of the task."""
     deployment: Numbers
     capacity: Floats
     context_tokens: Numbers
@@ -60,6 +60,18 @@ class Columns:
     provider: Words
     region: Words
     version: Words
+
+    def members(self, task: Task, model: str) -> Numbers | None:
+        """Return who is meant by a model that is asked for: a family, all of the task under `auto`,
+        or the one of that name, `provider/endpoint`; None: there is none."""
+        # Ten thousand arrays of one would take 2 MB.
+        family, number = self.families.get((task, model)), self.by_name.get(model)
+        one = None if number is None else self.endpoints[number]
+        if one is None or task not in one.tasks:
+            return family
+        if family is None:
+            return np.array([one.number], dtype=np.int64)
+        return np.array(sorted({one.number, *family.tolist()}), dtype=np.int64)
 
     def on(self, deployments: Iterable[int]) -> Bools:
         """Say which endpoints are on one of these deployments."""
@@ -81,12 +93,12 @@ def build_columns(endpoints: Iterable[Endpoint]) -> Columns:
     listed = sorted(endpoints, key=lambda each: each.number)
     size = listed[-1].number + 1 if listed else 0
     by_number: list[Endpoint | None] = [None] * size
-    members: dict[tuple[Task, str], list[int]] = {}
+    families: dict[tuple[Task, str], list[int]] = {}
     for each in listed:
         by_number[each.number] = each
         for task in each.tasks:
-            for model in (AUTO, each.model, each.name):
-                members.setdefault((task, model), []).append(each.number)
+            for model in {AUTO, each.model}:
+                families.setdefault((task, model), []).append(each.number)
 
     numbers = np.array([each.number for each in listed], dtype=np.int64)
 
@@ -103,7 +115,7 @@ def build_columns(endpoints: Iterable[Endpoint]) -> Columns:
     return Columns(
         endpoints=tuple(by_number),
         by_name={each.name: each.number for each in sorted(listed, key=lambda each: each.name)},
-        members={key: np.array(each, dtype=np.int64) for key, each in members.items()},
+        families={key: np.array(each, dtype=np.int64) for key, each in families.items()},
         deployment=column(np.int64, lambda each: each.deployment.number),
         capacity=column(np.float64, lambda each: each.deployment.capacity),
         context_tokens=column(np.int64, lambda e: e.context_length_tokens or NO_LIMIT_TOKENS),

@@ -126,7 +126,7 @@ def is_taught(wanted: Requirements, market: Market) -> bool:
 
 
 def _shortlist(wanted: Requirements, market: Market) -> Shortlist | None:
-    members = market.columns.members.get((wanted.task, wanted.model))
+    members = market.columns.members(wanted.task, wanted.model)
     if members is not None:
         members = _shown(wanted, market, members)
     if members is None or not members.size:

@@ -34,7 +34,6 @@ class Ground:
 
     endpoints: tuple[Endpoint, ...]
     bands: Bands
-    members: tuple[Member, ...]
     deployment: IntArray
     """The deployment's number."""
     family: IntArray
@@ -69,7 +68,6 @@ def ground_of(endpoints: Sequence[Endpoint]) -> Ground:
     return Ground(
         endpoints=tuple(endpoints),
         bands=bands,
-        members=tuple(map(member_of, endpoints)),
         deployment=deployment_of,
         family=family_of,
         capacity=capacity,

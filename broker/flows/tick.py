@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.catalog import Endpoint
 from broker.flows.choose_pricing import choice_of
-from broker.flows.measure import Ground, ground_of, infer_fluid, measure
+from broker.flows.measure import Ground, ground_of, infer_fluid, measure, member_of
 from broker.flows.tell_incidents import tell_incidents
 from broker.live.room import Live
 from broker.store import prices, pricing_choices
@@ -179,7 +179,7 @@ class Ticker:
         if plan is not None and ground is not None and plan.standing == standing:
             return plan
         ground = ground or ground_of(endpoints)
-        plan = _Plan(ground, standing, ensemble_of(ground.members, standing))
+        plan = _Plan(ground, standing, ensemble_of(map(member_of, endpoints), standing))
         _log.info("the prices are moved by", controllers=plan.names, choices=len(standing))
         return plan
 

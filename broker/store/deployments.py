@@ -20,8 +20,8 @@ from provider_sdk.protocol import ProbeReport
 
 Proof = Literal["well-known", "dns", "credential"]
 Same = dict[Any, Any]
-"""Values by themselves: what equals one of them need not be kept twice. Never numbers, of which
-those of different types may be equal."""
+"""Values by themselves: what equals one of them need not be kept twice. Numbers, of which those of
+different types may be equal, with what they are numbers of."""
 
 _log = structlog.get_logger(__name__)
 
@@ -98,7 +98,7 @@ def deployment_of(
         name=row.name,
         url=one(row.url, row.url),
         kind=Kind(row.kind),
-        capacity=row.capacity,
+        capacity=one(("capacity", row.capacity), row.capacity),
         region=one(row.region, row.region),
         retains_data=row.retains_data,
         trains_on_data=row.trains_on_data,

@@ -260,7 +260,7 @@ def _endpoint(row: Row[Any], deployment: Deployment, same: Same) -> Endpoint:
     which take a quarter of the memory when they are kept once."""
     one = same.setdefault
     tasks, visible = frozenset(map(Task, row.tasks)), row.visible_to
-    band, tiers = _band(row), _tiers(row)
+    band, tiers, context = _band(row), _tiers(row), row.context_length_tokens
     return Endpoint(
         id=row.id,
         number=row.number,
@@ -271,13 +271,14 @@ def _endpoint(row: Row[Any], deployment: Deployment, same: Same) -> Endpoint:
         upstream_model=one(row.upstream_model, row.upstream_model),
         tasks=one(tasks, tasks),
         domains=one(("domains", *row.domains.items()), row.domains),
-        quality=row.quality,
-        context_length_tokens=row.context_length_tokens,
-        max_output_tokens=row.max_output_tokens,
+        quality=one(("quality", row.quality), row.quality),
+        context_length_tokens=one(("tokens", context), context),
+        max_output_tokens=one(("tokens", row.max_output_tokens), row.max_output_tokens),
         tokenizer_json=one(row.tokenizer_json, row.tokenizer_json),
         visible_to=None if visible is None else frozenset(visible),
         band=one(band, band),
         ledger_account=one(row.ledger_account, row.ledger_account),
-        take_bps=row.take_bps,
+        take_bps=one(("bps", row.take_bps), row.take_bps),
+        take_bps_by_domain=one(("takes",), {}),
         tiers=one(("tiers", *tiers.items()), tiers),
     )

@@ -6,6 +6,7 @@ import pytest
 
 from broker.core import eligibility
 from broker.core.catalog import Task
+from broker.core.columns import AUTO, build_columns
 from broker.core.market import Presence, build_market
 from pricing.book import EndpointUnpriced, PriceBook
 from tests.fakes import OTHER_ACCOUNT, decide, endpoint, market, planned
@@ -55,7 +56,31 @@ def test_an_endpoint_that_the_book_does_not_know_yet_is_not_routed_to() -> None:
 def test_an_empty_market_has_nothing_for_anybody() -> None:
     empty = build_market([], PriceBook.empty(), {})
     assert empty.endpoints == ()
-    assert not empty.columns.members
+    assert empty.columns.members(Task.CHAT, AUTO) is None
+
+
+def test_a_name_means_its_endpoint_and_the_family_that_is_called_so() -> None:
+    columns = build_columns(
+        [
+            endpoint(0, "acme/law", model="small"),
+            endpoint(3, "zeta/law", model="acme/law"),
+            endpoint(5, "zeta/own", model="zeta/own"),
+            endpoint(7, "zeta/vectors", model="wide", tasks=frozenset({Task.EMBEDDING})),
+        ]
+    )
+
+    def meant(model: str, task: Task = Task.CHAT) -> list[int] | None:
+        members = columns.members(task, model)
+        return None if members is None else members.tolist()
+
+    assert meant(AUTO) == [0, 3, 5]
+    assert meant("small") == [0]
+    assert meant("acme/law") == [0, 3]
+    assert meant("zeta/law") == [3]
+    assert meant("zeta/own") == [5]
+    assert meant("zeta/vectors") is None
+    assert meant("zeta/vectors", Task.EMBEDDING) == [7]
+    assert meant("nobody/there") is None
 
 
 def test_what_is_remembered_of_the_terms_asked_for_has_an_end() -> None:
