@@ -37,6 +37,9 @@ class Flaw(enum.StrEnum):
     """Of tensors: of another datatype or shape than it says, or not there though asked for."""
     NOT_FINITE = "not_finite"
     """Of tensors: a number that is none, or without end."""
+    UNDECLARED = "undeclared"
+    """Of tensors: of another datatype or shape than their model declares, or of a class that there
+    is not."""
 
 
 class _Function(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from broker.core.signature import Signature
 from pricing.book import Rate
 from pricing.tiers import Factors
 
@@ -119,6 +120,8 @@ class Endpoint:
     """The share of calls of a domain, where it is another."""
     tiers: Factors = field(default_factory=dict)
     """What other tiers cost, in basis points of the price; one without a factor has none."""
+    signature: Signature | None = None
+    """What its model says that it takes and gives, where that is tensors and was seen."""
 
     def take_of(self, domain: str | None) -> int:
         """Return the broker's share of a call of `domain`."""

@@ -16,8 +16,8 @@ from broker.encoding.trusted import obstacle
 from broker.errors import Conflict, NotAllowed, RequestMalformed
 from broker.flows.ask_endpoint import NOT_EXAMINED, form_of
 from broker.flows.authenticate import Caller
-from broker.flows.prove import APPROVAL_MISSING, probe, prove
-from broker.store import audit, catalog, deployments, listing
+from broker.flows.prove import APPROVAL_MISSING, Seen, probe, prove
+from broker.store import audit, catalog, deployments, listing, signatures
 from broker.store.accounts import Role
 from broker.store.deployments import DeploymentRecord
 from broker.store.sealing import Sealer
@@ -105,8 +105,10 @@ async def verify(desk: Enrolment, provider: Caller, deployment_id: UUID) -> Veri
         endpoints = await catalog.endpoints_of(connection, record)
     if record.deployment.status is ListingStatus.WITHDRAWN:
         raise Conflict("The deployment was withdrawn; register it again.")
-    status, reports = await _judge(record, endpoints, desk.policy)
+    status, seen = await _judge(record, endpoints, desk.policy)
+    reports = seen.reports
     async with desk.engine.begin() as connection:
+        await signatures.keep(connection, seen.signatures, desk.clock())
         await listing.set_verdict(connection, record, status, reports)
         await _audit_verdict(connection, record, status, provider.name, desk.clock())
     return Verified(
@@ -141,19 +143,20 @@ async def withdraw(
 
 async def _judge(
     record: DeploymentRecord, endpoints: list[Endpoint], policy: AddressPolicy
-) -> tuple[ListingStatus, list[ProbeReport]]:
+) -> tuple[ListingStatus, Seen]:
     proof = await prove(record, policy)
     if proof == APPROVAL_MISSING:
-        return ListingStatus.AWAITING_APPROVAL, [proof]
+        return ListingStatus.AWAITING_APPROVAL, Seen([proof])
     if not proof.ok:
-        return ListingStatus.FAILED, [proof]
-    reports = [proof, *await probe(endpoints, policy), *map(_unexamined, _claiming(endpoints))]
-    failed = [each for each in reports if not each.ok]
+        return ListingStatus.FAILED, Seen([proof])
+    probed = await probe(endpoints, policy)
+    reports = [proof, *probed.reports, *map(_unexamined, _claiming(endpoints))]
+    seen, failed = Seen(reports, probed.signatures), [each for each in reports if not each.ok]
     if not all(each.detail.startswith(NOT_CHECKED) for each in failed):
-        return ListingStatus.FAILED, reports
+        return ListingStatus.FAILED, seen
     if failed and record.approved_by is None:
-        return ListingStatus.AWAITING_APPROVAL, reports
-    return ListingStatus.LISTED, reports
+        return ListingStatus.AWAITING_APPROVAL, seen
+    return ListingStatus.LISTED, seen
 
 
 def _claiming(endpoints: list[Endpoint]) -> list[Endpoint]:

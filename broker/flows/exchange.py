@@ -10,17 +10,17 @@ from urllib.parse import quote
 import msgspec
 
 from broker.core.call import Call, OpenAiBody, TensorBody
-from broker.core.catalog import Endpoint, Task
+from broker.core.catalog import Endpoint
 from broker.core.dispatch import Attempt
 from broker.core.metering import Delivered
 from broker.core.outcome import Fault, Outcome
 from broker.core.transcript import Transcript
+from broker.flows.inferred import begun, blamed, inferred
 from broker.flows.refused import REFUSAL_BYTES_MAX, refused
 from broker.flows.tab import Tab
 from broker.upstream.client import Body, Origin, Response, Room, Timeouts
 from broker.upstream.faults import AttemptFailed, malformed
 from broker.upstream.hoard import FREE_BYTES
-from broker.upstream.kserve import HEADER_LENGTH, read_infer, request_id
 from broker.upstream.openai import read_completion, read_embedding
 from broker.upstream.streaming import Scribe, StreamReader
 from broker.upstream.unpacking import unpacked, unpacker_for
@@ -109,13 +109,15 @@ async def read_or_open(tab: Tab, attempt: Attempt) -> WholeAnswer | LongAnswer:
     except AttemptFailed as failure:
         raise _told_apart(failure, tab) from None
     if response.done:
-        return _whole(response, tab)
+        return _whole(response, tab, attempt)
     try:
         opening = await response.next_chunk() or b""
         if response.status != 200:
             raise AttemptFailed(refused(response, opening, tab.runtime.clock()))
         if b'"error"' in opening[:_ERROR_WITHIN_BYTES]:
             raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, detail="a long error"))
+        assert isinstance(tab.call.body, TensorBody)
+        begun(tab.call.body, response, opening)
     except AttemptFailed as failure:
         response.abort()
         raise _within_deadline(failure) from None
@@ -135,15 +137,18 @@ async def read_whole(tab: Tab, attempt: Attempt) -> WholeAnswer:
         response = await tab.runtime.upstream.send(*_request(tab, attempt), limit)
     except AttemptFailed as failure:
         raise _told_apart(failure, tab) from None
-    return _whole(response, tab)
+    return _whole(response, tab, attempt)
 
 
-def _whole(response: Response, tab: Tab) -> WholeAnswer:
+def _whole(response: Response, tab: Tab, attempt: Attempt) -> WholeAnswer:
     """Return an answer that is there. Raises AttemptFailed."""
     limit = tab.runtime.settings.limits.answer_bytes_max
     body, kept = response.take(limit), response.kept
     if response.status != 200:
-        raise AttemptFailed(refused(response, body, tab.runtime.clock()))
+        outcome, asked = refused(response, body, tab.runtime.clock()), tab.call.body
+        if isinstance(asked, TensorBody):
+            outcome = blamed(outcome, asked, tab.market.endpoint(attempt.candidate.number))
+        raise AttemptFailed(outcome)
     headers = _passed_back(response)
     if headers != _PLAIN_JSON and isinstance(tab.call.body, OpenAiBody):
         told = dict(reversed(headers))  # the first of each name
@@ -294,13 +299,13 @@ def model_path(endpoint: Endpoint) -> bytes:
 
 def _facts(call: Call, response: Response, body: bytes) -> Delivered:
     """Return what an answer shows of its usage. Raises AttemptFailed: malformed, an error."""
-    task = call.wanted.task
-    if not task.generates:
-        return _facts_beside_text(call, response, body)
+    if isinstance(call.body, TensorBody):
+        return inferred(call.body, response, body)
+    if not call.wanted.task.generates:
+        return _facts_of_embedding(body)
     facts = read_completion(body)
     if facts.error is not None:
         raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, said=facts.error))
-    assert isinstance(call.body, OpenAiBody)
     return Delivered(
         facts.prompt_tokens,
         facts.completion_tokens,
@@ -311,30 +316,8 @@ def _facts(call: Call, response: Response, body: bytes) -> Delivered:
     )
 
 
-def _facts_beside_text(call: Call, response: Response, body: bytes) -> Delivered:
-    """Return the same of an answer in tensors or embeddings. Raises AttemptFailed."""
-    if call.wanted.task is Task.INFER:
-        if response.header(b"content-encoding") is None:
-            inferred = read_infer(
-                response.header(b"inference-header-content-length"), body, _request_id(call.body)
-            )
-            if inferred.error is not None:
-                raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, said=inferred.error))
-        elif not body:
-            raise malformed("an empty answer", 200)
-        return Delivered(claimed_in=0, claimed_out=0, text_bytes=0, generates=False)
+def _facts_of_embedding(body: bytes) -> Delivered:
     embedding = read_embedding(body)
     if embedding.error is not None:
         raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, said=embedding.error))
     return Delivered(embedding.prompt_tokens, 0, 0, generates=False)
-
-
-def _request_id(body: OpenAiBody | TensorBody) -> str | None:
-    """Return the id that an inference was given, where it can be read."""
-    if not isinstance(body, TensorBody):
-        return None
-    told = dict(body.headers)
-    if _ENCODING in told:
-        return None
-    length = told.get(HEADER_LENGTH)
-    return request_id(length, body.begin(None if length is None else int(length)))

@@ -15,6 +15,7 @@ from broker.core.answer_checks import Flaw, find_flaw
 from broker.core.call import TensorBody
 from broker.core.columns import AUTO
 from broker.core.evidence import Grade, Piece, Source
+from broker.core.signature import Signature
 from broker.core.tensor_checks import find_tensor_flaw
 from broker.flows.tab import Tab
 from broker.upstream.kserve import HEADER_LENGTH
@@ -27,6 +28,7 @@ CODED: Final = b"content-encoding"
 Find = Callable[[], Flaw | None]
 Headers = Sequence[tuple[bytes, bytes]]
 _ANSWER_BYTES_MAX: Final = 262_144
+"""Of more text, or more JSON before tensors or around them, nothing is looked at."""
 
 
 def is_drawn(tab: Tab) -> bool:
@@ -38,11 +40,9 @@ def inspect(tab: Tab, answer: bytes, headers: Headers = ()) -> None:
     """Look at a whole answer that was drawn, without anybody's waiting for it; of tensors its
     headers tell where these begin."""
     runtime, body = tab.runtime, tab.call.body
-    if len(answer) > _ANSWER_BYTES_MAX:
-        return
     if isinstance(body, TensorBody):
-        find = _of_tensors(body, answer, headers)
-    elif tab.call.wanted.task.generates:
+        find = _of_tensors(body, answer, headers, tab.endpoint.signature)
+    elif tab.call.wanted.task.generates and len(answer) <= _ANSWER_BYTES_MAX:
         find = partial(find_flaw, body.members, answer)
     else:
         find = None
@@ -56,16 +56,21 @@ def inspect(tab: Tab, answer: bytes, headers: Headers = ()) -> None:
     task.add_done_callback(runtime.running.discard)
 
 
-def _of_tensors(body: TensorBody, answer: bytes, headers: Headers) -> Find | None:
-    """Return how to look at an answer in tensors; None where it, or its request, is compressed."""
+def _of_tensors(
+    body: TensorBody, answer: bytes, headers: Headers, signature: Signature | None = None
+) -> Find | None:
+    """Return how to look at an answer in tensors; None where it, or its request, is compressed, or
+    where either's JSON is long. What follows the JSON is not copied."""
     # Of a header that stands twice the first is the one that the answer was read by.
     asked, told = dict(body.headers), dict(reversed(headers))
     if CODED in told or CODED in asked:
         return None
-    length = asked.get(HEADER_LENGTH)
-    asked_json = body.begin(None) if length is None else body.begin(int(length))[: int(length)]
+    asked_bytes = int(asked.get(HEADER_LENGTH, body.size_bytes))
     json_bytes = int(told.get(HEADER_LENGTH, len(answer)))
-    return partial(find_tensor_flaw, asked_json, answer[:json_bytes], answer[json_bytes:])
+    if max(asked_bytes, json_bytes) > _ANSWER_BYTES_MAX:
+        return None
+    asked_json, binary = body.begin(asked_bytes)[:asked_bytes], memoryview(answer)[json_bytes:]
+    return partial(find_tensor_flaw, asked_json, answer[:json_bytes], binary, signature)
 
 
 async def _look(tab: Tab, find: Find) -> None:

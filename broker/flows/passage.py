@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Final
 
-from broker.core.metering import Delivered
 from broker.core.outcome import Fault, Outcome
 from broker.flows.exchange import LongAnswer
+from broker.flows.inferred import DELIVERED
 from broker.flows.tab import Tab
 from broker.upstream.faults import AttemptFailed
-
-_DELIVERED: Final = Delivered(claimed_in=0, claimed_out=0, text_bytes=0, generates=False)
 
 
 class Passage:
@@ -40,7 +37,7 @@ class Passage:
             while (data := await response.next_chunk()) is not None:
                 yield piece
                 piece = data
-            tab.end(Outcome(status=200), _DELIVERED)
+            tab.end(Outcome(status=200), DELIVERED)
             await tab.settle(200, "served")
         except AttemptFailed as failure:
             outcome = failure.outcome
@@ -61,5 +58,5 @@ class Passage:
     def _leave(self, status: int, code: str) -> None:
         self.answer.response.abort()
         detail = "" if status == 499 else code
-        self._tab.end(Outcome(Fault.CALLER_LEFT, detail=detail), _DELIVERED)
+        self._tab.end(Outcome(Fault.CALLER_LEFT, detail=detail), DELIVERED)
         self._tab.settle_later(status, code)

@@ -19,6 +19,7 @@ from broker.core.call import TensorBody
 from broker.core.catalog import Task
 from broker.core.decision import Decision
 from broker.core.eligibility import Rejection
+from broker.core.signature import described
 from broker.errors import NotAllowed, NotFound, Unavailable
 from broker.flows.decide import choose, refusal
 from broker.flows.exchange import WholeAnswer
@@ -100,7 +101,8 @@ async def tell_server(request: Request, runtime: Runtime, _: object) -> None:
 
 
 async def tell_model(request: Request, runtime: Runtime, key: StoredKey) -> None:
-    """Answer with readiness, metadata or configuration of a model, for nothing."""
+    """Answer with readiness, metadata or configuration of a model, for nothing; with the metadata
+    that its answers are held against, where that was seen."""
     path = parse_path(request.path)
     wishes = read_wishes(None, request.headers)
     asked = Asked(Task.INFER, path.model or "auto", wishes, _NO_BODY, version=path.version)
@@ -117,6 +119,10 @@ async def tell_model(request: Request, runtime: Runtime, key: StoredKey) -> None
         request.answer(200, b"", b"")
         return
     endpoint = runtime.market.endpoint(number)
+    if not path.verb and endpoint.signature is not None:
+        told = described(endpoint.signature, endpoint.upstream_model)
+        request.answer(200, JSON_LINE, msgspec.json.encode(told))
+        return
     headers, body = await look_up_model(endpoint, path.verb, runtime)
     request.answer(200, header_lines(headers), body)
 

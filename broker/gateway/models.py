@@ -69,7 +69,10 @@ def _terms(runtime: Runtime, endpoint: Endpoint) -> dict[str, object]:
         rate = runtime.market.book.rate(endpoint.number)
     except EndpointUnpriced:
         return {"pricing": None}
-    return {
+    signature, tensors = endpoint.signature, {}
+    if signature is not None:
+        tensors = {"inputs": signature.inputs, "outputs": signature.outputs}
+    return tensors | {
         "model": endpoint.model,
         "version": endpoint.version,
         "domains": sorted(endpoint.domains),

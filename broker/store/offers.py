@@ -31,6 +31,7 @@ from broker.core.catalog import Band, Deployment, Endpoint, Task
 from broker.core.terms import Make, Terms, refuse
 from broker.store.accounts import LEDGER_KINDS, Role
 from broker.store.deployments import Same
+from broker.store.signatures import signature_of, signatures
 from broker.store.tables import accounts, endpoints, ledger_accounts, offers
 from pricing.tiers import Factors, Tier
 
@@ -214,11 +215,13 @@ def _in_force(condition: ColumnElement[bool]) -> Select[Any]:
             *(column for column in offers.c if column.name != "endpoint_id"),
             accounts.c.name.label("provider"),
             ledger_accounts.c.id.label("ledger_account"),
+            signatures.c.signature,
         )
         .select_from(endpoints)
         .join(offers, and_(offers.c.endpoint_id == endpoints.c.id, offers.c.valid_to.is_(None)))
         .join(accounts, accounts.c.id == endpoints.c.provider_id)
         .join(ledger_accounts, earnings)
+        .outerjoin(signatures, signatures.c.endpoint_id == endpoints.c.id)
         .where(condition, endpoints.c.retired_at.is_(None))
     )
 
@@ -261,6 +264,7 @@ def _endpoint(row: Row[Any], deployment: Deployment, same: Same) -> Endpoint:
     one = same.setdefault
     tasks, visible = frozenset(map(Task, row.tasks)), row.visible_to
     band, tiers, context = _band(row), _tiers(row), row.context_length_tokens
+    signature = signature_of(row.signature)
     return Endpoint(
         id=row.id,
         number=row.number,
@@ -281,4 +285,5 @@ def _endpoint(row: Row[Any], deployment: Deployment, same: Same) -> Endpoint:
         take_bps=one(("bps", row.take_bps), row.take_bps),
         take_bps_by_domain=one(("takes",), {}),
         tiers=one(("tiers", *tiers.items()), tiers),
+        signature=one(signature, signature),
     )

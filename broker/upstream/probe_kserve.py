@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 from importlib import import_module
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 import numpy as np
 
+from broker.core.signature import Signature, Tensor
 from broker.errors import RequestMalformed
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.faults import UNREADABLE, AttemptFailed
@@ -23,6 +24,9 @@ NOT_CHECKED: Final = "not checked: "
 _ELEMENTS_MAX: Final = 4_194_304
 _TEXTS_MAX: Final = 65_536
 """Numbers and texts that are made up for a model at most, whatever its server says it takes."""
+_VERSIONS_MAX: Final = 256
+_VERSION_MAX: Final = 1_000
+"""Versions that are kept, and characters of one."""
 _TEXT: Final = b"probe"
 _LENGTH_NAME: Final = HEADER_LENGTH.decode()
 
@@ -41,17 +45,33 @@ class _Metadata(msgspec.Struct):
     inputs: Annotated[list[_Tensor], msgspec.Meta(max_length=256)]
 
 
+class _Told(_Metadata):
+    """All of it; some servers tell only of the inputs."""
+
+    outputs: Annotated[list[_Tensor], msgspec.Meta(max_length=256)]
+    versions: list[str] | None = None
+    platform: str | None = None
+
+
 class _Server(msgspec.Struct):
     extensions: list[str] = []
 
 
+class Probed(NamedTuple):
+    """What probing came to, and what the model says that it takes and gives."""
+
+    reports: list[ProbeReport]
+    signature: Signature | None
+
+
 async def probe_kserve(
     url: str, credential: str | None, model: str, version: str | None, policy: AddressPolicy
-) -> list[ProbeReport]:
+) -> Probed:
     """Check server and model, then infer once from zeros and short texts; stops at what fails.
 
     `version` None or empty leaves the choice to the server.
     """
+    signature = None
     path = f"/v2/models/{quote(model, safe='')}"
     if version:
         path += f"/versions/{quote(version, safe='')}"
@@ -61,12 +81,30 @@ async def probe_kserve(
             await _check_live(prober, reports)
             await _get(prober, f"{path}/ready", reports)
             answer = await _get(prober, path, reports)
+            signature = signature_in(answer.body)
             await _infer(prober, path, _described(answer), reports)
     except RequestMalformed as malformed_url:
         reports.append(ProbeReport(check="url", ok=False, detail=malformed_url.detail))
     except _Stopped as stopped:
         reports.append(ProbeReport(check=stopped.check, ok=False, detail=stopped.detail))
-    return reports
+    return Probed(reports, signature)
+
+
+def signature_in(metadata: bytes) -> Signature | None:
+    """Return what a model's metadata tells; None where that is less than what it takes and gives,
+    or cannot be kept."""
+    try:
+        told = msgspec.json.decode(metadata, type=_Told)
+    except UNREADABLE:
+        return None
+    if b"\\u0000" in msgspec.json.encode(told):  # which no database takes
+        return None
+    inputs, outputs = (
+        tuple(Tensor(each.name, each.datatype, tuple(each.shape)) for each in tensors)
+        for tensors in (told.inputs, told.outputs)
+    )
+    versions = tuple(each[:_VERSION_MAX] for each in (told.versions or ())[:_VERSIONS_MAX])
+    return Signature(inputs, outputs, versions, (told.platform or "")[:_VERSION_MAX])
 
 
 class _Stopped(Exception):

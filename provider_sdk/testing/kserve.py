@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from provider_sdk.testing.answers import Answer, Chunk
+from provider_sdk.testing.script import Script
 
 HEADER_LENGTH = "inference-header-content-length"
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
@@ -49,12 +50,10 @@ def model_metadata(name: str, datatype: str, version: str = "1") -> dict[str, An
     }
 
 
-def infer(
-    named: tuple[str, str], headers: dict[str, str], body: bytes, *, wrong: bool = False
-) -> Answer:
+def infer(named: tuple[str, str], headers: dict[str, str], body: bytes, script: Script) -> Answer:
     """The answer of `POST /v2/models/M/infer`: every input `INPUTx` comes back as `OUTPUTx`.
 
-    `named` is model and version; a `wrong` answer has the id of another question.
+    `named` is model and version; `script` tells what is wrong with it.
     """
     model, version = named
     body = _decompressed(body, headers.get("content-encoding", ""))
@@ -68,13 +67,17 @@ def infer(
     except msgspec.DecodeError as error:
         raise BadInference(f"failed to parse the request JSON buffer: {error}") from error
     echoed = _outputs(request, body[header_length:])
+    if script.wrong_tensor:
+        _spoil(echoed, script.wrong_tensor)
     value: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": []}
     if "id" in request:
-        value["id"] = "another" if wrong else request["id"]
+        value["id"] = "another" if script.wrong_answer else request["id"]
     tail = b""
     for output, raw in echoed:
         value["outputs"].append(output)
         tail += raw or b""
+    if script.wrong_tensor == "no_outputs":
+        del value["outputs"]
     head = msgspec.json.encode(value)
     encoding = headers.get("accept-encoding", "")
     if not any(raw is not None for _output, raw in echoed):
@@ -126,6 +129,30 @@ def _outputs(request: dict[str, Any], tail: bytes) -> list[tuple[dict[str, Any],
     if not echoed:
         raise BadInference("the request has no input, or asks for an output that does not exist")
     return echoed
+
+
+def _spoil(echoed: list[tuple[dict[str, Any], bytes | None]], what: str) -> None:
+    """Make the first output other than it should be, or take the last away."""
+    output, raw = echoed[0]
+    if what == "missing":
+        echoed.pop()
+    elif what == "datatype":
+        output["datatype"] = "INT32" if output["datatype"] != "INT32" else "FP32"
+    elif what == "shape":
+        output["shape"] = [1, *output["shape"]]
+    elif what == "size":
+        if raw is not None:
+            raw = raw[:-1]
+            output["parameters"]["binary_data_size"] = len(raw)
+        else:
+            output["data"] = output["data"][:-1]
+    elif what == "nan":
+        if raw is not None:
+            raw = b"\xff" * 4 + raw[4:]
+        else:
+            output["data"] = ["NaN", *output["data"][1:]]
+    if echoed:
+        echoed[0] = output, raw
 
 
 def _echo(

@@ -75,6 +75,10 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The second chunk of the body in chunks has a size that is no number."""
     wrong_answer: bool = False
     """A valid answer, but to another question."""
+    wrong_tensor: Literal["", "datatype", "shape", "size", "missing", "nan", "no_outputs"] = ""
+    """What is wrong with the outputs of an inference: the first says another datatype, has one
+    dimension more, is a byte or an element short, or begins with what is no number; the last is
+    missing; or nothing is there to be one."""
     encoding: Literal["", "gzip", "deflate"] = ""
     """Compress OpenAI answers although nobody has asked for it; `garbage_mb` then makes a bomb."""
     close_after_answer: bool = False
@@ -108,7 +112,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 FAULTS = (
     *("usage_factor", "omit_usage", "omit_done", "omit_finish_reason"),
     *("reset", "stall", "stall_after_chunks", "cut_after_chunks", "cut_after_bytes"),
-    *("cut_wire_after_bytes", "malformed_chunk", "wrong_answer", "encoding"),
+    *("cut_wire_after_bytes", "malformed_chunk", "wrong_answer", "wrong_tensor", "encoding"),
     *(
         "close_after_answer",
         "status",

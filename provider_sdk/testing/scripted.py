@@ -200,7 +200,7 @@ class ScriptedProvider:
         if match is None or model not in self.script.models:
             return None
         named = (model, match[2] or "1")
-        return kserve.infer(named, received.headers, received.body, wrong=script.wrong_answer)
+        return kserve.infer(named, received.headers, received.body, script)
 
     async def _side(self, exchange: Exchange, received: Received) -> None:
         """Everything that is no work call."""

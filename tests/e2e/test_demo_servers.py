@@ -21,6 +21,9 @@ from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
 from broker.core.catalog import Kind
+from broker.core.signature import Signature, Tensor
+from broker.core.tensor_checks import find_tensor_flaw
+from broker.core.tensor_form import asked_outputs, find_fault
 from broker.core.terms import check_deployment, make_of
 from broker.demo.environments import Environment, EnvironmentNotMade, make_environment
 from broker.demo.interpreters import LAUNCHER, triton_interpreter
@@ -28,6 +31,7 @@ from broker.demo.ports import Ports
 from broker.demo.providers import CHAT_FAMILY, EMBEDDING_FAMILY, PROVIDERS
 from broker.demo.start import DemoServer, agent, prepare_servers
 from broker.embedded.child import Child
+from broker.upstream.probe_kserve import signature_in
 from provider_sdk.config import load
 
 ZERO = [
@@ -344,3 +348,51 @@ async def test_triton_says_what_it_lacks_under_another_interpreter() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is none")
 async def test_triton_finds_an_interpreter_here() -> None:
     assert (await triton_interpreter()).exists()
+
+
+async def test_what_triton_answers_is_what_it_declares_and_what_it_does_not_take_it_says(
+    tinyclass: DemoServer,
+) -> None:
+    """The broker's checks hold of a real server: with tensors in either form, and with classes."""
+    signatures: dict[str, Signature] = {}
+    async with httpx.AsyncClient(base_url=tinyclass.url) as http:
+        for model in ("topic", "digits"):
+            found = signature_in((await http.get(f"/v2/models/{model}")).content)
+            assert found is not None
+            signatures[model] = found
+        digits = signatures["digits"]
+        assert digits.outputs == (
+            Tensor("DIGIT", "INT64", (-1, 1)),
+            Tensor("PROBABILITIES", "FP32", (-1, 10)),
+        )
+        pixels = triton.InferInput("PIXELS", [1, 64], "FP32")
+        pixels.set_data_from_numpy(np.array([ZERO], dtype=np.float32))
+        text = triton.InferInput("TEXT", [1, 1], "BYTES")
+        text.set_data_from_numpy(np.array([["A printer."]], dtype=np.object_))
+        classes = triton.InferRequestedOutput("PROBABILITIES", class_count=3)
+        plain = triton.InferRequestedOutput("PROBABILITIES", binary_data=False)
+        for model, tensor, outputs in (
+            ("topic", text, None),
+            ("digits", pixels, None),
+            ("digits", pixels, [plain]),
+            ("digits", pixels, [classes]),
+        ):
+            body, length = triton.InferenceServerClient.generate_request_body([tensor], outputs)
+            asked = body[:length]
+            headers = {"inference-header-content-length": str(length)}
+            answer = await http.post(f"/v2/models/{model}/infer", content=body, headers=headers)
+            size = int(answer.headers.get("inference-header-content-length", len(answer.content)))
+            told, tail = answer.content[:size], answer.content[size:]
+            assert signatures[model].objection(asked) is None
+            assert find_fault(told, len(tail), asked_outputs(asked)) is None
+            assert find_tensor_flaw(asked, told, tail, signatures[model]) is None, told
+        wide = triton.InferInput("PIXELS", [1, 64], "FP64")
+        wide.set_data_from_numpy(np.array([ZERO], dtype=np.float64))
+        flat = triton.InferInput("PIXELS", [64], "FP32")
+        flat.set_data_from_numpy(np.array(ZERO, dtype=np.float32))
+        with contextlib.closing(triton.InferenceServerClient(tinyclass.url[7:])) as client:
+            for wrong, words in ((wide, "expects 'FP32'"), (flat, "PIXELS.*-1,64")):
+                with pytest.raises(InferenceServerException, match=words):
+                    client.infer("digits", [wrong])
+                body, length = triton.InferenceServerClient.generate_request_body([wrong])
+                assert digits.objection(body[:length]) is not None

@@ -11,9 +11,10 @@ from typing import Any, cast
 import httpx
 import pytest
 
+from broker.core.signature import Signature, Tensor
 from broker.upstream.addresses import AddressPolicy, checked_httpx_transport
 from broker.upstream.probe import probe_dns, probe_kserve, probe_openai, probe_wellknown
-from broker.upstream.probe_kserve import NOT_CHECKED
+from broker.upstream.probe_kserve import NOT_CHECKED, signature_in
 from provider_sdk.protocol import ProbeReport, Task
 from tests.integration.upstream.scripted import LOOPBACK, Server, answering, read_request, serving
 
@@ -81,7 +82,7 @@ async def test_probes_connect_to_no_private_address() -> None:
             assert "not allowed" in report.detail
             reports = await probe_openai(url, None, "m", ["chat"], AddressPolicy())
             assert len(failures(reports)) == 2
-            reports = await probe_kserve(url, None, "m", "1", AddressPolicy())
+            reports, _ = await probe_kserve(url, None, "m", "1", AddressPolicy())
             assert len(failures(reports)) == 1
         assert server.connections == 0
 
@@ -90,7 +91,7 @@ async def test_an_unusable_url_is_reported() -> None:
     for url in ("ftp://x", "http://u:p@x", "http://"):
         assert not (await probe_wellknown(url, NONCE, LOOPBACK)).ok
         assert failures(await probe_openai(url, None, "m", ["chat"], LOOPBACK))
-        assert failures(await probe_kserve(url, None, "m", None, LOOPBACK))
+        assert failures((await probe_kserve(url, None, "m", None, LOOPBACK)).reports)
 
 
 async def test_the_checked_transport_serves_httpx_and_maps_what_fails() -> None:
@@ -207,7 +208,7 @@ def triton(binary: bool, size: int = 2) -> dict[str, Any]:
 @pytest.mark.parametrize("binary", [True, False])
 async def test_a_good_kserve_server_is_described_and_called(binary: bool) -> None:
     async with routes(triton(binary)) as server:
-        reports = await probe_kserve(url_of(server), None, "m", "1", LOOPBACK)
+        reports, _ = await probe_kserve(url_of(server), None, "m", "1", LOOPBACK)
     assert failures(reports) == []
     assert [report.check for report in reports] == [
         "GET /v2/health/live",
@@ -233,23 +234,41 @@ async def test_a_good_kserve_server_is_described_and_called(binary: bool) -> Non
 )
 async def test_a_kserve_report_stops_at_what_failed(path: str, reply: bytes, words: str) -> None:
     async with routes({**triton(binary=True), path: reply}) as server:
-        reports = await probe_kserve(url_of(server), None, "m", "1", LOOPBACK)
+        reports, _ = await probe_kserve(url_of(server), None, "m", "1", LOOPBACK)
     assert [report.ok for report in reports[:-1]] == [True] * (len(reports) - 1)
     assert not reports[-1].ok
     assert words in reports[-1].detail
 
 
+async def test_what_a_model_declares_is_found_where_it_tells_all_of_it() -> None:
+    tensors = [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}]
+    whole = {"name": "m", "versions": None, "inputs": tensors, "outputs": tensors}
+    for metadata, known in (
+        (whole, True),
+        ({"inputs": tensors}, False),
+        (whole | {"outputs": [{"name": "y"}]}, False),
+        (whole | {"platform": "\0"}, False),
+    ):
+        x = Tensor("x", "FP32", (-1, 3))
+        expected = Signature((x,), (x,)) if known else None
+        assert signature_in(json.dumps(metadata).encode()) == expected
+    async with routes(triton(binary=True)) as server:
+        reports, signature = await probe_kserve(url_of(server), None, "m", "1", LOOPBACK)
+    assert failures(reports) == []
+    assert signature is None, "it tells of its inputs alone"
+
+
 async def test_a_server_whose_other_models_are_not_ready_passes_with_a_note() -> None:
     table = {**triton(binary=True), "/v2/health/ready": answer(400, b"")}
     async with routes(table) as server:
-        reports = await probe_kserve(url_of(server), None, "m", "1", LOOPBACK)
+        reports, _ = await probe_kserve(url_of(server), None, "m", "1", LOOPBACK)
     assert failures(reports) == []
     assert "not ready as a whole" in reports[1].detail
 
 
 async def test_outputs_that_are_all_empty_fail() -> None:
     async with routes(triton(binary=True, size=0)) as server:
-        reports = await probe_kserve(url_of(server), None, "m", "1", LOOPBACK)
+        reports, _ = await probe_kserve(url_of(server), None, "m", "1", LOOPBACK)
     assert "every output is empty" in reports[-1].detail
 
 
@@ -258,7 +277,7 @@ async def test_a_model_for_which_no_input_can_be_made_up_has_not_passed() -> Non
         metadata = {"inputs": [{"name": "x", "datatype": datatype, "shape": shape}]}
         table = {**triton(binary=True), "/v2/models/m/versions/1": answer(200, metadata)}
         async with routes(table) as server:
-            reports = await probe_kserve(url_of(server), None, "m", "1", LOOPBACK)
+            reports, _ = await probe_kserve(url_of(server), None, "m", "1", LOOPBACK)
         assert not reports[-1].ok
         assert reports[-1].detail.startswith(NOT_CHECKED)
         assert f"{datatype} {shape}" in reports[-1].detail
@@ -276,7 +295,7 @@ async def test_what_is_made_up_stays_small_whatever_inputs_a_server_tells_of() -
     ):
         table = {**triton(binary=True), "/v2/models/m/versions/1": answer(200, {"inputs": inputs})}
         async with routes(table) as server:
-            reports = await probe_kserve(url_of(server), None, "m", "1", LOOPBACK)
+            reports, _ = await probe_kserve(url_of(server), None, "m", "1", LOOPBACK)
         assert words in reports[-1].detail
 
 

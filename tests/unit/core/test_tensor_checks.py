@@ -11,7 +11,8 @@ import pytest
 
 from broker.core.answer_checks import Flaw
 from broker.core.call import TensorBody
-from broker.core.tensor_checks import find_tensor_flaw
+from broker.core.signature import Signature, Tensor
+from broker.core.tensor_checks import FINITE_LOOKED_AT, find_tensor_flaw
 from broker.flows.inspect_answer import _of_tensors
 from broker.upstream.kserve import HEADER_LENGTH
 
@@ -97,7 +98,9 @@ def test_elements_after_the_json_are_counted_and_must_be_numbers() -> None:
     assert found(*two, binary=bad.tobytes() + bytes(6)) is Flaw.NOT_FINITE
     assert found(*two, binary=good.tobytes() + bytes(5)) is Flaw.BAD_TENSOR
     assert found(in_binary("FP32", [3], 8), binary=good.tobytes()) is Flaw.BAD_TENSOR
-    assert found(in_binary("BYTES", [1], 8), binary=bytes(8)) is None
+    assert found(in_binary("BYTES", [2], 8), binary=bytes(8)) is None
+    assert found(in_binary("BYTES", [1], 8), binary=bytes(8)) is Flaw.BAD_TENSOR
+    assert found(in_binary("BYTES", [1], 8), binary=b"\xff" * 8) is Flaw.BAD_TENSOR
 
 
 def test_an_output_that_was_asked_for_must_be_there() -> None:
@@ -133,3 +136,79 @@ def test_of_a_large_request_no_more_than_its_json_is_copied_for_a_look() -> None
     assert find is not None
     assert find() is Flaw.EMPTY
     assert most_bytes < 2**16
+
+
+DIGITS = Signature(
+    (),
+    (
+        Tensor("PROBABILITIES", "FP32", (-1, 10)),
+        Tensor("DIGIT", "INT64", (-1, 1)),
+        Tensor("LEVELS", "FP32", (-1,)),
+    ),
+)
+
+
+def held(answer: dict[str, Any], asked: bytes = ASKED, binary: bytes = b"") -> Flaw | None:
+    packed = msgspec.json.encode({"outputs": [answer]})
+    return find_tensor_flaw(asked, packed, binary, DIGITS)
+
+
+@pytest.mark.parametrize(
+    ("answer", "flaw"),
+    [
+        (output("FP32", [2, 10], [0.1] * 20, "PROBABILITIES"), None),
+        (output("INT64", [3, 1], [1, 2, 3], "DIGIT"), None),
+        (output("FP7", [3], [1, 2, 3], "OF_ITS_OWN"), None),
+        (output("FP64", [2, 10], [0.1] * 20, "PROBABILITIES"), Flaw.UNDECLARED),
+        (output("FP32", [20], [0.1] * 20, "PROBABILITIES"), Flaw.UNDECLARED),
+        (output("FP32", [2, 9], [0.1] * 18, "PROBABILITIES"), Flaw.UNDECLARED),
+        (output("BYTES", [1, 10], ["0.5:3"] * 10, "PROBABILITIES"), Flaw.UNDECLARED),
+        (output("INT64", [3, 1], [1, 2], "DIGIT"), Flaw.BAD_TENSOR),
+    ],
+)
+def test_an_output_is_what_its_model_declares(answer: dict[str, Any], flaw: Flaw | None) -> None:
+    assert held(answer) is flaw
+
+
+@pytest.mark.parametrize("in_bytes", [True, False])
+@pytest.mark.parametrize(
+    ("texts", "flaw"),
+    [
+        (["0.75:3", "0.25:9"], None),
+        (["-1.5:0:zero: a label", "1e-3:9:nine"], None),
+        (["0.75:10", "0.25:9"], Flaw.UNDECLARED),
+        (["0.75:three"], Flaw.UNDECLARED),
+        (["0.75:-1"], Flaw.UNDECLARED),
+        (["0.75"], Flaw.UNDECLARED),
+        (["nan:3"], Flaw.UNDECLARED),
+        (["high:3"], Flaw.UNDECLARED),
+    ],
+)
+def test_classes_asked_for_in_place_of_numbers_are_of_the_declared_range(
+    texts: list[str], flaw: Flaw | None, *, in_bytes: bool
+) -> None:
+    wanted = {"name": "PROBABILITIES", "parameters": {"classification": 2}}
+    asked = msgspec.json.encode({"inputs": [], "outputs": [wanted]})
+    shape = [1, len(texts)]
+    if not in_bytes:
+        assert held(output("BYTES", shape, texts, "PROBABILITIES"), asked) is flaw
+        return
+    raw = b"".join(len(each).to_bytes(4, "little") + each.encode() for each in texts)
+    assert held(in_binary("BYTES", shape, len(raw), "PROBABILITIES"), asked, raw) is flaw
+
+
+def test_of_a_large_tensor_a_sample_is_looked_at_from_end_to_end_and_nothing_is_copied() -> None:
+    values = np.zeros(10 * FINITE_LOOKED_AT, np.float32)
+    described = msgspec.json.encode({"outputs": [in_binary("FP32", [values.size], values.nbytes)]})
+    for place in (0, -10):
+        spoilt = values.copy()
+        spoilt[place] = np.nan
+        answer = memoryview(spoilt.tobytes())
+        assert find_tensor_flaw(ASKED, described, answer) is Flaw.NOT_FINITE
+    tracemalloc.start()
+    try:
+        assert find_tensor_flaw(ASKED, described, memoryview(values).cast("B")) is None
+        most_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most_bytes < values.nbytes / 10
