@@ -8,11 +8,11 @@ from litestar import Response, get, post
 from litestar.params import URLEncodedBody
 from litestar.response import Redirect
 
-from broker.core.syllabus import EXAMPLES_MAX, EXAMPLES_MIN, NAME_CHARACTERS_MAX, Domain
+from broker.core.syllabus import EXAMPLES_MAX, EXAMPLES_MIN, NAME_CHARACTERS_MAX
 from broker.errors import BrokerError, NotFound
 from broker.flows.teach_domain import forget_domain, teach_domain
 from broker.store.accounts import Role
-from broker.store.domains import load_domains
+from broker.store.domains import Listed, list_domains
 from web.desk import Desk, GivenDesk
 from web.painter import Page
 from web.viewer import GivenViewer, Viewer, require_token
@@ -62,7 +62,7 @@ async def _page(
     filled: tuple[str, str] = ("", ""),
 ) -> Page:
     async with desk.parts.engine.connect() as connection:
-        known = await load_domains(connection)
+        known = await list_domains(connection)
     return desk.painter.page(
         "domains.html",
         status=error.status if error else 200,
@@ -76,7 +76,7 @@ async def _page(
     )
 
 
-def _is_own(viewer: Viewer, domain: Domain) -> bool:
+def _is_own(viewer: Viewer, domain: Listed) -> bool:
     caller = viewer.caller
     return caller.role is Role.OPERATOR or domain.owner_id == caller.account_id
 

@@ -15,7 +15,7 @@ from broker.api.wire import Body, Reply
 from broker.core.syllabus import EXAMPLES_MAX, Domain
 from broker.flows.teach_domain import forget_domain, teach_domain
 from broker.store.accounts import Role
-from broker.store.domains import load_domains
+from broker.store.domains import Listed, list_domains
 
 TEACHERS = allow(Role.PROVIDER, Role.OPERATOR)
 
@@ -50,7 +50,9 @@ class DomainController(Controller):
     @get(summary="List the domains")
     async def list(self, engine: GivenEngine) -> DomainsShown:
         async with engine.connect() as connection:
-            return DomainsShown(domains=[_shown(each) for each in await load_domains(connection)])
+            return DomainsShown(
+                domains=[_shown(each, each.examples) for each in await list_domains(connection)]
+            )
 
     @put("/{name:str}", summary="Teach a domain, or teach it anew", guards=(TEACHERS,))
     async def teach(
@@ -62,7 +64,8 @@ class DomainController(Controller):
         now: GivenTime,
     ) -> DomainShown:
         async with engine.begin() as connection:
-            return _shown(await teach_domain(connection, caller, name, data.examples, now))
+            taught = await teach_domain(connection, caller, name, data.examples, now)
+            return _shown(taught, len(taught.examples))
 
     @delete("/{name:str}", summary="Forget a domain", guards=(TEACHERS,))
     async def forget(
@@ -72,10 +75,10 @@ class DomainController(Controller):
             await forget_domain(connection, caller, name, now)
 
 
-def _shown(domain: Domain) -> DomainShown:
+def _shown(domain: Domain | Listed, examples: int) -> DomainShown:
     return DomainShown(
         name=domain.name,
-        examples=len(domain.examples),
+        examples=examples,
         author=domain.author,
         changed_at=domain.changed_at,
     )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from broker.core.syllabus import Domain
+    from broker.store.domains import Listed
 
 app = typer.Typer(help="Teach, list and forget domains.", no_args_is_help=True)
 
@@ -33,7 +34,9 @@ def teach(
     from broker.cli.local import OPERATOR, now, run_with_engine
     from broker.flows.teach_domain import teach_domain
 
-    prompts = [_prompt(line) for line in examples.read_text(encoding="utf-8").splitlines()]
+    # What is no UTF-8 is refused with the number of its example, as half of a character is.
+    lines = examples.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+    prompts = [_prompt(line) for line in lines]
 
     async def work(engine: AsyncEngine) -> Domain:
         async with engine.begin() as connection:
@@ -50,16 +53,16 @@ def list_(state: State = DEFAULT_STATE) -> None:
     from rich.table import Table
 
     from broker.cli.local import run_with_engine
-    from broker.store.domains import load_domains
+    from broker.store.domains import list_domains
 
-    async def work(engine: AsyncEngine) -> tuple[Domain, ...]:
+    async def work(engine: AsyncEngine) -> tuple[Listed, ...]:
         async with engine.connect() as connection:
-            return await load_domains(connection)
+            return await list_domains(connection)
 
     table = Table("domain", "examples", "author", "changed (UTC)", box=None)
     for each in run_with_engine(StateFolder(state), work):
         changed = f"{each.changed_at:%Y-%m-%d %H:%M}"
-        table.add_row(each.name, str(len(each.examples)), each.author, changed)
+        table.add_row(each.name, str(each.examples), each.author, changed)
     Console().print(table)
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from broker.errors import Conflict, RequestMalformed
+from broker.errors import RequestMalformed
 
 EXAMPLES_MIN: Final = 20
 EXAMPLES_MAX: Final = 200
 EXAMPLE_CHARACTERS_MAX: Final = 8_000
 DOMAINS_MAX: Final = 200
+DOMAINS_OF_ONE_MAX: Final = 40
+"""So many a provider may teach, for one to leave room to others."""
 NAME_CHARACTERS_MAX: Final = 200
 
 
@@ -28,35 +30,44 @@ class Domain:
     changed_at: datetime
 
 
-def check_examples(name: str, examples: Sequence[str], known: Iterable[Domain]) -> tuple[str, ...]:
-    """Return the examples, each once. Raises RequestMalformed with code `domain_malformed` or
-    `examples_too_few`, and Conflict with code `examples_contradict` for another domain's."""
-    if not name.strip() or len(name) > NAME_CHARACTERS_MAX or "\0" in name:
+def check_name(name: str) -> None:
+    """Raise RequestMalformed with code `domain_malformed` for what cannot be a domain's name."""
+    # What does not print may be a line's end, or half a character that no database takes.
+    if not 1 <= len(name) <= NAME_CHARACTERS_MAX or not name.isprintable() or name != name.strip():
         raise RequestMalformed(
-            f"A domain's name has 1 to {NAME_CHARACTERS_MAX} characters.", code="domain_malformed"
+            f"A domain's name has 1 to {NAME_CHARACTERS_MAX} characters, all of which print, and "
+            "no space at its ends.",
+            code="domain_malformed",
         )
-    distinct = tuple(dict.fromkeys(each.strip() for each in examples if each.strip()))
+
+
+def check_examples(examples: Sequence[str]) -> tuple[str, ...]:
+    """Return the examples, each once, whatever its case and spaces. Raises RequestMalformed with
+    code `domain_malformed` or `examples_too_few`."""
+    distinct: dict[str, str] = {}
+    for each in examples:
+        distinct.setdefault(" ".join(each.split()).casefold(), each.strip())
+    distinct.pop("", None)
     if len(distinct) < EXAMPLES_MIN or len(distinct) > EXAMPLES_MAX:
         raise RequestMalformed(
             f"A domain is taught by {EXAMPLES_MIN} to {EXAMPLES_MAX} different examples; "
             f"these are {len(distinct)}.",
             code="examples_too_few" if len(distinct) < EXAMPLES_MIN else "domain_malformed",
         )
-    for number, each in enumerate(distinct, start=1):
-        if len(each) > EXAMPLE_CHARACTERS_MAX or "\0" in each:
+    for number, each in enumerate(distinct.values(), start=1):
+        if len(each) > EXAMPLE_CHARACTERS_MAX or "\0" in each or _is_broken(each):
             raise RequestMalformed(
-                f"Example {number} has a NUL or more than {EXAMPLE_CHARACTERS_MAX} characters.",
+                f"Example {number} has a NUL, half of a character, or more than "
+                f"{EXAMPLE_CHARACTERS_MAX} characters.",
                 code="domain_malformed",
             )
-    others = [each for each in known if each.name != name]
-    if len(others) >= DOMAINS_MAX:
-        raise Conflict(f"There are {DOMAINS_MAX} domains already.", code="domains_too_many")
-    for other in others:
-        shared = len(set(other.examples) & set(distinct))
-        if shared:
-            raise Conflict(
-                f"{shared} of the examples are examples of '{other.name}' already; a prompt that "
-                "is of both teaches neither.",
-                code="examples_contradict",
-            )
-    return distinct
+    return tuple(distinct.values())
+
+
+def _is_broken(text: str) -> bool:
+    """True for a lone surrogate, which cannot be written."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False

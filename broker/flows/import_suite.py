@@ -84,7 +84,7 @@ def may_read(reader: Caller, suite: Suite) -> bool:
 async def _owner(connection: AsyncConnection, author: Caller, domain: str) -> UUID | None:
     if author.role is Role.OPERATOR:
         return None
-    taught = {each.name: each for each in await domains.load_domains(connection)}
+    taught = {each.name: each for each in await domains.list_domains(connection)}
     own = domain in taught and taught[domain].owner_id == author.account_id
     if author.role is not Role.PROVIDER or not own:
         raise NotAllowed("Providers import suites for domains that they have taught themselves.")

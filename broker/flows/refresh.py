@@ -169,7 +169,7 @@ class Refresher:
             commission = await plans.load_commission(connection, self._clock())
             endpoints = commission.applied(listed.endpoints)
             self._takes_change_at = commission.changes_at
-            taught = await domains.load_domains(connection)
+            taught = await domains.load_domains(connection, before.domains)
             # The same objects stay while nothing changed: others remember things by them.
             if listed.deployments is not before.deployments:
                 newest = replace(newest, deployments=listed.deployments)

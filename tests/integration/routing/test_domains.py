@@ -50,5 +50,10 @@ async def test_a_running_broker_recognises_what_is_taught_from_the_command_line(
         ):
             assert recogniser.recognise(encoder.encode(prompt)).domain == domain
         assert "cooking" in await broker("domains", "list")
+        (tmp_path / "tax").write_bytes("\n".join(COOKING).encode() + b"\nM\xfcssen wir zahlen?")
+        wrong = await asyncio.to_thread(
+            CliRunner().invoke, app, ("domains", "teach", "tax", str(tmp_path / "tax")), env=env
+        )
+        assert "Example 25 has" in str(wrong.exception)
         await broker("domains", "forget", "law")
         await until(lambda: names() == ("cooking",))
