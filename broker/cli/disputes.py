@@ -11,8 +11,9 @@ from broker.cli.options import DEFAULT_STATE, State
 from broker.cli.state import StateFolder
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from broker.store.disputes import Dispute
 
 app = typer.Typer(help="See and decide disputes over calls.", no_args_is_help=True)
 
@@ -27,30 +28,24 @@ def list_(
     state: State = DEFAULT_STATE,
 ) -> None:
     """List the newest disputes."""
-    from rich.console import Console
-    from rich.table import Table
-
     from broker.cli.local import OPERATOR, run_with_engine
     from broker.flows.read_recourse import list_disputes
     from broker.store.disputes import Status
     from pricing.money import format_usd
 
-    async def work(engine: AsyncEngine) -> Table:
-        table = Table("id", "status", "account", "USD", "call", "reason", "answers", box=None)
+    async def work(engine: AsyncEngine) -> list[Dispute]:
         wanted = None if status is None else Status(status)
-        for each in await list_disputes(engine, OPERATOR, status=wanted, before=None, limit=limit):
-            table.add_row(
-                str(each.id),
-                each.status.value,
-                each.account,
-                format_usd(each.asked_nanos),
-                str(each.call_id),
-                each.reason,
-                "; ".join(f"{part.provider}: {part.answer} {part.words}" for part in each.parts),
-            )
-        return table
+        return await list_disputes(engine, OPERATOR, status=wanted, before=None, limit=limit)
 
-    Console(markup=False).print(run_with_engine(StateFolder(state), work))
+    found = run_with_engine(StateFolder(state), work)
+    if not found:
+        typer.echo("There are no disputes." if status is None else f"None is {status}.")
+    for each in found:
+        # No table: it would cut the ids, which are there to be copied.
+        typer.echo(f"{each.id}  {each.status.value}, of call {each.call_id}")
+        typer.echo(f"  {each.account} asks for {format_usd(each.asked_nanos)} USD: {each.reason}")
+        for part in each.parts:
+            typer.echo(f"  {part.provider}: {part.answer} {part.words}".rstrip())
 
 
 @app.command("decide")

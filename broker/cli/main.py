@@ -41,6 +41,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode="markdown",  # the others keep a docstring's line ends, for another width
 )
 
 
@@ -98,10 +99,17 @@ def main() -> None:
         app()
     except (BrokerError, MoneyError, OSError) as error:
         # An OSError is a server that cannot be reached, or a file that cannot be written.
-        detail = error.detail if isinstance(error, BrokerError) else error
-        line = Text("broker: ", style="red").append(str(detail), style="default")
+        line = Text("broker: ", style="red").append(_detail(error), style="default")
         Console(stderr=True, soft_wrap=True, highlight=False).print(line)
         sys.exit(1)
+
+
+def _detail(error: Exception) -> str:
+    if isinstance(error, BrokerError):
+        return error.detail
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"  # without Python's number of the error
+    return str(error)
 
 
 if __name__ == "__main__":

@@ -72,9 +72,6 @@ def end(
 @app.command("list")
 def list_(state: State = DEFAULT_STATE) -> None:
     """List all plans, the last written first."""
-    from rich.console import Console
-    from rich.table import Table
-
     from broker.cli.local import OPERATOR, now, run_with_engine
     from broker.flows.read_plans import read_plans
 
@@ -82,18 +79,15 @@ def list_(state: State = DEFAULT_STATE) -> None:
         return await read_plans(engine, OPERATOR, 0, now())
 
     found = run_with_engine(StateFolder(state), work)
-    table = Table("id", "provider", "domain", "tiers", "from (UTC)", "", "reason", box=None)
+    if not found.plans:
+        typer.echo("There are no plans.")
     for plan in found.plans:
-        table.add_row(
-            str(plan.id),
-            "any" if plan.provider_id is None else found.names[plan.provider_id],
-            plan.domain or "any",
-            _told(plan.tiers),
-            f"{plan.effective_from:%Y-%m-%d %H:%M}",
-            "in force" if plan.id in found.current else "",
-            plan.reason,
-        )
-    Console().print(table)
+        provider = "any provider" if plan.provider_id is None else found.names[plan.provider_id]
+        domain = f"domain {plan.domain}" if plan.domain else "any domain"
+        # No table: it would cut the ids, which are there to be copied.
+        typer.echo(f"{plan.id}  {provider}, {domain}: {_told(plan.tiers)}")
+        force = ", in force" if plan.id in found.current else ""
+        typer.echo(f"  from {plan.effective_from:%Y-%m-%d %H:%M} UTC on{force}: {plan.reason}")
 
 
 def _tier(words: str) -> Tier:

@@ -92,9 +92,6 @@ def end(
 @app.command("list")
 def list_(state: State = DEFAULT_STATE) -> None:
     """List the choices that are in force or still to come."""
-    from rich.console import Console
-    from rich.table import Table
-
     from broker.cli.local import now, run_with_engine
     from broker.store import pricing_choices
 
@@ -102,21 +99,19 @@ def list_(state: State = DEFAULT_STATE) -> None:
         async with engine.connect() as connection:
             return await pricing_choices.list_open(connection, now())
 
-    table = Table("id", "for", "controller", "from (UTC)", "to (UTC)", "reason", box=None)
-    for choice in run_with_engine(StateFolder(state), work):
-        numbers = ", ".join(f"{name}={value:g}" for name, value in choice.parameters.items())
-        clock = ", by the clock" if choice.schedule else ""
-        table.add_row(
-            str(choice.id),
-            f"{choice.scope} {choice.subject}".strip(),
-            f"{choice.controller}{f' ({numbers})' if numbers else ''}{clock}",
-            f"{choice.valid_from:%Y-%m-%d %H:%M}",
-            "" if choice.valid_to is None else f"{choice.valid_to:%Y-%m-%d %H:%M}",
-            choice.reason,
-        )
-    Console().print(table)
-    if not table.row_count:
+    found = run_with_engine(StateFolder(state), work)
+    if not found:
         typer.echo("Nothing was chosen: every price is moved by 'excess'.")
+    for choice in found:
+        numbers = ", ".join(f"{name}={value:g}" for name, value in choice.parameters.items())
+        controller = f"{choice.controller}{f' ({numbers})' if numbers else ''}"
+        clock = ", by the clock" if choice.schedule else ""
+        # No table: it would cut the ids, which are there to be copied.
+        subject = f"{choice.scope} {choice.subject}".strip()
+        typer.echo(f"{choice.id}  {subject}: {controller}{clock}")
+        until = "on" if choice.valid_to is None else f"to {choice.valid_to:%Y-%m-%d %H:%M}"
+        why = f": {choice.reason}" if choice.reason else ""
+        typer.echo(f"  from {choice.valid_from:%Y-%m-%d %H:%M} {until} (UTC){why}")
 
 
 def _parameter(words: str) -> tuple[str, float]:

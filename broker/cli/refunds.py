@@ -11,8 +11,9 @@ from broker.cli.options import DEFAULT_STATE, State
 from broker.cli.state import StateFolder
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from broker.store.credit_notes import CreditNote
 
 app = typer.Typer(help="Refund calls, see what went back.", no_args_is_help=True)
 
@@ -49,27 +50,18 @@ def list_(
     state: State = DEFAULT_STATE,
 ) -> None:
     """List the newest credit notes."""
-    from rich.console import Console
-    from rich.table import Table
-
     from broker.cli.local import OPERATOR, run_with_engine
     from broker.flows.read_recourse import list_credit_notes
     from pricing.money import format_usd
 
-    async def work(engine: AsyncEngine) -> Table:
-        table = Table("at", "account", "number", "USD", "what", "call", "reason", box=None)
-        for note in await list_credit_notes(
-            engine, OPERATOR, call_id=None, before=None, limit=limit
-        ):
-            table.add_row(
-                f"{note.created_at:%Y-%m-%d %H:%M}",
-                note.account,
-                str(note.number),
-                format_usd(note.amount_nanos),
-                note.kind,
-                str(note.call_id),
-                note.reason,
-            )
-        return table
+    async def work(engine: AsyncEngine) -> list[CreditNote]:
+        return await list_credit_notes(engine, OPERATOR, call_id=None, before=None, limit=limit)
 
-    Console(markup=False).print(run_with_engine(StateFolder(state), work))
+    found = run_with_engine(StateFolder(state), work)
+    if not found:
+        typer.echo("Nothing went back yet.")
+    for note in found:
+        # No table: it would cut the ids, which are there to be copied.
+        amount = f"{format_usd(note.amount_nanos)} USD to {note.account}"
+        typer.echo(f"{note.created_at:%Y-%m-%d %H:%M}  {amount}, for call {note.call_id}")
+        typer.echo(f"  {note.kind}, its note {note.number}: {note.reason}")

@@ -52,9 +52,6 @@ def add(
 @app.command("list")
 def list_(account: Account, state: State = DEFAULT_STATE) -> None:
     """List an account's webhooks and what waits for them."""
-    from rich.console import Console
-    from rich.table import Table
-
     from broker.cli.local import run_with_engine
     from broker.flows.read_webhooks import list_webhooks
 
@@ -62,18 +59,16 @@ def list_(account: Account, state: State = DEFAULT_STATE) -> None:
         return await list_webhooks(engine, await _owner(engine, account))
 
     found = run_with_engine(StateFolder(state), work)
-    table = Table("id", "url", "kinds", "status", "failing since", "waiting", box=None)
+    if not found.webhooks:
+        typer.echo(f"{account} has no webhooks.")
     for each in found.webhooks:
         backlog = found.backlog.get(each.id)
-        table.add_row(
-            str(each.id),
-            each.url,
-            " ".join(each.kinds),
-            each.status,
-            f"{each.failing_since:%Y-%m-%d %H:%M}" if each.failing_since else "",
-            str(0 if backlog is None else backlog.waiting),
-        )
-    Console().print(table)
+        since = each.failing_since
+        failing = f", failing since {since:%Y-%m-%d %H:%M} UTC" if since else ""
+        waiting = 0 if backlog is None else backlog.waiting
+        # No table: it would cut the ids, which are there to be copied.
+        typer.echo(f"{each.id}  {each.url}")
+        typer.echo(f"  {' '.join(each.kinds)}; {each.status}{failing}; {waiting} events wait")
 
 
 @app.command("remove")

@@ -23,7 +23,6 @@ def environment(database_url: str, tmp_path: Path) -> Mapping[str, str]:
         "BROKER_STATE": str(tmp_path),
         "BROKER_SECRET_KEY": "ab" * 32,
         "BROKER_ALLOW_NETWORKS": "127.0.0.0/8",
-        "COLUMNS": "200",
     }
 
 
@@ -45,8 +44,9 @@ async def test_an_operator_sets_and_ends_plans(environment: Mapping[str, str]) -
     said = await broker(environment, "plans", "set", *tiers, "--reason", "next year")
     plan = said.split()[0]
     listed = await broker(environment, "plans", "list")
-    assert "1000 bps from 0.00, 800 bps from 10000.00" in listed
-    assert "in force" in listed
+    terms = "any provider, any domain: 1000 bps from 0.00, 800 bps from 10000.00"
+    assert f"{plan}  {terms}\n" in listed
+    assert "in force: next year" in listed
     await broker(environment, "plans", "end", plan)
     assert "in force" not in await broker(environment, "plans", "list")
     await broker(environment, "plans", "end", plan, status=1)
@@ -61,7 +61,8 @@ async def test_an_operator_is_told_by_a_webhook(
     assert secret.startswith("whsec_")
     assert "taken with 200" in await broker(environment, "webhooks", "ping", "boss", webhook)
     assert target.got[0].event["kind"] == "webhook.ping"
-    assert target.url in await broker(environment, "webhooks", "list", "boss")
+    listed = await broker(environment, "webhooks", "list", "boss")
+    assert listed == f"{webhook}  {target.url}\n  *; enabled; 0 events wait\n"
     await broker(environment, "webhooks", "remove", "boss", webhook)
     assert target.url not in await broker(environment, "webhooks", "list", "boss")
 
