@@ -103,11 +103,9 @@ def read_table(path: Path, prices: Path | None, tokens_out: int) -> RoutingTable
             rows.append(_row(line))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RequestMalformed(f"{path.name}, line {number}: {error}") from None
-        outside = _outside(rows[-1])
-        if outside is not None:
-            raise RequestMalformed(f"{path.name}, line {number}: {outside}.")
-        if not (rows[-1].scores or rows[-1].arms or rows[-1].models):
-            raise RequestMalformed(f"{path.name}, line {number}: it has no scores.")
+        fault = _fault(rows[-1], rows[0])
+        if fault is not None:
+            raise RequestMalformed(f"{path.name}, line {number}: {fault}.")
     if not rows:
         raise RequestMalformed(f"{path.name} has no rows.")
     metered = rows[0].scores is None
@@ -142,6 +140,18 @@ def _row(line: bytes) -> Row:
         if row is None or _outside(row) is None:
             raise
         return row
+
+
+def _fault(row: Row, first: Row) -> str | None:
+    """Say what is wrong with a row of which the form is right; None where nothing is."""
+    outside = _outside(row)
+    if outside is not None:
+        return outside
+    if not (row.scores or row.arms or row.models):
+        return "it has no scores"
+    if (row.scores is None) != (first.scores is None):
+        return "a table has either scores, priced by --prices, or arms that tell their costs"
+    return None
 
 
 def _outside(row: Row) -> str | None:

@@ -140,6 +140,13 @@ def test_rows_in_which_a_model_has_no_score_are_learned_from_and_not_routed(tmp_
     [
         (['{"prompt": "a"'], "line 1"),
         (['{"prompt": "a", "scores": {"m": 1}}', '{"prompt": "b"}'], "line 2: it has no scores"),
+        (
+            [
+                '{"prompt": "a", "arms": {"m": {"cost_usd": 1, "reward": 1}}}',
+                '{"prompt": "b", "scores": {"m": 1}}',
+            ],
+            "line 2: a table has either scores",
+        ),
         ([], "has no rows"),
         (['{"prompt": "a", "split": "train", "scores": {"m": 1}}'], "no price of m"),
     ],
