@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -131,20 +132,21 @@ async def test_only_what_was_taught_since_is_read_again(engine: AsyncEngine) -> 
 async def test_no_provider_takes_the_room_of_all_others(
     engine: AsyncEngine, operator: Person, provider: Person, other_provider: Person
 ) -> None:
-    async with engine.begin() as connection:
-        for at in range(DOMAINS_OF_ONE_MAX):
-            examples, now = (f"example {at}",), datetime.now(UTC)
-            await put(connection, Domain(f"d{at}", provider.account.id, examples, "acme", now))
+    async def fill(numbers: range, owner_id: UUID | None) -> None:
+        async with engine.begin() as connection:
+            for at in numbers:
+                examples = tuple(f"How is {at} {each}?" for each in range(20))
+                taught = Domain(f"d{at}", owner_id, examples, "test", datetime.now(UTC))
+                await put(connection, taught)
+
+    await fill(range(DOMAINS_OF_ONE_MAX), provider.account.id)
     answer = await provider.http.put("/api/domains/law", json={"examples": LAW})
     assert (answer.status_code, answer.json()["code"]) == (409, "domains_too_many")
     assert (await provider.http.put("/api/domains/d1", json={"examples": LAW})).is_success
     assert (
         await other_provider.http.put("/api/domains/food", json={"examples": COOKING})
     ).is_success
-    async with engine.begin() as connection:
-        for at in range(DOMAINS_OF_ONE_MAX, DOMAINS_MAX - 1):
-            examples, now = (f"example {at}",), datetime.now(UTC)
-            await put(connection, Domain(f"d{at}", None, examples, "ops", now))
+    await fill(range(DOMAINS_OF_ONE_MAX, DOMAINS_MAX - 1), None)
     tax = [f"When is tax number {at} due?" for at in range(20)]
     answer = await operator.http.put("/api/domains/tax", json={"examples": tax})
     assert (answer.status_code, answer.json()["code"]) == (409, "domains_too_many")
