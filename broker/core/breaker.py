@@ -4,9 +4,10 @@ Closed → open when, over two windows, failures reach RATIO of at least SAMPLES
 CONSECUTIVE fail in a row, or as soon as it is silent with several calls waiting. Open → half-open
 after the ejection; then at most one probing call at a time, which is known by when it began. A
 probe that succeeds closes, and so does the first content of its answer; one that fails opens for
-twice as long, up to a maximum, be it after that. After Envoy's outlier detection and the circuit
-breaker of Nygard, "Release It!". That not everything is ejected at once is the router's care: it
-sees all candidates.
+twice as long, up to a maximum, be it after that. That counts from when the probe began, for it says
+how things stood then: one that runs into its time-out holds nobody up. After Envoy's outlier
+detection and the circuit breaker of Nygard, "Release It!". That not everything is ejected at once
+is the router's care: it sees all candidates.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ class Breaker:
         if self.ejection_s:
             # Calls that were under way when it opened say nothing new; only a failed probe does.
             if now_s >= self.open_until_s and began_s in (None, self.probing_since_s):
-                self._open(now_s, min(self.ejection_s * 2, EJECTION_S_MAX))
+                since_s = now_s if self.probing_since_s is None else self.probing_since_s
+                self._open(since_s, min(self.ejection_s * 2, EJECTION_S_MAX))
         elif self.proved is not None and self.proved[0] == began_s:
             self._open(now_s, min(self.proved[1] * 2, EJECTION_S_MAX))
         elif self._is_bad():

@@ -15,6 +15,10 @@ LEAP: Final = 1.5
 """By so much the limit may grow where things take less than AT_EASE times as long as usual: even if
 all that is more had to wait, it would take less than 4 times as long, which is no sign of a
 queue."""
+LEAP_OF_FEW: Final = 2.0
+FEW_ARE: Final = 16.0
+"""Below so many it may double: who was held back to the least has its calls again within five
+seconds."""
 SHORT_OF_TROUBLE: Final = 0.7
 
 
@@ -45,4 +49,5 @@ class Leaps:
         if longer >= AT_EASE or now_s < self._due_s:
             return limit
         self._due_s = now_s + 2 * took_s
-        return max(limit, min(LEAP * limit, SHORT_OF_TROUBLE * self._trouble_from))
+        leap = LEAP_OF_FEW if limit < FEW_ARE else LEAP
+        return max(limit, min(leap * limit, SHORT_OF_TROUBLE * self._trouble_from))

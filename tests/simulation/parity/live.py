@@ -19,6 +19,7 @@ from broker.core.catalog import Endpoint
 from broker.core.requirements import Requirements
 from broker.core.retries import RetryBudget
 from broker.errors import BrokerError
+from broker.flows.leave import Leave
 from broker.flows.runtime import Runtime
 from broker.flows.serve import serve
 from broker.flows.stream import Stream
@@ -116,7 +117,7 @@ async def live_broker(
     )
     clock = Clock()
     async with contextlib.AsyncExitStack() as stack:
-        runtime = await bootstrap._build(settings, stack)
+        runtime = await bootstrap._build(settings, stack, Leave())
         connection = await asyncpg.connect(database_url)
         stack.push_async_callback(connection.close)
         funds = await open_account(connection, "consumer", FUNDS_NANOS)

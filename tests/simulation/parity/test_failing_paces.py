@@ -81,7 +81,7 @@ def test_calls_one_by_one_go_where_the_reference_sends_them() -> None:
     asks in the moment between the first token of a probe and the end of its slice."""
     plain = market(90.0, weights=Weights(1.0, 0.0, 0.0, 0.0, 0.0))
     outages = (
-        (Outage(5.1, 8.0),),
+        (Outage(5.2, 8.0),),
         (),
         (Outage(9.1, 9.6, Fault.CONNECT_FAILED, 0.01),),
     )
