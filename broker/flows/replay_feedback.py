@@ -61,7 +61,7 @@ def replay_feedback(lesson: Lesson, calls: int, full_accuracy: float) -> list[Le
             accuracy=float(column.mean()),
             lowest=float(column.min()),
             highest=float(column.max()),
-            share=float(column.mean()) / full_accuracy,
+            share=float(column.mean()) / full_accuracy if full_accuracy else 1.0,
         )
         for mark, column in zip(marks, reached.T, strict=True)
     ]

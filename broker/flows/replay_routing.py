@@ -153,6 +153,8 @@ def _feedback(case: _Case, calls: int, full_accuracy: float) -> list[LearnedBy] 
     if not calls:
         return None
     whole = case.train.whole
+    if not whole.any():
+        raise RequestMalformed("No row to learn from has a score and a cost of every model.")
     train, test = (case.train_vectors[whole], case.train.scores[whole]), case.test.scores
     lesson = Lesson(case.learned.recogniser, train, (case.vectors, test))
     return replay_feedback(lesson, calls, full_accuracy)

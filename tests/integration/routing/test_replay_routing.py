@@ -81,6 +81,27 @@ def test_feedback_alone_teaches_nearly_as_much_as_all_scores(tmp_path: Path) -> 
     assert float(told["best_single_accuracy"]) + 0.05 < last["accuracy"]
 
 
+def test_feedback_without_a_whole_row_is_refused_and_where_nothing_is_right_all_is_reached(
+    tmp_path: Path,
+) -> None:
+    made = rows(40)
+    for at, each in enumerate(made):
+        told = dict.fromkeys(each["scores"], 0)  # type: ignore[call-overload]
+        each["scores"] = told
+        each["split"] = "test" if at % 2 else "train"
+    table, prices = write(tmp_path, made)
+    words = ("--prices", prices, "--learn-from-feedback", "5")
+    *_, last = replayed(table, *words)["feedback"]  # type: ignore[misc]
+    assert (last["accuracy"], last["share"]) == (0.0, 1.0)
+    for at, each in enumerate(made[::2]):
+        told = dict(each["scores"])  # type: ignore[call-overload]
+        each["scores"] = told | {list(told)[at % len(told)]: None}
+    table, prices = write(tmp_path, made)
+    done = CliRunner().invoke(app, ["replay-routing", table, *words])
+    assert isinstance(done.exception, RequestMalformed)
+    assert "No row to learn from" in str(done.exception)
+
+
 @pytest.mark.skipif(not SPECIALISTS, reason="the published table is not here")
 def test_a_thousand_calls_of_feedback_reach_the_published_tables_best() -> None:
     folder = Path(SPECIALISTS)
