@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, cast
+from typing import Final, Literal, cast
 from uuid import UUID
 
 import msgspec
@@ -25,6 +25,10 @@ from broker.upstream.addresses import AddressPolicy
 from broker.upstream.probe_kserve import NOT_CHECKED
 from provider_sdk.protocol import DeploymentOffer, ProbeReport, Registered, Verified
 
+DEPLOYMENTS_MAX: Final = 1_000
+ENDPOINTS_MAX: Final = 10_000
+"""Of one account, on all of its deployments: every broker keeps each in memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
@@ -41,7 +45,8 @@ class Enrolment:
 async def register(desk: Enrolment, provider: Caller, offer: DeploymentOffer) -> Registered:
     """Make the catalog say what the offer says, again without effect.
 
-    Raises NotAllowed, and RequestMalformed with the name of the field.
+    Raises NotAllowed, RequestMalformed with the name of the field, and Conflict with code
+    `deployments_too_many` or `endpoints_too_many`.
     """
     async with desk.engine.begin() as connection:
         return await register_in(connection, desk, provider, offer)
@@ -53,6 +58,7 @@ async def register_in(
     """Register in the caller's transaction. Raises as `register` does."""
     _require(provider, Role.PROVIDER)
     _require_tame_tokenizers(offer)
+    await _require_room(connection, provider, offer)
     now = desk.clock()
     registration = await catalog.register(
         connection, provider.account_id, offer, desk.sealer, (desk.take_bps, now)
@@ -77,6 +83,20 @@ async def register_in(
         signing_key=registration.signing_key.hex(),
         heartbeat_interval_ms=desk.heartbeat_interval_ms(),
     )
+
+
+async def _require_room(
+    connection: AsyncConnection, provider: Caller, offer: DeploymentOffer
+) -> None:
+    standing, offered = await listing.count_beside(connection, provider.account_id, offer.name)
+    if standing >= DEPLOYMENTS_MAX:
+        raise Conflict(
+            f"An account has at most {DEPLOYMENTS_MAX} deployments.", code="deployments_too_many"
+        )
+    if offered + len(offer.endpoints) > ENDPOINTS_MAX:
+        raise Conflict(
+            f"An account has at most {ENDPOINTS_MAX} endpoints.", code="endpoints_too_many"
+        )
 
 
 def _require_tame_tokenizers(offer: DeploymentOffer) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, Row, insert, select, update
+from sqlalchemy import ColumnElement, Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
@@ -25,7 +25,7 @@ from broker.store.deployments import (
     signing_key_place,
 )
 from broker.store.sealing import Sealer
-from broker.store.tables import deployments
+from broker.store.tables import accounts, deployments, endpoints
 from provider_sdk.protocol import DeploymentOffer, ProbeReport
 
 _NONCE_BYTES: Final = 24
@@ -42,6 +42,29 @@ class Saved:
     nonce: str
     signing_key: bytes
     changed: bool
+
+
+async def count_beside(
+    connection: AsyncConnection, provider_id: UUID, name: str
+) -> tuple[int, int]:
+    """Return how many deployments of a provider stand beside that of this name, and how many
+    endpoints on them; the account is locked against registering more meanwhile."""
+    await connection.execute(
+        select(accounts.c.id).where(accounts.c.id == provider_id).with_for_update(key_share=True)
+    )
+    is_beside = (deployments.c.provider_id == provider_id) & (deployments.c.name != name)
+    standing = select(func.count()).where(
+        is_beside, deployments.c.status != ListingStatus.WITHDRAWN.value
+    )
+    offered = (
+        select(func.count())
+        .select_from(endpoints.join(deployments, endpoints.c.deployment_id == deployments.c.id))
+        .where(is_beside, endpoints.c.retired_at.is_(None))
+    )
+    row = (
+        await connection.execute(select(standing.scalar_subquery(), offered.scalar_subquery()))
+    ).one()
+    return row[0], row[1]
 
 
 async def save(

@@ -11,12 +11,13 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
 from broker.core.catalog import ListingStatus
 from broker.errors import Conflict, NotAllowed, NotFound
 from broker.flows import enroll
 from broker.flows.authenticate import Caller
-from broker.flows.enroll import Enrolment
+from broker.flows.enroll import DEPLOYMENTS_MAX, ENDPOINTS_MAX, Enrolment
 from broker.store import audit, catalog, deployments
 from broker.store.accounts import Role
 from broker.upstream.addresses import AddressPolicy
@@ -255,3 +256,46 @@ async def test_terms_that_change_under_a_verification_void_it(desk, provider, se
     async with desk.engine.connect() as connection:
         (record,) = await deployments.list_deployments(connection)
     assert record.deployment.status is ListingStatus.UNPROVEN
+
+
+async def copied(desk, table: str, of: str, count: int, **values: str) -> None:
+    """Put so many copies of a row beside it, but for these columns."""
+    async with desk.engine.begin() as connection:
+        named = "SELECT string_agg(column_name, ', ') FROM information_schema.columns"
+        columns = await connection.scalar(
+            text(f"{named} WHERE table_name = :table AND is_identity = 'NO'"), {"table": table}
+        )
+        taken = ", ".join(values.get(each, each) for each in columns.split(", "))
+        await connection.execute(
+            text(
+                f"INSERT INTO {table} ({columns}) SELECT {taken} FROM {table},"
+                f" generate_series(1, {count}) AS n WHERE name = '{of}'"
+            )
+        )
+
+
+async def test_an_account_has_so_many_deployments_and_no_more(desk, provider):
+    registered = await enroll.register(desk, provider, offer(name="gpu"))
+    mine = {"id": "uuidv7()", "name": "'gpu' || n", "nonce": "nonce || n"}
+    await copied(desk, "deployments", "gpu", DEPLOYMENTS_MAX - 1, **mine)
+    with pytest.raises(Conflict) as refused:
+        await enroll.register(desk, provider, offer(name="one-more"))
+    assert refused.value.code == "deployments_too_many"
+    assert (await enroll.register(desk, provider, offer(name="gpu", capacity=9))).nonce
+    withdrawn = UUID(registered.deployment_id)
+    await enroll.withdraw(desk.engine, provider, withdrawn, datetime.now(UTC))
+    more = offer(name="one-more", endpoints=[endpoint_offer(name="other")])
+    assert (await enroll.register(desk, provider, more)).nonce
+
+
+async def test_an_account_has_so_many_endpoints_and_no_more(desk, provider):
+    registered = await enroll.register(desk, provider, offer(name="gpu"))
+    mine = {"id": "uuidv7()", "name": "'law' || n"}
+    await copied(desk, "endpoints", "law", ENDPOINTS_MAX - 1, **mine)
+    more = [endpoint_offer(name="other")]
+    with pytest.raises(Conflict) as refused:
+        await enroll.register(desk, provider, offer(name="one-more", endpoints=more))
+    assert refused.value.code == "endpoints_too_many"
+    withdrawn = UUID(registered.deployment_id)
+    await enroll.withdraw(desk.engine, provider, withdrawn, datetime.now(UTC))
+    assert (await enroll.register(desk, provider, offer(name="one-more", endpoints=more))).nonce
