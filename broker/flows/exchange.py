@@ -147,7 +147,9 @@ def _whole(response: Response, tab: Tab, attempt: Attempt) -> WholeAnswer:
     if response.status != 200:
         outcome, asked = refused(response, body, tab.runtime.clock()), tab.call.body
         if isinstance(asked, TensorBody):
-            outcome = blamed(outcome, asked, tab.market.endpoint(attempt.candidate.number))
+            fit = (tab.market.endpoint(each.number) for each in tab.decision.plan)
+            endpoint = tab.market.endpoint(attempt.candidate.number)
+            outcome = blamed(outcome, asked, endpoint, fit)
         raise AttemptFailed(outcome)
     headers = _passed_back(response)
     if headers != _PLAIN_JSON and isinstance(tab.call.body, OpenAiBody):

@@ -3,12 +3,13 @@
 Only its JSON is looked at, for each inference: an answer that no client could read is the
 provider's fault, and another may answer. Inputs are left to the server, which knows what it takes
 better than what was seen of it (inputs that may be left out, say) and tells it in the words that
-Triton's users know. But where it answers with a failure of its own to what contradicts all that its
-model declared, the request was at fault.
+Triton's users know. But where it answers with a failure of its own to what contradicts what all who
+could answer declared, the request was at fault.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -55,17 +56,25 @@ def begun(body: TensorBody, response: Response, opening: bytes) -> None:
         _require_sound(body, opening[:json_bytes], tail_bytes)
 
 
-def blamed(outcome: Outcome, body: TensorBody, endpoint: Endpoint) -> Outcome:
+def blamed(
+    outcome: Outcome, body: TensorBody, endpoint: Endpoint, others: Iterable[Endpoint]
+) -> Outcome:
     """Return a refusal or failure as it is, or as the caller's fault where the server failed at a
-    request that contradicts what its model takes: others would fail at it as well."""
-    if outcome.fault is not Fault.SERVER_ERROR or endpoint.signature is None:
+    request that contradicts what its model takes, and what those of all `others` take."""
+    if outcome.fault is not Fault.SERVER_ERROR:
         return outcome
     request = _json_of(body)
-    objection = None if request is None else endpoint.signature.objection(request)
-    if objection is None:
+    objection = None if request is None else _objection(endpoint, request)
+    if request is None or objection is None:
+        return outcome
+    if not all(_objection(each, request) for each in others):
         return outcome
     said = f"{objection}; it said: {outcome.said}" if outcome.said else objection
     return msgspec.structs.replace(outcome, fault=Fault.CALLER_FAULT, status=400, said=said)
+
+
+def _objection(endpoint: Endpoint, request: bytes) -> str | None:
+    return None if endpoint.signature is None else endpoint.signature.objection(request)
 
 
 def _require_sound(body: TensorBody, told: bytes, tail_bytes: int | None) -> None:

@@ -177,3 +177,19 @@ async def test_a_server_that_fails_at_what_contradicts_its_model_is_not_blamed(
     pair.script(**failing)
     result = await pair.infer()
     assert result.get_response()["model_name"] == "m-2", "at what it takes it fails by itself"
+
+
+async def test_where_another_takes_it_a_server_that_fails_is_failed_over_whatever_it_declared(
+    house: House, shop: Consumer
+) -> None:
+    pair = Pair(house, shop, f"kind{next(_numbers)}")
+    stall = Stall(name=f"{pair.model}-a/it", model=pair.model, kind="kserve", upstream="m-1")
+    takes = replace(stall, name=f"{pair.model}-b/it", upstream="m-2")
+    await house.enrol(stall, replace(takes, script=Script(datatype="FP64")))
+    pair.script(status=500, body='{"error": "cannot reshape array"}')
+    wide = triton.InferInput("INPUT0", [7], "FP64").set_data_from_numpy(NUMBERS.astype(np.float64))
+    result = await pair.infer(inputs=[wide])
+    assert result.get_response()["model_name"] == "m-2"
+    calls = (await shop.http.get("/api/calls")).json()["calls"]
+    first, second = (await house.story(shop, calls[0]["id"]))["attempts"]
+    assert (first["outcome"], second["outcome"]) == ("server_error", "delivered")
