@@ -17,6 +17,7 @@ from broker.core.syllabus import Domain
 from broker.encoding.encoder import Encoder
 from broker.flows.agree import Accord, Own, own_of
 from broker.flows.facts import Facts
+from broker.flows.give_back import give_back_now_and_then
 from broker.flows.lateness import watch_lateness
 from broker.flows.learn_domains import DomainSchool
 from broker.flows.learn_quality import QualitySchool, Scene
@@ -78,6 +79,7 @@ class Background:
             self._quality.run(self._scene, self._teach),
             Watch(runtime).run(),
             watch_lateness(runtime.now_s, runtime.throttle),
+            give_back_now_and_then(),
         )
         tasks = [asyncio.create_task(each) for each in work]
         try:
