@@ -17,6 +17,7 @@ import msgspec
 from broker.core.cascade import Cascade
 from broker.core.key_terms import Allowance, Rates
 from broker.core.metering import TEMPLATE_TOKENS
+from broker.core.raw_text import text_at_ends
 from broker.core.requirements import Requirements
 from broker.core.trace_context import TraceContext
 
@@ -85,13 +86,12 @@ class OpenAiBody(msgspec.Struct, frozen=True, eq=False, gc=False):
     def opening_text(self) -> str:
         """Return enough of the prompt's text to tell what it is about; empty when unreadable.
 
-        Of a very long prompt the raw ends are taken: decoding all of it would hold up other calls.
+        Of a very long prompt the ends are read: decoding all of it would hold up other calls.
         """
         for name in ("messages", "prompt", "input"):
             raw = self.members.get(name)
             if raw is not None and len(seen := memoryview(raw)) > _READ_WHOLE_BYTES:
-                ends = bytes(seen[:_END_BYTES]), bytes(seen[-_END_BYTES:])
-                return " ".join(each.decode(errors="ignore") for each in ends)
+                return text_at_ends(seen)
         return self.prompt_text() or ""
 
     def tokens_beside_text(self) -> int:
@@ -152,7 +152,6 @@ def _turns(messages: msgspec.Raw | None) -> list[_Turn]:
 
 
 _READ_WHOLE_BYTES = 32_768
-_END_BYTES = 4_096
 _BESIDE_TEXT = ("tools", "functions", "response_format")
 _turns_of = msgspec.json.Decoder(list[_Turn]).decode
 _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode

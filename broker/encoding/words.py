@@ -26,6 +26,8 @@ WORD_CHARACTERS_MAX = 24
 """A longer word is cut each time anew, and so not remembered."""
 _PIECE_CHARACTERS_MAX = 10
 _FOREIGN_PIECE_CHARACTERS_MAX = 6
+_NO_PIECE = -1
+"""Stands for what pieces begin with."""
 _START = "\u2581"
 """Stands before a piece that begins a word."""
 _MARKS = "0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
@@ -39,7 +41,12 @@ class _Pieces(dict[str, tuple[int, ...]]):
     def __init__(self, vocabulary: dict[str, int]) -> None:
         whole = {each[1:]: (row,) for each, row in vocabulary.items() if each[:1] == _START}
         super().__init__({each: rows for each, rows in whole.items() if each.isalpha()})
-        self._vocabulary = vocabulary
+        # Their beginnings too: where one ends, the longest piece is known, and no longer one tried.
+        self._pieces = {
+            each[:length]: _NO_PIECE
+            for each in vocabulary
+            for length in range(1, min(len(each), _PIECE_CHARACTERS_MAX))
+        } | vocabulary
 
     def __missing__(self, word: str) -> tuple[int, ...]:
         rows = tuple(self._cut(_START + word))
@@ -47,17 +54,24 @@ class _Pieces(dict[str, tuple[int, ...]]):
             self[word] = rows
         return rows
 
-    def _cut(self, left: str) -> list[int]:
+    def _cut(self, word: str) -> list[int]:
         rows: list[int] = []
-        find = self._vocabulary.get
-        longest = _PIECE_CHARACTERS_MAX if left[1:].isascii() else _FOREIGN_PIECE_CHARACTERS_MAX
-        while left:
-            for length in range(min(len(left), longest), 0, -1):
-                row = find(left[:length])
-                if row is not None:
-                    rows.append(row)
+        find, at, size = self._pieces.get, 0, len(word)
+        longest = _PIECE_CHARACTERS_MAX if word[1:].isascii() else _FOREIGN_PIECE_CHARACTERS_MAX
+        while at < size:
+            end = behind = at + 1
+            most, found = min(at + longest, size), _NO_PIECE
+            row = find(word[at:end])
+            while row is not None:
+                if row != _NO_PIECE:
+                    found, behind = row, end
+                if end == most:
                     break
-            left = left[length:]  # a letter that is in no piece is passed over
+                end += 1
+                row = find(word[at:end])
+            if found != _NO_PIECE:  # a letter that is in no piece is passed over
+                rows.append(found)
+            at = behind
         return rows
 
 

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.encode
 
 Prompts of about 500 tokens made of words that were not met before in that order; then prompts of
-2 MB, and the worst: nothing but words that nobody knows. The last line is one JSON object;
+2 MB, and the worst: nothing but words that nobody knows, and 2,000 characters without a space, as
+Chinese is written. The last line is one JSON object;
 `p50_ms` and `p95_ms` are of the prompts of 500 tokens.
 """
 
@@ -53,11 +54,16 @@ def main() -> None:
     measured_ms(encoder, usual[:100])
     took = measured_ms(encoder, usual[100:])
     strange = measured_ms(encoder, [" ".join(words(random, 400)).title() for _ in range(100)])
+    unspaced = [
+        "".join(chr(random.randint(0x4E00, 0x9FFF)) for _ in range(2_000)) for _ in range(99)
+    ]
+    chinese = measured_ms(encoder, unspaced)
     huge = measured_ms(encoder, [" ".join(usual) * 5] * 20)
     figures = {
         "p50_ms": float(np.percentile(took, 50)),
         "p95_ms": float(np.percentile(took, 95)),
         "strange_words_p50_ms": float(np.percentile(strange, 50)),
+        "without_spaces_p50_ms": float(np.percentile(chinese, 50)),
         "two_megabytes_p50_ms": float(np.percentile(huge, 50)),
     }
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from random import Random
+from string import digits, punctuation
+
 import numpy as np
 import pytest
 
@@ -45,6 +48,29 @@ def test_a_prompt_has_one_vector_whatever_was_encoded_before() -> None:
     for each in range(300):
         used.encode(f"frimzonter number {each} of the wugglebatches")
     np.testing.assert_array_equal(fresh.encode(strange), used.encode(strange))
+
+
+@pytest.mark.parametrize("letters", ["abc", "\u6cd5\u5f8bc"])
+def test_words_are_cut_into_the_longest_pieces_that_there_are(letters: str) -> None:
+    """Counted out by a vocabulary of which each piece has a direction of its own."""
+    random, mark = Random(3), "\u2581"
+    for _ in range(30):
+        pieces = {"".join(random.choices(letters, k=random.randint(1, 12))) for _ in range(40)}
+        pieces |= {f"{mark}{each}" for each in sorted(pieces)[::3]}
+        vocabulary = {
+            each: row for row, each in enumerate([*digits, *punctuation, *sorted(pieces)])
+        }
+        encoder = WordEncoder(np.eye(len(vocabulary), dtype=np.float32), vocabulary)
+        word = "".join(random.choices(letters, k=60))
+        counts, left = np.zeros(len(vocabulary)), mark + word
+        longest = 10 if word.isascii() else 6
+        while left:
+            found = [left[:size] for size in range(longest, 0, -1) if left[:size] in vocabulary]
+            for piece in found[:1]:
+                counts[vocabulary[piece]] += 1.0
+            left = left[len(found[0]) if found else 1 :]
+        expected = counts / np.linalg.norm(counts)
+        np.testing.assert_allclose(meaning(encoder.encode(word)), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
