@@ -7,31 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from broker.core.catalog import Band
+from broker.core.reasons import WORDS
 from pricing.book import Rate
 from pricing.money import MICROS_PER_USD, NANOS_PER_USD, format_rate, format_usd
 
 MINUS = "\u2212"
 NOTHING = "\u2013"
 """Stands where there is no value."""
-REJECTIONS = {
-    "not_present": "Draining or away",
-    "unpriced": "No price yet",
-    "provider_excluded": "Provider excluded by the caller",
-    "model_not_allowed": "Not allowed to this key",
-    "domain_not_allowed": "A domain that is not allowed to this key",
-    "version": "Another version",
-    "context_too_short": "Context too short",
-    "output_too_short": "Output limit too low",
-    "region": "Outside the asked region",
-    "retains_data": "Retains data",
-    "trains_on_data": "Trains on data",
-    "quality_too_low": "Quality below the minimum",
-    "rate_too_high": "Price above max_price",
-    "cost_too_high": "Cost above max_cost",
-    "too_slow": "Too slow",
-    "ejected": "Ejected after failures",
-    "full": "Full",
-}
+REJECTIONS = {each.name.lower(): words.capitalize() for each, words in WORDS.items()}
 PARTS = {
     "quality": "Quality",
     "domain_fit": "Domain fit",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 import msgspec
@@ -10,6 +9,7 @@ import numpy as np
 
 from broker.core.decision import Decision
 from broker.core.eligibility import Rejection
+from broker.core.reasons import counted
 from broker.core.refusal import Cause, cause_of
 from broker.core.requirements import Requirements
 from broker.core.routing import route
@@ -77,7 +77,7 @@ def refusal(
         )
     if cause is Cause.PRICE:
         return _priced_out(wanted, decision, runtime, facts)
-    return NothingFits(f"No endpoint fits: {_counted(decision)}.", facts=facts)
+    return NothingFits(f"No endpoint fits: {counted(decision.reasons.tolist())}.", facts=facts)
 
 
 def room_in_s(full: list[int], runtime: Runtime) -> float:
@@ -104,7 +104,7 @@ def _priced_out(
     chance = (runtime.random, runtime.now_s())
     fitting = route(anyhow, runtime.market, runtime.pulse, everyone, chance)
     if fitting is None or not fitting.plan:
-        return NothingFits(f"No endpoint fits: {_counted(decision)}.", facts=facts)
+        return NothingFits(f"No endpoint fits: {counted(decision.reasons.tolist())}.", facts=facts)
     cheapest = min(fitting.plan, key=lambda each: each.ceiling_nanos)
     name, rate = runtime.market.endpoint(cheapest.number).name, cheapest.rate
     price_in, price_out = format_rate(rate.rate_in_micros), format_rate(rate.rate_out_micros)
@@ -135,8 +135,3 @@ def rejections(decision: Decision, runtime: Runtime) -> list[dict[str, str]]:
         }
         for number, reason in list(pairs)[:REJECTIONS_TOLD_MAX]
     ]
-
-
-def _counted(decision: Decision) -> str:
-    counts = Counter(Rejection(int(each)).name.lower() for each in decision.reasons)
-    return ", ".join(f"{count} {reason}" for reason, count in counts.most_common())

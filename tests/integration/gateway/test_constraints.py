@@ -142,7 +142,9 @@ async def test_quality_region_and_data_policy_are_hard(shop: Consumer) -> None:
     assert await _served_by(shop, data_policy="no_retention", **cheap) == "dear/chat"
     error = await _refused(shop, data_policy="no_retention", region="us")
     assert _reasons(error)["cheap/chat"] in ("region", "retains_data")
-    assert (await _refused(shop, quality_min=0.95))["code"] == "nothing_fits"
+    error = await _refused(shop, quality_min=0.95)
+    assert error["code"] == "nothing_fits"
+    assert error["message"] == "No endpoint fits: 3 quality below the minimum."
 
 
 async def test_providers_are_named_excluded_and_put_in_order(shop: Consumer) -> None:
