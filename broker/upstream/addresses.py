@@ -172,6 +172,7 @@ def public_tls_context() -> ssl.SSLContext:
     """Return the context that trusts the public authorities; made once, for that takes a while."""
     context = httpx.create_ssl_context()
     context.set_alpn_protocols(["http/1.1"])
+    context.options |= ssl.OP_NO_RENEGOTIATION
     return context
 
 

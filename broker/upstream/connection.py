@@ -14,6 +14,7 @@ import httptools
 
 from broker.upstream import faults
 from broker.upstream.due import TICK_S, due_at, grace_s, heard_at, too_late
+from broker.upstream.farewell import is_told_over
 from broker.upstream.framing import HEADERS_MAX, check_head
 from broker.upstream.hoard import Part
 from broker.upstream.known_head import TRIED, Known, cut, with_length
@@ -148,7 +149,7 @@ class Connection(asyncio.Protocol):
         response = self.response
         if response is None:
             self.abort()
-        elif response.status and response.ends_with_connection:
+        elif response.status and response.ends_with_connection and is_told_over(self._transport):
             self._keep = False
             self._finish(response)
         else:

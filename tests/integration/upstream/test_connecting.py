@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -131,9 +133,13 @@ async def test_a_certificate_for_an_address_is_good_for_that_address() -> None:
     assert named == [None], "an address is no name of a server"
 
 
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("in_order", [True, False])
-def test_over_tls_an_answer_without_a_length_needs_the_word_that_it_is_over(in_order: bool) -> None:
-    """Else whoever cuts the line decides where the answer ends. (The standard loop knows not.)"""
+def test_over_tls_an_answer_without_a_length_needs_the_word_that_it_is_over(
+    in_order: bool, version: ssl.TLSVersion, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """Else whoever cuts the line decides where the answer ends."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -150,7 +156,8 @@ def test_over_tls_an_answer_without_a_length_needs_the_word_that_it_is_over(in_o
 
     with tempfile.TemporaryDirectory() as folder:
         served, trusting = certificates(Path(folder))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    served.maximum_version = version
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         if in_order:
             assert runner.run(hear()) == b"hello"
         else:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 
 import pytest
 
-from broker.upstream.addresses import AddressPolicy
+from broker.upstream.addresses import AddressPolicy, public_tls_context
 
 PUBLIC = AddressPolicy()
 
@@ -104,3 +105,8 @@ def test_an_allowed_network_is_permitted_and_its_neighbours_are_not() -> None:
         assert policy.permits(address)
     for address in ("10.2.0.1", "127.0.0.1", "fd00:2::5", "::1", "::ffff:10.2.0.1"):
         assert not policy.permits(address)
+
+
+def test_nobody_renegotiates_over_tls() -> None:
+    """A server that asks for it again and again has the broker compute for nothing (TLS 1.2)."""
+    assert public_tls_context().options & ssl.OP_NO_RENEGOTIATION
