@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +25,9 @@ DECK = {
     "cut the wire": 5,
     "cut a commit": 3,
     "stop Valkey": 1,
+    "lose both stores": 2,
+    "hold up the books": 1,
+    "freeze PostgreSQL": 1,
     "kill a provider": 2,
     "leave": 3,
 }
@@ -64,6 +69,9 @@ class Faults:
             "cut the wire": self._cut_the_wire,
             "cut a commit": self._cut_a_commit,
             "stop Valkey": self._stop_valkey,
+            "lose both stores": self._lose_both_stores,
+            "hold up the books": self._hold_up_the_books,
+            "freeze PostgreSQL": self._freeze_postgres,
             "kill a provider": self._kill_a_provider,
             "leave": self._leave,
         }
@@ -121,6 +129,30 @@ class Faults:
         await self._yard.valkey.stop()
         await asyncio.sleep(self._chance.uniform(0.1, 1.0))
         await self._yard.valkey.start()
+
+    async def _lose_both_stores(self) -> None:
+        """At once; they are back one after the other, in either order."""
+        stores = [self._yard.postgres, self._yard.valkey]
+        self._chance.shuffle(stores)
+        os.kill(self._yard.postgres.child.pid, signal.SIGQUIT)
+        await asyncio.gather(*(each.stop() for each in stores))
+        for each in stores:
+            await asyncio.sleep(self._chance.uniform(0.1, 1.0))
+            await each.start()
+
+    async def _hold_up_the_books(self) -> None:
+        """Nothing can be held or settled for a while, as where a disk hardly writes."""
+        connection = await asyncpg.connect(self._yard.postgres.url)
+        try:
+            async with connection.transaction():
+                await connection.execute("LOCK TABLE balances")
+                await asyncio.sleep(self._chance.uniform(1.0, 6.0))
+        finally:
+            await connection.close()
+
+    async def _freeze_postgres(self) -> None:
+        """Nobody answers, and no connection breaks."""
+        await self._yard.freeze_postgres(self._chance.uniform(1.0, 6.0))
 
     async def _kill_a_provider(self) -> None:
         stall = self._chance.choice(self._yard.stalls)

@@ -148,6 +148,20 @@ class Yard:
         await self.postgres.stop()
         await self.postgres.start()
 
+    async def freeze_postgres(self, lasts_s: float) -> None:
+        """Stop all of its processes in their tracks for so long."""
+        pid = self.postgres.child.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        frozen = [pid, *map(int, children)]  # the postmaster first: it makes no more of them
+        try:
+            for each in frozen:
+                os.kill(each, signal.SIGSTOP)
+            await asyncio.sleep(lasts_s)
+        finally:
+            for each in frozen:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGCONT)
+
     async def healed(self) -> None:
         """Wait until all is up again, without anybody's doing."""
         await asyncio.gather(*self.mending)
