@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -114,3 +115,41 @@ async def test_a_prompt_of_which_nothing_is_to_be_told_is_served_all_the_same(
     if not prompt.startswith("law"):
         assert "domain" not in story["requirements"]
     assert (story["status"], story["code"]) == (200, "served")
+
+
+async def test_calls_go_on_while_domains_are_renamed_forgotten_and_taught_again(
+    house: House, shop: Consumer
+) -> None:
+    await teach(house)
+    request = {"model": "auto", "messages": [{"role": "user", "content": PROMPT}]}
+    calls: list[str] = []
+
+    async def change(method: str, name: str, told: Any, domain: str | None) -> None:
+        changed = await house.operator.request(method, f"/api/domains/{name}", json=told)
+        assert changed.is_success, changed.text
+        asked = len(calls)
+
+        async def known() -> bool:
+            shown = (await shop.http.post("/api/route", json={"request": request})).json()
+            return shown["domain"] == domain and len(calls) > asked
+
+        await until(known)
+
+    async def call() -> None:
+        while True:
+            served, call_id = await ask(shop, PROMPT)
+            assert served.startswith("acme/")
+            calls.append(call_id)
+
+    calling = [asyncio.create_task(call()) for _ in range(3)]
+    tenancy = {"examples": [f"On tenancy: {each}" for each in LAW]}
+    await change("DELETE", "law", None, None)
+    await change("PUT", "tenancy", tenancy, "tenancy")
+    await change("DELETE", "cooking", None, "tenancy")
+    await change("DELETE", "tenancy", None, None)
+    await change("PUT", "cooking", {"examples": COOKING}, None)
+    await change("PUT", "law", {"examples": LAW}, "law")
+    for task in calling:
+        assert not task.done(), task.exception()
+        task.cancel()
+    await asyncio.wait(calling)
