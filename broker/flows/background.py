@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from broker.core.domains import Recogniser
 from broker.core.groups import Groups
@@ -30,6 +30,8 @@ from broker.live.loads import RefusalMeter
 from broker.store import changes
 from broker.store.leadership import Leadership
 
+LEARNS_WITHIN_S: Final = 5.0
+"""So long a process waits, before it takes calls, until it recognises domains."""
 _END_S = 0.5
 
 
@@ -64,8 +66,8 @@ class Background:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Look once before the block, and on and on while it runs. Raises Unavailable when the
-        database stays away."""
+        """Look once before the block and learn the domains, and on and on while it runs. Raises
+        Unavailable when the database stays away."""
         self._apply(await self._refresher.first())
         await self._accord.exchange()
         runtime = self._runtime
@@ -83,6 +85,8 @@ class Background:
         )
         tasks = [asyncio.create_task(each) for each in work]
         try:
+            if self._taught:  # who calls first is to have its specialist too
+                await self._school.first(LEARNS_WITHIN_S)
             yield
         finally:
             await _end(tasks)

@@ -7,6 +7,7 @@ times as long, step by step and only for as long as nothing else is taught.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -63,11 +64,18 @@ class DomainSchool:
     _read: dict[tuple[str, ...], _Read] = field(default_factory=dict)
     _taught: Sequence[Domain] = ()
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
+    _tried: asyncio.Event = field(default_factory=asyncio.Event)
 
     def ask(self, domains: Sequence[Domain]) -> None:
         """Have these domains learned, in place of any that were asked for before."""
         self._taught = domains
         self._asked.set()
+
+    async def first(self, within_s: float) -> None:
+        """Wait until what was asked for first is served, at most so long; else it comes later."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._tried.wait()
 
     async def run(self, serve: Serve, regroup: Regroup) -> None:
         """Learn what is asked for, on and on until cancelled. `serve` gets what recognises the
@@ -79,6 +87,7 @@ class DomainSchool:
                 await self._learn_all(self._taught, serve, regroup)
             except Exception:  # what is wrong with one domain must not end all learning
                 _log.exception("domains were not learned")
+            self._tried.set()
 
     async def _learn_all(self, domains: Sequence[Domain], serve: Serve, regroup: Regroup) -> None:
         if not domains:
@@ -86,6 +95,7 @@ class DomainSchool:
             return
         learned = await asyncio.to_thread(self._learn, domains)
         await serve(learned.recogniser, self.encoder)
+        self._tried.set()
         steps = making(learned.recogniser, learned.vectors, learned.labels, learned.key)
         while not self._asked.is_set():
             groups = await asyncio.to_thread(next, steps)

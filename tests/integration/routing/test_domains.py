@@ -55,5 +55,9 @@ async def test_a_running_broker_recognises_what_is_taught_from_the_command_line(
             CliRunner().invoke, app, ("domains", "teach", "tax", str(tmp_path / "tax")), env=env
         )
         assert "Example 25 has" in str(wrong.exception)
+        async with open_runtime(Settings.from_env(env)) as restarted:
+            recogniser = restarted.market.recogniser
+            assert recogniser is not None, "who calls first finds its specialist"
+            assert recogniser.names == ("cooking", "law")
         await broker("domains", "forget", "law")
         await until(lambda: names() == ("cooking",))
