@@ -61,6 +61,10 @@ async def test_a_browser_shows_the_market_live_and_a_call_with_its_story(bourse:
         told = await tab.until(story)
         for part in ("Candidates", "Attempts", "Charge", "acme/general"):
             assert part in told
+        await tab.look(width=390, height=800)
+        wide = await tab.ask("document.documentElement.scrollWidth <= innerWidth")
+        assert wide, "nor does a story stick out of a narrow window"
+        await tab.look()
 
         await tab.ask(f"document.querySelector('[data-endpoint=\"{other}\"]').click()")
         await tab.until(f"!!document.querySelector('#endpoint [data-number=\"{other}\"] canvas')")
