@@ -109,7 +109,3 @@ def main() -> None:
 
     told = CLIContext(create_app(Settings.from_env()), no_color=True, workdir=None)
     worker.main(prog_name="broker worker", obj=told)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,8 @@
 """The Celery tasks of simulations: single cells, and the orders that operators place.
 
 They wait in a queue of their own, for which there are workers of their own: a cell that takes
-minutes must not keep the upkeep of the books waiting.
+minutes must not keep the upkeep of the books waiting. All workers know the tasks; only those that
+run them load the simulator, each when the first comes.
 """
 
 from __future__ import annotations
@@ -11,12 +12,8 @@ from uuid import UUID
 
 from celery import Celery
 
-from simulations.carrying import Desk, run_ordered, take_up
-from simulations.cell import Cell, run_cell
-from simulations.studies.distributed import CELL_TASK, QUEUE
-from simulations.studies.folder import fingerprint
-from simulations.studies.parcel import pack, unpack
-
+QUEUE = "simulations"
+CELL_TASK = "simulations.cell"
 TAKE_UP_TASK = "simulations.take_up"
 ORDERED_TASK = "simulations.ordered_cell"
 TAKE_UP_S = 2.0
@@ -40,13 +37,15 @@ def register(app: Celery, bridge: Any) -> None:
     def send(order_id: UUID, key: str) -> None:
         app.send_task(ORDERED_TASK, (str(order_id), key), queue=QUEUE)
 
-    desk = Desk(bridge.run, send)
-
     def look() -> None:
-        take_up(desk)
+        from simulations.carrying import Desk, take_up
+
+        take_up(Desk(bridge.run, send))
 
     def ordered_cell(order_id: str, key: str) -> None:
-        run_ordered(desk, UUID(order_id), key)
+        from simulations.carrying import Desk, run_ordered
+
+        run_ordered(Desk(bridge.run, send), UUID(order_id), key)
 
     app.task(run_one, name=CELL_TASK, ignore_result=False, acks_late=True, shared=False)
     app.task(look, name=TAKE_UP_TASK, shared=False)
@@ -55,6 +54,10 @@ def register(app: Celery, bridge: Any) -> None:
 
 def run_one(packed: str, code: str) -> str:
     """Run a cell that another process sent; return its outcome. Raises OtherCode."""
+    from simulations.cell import Cell, run_cell
+    from simulations.studies.folder import fingerprint
+    from simulations.studies.parcel import pack, unpack
+
     if code != fingerprint():
         raise OtherCode("this worker runs other code than who sent the cell")
     return pack(run_cell(unpack(packed, Cell)))

@@ -72,6 +72,7 @@ def _worker(queue: str) -> list[str]:
     # Workers of one name are taken for one: who asks them what they do hears only the last.
     name = f"{queue}-{os.getpid()}-{secrets.token_hex(3)}@%h"
     return [
-        *(sys.executable, "-P", "-m", "broker.worker", "--queues", queue, "--hostname", name),
+        *(sys.executable, "-P", "-m", "broker.cli.lean_worker"),
+        *("--queues", queue, "--hostname", name),
         *("--loglevel", "warning", "--without-gossip", "--without-mingle"),
     ]

@@ -17,12 +17,11 @@ from celery.exceptions import OperationalError
 
 from broker.errors import BrokerError
 from simulations.cell import Cell, CellStopped, Outcome
+from simulations.jobs import CELL_TASK, QUEUE
 from simulations.studies.folder import fingerprint
 from simulations.studies.local import Told, unheard
 from simulations.studies.parcel import pack, unpack
 
-CELL_TASK = "simulations.cell"
-QUEUE = "simulations"
 DOORS = "broker.doors"
 """Entry points by which a broker lends what other rooms may not import."""
 EXPIRES_S = 86_400

@@ -1,4 +1,4 @@
-"""A serving process is not made larger by what it does not need."""
+"""Neither a serving process nor a worker is made larger or slower by what it does not need."""
 
 from __future__ import annotations
 
@@ -26,11 +26,28 @@ import web.app
 import sys
 print(*sys.modules, sep="\\n")
 """
+WORKS = """
+import os, sys
+from broker.cli import lean_worker
+os.environ |= {"DATABASE_URL": "postgresql://b@h/b", "VALKEY_URL": "redis://h"}
+os.environ["BROKER_SECRET_KEY"] = "ab" * 32
+sys.argv = ["worker", "--help"]
+try:
+    lean_worker.main()
+except SystemExit:
+    print("Loaded:", *sys.modules, sep="\\n")
+"""
 DECIDES = """
 from tests.benchmarks.route import decider, market, registered
 assert decider(market(registered(100, 100)))() is not None
 import sys
 print("numpy.ma" in sys.modules)
+"""
+COLLECTS = """
+from broker.cli import lean
+lean.load()
+import gc
+print(gc.isenabled() and gc.get_freeze_count() > 100_000)
 """
 AFTERWARDS = """
 from broker.cli import lean
@@ -46,6 +63,18 @@ def test_a_serving_process_loads_nothing_that_it_does_not_need() -> None:
     loaded = set(said(SERVES).split())
     assert "broker.app" in loaded
     assert loaded.isdisjoint(UNNEEDED), loaded & set(UNNEEDED)
+
+
+def test_a_worker_loads_neither_the_simulator_nor_what_serves() -> None:
+    loaded = set(said(WORKS).partition("Loaded:")[2].split())
+    assert {"broker.worker", "celery.bin.worker", "simulations.jobs"} <= loaded
+    unneeded = {*UNNEEDED, "litestar", "web", "jinja2", "simulations.cell"}
+    unneeded -= {"celery", "kombu", "simulations"}
+    assert loaded.isdisjoint(unneeded), loaded & unneeded
+
+
+def test_garbage_is_looked_for_again_after_the_start() -> None:
+    assert said(COLLECTS) == "True"
 
 
 def test_a_first_decision_loads_no_half_of_numpy() -> None:

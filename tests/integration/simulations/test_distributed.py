@@ -12,8 +12,9 @@ from broker.settings import Settings
 from broker.worker import create_app
 from simulations.cell import Cell, Outcome
 from simulations.files.load import parse
+from simulations.jobs import CELL_TASK, QUEUE
 from simulations.studies.bench import Bench
-from simulations.studies.distributed import CELL_TASK, QUEUE, CeleryRunner
+from simulations.studies.distributed import CeleryRunner
 from simulations.studies.folder import StudyFolder
 from simulations.studies.local import LocalRunner
 from simulations.studies.parcel import pack
