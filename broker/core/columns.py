@@ -43,6 +43,8 @@ class Columns:
 
     endpoints: tuple[Endpoint | None, ...]
     """None where a number is not in use."""
+    given: tuple[Endpoint, ...]
+    """What they were built of: the very same tuple holds nothing new."""
     by_name: Mapping[str, int]
     families: Mapping[tuple[Task, str], Numbers]
     """By task and model; under `auto` all of the task."""
@@ -90,7 +92,8 @@ def as_index(numbers: Numbers) -> slice | Numbers:
 
 def build_columns(endpoints: Iterable[Endpoint]) -> Columns:
     """Lay out the endpoints that are listed."""
-    listed = sorted(endpoints, key=lambda each: each.number)
+    given = tuple(endpoints)
+    listed = sorted(given, key=lambda each: each.number)
     size = listed[-1].number + 1 if listed else 0
     by_number: list[Endpoint | None] = [None] * size
     families: dict[tuple[Task, str], list[int]] = {}
@@ -114,6 +117,7 @@ def build_columns(endpoints: Iterable[Endpoint]) -> Columns:
 
     return Columns(
         endpoints=tuple(by_number),
+        given=given,
         by_name={each.name: each.number for each in sorted(listed, key=lambda each: each.name)},
         families={key: np.array(each, dtype=np.int64) for key, each in families.items()},
         deployment=column(np.int64, lambda each: each.deployment.number),

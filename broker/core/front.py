@@ -10,7 +10,7 @@ would choose; where that is not certain, all are weighed.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
@@ -79,6 +79,8 @@ class Front:
     _bound: _Bound
     _weighed: Bools
     """By place on the whole shortlist."""
+    _done: Bools
+    """By deployment number: whose endpoints are all weighed."""
     _read: tuple[int, int, int]
     """The era of the pulse's journal, and as far as its two parts have been read."""
     _servers: set[int] = field(default_factory=set)
@@ -100,7 +102,11 @@ class Front:
         if servers or endpoints:
             self._servers |= servers
             self._endpoints |= endpoints
-            self._add(listed, servers, endpoints)
+            # Nearly all calls go to those that are weighed already.
+            done = self._done
+            strange = [each for each in servers if each < done.size and not done.item(each)]
+            if strange or endpoints:
+                self._add(listed, strange, endpoints)
         size = self.cut.numbers.size
         # Somebody must be left who is not in doubt, or none would be ejected among so few.
         return len(doubted) < size <= WEIGHED_SHARE_MAX * self._weighed.size
@@ -120,14 +126,17 @@ class Front:
         """Be told that it is of no use any more."""
         market.fronts[self._key] = AGAIN_AFTER
 
-    def _add(self, whole: Shortlist, servers: set[int], endpoints: set[int]) -> None:
-        weighed = self._weighed
-        before = np.count_nonzero(weighed)
+    def _add(self, whole: Shortlist, servers: list[int], endpoints: Iterable[int]) -> None:
+        weighed, more = self._weighed, bool(servers)
         if servers:
-            weighed[np.isin(whole.deployments, list(servers))] = True
-        if endpoints:
-            weighed[np.isin(whole.numbers, list(endpoints))] = True
-        if np.count_nonzero(weighed) > before:
+            among = np.zeros(self._done.size, dtype=np.bool_)
+            among[servers] = self._done[servers] = True
+            weighed |= among[whole.deployments]
+        for endpoint in endpoints:
+            place = int(whole.numbers.searchsorted(endpoint))  # a shortlist is by number
+            if place < weighed.size and whole.numbers[place] == endpoint and not weighed[place]:
+                weighed[place] = more = True
+        if more:
             self.cut = _cut(whole, weighed.nonzero()[0])
 
 
@@ -224,7 +233,9 @@ def _build(
     )
     journal = pulse.journal
     read = journal.era, len(journal.moved), len(journal.turned)
-    return Front(_cut(listed, weighed.nonzero()[0]), key, bound, weighed, read)
+    done = np.ones(int(listed.deployments.max()) + 1, dtype=np.bool_)
+    done[listed.deployments[rest]] = False
+    return Front(_cut(listed, weighed.nonzero()[0]), key, bound, weighed, done, read)
 
 
 def _cut(listed: Shortlist, places: Numbers) -> Shortlist:

@@ -7,8 +7,6 @@ Randomized Load Balancing", 2001).
 
 from __future__ import annotations
 
-from bisect import bisect
-from itertools import accumulate
 from random import Random
 from typing import NamedTuple
 
@@ -252,10 +250,11 @@ def _draw(view: View, near: Numbers, chances: Floats, random: Random) -> int:
     free = np.maximum(1.0 - view.load[near], 0.01)
     free *= view.capacity[near]
     # As random.choices does it, without what it does for other cases.
-    sums = list(accumulate(free.tolist()))
-    free /= sums[-1]
+    sums = free.cumsum()
+    free /= sums.item(-1)
     chances[near] = free
-    return int(near[bisect(sums, random.random() * sums[-1], 0, len(sums) - 1)])
+    at = sums.searchsorted(random.random() * sums.item(-1), "right")
+    return near.item(min(int(at), near.size - 1))
 
 
 def _plan(

@@ -160,7 +160,9 @@ def thin(decision: Decision) -> Decision:
         return decision
     left_out = decision.left_out
     if eligible.size > CANDIDATES_KEPT_MAX:
-        planned = np.isin(eligible, [each.number for each in decision.plan])
+        planned = np.zeros(eligible.size, dtype=np.bool_)
+        for candidate in decision.plan:
+            planned |= eligible == candidate.number
         # Whoever might have been first stands before all who could not.
         kept = _best(figures[0] + _DRAWN * (figures[-1] > 0.0), planned)
         left_out += eligible.size - kept.size
