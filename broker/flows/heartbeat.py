@@ -23,7 +23,7 @@ from provider_sdk.protocol import (
     HeartbeatResult,
     SignedHeartbeat,
 )
-from provider_sdk.signing import examine
+from provider_sdk.signing import Doubt, examine
 
 _log = structlog.get_logger(__name__)
 
@@ -61,6 +61,8 @@ class HeartbeatDesk:
         self._shortest_ms = shortest_ms
         self._wall_s = wall_s
         self._now_s = now_s
+        self._ahead_s = wall_s() - now_s()
+        """Of the wall clock before the other, when both were first read."""
         self._keys: Mapping[UUID, bytes] = {}
         self._load_again_at_s = 0.0
         self._current = False
@@ -102,12 +104,7 @@ class HeartbeatDesk:
                 # While the database is away, unknown may only mean not loaded.
                 register_again=self._current,
             )
-        heartbeat = examine(
-            signed,
-            key.hex(),
-            last_sequence=self._beats.last_sequence(deployment_id),
-            now_ms=int(self._wall_s() * 1_000),
-        )
+        heartbeat = self._believe(signed, key.hex(), self._beats.last_sequence(deployment_id))
         if isinstance(heartbeat, str):
             return HeartbeatResult(
                 deployment_id=signed.deployment_id, accepted=False, reason=heartbeat
@@ -117,6 +114,19 @@ class HeartbeatDesk:
                 deployment_id=signed.deployment_id, accepted=False, reason="malformed"
             )
         return self._beat(deployment_id, heartbeat)
+
+    def _believe(self, signed: SignedHeartbeat, key: str, last_sequence: int) -> Heartbeat | Doubt:
+        """Examine one by the wall clock, and by what that would show had it not jumped since.
+
+        Else every provider would be gone as soon as somebody sets the broker's clock wrong; or for
+        ever, where it was wrong at first.
+        """
+        now_s = self._wall_s()
+        found = examine(signed, key, last_sequence=last_sequence, now_ms=int(now_s * 1_000))
+        if found == "clock_skew":
+            now_s = self._now_s() + self._ahead_s
+            found = examine(signed, key, last_sequence=last_sequence, now_ms=int(now_s * 1_000))
+        return found
 
     def _beat(self, deployment_id: UUID, heartbeat: Heartbeat) -> Beat:
         return Beat(

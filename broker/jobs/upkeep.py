@@ -19,7 +19,9 @@ _log = structlog.get_logger()
 
 async def sweep(room: Room) -> None:
     """Give back what is held for calls that nobody will settle."""
-    await sweep_expired(room.pool, datetime.now(UTC))
+    async with room.engine.connect() as connection:
+        now = await maintenance.time(connection)  # by which holds last
+    await sweep_expired(room.pool, now)
     await release_orphans(room.pool)
     await open_orphaned_quotes(room.pool)
 

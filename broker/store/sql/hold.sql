@@ -4,7 +4,10 @@
 -- where there is no account; and, where a budget stands in the way, its kind, limit, spent and held nanos. Spent and held
 -- are null for a period that is not open yet.
 WITH asked AS MATERIALIZED (
-    SELECT * FROM ROWS FROM (json_to_recordset(convert_from($1::bytea, 'UTF8')::json) AS (
+    -- A broker whose clock is behind would have its holds taken for expired: each lasts from now on, by the clock here.
+    SELECT call_id, account, key_id, amount_nanos, created_at, greatest(expires_at, now() + (expires_at - created_at))
+               AS expires_at, n
+      FROM ROWS FROM (json_to_recordset(convert_from($1::bytea, 'UTF8')::json) AS (
         call_id uuid, account uuid, key_id text, amount_nanos bigint, created_at timestamptz, expires_at timestamptz
     )) WITH ORDINALITY AS a(call_id, account, key_id, amount_nanos, created_at, expires_at, n)
 ), locked AS MATERIALIZED (

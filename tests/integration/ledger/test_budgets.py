@@ -150,7 +150,7 @@ async def test_what_expires_or_is_released_is_given_back_in_its_own_periods(
 ) -> None:
     await set_budgets(engine, key, Budgets(*[30_000] * 3))
     yesterday = datetime.now(UTC) - timedelta(days=1)
-    expired = a_hold(consumer, 10_000, key_id=key, at=yesterday)
+    expired = a_hold(consumer, 10_000, -1, key_id=key, at=yesterday)
     orphan, released = (a_hold(consumer, 10_000, key_id=key) for _ in range(2))
     assert await hold(connection, expired, orphan, released) == [True] * 3
     assert (await figures(engine, key))["total"] == (30_000, 0, 30_000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -41,6 +41,19 @@ async def test_an_expired_hold_is_given_back(
 ) -> None:
     await ledger.hold_batch(connection, [a_hold(consumer, 1_000, lasts_s=-1)], PROCESS)
     assert await sweep_expired(pool, datetime.now(UTC)) == 1
+    assert await standing(connection, consumer) == Standing(FUNDS_NANOS, 0)
+
+
+async def test_a_hold_of_a_broker_whose_clock_is_behind_lasts_as_long_as_any_other(
+    pool: asyncpg.Pool, connection: asyncpg.Connection, consumer: UUID
+) -> None:
+    now = datetime.now(UTC)
+    late = a_hold(consumer, 1_000, lasts_s=60, at=now - timedelta(hours=1))
+    early = a_hold(consumer, 500, lasts_s=60, at=now + timedelta(hours=1))
+    await ledger.hold_batch(connection, [late, early], PROCESS)
+    assert await sweep_expired(pool, now + timedelta(seconds=50)) == 0
+    assert await sweep_expired(pool, now + timedelta(seconds=120)) == 1
+    assert await sweep_expired(pool, now + timedelta(hours=2)) == 1
     assert await standing(connection, consumer) == Standing(FUNDS_NANOS, 0)
 
 

@@ -118,11 +118,12 @@ async def test_an_altered_text_is_refused(desk, gpu1):
 
 
 @pytest.mark.parametrize("sign_of_skew", [-1, 1])
-async def test_a_clock_that_is_off_is_named(desk, gpu1, wall, sign_of_skew):
-    wall.now_s = NOW_S + sign_of_skew * (REPLAY_WINDOW_MS / 1_000 - 1)
-    assert await reasons(desk, signed(gpu1, 1)) == [""]
-    wall.now_s = NOW_S + sign_of_skew * (REPLAY_WINDOW_MS / 1_000 + 1)
-    assert await reasons(desk, signed(gpu1, 2)) == ["clock_skew"]
+async def test_a_clock_that_is_off_is_named(desk, gpu1, sign_of_skew):
+    now_ms = int(NOW_S * 1_000)
+    within = now_ms + sign_of_skew * (REPLAY_WINDOW_MS - 1_000)
+    assert await reasons(desk, signed(gpu1, 1, sent_at_ms=within)) == [""]
+    beyond = now_ms + sign_of_skew * (REPLAY_WINDOW_MS + 1_000)
+    assert await reasons(desk, signed(gpu1, 2, sent_at_ms=beyond)) == ["clock_skew"]
 
 
 async def test_a_sequence_beyond_all_bounds_is_malformed(desk, gpu1):
@@ -198,3 +199,26 @@ def test_the_interval_grows_with_the_number_of_deployments():
     intervals = [interval_ms(1_000, number) for number in (1, 200, 201, 2_000, 100_000)]
     assert intervals == [1_000, 1_000, 1_005, 10_000, 30_000]
     assert interval_ms(60_000, 1) == 60_000
+
+
+@pytest.mark.parametrize("jump_s", [3_600.0, -3_600.0])
+async def test_a_clock_that_jumps_here_takes_nobody_off_the_market(
+    desk, gpu1, wall, monotonic, jump_s
+):
+    assert await reasons(desk, signed(gpu1, 1)) == [""]
+    wall.now_s += jump_s
+    monotonic.now_s += 10.0
+    sent_at_ms = int((NOW_S + 10.0) * 1_000)
+    assert await reasons(desk, signed(gpu1, 2, sent_at_ms=sent_at_ms)) == [""]
+    wrong = int((NOW_S + jump_s / 2) * 1_000)
+    assert await reasons(desk, signed(gpu1, 3, sent_at_ms=wrong)) == ["clock_skew"]
+
+
+async def test_a_clock_that_was_wrong_at_first_is_believed_once_it_is_set_right(
+    engine, here, gpu1, wall, monotonic
+):
+    wall.now_s -= 3_600.0
+    desk = HeartbeatDesk(engine, SEALER, here.beats, 1_000, wall_s=wall, now_s=monotonic)
+    assert await reasons(desk, signed(gpu1, 1)) == ["clock_skew"]
+    wall.now_s += 3_600.0
+    assert await reasons(desk, signed(gpu1, 2)) == [""]
