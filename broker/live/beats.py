@@ -135,11 +135,12 @@ class Beats:
             lambda client: self._evaluate(client, _STORE, told), everything
         )
         self._heard_at(answer[0])
-        received_ms = self.now_ms()
+        received_ms, told_here = self.now_ms(), answer[0] is None
         accepted = []
         for beat, taken in zip(beats, answer[1], strict=True):
-            last = self.last_sequence(beat.deployment_id)
-            accepted.append(taken == _TAKEN and beat.sequence > last)
+            # What Valkey took, `load` may have heard from it sooner than we its answer.
+            least = self.last_sequence(beat.deployment_id) + told_here
+            accepted.append(taken == _TAKEN and beat.sequence >= least)
             if accepted[-1]:
                 self._table.put(msgspec.structs.replace(beat, received_ms=received_ms))
         return accepted

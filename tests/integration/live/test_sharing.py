@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import numpy as np
@@ -11,7 +12,7 @@ import redis.asyncio
 from structlog.testing import capture_logs
 
 from broker.core.market import Presence
-from broker.live.beats import FORGOTTEN_AFTER_MS
+from broker.live.beats import FORGOTTEN_AFTER_MS, Beats
 from broker.live.connection import Valkey
 from broker.live.loads import Counts
 from broker.live.room import Live
@@ -71,6 +72,30 @@ async def test_a_beat_is_not_accepted_twice_whichever_process_it_comes_to(here, 
     assert await there.beats.accept([beat(A, big), beat(B, 1)]) == [False, True]
     assert await there.beats.accept([beat(A, big + 1)]) == [True]
     assert await here.beats.accept([beat(A, big + 1)]) == [False]
+
+
+class Overtaken(Valkey):
+    """One whose next answer is overtaken by that to another question."""
+
+    sooner: Callable[[], Awaitable[object]] | None = None
+
+    async def ask(self, question, fallback):
+        """Ask the other before the answer is given."""
+        answer = await super().ask(question, fallback)
+        sooner, self.sooner = self.sooner, None
+        if sooner is not None:
+            await sooner()
+        return answer
+
+
+async def test_a_beat_is_accepted_though_it_was_heard_back_before_the_answer(valkey_url):
+    valkey = Overtaken(valkey_url)
+    beats = Beats(valkey)
+    valkey.sooner = beats.load
+    assert await beats.accept([beat(A, 7)]) == [True]
+    assert beats.last_sequence(A) == 7
+    assert await beats.accept([beat(A, 7)]) == [False]
+    await valkey.close()
 
 
 async def test_of_what_is_known_only_what_has_come_since_is_told(here, there, passage: Passage):
