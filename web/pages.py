@@ -10,6 +10,7 @@ from litestar import Request, get
 from litestar.params import FromPath, PathParameter, QueryParameter
 from sqlalchemy import Row
 
+from broker.core.pulse import TTFT_MS_PRIOR
 from broker.errors import NotFound
 from broker.flows.read_gaps import read_gaps_of
 from web import reads, words
@@ -122,6 +123,7 @@ def _point(step: Row[Any], since_s: float) -> tuple[float, float, float]:
 
 async def _details(desk: Desk, viewer: Viewer, row: BoardRow) -> dict[str, Any]:
     pulse, number = desk.parts.pulse, row.number
+    ttft_ms = float(pulse.ttft_ms[number])
     async with desk.parts.engine.connect() as connection:
         examined = await reads.examined(connection, number)
         now = desk.parts.clock()
@@ -132,6 +134,6 @@ async def _details(desk: Desk, viewer: Viewer, row: BoardRow) -> dict[str, Any]:
         "gaps": gaps,
         "inner": owns(viewer.caller, row.endpoint),
         "availability": float(pulse.availability[number]),
-        "ttft_ms": float(pulse.ttft_ms[number]),
+        "ttft_ms": ttft_ms if ttft_ms != TTFT_MS_PRIOR else None,
         "windows": WINDOWS_MINUTES,
     }

@@ -83,6 +83,19 @@ async def test_every_state_has_its_badge(
     assert f'class="badge {state}"' in row
 
 
+async def test_how_long_a_first_token_takes_is_told_once_somebody_was_served(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    number = bourse.market.by_name["acme/general"]
+    client = await enter(people.clinic)
+    told = {}
+    for ttft_ms in (float(bourse.pulse.ttft_ms[number]), 430.0):
+        bourse.pulse.ttft_ms[number] = ttft_ms
+        panel = (await client.get(f"/console/endpoints/{number}", headers=PIECE)).text
+        told[ttft_ms] = panel.partition("<dt>First token</dt>")[2].partition("</dd>")[0]
+    assert list(told.values()) == ["<dd>\u2013", "<dd>430 ms"]
+
+
 async def test_a_private_endpoint_is_shown_only_to_whom_it_is_listed_for(
     bourse: Bourse, people: People, enter: Enter
 ) -> None:
