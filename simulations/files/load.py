@@ -94,7 +94,8 @@ def load(source: str) -> ScenarioText:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioFileMalformed(f"{path} cannot be read: {error}.") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ScenarioFileMalformed(f"{path} cannot be read: {why}.") from None
     return parse(text, str(path) if source not in packaged else path.name, path.parent)
 
 

@@ -181,3 +181,5 @@ def test_a_name_that_leads_nowhere_is_refused(setting: tuple[str, object], told:
 def test_a_scenario_that_is_not_there_is_told_with_those_that_are() -> None:
     with pytest.raises(ScenarioFileMalformed, match="there are azure_conv, day_night"):
         load("tomorrow")
+    with pytest.raises(ScenarioFileMalformed, match=r"none.toml cannot be read: No such file or"):
+        load("none.toml")
