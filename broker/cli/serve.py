@@ -74,7 +74,11 @@ def worker(
 
 def migrate(state: State = DEFAULT_STATE) -> None:
     """Bring the database to the newest schema."""
+    from broker.errors import Unavailable
     from broker.store.migrate import upgrade
 
-    asyncio.run(upgrade(StateFolder(state).database_url()))
+    try:
+        asyncio.run(upgrade(StateFolder(state).database_url()))
+    except OSError as error:
+        raise Unavailable(f"The database cannot be reached: {error}.") from None
     typer.echo("The schema is up to date.")

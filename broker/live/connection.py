@@ -14,6 +14,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from broker.errors import SettingInvalid
+
 _log = structlog.get_logger(__name__)
 _Answer = TypeVar("_Answer")
 
@@ -58,8 +60,18 @@ class Valkey:
         return f"broker:{self._market}:{name}"
 
     def client(self) -> Redis:
-        """Return a client with connections of its own; it connects when first used."""
-        pool = BlockingConnectionPool.from_url(
+        """Return a client with connections of its own; it connects when first used.
+
+        Raises SettingInvalid for a URL that is none.
+        """
+        try:
+            pool = self._pool()
+        except ValueError as error:
+            raise SettingInvalid(f"VALKEY_URL: {error}") from None
+        return Redis.from_pool(pool)
+
+    def _pool(self) -> BlockingConnectionPool:
+        return BlockingConnectionPool.from_url(
             self._url,
             max_connections=_CONNECTIONS_MAX,
             timeout=self._timeout_s,
@@ -68,7 +80,6 @@ class Valkey:
             # Once, for a connection that died while it lay idle; who is silent, stays so.
             retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         )
-        return Redis.from_pool(pool)
 
     async def ask(
         self, question: Callable[[Redis], Awaitable[_Answer]], fallback: _Answer

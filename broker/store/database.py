@@ -6,7 +6,11 @@ import contextlib
 from typing import Final
 
 import asyncpg
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from broker.errors import SettingInvalid
 
 _CLOSE_S: Final = 0.2
 """To hear a server say farewell, of which nothing depends."""
@@ -21,11 +25,19 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg tells no
 
 
 def sqlalchemy_url(database_url: str) -> str:
-    """Return `database_url` in the form SQLAlchemy wants for asyncpg."""
-    scheme, _, rest = database_url.partition("://")
-    if scheme not in ("postgres", "postgresql", "postgresql+asyncpg"):
-        raise ValueError(f"DATABASE_URL must begin with postgresql://, not {scheme}://")
-    return f"postgresql+asyncpg://{rest}"
+    """Return `database_url` in the form SQLAlchemy wants for asyncpg. Raises SettingInvalid."""
+    scheme, told, rest = database_url.partition("://")
+    if not told or scheme not in ("postgres", "postgresql", "postgresql+asyncpg"):
+        raise SettingInvalid("DATABASE_URL must begin with postgresql://.")
+    url = f"postgresql+asyncpg://{rest}"
+    try:
+        make_url(url)
+    except (ArgumentError, ValueError):
+        # Nothing of it is told: there may be a password in it.
+        raise SettingInvalid(
+            "DATABASE_URL is not written postgresql://user:password@host:port/name."
+        ) from None
+    return url
 
 
 def create_engine(database_url: str, connections_max: int = 10) -> AsyncEngine:

@@ -9,6 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from broker.cli.main import app, main
+from broker.errors import SettingInvalid
+from broker.live.room import Live
 
 
 def test_the_paragraphs_of_a_commands_help_are_broken_where_the_window_ends() -> None:
@@ -28,3 +30,36 @@ def test_a_file_that_is_not_there_is_named_without_pythons_number_of_the_error(
     with pytest.raises(SystemExit):
         main()
     assert capsys.readouterr().err == f"broker: {tmp_path}/none.jsonl: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("here", "DATABASE_URL must begin with postgresql://."),
+        ("postgresql://me:secret@here:port/x", "is not written postgresql://user:password@"),
+    ],
+)
+def test_a_url_that_is_none_is_told_in_a_line_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str, said: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    monkeypatch.setattr(sys, "argv", ["broker", "migrate"])
+    with pytest.raises(SystemExit):
+        main()
+    told = capsys.readouterr().err
+    assert (told.count("\n"), said in told, "secret" in told) == (1, True, False)
+
+
+def test_a_url_of_valkey_that_is_none_names_its_setting() -> None:
+    with pytest.raises(SettingInvalid, match="VALKEY_URL: Redis URL must specify one of"):
+        Live.connect("here")
+
+
+def test_a_database_that_cannot_be_reached_is_told_as_such_by_migrate_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/none")
+    monkeypatch.setattr(sys, "argv", ["broker", "migrate"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err.startswith("broker: The database cannot be reached: ")
