@@ -37,7 +37,8 @@ class _Choice(msgspec.Struct):
     delta: _Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
-    logprobs: Any = None
+    logprobs: msgspec.Raw = msgspec.Raw(b"null")
+    """Read apart, for numbers in it that are none not to hide the rest."""
 
 
 class _Chunk(msgspec.Struct):
@@ -125,7 +126,7 @@ class Transcript:
         for each in choices:
             self._spoken.setdefault(each.index, _Spoken()).hear(each)
             if not each.index:
-                self.logprobs += read_logprobs(each.logprobs)
+                self.logprobs += _in_raw(each.logprobs)
 
 
 class _Whole(msgspec.Struct):
@@ -138,8 +139,15 @@ _whole: Final = msgspec.json.Decoder(_Whole).decode
 def logprobs_of(answer: bytes) -> list[float]:
     """Return the log-probabilities of the tokens of a whole answer's first choice."""
     try:
-        return read_logprobs(_whole(answer).choices[0].logprobs)
+        return _in_raw(_whole(answer).choices[0].logprobs)
     except (msgspec.MsgspecError, IndexError, RecursionError):
+        return []
+
+
+def _in_raw(raw: msgspec.Raw) -> list[float]:
+    try:
+        return read_logprobs(msgspec.json.decode(raw))
+    except (msgspec.MsgspecError, RecursionError):
         return []
 
 
@@ -148,7 +156,7 @@ def read_logprobs(told: Any) -> list[float]:
     try:
         found = told.get("token_logprobs") or [each["logprob"] for each in told["content"]]
         return [float(each) for each in found if each is not None and math.isfinite(each)]
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
         return []
 
 
@@ -167,13 +175,13 @@ def _function(told: tuple[str, list[str]]) -> dict[str, str]:
 
 def _without_logprobs(payload: bytes) -> bytes:
     """Return the data of an event without probabilities, all else as it came."""
-    if b'"logprobs"' not in payload:
+    if b'"logprobs"' not in payload and b"\\u" not in payload:  # which may spell it
         return payload
     try:
         members = _members(payload)
         choices = _choices(members["choices"])
-    except (msgspec.MsgspecError, KeyError):
+    except (msgspec.MsgspecError, KeyError, RecursionError):
         return payload
-    for each in choices:
-        each.pop("logprobs", None)
+    if not [each for each in choices if each.pop("logprobs", None) is not None]:
+        return payload
     return msgspec.json.encode({**members, "choices": choices})

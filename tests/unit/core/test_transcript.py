@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 import msgspec
+import pytest
 
 from broker.core.answer_checks import Flaw, find_flaw
-from broker.core.transcript import BYTES_MAX, Transcript
+from broker.core.transcript import BYTES_MAX, Transcript, logprobs_of
 
 
 def chunk(delta: dict[str, Any] | None = None, **more: Any) -> bytes:
@@ -61,7 +62,33 @@ def test_probabilities_are_heard_and_taken_out() -> None:
     assert written(first).logprobs == [-0.5]
 
 
+def test_probabilities_are_taken_out_however_their_name_is_spelt() -> None:
+    told = chunk({"content": "ü"}, logprobs={"content": [{"token": "a", "logprob": -0.5}]})
+    spelt = told.replace(b'"logprobs"', b'"log\\u0070robs"')
+    hides = Transcript(hides_logprobs=True)
+    assert "logprobs" not in json.loads(hides.hear(spelt))["choices"][0]
+    assert hides.logprobs == [-0.5]
+    plain = chunk({"content": "\u00fc"})
+    assert b"\\u" in plain
+    assert hides.hear(plain) is plain, "what has none goes through as it came"
+
+
+@pytest.mark.parametrize(
+    "odd", [b"1" * 400, b"-%b" % (b"1" * 400), b"1e999", b'"x"', b"[1]", b"{}"]
+)
+def test_probabilities_that_are_none_break_nothing(odd: bytes) -> None:
+    told = chunk({"content": "a"}, logprobs={"content": [{"token": "a", "logprob": 7}]})
+    transcript = Transcript(hides_logprobs=True)
+    heard = transcript.hear(told.replace(b"7", odd))
+    assert json.loads(heard)["choices"] == [{"index": 0, "delta": {"content": "a"}}]
+    assert transcript.logprobs == []
+    assert transcript.text == "a"
+    assert logprobs_of(told.replace(b"7", odd)) == []
+
+
 def test_what_cannot_be_read_goes_through_as_it_is() -> None:
+    deep = b'{"choices":[{"logprobs":%b}]}' % (b"[" * 100_000 + b"]" * 100_000)
+    assert Transcript(hides_logprobs=True).hear(deep) == deep
     told = Transcript(hides_logprobs=True)
     for odd in (b'{"logprobs"', b"[1]", b'{"choices":[{"index":"x","logprobs":1}]}'):
         assert told.hear(odd) in (odd, b'{"choices":[{"index":"x"}]}')
