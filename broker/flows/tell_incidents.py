@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -20,11 +20,13 @@ NAMED_MAX: Final = 100
 
 async def tell_incidents(
     connection: AsyncConnection,
-    incidents: Iterable[Incident],
+    incidents: Sequence[Incident],
     endpoints: Iterable[Endpoint],
     now: datetime,
 ) -> None:
     """Write an event for each incident and each provider whose endpoints are concerned."""
+    if not incidents:
+        return
     listed = {each.number: each for each in endpoints}
     for incident in incidents:
         concerned = [listed[each] for each in incident.numbers.tolist() if each in listed]

@@ -25,7 +25,7 @@ from broker.store.away import DATABASE_AWAY
 from broker.store.leadership import Leadership
 from broker.store.market_id import draw_epoch
 from broker.store.pricing_choices import StoredChoice
-from pricing.book import FloatArray, PriceBook, ProposedRates
+from pricing.book import FloatArray, IntArray, PriceBook, ProposedRates
 from pricing.choice import Choice, Scope, ensemble_of, in_force
 from pricing.ensemble import Ensemble, EnsembleState
 from pricing.guardrails import Guardrails, clamp
@@ -156,10 +156,11 @@ class Ticker:
         state, proposed = await _stepped(plan, lead.state, snapshot)
         version = lead.book.version + 1
         clamped = clamp(lead.book, proposed, bands, version, self._policy.guardrails)
-        changed = clamped.book.changed(lead.book).tolist()
+        moved = clamped.book.changed(lead.book)
+        changed = moved.size > 0
         book = clamped.book if changed else lead.book
         if changed or state.incidents:
-            await self._store(plan, state, book, _loads(changed, seen.load))
+            await self._store(plan, state, book, _loads(moved, seen.load))
         told_at_s = lead.told_at_s
         if changed or now_s - told_at_s >= REPUBLISHED_EVERY_S:
             await self._live.books.publish(book, lead.epoch)
@@ -234,5 +235,8 @@ def _understood(stored: Sequence[StoredChoice]) -> list[Choice]:
     return understood
 
 
-def _loads(changed: Sequence[int], load: FloatArray) -> list[tuple[int, float]]:
-    return [(each, float(load[each]) if each < load.size else 0.0) for each in changed]
+def _loads(moved: IntArray, load: FloatArray) -> list[tuple[int, float]]:
+    known = moved[moved < load.size]  # numbers ascend
+    seen = np.zeros(moved.size)
+    seen[: known.size] = load[known]
+    return list(zip(moved.tolist(), seen.tolist(), strict=True))
