@@ -55,6 +55,8 @@ class Columns:
     quality: Floats
     specialist: Bools
     """It claims at least one domain."""
+    claims: Mapping[str, tuple[Numbers, Floats]]
+    """By domain: who claims it, and the quality that each declares there."""
     retains_data: Bools
     trains_on_data: Bools
     private: Bools
@@ -126,6 +128,7 @@ def build_columns(endpoints: Iterable[Endpoint]) -> Columns:
         output_tokens=column(np.int64, lambda each: each.max_output_tokens or NO_LIMIT_TOKENS),
         quality=column(np.float64, lambda each: each.quality),
         specialist=column(np.bool_, lambda each: bool(each.domains)),
+        claims=_claims(listed),
         retains_data=column(np.bool_, lambda each: each.deployment.retains_data),
         trains_on_data=column(np.bool_, lambda each: each.deployment.trains_on_data),
         private=column(np.bool_, lambda each: each.visible_to is not None),
@@ -134,3 +137,15 @@ def build_columns(endpoints: Iterable[Endpoint]) -> Columns:
         region=words(lambda each: each.deployment.region),
         version=words(lambda each: each.version),
     )
+
+
+def _claims(endpoints: Iterable[Endpoint]) -> dict[str, tuple[Numbers, Floats]]:
+    told: dict[str, list[tuple[int, float]]] = {}
+    for each in endpoints:
+        for domain, quality in each.domains.items():
+            told.setdefault(domain, []).append((each.number, quality))
+    claims: dict[str, tuple[Numbers, Floats]] = {}
+    for domain, rows in told.items():
+        numbers, qualities = zip(*rows, strict=True)
+        claims[domain] = np.array(numbers, dtype=np.int64), np.array(qualities, dtype=np.float64)
+    return claims

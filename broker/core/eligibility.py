@@ -203,16 +203,17 @@ def _shown(wanted: Requirements, market: Market, members: Numbers) -> Numbers:
 
 def _in_domain(wanted: Requirements, market: Market, members: Numbers) -> tuple[Floats, Floats]:
     """Return (quality, domain fit) of each member for the asked domain, or without one."""
-    quality, specialist = market.columns.quality[members], market.columns.specialist[members]
+    columns = market.columns
     if wanted.domain is None:
         # No domain is known, so the generalist is the safer choice.
-        return quality, np.where(specialist, 0.5, 1.0)
-    domain_fit = np.where(specialist, 0.0, 0.5)
-    for at in np.flatnonzero(specialist).tolist():
-        declared = market.endpoint(int(members[at])).domains.get(wanted.domain)
-        if declared is not None:
-            quality[at], domain_fit[at] = declared, 1.0
-    return quality, domain_fit
+        return columns.quality[members], np.where(columns.specialist[members], 0.5, 1.0)
+    claims = columns.claims.get(wanted.domain)
+    if claims is None:
+        return columns.quality[members], np.where(columns.specialist[members], 0.0, 0.5)
+    numbers, declared = claims
+    quality, domain_fit = columns.quality.copy(), np.where(columns.specialist, 0.0, 0.5)
+    quality[numbers], domain_fit[numbers] = declared, 1.0
+    return quality[members], domain_fit[members]
 
 
 def _reject_by_terms(
