@@ -41,8 +41,10 @@ class Room:
 class Job:
     """One kind of work: `name` is the Celery task's, `schedule` None where it is only asked for.
 
-    An order that waits longer than `expires_s` lapses: the next one does its work. What may take
-    more than a few seconds goes into the queue `SLOW`.
+    An order that waits longer than `expires_s` lapses: the next one does its work. Where Valkey
+    breaks, orders are lost, or come again an hour later (Celery's visibility timeout), beside those
+    that are due by then: so `work` finds out what there is to do, and does it once, however many do
+    it at the same time. What may take more than a few seconds goes into the queue `SLOW`.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
@@ -16,6 +17,7 @@ from broker.settings import Settings
 from broker.store import payouts
 from broker.store.database import create_pool
 from broker.store.payouts import PayoutStatus
+from broker.worker import JOBS as ALL_JOBS
 from tests.integration.payouts.till import BANK, Till
 
 
@@ -39,6 +41,21 @@ async def test_earnings_mature_and_are_paid_out_by_the_clock(till: Till, room: R
         [payout] = await payouts.list_payouts(connection, payouts.Wanted())
     assert (payout.amount_nanos, payout.status) == (90_000_000, PayoutStatus.OPEN)
     assert await till.driver.fetchval("SELECT author FROM payout_batches") == "payout-schedule"
+
+
+async def test_jobs_that_are_ordered_twice_do_their_work_once(till: Till, room: Room) -> None:
+    """A queue that breaks tells again later what was not begun, beside what is due by then."""
+    acme = await till.provider("acme", destination=None)
+    await till.wish(acme, Wishes(Schedule.DAILY, 0, BANK), datetime.now(UTC))
+    await till.earn(acme, 100_000)
+    await till.days_pass(16)
+    for job in ALL_JOBS:
+        async with asyncio.timeout(20):
+            await asyncio.gather(job.work(room), job.work(room))
+    assert room.alarms == 0
+    async with till.engine.connect() as connection:
+        [payout] = await payouts.list_payouts(connection, payouts.Wanted())
+    assert payout.amount_nanos == 90_000_000
 
 
 async def test_payouts_through_stripe_wait_for_a_key_and_are_told(till: Till, room: Room) -> None:
