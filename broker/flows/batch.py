@@ -72,6 +72,11 @@ class LedgerBatcher:
         }
 
     @property
+    def is_stuck(self) -> bool:
+        """True while settlements cannot be written; until they can, no call is let in."""
+        return self._settlements.is_stuck
+
+    @property
     def holds_limit(self) -> float:
         """How many calls may wait for their hold, by how long the ledger takes."""
         return self._holds.limit

@@ -33,7 +33,7 @@ _COMPANY: Final = 32
 """With so many rows, it waits no longer."""
 
 _RETRY_FIRST_S: Final = 0.1
-_RETRY_MAX_S: Final = 5.0
+_RETRY_MAX_S: Final = 1.0
 
 _log = structlog.get_logger()
 

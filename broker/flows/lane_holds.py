@@ -110,7 +110,8 @@ class HoldLane(Lane[_Asked, HoldResult]):
         if hold.amount_nanos > _HOLD_NANOS_MAX:
             raise beyond_all(hold)
         loop = asyncio.get_running_loop()
-        if self._away_until_s and loop.time() < self._away_until_s:
+        # A full disk may have room for holds and none for what their calls would end with.
+        if self._settlements.is_stuck or (self._away_until_s and loop.time() < self._away_until_s):
             raise _away()
         future: asyncio.Future[None] = loop.create_future()
         self.put(_Asked(hold, future, wait_s))

@@ -20,6 +20,8 @@ from broker.store.budgeted_keys import BudgetedKeys
 from broker.store.ledger import SettleResult
 
 _STATEMENT_S: Final = 30.0
+_STUCK_FROM: Final = 3
+"""Failures in a row: a connection that was closed, or others in the way, are over before that."""
 _RECORDS_MAX: Final = 10_000
 
 _log = structlog.get_logger()
@@ -45,6 +47,13 @@ class SettlementLane(Lane[_Closing, SettleResult]):
         self._take_account = take_account
         self._known = known
         self._back_off = BackOff()
+        self._failures = 0
+        """In a row."""
+
+    @property
+    def is_stuck(self) -> bool:
+        """True while what waits could not be written though it was tried again."""
+        return self._failures >= _STUCK_FROM
 
     def settle(
         self, settlement: Settlement, draft: Callable[[], CallRecord] | None = None
@@ -65,11 +74,13 @@ class SettlementLane(Lane[_Closing, SettleResult]):
         try:
             await self._execute(batch)
             self._back_off.reset()
+            self._failures = 0
         except asyncio.CancelledError:
             self._put_back(batch)
             raise
         except Exception as error:
             self._put_back(batch)
+            self._failures += 1
             _log.warning("ledger_away", error=repr(error), settlements=len(self.queue))
             await self._back_off.sleep()
 

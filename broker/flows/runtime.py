@@ -96,3 +96,8 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.pacer = Pacer(self.engine, self.live.paces)
+
+    @property
+    def settles(self) -> bool:
+        """False while what calls end with cannot be written; no call is let in then."""
+        return not self.ledger.is_stuck

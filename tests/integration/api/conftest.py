@@ -45,6 +45,7 @@ class SmallBroker:
     engine: AsyncEngine
     market: Market = field(default_factory=lambda: build_market([], PriceBook.empty(), {}))
     pulse: Pulse = field(default_factory=Pulse)
+    settles: bool = True
     leaving: bool = False
     stopping: bool = False
     calls_in_flight: int = 0

@@ -17,7 +17,10 @@ async def test_health_and_readiness_need_no_key(
     ready = await stranger.get("/health/ready")
     assert (ready.status_code, ready.json()["ready"]) == (200, True)
     assert ready.headers["x-broker-version"]
-    broker.stopping = True
+    broker.settles = False
+    stuck = await stranger.get("/health/ready")
+    assert (stuck.status_code, stuck.json()["database"]) == (503, "takes no writes")
+    broker.stopping = broker.settles = True
     stopping = await stranger.get("/health/ready")
     assert (stopping.status_code, stopping.json()["process"]) == (503, "stopping")
 

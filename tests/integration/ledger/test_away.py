@@ -152,6 +152,32 @@ async def test_a_hold_that_commits_long_after_its_way_was_cut_keeps_no_money(
     assert await connection.fetchval("SELECT count(*) FROM open_holds") == 1
 
 
+async def test_where_nothing_can_be_settled_nothing_is_held_until_it_can(
+    batcher: LedgerBatcher, connection: asyncpg.Connection, consumer: UUID, provider: UUID
+) -> None:
+    hold = a_hold(consumer, 100_000)
+    await batcher.hold(hold)
+    await connection.execute(
+        "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'no space left on device' USING ERRCODE = '53100'; END $$;"
+        "CREATE TRIGGER no_room BEFORE INSERT ON calls FOR EACH ROW EXECUTE FUNCTION no_room()"
+    )
+    settling = batcher.settle(a_capture(hold, (provider, 10)))
+
+    async def stuck() -> bool:
+        return batcher.is_stuck
+
+    await until(stuck)
+    with pytest.raises(Unavailable) as refused:
+        await batcher.hold(a_hold(consumer, 1_000))
+    assert refused.value.retry_after_s is not None
+    assert not settling.done()
+    await connection.execute("DROP TRIGGER no_room ON calls")
+    assert await settling
+    await batcher.hold(a_hold(consumer, 1_000))
+    assert await standing(connection, consumer) == Standing(FUNDS_NANOS - 10_000, 1_000)
+
+
 async def test_draining_without_a_database_ends_in_time_and_tells_the_callers(
     way: Way, take: UUID, consumer: UUID, provider: UUID
 ) -> None:
