@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
+from typing import Final
 from urllib.parse import unquote
 
 import msgspec
 
 from broker.core.allowance import may_name
 from broker.core.catalog import Endpoint, Task
+from broker.core.columns import AUTO
+from broker.core.market import Market
 from broker.errors import ModelUnknown
 from broker.flows.runtime import Runtime
 from broker.server.request import Request
@@ -15,64 +20,79 @@ from broker.store.keys import StoredKey
 from pricing.book import EndpointUnpriced
 from pricing.money import format_rate, format_usd
 
-_PREFIX = "/v1/models"
+_PREFIX: Final = "/v1/models"
+_AT_ONCE_MAX: Final = 500
 
 
 async def list_models(request: Request, runtime: Runtime, key: StoredKey) -> None:
     """Answer with `auto`, the families and the endpoints; or with the one that the path names."""
     wanted = unquote(request.path.removeprefix(_PREFIX)).strip("/")
-    listed, allowed = runtime.market.visible(key.account_id), key.terms.allowance
+    market, allowed = runtime.market, key.terms.allowance
+    listed = market.visible(key.account_id)
     if allowed is not None:
         listed = [each for each in listed if may_name(allowed, each.model, each.name)]
-    models = _models(runtime, listed)
     if wanted:
-        if wanted not in models:
-            raise ModelUnknown(f"There is no model '{wanted}' here.")
-        answer: object = models[wanted]
-    else:
-        answer = {"object": "list", "data": list(models.values())}
-    request.answer(200, b"content-type: application/json\r\n", msgspec.json.encode(answer))
+        answer = tell_one(market, listed, wanted)
+    elif len(listed) <= _AT_ONCE_MAX:
+        answer = tell_all(market, listed)
+    else:  # of thousands it takes so long that calls should not wait for it
+        answer = await asyncio.to_thread(tell_all, market, listed)
+    request.answer(200, b"content-type: application/json\r\n", answer)
 
 
-def _models(runtime: Runtime, endpoints: list[Endpoint]) -> dict[str, dict[str, object]]:
-    models: dict[str, dict[str, object]] = {}
-    if endpoints:
-        models["auto"] = _entry("auto", "model-broker", _tasks(endpoints))
-    for family in sorted({each.model for each in endpoints}):
-        members = [each for each in endpoints if each.model == family]
-        models[family] = _entry(family, "model-broker", _tasks(members)) | {
-            "endpoints": [each.name for each in members]
-        }
-    for endpoint in endpoints:
-        models[endpoint.name] = _entry(
-            endpoint.name, endpoint.deployment.provider, sorted(endpoint.tasks)
-        ) | _terms(runtime, endpoint)
-    return models
+def tell_one(market: Market, listed: list[Endpoint], wanted: str) -> bytes:
+    """Return one of them as JSON, an endpoint with the tensors that it takes and gives, where these
+    are known. Raises ModelUnknown."""
+    family = [each for each in listed if each.model == wanted or wanted == AUTO]
+    found = _entry_of(wanted, family) if family else None
+    for endpoint in listed:
+        if endpoint.name == wanted:
+            signature, found = endpoint.signature, _endpoint(market, endpoint)
+            if signature is not None:
+                found |= {"inputs": signature.inputs, "outputs": signature.outputs}
+    if found is None:
+        raise ModelUnknown(f"There is no model '{wanted}' here.")
+    return msgspec.json.encode(found)
 
 
-def _entry(name: str, owner: str, tasks: list[Task]) -> dict[str, object]:
+def tell_all(market: Market, listed: list[Endpoint]) -> bytes:
+    """Return all that may be named, as JSON."""
+    entries = list(entries_of(market, listed).values())
+    return msgspec.json.encode({"object": "list", "data": entries})
+
+
+def entries_of(market: Market, listed: list[Endpoint]) -> dict[str, dict[str, object]]:
+    """Return what is told of `auto`, the families and the endpoints, by name."""
+    families: dict[str, list[Endpoint]] = {}
+    for each in listed:
+        families.setdefault(each.model, []).append(each)
+    models = {AUTO: _entry_of(AUTO, listed)} if listed else {}
+    models |= {name: _entry_of(name, families[name]) for name in sorted(families)}
+    return models | {each.name: _endpoint(market, each) for each in listed}
+
+
+def _entry_of(name: str, members: list[Endpoint]) -> dict[str, object]:
+    entry = _entry(name, "model-broker", {task for each in members for task in each.tasks})
+    return entry if name == AUTO else entry | {"endpoints": [each.name for each in members]}
+
+
+def _entry(name: str, owner: str, tasks: Iterable[Task]) -> dict[str, object]:
     return {
         "id": name,
         "object": "model",
         "created": 0,
         "owned_by": owner,
-        "tasks": [task.value for task in tasks],
+        "tasks": sorted(task.value for task in tasks),
     }
 
 
-def _tasks(endpoints: list[Endpoint]) -> list[Task]:
-    return sorted({task for each in endpoints for task in each.tasks})
-
-
-def _terms(runtime: Runtime, endpoint: Endpoint) -> dict[str, object]:
+def _endpoint(market: Market, endpoint: Endpoint) -> dict[str, object]:
+    entry = _entry(endpoint.name, endpoint.deployment.provider, endpoint.tasks)
     try:
-        rate = runtime.market.book.rate(endpoint.number)
+        rate = market.book.rate(endpoint.number)
     except EndpointUnpriced:
-        return {"pricing": None}
-    signature, tensors = endpoint.signature, {}
-    if signature is not None:
-        tensors = {"inputs": signature.inputs, "outputs": signature.outputs}
-    return tensors | {
+        return entry | {"pricing": None}
+    return entry | {
         "model": endpoint.model,
         "version": endpoint.version,
         "domains": sorted(endpoint.domains),

@@ -24,8 +24,10 @@ NOT_CHECKED: Final = "not checked: "
 _ELEMENTS_MAX: Final = 4_194_304
 _TEXTS_MAX: Final = 65_536
 """Numbers and texts that are made up for a model at most, whatever its server says it takes."""
-_VERSIONS_MAX: Final = 256
-_VERSION_MAX: Final = 1_000
+_SIGNATURE_BYTES_MAX: Final = 16_384
+"""Every broker keeps each in memory; a model of a hundred tensors needs half of that."""
+_VERSIONS_MAX: Final = 64
+_VERSION_MAX: Final = 100
 """Versions that are kept, and characters of one."""
 _TEXT: Final = b"probe"
 _LENGTH_NAME: Final = HEADER_LENGTH.decode()
@@ -104,7 +106,8 @@ def signature_in(metadata: bytes) -> Signature | None:
         for tensors in (told.inputs, told.outputs)
     )
     versions = tuple(each[:_VERSION_MAX] for each in (told.versions or ())[:_VERSIONS_MAX])
-    return Signature(inputs, outputs, versions, (told.platform or "")[:_VERSION_MAX])
+    found = Signature(inputs, outputs, versions, (told.platform or "")[:_VERSION_MAX])
+    return found if len(msgspec.json.encode(found)) <= _SIGNATURE_BYTES_MAX else None
 
 
 class _Stopped(Exception):

@@ -248,6 +248,7 @@ async def test_what_a_model_declares_is_found_where_it_tells_all_of_it() -> None
         ({"inputs": tensors}, False),
         (whole | {"outputs": [{"name": "y"}]}, False),
         (whole | {"platform": "\0"}, False),
+        (whole | {"inputs": [{**tensors[0], "name": "x" * 200}] * 100}, False),
     ):
         x = Tensor("x", "FP32", (-1, 3))
         expected = Signature((x,), (x,)) if known else None
