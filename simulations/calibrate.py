@@ -118,39 +118,49 @@ def fit(run: Observed, known: np.ndarray, before: BatchingServer | None = None) 
     known_before = () if before is None else (before,)
     best = _best(run, known, (*known_before, *_by_limits(run, known)))
     for vary in (_around, _by_steps, _around):
-        best = _best(run, known, (each for found in best for each in vary(found)))
+        best = _best(run, known, (each for found in best for each in vary(run, found)))
     return best[0]
 
 
 def _best(
     run: Observed, known: np.ndarray, tried: Iterable[BatchingServer]
 ) -> list[BatchingServer]:
-    """Of several servers, each with its numbers fitted, the few that miss least, the best first."""
-    found = [_fitted(run, known, each) for each in tried]
-    return [server for _, server in sorted(found, key=lambda each: each[0])[:_KEPT]]
+    """Of several servers, each with its numbers fitted, the few that miss least, the best first.
+    Of those that miss by the same one is kept: they differ in a limit that is in nobody's way."""
+    found: dict[float, BatchingServer] = {}
+    for each in tried:
+        missed, server = _fitted(run, known, each)
+        found.setdefault(missed, server)
+    return [found[missed] for missed in sorted(found)[:_KEPT]]
 
 
 def _by_limits(run: Observed, known: np.ndarray) -> Iterator[BatchingServer]:
-    """Servers bound by places, by the cache, or by neither."""
+    """Servers bound by the tokens of a step, by places, by the cache, or by none of these."""
     together, tokens = _together(run, known)
     free = replace(_guessed(run, known, together), kv_tokens_max=_unbound_kv(run))
-    yield free
+    for each in STEP_TOKENS:
+        yield replace(free, step_tokens_max=each)
     powers = {2**each for each in range(13)}
     for places in sorted({together} | {each for each in powers if together <= each < 8 * together}):
         yield replace(free, batch_max=places)
-    single = int((run.tokens_in + run.tokens_out).max())
     for share in KV_SHARES:
-        yield replace(free, kv_tokens_max=max(round(share * tokens), single))
+        yield _with_cache(run, free, share * tokens)
 
 
-def _around(server: BatchingServer) -> Iterator[BatchingServer]:
+def _around(run: Observed, server: BatchingServer) -> Iterator[BatchingServer]:
     """Caches a little smaller and larger."""
     yield server
     for share in (0.98, 0.99, 0.995, 1.005, 1.01, 1.02):
-        yield replace(server, kv_tokens_max=round(share * server.kv_tokens_max))
+        yield _with_cache(run, server, share * server.kv_tokens_max)
 
 
-def _by_steps(server: BatchingServer) -> Iterator[BatchingServer]:
+def _with_cache(run: Observed, server: BatchingServer, tokens: float) -> BatchingServer:
+    """The server with another cache, in which the largest request has room by itself."""
+    single = int((run.tokens_in + run.tokens_out).max())
+    return replace(server, kv_tokens_max=max(round(tokens), single))
+
+
+def _by_steps(_: Observed, server: BatchingServer) -> Iterator[BatchingServer]:
     """Other limits of a step."""
     for ahead in (0, 1):
         for tokens in STEP_TOKENS:
@@ -177,7 +187,14 @@ def _guessed(run: Observed, known: np.ndarray, together: int) -> BatchingServer:
     step_s = step_s[step_s > 0.0] if (step_s > 0.0).any() else np.array([0.01])
     fixed_s = 0.7 * float(step_s.min())
     crowd_s = max(float(np.median(step_s)) - fixed_s, 1e-5) / together
-    read_s = float(np.quantile(run.ttft_s[known] / run.tokens_in[known], 0.2))
+    # Who waits in line says little of reading, but all prompts were read until the last was.
+    reading_s = run.first_s[known].max() - run.arrival_s[known].min()
+    read_s = float(
+        min(
+            np.quantile(run.ttft_s[known] / run.tokens_in[known], 0.2),
+            reading_s / run.tokens_in[known].sum(),
+        )
+    )
     return BatchingServer(
         c0_s=fixed_s,
         c1_s=crowd_s / 2.0,

@@ -6,7 +6,8 @@
 
 `arrival_time` may be on another clock than the rest: they are aligned where a request was queued
 soonest after its arrival. `queued_ts` and `scheduled_ts` may be missing, other members are passed
-over. A request without a first or a last token was not served, and is left out.
+over. A request without a first or a last token, or without a token at all, was not served, and is
+left out. A moment of 0 did not come: vLLM writes that.
 """
 
 from __future__ import annotations
@@ -86,14 +87,16 @@ def _row(line: str | bytes, number: int) -> dict[str, float] | None:
     if not isinstance(told, dict):
         raise ObservationMalformed(f"line {number}: a request is an object")
     row = {name: _number(told, name, number) for name in (*_TOKENS, *_MOMENTS)}
-    if row["first_token_ts"] is None or row["last_token_ts"] is None:
+    if row["arrival_time"] is None:
+        row["arrival_time"] = row["queued_ts"]
+    for name in _MOMENTS[1:]:
+        row[name] = row[name] or None
+    if row["first_token_ts"] is None or row["last_token_ts"] is None or row["output_toks"] == 0:
         return None
     for name in _TOKENS:
         value = row[name]
         if value is None or value < 1 or value != int(value):
             raise ObservationMalformed(f"line {number}: '{name}' is a whole number above 0")
-    if row["arrival_time"] is None:
-        row["arrival_time"] = row["queued_ts"]
     if row["arrival_time"] is None:
         raise ObservationMalformed(f"line {number}: 'arrival_time' is missing")
     if row["last_token_ts"] < row["first_token_ts"]:

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -71,6 +72,60 @@ def test_another_server_is_told_apart() -> None:
 def test_a_handful_of_requests_is_not_enough() -> None:
     with pytest.raises(ObservationMalformed, match="needs 20"):
         calibrate(a_run(12))
+
+
+def observed(asked: Observed) -> Observed:
+    """What that server makes of what was asked, its moments off by four in a thousand."""
+    rng = np.random.default_rng(9)
+    first_s, last_s = predict(asked, SERVER)
+    ttft_s = (first_s - asked.arrival_s) * np.exp(rng.normal(0.0, 0.004, asked.size))
+    return replace(
+        asked, first_s=asked.arrival_s + ttft_s, last_s=asked.arrival_s + ttft_s + last_s - first_s
+    )
+
+
+@pytest.mark.parametrize("seed", [1, 11, 14])
+def test_long_prompts_that_wait_for_each_other_are_predicted(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    prompts, answers = rng.integers(2_000, 8_000, 40), rng.integers(1, 5, 40)
+    run = observed(replace(a_run(40), tokens_in=prompts, tokens_out=answers))
+    missed = errors(run, fit(run, np.arange(20)), np.arange(20, 40))
+    assert missed.e2e_median <= 0.01
+    assert missed.ttft_median <= 0.01
+
+
+def a_line(**changed: float | None) -> bytes:
+    """A request that came 5 s after the first clock began, 100 s after the second."""
+    told = {"input_toks": 9, "output_toks": 4, "arrival_time": 5.0, "queued_ts": 100.0}
+    told |= {"scheduled_ts": 100.5, "first_token_ts": 101.0, "last_token_ts": 103.0}
+    return msgspec.json.encode(told | changed)
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [
+        {"first_token_ts": 0.0, "last_token_ts": 0.0},
+        {"first_token_ts": None, "last_token_ts": None},
+        {"output_toks": 0},
+    ],
+    ids=["moments of zero", "no moments", "no token"],
+)
+def test_requests_that_were_not_served_are_counted_and_left_out(
+    failed: dict[str, float | None],
+) -> None:
+    run = read_observed([a_line(), a_line(**failed), a_line(arrival_time=6.0, queued_ts=101.0)])
+    assert run.size == 2
+    assert run.skipped == 1
+
+
+def test_a_moment_of_zero_moves_no_clock() -> None:
+    run = read_observed([a_line(), a_line(queued_ts=0.0, scheduled_ts=0.0)])
+    assert run.ttft_s.tolist() == [1.0, 1.0]
+
+
+def test_lines_in_any_order_tell_the_same_run() -> None:
+    lines = [a_line(arrival_time=5.0 + each, input_toks=10 + each) for each in range(4)]
+    assert read_observed(lines[::-1]).tokens_in.tolist() == [10, 11, 12, 13]
 
 
 def _runs() -> list[Path]:
