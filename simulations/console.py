@@ -23,6 +23,7 @@ from rich.table import Table
 from simulations.cell import CellStopped
 from simulations.files.load import load, names
 from simulations.measures import MEASURES
+from simulations.report.scales import setting
 from simulations.report.words import GLUE, best_of, pace, spread, titled, verdict
 from simulations.report.write import write_report
 from simulations.studies.bench import Runner
@@ -127,7 +128,7 @@ def _print_points(results: Results, console: Console) -> None:
                     spread(results.interval(each, policy, point), MEASURES[each].unit)
                     for each in shown
                 ]
-                table.add_row(*(f"{value}" for _, value in point), policy, *told)
+                table.add_row(*(setting(value) for _, value in point), policy, *told)
     console.print(table)
 
 

@@ -75,9 +75,11 @@ def lines_plot(x: Sequence[float], lines: Sequence[Line], look: Look) -> str:
         _grid(look, up, right),
         _times(look, across) if look.x_times else _values(look, across),
         *(_mark(at, across, look) for at in look.marks if x[0] <= at <= x[-1]),
-        *(_level(level, name, up, right) for level, name in look.levels),
+        *(_segment((LEFT, right), (up(level), up(level)), "level") for level, _ in look.levels),
         *(_band(line, x, across, up) for line in lines if line.band),
         *(_path(line, x, across, up) for line in lines),
+        # Over the lines, which would cross it out.
+        *(_text(right - 4, up(at) - 4, name, "tick over", "end") for at, name in look.levels),
         _names(lines, up, right),
     ]
     data = {
@@ -159,11 +161,6 @@ def _below(look: Look, across: Scale, ticks: Sequence[float], written: Written) 
 
 def _mark(at: float, across: Scale, look: Look) -> str:
     return _segment((across(at), across(at)), (TOP, look.height - BOTTOM), "mark")
-
-
-def _level(level: float, name: str, up: Scale, right: float) -> str:
-    y = up(level)
-    return _segment((LEFT, right), (y, y), "level") + _text(right - 4, y - 4, name, "tick", "end")
 
 
 def _path(line: Line, x: Sequence[float], across: Scale, up: Scale) -> str:

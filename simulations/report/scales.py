@@ -67,6 +67,11 @@ def number(value: float, unit: str = "") -> str:
     return told.replace("-", MINUS)
 
 
+def setting(value: object) -> str:
+    """What a scenario is set to, for people: tables and files tell numbers in full."""
+    return number(value) if isinstance(value, float) else str(value)
+
+
 def _plain(value: float) -> str:
     size = abs(value)
     if size >= 1e6 or 0.0 < size < 1e-3:

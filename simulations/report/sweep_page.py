@@ -14,7 +14,7 @@ from simulations.report.drawing import Line, Look, lines_plot
 from simulations.report.page import drawn, render
 from simulations.report.palette import css_of
 from simulations.report.panels import Heat, heat_map
-from simulations.report.scales import number
+from simulations.report.scales import setting
 from simulations.report.words import spread, titled
 from simulations.studies.folder import fingerprint
 from simulations.studies.plan import Axis
@@ -64,11 +64,11 @@ def _verdict(results: Results) -> Iterator[str]:
         ]
         if found:
             _, told, point = max(found, key=lambda each: each[0])
-            at = ", ".join(f"{name} = {value}" for name, value in point)
+            at = ", ".join(f"{name} = {setting(value)}" for name, value in point)
             yield f"{policy} makes the most welfare at {at}: {told} of what could be made."
 
 
-def _rows(results: Results) -> Iterator[tuple[list[object], str, list[str]]]:
+def _rows(results: Results) -> Iterator[tuple[list[str], str, list[str]]]:
     for point in results.plan.points:
         for policy in results.policies:
             if results.of(policy, point):
@@ -76,7 +76,7 @@ def _rows(results: Results) -> Iterator[tuple[list[object], str, list[str]]]:
                 cells = [
                     spread(each, MEASURES[key].unit) for key, each in zip(SHOWN, found, strict=True)
                 ]
-                yield [value for _, value in point], policy, cells
+                yield [setting(value) for _, value in point], policy, cells
 
 
 def _plots(results: Results, measure: str) -> list[tuple[str, Markup]]:
@@ -106,7 +106,7 @@ def _is_framed(results: Results, measure: str) -> bool:
 
 
 def _name(policy: str, others: Sequence[tuple[str, object]]) -> str:
-    return ", ".join((policy, *(f"{name} = {value}" for name, value in others)))
+    return ", ".join((policy, *(f"{name} = {setting(value)}" for name, value in others)))
 
 
 def _lines(results: Results, measure: str, axis: Axis) -> str:
@@ -145,9 +145,9 @@ def _map(
     better, unit = MEASURES[measure].better, MEASURES[measure].unit
     heat = Heat(
         x_name=across.name,
-        x=[_short(each) for each in across.values],
+        x=[setting(each) for each in across.values],
         y_name=down.name,
-        y=[_short(each) for each in down.values],
+        y=[setting(each) for each in down.values],
         cells=cells,
         # A word would not fit into a cell; it stands in the heading.
         unit=unit if unit[:1] in ("%", "x") else "",
@@ -155,7 +155,3 @@ def _map(
         best_is_high=None if better is Better.NEITHER else better is Better.HIGHER,
     )
     return heat_map(heat)
-
-
-def _short(value: object) -> str:
-    return number(value) if isinstance(value, float) else str(value)

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from simulations.report.scales import apart, clock, clock_unit, lasting
+from simulations.report.drawing import Line, Look, lines_plot
+from simulations.report.scales import apart, clock, clock_unit, lasting, setting
 from simulations.report.words import best_of
 from simulations.statistics import Interval
 
@@ -63,3 +64,18 @@ def test_a_run_tells_its_times_in_one_way() -> None:
         "33 min 20 s",
         "24 h",
     ]
+
+
+def test_people_are_told_settings_in_three_digits_and_names_as_they_are() -> None:
+    assert [setting(each) for each in (2 + 5 / 6, 4.0, 64, "excess")] == [
+        "2.83",
+        "4",
+        "64",
+        "excess",
+    ]
+
+
+def test_the_name_of_a_level_is_drawn_over_the_lines_that_would_cross_it_out() -> None:
+    line = Line("excess", "p-excess", [0.5, 1.5])
+    plot = lines_plot([0.0, 1.0], [line], Look(title="Load", levels=((0.9, "target"),)))
+    assert plot.index(">target<") > plot.index("<path")
