@@ -8,11 +8,11 @@ is remembered in memory, word by word and without any of what stood around them.
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from broker.encoding.encoder import Vector
@@ -114,5 +114,15 @@ def load_encoder() -> WordEncoder:
     folder = Path(spec.submodule_search_locations[0])
     with safe_open(folder / _WEIGHTS, framework="np") as file:
         weights = np.ascontiguousarray(file.get_tensor("embedding.weight"), dtype=np.float32)
-    vocabulary = json.loads((folder / _VOCABULARY).read_bytes())["model"]["vocab"]
-    return WordEncoder(weights, vocabulary)
+    tokenizer = msgspec.json.decode((folder / _VOCABULARY).read_bytes(), type=_Tokenizer)
+    return WordEncoder(weights, tokenizer.model.vocab)
+
+
+class _Vocabulary(msgspec.Struct):
+    vocab: dict[str, int]
+
+
+class _Tokenizer(msgspec.Struct):
+    """What is read of the file; all else is passed over, for reading holds up all other threads."""
+
+    model: _Vocabulary
