@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import pytest
 
@@ -39,6 +40,48 @@ def test_a_budget_is_spent_to_its_end_and_evenly(dearer: float) -> None:
     assert spent[-1] == pytest.approx(limit, rel=0.02)
     if dearer == 1.0:
         assert spent[2] == pytest.approx(limit / 2, rel=0.1)
+
+
+def month(share: float, dearer: float = 1.0) -> tuple[float, float]:
+    """Play a month of one call in five minutes, ten times as many by day as by night, between a
+    cheap model and one that costs a hundred times as much; the latter's price may rise half-way.
+    The budget is `share` of what the dear one alone would cost. Return what is spent of it, and how
+    many of the good answers that the best choice in hindsight had gained."""
+    random, ends_s, step_s = Random(5), 30 * DAY_S, 300.0
+    pace, spent, gained, gains = Pace(0.0, 0), 0, 0.0, list[tuple[float, int]]()
+    for call in range(1, round(ends_s / step_s) + 1):
+        now_s = call * step_s
+        if random.random() > 0.55 + 0.45 * math.sin(now_s / DAY_S * 2 * math.pi):
+            continue
+        cheap, dear = 1_000, round(100_000 * (dearer if now_s > ends_s / 2 else 1.0))
+        gains.append((random.random() * 0.5, dear - cheap))
+    limit = round(len(gains) * 1_000 + share * sum(more for _, more in gains))
+    left, best = limit - len(gains) * 1_000, 0.0
+    for gain, more in sorted(gains, key=lambda each: -each[0] / each[1]):
+        best += gain if left >= more else 0.0
+        left -= more
+    random, drawn = Random(5), iter(gains)
+    for call in range(1, round(ends_s / step_s) + 1):
+        now_s = call * step_s
+        if random.random() > 0.55 + 0.45 * math.sin(now_s / DAY_S * 2 * math.pi):
+            continue
+        random.random()
+        gain, more = next(drawn)
+        pace = pace.stepped(spent, limit, ends_s - now_s, now_s).saw(1_000 + more / 2)
+        if gain > more / pace.value_nanos:
+            spent, gained = spent + more, gained + gain
+        spent += 1_000
+    return spent / limit, gained / best
+
+
+@pytest.mark.parametrize("dearer", [1.0, 5.0])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_month_of_days_and_nights_is_spent_whole_and_nearly_as_well_as_can_be(
+    share: float, dearer: float
+) -> None:
+    spent, gained = month(share, dearer)
+    assert spent == pytest.approx(1.0, abs=0.03)
+    assert gained > (0.85 if dearer == 1.0 else 0.65), "in hindsight the rise is known before"
 
 
 def test_who_can_afford_all_pays_no_heed_to_cost() -> None:
