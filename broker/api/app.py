@@ -39,6 +39,7 @@ from broker.api.plans import PlanController
 from broker.api.postings import postings_of_call
 from broker.api.price_advice import AdviceController
 from broker.api.price_feed import PriceFeed
+from broker.api.price_texts import PriceTexts
 from broker.api.prices import PriceController
 from broker.api.pricing import PricingController
 from broker.api.problems import exception_handlers
@@ -75,6 +76,7 @@ def create_api(
         "parts": parts,
         "exposition": Exposition(parts, registry, tallies),
         "feed": feed,
+        "texts": PriceTexts(parts),
         "quotes": quotes,
     }
     return LeanLitestar(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Annotated
 
-import msgspec
 from litestar import Controller, get
+from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
@@ -20,8 +21,11 @@ from broker.api.parts import (
     GivenSeconds,
 )
 from broker.api.patience import STREAMS_PER_MINUTE, require_measure
+from broker.api.price_feed import PriceFeed
 from broker.api.price_messages import PriceChange, PriceHistory, Prices, price, prices
+from broker.api.price_texts import PriceTexts
 from broker.api.wire import STRETCH, GivenStretch, Limit
+from broker.flows.authenticate import Caller
 from broker.flows.read_price_history import Period, read_price_history
 from broker.flows.read_prices import read_prices
 from broker.store.prices import PriceChange as Change
@@ -31,6 +35,7 @@ HEARTBEAT_S = 15.0
 
 HISTORY_DEFAULT = timedelta(minutes=10)
 
+GivenTexts = NamedDependency[PriceTexts]
 EndpointName = Annotated[
     str, QueryParameter(name="endpoint", max_length=127, description="provider/endpoint")
 ]
@@ -46,7 +51,8 @@ class PriceController(Controller):
     async def now(
         self, market: GivenMarket, pulse: GivenPulse, now_s: GivenSeconds, caller: GivenCaller
     ) -> Prices:
-        return prices(market, read_prices(market, pulse, now_s), caller)
+        listings = read_prices(market, pulse, now_s)
+        return await asyncio.to_thread(prices, market, listings, caller)
 
     @get("/history", summary="Prices over time", dependencies=STRETCH)
     async def history(
@@ -64,10 +70,10 @@ class PriceController(Controller):
 
     @get("/stream", summary="Prices as they come (server-sent events)")
     async def stream(
-        self, parts: GivenParts, feed: GivenFeed, caller: GivenCaller
+        self, parts: GivenParts, feed: GivenFeed, texts: GivenTexts, caller: GivenCaller
     ) -> ServerSentEvent:
         await require_measure(parts, caller, "streams", STREAMS_PER_MINUTE)
-        return ServerSentEvent(_books(parts, feed, caller))
+        return ServerSentEvent(_books(feed, texts, caller))
 
 
 def _change(change: Change) -> PriceChange:
@@ -77,12 +83,12 @@ def _change(change: Change) -> PriceChange:
 
 
 async def _books(
-    parts: GivenParts, feed: GivenFeed, caller: GivenCaller
+    feed: PriceFeed, texts: PriceTexts, caller: Caller
 ) -> AsyncIterator[ServerSentEventMessage]:
     """One event `book` a price book, its id the version; comments in between."""
     async for market in feed.follow(HEARTBEAT_S):
         if market is None:
             yield ServerSentEventMessage(comment="no new book", data=None)
             continue
-        told = prices(market, read_prices(market, parts.pulse, parts.now_s()), caller)
-        yield ServerSentEventMessage(event="book", id=told.version, data=msgspec.json.encode(told))
+        told = await texts.of(market, caller)
+        yield ServerSentEventMessage(event="book", id=market.book.version, data=told)

@@ -11,7 +11,9 @@ from typing import Any
 import httpx
 from litestar import Litestar
 
+from broker.api.price_texts import PriceTexts
 from broker.core.market import Presence
+from broker.flows.authenticate import Caller
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.market import list_endpoints, publish
 from tests.integration.catalog.offers import endpoint_offer
@@ -157,6 +159,32 @@ async def test_the_stream_delivers_each_new_book_without_what_is_hidden(
         assert (first["version"], second["version"]) == (1, 2)
         assert [each["name"] for each in second["endpoints"]] == ["acme/law"]
         assert second["endpoints"][0]["price"]["price_in_usd"] == "0.30"
+
+
+async def test_what_all_see_alike_of_a_market_is_written_once(
+    broker: SmallBroker,
+    provider: Person,
+    consumer: Person,
+    other_consumer: Person,
+    other_provider: Person,
+    operator: Person,
+) -> None:
+    await list_endpoints(broker, provider.account, endpoint_offer(), HIDDEN)
+    await publish(broker, 1, 100_000)
+    callers = [
+        Caller(each.account.id, each.account.name, each.account.role)
+        for each in (other_consumer, other_provider, consumer, provider, operator)
+    ]
+    texts = PriceTexts(broker)
+    told = await asyncio.gather(*(texts.of(broker.market, each) for each in callers))
+    assert told[0] is told[1]
+    assert told[2] is told[3] is told[4]
+    assert [len(json.loads(each)["endpoints"]) for each in told] == [1, 1, 2, 2, 2]
+    await publish(broker, 2, 300_000)
+    leaving = asyncio.create_task(texts.of(broker.market, callers[0]))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert json.loads(await texts.of(broker.market, callers[1]))["version"] == 2
 
 
 async def test_the_stream_ends_when_the_broker_stops(
