@@ -87,10 +87,10 @@ def _row(line: str | bytes, number: int) -> dict[str, float] | None:
     if not isinstance(told, dict):
         raise ObservationMalformed(f"line {number}: a request is an object")
     row = {name: _number(told, name, number) for name in (*_TOKENS, *_MOMENTS)}
-    if row["arrival_time"] is None:
-        row["arrival_time"] = row["queued_ts"]
     for name in _MOMENTS[1:]:
         row[name] = row[name] or None
+    if row["arrival_time"] is None:
+        row["arrival_time"] = row["queued_ts"]
     if row["first_token_ts"] is None or row["last_token_ts"] is None or row["output_toks"] == 0:
         return None
     for name in _TOKENS:

@@ -123,6 +123,11 @@ def test_a_moment_of_zero_moves_no_clock() -> None:
     assert run.ttft_s.tolist() == [1.0, 1.0]
 
 
+def test_a_moment_of_zero_is_no_arrival_where_none_is_told() -> None:
+    with pytest.raises(ObservationMalformed, match="'arrival_time' is missing"):
+        read_observed([a_line(arrival_time=None, queued_ts=0.0)])
+
+
 def test_lines_in_any_order_tell_the_same_run() -> None:
     lines = [a_line(arrival_time=5.0 + each, input_toks=10 + each) for each in range(4)]
     assert read_observed(lines[::-1]).tokens_in.tolist() == [10, 11, 12, 13]
