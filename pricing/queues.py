@@ -13,8 +13,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scipy.optimize import brentq
-
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
@@ -101,6 +99,8 @@ def mendelson_free(
 def _crossing(gap: Callable[[float], float], service_per_s: float) -> float:
     if gap(0.0) <= 0.0:
         return 0.0
+    from scipy.optimize import brentq  # takes longer to import than all the rest of a command
+
     crossing: float = brentq(gap, 0.0, service_per_s * (1.0 - 1e-12), xtol=1e-14)
     return crossing
 

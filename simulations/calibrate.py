@@ -20,7 +20,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import nnls
 
 from pricing.book import FloatArray
 from simulations.batching import Batcher, Worked
@@ -237,6 +236,8 @@ def _refitted(
     run: Observed, known: np.ndarray, server: BatchingServer, work: FloatArray
 ) -> BatchingServer:
     """The server, half of the way to what explains the spans by `work` (span, request, number)."""
+    from scipy.optimize import nnls  # takes longer to import than all the rest of a command
+
     spans_s = np.concatenate((run.ttft_s[known], (run.last_s - run.first_s)[known]))
     seen = spans_s > 0.0
     work, spans_s = np.concatenate(work)[seen], spans_s[seen]

@@ -15,10 +15,6 @@ from tests.fuzzed import fuzz
 from tests.integration.gateway.house import House
 from tests.plain import TRUSTS_NOBODY
 
-schemathesis = pytest.importorskip(
-    "schemathesis", reason="schemathesis, which reads the description, is not installed"
-)
-
 pytestmark = pytest.mark.timeout(900)
 
 EXAMPLES = 2
@@ -37,6 +33,8 @@ async def keys(house: House) -> list[str]:
 async def test_whatever_is_asked_of_the_control_plane_it_never_breaks(
     house: House, keys: list[str]
 ) -> None:
+    import schemathesis  # takes a second in each process that collects tests
+
     described = (await house.operator.get("/api/docs/openapi.json")).json()
     schema = schemathesis.openapi.from_dict(described)
     operations = [each.ok() for each in schema.get_all_operations()]

@@ -22,7 +22,8 @@ from tests.integration.ledger.books import PROCESS, Standing, a_hold, standing
 from tests.integration.ledger.conftest import FUNDS_NANOS
 from tests.integration.ledger.waiting import until, until_blocked
 
-_WORKER = (sys.executable, "-m", "celery", "--app", "broker.worker", "worker")
+_WORKER = (sys.executable, "-P", "-m", "broker.cli.lean_worker")
+_CELERY = (sys.executable, "-m", "celery", "--app", "broker.worker", "worker")
 _OPTIONS = ("--loglevel", "warning", "--without-gossip", "--without-mingle", "--concurrency", "1")
 _BOTH = (sys.executable, "-m", "broker.cli.main", "worker", "--no-beat", "--state", ".")
 _NOBODY = 99
@@ -78,7 +79,8 @@ async def test_the_beat_has_expired_holds_given_back(
     beat = ("--beat", "--schedule", str(tmp_path / "state-of-beat"))
     expired, live = a_hold(consumer, 1_000, lasts_s=-1), a_hold(consumer, 500)
     await ledger.hold_batch(connection, [expired, live], PROCESS)
-    async with worker(environment, tmp_path, "--pool", pool_kind, *beat):
+    command = (*_CELERY, *_OPTIONS)
+    async with worker(environment, tmp_path, "--pool", pool_kind, *beat, command=command):
 
         async def swept() -> bool:
             return await standing(connection, consumer) == Standing(FUNDS_NANOS, 500)

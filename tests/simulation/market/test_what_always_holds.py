@@ -38,21 +38,23 @@ def test_every_call_is_served_refused_or_failed_and_every_coin_is_somewhere(
 
 
 def test_all_that_can_go_wrong_did() -> None:
-    codes = {code for code in Code if done().totals.count(code)}
+    codes = {code for code in Code if done("excess").totals.count(code)}
     assert {Code.NO_FUNDS, Code.LATE, Code.UNFIT, Code.PRICED_OUT} <= codes
-    assert done().totals.attempts.sum() > done().totals.count(Code.SERVED, Code.FAILED, Code.LATE)
+    assert done("excess").totals.attempts.sum() > done("excess").totals.count(
+        Code.SERVED, Code.FAILED, Code.LATE
+    )
 
 
 def test_a_run_repeats_bit_for_bit_and_another_seed_makes_another() -> None:
     again = run(rough(prices=Prices("excess", tick_s=2.0)), 1)
     for table in ("ticks", "demand", "calls"):
-        for name, column in getattr(done(), table).items():
+        for name, column in getattr(done("excess"), table).items():
             np.testing.assert_array_equal(column, getattr(again, table)[name], err_msg=name)
-    np.testing.assert_array_equal(done().totals.charge_nanos, again.totals.charge_nanos)
+    np.testing.assert_array_equal(done("excess").totals.charge_nanos, again.totals.charge_nanos)
     assert done(seed=2).arrived != again.arrived
 
 
 def test_nothing_that_is_counted_depends_on_the_warm_up_but_its_beginning() -> None:
     part = run(rough(warm_up_s=300.0), 1)
-    assert part.arrived == done().arrived
-    assert 0 < part.totals.count() < done().totals.count()
+    assert part.arrived == done("excess").arrived
+    assert 0 < part.totals.count() < done("excess").totals.count()

@@ -35,8 +35,12 @@ def troubled(rate_per_s: float, *troubles: dict[str, Any], **changes: Any) -> Sc
     return replace(sound, providers=tuple(providers))
 
 
-@lru_cache
 def both(rate_per_s: float, stream: bool = True) -> tuple[Run, Run]:
+    return _both(rate_per_s, stream)
+
+
+@lru_cache  # which takes a stream that is left out for another than the same one told
+def _both(rate_per_s: float, stream: bool) -> tuple[Run, Run]:
     scenario = troubled(rate_per_s, *TROUBLES, stream=stream)
     return run(scenario, 1), sliced(scenario)
 
