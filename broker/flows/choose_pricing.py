@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 from broker.errors import Conflict, NotAllowed, NotFound, RequestMalformed
 from broker.flows.authenticate import Caller
 from broker.store import accounts as account_store
-from broker.store import audit, endpoint_names, events, pricing_choices
+from broker.store import audit, domains, endpoint_names, events, pricing_choices
 from broker.store.accounts import Role
 from broker.store.audit import Deed
 from broker.store.events import Event
@@ -138,6 +138,8 @@ async def _owner(connection: AsyncConnection, author: Caller, wanted: ChoiceWant
     if wanted.scope in (Scope.MARKET, Scope.DOMAIN):
         if author.role is not Role.OPERATOR:
             raise NotAllowed(f"Only an operator chooses for a {wanted.scope}.")
+        if wanted.scope is Scope.DOMAIN and wanted.subject:
+            await _require_domain(connection, wanted.subject)
         return None
     if wanted.scope is Scope.ENDPOINT:
         named = await endpoint_names.by_name(connection, wanted.subject)
@@ -147,6 +149,12 @@ async def _owner(connection: AsyncConnection, author: Caller, wanted: ChoiceWant
     if owner is None or (author.role is not Role.OPERATOR and owner != author.account_id):
         raise NotFound(f"There is no {wanted.scope} named '{wanted.subject}'.")
     return owner
+
+
+async def _require_domain(connection: AsyncConnection, name: str) -> None:
+    if not await domains.is_known(connection, name):
+        told = f"There is no domain named '{name}': it is not taught, and no endpoint claims it."
+        raise NotFound(told)
 
 
 async def _provider(connection: AsyncConnection, name: str) -> UUID | None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import delete, exists, func, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.syllabus import Domain
-from broker.store.tables import table
+from broker.store.tables import endpoints, offers, table
 
 domains = table(
     "domains",
@@ -44,6 +44,18 @@ async def load_domains(
             domain = Domain(row.name, row.owner_id, tuple(row.examples), row.author, row.changed_at)
             found[row.name] = domain
     return tuple(found[name] for name in sorted(found))
+
+
+async def is_known(connection: AsyncConnection, name: str) -> bool:
+    """Is the domain taught, or does an endpoint claim it?"""
+    claimed = exists().where(
+        endpoints.c.id == offers.c.endpoint_id,
+        endpoints.c.retired_at.is_(None),
+        offers.c.valid_to.is_(None),
+        offers.c.domains.has_key(name),
+    )
+    taught = exists().where(domains.c.name == name)
+    return bool((await connection.execute(select(or_(taught, claimed)))).scalar())
 
 
 def _terms(domain: Domain) -> tuple[object, ...]:

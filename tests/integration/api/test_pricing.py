@@ -52,6 +52,18 @@ async def test_the_narrowest_choice_moves_the_price(market: None, operator: Pers
     }
 
 
+async def test_for_a_domain_that_is_taught_can_be_chosen_before_an_endpoint_claims_it(
+    operator: Person,
+) -> None:
+    asked = {"scope": "domain", "subject": "surgery", "controller": "posted"}
+    refused = await operator.http.post("/api/pricing", json=asked)
+    assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
+    examples = [f"Which scalpel is fit for case number {number}?" for number in range(20)]
+    taught = await operator.http.put("/api/domains/surgery", json={"examples": examples})
+    assert taught.status_code == 200, taught.text
+    await choose(operator, **asked)
+
+
 async def test_a_provider_chooses_for_itself_and_sees_what_concerns_it(
     market: None, operator: Person, provider: Person, other_provider: Person
 ) -> None:
@@ -168,6 +180,7 @@ async def test_a_choice_sent_again_under_its_key_is_made_once(
         ({"scope": "provider", "subject": "nobody"}, 404, "no provider named 'nobody'"),
         ({"scope": "provider", "subject": "ops"}, 404, "no provider named 'ops'"),
         ({"scope": "endpoint", "subject": "acme/none"}, 404, "no endpoint named"),
+        ({"scope": "domain", "subject": "nosuch"}, 404, "no domain named 'nosuch'"),
         ({"tempo": 1}, 400, "tempo"),
     ],
 )

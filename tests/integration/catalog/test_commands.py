@@ -221,6 +221,8 @@ async def test_a_controller_is_chosen_listed_and_ended(
     late = ("--schedule", str(clock), "--from", "2099-01-01")
     refused = await command(environment, "pricing", "set", "pi", "--param", "kp=1", *late)
     assert (refused.status, "too far ahead" in refused.complained) == (1, True)
+    unknown = await command(environment, "pricing", "set", "pi", "--domain", "nosuch")
+    assert (unknown.status, "no domain named 'nosuch'" in unknown.complained) == (1, True)
     chosen = await command(
         environment,
         *("pricing", "set", "pi", "--provider", "acme", "--param", "kp=0.3"),
