@@ -132,7 +132,7 @@ def _arguments(
         script = folder / f"{provider.name}.json"
         folder.mkdir(parents=True, exist_ok=True)
         script.write_text(json.dumps(flaky_script()), "utf-8")
-        return ["-m", "provider_sdk.testing.scripted", *port, "--script", str(script)]
+        return ["-P", "-m", "provider_sdk.testing.scripted", *port, "--script", str(script)]
     if provider.environment == "llm":
         width = ["--slots", str(provider.capacity), "--context-tokens", str(CONTEXT_TOKENS)]
         key = ["--api-key-file", str(key_file)] if key_file else []
@@ -183,7 +183,7 @@ def agent(
     write_provider_file(path, broker_url, offer, local)
     command = Command(
         f"agent of {provider.name}",
-        [sys.executable, "-m", "provider_sdk.cli", "run", str(path)],
+        [sys.executable, "-P", "-m", "provider_sdk.cli", "run", str(path)],
         folder / "logs" / f"{provider.name}-agent.log",
         env={**environment, "BROKER_PROVIDER_KEY": provider_key},
     )

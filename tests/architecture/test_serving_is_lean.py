@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from broker.cli import lean, workers
+from broker.demo.start import agent, prepare_servers
 from tests.architecture.sources import ROOT
 
 UNNEEDED = (
@@ -101,6 +103,20 @@ def test_what_lies_where_it_is_started_is_not_taken_for_a_part_of_it(
     )
     assert ran.returncode == 1
     assert "DATABASE_URL is not set" in ran.stderr
+
+
+def test_what_lies_where_the_demo_is_started_is_not_taken_for_a_part_of_it(
+    tmp_path: Path,
+) -> None:
+    [flaky] = asyncio.run(prepare_servers(tmp_path / "demo", print, names=["flaky"]))
+    served_by = agent(flaky, tmp_path / "demo", "http://127.0.0.1:1", "bk_none", os.environ)
+    (tmp_path / "provider_sdk.py").write_text("raise SystemExit('another SDK')")
+    for command in (flaky.service.command.argv, served_by.command.argv):
+        asks = [*command[: command.index("-m") + 2], "--help"]
+        ran = subprocess.run(
+            asks, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert ran.returncode == 0, ran.stderr
 
 
 def said(program: str) -> str:
