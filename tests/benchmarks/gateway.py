@@ -21,6 +21,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -30,7 +31,7 @@ from typing import Any
 
 from tests.benchmarks import crowded, latencies, stalls, tensors
 from tests.benchmarks.peers import peers
-from tests.benchmarks.processes import wait_gone
+from tests.benchmarks.processes import stop_when_told, wait_gone
 from tests.benchmarks.side_by_side import Load
 from tests.benchmarks.stand import Stand, open_stand
 from tests.e2e.process import free_port
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=32)
+    stop_when_told()
     with asyncio.Runner(loop_factory=latencies.fine_loop) as runner:
         print(json.dumps(runner.run(run(parser.parse_args()))))
 
@@ -150,8 +152,11 @@ async def _measure(bench: Path, gateways: Path, options: argparse.Namespace) -> 
         async with asyncio.timeout(RUN_LIMIT_S):
             output, _ = await process.communicate()
     except TimeoutError:
-        process.kill()
         raise SystemExit("the measurement took too long") from None
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)  # it stops the gateways, which a kill would leave
+            await wait_gone(process, 30)
     if process.returncode:
         raise SystemExit(process.returncode)
     return output.decode()

@@ -41,6 +41,7 @@ from broker.store import ledger
 from broker.store.budgets import Budgets, set_budgets
 from broker.store.database import create_engine, create_pool
 from broker.store.migrate import upgrade
+from tests.benchmarks.processes import stop_when_told
 from tests.conftest import broken_invariants
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold, open_account, open_key
 
@@ -257,4 +258,5 @@ async def main(seconds: float) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Measure the ledger.")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each of the longer runs")
+    stop_when_told()
     uvloop.run(main(parser.parse_args().seconds))

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from tests.benchmarks.crowd import Agent, Caller, Callers, body_of, memory_kb, open_broker, rss_kb
 from tests.benchmarks.paced import Pace, open_upstream
+from tests.benchmarks.processes import stop_when_told
 from tests.benchmarks.stand import FAMILY, open_stand
 
 NAMED = "benchmark-provider/e0"
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--market", type=int, default=10_000, help="registered endpoints")
     parser.add_argument("--streams", type=int, default=1_000, help="under way at once")
     parser.add_argument("--seconds", type=float, default=20.0, help="of load")
+    stop_when_told()
     print(json.dumps(asyncio.run(run(parser.parse_args()))))
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 
 from provider_sdk.testing.scripted import Script, ScriptedProvider
-from tests.benchmarks.processes import wait_gone
+from tests.benchmarks.processes import stop_when_told, wait_gone
 from tests.benchmarks.stand import FAMILY, open_stand
 from tests.e2e.process import free_port
 
@@ -107,4 +107,5 @@ async def _ready(http: httpx.AsyncClient) -> None:
 
 
 if __name__ == "__main__":
+    stop_when_told()
     asyncio.run(main(float(sys.argv[1]) if len(sys.argv) > 1 else 6.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from pathlib import Path
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -37,6 +38,11 @@ def _children(pid: int) -> list[int]:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
+
+
+def stop_when_told() -> None:
+    """Take SIGTERM for Ctrl-C from now on: what was started is stopped on the way out."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 async def wait_gone(process: asyncio.subprocess.Process, limit_s: float) -> None:

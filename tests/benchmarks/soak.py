@@ -23,7 +23,7 @@ from statistics import fmean
 
 from tests.benchmarks.crowd import Agent, Callers, body_of, open_broker, rss_kb
 from tests.benchmarks.paced import FAULT, Pace, open_upstream
-from tests.benchmarks.processes import tree_cpu_s
+from tests.benchmarks.processes import stop_when_told, tree_cpu_s
 from tests.benchmarks.stand import FAMILY, open_stand
 
 EVERY_S = 10.0
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("minutes", type=float, nargs="?", default=30.0)
     parser.add_argument("--market", type=int, default=10_000, help="registered endpoints")
     parser.add_argument("--rate", type=float, default=300.0, help="calls a second")
+    stop_when_told()
     print(json.dumps(asyncio.run(run(parser.parse_args()))))
 
 
