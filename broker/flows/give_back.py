@@ -1,7 +1,7 @@
 """Gives memory that is free back to the system, now and then.
 
 What a load or the reading of a catalog has once needed at its most, the C library keeps for itself,
-in pieces between what is in use: 7 MB of 146 in a market of 10,000 endpoints.
+in pieces between what is in use: of 163 MB after 1,000 streams 5 to 8.
 """
 
 from __future__ import annotations
