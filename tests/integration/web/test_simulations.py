@@ -9,7 +9,8 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from broker.flows.order_simulation import read_simulations
+from broker.flows.authenticate import Caller
+from broker.flows.order_simulation import order_simulation, read_simulations
 from broker.store import simulations as store
 from broker.store.accounts import Role
 from tests.integration.web.bourse import Bourse
@@ -94,6 +95,20 @@ async def test_an_order_is_called_off(bourse: Bourse, operator: httpx.AsyncClien
     assert (await send(operator, path)).status_code == 303
     assert (await newest(bourse)).status == "cancelled"
     assert (await send(operator, path)).status_code == 409
+
+
+async def test_an_order_that_says_no_more_than_it_must_is_shown(
+    bourse: Bourse, operator: httpx.AsyncClient
+) -> None:
+    """As `POST /api/simulations` writes it down, which leaves out what is as usual."""
+    api = await bourse.account(Role.OPERATOR, "script")
+    async with bourse.engine.begin() as connection:
+        author = Caller(api.id, api.name, api.role)
+        await order_simulation(connection, author, {"scenario": "steady"}, bourse.clock())
+    for headers in ({}, PIECE):
+        page = await operator.get(PAGE, headers=headers)
+        assert page.status_code == 200
+        assert "<small>script</small>" in page.text
 
 
 async def test_progress_and_report_are_shown(bourse: Bourse, operator: httpx.AsyncClient) -> None:
