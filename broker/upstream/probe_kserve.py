@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from typing import Annotated, Final, NamedTuple
+from importlib import import_module
+from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import quote
 
 import msgspec
+import numpy as np
 
 from broker.core.signature import Signature, Tensor
 from broker.errors import RequestMalformed
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.faults import UNREADABLE, AttemptFailed
 from broker.upstream.kserve import HEADER_LENGTH, read_infer
-from broker.upstream.made_up import NotMadeUp, made_up
 from broker.upstream.prober import Answer, ProbeFailed, Prober
 from provider_sdk.protocol import ProbeReport
 
 NOT_CHECKED: Final = "not checked: "
 """So begins what is said of a check that could not be made: it has neither passed nor failed."""
+_ELEMENTS_MAX: Final = 4_194_304
+_TEXTS_MAX: Final = 65_536
+"""Numbers and texts that are made up for a model at most, whatever its server says it takes."""
 _SIGNATURE_BYTES_MAX: Final = 16_384
 """Every broker keeps each in memory; a model of a hundred tensors needs half of that."""
 _VERSIONS_MAX: Final = 64
 _VERSION_MAX: Final = 100
 """Versions that are kept, and characters of one."""
+_TEXT: Final = b"probe"
 _LENGTH_NAME: Final = HEADER_LENGTH.decode()
 
 
@@ -47,14 +53,6 @@ class _Told(_Metadata):
     outputs: Annotated[list[_Tensor], msgspec.Meta(max_length=256)]
     versions: list[str] | None = None
     platform: str | None = None
-
-
-class _Output(msgspec.Struct):
-    shape: Annotated[list[_Size], msgspec.Meta(max_length=32)]
-
-
-class _Answer(msgspec.Struct):
-    outputs: list[_Output]
 
 
 class _Server(msgspec.Struct):
@@ -157,13 +155,21 @@ async def _infer(
     prober: Prober, path: str, metadata: _Metadata, reports: list[ProbeReport]
 ) -> None:
     check = f"POST {path}/infer"
+    # importing tritonclient takes a second, and its request bodies are what consumers will send
+    triton: Any = await asyncio.to_thread(import_module, "tritonclient.http")
     binary = await _speaks_binary(prober)
-    inputs = [Tensor(each.name, each.datatype, tuple(each.shape)) for each in metadata.inputs]
-    try:
-        body, header_length = made_up(inputs, binary=binary)
-    except NotMadeUp as not_made:
-        words = f"the model was not called, for no input is made up for {not_made}"
-        raise _Stopped(check, f"{NOT_CHECKED}{words}") from not_made
+    inputs = []
+    left = _ELEMENTS_MAX
+    for tensor in metadata.inputs:
+        shape = [max(size, 1) for size in tensor.shape]
+        numbers = _zeros(tensor.datatype, shape, left, binary=binary)
+        left -= math.prod(shape)
+        if numbers is None:
+            words = f"the model was not called, for no input is made up for {tensor.datatype}"
+            raise _Stopped(check, f"{NOT_CHECKED}{words} {tensor.shape}")
+        made = triton.InferInput(tensor.name, shape, tensor.datatype)
+        inputs.append(made.set_data_from_numpy(numbers, binary_data=binary))
+    body, header_length = triton.InferenceServerClient.generate_request_body(inputs)
     headers = {"content-type": "application/json"}
     if header_length is not None:
         headers = {"content-type": "application/octet-stream", _LENGTH_NAME: str(header_length)}
@@ -171,13 +177,13 @@ async def _infer(
         answer = await prober.post(f"{path}/infer", body, headers)
     except ProbeFailed as failed:
         raise _Stopped(check, str(failed)) from failed
-    fault = _fault_of(answer)
+    fault = _fault_of(answer, triton)
     if fault is not None:
         raise _Stopped(check, fault)
     reports.append(ProbeReport(check=check, ok=True, latency_ms=answer.latency_ms))
 
 
-def _fault_of(answer: Answer) -> str | None:
+def _fault_of(answer: Answer, triton: Any) -> str | None:
     """Return what is wrong with an answer to an infer call, None when nothing is."""
     if answer.status != 200:
         return answer.quoted()
@@ -186,13 +192,16 @@ def _fault_of(answer: Answer) -> str | None:
         facts = read_infer(None if length is None else length.encode(), answer.body)
         if facts.error is not None:
             return f"an error: {facts.error}"
-        told = msgspec.json.decode(answer.body[: facts.json_bytes], type=_Answer)
+        result = triton.InferenceServerClient.parse_response_body(
+            answer.body, header_length=None if length is None else facts.json_bytes
+        )
+        outputs = result.get_response()["outputs"]
+        sizes = [math.prod(output["shape"]) for output in outputs]
     except AttemptFailed as failed:
         return f"{failed.outcome.detail}; {answer.quoted()}"
-    except UNREADABLE as error:
+    except (ValueError, KeyError, TypeError, triton.InferenceServerException) as error:
         return f"not a KServe answer: {error!r}; {answer.quoted()}"
-    full = any(math.prod(each.shape) for each in told.outputs)
-    return None if full else f"every output is empty; {answer.quoted()}"
+    return None if any(sizes) else f"every output is empty; {answer.quoted()}"
 
 
 async def _speaks_binary(prober: Prober) -> bool:
@@ -202,3 +211,17 @@ async def _speaks_binary(prober: Prober) -> bool:
         return "binary_tensor_data" in msgspec.json.decode(answer.body, type=_Server).extensions
     except (ProbeFailed, msgspec.MsgspecError, UnicodeDecodeError):
         return False
+
+
+def _zeros(
+    datatype: str, shape: list[int], elements_max: int, *, binary: bool
+) -> np.ndarray[Any, Any] | None:
+    """Return zeros or short texts; None for an unknown datatype or too large a tensor."""
+    if datatype == "BYTES":
+        elements_max = min(elements_max, _TEXTS_MAX)
+    if math.prod(shape) > elements_max or (datatype == "BF16" and not binary):
+        return None
+    if datatype == "BYTES":
+        return np.full(shape, _TEXT, dtype=np.object_)
+    numpy_type = import_module("tritonclient.utils").triton_to_np_dtype(datatype)
+    return None if numpy_type is None else np.zeros(shape, dtype=numpy_type)
