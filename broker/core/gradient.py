@@ -55,6 +55,7 @@ REFUSED_FACTOR: Final = 0.7
 RELAX_AFTER_S: Final = 2.0
 """Where too few have ended for so long, the limit rises by itself: others may have taken all."""
 _LATER: Final = math.log(LATER)
+_LONG_AGO: Final = -math.inf  # one for all: each limit would make its own
 _LOG_LEAST: Final = math.log(0.001)
 _LONGER_MAX: Final = math.log(16.0)
 """One that took longer than so many times the usual counts no more than that."""
@@ -118,7 +119,7 @@ class Gradient:
         """Of things that end where there is little to do, those that were late and given up."""
         self._due_s = now_s + WINDOW_S
         self._turned_s = now_s
-        self._refused_until_s = -math.inf
+        self._refused_until_s = _LONG_AGO
         self._leaps = Leaps()
         self._lasting = most
         """The limit to return to, while it is lowered for a moment."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from broker.core.by_number import ByNumber
+
 SHARE: Final = 0.05
 """So many of the calls that may be hedged are."""
 RESERVE: Final = 10.0
@@ -54,22 +56,23 @@ class Tails:
     """How late is late, by endpoint number, of streams and of whole answers."""
 
     def __init__(self) -> None:
-        self._late: dict[int, list[float]] = {}
-        """The time in ms, and how many answers were seen."""
+        self._late_ms, self._seen = ByNumber(), ByNumber()
+        """The time, and how many answers were seen: of whole ones by twice an endpoint's number, of
+        streams by one more."""
 
     def tell(self, endpoint: int, ttft_ms: float, *, streamed: bool) -> None:
         """Be told how long an answer's first content took, or the whole of one that is whole."""
         key = 2 * endpoint + streamed
-        late = self._late.get(key)
-        if late is None:
-            self._late[key] = [max(ttft_ms, 0.01), 1.0]
+        seen = self._seen.get(key)
+        self._seen.put(key, seen + 1.0)
+        if not seen:
+            self._late_ms.put(key, max(ttft_ms, 0.01))
             return
-        late_ms, seen = late
+        late_ms = self._late_ms.get(key)
         up, down = _STEPS if seen >= SEEN_MIN else _FIRST_STEPS
-        late[0] = late_ms * (up if ttft_ms > late_ms else down)
-        late[1] = seen + 1.0
+        self._late_ms.put(key, late_ms * (up if ttft_ms > late_ms else down))
 
     def late_ms(self, endpoint: int, *, streamed: bool) -> float | None:
         """Return after how many ms an answer is later than 95 of 100; None: not known yet."""
-        late = self._late.get(2 * endpoint + streamed)
-        return None if late is None or late[1] < SEEN_MIN else late[0]
+        key = 2 * endpoint + streamed
+        return None if self._seen.get(key) < SEEN_MIN else self._late_ms.get(key)

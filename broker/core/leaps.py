@@ -20,6 +20,7 @@ FEW_ARE: Final = 16.0
 """Below so many it may double: who was held back to the least has its calls again within five
 seconds."""
 SHORT_OF_TROUBLE: Final = 0.7
+_LONG_AGO: Final = -math.inf  # one for all: each limit would make its own
 
 
 class Leaps:
@@ -32,7 +33,7 @@ class Leaps:
         """With so many under way some were refused or given up, after a time in which none were."""
         self._troubled = False
         """True since then, until as many as may be are served."""
-        self._due_s = -math.inf
+        self._due_s = _LONG_AGO
         """Until then, what the last leap let in has not ended."""
 
     def meet_trouble(self, under_way: int) -> None:

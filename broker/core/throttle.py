@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from broker.core.by_number import ByNumber
 from broker.core.catalog import Endpoint
 from broker.core.gradient import Gradient, is_of, kind_of
 from broker.core.outcome import Fault, Outcome
@@ -61,6 +62,18 @@ class ToldMany(NamedTuple):
         )
 
 
+class _Server(Gradient):
+    """The limit of one deployment."""
+
+    __slots__ = ("endpoints",)
+
+    def __init__(self, most: float, now_s: float) -> None:
+        super().__init__(most, now_s)
+        self.endpoints: tuple[int, ...] = ()
+        """Numbers of those that were called: mostly one, of which a set would take four times as
+        much."""
+
+
 class Throttle:
     """The limits of one process; all processes learn from their own calls, and count those of
     all. Endpoints of one deployment share its limit, as they share its places."""
@@ -69,24 +82,24 @@ class Throttle:
         """`queue_factor` x capacity is the most that is ever under way, so no limit is above."""
         self._pulse = pulse
         self._queue_factor = queue_factor
-        self._gradients: dict[int, tuple[Gradient, set[int]]] = {}
-        """By deployment number, with the numbers of its endpoints that were called."""
-        self._due_s: dict[int, float] = {}
+        self._servers: dict[int, _Server] = {}
+        """By deployment number."""
+        self._due_s = ByNumber()
         """By endpoint number: until then, nothing is learned of it while it is far from full."""
-        self._cuts_due_s: dict[int, float] = {}
+        self._cuts_due_s = ByNumber()
         """The same for those that are given up."""
         self.late_ms = 0.0
         """How late the process comes to what is due, as it measures now and then."""
 
     def limited(self) -> int:
         """Return how many servers are limited now."""
-        return sum(each.limit < each.most for each, _ in self._gradients.values())
+        return sum(each.limit < each.most for each in self._servers.values())
 
     def wants(self, endpoint: Endpoint, now_s: float) -> bool:
         """Return whether anything is to be learned of an attempt that delivers now."""
         number, deployment = endpoint.number, endpoint.deployment
         return (
-            now_s >= self._due_s.get(number, 0.0)
+            now_s >= self._due_s.get(number)
             or 4 * self._pulse.load_of(deployment.number) > deployment.capacity
             or self._pulse.limit_at[number] != UNLIMITED
         )
@@ -106,15 +119,15 @@ class Throttle:
         takes to read."""
         if not self.wants(endpoint, now_s):
             return False
-        self._due_s[endpoint.number] = now_s + APART_S
+        self._due_s.put(endpoint.number, now_s + APART_S)
         took_ms = measured.ttft_ms if streamed else measured.duration_ms
         if self._is_late(endpoint, streamed=streamed):
             return False
         under_way = self._pulse.load_of(endpoint.deployment.number)
-        gradient, endpoints = self._of(endpoint, now_s)
+        server = self._of(endpoint, now_s)
         kind = kind_of(size[0], 0 if streamed else size[1])
-        if gradient.tell(kind, took_ms, under_way, now_s):
-            self._set(gradient, endpoints)
+        if server.tell(kind, took_ms, under_way, now_s):
+            self._set(server)
         return True
 
     def tell_many(self, endpoint: Endpoint, many: ToldMany) -> None:
@@ -123,13 +136,13 @@ class Throttle:
         assert not self.late_ms, "whoever tells of many keeps a clock of his own"
         number = endpoint.number
         if not self.wants(endpoint, -math.inf):
-            many = many.apart(self._due_s.get(number, 0.0))
+            many = many.apart(self._due_s.get(number))
         if not many.at_s:
             return
-        self._due_s[number] = many.at_s[-1] + APART_S
-        gradient, endpoints = self._of(endpoint, many.at_s[0])
-        if gradient.tell_many(*many):
-            self._set(gradient, endpoints)
+        self._due_s.put(number, many.at_s[-1] + APART_S)
+        server = self._of(endpoint, many.at_s[0])
+        if server.tell_many(*many):
+            self._set(server)
 
     def failed(self, endpoint: Endpoint, outcome: Outcome, cut: Cut | None, now_s: float) -> None:
         """Be told of an attempt that failed, before it is counted out; `cut` where it was given up
@@ -140,29 +153,27 @@ class Throttle:
             self._refused(endpoint, now_s)  # a 503 is of a server that is starting, or ill
 
     def _refused(self, endpoint: Endpoint, now_s: float) -> None:
-        gradient, endpoints = self._of(endpoint, now_s)
-        if gradient.refused(self._pulse.load_of(endpoint.deployment.number), now_s):
-            self._set(gradient, endpoints)
+        server = self._of(endpoint, now_s)
+        if server.refused(self._pulse.load_of(endpoint.deployment.number), now_s):
+            self._set(server)
 
     def _cut(self, endpoint: Endpoint, cut: Cut, now_s: float) -> None:
         number = endpoint.number
-        if now_s < self._cuts_due_s.get(number, 0.0) and self._pulse.limit_at[number] == UNLIMITED:
+        if now_s < self._cuts_due_s.get(number) and self._pulse.limit_at[number] == UNLIMITED:
             return  # nor do more of these, and those that deliver are not all told either
         if self._is_late(endpoint, streamed=cut.streamed):
             return
-        self._cuts_due_s[number] = now_s + APART_S
+        self._cuts_due_s.put(number, now_s + APART_S)
         under_way = self._pulse.load_of(endpoint.deployment.number)
-        gradient, endpoints = self._of(endpoint, now_s)
+        server = self._of(endpoint, now_s)
         if cut.streamed:
             one = kind_of(cut.bytes_in, 0)
-            changed = gradient.cut(lambda kind: kind == one, cut.lasted_ms, under_way, now_s)
+            changed = server.cut(lambda kind: kind == one, cut.lasted_ms, under_way, now_s)
         else:
             size_in = cut.bytes_in
-            changed = gradient.cut(
-                lambda kind: is_of(kind, size_in), cut.lasted_ms, under_way, now_s
-            )
+            changed = server.cut(lambda kind: is_of(kind, size_in), cut.lasted_ms, under_way, now_s)
         if changed:
-            self._set(gradient, endpoints)
+            self._set(server)
 
     def _is_late(self, endpoint: Endpoint, *, streamed: bool) -> bool:
         # Not by how long this one took: that would leave those alone that took long.
@@ -174,26 +185,25 @@ class Throttle:
 
     def relax(self, now_s: float) -> None:
         """Be told, once a tick, that time passes."""
-        for gradient, endpoints in self._gradients.values():
-            if gradient.limit < gradient.most and gradient.relax(now_s):
-                self._set(gradient, endpoints)
+        for server in self._servers.values():
+            if server.limit < server.most and server.relax(now_s):
+                self._set(server)
 
-    def _of(self, endpoint: Endpoint, now_s: float) -> tuple[Gradient, set[int]]:
+    def _of(self, endpoint: Endpoint, now_s: float) -> _Server:
         deployment = endpoint.deployment
         most = deployment.capacity * self._queue_factor
-        found = self._gradients.get(deployment.number)
-        if found is None:
-            found = self._gradients[deployment.number] = (Gradient(most, now_s), set())
-        gradient, endpoints = found
-        if gradient.most != most:
-            gradient.allow(most)
-            self._set(gradient, endpoints)
-        if endpoint.number not in endpoints:
-            endpoints.add(endpoint.number)
-            self._set(gradient, endpoints)
-        return found
+        server = self._servers.get(deployment.number)
+        if server is None:
+            server = self._servers[deployment.number] = _Server(most, now_s)
+        if server.most != most:
+            server.allow(most)
+            self._set(server)
+        if endpoint.number not in server.endpoints:
+            server.endpoints = (*server.endpoints, endpoint.number)
+            self._set(server)
+        return server
 
-    def _set(self, gradient: Gradient, endpoints: set[int]) -> None:
-        limit = UNLIMITED if gradient.limit >= gradient.most else gradient.limit
-        for number in endpoints:
+    def _set(self, server: _Server) -> None:
+        limit = UNLIMITED if server.limit >= server.most else server.limit
+        for number in server.endpoints:
             self._pulse.set_limit(number, limit)

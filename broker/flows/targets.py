@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from broker.core.catalog import Deployment, Endpoint
 from broker.upstream.client import Origin, head_prefix
@@ -11,12 +12,14 @@ from broker.upstream.client import Origin, head_prefix
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True, gc=False):
     """Where a request goes, and its head up to what changes by the call."""
 
     origin: Origin
     prefix: bytes
+    deployment: Deployment
+    headers: Headers
+    """As they were asked for, without the deployment's credential."""
 
 
 _JSON: Final = ((b"content-type", b"application/json"), (b"accept-encoding", b"identity"))
@@ -26,7 +29,7 @@ class Targets:
     """Targets by endpoint number and path, made on first use, anew when a deployment changes."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, bytes], tuple[Deployment, Headers, Target]] = {}
+        self._known: dict[tuple[int, bytes], Target] = {}
 
     def of(self, endpoint: Endpoint, path: bytes, headers: Headers = _JSON) -> Target:
         """Return the target of POST requests to `path` at an endpoint, of JSON if not told else.
@@ -35,18 +38,18 @@ class Targets:
         """
         key = (endpoint.number, path)
         known = self._known.get(key)
-        if known is not None and known[0] is endpoint.deployment and known[1] == headers:
-            return known[2]
-        target = make_target(endpoint.deployment, b"POST", path, headers)
-        self._known[key] = (endpoint.deployment, headers, target)
-        return target
+        deployment = endpoint.deployment
+        if known is None or known.deployment is not deployment or known.headers != headers:
+            known = self._known[key] = make_target(deployment, b"POST", path, headers)
+        return known
 
 
 def make_target(deployment: Deployment, method: bytes, path: bytes, headers: Headers) -> Target:
     """Build a target. Raises RequestMalformed when a header or the path cannot be sent."""
     origin, prefix = Origin.parse(deployment.url)
+    sent = headers
     if deployment.credential is not None:
         bearer = b"Bearer " + deployment.credential.encode()
-        headers = (*headers, (b"authorization", bearer))
-    head = head_prefix(method, prefix.encode() + path, origin.authority, headers)
-    return Target(origin, head)
+        sent = (*headers, (b"authorization", bearer))
+    head = head_prefix(method, prefix.encode() + path, origin.authority, sent)
+    return Target(origin, head, deployment, headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
@@ -51,7 +52,9 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
             raise RequestMalformed("the URL has no usable host and port")
         if not parts.path.isascii() or not parts.path.isprintable() or " " in parts.path:
             raise RequestMalformed("the path of the URL must be printable ASCII")
-        return cls(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme]), parts.path.rstrip("/")
+        # One text for all endpoints of a host: each is kept with how it is addressed.
+        scheme, host = sys.intern(parts.scheme), sys.intern(host)
+        return cls(scheme, host, port or _DEFAULT_PORTS[scheme]), parts.path.rstrip("/")
 
     @property
     def authority(self) -> bytes:

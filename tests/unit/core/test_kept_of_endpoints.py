@@ -1,0 +1,84 @@
+"""What a process keeps of an endpoint from its first call on, for as long as it runs, is little: in
+a large market it grows by this for hours, until each endpoint has been called."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+
+from broker.core.catalog import Endpoint
+from broker.core.hedging import Tails
+from broker.core.lengths import AnswerLengths, Batch
+from broker.core.pulse import Measured, Pulse
+from broker.core.throttle import Throttle
+from broker.flows.targets import Targets
+from tests.fakes import endpoint
+
+ENDPOINTS = 1_000
+LISTED = [endpoint(number) for number in range(ENDPOINTS)]
+MEASURED = Measured(80.0, 200.0, 20)
+
+Call = Callable[[Endpoint], object]
+
+
+def how_late() -> Call:
+    kept = Tails()
+    return lambda at: kept.tell(at.number, 20.0 + at.number, streamed=True)
+
+
+def how_many_at_once() -> Call:
+    pulse = Pulse()
+    pulse.fit(ENDPOINTS, ENDPOINTS)
+    kept = Throttle(pulse, 2.0)
+    return lambda at: kept.tell(at, (900, 20), MEASURED, 7.0 + at.number)
+
+
+def how_long_answers_are() -> Call:
+    kept = AnswerLengths()
+    return lambda at: kept.take([Batch("law", at.number, 1, 20 + at.number)])
+
+
+def how_it_is_addressed() -> Call:
+    kept = Targets()
+    return lambda at: kept.of(at, b"/v1/chat/completions")
+
+
+@pytest.mark.parametrize(
+    ("of", "at_most"),
+    [
+        (how_late, 40),
+        (how_many_at_once, 900),
+        (how_long_answers_are, 24),
+        (how_it_is_addressed, 400),
+    ],
+)
+def test_what_is_kept_of_an_endpoint_takes_so_many_bytes_at_most(of: Callable[[], Call], at_most):
+    call = of()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for each in LISTED:
+            call(each)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert 8 < taken / ENDPOINTS < at_most
+
+
+def test_what_was_called_again_and_again_takes_no_more():
+    calls = [of() for of in (how_late, how_long_answers_are, how_it_is_addressed)]
+    for each in LISTED:
+        for call in calls:
+            call(each)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for each in LISTED:
+            for call in calls:
+                call(each)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken / ENDPOINTS < 8
