@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -149,7 +149,8 @@ class Agent:
         self._keys = signing_keys
         self._ids = list(signing_keys)
         self.batches = 0
-        self.refused = 0
+        self.refused: Counter[str] = Counter()
+        """By the reason told."""
         self.failed = 0
         self.interval_ms = 0
         """What the broker asked for last."""
@@ -163,7 +164,7 @@ class Agent:
             )
             reply = msgspec.json.decode(answer.raise_for_status().content, type=HeartbeatReply)
             self.batches += 1
-            self.refused += sum(not each.accepted for each in reply.results)
+            self.refused.update(each.reason for each in reply.results if not each.accepted)
             self.interval_ms = reply.interval_ms
 
     async def run(self) -> None:

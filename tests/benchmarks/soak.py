@@ -73,7 +73,8 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
         "calls_per_s": options.rate,
         "told": dict(told),
         "batches_of_heartbeats": agent.batches,
-        "heartbeats_refused": agent.refused,
+        "heartbeats_refused": dict(agent.refused),
+        "batches_failed": agent.failed,
         "cpu_share": round(cpu_share, 3),
         **_drift(seen_kb),
     }
