@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 DEFAULT_OUT = Path("simulated")
 
-Source = Annotated[
-    str, typer.Argument(help="The name of a scenario, or the path of a .toml; all names if empty.")
-]
+_SOURCE = "The name of a scenario, or the path of a .toml"
+Source = Annotated[str, typer.Argument(help=f"{_SOURCE}.")]
+SourceOrNone = Annotated[str, typer.Argument(help=f"{_SOURCE}; all names if empty.")]
 Controllers = Annotated[
     str,
     typer.Option(
@@ -45,7 +45,7 @@ Static = Annotated[
 
 def simulate(
     context: typer.Context,
-    scenario: Source = "",
+    scenario: SourceOrNone = "",
     controller: Controllers = "",
     seeds: Seeds = 5,
     set_: Settings = None,

@@ -56,13 +56,14 @@ class Range(Reply):
 
 
 class CallSold(Reply):
-    """The mean of the calls looked at, and what it costs at today's list price."""
+    """The mean of the calls looked at, and what it costs at today's list price; no price where
+    there was no call."""
 
     calls: int
     tokens_in: float
     tokens_out: float
     duration_s: float
-    listed_usd: str
+    listed_usd: str | None
 
 
 class PriceAdvice(Reply):
@@ -124,7 +125,9 @@ def _shown(advised: Advised) -> PriceAdvice:
             tokens_in=round(usual.tokens_in, 1),
             tokens_out=round(usual.tokens_out, 1),
             duration_s=round(usual.duration_s, 3),
-            listed_usd=format_usd(round(advised.listed_nanos)),
+            listed_usd=(
+                None if advised.listed_nanos is None else format_usd(round(advised.listed_nanos))
+            ),
         ),
         elasticity=_range(given.elasticity),
         floor=_price(advised, given.floor_nanos),
@@ -135,8 +138,8 @@ def _shown(advised: Advised) -> PriceAdvice:
     )
 
 
-def _range(told: advice.Range | None, unit: float = 1.0) -> Range | None:
-    if told is None:
+def _range(told: advice.Range | None, unit: float | None = 1.0) -> Range | None:
+    if told is None or unit is None:
         return None
     return Range(
         low=round(told.low / unit, 4),
@@ -147,7 +150,7 @@ def _range(told: advice.Range | None, unit: float = 1.0) -> Range | None:
 
 def _price(advised: Advised, usual_nanos: float | None) -> Price | None:
     """Return the rates, in today's proportion, at which the usual call costs so much."""
-    if usual_nanos is None:
+    if usual_nanos is None or advised.listed_nanos is None:
         return None
     band, factor = advised.endpoint.band, usual_nanos / advised.listed_nanos
     return price(

@@ -46,8 +46,8 @@ class Advised:
     endpoint: Endpoint
     advice: Advice
     usual: UsualCall
-    listed_nanos: float
-    """What the usual call costs at the list price of today."""
+    listed_nanos: float | None
+    """What the usual call costs at the list price of today; None where there was no call."""
     stretch: Stretch
 
 
@@ -82,7 +82,7 @@ async def advise_price(
     band = endpoint.band
     listed = Rate(band.list_in_micros, band.list_out_micros, band.list_call_nanos)
     # A usual call that today's prices make free would make every factor of them infinite.
-    listed_nanos = max(usual.price_nanos(listed), 1.0)
+    listed_nanos = max(usual.price_nanos(listed), 1.0) if usual.calls else None
     return Advised(endpoint, advise(told), usual, listed_nanos, stretch)
 
 

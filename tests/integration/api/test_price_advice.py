@@ -113,6 +113,8 @@ async def test_without_sales_nothing_is_advised(market: None, provider: Person) 
     assert told["reason"] == "too_few_calls"
     assert told["listed"] is None
     assert told["gain"] is None
+    assert told["usual_call"]["calls"] == 0
+    assert told["usual_call"]["listed_usd"] is None, "nobody knows what a call is"
 
 
 async def test_advice_is_for_whose_endpoint_it_is(

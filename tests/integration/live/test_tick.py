@@ -10,18 +10,21 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from sqlalchemy import func, select
+from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
 from broker.core.catalog import Endpoint
 from broker.flows.authenticate import Caller
-from broker.flows.choose_pricing import ChoiceWanted, choose_pricing, end_choice
+from broker.flows.choose_pricing import ChoiceWanted, Step, choose_pricing, end_choice
+from broker.flows.choose_pricing import Clock as Clocked
+from broker.flows.read_webhooks import list_events
 from broker.flows.tick import DT_S_MAX, Ticker
 from broker.live.loads import Counts
 from broker.live.room import Live
 from broker.live.sheet import Beat
 from broker.store import catalog, prices, pricing_choices
 from broker.store.accounts import Role
-from broker.store.events import events
+from broker.store.events import Sought, events
 from broker.store.leadership import Leadership
 from broker.store.tables import price_books
 from pricing.book import PriceBook, ProposedRates
@@ -37,6 +40,11 @@ from tests.integration.catalog.offers import (
 from tests.integration.live.waiting import until
 
 MakeTicker = Callable[..., Ticker]
+Clock = Callable[[], datetime]
+
+
+def now_there() -> datetime:
+    return datetime.now(UTC)
 
 
 @pytest.fixture
@@ -53,11 +61,10 @@ async def make_ticker(engine, database_url, here, listed) -> AsyncIterator[MakeT
     """Make tickers of processes; they give up their lead in the end."""
     made: list[Ticker] = []
 
-    def make(live: Live = here, endpoints: list[Endpoint] = listed) -> Ticker:
-        leadership = Leadership(database_url)
-        ticker = Ticker(
-            engine, leadership, live, lambda: endpoints, clock=lambda: datetime.now(UTC)
-        )
+    def make(
+        live: Live = here, endpoints: list[Endpoint] = listed, clock: Clock = now_there
+    ) -> Ticker:
+        ticker = Ticker(engine, Leadership(database_url), live, lambda: endpoints, clock=clock)
         made.append(ticker)
         return ticker
 
@@ -446,6 +453,54 @@ async def test_a_controller_that_fails_is_replaced_and_its_provider_is_told(
     assert told.payload["endpoints"] == ["acme/law"]
     assert told.payload["reason"] == "proposed no number"
     assert told.payload["replaced_by"] == "posted"
+
+
+async def test_a_controller_that_its_parameters_break_is_told_in_the_log_and_to_whom_it_concerns(
+    make_ticker, engine, here, acme
+):
+    ticker = make_ticker()
+    await ticker.step(0.0)
+    await load(here, in_flight=8)
+    assert rate_in(await ticker.step(5.0)) > 200_000
+    await choose(engine, "pi", parameters={"ki_per_s": 1e308}, scope=Scope.PROVIDER, subject="acme")
+    # Tests make errors of numpy's warnings; a broker logs them and goes on with no number.
+    with np.errstate(all="ignore"), capture_logs() as logs:
+        for second in range(15, 105, 10):
+            await ticker.step(float(second))
+    assert rate_in(await newest(engine)) == 200_000
+    (line,) = [each for each in logs if each["event"].startswith("a controller was replaced")]
+    assert line["log_level"] == "error"
+    assert (line["controller"], line["reason"]) == ("pi", "proposed no number")
+    sought = Sought(kind="pricing.controller_replaced")
+    for reader in (OPERATOR, Caller(acme.id, "acme", Role.PROVIDER)):
+        (told,) = await list_events(engine, reader, sought, None, 10)
+        assert told.event.payload["endpoints"] == ["acme/law"]
+        assert told.event.payload["controller"] == "pi"
+    assert await list_events(engine, Caller(uuid7(), "x", Role.PROVIDER), sought, None, 10) == []
+
+
+async def test_list_prices_by_the_clock_change_at_their_hour_and_back(make_ticker, engine):
+    """A night rate of half the price from 22:00 to 06:00 at two hours ahead of UTC."""
+    clock = [datetime(2030, 1, 7, 19, 58, tzinfo=UTC)]
+    night = Clocked([Step("22:00", 0.5), Step("06:00", 1.0)], utc_offset_minutes=120)
+    wanted = ChoiceWanted(Scope.MARKET, "", "posted", schedule=night)
+    async with engine.begin() as connection:
+        await choose_pricing(connection, OPERATOR, wanted, clock[0])
+    ticker, second = make_ticker(clock=lambda: clock[0]), 0.0
+
+    async def rate_at(hour: int, minute: int, day: int = 7) -> int:
+        nonlocal second
+        clock[0] = datetime(2030, 1, day, hour, minute, tzinfo=UTC)
+        moved = True
+        while moved:  # by a quarter a tick at most
+            second += 1.0
+            moved = await ticker.step(second) is not None
+        return rate_in(await newest(engine))
+
+    assert await rate_at(19, 59) == 200_000
+    assert await rate_at(20, 0) == 100_000
+    assert await rate_at(3, 59, day=8) == 100_000
+    assert await rate_at(4, 0, day=8) == 200_000
 
 
 class Broken:
