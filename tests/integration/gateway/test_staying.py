@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from provider_sdk.testing.scripted import Script
 from tests.integration.gateway.house import Consumer, House, Stall, until
+
+# Next to so long, what the machine adds is nothing, and nobody is found to be twice as quick.
+ALIKE = Script(models=("upstream-name",), ttft_ms=50)
 
 
 async def test_follow_ups_of_a_conversation_stay_with_who_answered_it_first(
     house: House, shop: Consumer
 ) -> None:
     names = [f"stay{number}/m" for number in range(4)]
-    await house.enrol(*(Stall(name=name, model="alike") for name in names))
+    await house.enrol(*(Stall(name=name, model="alike", script=ALIKE) for name in names))
 
     async def ask(stream: bool = False, **broker: Any) -> str:
         body: dict[str, Any] = {

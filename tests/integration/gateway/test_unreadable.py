@@ -30,7 +30,7 @@ def read_back(numbers: NDArray[np.float64], encoder: WordEncoder) -> set[str]:
         chosen.append(int(np.abs(steps @ left).argmax()))
         amounts = np.linalg.lstsq(weights[chosen].T, sought, rcond=None)[0]
         left = sought - amounts @ weights[chosen]
-    pieces = {row: piece for piece, row in encoder._pieces._vocabulary.items()}
+    pieces = {row: piece for piece, row in encoder._pieces._pieces.items()}
     return {pieces[row].strip("\u2581") for row in chosen}
 
 

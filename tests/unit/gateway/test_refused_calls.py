@@ -84,7 +84,7 @@ def test_the_rejected_are_told_with_their_reasons() -> None:
     error = refused(running(market([endpoint(0, "acme/small", quality=0.1)])), quality_min=0.4)
     assert (error.status, error.code) == (404, "nothing_fits")
     assert error.facts["rejected"] == [{"endpoint": "acme/small", "reason": "quality_too_low"}]
-    assert "1 quality_too_low" in error.detail
+    assert "1 quality below the minimum" in error.detail
 
 
 def test_when_all_that_fit_are_full_the_caller_may_come_again_and_demand_is_counted() -> None:
