@@ -39,7 +39,8 @@ SHOWN = (
     *("welfare_share", "welfare_usd_per_h", "consumer_surplus_usd_per_h"),
     *("provider_surplus_usd_per_h", "revenue_usd_per_h", "take_usd_per_h", "served_share"),
     *("full_share", "failed_share", "ttft_goodput_per_s", "tpot_goodput_per_s", "load"),
-    *("excess_load", "price_level", "price_sigma", "reversals_per_h", "settling_s", "hhi", "jain"),
+    *("excess_load", "price_level", "price_sigma"),
+    *("reversals_per_h", "swings_per_h", "settling_s", "hhi", "jain"),
 )
 
 HEADER_WIDTH = 10

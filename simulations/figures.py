@@ -137,6 +137,7 @@ def _stability(run: Run, scenario: Scenario, best: Yardstick) -> dict[str, float
         "utilisation": _mean(run.mean_utilisation, slots),
         "price_sigma": _mean(moves.sigma, slots),
         "reversals_per_h": _mean(moves.reversals_per_h, slots),
+        "swings_per_h": _mean(moves.swings_per_h, slots),
         "settling_s": settling_s(run, scenario),
     }
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from simulations.turns import SWING
+
 
 class Better(enum.StrEnum):
     """Which way a measure is better."""
@@ -110,7 +112,14 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             "per h",
             _DOWN,
             _STABILITY,
-            "how often a rise follows a fall or a fall a rise",
+            "how often a rise follows a fall or a fall a rise, however small",
+        ),
+        "swings_per_h": Measure(
+            "Swings",
+            "per h",
+            _DOWN,
+            _STABILITY,
+            f"how often a price turns by more than {SWING:.0%}, which single calls hardly do",
         ),
         "settling_s": Measure(
             "Settling",

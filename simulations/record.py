@@ -166,6 +166,8 @@ class PriceMoves:
     """Of the change of ln price from tick to tick."""
     reversals: NDArray[np.int64]
     """How often a rise followed a fall, or a fall a rise."""
+    swings: NDArray[np.int64]
+    """How often it turned by more than `turns.SWING` from the highest or lowest it had come to."""
 
     @property
     def sigma(self) -> NDArray[np.float64]:
@@ -175,8 +177,16 @@ class PriceMoves:
     @property
     def reversals_per_h(self) -> NDArray[np.float64]:
         """Reversals an hour."""
+        return self._per_h(self.reversals)
+
+    @property
+    def swings_per_h(self) -> NDArray[np.float64]:
+        """Swings an hour."""
+        return self._per_h(self.swings)
+
+    def _per_h(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
         hours = max(self.ticks * self.tick_s, 1.0) / 3_600.0
-        return np.asarray(self.reversals / hours, dtype=np.float64)
+        return np.asarray(counts / hours, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

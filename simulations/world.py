@@ -22,6 +22,7 @@ from simulations.strategies import Sight, acts_every_s, band_for
 from simulations.tally import Sample, Tally
 from simulations.thinning import Series
 from simulations.ticker import FluidAt, Ticker
+from simulations.turns import Turns
 
 _SUMMED = frozenset({"refused", "served", "offered", "offer_nanos", "worth_nanos"})
 
@@ -140,7 +141,7 @@ class World:
             ttft=histograms["ttft"],
             tpot=histograms["tpot"],
             e2e=histograms["e2e"],
-            moves=PriceMoves(counted.ticks, tick_s, counted.squares, counted.reversals),
+            moves=counted.moves(tick_s),
             mean_load=counted.load / share,
             mean_utilisation=counted.utilisation / share,
             present_s=present_s,
@@ -173,7 +174,12 @@ class _Counted:
         self.load = np.zeros(size)
         self.utilisation = np.zeros(size)
         self.present: IntArray = np.zeros(size, dtype=np.int64)
+        self.turns = Turns(size)
         self._direction = np.zeros(size)
+
+    def moves(self, tick_s: float) -> PriceMoves:
+        """How restless prices were."""
+        return PriceMoves(self.ticks, tick_s, self.squares, self.reversals, self.turns.swings)
 
     def add(
         self,
@@ -182,6 +188,7 @@ class _Counted:
         present: NDArray[np.bool_],
     ) -> None:
         """Count a tick: prices before and after it, NaN for none; load and utilisation."""
+        self.turns.add(np.log(prices[1]))
         move = np.nan_to_num(np.log(prices[1] / prices[0]))
         direction = np.sign(move)
         self.ticks += 1

@@ -12,12 +12,13 @@ from pricing.choice import build_controller
 from pricing.controllers.excess import ExcessLoad
 from pricing.controllers.pi import ProportionalIntegral
 from pricing.controllers.shadow import ShadowPrice
-from pricing.guardrails import gain_limit
+from pricing.guardrails import answer_ticks, gain_limit
 from simulations.fluid.kinds import Kinds
 from simulations.report.scales import number
 from simulations.scenario import Scenario
 from simulations.studies.plan import BEST_STATIC
 from simulations.studies.results import Point, Results
+from simulations.turns import SWING
 
 _NONE = "does not apply"
 
@@ -30,6 +31,8 @@ class Loops:
     limit: str
     turns_per_h: str
     """Reversals an hour of a price that swings at the limit."""
+    swing: str
+    """The turn from which on it is one."""
     rows: Sequence[Sequence[str]]
     target: float | None
 
@@ -48,7 +51,7 @@ def loops_of(results: Results, point: Point) -> Loops:
     shared = targets.pop() if len(targets) == 1 else None
     # A loop at its limit swings with a period of 2 (2 tau + 1) ticks, and turns twice in each.
     turns_per_h = 3_600.0 / ((2 * tau + 1) * scenario.prices.tick_s)
-    return Loops(tau, number(gain_limit(tau)), number(turns_per_h), rows, shared)
+    return Loops(tau, number(gain_limit(tau)), number(turns_per_h), f"{SWING:.0%}", rows, shared)
 
 
 def _row(
@@ -57,14 +60,16 @@ def _row(
     cell = results.plan.cell(point, policy, results.plan.seeds[0])
     gain, target = _gain(cell.text.build(cell.settings), tau)
     swings = gain_limit(tau) / gain if gain > 0.0 else math.inf
-    measures = ("price_sigma", "reversals_per_h", "settling_s", "excess_load")
-    sigma, turns, settling, load = (results.interval(each, policy, point).mean for each in measures)
+    measures = ("price_sigma", "reversals_per_h", "swings_per_h", "settling_s", "excess_load")
+    found = (results.interval(each, policy, point).mean for each in measures)
+    sigma, turns, swings_per_h, settling, load = found
     row = (
         policy,
         number(gain) if gain else _NONE,
         number(swings) if math.isfinite(swings) else _NONE,
         number(sigma, "%"),
         number(turns),
+        number(swings_per_h),
         number(settling, "s"),
         number(load, "%"),
         number(target, "%") if target is not None else _NONE,
@@ -74,15 +79,13 @@ def _row(
 
 
 def delay_ticks(scenario: Scenario) -> int:
-    """Ticks from a price to the load that answers it: both ways of the signals, a heartbeat, and
-    the usual call that was taken in at an older price, on a server that is full."""
-    signals = scenario.signals
+    """Ticks from a price to the load that answers it, as controllers are told them, of the usual
+    call on a server that is full."""
     kinds = Kinds.of(scenario)
     slots = np.array([members[0].capacity for members in kinds.members])
-    usual_s = float(np.mean(kinds.usual.work_s * slots))
-    return math.ceil(
-        (2.0 * signals.delay_s + signals.heartbeat_s + usual_s) / scenario.prices.tick_s
-    )
+    usual_s = np.mean(kinds.usual.work_s * slots, keepdims=True)
+    (ticks,) = answer_ticks(usual_s, scenario.prices.tick_s, scenario.signals.delay_s)
+    return math.ceil(float(ticks))
 
 
 def _gain(scenario: Scenario, tau: int) -> tuple[float, float | None]:

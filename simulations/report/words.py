@@ -11,10 +11,11 @@ from simulations.report.scales import apart, number
 from simulations.statistics import Interval
 from simulations.studies.plan import BEST_STATIC
 from simulations.studies.results import Point, Results
+from simulations.turns import SWING
 
 GLUE = "\N{NO-BREAK SPACE}"
 STILL = ("posted", BEST_STATIC)
-MOVING = ("price_sigma", "reversals_per_h", "settling_s")
+MOVING = ("price_sigma", "reversals_per_h", "swings_per_h", "settling_s")
 """Measures by which prices that stand still would be best, which says nothing."""
 WORTH_SAYING = 0.002
 """A difference below this share of the bound is called none."""
@@ -114,12 +115,13 @@ def _points(gap: Interval) -> str:
 def _stability(results: Results, point: Point) -> Iterator[str]:
     moving = [each for each in results.policies if each not in STILL]
     told = [
-        f"{each} {number(results.interval('reversals_per_h', each, point).mean)}"
+        f"{each} {number(results.interval('reversals_per_h', each, point).mean)}, of them"
+        f" {number(results.interval('swings_per_h', each, point).mean)} by more than {SWING:.0%}"
         f" ({number(results.interval('price_sigma', each, point).mean, '% a tick')})"
         for each in moving
     ]
     if told:
-        yield f"Reversals of price an hour, and how far it moves: {', '.join(told)}."
+        yield f"Reversals of price an hour, and how far it moves: {'; '.join(told)}."
 
 
 def best_of(measure: str, found: Mapping[str, Interval]) -> str | None:
