@@ -7,6 +7,10 @@ calls whose provider fails, callers who leave in the middle, `auto`. All heartbe
 interval that the broker sets, and prices tick. Resident memory is printed each ten seconds; the
 last line is one JSON object with the drift, in percent, from the mean of the first fifth after
 WARM_UP_SHARE of the time to that of the last fifth.
+
+The callers go through all endpoints of the market one after the other, and of each the broker keeps
+something from its first call on (`tests/unit/core/test_kept_of_endpoints.py`): until all were
+called, which is `all_called_after_s`, the memory grows.
 """
 
 from __future__ import annotations
@@ -71,6 +75,7 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
         "minutes": options.minutes,
         "endpoints": options.market,
         "calls_per_s": options.rate,
+        "all_called_after_s": round(options.market / options.rate),
         "told": dict(told),
         "batches_of_heartbeats": agent.batches,
         "heartbeats_refused": dict(agent.refused),
