@@ -28,6 +28,8 @@ from simulations.observed import ObservationMalformed, Observed
 from simulations.supply import BatchingServer
 
 REQUESTS_MIN = 20
+E2E_MISSED_MAX, TTFT_MISSED_MAX = 0.05, 0.2
+"""By how much a fit that can be relied on misses, in the median, what it had not seen."""
 UNBOUND_BATCH = 4_096
 STEP_TOKENS = (512, 1_024, 2_048, 4_096, 8_192, 16_384)
 KV_SHARES = (
@@ -72,6 +74,19 @@ class Calibration:
     skipped: int
     is_cache_bound: bool
     """False where the cache never was in the way, so what it holds is not known."""
+
+    @property
+    def doubt(self) -> str | None:
+        """What to tell who would rely on the fit; None where it predicted well."""
+        e2e, ttft = self.predicted.e2e_median, self.predicted.ttft_median
+        if e2e <= E2E_MISSED_MAX and ttft <= TTFT_MISSED_MAX:
+            return None
+        return (
+            f"Do not rely on this fit: what it had not seen it missed by {e2e:.1%} (end to end) "
+            f"and {ttft:.1%} (first token) in the median, where {E2E_MISSED_MAX:.0%} and "
+            f"{TTFT_MISSED_MAX:.0%} are the most. A longer run under the same kind of load, by a "
+            "server that does nothing else, tells more."
+        )
 
 
 def calibrate(run: Observed) -> Calibration:

@@ -22,7 +22,8 @@ def calibrate(
 
     Each line has input_toks, output_toks, arrival_time, first_token_ts and last_token_ts; queued_ts
     and scheduled_ts help where arrival_time is on another clock. The fit to the first half of the
-    run is tried on the second; the numbers told are those of a fit to all of it.
+    run is tried on the second, and where it misses by much, that is said; the numbers told are
+    those of a fit to all of it.
     """
     import msgspec
 
@@ -37,6 +38,8 @@ def calibrate(
         typer.echo(msgspec.json.encode(_told(found)).decode())
     else:
         _print(found)
+    if found.doubt is not None:
+        typer.echo(found.doubt, err=True)
 
 
 def _told(found: Calibration) -> dict[str, Any]:
@@ -48,15 +51,17 @@ def _told(found: Calibration) -> dict[str, Any]:
         "server": msgspec.to_builtins(found.server),
         "fitted": msgspec.to_builtins(found.fitted),
         "predicted": msgspec.to_builtins(found.predicted),
+        "doubt": found.doubt,
     }
 
 
 def _toml(found: Calibration) -> str:
     server, errors = found.server, found.predicted
+    doubt = "# That is too much to rely on.\n" if found.doubt else ""
     return (
         f"# Fitted to {found.requests} requests. Fitted to the first half alone it misses those of "
         f"the second\n# by {errors.e2e_median:.1%} (end to end) and {errors.ttft_median:.1%} "
-        "(first token) in the median.\n"
+        f"(first token) in the median.\n{doubt}"
         "[server]\n"
         'kind = "batching_server"\n'
         f"c0_s = {server.c0_s:.4g}\n"

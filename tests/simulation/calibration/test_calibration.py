@@ -9,8 +9,21 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
 
-from simulations.calibrate import calibrate, errors, fit, predict
+from simulations import calibrate_command
+from simulations.calibrate import (
+    E2E_MISSED_MAX,
+    TTFT_MISSED_MAX,
+    Calibration,
+    Errors,
+    calibrate,
+    errors,
+    fit,
+    predict,
+)
 from simulations.observed import ObservationMalformed, Observed, read_observed
 from simulations.supply import BatchingServer
 
@@ -52,8 +65,8 @@ def test_the_server_behind_a_run_is_found_from_half_of_it() -> None:
     found = fit(run, half)
     assert found.c0_s == pytest.approx(SERVER.c0_s, rel=0.1)
     missed = errors(run, found, np.arange(20, 40))
-    assert missed.e2e_median <= 0.05
-    assert missed.ttft_median <= 0.2
+    assert missed.e2e_median <= E2E_MISSED_MAX
+    assert missed.ttft_median <= TTFT_MISSED_MAX
 
 
 def test_a_run_that_goes_on_long_after_what_is_known_of_it_is_fitted() -> None:
@@ -92,6 +105,75 @@ def test_long_prompts_that_wait_for_each_other_are_predicted(seed: int) -> None:
     missed = errors(run, fit(run, np.arange(20)), np.arange(20, 40))
     assert missed.e2e_median <= 0.01
     assert missed.ttft_median <= 0.01
+
+
+def all_at_once(seed: int, longest: tuple[int, int]) -> Errors:
+    """By how much the second half of such a run is missed; `longest` prompt and answer."""
+    rng = np.random.default_rng(seed)
+    prompts, answers = rng.integers(100, longest[0], 40), rng.integers(20, longest[1], 40)
+    asked = replace(a_run(40), arrival_s=np.zeros(40), tokens_in=prompts, tokens_out=answers)
+    run = observed(asked)
+    return errors(run, fit(run, np.arange(20)), np.arange(20, 40))
+
+
+def test_requests_that_come_all_at_once_are_predicted() -> None:
+    """Who waits in line waits for the others to be read, which says little of his own prompt."""
+    missed = all_at_once(98, (6_000, 80))
+    assert missed.e2e_median <= E2E_MISSED_MAX
+    assert missed.ttft_median <= TTFT_MISSED_MAX
+
+
+def test_servers_that_fit_alike_count_once_among_those_that_are_looked_into_further() -> None:
+    """Three that differ in a limit in nobody's way would leave no room for the one to go on with:
+    this run is missed by 2.5% and 8.7% then."""
+    missed = all_at_once(7, (1_500, 250))
+    assert missed.e2e_median <= 0.01
+    assert missed.ttft_median <= 0.01
+
+
+def a_file(run: Observed, at: Path) -> Path:
+    columns = (run.tokens_in, run.tokens_out, run.arrival_s, run.first_s, run.last_s)
+    names = ("input_toks", "output_toks", "arrival_time", "first_token_ts", "last_token_ts")
+    rows = zip(*(each.tolist() for each in columns), strict=True)
+    told = [msgspec.json.encode(dict(zip(names, row, strict=True))) for row in rows]
+    at.write_bytes(b"\n".join(told))
+    return at
+
+
+def asked(*words: object) -> Result:
+    app = typer.Typer()
+    app.command()(calibrate_command.calibrate)
+    return CliRunner().invoke(app, [str(each) for each in words])
+
+
+def test_a_fit_that_predicts_badly_is_told_not_to_be_relied_on(tmp_path: Path) -> None:
+    run, out = a_run(20), tmp_path / "server.toml"
+    slow_s = np.where(np.arange(20) < 10, 0.0, 60.0)
+    spoiled = replace(run, first_s=run.first_s + slow_s, last_s=run.last_s + slow_s)
+    told = asked(a_file(spoiled, tmp_path / "bad.jsonl"), "--json", "--out", str(out))
+    assert told.exit_code == 0
+    assert told.stderr.startswith("Do not rely on this fit: what it had not seen it missed by 9")
+    found = msgspec.json.decode(told.stdout)
+    assert found["predicted"]["e2e_median"] > E2E_MISSED_MAX
+    assert found["doubt"] == told.stderr.strip()
+    assert "too much to rely on" in out.read_text()
+
+
+def test_a_fit_that_predicts_well_is_told_without_a_doubt(tmp_path: Path) -> None:
+    out = tmp_path / "server.toml"
+    told = asked(a_file(a_run(40), tmp_path / "good.jsonl"), "--out", str(out))
+    assert (told.exit_code, told.stderr) == (0, "")
+    assert "rely" not in out.read_text()
+
+
+@pytest.mark.parametrize("missed", [(0.051, 0.2), (0.05, 0.201)])
+def test_either_median_alone_is_enough_for_a_doubt(missed: tuple[float, float]) -> None:
+    seen = Errors(0.0, 0.0, 0.0, 0.0)
+    good = Errors(0.05, 0.9, 0.2, 0.9)
+    found = Calibration(SERVER, SERVER, seen, good, 40, 0, is_cache_bound=True)
+    assert found.doubt is None
+    bad = Errors(missed[0], missed[0], missed[1], missed[1])
+    assert replace(found, predicted=bad).doubt is not None
 
 
 def a_line(**changed: float | None) -> bytes:
@@ -146,5 +228,5 @@ def test_the_second_half_of_a_real_run_is_predicted_from_the_first(path: Path | 
         run = read_observed(lines)
     half = run.size // 2
     missed = errors(run, fit(run, np.arange(half)), np.arange(half, run.size))
-    assert missed.e2e_median <= 0.05
-    assert missed.ttft_median <= 0.2
+    assert missed.e2e_median <= E2E_MISSED_MAX
+    assert missed.ttft_median <= TTFT_MISSED_MAX
