@@ -108,6 +108,8 @@ class Counter:
             strays.do_until(span_s[1])
         counts.undo()  # they end when their servers say so
         going = (columns != NOBODY).nonzero()[0]
+        if desk.pulse.revisits.offers:
+            desk.pulse.take_offers(grid.numbers[columns[going]], span_s[0])
         turned = ((columns == NOBODY) & (codes != _STRAYED)).nonzero()[0]
         refused = turned[codes[turned] == _ROUTED]
         if refused.size:

@@ -13,8 +13,9 @@ from broker.core.dispatch import Attempt
 from broker.core.eligibility import Rejection
 from broker.core.hedging import HedgeBudget, Tails
 from broker.core.market import Market, Presence, build_market
+from broker.core.measured import Measured, MeasuredMany
 from broker.core.outcome import DELIVERED, Fault, Outcome
-from broker.core.pulse import Measured, MeasuredMany, Pulse
+from broker.core.pulse import Pulse
 from broker.core.refusal import Cause, cause_of
 from broker.core.requirements import Requirements
 from broker.core.retries import RetryBudget

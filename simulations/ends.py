@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.core.gradient import kinds_of
-from broker.core.pulse import MeasuredMany, Pulse
+from broker.core.measured import MeasuredMany
+from broker.core.pulse import Pulse
 from broker.core.throttle import APART_S, Throttle, ToldMany
 from pricing.book import FloatArray, IntArray
 from simulations.listing import Listing

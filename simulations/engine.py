@@ -223,7 +223,9 @@ class Engine:
         site.jobs[job] = None
         site.server.submit(job, now_s)
         self._watch(site)
-        if self._world.desk.pulse.is_doubtful(site.number) and visit.of_class.stream:
+        pulse, number = self._world.desk.pulse, site.number
+        is_probe = pulse.is_doubtful(number) or number in pulse.revisits.offers
+        if is_probe and visit.of_class.stream:
             self._races.probe(job, site, now_s)
 
     def _watch(self, site: Site) -> None:

@@ -84,9 +84,11 @@ class Slices:
 
     def _span_s(self) -> float:
         """How long the next slice is: shorter while any endpoint is in doubt, for an answer that is
-        whole ends that, and is told at the end of a slice."""
-        is_in_doubt = self._strays is not None and self._world.desk.pulse.is_wary
-        return min(self._slice_s, AT_ONCE_S) if is_in_doubt else self._slice_s
+        whole ends that, and is told at the end of a slice; so is that a call finds out for all."""
+        pulse = self._world.desk.pulse
+        is_in_doubt = self._strays is not None and pulse.is_wary
+        is_brief = is_in_doubt or pulse.revisits.offers
+        return min(self._slice_s, AT_ONCE_S) if is_brief else self._slice_s
 
     # What happens to the market.
 

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
+from broker.core.measured import MeasuredMany
 from broker.core.outcome import Outcome
-from broker.core.pulse import MeasuredMany
 from pricing.book import FloatArray, IntArray
 from simulations.askers import Askers
 from simulations.bills import Bills, Work, bill, metered_out

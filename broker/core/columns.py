@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ NO_LIMIT_TOKENS = 1 << 40
 Numbers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Scalar = TypeVar("Scalar", np.int64, np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,3 +150,22 @@ def _claims(endpoints: Iterable[Endpoint]) -> dict[str, tuple[Numbers, Floats]]:
         numbers, qualities = zip(*rows, strict=True)
         claims[domain] = np.array(numbers, dtype=np.int64), np.array(qualities, dtype=np.float64)
     return claims
+
+
+def grown(array: NDArray[Scalar], size: int, filler: float) -> NDArray[Scalar]:
+    """Return an array with room for so many numbers, twice as many where it had too little."""
+    if size <= array.size:
+        return array
+    wider = np.full(max(size, 2 * array.size), filler, dtype=array.dtype)
+    wider[: array.size] = array
+    return wider
+
+
+def ints(array: Numbers) -> memoryview[int]:
+    """Return the same memory, to be read and written one number at a time."""
+    return array.data.cast("B").cast("q")
+
+
+def floats(array: Floats) -> memoryview[float]:
+    """The same."""
+    return array.data.cast("B").cast("d")

@@ -8,20 +8,17 @@ once a tick.
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from typing import NamedTuple, TypeVar
 
-import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from broker.core.breaker import Breaker
-from broker.core.columns import Bools, Floats, Numbers
+from broker.core.columns import Bools, Numbers, floats, grown, ints
 from broker.core.grouped import LATENCY_MS_MIN, LATENCY_WEIGHT, Groups
 from broker.core.journal import Journal
+from broker.core.measured import Measured, MeasuredMany
 from broker.core.objections import Objections
 from broker.core.outcome import Outcome
-
-Scalar = TypeVar("Scalar", np.int64, np.float64)
+from broker.core.revisits import Revisits
 
 AVAILABILITY_WEIGHT = 0.1
 """Of the newest outcome in the moving average."""
@@ -36,24 +33,6 @@ of uncertainty); its first call says what it is."""
 BYTES_PER_TOKEN_PRIOR = 4.0
 
 
-class Measured(msgspec.Struct, frozen=True, gc=False):
-    """What one delivered attempt showed; None where it showed nothing."""
-
-    ttft_ms: float
-    duration_ms: float
-    tokens_out: int
-    bytes_in_per_token: float | None = None
-    bytes_out_per_token: float | None = None
-
-
-class MeasuredMany(NamedTuple):
-    """What many delivered attempts showed; arrays of one length."""
-
-    ttft_ms: Floats
-    duration_ms: Floats
-    tokens_out: Numbers
-
-
 class Pulse:
     """The live state of this process. All times are seconds of one monotonic clock."""
 
@@ -62,6 +41,8 @@ class Pulse:
         """This process's own calls, by deployment."""
         self.under_way = np.zeros(0, dtype=np.int64)
         """The same by endpoint; not those of `begin_many`."""
+        self.asked = np.zeros(0, dtype=np.int64)
+        """Calls so far, by endpoint; those of `begin_many` from their end on."""
         self.others_in_flight = np.zeros(0, dtype=np.int64)
         """The other processes' calls, by deployment, as last heard of."""
         self.refused = np.zeros(0, dtype=np.int64)
@@ -84,37 +65,38 @@ class Pulse:
         """Endpoints that other processes have ejected, as last heard of."""
         self._doubtful: set[int] = set()
         self._missed_since: dict[int, float] = {}
+        self.revisits = Revisits((TTFT_MS_PRIOR, TPOT_MS_PRIOR))
         self._view()
 
     def fit(self, endpoints: int, deployments: int) -> None:
         """Make room for so many numbers; never shrinks, so that running calls keep their place."""
-        self.in_flight = _grown(self.in_flight, deployments, 0)
-        self.under_way = _grown(self.under_way, endpoints, 0)
-        self.others_in_flight = _grown(self.others_in_flight, deployments, 0)
-        self.refused = _grown(self.refused, deployments, 0)
-        self.service_s = _grown(self.service_s, deployments, 1.0)
-        self.availability = _grown(self.availability, endpoints, 1.0)
-        self.ttft_ms = _grown(self.ttft_ms, endpoints, TTFT_MS_PRIOR)
-        self.tpot_ms = _grown(self.tpot_ms, endpoints, TPOT_MS_PRIOR)
-        self.bytes_in_per_token = _grown(self.bytes_in_per_token, endpoints, BYTES_PER_TOKEN_PRIOR)
-        self.bytes_out_per_token = _grown(
-            self.bytes_out_per_token, endpoints, BYTES_PER_TOKEN_PRIOR
-        )
-        self.limit = _grown(self.limit, endpoints, np.inf)
+        self.in_flight = grown(self.in_flight, deployments, 0)
+        self.under_way = grown(self.under_way, endpoints, 0)
+        self.asked = grown(self.asked, endpoints, 0)
+        self.others_in_flight = grown(self.others_in_flight, deployments, 0)
+        self.refused = grown(self.refused, deployments, 0)
+        self.service_s = grown(self.service_s, deployments, 1.0)
+        self.availability = grown(self.availability, endpoints, 1.0)
+        self.ttft_ms = grown(self.ttft_ms, endpoints, TTFT_MS_PRIOR)
+        self.tpot_ms = grown(self.tpot_ms, endpoints, TPOT_MS_PRIOR)
+        self.bytes_in_per_token = grown(self.bytes_in_per_token, endpoints, BYTES_PER_TOKEN_PRIOR)
+        self.bytes_out_per_token = grown(self.bytes_out_per_token, endpoints, BYTES_PER_TOKEN_PRIOR)
+        self.limit = grown(self.limit, endpoints, np.inf)
         self._view()
 
     def _view(self) -> None:
         # The same memory, one number at a time: numpy takes four times as long for that.
-        self.in_flight_at = _ints(self.in_flight)
-        self.under_way_at = _ints(self.under_way)
-        self.availability_at = _floats(self.availability)
-        self.bytes_in_per_token_at = _floats(self.bytes_in_per_token)
-        self.bytes_out_per_token_at = _floats(self.bytes_out_per_token)
-        self.others_in_flight_at = _ints(self.others_in_flight)
-        self._service_s_at = _floats(self.service_s)
-        self.limit_at = _floats(self.limit)
-        self.ttft_ms_at = _floats(self.ttft_ms)
-        self.tpot_ms_at = _floats(self.tpot_ms)
+        self.in_flight_at = ints(self.in_flight)
+        self.under_way_at = ints(self.under_way)
+        self._asked_at = ints(self.asked)
+        self.availability_at = floats(self.availability)
+        self.bytes_in_per_token_at = floats(self.bytes_in_per_token)
+        self.bytes_out_per_token_at = floats(self.bytes_out_per_token)
+        self.others_in_flight_at = ints(self.others_in_flight)
+        self._service_s_at = floats(self.service_s)
+        self.limit_at = floats(self.limit)
+        self.ttft_ms_at = floats(self.ttft_ms)
+        self.tpot_ms_at = floats(self.tpot_ms)
 
     def take_others(self, in_flight: Numbers, ejected: frozenset[int]) -> None:
         """Be told, again and again, what the other processes have under way and have ejected."""
@@ -141,6 +123,18 @@ class Pulse:
                 missed = 0.0
                 del self._missed_since[endpoint]
             self.availability_at[endpoint] = 1 - missed
+        if now_s >= self.revisits.due_s:
+            self._revisit(now_s)
+
+    def _revisit(self, now_s: float) -> None:
+        latency_ms = np.stack((self.ttft_ms, self.tpot_ms))
+        self.journal.turned += self.revisits.look(latency_ms, self.asked, self.doubted(), now_s)
+        self.ttft_ms[:], self.tpot_ms[:] = latency_ms
+
+    def _count_as(self, endpoint: int, latency_ms: tuple[float, float] | None) -> None:
+        if latency_ms is not None:
+            self.ttft_ms_at[endpoint], self.tpot_ms_at[endpoint] = latency_ms
+            self.journal.turned.append(endpoint)
 
     def expect(self, deployment: int, more: int) -> None:
         """Be told that an attempt will start once it has been paid for: 1, and -1 then."""
@@ -152,6 +146,9 @@ class Pulse:
         self.journal.moved.append(deployment)
         self.in_flight_at[deployment] += 1
         self.under_way_at[endpoint] += 1
+        self._asked_at[endpoint] += 1
+        if self.revisits.offers:
+            self._count_as(endpoint, self.revisits.take(endpoint, now_s))
         if endpoint in self._doubtful:
             self.breakers[endpoint].begin(now_s)
 
@@ -171,6 +168,11 @@ class Pulse:
         self.journal.moved.append(deployment)
         self.in_flight_at[deployment] = left
         self.under_way_at[endpoint] -= 1
+        if self.revisits.offers:
+            if self.revisits.is_late(endpoint, began_s):
+                measured = None  # of when it was slow
+            elif measured is not None:
+                self._count_as(endpoint, self.revisits.end(endpoint))
         if measured is not None:
             self._measure(endpoint, deployment, measured)
         if outcome.fault is None:
@@ -190,6 +192,8 @@ class Pulse:
         """Be told that the answer to an attempt has begun: a long one proves itself at once."""
         if endpoint in self._doubtful and self.breakers[endpoint].prove(now_s, began_s):
             self._doubtful.discard(endpoint)
+        if self.revisits.offers:
+            self._count_as(endpoint, self.revisits.prove(endpoint, now_s, began_s))
 
     def contradict(self, endpoint: int, now_s: float) -> None:
         """Be told that another has served what this endpoint held for wrong."""
@@ -201,9 +205,15 @@ class Pulse:
         self._doubtful.add(endpoint)
 
     def begin_many(self, deployments: Numbers) -> None:
-        """Be told of many attempts that start, at endpoints that no breaker doubts."""
+        """Be told of many attempts that start, at endpoints that no breaker doubts; of those that
+        are offered for once, `take_offers` is told too."""
         self.journal.begin_era()
         np.add.at(self.in_flight, deployments, 1)
+
+    def take_offers(self, endpoints: Numbers, now_s: float) -> None:
+        """Be told where calls have started of which `begin_many` was told."""
+        for endpoint in self.revisits.offers.keys() & {*endpoints.tolist()}:
+            self._count_as(endpoint, self.revisits.take(endpoint, now_s))
 
     def end_many(
         self, endpoints: Numbers, deployments: Numbers, seen: MeasuredMany, now_s: float
@@ -214,6 +224,9 @@ class Pulse:
         np.subtract.at(self.in_flight, deployments, 1)
         assert self.in_flight.min(initial=0) >= 0, "every end has its begin"
         of = Groups(endpoints)
+        self.asked[of.numbers] += of.counts
+        for endpoint in self.revisits.taken() & {*of.numbers.tolist()}:
+            self._count_as(endpoint, self.revisits.end(endpoint))
         servers = of if deployments is endpoints else Groups(deployments)
         servers.blend(self.service_s, seen.duration_ms / 1_000)
         of.blend(self.ttft_ms, seen.ttft_ms, TTFT_MS_PRIOR)
@@ -279,9 +292,7 @@ class Pulse:
     def ejected(self, numbers: Numbers, now_s: float) -> Bools | None:
         """Return which endpoints are out of routing now, or None when none is (the common case)."""
         out = (self._doubtful and self.ejected_here(now_s)) | self.ejected_elsewhere
-        if not out:
-            return None
-        return np.array([number in out for number in numbers.tolist()], dtype=bool)
+        return np.array([number in out for number in numbers.tolist()], bool) if out else None
 
     def ejected_here(self, now_s: float) -> set[int]:
         """Return the endpoints that this process sends no call now."""
@@ -316,8 +327,7 @@ class Pulse:
             max(ttft_ms, LATENCY_MS_MIN) if fresh else before + weight * (ttft_ms - before)
         )
         if measured.tokens_out > 1:
-            decoding_ms = max(measured.duration_ms - ttft_ms, 0.0)
-            tpot_ms = decoding_ms / (measured.tokens_out - 1)
+            tpot_ms = max(measured.duration_ms - ttft_ms, 0.0) / (measured.tokens_out - 1)
             averages = self.tpot_ms_at
             before = averages[endpoint]
             fresh = before == TPOT_MS_PRIOR
@@ -332,19 +342,3 @@ class Pulse:
             averages = self.bytes_out_per_token_at
             before = averages[endpoint]
             averages[endpoint] = before + weight * (measured.bytes_out_per_token - before)
-
-
-def _grown(array: NDArray[Scalar], size: int, filler: float) -> NDArray[Scalar]:
-    if size <= array.size:
-        return array
-    wider = np.full(max(size, 2 * array.size), filler, dtype=array.dtype)
-    wider[: array.size] = array
-    return wider
-
-
-def _ints(array: Numbers) -> memoryview[int]:
-    return array.data.cast("B").cast("q")
-
-
-def _floats(array: Floats) -> memoryview[float]:
-    return array.data.cast("B").cast("d")

@@ -13,8 +13,9 @@ import numpy as np
 from broker.core.by_number import ByNumber
 from broker.core.catalog import Endpoint
 from broker.core.gradient import Gradient, is_of, kind_of
+from broker.core.measured import Measured
 from broker.core.outcome import Fault, Outcome
-from broker.core.pulse import Measured, Pulse
+from broker.core.pulse import Pulse
 
 UNLIMITED: Final = np.inf
 APART_S: Final = 0.02

@@ -8,9 +8,9 @@ from broker.core.call import Call
 from broker.core.catalog import Endpoint
 from broker.core.dispatch import Attempt
 from broker.core.lengths import length_of
+from broker.core.measured import Measured
 from broker.core.metering import Delivered
 from broker.core.outcome import Fault, Outcome
-from broker.core.pulse import Measured
 from broker.core.throttle import Cut
 
 if TYPE_CHECKING:

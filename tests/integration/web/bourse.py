@@ -20,8 +20,9 @@ from broker.core.decision import Decision
 from broker.core.dispatch import Attempt, Dispatch
 from broker.core.ledger import CallRecord, ChargeLine, Hold
 from broker.core.market import Market, Presence, build_market
+from broker.core.measured import Measured
 from broker.core.outcome import DELIVERED, Fault, Outcome
-from broker.core.pulse import Measured, Pulse
+from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
 from broker.core.retries import RetryBudget
 from broker.core.routing import route

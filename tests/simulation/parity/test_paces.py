@@ -240,9 +240,12 @@ def test_brownouts_come_and_claims_are_cut_in_both() -> None:
         *scenario.providers[2:],
     )
     scenario = replace(scenario, providers=providers)
-    events, slices = run(scenario, 1), sliced(scenario)
+    seeds = (1, 2, 3)  # of one run alone, such sums differ by 3 % from seed to seed
+    paces = [sliced(scenario, seed) for seed in seeds], [run(scenario, seed) for seed in seeds]
     for each in (0, 1):
-        found, wanted = (done.totals.charge_nanos[:, each].sum() for done in (slices, events))
+        found, wanted = (
+            sum(done.totals.charge_nanos[:, each].sum() for done in runs) for runs in paces
+        )
         assert found == pytest.approx(wanted, rel=0.04)
 
 

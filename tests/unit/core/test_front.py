@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from broker.core.decision import Decision
 from broker.core.front import FRONT_FROM, FRONTS_MAX, Front
 from broker.core.market import Market, build_market
+from broker.core.measured import Measured
 from broker.core.outcome import DELIVERED, Fault, Outcome
-from broker.core.pulse import Measured, Pulse
+from broker.core.pulse import Pulse
 from broker.core.requirements import PRESETS
 from broker.core.routing import route
 from broker.core.view import RoutingLimits

@@ -9,8 +9,9 @@ from random import Random
 import numpy as np
 import pytest
 
+from broker.core.measured import Measured
 from broker.core.outcome import Fault, Outcome
-from broker.core.pulse import Measured, Pulse
+from broker.core.pulse import Pulse
 from broker.core.throttle import Cut, Throttle
 from tests.unit.core.test_throttle import DELIVERED, Server, endpoint
 

@@ -9,8 +9,9 @@ import pytest
 
 from broker.core.breaker import EJECTION_S
 from broker.core.dispatch import Dispatch
+from broker.core.measured import Measured, MeasuredMany
 from broker.core.outcome import DELIVERED, Fault, Outcome
-from broker.core.pulse import TTFT_MS_PRIOR, Measured, MeasuredMany, Pulse
+from broker.core.pulse import TTFT_MS_PRIOR, Pulse
 from broker.core.retries import RetryBudget
 from tests.fakes import decide, endpoint, market, plan, planned, pulse
 

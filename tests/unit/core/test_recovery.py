@@ -11,8 +11,9 @@ from random import Random
 
 import pytest
 
+from broker.core.measured import Measured
 from broker.core.outcome import DELIVERED, Fault, Outcome
-from broker.core.pulse import Measured, Pulse
+from broker.core.pulse import Pulse
 from broker.core.stalls import is_stalled
 from broker.flows.watch import EVERY_S
 

@@ -16,8 +16,9 @@ from broker.core.crowd import NO_LIMIT, Asked, Crowd
 from broker.core.decision import Decision
 from broker.core.grid import build_grid
 from broker.core.market import Market, Presence
+from broker.core.measured import Measured
 from broker.core.outcome import DELIVERED, Fault, Outcome
-from broker.core.pulse import Measured, Pulse
+from broker.core.pulse import Pulse
 from broker.core.requirements import PRESETS, Requirements
 from broker.core.routing import route
 from broker.core.routing_many import NOBODY, Decisions, route_many, terms

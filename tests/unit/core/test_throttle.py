@@ -10,8 +10,9 @@ import numpy as np
 
 from broker.core.catalog import Endpoint
 from broker.core.gradient import REFUSED_FACTOR, kind_of, kinds_of
+from broker.core.measured import Measured
 from broker.core.outcome import Fault, Outcome
-from broker.core.pulse import Measured, Pulse
+from broker.core.pulse import Pulse
 from broker.core.throttle import APART_S, Cut, Throttle, ToldMany
 
 DELIVERED = Outcome(status=200)

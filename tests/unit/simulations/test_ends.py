@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from broker.core.catalog import Band
-from broker.core.pulse import MeasuredMany
+from broker.core.measured import MeasuredMany
 from simulations.desk import Desk
 from simulations.listing import Listing
 from simulations.scenario import Scenario
