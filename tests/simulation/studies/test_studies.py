@@ -6,14 +6,17 @@ import csv
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from rich.console import Console
 
 from simulations.api import LIBRARIES, frames
 from simulations.cell import Cell, Outcome, run_cell
+from simulations.console import summarize
 from simulations.files.load import ScenarioFileMalformed, parse
 from simulations.measures import MEASURES
 from simulations.report.write import write_report
@@ -161,6 +164,20 @@ def test_a_sweep_draws_a_map_of_its_grid(tmp_path: Path) -> None:
     page = write_report(results, tmp_path).read_text()
     assert page.count('class="best"') >= 1
     assert "controller.gain" in page
+
+
+def test_a_sweep_tells_people_its_settings_in_three_digits(tmp_path: Path) -> None:
+    grid = [parse_axis("controller.gain=0.5,1.23456")]
+    plan = make_plan(parse(TOML, "tiny.toml"), ["excess"], 1, grid=grid, static=False)
+    results = Study(plan, LocalRunner(1)).run()
+    page = write_report(results, tmp_path).read_text()
+    shown = StringIO()
+    summarize(results, Console(file=shown, width=120))
+    for told in (page, shown.getvalue()):
+        assert "1.23" in told
+        assert "1.2345" not in told
+    write_tables(results, tmp_path)
+    assert "1.23456" in (tmp_path / "summary.csv").read_text(), "files have them in full"
 
 
 def test_axes_are_spread_evenly_or_by_a_factor() -> None:
