@@ -83,7 +83,7 @@ class FakeBroker:
         """False is a broker of before there were receipts."""
         self.key_offers: list[ReceiptKeyOffer] = []
         self.signed_receipts: list[SignedReceipt] = []
-        """All that came, also again."""
+        """Those kept, each once; `receipt_batches` has also what came again."""
         self.receipt_batches: list[ReceiptBatch] = []
         self._away: Away | None = None
         self._http = httpx.AsyncClient(timeout=5, verify=trusted(), trust_env=False)
@@ -210,8 +210,14 @@ class FakeBroker:
 
     def _take_receipts(self, batch: ReceiptBatch) -> ReceiptReply:
         self.receipt_batches.append(batch)
-        self.signed_receipts += batch.receipts
-        return ReceiptReply(results=[ReceiptResult(kept=True) for _ in batch.receipts])
+        return ReceiptReply(results=[self._keep(each) for each in batch.receipts])
+
+    def _keep(self, receipt: SignedReceipt) -> ReceiptResult:
+        # As the real one: whoever has got no answer sends again what was kept.
+        if receipt in self.signed_receipts:
+            return ReceiptResult(kept=True, reason="duplicate")
+        self.signed_receipts.append(receipt)
+        return ReceiptResult(kept=True)
 
     def _hear(self, batch: HeartbeatBatch) -> HeartbeatReply:
         self.batches.append(batch)
