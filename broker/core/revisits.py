@@ -146,6 +146,7 @@ class Revisits:
             if offer.began_s is None:
                 self._not_before_s[endpoint] = now_s + UNWANTED_S
                 latency_ms[:, endpoint] = offer.slow_ms
+                self._saved = min(self._saved + 1.0, SAVED_MAX)  # it has cost no call
                 unwanted.append(endpoint)
             self.end(endpoint)
         return unwanted

@@ -18,7 +18,7 @@ from broker.core.measured import Measured, MeasuredMany
 from broker.core.outcome import DELIVERED
 from broker.core.pulse import Pulse
 from broker.core.retries import RetryBudget
-from broker.core.revisits import OFFERED_S, SHARE
+from broker.core.revisits import OFFERED_S, SHARE, Revisits
 from broker.core.routing import route
 from broker.core.view import RoutingLimits
 from tests.fakes import decide as decided
@@ -179,6 +179,18 @@ def test_an_offer_that_nobody_takes_is_withdrawn() -> None:
     live.recover(4.0 + OFFERED_S)
     assert live.ttft_ms[0] > 1_900.0
     assert firsts(where, live, 9.0) == {1, 2}
+
+
+def test_an_offer_that_nobody_takes_leaves_its_call_to_the_next() -> None:
+    revisits, asked = Revisits((1.0, 0.1)), np.array([1, 1, round(1 / SHARE)])
+    revisits.look(np.full((2, 3), 100.0), asked, frozenset(), 0.0)
+    slow_ms = np.array([[2_000.0, 2_000.0, 100.0]] * 2)
+    revisits.look(slow_ms, asked, frozenset(), 1.0)
+    assert revisits.offers.keys() == {0}, "so many calls allow for one"
+    revisits.look(slow_ms, asked, frozenset(), 1.0 + OFFERED_S)
+    assert revisits.offers.keys() == {1}, (
+        "nobody may ever go to the first: it may be listed no more"
+    )
 
 
 def test_an_answer_that_began_before_does_not_spoil_an_offer() -> None:
