@@ -13,6 +13,7 @@ C library has done.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 from collections.abc import Callable
@@ -65,7 +66,9 @@ async def give_back_now_and_then(every_s: float = EVERY_S, heap: Heap | None = N
     giving = GiveBack(heap)
     while True:
         await asyncio.sleep(every_s)
-        await asyncio.to_thread(giving.if_worth)
+        # No file can be opened while connections have taken all that a process may have.
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(giving.if_worth)
 
 
 class _Info(ctypes.Structure):

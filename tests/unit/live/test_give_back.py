@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import os
 import threading
 from pathlib import Path
@@ -132,3 +133,20 @@ async def test_the_event_loop_goes_on_meanwhile() -> None:
     finally:
         giving.cancel()
     assert told_in_time == [True]
+
+
+async def test_it_goes_on_after_no_file_could_be_opened() -> None:
+    asked, trimmed = list[int](), threading.Event()
+
+    def held() -> Held:
+        asked.append(1)
+        if len(asked) == 1:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return Held(2 * WORTH_BYTES, 0)
+
+    giving = asyncio.create_task(give_back_now_and_then(0.001, Heap(held, trimmed.set)))
+    try:
+        await until(trimmed.is_set)
+    finally:
+        giving.cancel()
+    assert len(asked) > 1
