@@ -9,11 +9,14 @@ from typing import Final
 import numpy as np
 
 from broker.core.columns import Floats
+from broker.core.syllabus import DOMAINS_MAX
 
 ANSWERS_KEPT: Final = 200.0
 """The average is over about so many answers, the newest weighing most."""
 PRIOR: Final = 10.0
 """What is usual in a domain counts as so many answers of an endpoint."""
+NAMES_MAX: Final = DOMAINS_MAX + 1
+"""Of so many domains at most something is kept, those told of last: callers name what they like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +54,15 @@ class AnswerLengths:
 
     def _of(self, domain: str | None, endpoint: int) -> Floats:
         """Return what is kept of a domain, with room for the endpoint."""
-        kept = self._kept.get(domain)
+        kept = self._kept.pop(domain, None)
         size = 0 if kept is None else kept.shape[1]
         if kept is None or endpoint >= size:
             wider = np.zeros((2, endpoint + 1 + endpoint // 2))
             wider[:, :size] = 0.0 if kept is None else kept
-            kept = self._kept[domain] = wider
+            kept = wider
+        self._kept[domain] = kept
+        if len(self._kept) > NAMES_MAX:
+            del self._kept[next(iter(self._kept))]
         return kept
 
     def table(self, places: Mapping[str, int], size: int) -> Floats:

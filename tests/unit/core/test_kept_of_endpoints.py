@@ -12,6 +12,7 @@ from broker.core.catalog import Endpoint
 from broker.core.hedging import Tails
 from broker.core.lengths import AnswerLengths, Batch
 from broker.core.pulse import Measured, Pulse
+from broker.core.syllabus import DOMAINS_MAX
 from broker.core.throttle import Throttle
 from broker.flows.targets import Targets
 from tests.fakes import endpoint
@@ -82,3 +83,17 @@ def test_what_was_called_again_and_again_takes_no_more():
     finally:
         tracemalloc.stop()
     assert taken / ENDPOINTS < 8
+
+
+def test_domains_that_callers_make_up_take_no_more_than_those_there_may_be():
+    kept, names_max = AnswerLengths(), DOMAINS_MAX + 1
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for name in range(5 * names_max):
+            kept.take([Batch("law", 1, 1, 50), Batch(f"made up {name}", ENDPOINTS, 1, 20)])
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken < names_max * ENDPOINTS * 25
+    assert kept.table({"law": 0}, ENDPOINTS)[0, 1] > 49.0, "who is told of again is kept"
