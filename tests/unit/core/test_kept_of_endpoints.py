@@ -52,10 +52,11 @@ def how_it_is_addressed() -> Call:
         (how_late, 40),
         (how_many_at_once, 900),
         (how_long_answers_are, 24),
-        (how_it_is_addressed, 400),
+        (how_it_is_addressed, 450),  # up to 55 of them lie ready where tuples were freed before
     ],
 )
 def test_what_is_kept_of_an_endpoint_takes_so_many_bytes_at_most(of: Callable[[], Call], at_most):
+    of()(LISTED[0])  # the first call of a process loads what it needs
     call = of()
     tracemalloc.start()
     try:
