@@ -65,6 +65,12 @@ async def _both_serve(floor: Floor) -> None:
 
 async def _counts_are_shared(floor: Floor, stall: Stall) -> None:
     first, second = floor.brokers
+
+    async def at_rest() -> bool:
+        markets = [await floor.market(broker) for broker in floor.brokers]
+        return not any(market[stall.name]["load"] for market in markets)
+
+    await until(at_rest)  # else one of four may be refused for a call that the other has just ended
     stall.behave(tokens_per_s=20.0, output_tokens=10_000)
     client = floor.client(first, max_retries=0)
     calls = [
