@@ -10,7 +10,8 @@ a passed one proves nothing, and so counts against failures alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -34,6 +35,7 @@ from broker.core.fading import (
 from broker.core.groups import Groups, gains
 from broker.core.lessons import Lessons
 from broker.core.notebook import NOBODY, OTHERS, UNKNOWN, Heard
+from broker.core.syllabus import DOMAINS_MAX
 
 DECLARED: Final = 10.0
 """What a provider says of its own endpoint counts as so many answers."""
@@ -76,6 +78,17 @@ class Estimate:
     """(domains, endpoints): how much evidence there is."""
     quality: Floats
     """(domains + 1, endpoints); the last row is in general."""
+
+
+def told_apart(
+    taught: Collection[str], spoken: Counter[str], endpoints: Sequence[Endpoint]
+) -> list[str]:
+    """Return the domains of which something is learned apart: those that are taught, and of those
+    that are claimed as many as there is room for, first whatever is `spoken` of most. What else
+    callers name is of no domain: a row takes 32 bytes for each endpoint."""
+    claimed = Counter(name for each in endpoints for name in each.domains if name not in taught)
+    ranked = sorted(claimed, key=lambda name: (-spoken[name], -claimed[name], name))
+    return sorted({*taught, *ranked[: max(DOMAINS_MAX - len(taught), 0)]})
 
 
 def read_catalog(endpoints: Sequence[Endpoint], names: Sequence[str], size: int) -> Catalog:

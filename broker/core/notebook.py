@@ -145,9 +145,9 @@ class Notebook:
         )
 
     @property
-    def domains(self) -> set[str]:
-        """Every domain that is spoken of."""
-        return {each.domain for each in self._pieces.values() if each.domain}
+    def domains(self) -> Counter[str]:
+        """Every domain that is spoken of, and in how many pieces."""
+        return Counter(each.domain for each in self._pieces.values() if each.domain)
 
 
 def share_of(counts: Collection[int], total: int) -> int:

@@ -22,7 +22,7 @@ from broker.core.catalog import Endpoint
 from broker.core.domains import Recogniser
 from broker.core.evidence import Piece
 from broker.core.groups import Groups
-from broker.core.learning import Beside, learn, read_catalog
+from broker.core.learning import Beside, learn, read_catalog, told_apart
 from broker.core.lengths import AnswerLengths, Batch
 from broker.core.lessons import Lessons
 from broker.core.notebook import PIECES_MAX, Notebook
@@ -205,7 +205,8 @@ class QualitySchool:
         """Return all that is known, and how many seconds of a core that took."""
         begun_s = time.thread_time()
         recogniser, groups, encoder = scene.recogniser, scene.groups, scene.encoder
-        names = sorted(self._notes.domains | set(recogniser.names if recogniser else ()))
+        taught = recogniser.names if recogniser else ()
+        names = told_apart(taught, self._notes.domains, scene.endpoints)
         size = max((each.number for each in scene.endpoints), default=-1) + 1
         catalog = read_catalog(scene.endpoints, names, size)
         numbers = {each.id: each.number for each in scene.endpoints}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,11 +19,12 @@ from broker.core.domains import learn as learn_domains
 from broker.core.evidence import Grade, Piece, Source, pack
 from broker.core.fading import HALF_LIFE_S, changed_at, expected_before, faded
 from broker.core.groups import make_groups
-from broker.core.learning import Beside, learn, read_catalog, taught_on
+from broker.core.learning import Beside, learn, read_catalog, taught_on, told_apart
 from broker.core.lengths import AnswerLengths, Batch
 from broker.core.lessons import Lessons
 from broker.core.notebook import Notebook
 from broker.core.requirements import Prompt
+from broker.core.syllabus import DOMAINS_MAX
 from tests.fakes import ACCOUNT, endpoint
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -254,3 +256,25 @@ def test_agreement_of_a_model_with_itself_says_nothing_of_that_with_another() ->
     both = learned(itself + another)
     assert both.agreement(0, "law", Other.SAMPLE).start < 0.0
     assert both.agreement(0, "law", Other.MODEL).start > 0.0
+
+
+def test_names_that_callers_make_up_are_no_domains_and_what_is_said_under_them_is_of_none() -> None:
+    notes = Notebook()
+    for at in range(2_000):
+        notes.take(piece(0, 0.0, f"made-up-{at}"))
+    notes.take(piece(0, 1.0, "law"))
+    assert told_apart(("food",), notes.domains, ENDPOINTS) == ["food", "law"]
+    judged = learned([piece(0, 0.0, "made-up") for _ in range(20)])
+    assert judged.places.keys() == {"food", "law"}
+    assert of(judged, "made-up") == of(judged, None)
+    assert of(judged, None)[0] < of(learned([]), None)[0]
+
+
+def test_of_more_domains_than_may_be_taught_those_are_told_apart_that_are_spoken_of_most() -> None:
+    claims = {f"d{at:03}": 0.5 for at in range(DOMAINS_MAX)}
+    many = [endpoint(0, domains=claims | {"rare": 0.5}), endpoint(1, domains={"d007": 0.5})]
+    spoken = Counter({"d199": 3, "d008": 1, "unclaimed": 9})
+    names = told_apart(("food", "law"), spoken, many)
+    assert len(names) == DOMAINS_MAX
+    assert {"food", "law", "d199", "d008", "d007"} < {*names}
+    assert not {"rare", "unclaimed", "d198"} & {*names}
