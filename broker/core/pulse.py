@@ -171,8 +171,9 @@ class Pulse:
         if self.revisits.offers:
             if self.revisits.is_late(endpoint, began_s):
                 measured = None  # of when it was slow
-            elif measured is not None:
-                self._count_as(endpoint, self.revisits.end(endpoint))
+            else:
+                fresh = self.revisits.end(endpoint)
+                self._count_as(endpoint, None if measured is None else fresh)
         if measured is not None:
             self._measure(endpoint, deployment, measured)
         if outcome.fault is None:

@@ -30,6 +30,9 @@ hundredth slower."""
 SAVED_MAX: Final = 4.0
 """So many of them may be saved up."""
 OFFERED_S: Final = 5.0
+USUAL_TIMES: Final = 2.0
+"""A call that finds out has so many times as long as such calls usually take, and OFFERED_S at
+least: of an answer that comes whole nothing is seen before its end."""
 UNWANTED_S: Final = 60.0
 """Who is wanted by no call within OFFERED_S is not offered again before that."""
 
@@ -115,8 +118,8 @@ class Revisits:
         return until_first_ms, per_token_ms
 
     def end(self, endpoint: int) -> tuple[float, float] | None:
-        """Be told that the call has ended; return what makes what it showed count in full: the
-        latencies of who was never asked."""
+        """Be told that the call has ended; return what makes what it showed count in full, if it
+        showed anything: the latencies of who was never asked."""
         if self.offers.pop(endpoint, None) is None:
             return None
         self._over.add(endpoint)
@@ -138,8 +141,7 @@ class Revisits:
         """End the offers that nobody has taken, and those of which nothing was heard for long."""
         unwanted = []
         for endpoint, offer in tuple(self.offers.items()):
-            since_s = offer.since_s if offer.began_s is None else offer.began_s
-            if now_s < since_s + OFFERED_S:
+            if now_s < self._until_s(endpoint, offer):
                 if offer.began_s is None:  # whoever has ended meanwhile began before
                     latency_ms[:, endpoint] = self._usual_of(endpoint)
                 continue
@@ -150,6 +152,13 @@ class Revisits:
                 unwanted.append(endpoint)
             self.end(endpoint)
         return unwanted
+
+    def _until_s(self, endpoint: int, offer: Offer) -> float:
+        """Return until when somebody is awaited, or what the call shows that has taken it."""
+        if offer.began_s is None:
+            return offer.since_s + OFFERED_S
+        until_first_ms, _ = self._usual_of(endpoint)
+        return offer.began_s + max(OFFERED_S, USUAL_TIMES * until_first_ms / 1_000)
 
     def _learn(self, latency_ms: Floats, busy: Bools) -> None:
         usual_ms = self._usual_ms

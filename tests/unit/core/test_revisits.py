@@ -15,7 +15,7 @@ import pytest
 
 from broker.core.dispatch import Dispatch
 from broker.core.measured import Measured, MeasuredMany
-from broker.core.outcome import DELIVERED
+from broker.core.outcome import DELIVERED, Fault, Outcome
 from broker.core.pulse import Pulse
 from broker.core.retries import RetryBudget
 from broker.core.revisits import OFFERED_S, SHARE, Revisits
@@ -119,7 +119,7 @@ def test_a_server_that_stays_slow_gets_one_call_in_a_hundred_at_most(
     assert street.share(250.0, 300.0) > 0.0, "it is asked however long it was slow"
 
 
-def slowed(size: int = 3, *, late: bool = False) -> tuple[Any, Pulse]:
+def slowed(size: int = 3, *, late: bool = False, usual_ms: float = 100.0) -> tuple[Any, Pulse]:
     """Servers of which the first has become slow, and been left alone for a look, but for a call
     that has not ended yet, if `late`."""
     where = market([endpoint(number) for number in range(size)])
@@ -127,12 +127,12 @@ def slowed(size: int = 3, *, late: bool = False) -> tuple[Any, Pulse]:
     for at_s in range(3):
         for number in range(size):
             for _ in range(100):
-                called(live, number, 100.0, float(at_s))
+                called(live, number, usual_ms, float(at_s))
         live.recover(float(at_s))
     if late:
         live.begin(0, 0, 0.2)
     for _ in range(20):
-        called(live, 0, 2_000.0, 3.0)
+        called(live, 0, 20 * usual_ms, 3.0)
     live.recover(3.0)
     assert {planned(decided(where, live, seed=seed))[0] for seed in range(40)} == {1, 2}
     live.recover(4.0)
@@ -170,6 +170,34 @@ def test_the_first_content_of_its_answer_shows_it_already() -> None:
     live.prove(0, 5.9, 4.0)
     assert live.ttft_ms[0] == pytest.approx(1_900.0)
     assert firsts(where, live, 5.9) == {1, 2}
+
+
+def test_whole_answers_that_usually_take_long_are_waited_for() -> None:
+    where, live = slowed(usual_ms=12_000.0)
+    live.begin(0, 0, 4.0)
+    for now_s in range(5, 17):
+        live.recover(float(now_s))
+        assert firsts(where, live, float(now_s)) == {1, 2}, "until it has shown something"
+    live.end(0, 0, DELIVERED, 16.5, Measured(12_500.0, 12_500.0, 1), 4.0)
+    assert live.ttft_ms[0] == 12_500.0
+    assert firsts(where, live, 17.0) == {0, 1, 2}
+
+
+def test_who_says_nothing_for_twice_as_long_as_usual_is_waited_for_no_more() -> None:
+    _, live = slowed(usual_ms=12_000.0)
+    live.begin(0, 0, 4.0)
+    live.recover(27.0)
+    assert 0 in live.revisits.taken()
+    live.recover(29.0)
+    assert 0 not in live.revisits.taken()
+
+
+def test_a_call_that_ends_without_an_answer_ends_the_wait() -> None:
+    where, live = slowed(usual_ms=12_000.0)
+    live.begin(0, 0, 4.0)
+    live.end(0, 0, Outcome(fault=Fault.CALLER_LEFT), 5.0, None, 4.0)
+    assert not live.revisits.offers
+    assert firsts(where, live, 5.0) == {1, 2}
 
 
 def test_an_offer_that_nobody_takes_is_withdrawn() -> None:
