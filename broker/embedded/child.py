@@ -35,6 +35,8 @@ class Command:
     identity: Identity | None = None
     end_signal: signal.Signals = signal.SIGTERM
     """Asks the command to end; also sent when its parent dies."""
+    slice_ns: int = 0
+    """So long it asks for the processor at a time; 0 leaves that to the kernel."""
 
 
 class Child:
@@ -52,7 +54,12 @@ class Child:
         with _open_log(command.log) as log:
             seen = log.tell()
             process = await asyncio.create_subprocess_exec(
-                *leashed(command.argv, end_signal=command.end_signal, identity=command.identity),
+                *leashed(
+                    command.argv,
+                    end_signal=command.end_signal,
+                    identity=command.identity,
+                    slice_ns=command.slice_ns,
+                ),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

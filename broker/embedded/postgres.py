@@ -19,6 +19,9 @@ from broker.embedded.server import EmbeddedServer
 _ORPHAN_S = 20.0
 _CONNECT_S = 20.0
 _ROLE = _DATABASE = "broker"
+_SLICE_NS = 100_000
+"""A statement of the ledger computes for half a millisecond, and callers wait for it: whenever it
+has waited, for the disk or a lock, it would wait for up to 3 ms more behind whoever computes."""
 _STATE_LINE = 7  # of postmaster.pid
 _ITERATIONS = "scram_iterations=1"
 """Iterating slows down who guesses a password. Ours are random, and each connection pays for it."""
@@ -110,6 +113,7 @@ class EmbeddedPostgres(EmbeddedServer):
             folder=Path("/"),  # ours may be closed to the account that it runs as
             identity=place.identity,
             end_signal=signal.SIGINT,  # PostgreSQL's fast shutdown
+            slice_ns=_SLICE_NS,
         )
 
     async def _initialise(self, place: Place) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import platform
 import shutil
+import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +54,25 @@ async def settings(server: EmbeddedPostgres, *names: str) -> list[str]:
     values = [await connection.fetchval("SELECT current_setting($1)", name) for name in names]
     await connection.close()
     return values
+
+
+def asked_for_ns(pid: int) -> int:
+    """So long a process asks for the processor at a time; 0 where the kernel is not told."""
+    told = ctypes.create_string_buffer(48)
+    call = {"x86_64": 315, "aarch64": 275}.get(platform.machine(), -1)
+    assert ctypes.CDLL(None).syscall(call, pid, told, 48, 0) == 0
+    return int(struct.unpack("=IIQiIQQQ", told)[5])
+
+
+async def test_its_statements_come_before_whoever_computes_for_long(used_folder: Path) -> None:
+    if not asked_for_ns(os.getpid()):
+        pytest.skip("this kernel takes no wishes")
+    async with EmbeddedPostgres(used_folder, durable=False) as server:
+        connection = await asyncpg.connect(server.url)
+        statements = connection.get_server_pid()
+        assert asked_for_ns(statements) == asked_for_ns(server.child.pid) == 100_000
+        await connection.close()
+    assert asked_for_ns(os.getpid()) > 100_000
 
 
 async def test_it_is_durable_unless_told_otherwise(used_folder: Path) -> None:
