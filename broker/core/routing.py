@@ -2,7 +2,8 @@
 
 The first place is drawn at random among those within NEAR_BEST of the best score, weighted by free
 capacity, so that one cheap endpoint is not stampeded (Mitzenmacher, "The Power of Two Choices in
-Randomized Load Balancing", 2001).
+Randomized Load Balancing", 2001). Where a good answer has a worth, they are about as good and as
+cheap as the best, too.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from broker.core.market import Market, Shortlist
 from broker.core.pulse import Pulse
 from broker.core.requirements import TASTES, Requirements
 from broker.core.scoring import (
+    AS_CHEAP,
+    AS_GOOD,
     NEAR_BEST,
     PARTS,
     normal,
@@ -137,7 +140,8 @@ def _decide(
         scores = _explore(wanted, lessons, view, (figures, share), random)
     else:
         chances.fill(0.0)
-    places = _choose(wanted, market, view, (scores, chances), limits, random)
+    judged = scores, chances, value_picos is not None
+    places = _choose(wanted, market, view, judged, limits, random)
     return Decision(
         _plan(wanted, market, view, places),
         view.numbers,
@@ -193,13 +197,14 @@ def _choose(
     wanted: Requirements,
     market: Market,
     view: View,
-    judged: tuple[Floats, Floats],
+    judged: tuple[Floats, Floats, bool],
     limits: RoutingLimits,
     random: Random,
 ) -> list[int]:
     """Return the places of the best, in the order in which they are to be tried. `judged` is
-    (scores, chances to be first), which are filled in where the first is drawn by lot."""
-    scores, chances = judged
+    (scores, chances to be first, whether scores are of worth); the chances are filled in where the
+    first is drawn by lot."""
+    scores, chances, of_worth = judged
     length = min(limits.attempts_max, scores.size)
     if not length:
         return []
@@ -211,7 +216,9 @@ def _choose(
     else:
         best = scores.item(scores.argmax())
         home = None if wanted.home is None else _home(wanted.home, view, scores, best)
-        near = _near(scores, best) if home is None else home
+        near = home
+        if near is None:
+            near = _alike(view, scores) if of_worth else _near(scores, best)
         if near.size == 1 and not chances.any() and home is None:
             chances[near] = 1.0
         places = [int(near[0]) if near.size == 1 else _draw(view, near, chances, random)]
@@ -229,8 +236,20 @@ def _home(number: int, view: View, scores: Floats, best: float) -> Numbers | Non
 
 
 def _near(scores: Floats, best: float) -> Numbers:
-    """Return the places of those near the best; where none is worth its cost, of the best."""
+    """Return the places of those near the best; where all count as nothing, of the best."""
     near: Numbers = (scores >= (best * (1 - NEAR_BEST) if best > 0.0 else best)).nonzero()[0]
+    return near
+
+
+def _alike(view: View, scores: Floats) -> Numbers:
+    """Return the places of those that are worth about as much as the best, and about as good and
+    as cheap."""
+    best = int(scores.argmax())
+    near: Numbers = (scores >= scores.item(best) - NEAR_BEST).nonzero()[0]
+    if near.size > 1:
+        alike = view.quality[near] >= view.quality.item(best) - AS_GOOD
+        alike &= view.cost_picos[near] <= view.cost_picos.item(best) * AS_CHEAP
+        near = near[alike]
     return near
 
 

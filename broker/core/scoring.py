@@ -30,7 +30,12 @@ CLAIM_BONUS = 0.1
 """To be a specialist, and not one of another domain, counts as so much quality until more is known
 than the claim."""
 NEAR_BEST = 0.03
-"""The first place is drawn among those whose scores are no further from the best."""
+"""The first place is drawn among those whose scores are no further from the best;"""
+AS_GOOD = 0.01
+"""where an answer has a worth, among those of them that are expected to be no worse by more,"""
+AS_CHEAP = 1.03
+"""and to cost no more than so many times as much. Else a caller who cares little for money would
+often get a worse answer for nothing, and who pays little for his answers one for twice as much."""
 PARTS = ("quality", "domain_fit", "cost", "latency", "availability")
 
 

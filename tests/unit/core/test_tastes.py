@@ -23,11 +23,14 @@ MICROS = (10**7, 10**6, 10**6, 10**4)
 
 
 def taught(
-    scale: int = 1, quality: tuple[float, ...] = QUALITY, doubt: float = 0.0, **more: Any
+    scale: int = 1,
+    quality: tuple[float, ...] = QUALITY,
+    doubt: float = 0.0,
+    rates: tuple[int, ...] = MICROS,
 ) -> Market:
     where = market(
-        endpoint(at, f"maker-{at}/chat", rate=Rate(scale * each, scale * each, 0), **more)
-        for at, each in enumerate(MICROS)
+        endpoint(at, f"maker-{at}/chat", rate=Rate(scale * each, scale * each, 0))
+        for at, each in enumerate(rates)
     )
     rows = np.tile(np.array(quality), (2, 1))
     nothing = np.full(rows.shape, np.nan)
@@ -81,6 +84,26 @@ def test_the_hurried_take_the_soonest_unless_it_is_much_worse() -> None:
     assert planned(decided(where, live, preset="balanced"))[0] == 3
     live.ttft_ms[0], live.tpot_ms[0] = 490.0, 19.6
     assert planned(decided(where, live, preset="fast"))[0] != 0, "2 % sooner, and ten times as dear"
+
+
+@pytest.mark.parametrize("preset", list(TASTES))
+def test_of_the_equally_good_nobody_gets_one_that_is_dearer(preset: str) -> None:
+    where = taught(quality=(0.8, 0.8, 0.8, 0.8), rates=(2 * 10**6, 10**6, 1_002_000, 10**8))
+    firsts = {planned(decided(where, preset=preset, seed=seed))[0] for seed in range(40)}
+    assert firsts == {1, 2}, "who costs as much but for 0.2 % shares the calls"
+
+
+@pytest.mark.parametrize("preset", list(TASTES))
+def test_nobody_gets_a_worse_one_that_costs_as_much(preset: str) -> None:
+    where = taught(quality=(0.8, 0.795, 0.782, 0.778), rates=(10**6,) * 4)
+    firsts = {planned(decided(where, preset=preset, seed=seed))[0] for seed in range(40)}
+    assert firsts == {0, 1}, "who is as good to 0.01 shares the calls"
+
+
+def test_a_stated_worth_shares_calls_among_equals_alone() -> None:
+    where = taught(quality=(0.8, 0.8, 0.79, 0.78), rates=(10**6, 2 * 10**6, 2 * 10**6, 10**5))
+    for seed in range(40):
+        assert planned(decided(where, value_nanos=10**9, seed=seed))[0] == 0
 
 
 def test_a_claim_counts_as_far_as_nothing_else_is_known() -> None:
