@@ -16,6 +16,7 @@ from broker.core.gradient import Gradient, is_of, kind_of
 from broker.core.measured import Measured
 from broker.core.outcome import Fault, Outcome
 from broker.core.pulse import Pulse
+from broker.core.recent import Recent
 
 UNLIMITED: Final = np.inf
 APART_S: Final = 0.02
@@ -83,8 +84,8 @@ class Throttle:
         """`queue_factor` x capacity is the most that is ever under way, so no limit is above."""
         self._pulse = pulse
         self._queue_factor = queue_factor
-        self._servers: dict[int, _Server] = {}
-        """By deployment number."""
+        self._servers = Recent[int, _Server]()
+        """By deployment number. What is usual of one that nobody calls is forgotten in time."""
         self._due_s = ByNumber()
         """By endpoint number: until then, nothing is learned of it while it is far from full."""
         self._cuts_due_s = ByNumber()
@@ -94,7 +95,7 @@ class Throttle:
 
     def limited(self) -> int:
         """Return how many servers are limited now."""
-        return sum(each.limit < each.most for each in self._servers.values())
+        return sum(each.limit < each.most for each in self._servers.every())
 
     def wants(self, endpoint: Endpoint, now_s: float) -> bool:
         """Return whether anything is to be learned of an attempt that delivers now."""
@@ -186,15 +187,17 @@ class Throttle:
 
     def relax(self, now_s: float) -> None:
         """Be told, once a tick, that time passes."""
-        for server in self._servers.values():
+        for server in self._servers.every():
             if server.limit < server.most and server.relax(now_s):
                 self._set(server)
+        self._servers.turn(now_s, lambda server: server.limit < server.most)
 
     def _of(self, endpoint: Endpoint, now_s: float) -> _Server:
         deployment = endpoint.deployment
         most = deployment.capacity * self._queue_factor
-        server = self._servers.get(deployment.number)
-        if server is None:
+        try:
+            server = self._servers[deployment.number]
+        except KeyError:
             server = self._servers[deployment.number] = _Server(most, now_s)
         if server.most != most:
             server.allow(most)

@@ -104,10 +104,12 @@ class Background:
     def _take_others(self) -> None:
         """Count what the other processes have under way, and pass by what they have ejected."""
         live, pulse = self._runtime.live, self._runtime.pulse
+        now_s = self._runtime.now_s()
         in_flight = live.loads.others(pulse.others_in_flight.size).in_flight
         pulse.take_others(in_flight, live.ejections.elsewhere())
-        pulse.recover(self._runtime.now_s())
-        self._runtime.throttle.relax(self._runtime.now_s())
+        pulse.recover(now_s)
+        self._runtime.throttle.relax(now_s)
+        self._runtime.targets.turn(now_s)
         self._runtime.keyring.take_others(live.callers.elsewhere())
 
     async def _count_tokens(self, facts: Facts) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from broker.core.catalog import Deployment, Endpoint
+from broker.core.recent import Recent
 from broker.upstream.client import Origin, head_prefix
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -26,10 +27,11 @@ _JSON: Final = ((b"content-type", b"application/json"), (b"accept-encoding", b"i
 
 
 class Targets:
-    """Targets by endpoint number and path, made on first use, anew when a deployment changes."""
+    """Targets by endpoint number and path, made on first use, anew when a deployment changes, and
+    forgotten where nobody calls."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, bytes], Target] = {}
+        self._known = Recent[tuple[int, bytes], Target]()
 
     def of(self, endpoint: Endpoint, path: bytes, headers: Headers = _JSON) -> Target:
         """Return the target of POST requests to `path` at an endpoint, of JSON if not told else.
@@ -37,11 +39,18 @@ class Targets:
         Raises RequestMalformed when a header or the path cannot be sent.
         """
         key = (endpoint.number, path)
-        known = self._known.get(key)
         deployment = endpoint.deployment
+        try:
+            known = self._known[key]
+        except KeyError:
+            known = None
         if known is None or known.deployment is not deployment or known.headers != headers:
             known = self._known[key] = make_target(deployment, b"POST", path, headers)
         return known
+
+    def turn(self, now_s: float) -> None:
+        """Be told, once a tick, that time passes."""
+        self._known.turn(now_s)
 
 
 def make_target(deployment: Deployment, method: bytes, path: bytes, headers: Headers) -> Target:

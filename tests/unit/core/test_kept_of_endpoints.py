@@ -11,9 +11,11 @@ import pytest
 from broker.core.catalog import Endpoint
 from broker.core.hedging import Tails
 from broker.core.lengths import AnswerLengths, Batch
+from broker.core.outcome import Fault, Outcome
 from broker.core.pulse import Measured, Pulse
+from broker.core.recent import FORGET_AFTER_S
 from broker.core.syllabus import DOMAINS_MAX
-from broker.core.throttle import Throttle
+from broker.core.throttle import UNLIMITED, Throttle
 from broker.flows.targets import Targets
 from tests.fakes import endpoint
 
@@ -98,3 +100,54 @@ def test_domains_that_callers_make_up_take_no_more_than_those_there_may_be():
         tracemalloc.stop()
     assert taken < names_max * ENDPOINTS * 25
     assert kept.table({"law": 0}, ENDPOINTS)[0, 1] > 49.0, "who is told of again is kept"
+
+
+def test_what_is_kept_of_those_that_nobody_calls_is_given_back_in_time():
+    pulse, targets = Pulse(), Targets()
+    pulse.fit(ENDPOINTS, ENDPOINTS)
+    throttle = Throttle(pulse, 2.0)
+
+    def pass_time(now_s: float) -> None:
+        throttle.relax(now_s)
+        targets.turn(now_s)
+
+    def call(at: Endpoint, now_s: float) -> None:
+        throttle.tell(at, (900, 20), MEASURED, now_s)
+        targets.of(at, b"/v1/chat/completions")
+
+    call(LISTED[0], 0.0)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for now_s in range(0, int(2 * FORGET_AFTER_S) + 2, 10):
+            pass_time(float(now_s))
+            call(LISTED[7], float(now_s))
+            if not now_s:
+                for each in LISTED:
+                    call(each, 0.0)
+                most = tracemalloc.get_traced_memory()[0] - before
+        left = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert left < 0.15 * most
+    known = targets.of(LISTED[7], b"/v1/chat/completions")
+    pass_time(2 * FORGET_AFTER_S + 3)
+    assert targets.of(LISTED[7], b"/v1/chat/completions") is known
+
+
+def test_a_limit_rises_to_its_end_by_itself_however_long_nobody_calls():
+    pulse, large = Pulse(), endpoint(deployment={"capacity": 500_000})
+    pulse.fit(1, 1)
+    throttle = Throttle(pulse, 2.0)
+    throttle.relax(0.0)
+    for _ in range(4):
+        pulse.begin(0, 0, 0.0)
+    throttle.failed(large, Outcome(Fault.OVERLOADED, status=429), None, 0.0)
+    before, limits = 0.0, list[float]()
+    for now_s in range(2, int(10 * FORGET_AFTER_S), 2):
+        throttle.relax(float(now_s))
+        limits.append(float(pulse.limit_at[0]))
+        assert limits[-1] > before or limits[-1] == UNLIMITED, "forgotten, it would stay for good"
+        before = limits[-1]
+    assert limits[int(FORGET_AFTER_S)] < UNLIMITED
+    assert before == UNLIMITED
