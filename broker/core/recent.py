@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
-FORGET_AFTER_S: Final = 600.0
+FORGET_AFTER_S: Final = 120.0
 """What was not asked for in so long is forgotten, and at the latest in twice as long."""
 
 
