@@ -41,6 +41,7 @@ async def check_views(engine: AsyncEngine, *, replay: bool = False) -> list[Chec
     prefixes = (INVARIANTS, REPLAYS) if replay else (INVARIANTS,)
     checked: list[Checked] = []
     async with engine.connect() as connection:
+        await invariants.go_by_the_last_seal(connection)
         for prefix in prefixes:
             for view in await invariants.view_names(connection, prefix):
                 begun_s = time.perf_counter()

@@ -32,6 +32,16 @@ async def view_names(connection: AsyncConnection, prefix: str) -> list[str]:
     return list(rows.scalars())
 
 
+async def go_by_the_last_seal(connection: AsyncConnection) -> None:
+    """Tell the views when the last seal was, for the rest of the transaction.
+
+    Who plans what they ask cannot know it otherwise, and would read all records for the newest.
+    """
+    await connection.execute(
+        text("SELECT set_config('broker.sealed_before', sealed_before::text, true) FROM last_seal")
+    )
+
+
 async def alarms_of(connection: AsyncConnection, view: str) -> list[Alarm]:
     """Return the alarms of one view, at most 100; each view reads one snapshot."""
     assert view.isidentifier(), "views are named by the schema"
