@@ -1,4 +1,4 @@
-# A fresh machine needs Python 3.11 or newer, pip and make; everything else comes from here.
+# A fresh machine needs Python 3.11 to 3.14, pip and make; everything else comes from here.
 # Worked out where an environment is made, and once.
 PYTHON ?= $(eval PYTHON := $$(shell sh .ci/python))$(PYTHON)
 VENV := .venv
@@ -41,8 +41,8 @@ install: $(READY)  ## Make the environment
 # Where uv is at hand it is tried first, for it is many times faster than pip. An environment that
 # was left half made is begun anew.
 $(READY): requirements.lock pyproject.toml provider_sdk/pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' \
+		|| { echo "Python 3.11 to 3.14 is needed: make PYTHON=/path/to/python3.13 ..."; exit 1; }
 	@echo "Making $(VENV) with $(PYTHON), which takes a minute or two ..."
 	@if test -e $(VENV)/.making; then rm -rf $(VENV); fi
 	@mkdir -p $(VENV) && touch $(VENV)/.making

@@ -88,6 +88,14 @@ def test_where_python3_is_too_old_or_broken_another_that_will_do_is_taken(tmp_pa
     assert _chosen(own, other) == newer
 
 
+def test_where_python3_is_too_new_an_older_one_is_taken(tmp_path: Path) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    _build(own / "python3", 15, _TUNED)
+    _build(own / "python3.15", 15, _TUNED)
+    known = _build(other / "python3.14", 14, _TUNED)
+    assert _chosen(own, other) == known
+
+
 def test_what_cannot_make_environments_is_left_unless_uv_makes_them(tmp_path: Path) -> None:
     own, other = tmp_path / "own", tmp_path / "other"
     bare = _build(own / "python3", 12, _TUNED, installer="None")

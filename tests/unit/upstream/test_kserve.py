@@ -163,7 +163,7 @@ def test_an_answer_to_another_request_is_malformed() -> None:
 
 
 def test_what_is_nested_too_deeply_is_malformed_and_not_our_fault() -> None:
-    nested = b"[" * 100_000 + b"]" * 100_000
+    nested = b"[" * 1_000_000 + b"]" * 1_000_000
     with pytest.raises(AttemptFailed) as failed:
         read_infer(None, b'{"error":%b}' % nested)
     assert failed.value.outcome.fault is Fault.MALFORMED
