@@ -56,7 +56,12 @@ RELAX_AFTER_S: Final = 2.0
 """Where too few have ended for so long, the limit rises by itself: others may have taken all."""
 _LATER: Final = math.log(LATER)
 _LONG_AGO: Final = -math.inf  # one for all: each limit would make its own
-_LOG_LEAST: Final = math.log(0.001)
+HARMLESS_MS: Final = 25.0
+"""Times up to this are alike: a call that is let in though others take a tenth of a second waits
+less than one that is refused, which is told to come again in a second. Of a fast server that
+shares its processor with others, or whose caller does, times are ten times as long now and then,
+and with nobody else under way as well."""
+_LOG_HARMLESS: Final = math.log(HARMLESS_MS)
 _LONGER_MAX: Final = math.log(16.0)
 """One that took longer than so many times the usual counts no more than that."""
 _CUT_STEP: Final = 0.02
@@ -172,7 +177,7 @@ class Gradient:
             usual = self._usual.get(kind) or self._begun(kind)
             if usual is None:
                 continue
-            log_ms = math.log(took) if took > 0.001 else _LOG_LEAST
+            log_ms = math.log(took) if took > HARMLESS_MS else _LOG_HARMLESS
             if usual.known:
                 longer = log_ms - usual.mean
                 self._sum += min(_LONGER_MAX, longer)
@@ -204,7 +209,7 @@ class Gradient:
         there is little to do, of their haste.
         """
         usual = [each.mean for kind, each in self._usual.items() if each.known and of(kind)]
-        beyond = math.log(max(0.001, lasted_ms)) - max(usual, default=math.inf)
+        beyond = math.log(max(HARMLESS_MS, lasted_ms)) - max(usual, default=math.inf)
         if beyond <= 0.0:
             return False
         alone = self._alone.now
@@ -321,7 +326,7 @@ class Gradient:
         if usual is None:
             return False
         if self._alone.counts(took_ms, under_way, now_s):
-            usual.tell_alone(math.log(max(0.001, took_ms)))
+            usual.tell_alone(math.log(max(HARMLESS_MS, took_ms)))
             self._cut_share *= 1.0 - _CUT_STEP
         return self._go_on(now_s)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
 from broker.core.catalog import Band
+from broker.core.columns import Floats
 from broker.core.requirements import Weights
 from pricing.book import Rate
 from pricing.tiers import Tier
@@ -115,6 +118,20 @@ def every(name: str) -> list[tuple[Run, Run]]:
     return [both(name, seed) for seed in ((1, 2, 3, 4) if name == "limited" else (1,))]
 
 
+def means(name: str, what: Callable[[Run], ArrayLike]) -> list[Floats]:
+    """What the runs have in the mean, at either pace."""
+    return [
+        np.mean([what(each) for each in pace], axis=0) for pace in zip(*every(name), strict=True)
+    ]
+
+
+def means_of_servers(name: str, what: Callable[[Run], ArrayLike]) -> list[Floats]:
+    """The same of each server; of all together where limits are learned, for then the same one has
+    0.81 of its places taken with one seed and 0.93 with another, at the same pace."""
+    found = means(name, what)
+    return [each.mean(keepdims=True) for each in found] if name == "limited" else found
+
+
 def share(done: Run, *codes: Code) -> float:
     return done.totals.count(*codes) / done.totals.count()
 
@@ -142,17 +159,18 @@ def test_money_and_welfare_are_the_same(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_waits_and_loads_are_the_same(name: str) -> None:
-    events, slices = both(name)
     # Limits are lowered a slice sooner or later, and first tokens come late just before.
-    limited = name == "limited"
-    for place in range(2):
-        soon, whole = (0.3, 0.1) if limited else (0.05, 0.03)
-        assert slices.e2e[place].mean_s == pytest.approx(events.e2e[place].mean_s, rel=whole)
-        assert slices.ttft[place].mean_s == pytest.approx(events.ttft[place].mean_s, rel=soon)
-        assert slices.tpot[place].mean_s == pytest.approx(events.tpot[place].mean_s, rel=0.03)
-    np.testing.assert_allclose(slices.mean_utilisation, events.mean_utilisation, atol=0.04)
+    soon, whole = (0.3, 0.1) if name == "limited" else (0.05, 0.03)
+    for what, rel in (("e2e", whole), ("ttft", soon), ("tpot", 0.03)):
+        events, slices = means(
+            name, lambda run, what=what: [waits.mean_s for waits in getattr(run, what)]
+        )
+        assert slices == pytest.approx(events, rel=rel), what
+    events, slices = means_of_servers(name, lambda run: run.mean_utilisation)
+    np.testing.assert_allclose(slices, events, atol=0.04)
     # Lines under overload differ as much from seed to seed, at either pace.
-    np.testing.assert_allclose(slices.mean_load, events.mean_load, rtol=0.1, atol=0.05)
+    events, slices = means_of_servers(name, lambda run: run.mean_load)
+    np.testing.assert_allclose(slices, events, rtol=0.1, atol=0.05)
 
 
 @pytest.mark.parametrize("name", NAMES)

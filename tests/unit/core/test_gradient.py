@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from broker.core.gradient import (
+    HARMLESS_MS,
     LEAST,
     REFUSED_FACTOR,
     RELAX_AFTER_S,
@@ -290,7 +291,28 @@ def test_a_capacity_that_was_declared_anew_counts_at_once() -> None:
 def test_few_samples_decide_nothing() -> None:
     gradient = Gradient(50.0, 0.0)
     for step in range(SAMPLES_MIN):
-        gradient.tell(0, 1.0, 50, 0.01 * step)
+        gradient.tell(0, 100.0, 50, 0.01 * step)
     for step in range(SAMPLES_MIN - 1):
-        assert not gradient.tell(0, 100.0, 50, 1.0 + step)
-    assert gradient.tell(0, 100.0, 50, 30.0)
+        assert not gradient.tell(0, 10_000.0, 50, 1.0 + step)
+    assert gradient.tell(0, 10_000.0, 50, 30.0)
+
+
+@pytest.mark.parametrize("least", [LEAST, 64.0])
+def test_a_fast_server_short_of_a_processor_refuses_nobody_for_a_tenth_of_a_second(
+    least: float,
+) -> None:
+    """Whoever is refused waits for a second; 2,363 calls were, of a server that takes 1 ms."""
+    gradient, random = Gradient(20_000.0, 0.0, least), Random(6)
+    for step in range(8_000):
+        crowded = step >= 2_000
+        took_ms = random.uniform(20.0, 160.0) if crowded else random.uniform(0.5, 2.0)
+        gradient.tell(0, took_ms, 64 if crowded else 3, step / 200)
+        assert gradient.limit == 20_000.0
+
+
+def test_a_fast_server_with_a_queue_of_a_second_is_limited_as_any_other() -> None:
+    gradient, server = Gradient(20_000.0, 0.0), Server(slots=8, service_ms=2.0)
+    drive(gradient, server, per_s=100.0, begin_s=0.0, lasts_s=5.0)
+    ended, took_ms = drive(gradient, server, per_s=6_000.0, begin_s=5.0, lasts_s=15.0)
+    assert took_ms <= 8 * HARMLESS_MS
+    assert ended >= 0.95 * 4_000.0 * 15.0
