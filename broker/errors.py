@@ -127,7 +127,6 @@ class AlreadyServed(Conflict):
             facts={"call_id": str(call_id), "cost_usd": cost_usd, "ended": ended},
         )
         self.call_id = str(call_id)
-        self.cost_usd = cost_usd
 
 
 class QuoteRefused(RequestRefused):

@@ -22,9 +22,12 @@ from pricing.tiers import STANDARD
 def decide_alone(
     wanted: Requirements, market: Market, listed: Shortlist, pulse: Pulse, limits: RoutingLimits
 ) -> Decision | None:
-    """Return the decision; None where the one may be rejected, which is for `route` to tell."""
+    """Return the decision; None where the one may be rejected, or something was learned of it,
+    which is for `route` to tell."""
     one = listed.lone
     assert one is not None
+    if wanted.prompt is not None and market.lessons is not None:
+        return None
     number, in_flight = one.number, pulse.load_of(one.deployment)
     load = in_flight / one.capacity
     if load >= limits.queue_factor or in_flight >= pulse.limit_at[number]:
@@ -59,7 +62,6 @@ def _may_be_rejected(wanted: Requirements, one: Lone) -> bool:
         wanted.tier is not STANDARD
         or wanted.max_cost_nanos is not None
         or wanted.latency_ms_max is not None
-        or (wanted.quality_min is not None and wanted.prompt is not None)
         or one.context_tokens < wanted.tokens_in_expected + most
         or one.output_tokens < most
     )

@@ -24,6 +24,7 @@ from broker.flows.judge_answer import judge, look_at
 from broker.flows.overhear import Reply, delivered_so_far, overhear
 from broker.flows.tab import Tab
 from broker.upstream.faults import AttemptFailed
+from pricing.money import format_usd
 
 
 async def climb(tab: Tab, failure_of: Callable[[Tab], BrokerError]) -> WholeAnswer | StreamedAnswer:
@@ -170,7 +171,7 @@ def _refused(tab: Tab, cascade: Cascade, reply: Reply, verdict: Verdict) -> Prov
     return ProviderFailed(
         f"No answer reached the confidence of {least}.",
         code="confidence_too_low",
-        facts={"confidence": verdict.confidence},
+        facts={"confidence": verdict.confidence, "cost_usd": format_usd(tab.charge_nanos)},
     )
 
 

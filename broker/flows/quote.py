@@ -13,7 +13,6 @@ from broker.core.allowance import narrowed
 from broker.core.call import OpenAiBody, TensorBody
 from broker.core.cascade import SAMPLE, Cascade
 from broker.core.catalog import Task
-from broker.core.columns import AUTO
 from broker.core.decision import Decision
 from broker.core.market import Market
 from broker.core.quote import promise
@@ -22,7 +21,7 @@ from broker.errors import BrokerError, NotFound, NothingFits, RequestMalformed
 from broker.flows.authenticate import Caller
 from broker.flows.decide import choose, refusal, rejections
 from broker.flows.plan_cascade import plan_cascade
-from broker.flows.recognise import look_into
+from broker.flows.recognise import is_recognised, look_into, unread
 from broker.flows.runtime import Runtime
 from broker.store import endpoint_names
 from broker.store import quotes as quote_store
@@ -99,7 +98,7 @@ class QuoteDesk:
         wanted = await self._paced(wanted, caller)
         if cascade is not None and cascade.agreement not in (None, SAMPLE):
             raise RequestMalformed("broker.cascade: a quote takes no agreement with a model.")
-        known = self._known(wanted, body)
+        known = self._known(wanted, body, cascade)
         market, decision = runtime.market, choose(known, runtime)
         if not decision.plan:
             raise refusal(known, decision, runtime, counts=False)
@@ -116,7 +115,7 @@ class QuoteDesk:
     async def rehearse(self, caller: Caller, asked: Estimate | Draft) -> Rehearsal:
         """Decide as for a call, and do nothing. Raises ModelUnknown, and what reading raises."""
         wanted, body, cascade = self._demands(caller, asked)
-        wanted = self._known(await self._paced(wanted, caller), body)
+        wanted = self._known(await self._paced(wanted, caller), body, cascade)
         runtime, decision = self._runtime, choose(wanted, self._runtime)
         refused = None if decision.plan else refusal(wanted, decision, runtime, counts=False)
         if cascade is not None and refused is None:
@@ -126,10 +125,14 @@ class QuoteDesk:
                 refused = error
         return Rehearsal(wanted, decision, runtime.market, refused, cascade)
 
-    def _known(self, wanted: Requirements, body: OpenAiBody | TensorBody) -> Requirements:
-        """Return what is asked for with what the prompt of a request to `auto` tells."""
-        if wanted.model != AUTO or not isinstance(body, OpenAiBody):
+    def _known(
+        self, wanted: Requirements, body: OpenAiBody | TensorBody, cascade: Cascade | None
+    ) -> Requirements:
+        """Return what is asked for with what the prompt tells; an estimate has none."""
+        if not is_recognised(wanted, cascade):
             return wanted
+        if not isinstance(body, OpenAiBody):
+            return unread(wanted, self._runtime)
         return look_into(body, wanted, self._runtime)
 
     async def _paced(self, wanted: Requirements, caller: Caller) -> Requirements:

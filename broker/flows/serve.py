@@ -14,7 +14,6 @@ import msgspec
 
 from broker.core import story
 from broker.core.call import Call, OpenAiBody, TensorBody
-from broker.core.columns import AUTO
 from broker.core.decision import Decision, undecided
 from broker.core.dispatch import Attempt, End
 from broker.core.ledger import Hold
@@ -48,7 +47,7 @@ from broker.flows.inspect_answer import inspect, is_drawn
 from broker.flows.log_call import Ending, log_call
 from broker.flows.passage import Passage
 from broker.flows.plan_cascade import lay_out
-from broker.flows.recognise import recognise
+from broker.flows.recognise import is_recognised, recognise
 from broker.flows.redeem import redeem, require_ours, unavailable
 from broker.flows.runtime import Runtime
 from broker.flows.stay import stay
@@ -112,7 +111,8 @@ async def serve(
 
 
 def _may_be_known(call: Call) -> bool:
-    return call.wanted.model == AUTO or call.session_id is not None or call.wanted.paced
+    known = call.session_id is not None or call.wanted.paced
+    return known or is_recognised(call.wanted, call.cascade)
 
 
 async def _serve_known(
@@ -122,7 +122,7 @@ async def _serve_known(
     call = await _paced(call, runtime)
     if call.session_id is not None:
         call = await stay(call, call.session_id, runtime)
-    if call.wanted.model != AUTO:
+    if not is_recognised(call.wanted, call.cascade):
         return await serve(call, runtime, turn, known=True)
     # Last, for what is known of a prompt holds for the market of this very moment.
     tab, answer = await serve(recognise(call, runtime), runtime, turn, known=True)
@@ -176,7 +176,7 @@ async def _redeem(call: Call, quote_id: UUID, runtime: Runtime) -> tuple[Call, D
         raise _log(unavailable(decision, runtime), call, decision, runtime)
     if call.wanted.paced:
         runtime.pacer.saw(call.payer.key_id, decision)
-    if call.wanted.model == AUTO:
+    if is_recognised(call.wanted, call.cascade):
         # The quote has decided; its domain is for what is said of the answer to teach.
         call = recognise(call, runtime)
     return call, decision, market

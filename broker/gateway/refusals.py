@@ -57,7 +57,9 @@ def _headers(error: BrokerError) -> list[tuple[bytes, bytes]]:
         headers.append((b"x-broker-call-id", error.call_id.encode()))
     if isinstance(error, AlreadyServed):
         headers.append((b"x-broker-replayed", b"true"))
-        headers.append((b"x-broker-cost-usd", error.cost_usd.encode()))
+    cost_usd = error.facts.get("cost_usd")
+    if cost_usd is not None:
+        headers.append((b"x-broker-cost-usd", str(cost_usd).encode()))
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after_s)))
     if not error.retryable and (error.status >= 500 or error.status in (408, 409, 429)):

@@ -92,7 +92,16 @@ async def test_what_stays_below_is_flagged_or_refused(house: House, shop: Consum
     attempts = await attempts_of(house, shop, refused)
     assert [float(each["charge_usd"]) for each in attempts] == [0.0, 0.0]
     assert [each["judged"]["kept"] for each in attempts] == [False, False]
+    assert refused.headers["x-broker-cost-usd"] == "0.00"
     assert await house.open_holds() == 0
+
+
+async def test_a_refusal_that_is_paid_says_what_it_cost(house: House, shop: Consumer) -> None:
+    refused = await ask(shop, chain(UNSURE, UNSURE, below="refuse"))
+    attempts = await attempts_of(house, shop, refused)
+    cost_usd = refused.headers["x-broker-cost-usd"]
+    assert 0 < float(cost_usd) == sum(float(each["charge_usd"]) for each in attempts)
+    assert refused.json()["error"]["broker"]["cost_usd"] == cost_usd
 
 
 async def test_what_is_asked_in_the_end_is_asked_of_the_last_and_told_where_it_refuses(

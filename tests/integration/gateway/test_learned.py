@@ -68,6 +68,38 @@ async def test_a_claim_that_evidence_refutes_loses_the_calls_and_feedback_counts
         last = (await evidence.since(connection, evidence.START, 1_000))[-1].piece
     assert last.source is Source.FEEDBACK
     await the_same_is_decided_without_calling(house, shop)
+    await what_has_no_text_goes_by_it_too(shop)
+    await the_stages_of_a_chain_are_of_a_domain(house, shop)
+
+
+async def what_has_no_text_goes_by_it_too(shop: Consumer) -> None:
+    in_law = {"domain": "law"}
+    estimate = {"task": "chat", "model": "auto", "tokens_in": 9, "tokens_out_max": 9}
+    for path, winner in (("/api/route", "candidates"), ("/api/quotes", "offers")):
+        told = (await shop.http.post(path, json=estimate | {"broker": in_law})).json()
+        assert told[winner][0]["endpoint"] == "globex/large"
+    for prompt in ("", " "):
+        assert (await ask(shop, prompt, broker=in_law))[0] == "globex/large"
+
+
+async def the_stages_of_a_chain_are_of_a_domain(house: House, shop: Consumer) -> None:
+    chain = [{"model": "jurist"}, {"model": "large"}]
+    broker = {"cascade": {"policy": "chain", "chain": chain}}
+    request = {"model": "auto", "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 8}
+    told = (
+        await shop.http.post("/api/route", json={"request": request | {"broker": broker}})
+    ).json()
+    assert told["domain"] == "law"
+    quality = {each["endpoint"]: each["parts"]["quality"] for each in told["candidates"]}
+    assert quality["acme/jurist"] < 0.5 < quality["globex/large"]
+    quote = (
+        await shop.http.post("/api/quotes", json={"request": request | {"broker": broker}})
+    ).json()
+    for how in (broker, {"quote_id": quote["quote_id"]}):
+        _, call_id = await ask(shop, PROMPT, broker=how)
+        assert (await house.story(shop, call_id))["requirements"]["domain"] == "law"
+        said = await shop.http.post(f"/api/calls/{call_id}/feedback", json={"score": 1})
+        assert said.json()["domain"] == "law"
 
 
 async def the_same_is_decided_without_calling(house: House, shop: Consumer) -> None:
