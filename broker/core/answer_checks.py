@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from broker.core.json_schema import Schema
+from broker.core.json_schema import WORK_MAX, Schema
 from broker.core.languages import is_in_another
 from broker.errors import RequestMalformed
 
@@ -52,11 +52,20 @@ class _ToolCall(msgspec.Struct, frozen=True):
 
 
 class _Message(msgspec.Struct, frozen=True):
-    content: Any = None
+    content: msgspec.Raw = msgspec.Raw(b"null")
+    """Only texts of it are read: of lists of next to nothing much memory would be made."""
     refusal: str | None = None
     tool_calls: list[_ToolCall] | None = None
     function_call: Any = None
     audio: Any = None
+
+    @property
+    def text(self) -> str:
+        return _text(self.content) if bytes(memoryview(self.content)[:1]) == b'"' else ""
+
+    @property
+    def is_empty(self) -> bool:
+        return bytes(memoryview(self.content)[:5]) in (b"null", b'""', b"[]", b"{}")
 
 
 class _Choice(msgspec.Struct):
@@ -100,6 +109,7 @@ class _Said(msgspec.Struct, frozen=True):
 
 _said: Final = msgspec.json.Decoder(list[_Said]).decode
 _prompt: Final = msgspec.json.Decoder(Any).decode
+_text: Final = msgspec.json.Decoder(str).decode
 _answer: Final = msgspec.json.Decoder(_Answer).decode
 _format: Final = msgspec.json.Decoder(_Format | None).decode
 _tools: Final = msgspec.json.Decoder(list[_Tool] | None).decode
@@ -113,6 +123,12 @@ _REFUSAL: Final = re.compile(
 _OPENING: Final = 200
 _READ_MAX: Final = 65_536
 """A longer text or schema is not held against JSON."""
+_CHOICES_MAX: Final = 8
+_CALLS_MAX: Final = 64
+"""So many of an answer are looked at: who answers writes as many as it likes."""
+_PART_WORK: Final = 50
+_PATTERN_WORK: Final = 4_000
+"""Of making a schema ready, in the unit of WORK_MAX."""
 
 
 def find_flaw(asked: Mapping[str, msgspec.Raw], answer: bytes) -> Flaw | None:
@@ -125,27 +141,48 @@ def find_flaw(asked: Mapping[str, msgspec.Raw], answer: bytes) -> Flaw | None:
         choices = _answer(answer).choices
     except (msgspec.MsgspecError, RecursionError):
         return None
-    for choice in choices:
-        flaw = _of_choice(asked, choice)
+    checks = _Checks()
+    for choice in choices[:_CHOICES_MAX]:
+        flaw = _of_choice(asked, choice, checks)
         if flaw is not None:
             return flaw
     return None
 
 
-def _of_choice(asked: Mapping[str, msgspec.Raw], choice: _Choice) -> Flaw | None:
-    message = choice.message or _Message(content=choice.text)
-    text = message.content if isinstance(message.content, str) else ""
+class _Checks:
+    """Holds the values of one answer against schemas, until that has been much work."""
+
+    def __init__(self) -> None:
+        self._left = WORK_MAX
+
+    def admit(self, schema: object, value: object) -> bool:
+        """True too where the schema says nothing, or nothing that can be checked."""
+        if schema is None or self._left <= 0:
+            return True
+        try:
+            ready = Schema(schema)
+        except RequestMalformed:
+            self._left -= WORK_MAX // 4
+            return True
+        self._left -= ready.size.parts * _PART_WORK + ready.size.patterns * _PATTERN_WORK
+        self._left -= ready.work(value)
+        return self._left < 0 or ready.admits(value) is not False
+
+
+def _of_choice(asked: Mapping[str, msgspec.Raw], choice: _Choice, checks: _Checks) -> Flaw | None:
+    message = choice.message or _Message(msgspec.Raw(msgspec.json.encode(choice.text)))
+    text = message.text
     called = message.tool_calls or message.function_call
     filtered = choice.finish_reason == "content_filter"
     if message.refusal or filtered or (not called and is_refusal(text)):
         return Flaw.REFUSED
     if choice.finish_reason == "length" or _stops(asked):
         return None
-    if not (called or message.content or message.audio):
+    if message.is_empty and not (called or message.audio):
         return Flaw.EMPTY
     if message.tool_calls:
-        return _of_tool_calls(asked, message.tool_calls)
-    return None if called else _of_format(asked, text) or _of_language(asked, text)
+        return _of_tool_calls(asked, message.tool_calls, checks)
+    return None if called else _of_format(asked, text, checks) or _of_language(asked, text)
 
 
 def _stops(asked: Mapping[str, msgspec.Raw]) -> bool:
@@ -159,7 +196,7 @@ def is_refusal(text: str) -> bool:
     return _REFUSAL.match(opening) is not None
 
 
-def _of_format(asked: Mapping[str, msgspec.Raw], text: str) -> Flaw | None:
+def _of_format(asked: Mapping[str, msgspec.Raw], text: str, checks: _Checks) -> Flaw | None:
     form = _read(_format, asked.get("response_format"))
     if form is None or form.type not in ("json_object", "json_schema") or len(text) > _READ_MAX:
         return None
@@ -168,7 +205,7 @@ def _of_format(asked: Mapping[str, msgspec.Raw], text: str) -> Flaw | None:
     except (msgspec.DecodeError, RecursionError):
         return Flaw.NOT_JSON
     shape = form.json_schema
-    return None if shape is None or _admits(shape.schema, value) else Flaw.OFF_SCHEMA
+    return None if shape is None or checks.admit(shape.schema, value) else Flaw.OFF_SCHEMA
 
 
 def _of_language(asked: Mapping[str, msgspec.Raw], text: str) -> Flaw | None:
@@ -182,32 +219,26 @@ def _of_language(asked: Mapping[str, msgspec.Raw], text: str) -> Flaw | None:
     return Flaw.OTHER_LANGUAGE if is_in_another(texts, text) else None
 
 
-def _of_tool_calls(asked: Mapping[str, msgspec.Raw], calls: list[_ToolCall]) -> Flaw | None:
+def _of_tool_calls(
+    asked: Mapping[str, msgspec.Raw], calls: list[_ToolCall], checks: _Checks
+) -> Flaw | None:
     tools = _read(_tools, asked.get("tools"))
     if tools is None:
         return None
     known = {each.function.name: each.function.parameters for each in tools}
-    for each in calls:
+    for each in calls[:_CALLS_MAX]:
         name, told = each.function.name, each.function.arguments
         if name not in known:
             return Flaw.BAD_TOOL_CALL
+        if isinstance(told, str) and len(told) > _READ_MAX:
+            continue
         try:
             value = msgspec.json.decode(told or "{}") if isinstance(told, str | None) else told
         except (msgspec.DecodeError, RecursionError):
             return Flaw.BAD_TOOL_CALL
-        if not _admits(known[name], value):
+        if not checks.admit(known[name], value):
             return Flaw.BAD_TOOL_CALL
     return None
-
-
-def _admits(schema: object, value: object) -> bool:
-    """True too where the schema says nothing, or nothing that can be checked."""
-    if schema is None:
-        return True
-    try:
-        return Schema(schema).admits(value) is not False
-    except RequestMalformed:
-        return True
 
 
 def _read(decode: Any, raw: msgspec.Raw | None) -> Any:

@@ -35,7 +35,10 @@ ANSWER_CHARACTERS_MAX: Final = 100_000
 
 _AROUND: Final = " \t\r\n\"'`*_.,;:!()[]\u201c\u201d\u2018\u2019"
 _CUE: Final = re.compile(r"answer|####|\\boxed", re.IGNORECASE)
-_NUMBER: Final = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d{1,3})?", re.IGNORECASE)
+# Of no more than 400 digits, for of "1,2,3,..." all that follows is looked at for each number.
+_NUMBER: Final = re.compile(
+    r"[-+]?(?:\d[\d,]{0,400}(?:\.\d+)?|\.\d+)(?:e[-+]?\d{1,3})?", re.IGNORECASE
+)
 _FRACTION: Final = re.compile(r"[-+]?\d{1,15}\s?/\s?\d{1,15}")
 _THOUSANDS: Final = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?!\d)")
 _FENCE: Final = re.compile(r"```[a-zA-Z]*\n")
@@ -62,7 +65,8 @@ def grade(item: Item, answer: str) -> float:
         case Metric.JSON_SCHEMA:
             return float(_is_admitted(answer, item.reference))
         case Metric.F1:
-            return max(likeness(answer, each) for each in item.references)
+            told = Counter(_words(answer))
+            return max(_f1(told, Counter(_words(each))) for each in item.references)
         case Metric.JUDGE | Metric.CLOSER:
             raise AssertionError("a judge judges that, or vectors do")
 
@@ -206,7 +210,10 @@ def _is_admitted(answer: str, schema: object) -> bool:
 
 def likeness(answer: str, reference: str) -> float:
     """Return the F1 of two texts' words, 0 to 1."""
-    told, wanted = Counter(_words(answer)), Counter(_words(reference))
+    return _f1(Counter(_words(answer)), Counter(_words(reference)))
+
+
+def _f1(told: Counter[str], wanted: Counter[str]) -> float:
     common = sum((told & wanted).values())
     if not told or not wanted:
         return float(told == wanted)

@@ -2,13 +2,16 @@
 
 The library's work cannot be interrupted, so what would be much of it is refused before: a schema
 whose references, written out, make it large, or that refers to itself; a value that is large beside
-its schema. A pattern is one of JSON Schema (ECMA 262) that an automaton can find in a text in time
-that grows with its length: references back and looking around are refused.
+its schema. For what is "unevaluated" the library looks at the same value again, and again for each
+that stands within another: such a part counts as often. A pattern is one of JSON Schema (ECMA 262)
+that an automaton can find in a text in time that grows with its length, and with the pattern's:
+references back and looking around are refused, and much text beside patterns is not looked at.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from urllib.parse import unquote
 
 from broker.errors import RequestMalformed
@@ -28,7 +31,17 @@ PATTERN_BYTES_MAX: Final = 100_000
 """Of memory, for a pattern that has been made ready: a few milliseconds."""
 WORK_MAX: Final = 1_000_000
 """Parts of a schema times parts of a value: a fortieth of a second."""
+CHARACTER_WORK: Final = 40
+"""Of a character that a pattern is looked for at, of that: up to 4 µs, where it repeats much."""
 
+_UNEVALUATED: Final = frozenset({"unevaluatedItems", "unevaluatedProperties"})
+_INWARD: Final = _UNEVALUATED | {
+    *("properties", "patternProperties", "additionalProperties", "items", "prefixItems"),
+    *("$defs", "definitions"),
+}
+"""Their schemas are for what is within a value, which is not looked at again."""
+_LOOKS: Final = 3
+"""So often any others beside an "unevaluated" are looked at; measured were 2.7."""
 _ELSEWHERE: Final = frozenset({"$id", "$dynamicRef", "$recursiveRef"})
 """They change what a reference means, or depend on what was looked at before."""
 
@@ -39,7 +52,7 @@ class Schema:
     def __init__(self, schema: object) -> None:
         """Raises RequestMalformed with code `schema_malformed`."""
         try:
-            self._parts = _Reading(schema).parts(schema, 0)
+            self.size = _Reading(schema).size(schema, 0)
             self._checks = _made_ready(schema)
         except ValueError as error:
             raise RequestMalformed(
@@ -48,9 +61,12 @@ class Schema:
 
     def admits(self, value: object) -> bool | None:
         """Return whether a value, as JSON is decoded, fits; None where it is too large to tell."""
-        if _count(value, WORK_MAX // self._parts) is None:
-            return None
-        return _admits(self._checks, value)
+        return None if self.work(value) > WORK_MAX else _admits(self._checks, value)
+
+    def work(self, value: object) -> int:
+        """Return how much it is to look at a value, in the unit of WORK_MAX; no further than that
+        is counted."""
+        return _work(value, self.size)
 
 
 class Pattern:
@@ -60,7 +76,7 @@ class Pattern:
         """Raises RequestMalformed with code `pattern_malformed`."""
         try:
             schema = {"type": "string", "pattern": text}
-            _Reading(schema).parts(schema, 0)
+            _Reading(schema).size(schema, 0)
             self._checks = _made_ready(schema)
         except ValueError:
             raise RequestMalformed(
@@ -74,54 +90,71 @@ class Pattern:
         return _admits(self._checks, text)
 
 
+class Size(NamedTuple):
+    """Of a schema with all that it refers to, written out."""
+
+    parts: int
+    patterns: int
+
+
 class _Reading:
     """Looks at a schema before the library does. All raise ValueError."""
 
     def __init__(self, root: object) -> None:
         self._root = root
         self._patterns = 0
-        self._counted: dict[str, int | None] = {}
+        self._counted: dict[str, Size | None] = {}
         """By reference; None while it is being counted."""
 
-    def parts(self, schema: object, depth: int) -> int:
-        """Count a part of the schema, with all that it refers to."""
+    def size(self, schema: object, depth: int) -> Size:
+        """Measure a part of the schema, with all that it refers to."""
         if depth > DEPTH_MAX:
             raise ValueError("it lies too deep")
-        total = 1
-        if isinstance(schema, list):
-            for each in schema:
-                total += self.parts(each, depth + 1)
-        elif isinstance(schema, dict):
-            for word, each in schema.items():
-                self._look_at(word, each, depth)
-                total += self.parts(each, depth + 1)
-                if word == "$ref":
-                    total += self._referred(each, depth + 1)
-        if total > PARTS_MAX:
+        parts, patterns = 1, 0
+        for part, looks in self._within(schema, depth):
+            parts += part.parts * looks
+            patterns += part.patterns * looks
+        if parts > PARTS_MAX:
             raise ValueError(f"written out, it has more than {PARTS_MAX} parts")
-        return total
+        return Size(parts, patterns)
 
-    def _look_at(self, word: str, told: object, depth: int) -> None:
+    def _within(self, schema: object, depth: int) -> Iterator[tuple[Size, int]]:
+        """Measure what is within, and say how often it is looked at."""
+        if isinstance(schema, list):
+            yield from ((self.size(each, depth + 1), 1) for each in schema)
+        elif isinstance(schema, dict):
+            again = 1 if _UNEVALUATED.isdisjoint(schema) else _LOOKS
+            for word, each in schema.items():
+                looks = 1 if word in _INWARD else again
+                yield Size(0, self._look_at(word, each, depth)), 1
+                yield self.size(each, depth + 1), looks
+                if word == "$ref":
+                    yield self._referred(each, depth + 1), looks
+
+    def _look_at(self, word: str, told: object, depth: int) -> int:
+        """Return how many patterns a word tells."""
         if word in _ELSEWHERE and depth:
             raise ValueError(f"'{word}' is not taken here")
         if word == "pattern" and isinstance(told, str):
-            self._look_at_patterns([told])
-        elif word == "patternProperties" and isinstance(told, dict):
-            self._look_at_patterns(list(told))
+            return self._look_at_patterns([told])
+        if word == "patternProperties" and isinstance(told, dict):
+            return self._look_at_patterns(list(told))
+        return 0
 
-    def _look_at_patterns(self, patterns: list[str]) -> None:
+    def _look_at_patterns(self, patterns: list[str]) -> int:
         self._patterns += len(patterns)
         if self._patterns > PATTERNS_MAX:
             raise ValueError(f"it has more than {PATTERNS_MAX} patterns")
         if any(len(each) > PATTERN_CHARACTERS_MAX for each in patterns):
             raise ValueError(f"a pattern is longer than {PATTERN_CHARACTERS_MAX} characters")
+        return len(patterns)
 
-    def _referred(self, place: object, depth: int) -> int:
+    def _referred(self, place: object, depth: int) -> Size:
         if not isinstance(place, str) or not (place == "#" or place.startswith("#/")):
             raise ValueError("it refers to elsewhere")
         if place not in self._counted:
             self._counted[place] = None
-            self._counted[place] = self.parts(self._at(place), depth)
+            self._counted[place] = self.size(self._at(place), depth)
         counted = self._counted[place]
         if counted is None:
             raise ValueError("it refers to itself")
@@ -140,18 +173,20 @@ class _Reading:
         return found
 
 
-def _count(value: object, most: int) -> int | None:
-    """Count the parts of a value; None for more than `most`."""
+def _work(value: object, size: Size) -> int:
+    """Return the work that a value is; a little more than WORK_MAX for any that is more."""
     total, ahead = 0, [value]
-    while ahead:
+    character_work = size.patterns * CHARACTER_WORK
+    while ahead and total <= WORK_MAX:
         each = ahead.pop()
-        total += 1
+        total += size.parts
         if isinstance(each, dict):
+            total += character_work * sum(map(len, each))
             ahead.extend(each.values())
         elif isinstance(each, list):
             ahead.extend(each)
-        if total + len(ahead) > most:
-            return None
+        elif isinstance(each, str):
+            total += character_work * len(each)
     return total
 
 

@@ -23,12 +23,15 @@ from uuid import UUID
 
 import msgspec
 
-from broker.core.json_schema import Pattern, Schema
+from broker.core.json_schema import PATTERNS_MAX, Pattern, Schema
 from broker.errors import RequestMalformed
 
 ROWS_MAX: Final = 2_000
 LINE_BYTES_MAX: Final = 256 * 1024
 PROMPT_CHARACTERS_MAX: Final = 32_000
+REFERENCES_MAX: Final = 100
+CHOICES_MAX: Final = 1_000
+"""An answer is held against each of them, which takes up to 2 ms."""
 LETTERS: Final = tuple("ABCDEFGHIJ")
 """What may be chosen where a row does not say."""
 SAMPLE: Final = 40
@@ -243,6 +246,9 @@ def _fault(item: Item) -> str | None:
 
 
 def _fault_of_words(item: Item) -> str | None:
+    most = PATTERNS_MAX if item.metric is Metric.REGEX else REFERENCES_MAX
+    if len(item.references) > most:
+        return f"The metric '{item.metric}' takes at most {most} references."
     if item.metric is Metric.REGEX:
         for each in item.references:
             Pattern(each)
@@ -250,9 +256,17 @@ def _fault_of_words(item: Item) -> str | None:
         for each in item.references:
             if not _is_number(each):
                 return f"The reference '{each[:40]}' is no number."
-    elif item.metric is Metric.CHOICE and not set(item.references) <= set(item.choices or LETTERS):
-        return "The reference is none of the choices."
+    elif item.metric is Metric.CHOICE:
+        return _fault_of_choices(item)
     return None
+
+
+def _fault_of_choices(item: Item) -> str | None:
+    choices = item.choices or LETTERS
+    known = set(choices)
+    if len(choices) > CHOICES_MAX or len(known) < len(choices) or not all(map(str.strip, choices)):
+        return f"`choices` are at most {CHOICES_MAX}, each another and none empty."
+    return None if set(item.references) <= known else "The reference is none of the choices."
 
 
 def _is_number(text: str) -> bool:

@@ -6,6 +6,7 @@ either answer's text is kept.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -32,10 +33,13 @@ from broker.core.decision import Candidate
 from broker.core.dispatch import Attempt
 from broker.core.grading import likeness
 from broker.core.outcome import Outcome
+from broker.core.transcript import BYTES_MAX
 from broker.flows.overhear import LOGPROBS, Reply, asking_as, delivered_so_far, overhear_whole
 from broker.flows.tab import Tab
 from broker.upstream.faults import AttemptFailed
 
+COMPARED_CHARACTERS_MAX: Final = 100_000
+"""Of two answers; more would be tenths of seconds of work."""
 PRICE: Final = 0.1
 """What the next answer costs of a good one's worth, where the caller does not say what that is."""
 _LIVELY: Final = msgspec.Raw(b"0.7")
@@ -113,8 +117,8 @@ def agreement_of(tab: Tab, candidate: Candidate, other: Other) -> Curve:
 
 
 def _flaw(body: OpenAiBody, reply: Reply) -> Flaw | None:
-    if reply.ended and reply.is_known:
-        return find_flaw(body.members, reply.body)
+    if reply.ended and reply.is_known and len(answer := reply.body) <= BYTES_MAX:
+        return find_flaw(body.members, answer)
     return Flaw.REFUSED if is_refusal(reply.text) else None
 
 
@@ -143,7 +147,8 @@ async def _agreement(tab: Tab, reply: Reply, candidate: Candidate) -> float | No
         return None
     attempt.notes.append("asked to compare")
     tab.end(Outcome(status=200), delivered_so_far(other, tab))
-    return likeness(other.text, reply.text)
+    texts = [each.text[:COMPARED_CHARACTERS_MAX] for each in (other, reply)]
+    return await asyncio.to_thread(likeness, *texts)  # long texts take a tenth of a second
 
 
 def _once_more(call: Call) -> OpenAiBody:

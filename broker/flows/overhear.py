@@ -25,6 +25,9 @@ from broker.upstream.faults import AttemptFailed, malformed
 
 LOGPROBS: Final = frozenset({"logprobs", "top_logprobs"})
 """Members of a request of which servers refuse the second without the first."""
+JUDGED_BYTES_MAX: Final = 8 << 20
+"""Of an answer that is no stream; taken apart, as here for its probabilities, it may take a hundred
+megabytes."""
 _content: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -103,6 +106,8 @@ async def overhear(tab: Tab, attempt: Attempt, *, held: bool) -> Reply:
 async def overhear_whole(tab: Tab, attempt: Attempt) -> Reply:
     """Make an attempt whose answer is read whole. Raises AttemptFailed."""
     whole = await read_whole(tab, attempt)
+    if len(whole.body) > JUDGED_BYTES_MAX:
+        raise malformed("an answer that is too long to be judged", 200)
     try:
         return Reply(attempt, whole, _content(whole.body), ended=True)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from broker.upstream.faults import UNREADABLE, malformed
+from broker.upstream.large_answers import require_few_vectors, require_substance
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
@@ -173,6 +174,7 @@ def read_completion(body: bytes) -> CompletionFacts:
 
 
 def _read_any(body: bytes) -> CompletionFacts:
+    require_substance(body)
     answer = _decoded(body)
     if answer.error is not None:
         return CompletionFacts(error=_error_text(answer.error))
@@ -220,6 +222,7 @@ def only_text(data: bytes) -> str | None:
 
 def read_embedding(body: bytes) -> EmbeddingFacts:
     """Return the facts of an embeddings answer. Raises `AttemptFailed` (MALFORMED)."""
+    require_few_vectors(body)
     try:
         answer = _EMBEDDINGS.decode(body)
     except UNREADABLE as error:

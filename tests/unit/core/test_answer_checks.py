@@ -95,3 +95,28 @@ def test_completions_are_read_as_well_and_what_is_no_answer_is_let_be() -> None:
     assert find_flaw({}, b'{"choices": [{"text": ""}]}') is Flaw.EMPTY
     assert find_flaw({}, b"no JSON") is None
     assert find_flaw({}, b"{}") is None
+
+
+def test_of_many_choices_the_first_are_looked_at() -> None:
+    good, bad = ({"text": text, "finish_reason": "stop"} for text in ('{"days": 1}', "{}"))
+    members = {name: msgspec.Raw(json.dumps(told).encode()) for name, told in AS_SCHEMA.items()}
+
+    def found(*choices: dict[str, str]) -> Flaw | None:
+        return find_flaw(members, json.dumps({"choices": choices}).encode())
+
+    assert found(good, bad) is Flaw.OFF_SCHEMA
+    assert found(*[good] * 10_000, bad) is None
+
+
+def test_one_answer_is_held_against_schemas_for_so_long_and_no_longer() -> None:
+    wide = {"properties": {f"at{number}": {"type": "string"} for number in range(700)}}
+    asked = {"tools": [{"function": {"name": name, "parameters": wide}} for name in ("a", "b")]}
+    good = {"function": {"name": "a", "arguments": "{}"}}
+    bad = {"function": {"name": "b", "arguments": '{"at1": 1}'}}
+    assert flaw(asked, {"tool_calls": [good, bad]}) is Flaw.BAD_TOOL_CALL
+    assert flaw(asked, {"tool_calls": [*[good] * 30, bad]}) is None
+
+
+def test_content_that_is_no_text_is_not_empty() -> None:
+    assert flaw({}, {"content": [{"type": "text", "text": "Thirty days."}]}) is None
+    assert flaw({}, {"content": []}) is Flaw.EMPTY

@@ -144,3 +144,9 @@ def test_vectors_are_compared_by_the_cosine() -> None:
     assert grade_vectors(prompt, near, near) == 0.0, "nothing is nearer than itself"
     for odd in (np.zeros(2), np.zeros(0), np.ones(3), np.array([np.nan, 1.0])):
         assert grade_vectors(prompt, odd, far) == 0.0
+
+
+def test_of_an_endless_number_what_is_beyond_400_digits_is_another() -> None:
+    # Else each number of "1,2,3,..." looked at all that follows: an answer took four seconds.
+    assert grade(item(Metric.NUMERIC, 97), "9" * 402 + "7") == 1.0
+    assert grade(item(Metric.NUMERIC, 7), "1," * 40_000 + "7") == 1.0

@@ -143,3 +143,35 @@ def test_a_pattern_that_may_take_for_ever_is_refused(pattern: str) -> None:
     with pytest.raises(RequestMalformed, match="cannot be taken") as refused:
         Pattern(pattern)
     assert refused.value.code == "pattern_malformed"
+
+
+def _unevaluated(link: str, depth: int) -> dict[str, Any]:
+    """Schemas that leave nothing unevaluated, each within the other."""
+    schema: dict[str, Any] = {"unevaluatedProperties": {}}
+    for _ in range(depth):
+        within: Any = {"a": schema} if link == "properties" else [schema]
+        schema = {"unevaluatedProperties": {}, link: within}
+    return schema
+
+
+@pytest.mark.parametrize("link", ["allOf", "anyOf", "oneOf"])
+def test_a_schema_whose_work_multiplies_by_each_unevaluated_is_refused(link: str) -> None:
+    # The library would look 2.7 times as long for each of them, and hold all else up meanwhile.
+    assert Schema(_unevaluated(link, 4)).admits({"b": 1}) is True
+    with pytest.raises(RequestMalformed, match="more than 10000 parts"):
+        Schema(_unevaluated(link, 30))
+
+
+def test_unevaluated_of_values_within_values_may_stand_as_deep_as_any() -> None:
+    schema = Schema(_unevaluated("properties", 25) | {"unevaluatedProperties": False})
+    assert schema.admits({"a": {"a": {}}}) is True
+    assert schema.admits({"b": 1}) is False
+
+
+def test_much_text_is_not_held_against_patterns() -> None:
+    repeated = [{"pattern": f"[ab]*a[ab]{{{at}}}[^ab]"} for at in range(600, 620)]
+    schema = Schema({"anyOf": repeated})
+    assert schema.admits("ab" * 100) is False
+    assert schema.admits("ab" * 30_000) is None
+    assert schema.admits({"ab" * 30_000: 1}) is None
+    assert Schema({"maxLength": 3}).admits("ab" * 30_000) is False

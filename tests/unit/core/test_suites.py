@@ -137,3 +137,23 @@ def test_rows_of_tensors_are_told_from_others_and_broken_ones_are_named() -> Non
     assert suite.part(Form.TENSORS).items == items[:1]
     assert suite.part(Form.WORDS).items == items[1:]
     assert suite.part(Form.VECTORS).items == ()
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"metric": "exact", "reference": ["a"] * 101}, "at most 100 references"),
+        ({"metric": "f1", "reference": ["a"] * 50_000}, "at most 100 references"),
+        ({"metric": "regex", "reference": ["a+"] * 21}, "at most 20 references"),
+        ({"metric": "choice", "reference": "A", "choices": ["A", "A"]}, "each another"),
+        ({"metric": "choice", "reference": "A", "choices": ["A", ""]}, "none empty"),
+        ({"metric": "choice", "reference": "0", "choices": list(map(str, range(1_001)))}, "1000"),
+    ],
+)
+def test_rows_that_would_be_much_work_for_each_answer_are_broken(
+    row: dict[str, object], why: str
+) -> None:
+    sound = msgspec.json.encode({"prompt": "2+2?", "reference": 4, "metric": "numeric"})
+    _, broken = parse_suite(sound + b"\n" + msgspec.json.encode({"prompt": "x", **row}))
+    assert [each.line for each in broken] == [2]
+    assert why in broken[0].reason

@@ -198,3 +198,39 @@ def test_what_is_nested_too_deeply_is_malformed_and_not_our_fault(
         with pytest.raises(AttemptFailed) as failed:
             read(body % nested)
         assert failed.value.outcome.fault is Fault.MALFORMED
+
+
+def _of(count: int, unit: str, opening: str, closing: str) -> bytes:
+    return (opening + ",".join([unit] * count) + closing).encode()
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ('{"choices":[', "]}"),
+        ('{"choices":[{"message":{"content":[', ']},"finish_reason":"stop"}]}'),
+        ('{"choices":[{"message":{"tool_calls":[', ']},"finish_reason":"stop"}]}'),
+        ('{"choices":[{"delta":{"function_call":{"arguments":[', "]}}}]}"),
+        ('{"choices":[{}],"error":[', "]}"),
+    ],
+)
+def test_a_large_answer_made_of_next_to_nothing_is_not_taken_apart(
+    opening: str, closing: str
+) -> None:
+    with pytest.raises(AttemptFailed) as failed:
+        read_completion(_of(500_000, "{}", opening, closing))
+    assert failed.value.outcome.fault is Fault.MALFORMED
+
+
+def test_a_large_answer_may_have_long_texts_and_what_the_broker_does_not_read() -> None:
+    tokens = [{"token": "a", "logprob": -0.1}] * 40_000
+    texts = {"content": "a" * 2_000_000, "tool_calls": [{"function": {"name": "f"}}]}
+    facts = read_completion(completion(message=texts, logprobs={"content": tokens}))
+    assert facts.text_bytes == 2_000_001
+
+
+def test_a_large_answer_of_too_many_embeddings_is_refused() -> None:
+    vectors = _of(70_000, '{"embedding":[1]}', '{"data":[', "]}")
+    with pytest.raises(AttemptFailed) as failed:
+        read_embedding(vectors)
+    assert failed.value.outcome.fault is Fault.MALFORMED
