@@ -24,12 +24,12 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
 
 
 class Decision(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """Where a call goes, and why. The arrays of eligible endpoints are aligned, in no order."""
+    """Where a call goes, and why. The arrays of eligible endpoints are aligned."""
 
     plan: tuple[Candidate, ...]
     """The best, in the order in which they are tried; as many as there may be attempts."""
     eligible: Numbers
-    """Endpoint numbers."""
+    """Endpoint numbers, ascending; in no order where something is left out."""
     figures: Floats | tuple[float, ...] | Workings
     """Shape (8, eligible): score, parts as in PARTS, expected cost in pico-dollars, and the chance
     to be first, 0 for all where none was left to chance. Plain numbers, without the last, where one

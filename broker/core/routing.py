@@ -83,16 +83,17 @@ def route(
     if plain is not None:
         return plain
     lessons = market.lessons if is_taught(wanted, market) else None
-    weighed: _Weighed | None = None
-    if not whole and lessons is None:
+    # One that holds no more is followed by another, if it has been of use.
+    while not whole and lessons is None:
         known = front(wanted, market, listed, pulse, limits)
-        if known is not None:
-            weighed = _weigh(wanted, known.cut, None, limits, (pulse, now_s))
-            if known.holds(wanted, weighed.view, weighed.figures[0], limits.attempts_max):
-                decision = _decide(wanted, market, weighed, limits, random, None)
-                left_out = listed.numbers.size - known.cut.numbers.size
-                return msgspec.structs.replace(decision, left_out=left_out)
-            known.drop(market)
+        if known is None:
+            break
+        weighed = _weigh(wanted, known.cut, None, limits, (pulse, now_s))
+        if known.holds(wanted, weighed.view, weighed.figures[0], limits.attempts_max):
+            decision = _decide(wanted, market, weighed, limits, random, None)
+            left_out = listed.numbers.size - known.cut.numbers.size
+            return msgspec.structs.replace(decision, left_out=left_out)
+        known.drop(market)
     weighed = _weigh(wanted, listed, lessons, limits, (pulse, now_s))
     if not weighed.view.numbers.size:
         return nobody(weighed.rejected, weighed.reasons, market.book.version)

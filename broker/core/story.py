@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from broker.core.cascade import Judged
-from broker.core.columns import Bools, Floats, Numbers
+from broker.core.columns import Floats, Numbers
 from broker.core.decision import Decision
 from broker.core.dispatch import Attempt
 from broker.core.eligibility import Rejection
@@ -160,13 +160,10 @@ def thin(decision: Decision) -> Decision:
         return decision
     left_out = decision.left_out
     if eligible.size > CANDIDATES_KEPT_MAX:
-        planned = np.zeros(eligible.size, dtype=np.bool_)
-        for candidate in decision.plan:
-            planned |= eligible == candidate.number
-        # Whoever might have been first stands before all who could not.
-        kept = _best(figures[0] + _DRAWN * (figures[-1] > 0.0), planned)
+        kept = _best(eligible, figures, [each.number for each in decision.plan])
         left_out += eligible.size - kept.size
-        eligible, figures = eligible[kept], figures[:, kept]
+        # Columns taken so cost a third of `figures[:, kept]`.
+        eligible, figures = eligible.take(kept), figures.take(kept, axis=1)
     first = slice(REJECTED_KEPT_MAX)
     return msgspec.structs.replace(
         decision,
@@ -178,16 +175,17 @@ def thin(decision: Decision) -> Decision:
     )
 
 
-def _best(scores: Floats, planned: Bools) -> Numbers:
-    """Return the places of the best of very many, those that were planned among them.
+def _best(eligible: Numbers, figures: Floats, planned: list[int]) -> Numbers:
+    """Return the places of the best of very many, in no order, those that were planned among them.
 
-    Only those that may be kept are sorted: sorting 10,000 took a quarter of a call's time.
+    They are ranked when they are read: sorting 10,000 took a quarter of a call's time.
     """
-    keys = np.where(planned, -np.inf, -scores)
-    last = np.partition(keys, CANDIDATES_KEPT_MAX - 1)[CANDIDATES_KEPT_MAX - 1]
-    places = np.flatnonzero(keys <= last)
-    order = np.argsort(keys[places], kind="stable")
-    return places[order[:CANDIDATES_KEPT_MAX]]
+    # Whoever might have been first stands before all who could not.
+    keys: Floats = figures[0] + _DRAWN * (figures[-1] > 0.0)
+    keys[eligible.searchsorted(planned)] = np.inf
+    last = keys.size - CANDIDATES_KEPT_MAX
+    kept: Numbers = keys.argpartition(last)[last:]
+    return kept
 
 
 def _packed(attempt: Attempt, started_s: float) -> _PackedAttempt:

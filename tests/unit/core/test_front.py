@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.core.decision import Decision
-from broker.core.front import FRONT_FROM, FRONTS_MAX, Front
+from broker.core.front import FRONT_FROM, FRONTS_MAX, USED_MIN, Front
 from broker.core.market import Market, build_market
 from broker.core.measured import Measured
 from broker.core.outcome import DELIVERED, Fault, Outcome
@@ -191,6 +191,23 @@ def test_when_all_in_front_fill_up_others_are_weighed() -> None:
             for _ in range(4):
                 live.begin(number, number, 0.0)
     assert left_out > 3
+
+
+def test_where_a_front_was_of_use_another_follows_when_its_best_are_full() -> None:
+    listed = [
+        endpoint(number, f"acme/e{number}", quality=0.1 + number / SIZE) for number in range(SIZE)
+    ]
+    where = market(listed)
+    live = pulse(where)
+    for seed in range(USED_MIN + 1):
+        some, _ = both(where, live, seed, weights=PRESETS["quality"])
+    assert some.left_out
+    for number in some.eligible.tolist():
+        for _ in range(2 * where.endpoint(number).deployment.capacity):
+            live.begin(number, number, 0.0)
+    some, everyone = both(where, live, 0, weights=PRESETS["quality"])
+    alike(some, everyone)
+    assert some.left_out
 
 
 def test_only_a_part_is_weighed_once_a_second_call_is_of_the_same_kind() -> None:

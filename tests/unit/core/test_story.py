@@ -165,15 +165,24 @@ def test_of_a_very_large_market_the_best_are_told_and_all_that_were_planned() ->
     assert candidates[-1].score == pytest.approx(worst, abs=1e-4)
 
 
-def test_of_very_many_that_score_alike_the_first_are_told_as_if_all_were_sorted() -> None:
+@pytest.mark.parametrize("kinds", [1, 7, 10_000])
+def test_nobody_is_told_in_place_of_a_better_or_of_one_that_was_planned_or_drawn(
+    kinds: int,
+) -> None:
     lots = np.random.default_rng(5)
-    for kinds in (1, 7, 10_000):
-        scores = lots.integers(0, kinds, CANDIDATES_KEPT_MAX + 700) / kinds
-        planned_there = np.zeros(scores.size, dtype=bool)
-        planned_there[[-1, 17]] = True
-        order = np.argsort(np.where(planned_there, -np.inf, -scores), kind="stable")
-        kept = story._best(scores, planned_there)
-        assert kept.tolist() == order[:CANDIDATES_KEPT_MAX].tolist()
+    size = CANDIDATES_KEPT_MAX + 700
+    eligible = np.arange(0, 3 * size, 3)
+    figures = np.zeros((8, size))
+    figures[0] = lots.integers(0, kinds, size) / kinds
+    worst = figures[0].argsort(kind="stable")[:5]
+    figures[-1, worst[:3]] = 1 / 3
+    planned = eligible[worst[3:]].tolist()
+    kept = story._best(eligible, figures, planned)
+    assert len({*kept.tolist()}) == CANDIDATES_KEPT_MAX
+    assert {*worst.tolist()} <= {*kept.tolist()}
+    others = np.setdiff1d(kept, worst)
+    left_out = np.setdiff1d(np.arange(size), kept)
+    assert figures[0, others].min() >= figures[0, left_out].max()
 
 
 def test_a_decision_in_a_very_large_market_is_thin_while_its_call_is_under_way() -> None:
