@@ -34,6 +34,7 @@ from broker.store.away import is_database_away
 from broker.store.database import create_engine, create_pool
 from broker.store.ledger import take_account
 from broker.store.market_id import market_id
+from broker.store.revision import require_newest
 from broker.store.sealing import Sealer
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.client import Limits as UpstreamLimits
@@ -48,7 +49,8 @@ _DRAIN_POLL_S = 0.05
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     """Build everything and run it until the block ends; then drain and close in reverse.
 
-    Raises Unavailable where the database is away at the start.
+    Raises Unavailable where the database is away at the start, SchemaUnfit where it is of another
+    version.
     """
     leave = Leave()
     async with contextlib.AsyncExitStack() as stack:
@@ -71,6 +73,7 @@ async def _build(settings: Settings, stack: contextlib.AsyncExitStack, leave: Le
     pool = await create_pool(settings.database_url, connections_max=12)
     stack.push_async_callback(leave.within, pool.close)
     async with engine.connect() as connection:
+        await require_newest(connection)
         live = Live.connect(settings.valkey_url, await market_id(connection))
     stack.push_async_callback(leave.within, live.close)
     sealer = Sealer(settings.secret_key, settings.secret_keys_old)

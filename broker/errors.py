@@ -19,6 +19,7 @@
     ├── DeadlinePassed                    504
     ├── Unavailable                       503: the database is away, or the broker is stopping
     │   └── HoldExpired                   the call outlived its hold: nothing was charged
+    ├── SchemaUnfit                       the database is of another version than this one
     └── SettingInvalid                    a setting or command-line value is wrong
 
 One place turns them into HTTP: `broker.gateway.refusals` for the data plane, `broker.api.problems`
@@ -201,6 +202,13 @@ class Unavailable(BrokerError):
 class HoldExpired(Unavailable):
     code = "hold_expired"
     retryable = False
+
+
+class SchemaUnfit(BrokerError):
+    """The database is not at the revision that this version was written for."""
+
+    status = 503
+    code = "schema_unfit"
 
 
 class SettingInvalid(BrokerError):

@@ -7,6 +7,7 @@ from the entry points of the group `broker.tasks`, each a function `register(app
 
 from __future__ import annotations
 
+import asyncio
 from importlib.metadata import entry_points
 from typing import Final
 
@@ -26,8 +27,12 @@ from broker.jobs import (
 )
 from broker.jobs.room import QUICK, Bridge, Job
 from broker.settings import Settings
+from broker.store.away import is_database_away
+from broker.store.database import create_engine
+from broker.store.revision import require_newest
 
 TASKS_GROUP: Final = "broker.tasks"
+_LOOK_S: Final = 5.0
 
 JOBS: Final[tuple[Job, ...]] = (
     *upkeep.JOBS,
@@ -101,11 +106,27 @@ def __getattr__(name: str) -> Celery:
 def main() -> None:
     """Run Celery's worker with the options of the command line; ends the process.
 
-    By its own command it would import this module from the folder where it is started.
+    By its own command it would import this module from the folder where it is started. Raises
+    SchemaUnfit where the database is of another version.
     """
     # With its command line comes much that who only sends has no use for.
     from celery.bin.base import CLIContext
     from celery.bin.worker import worker
 
-    told = CLIContext(create_app(Settings.from_env()), no_color=True, workdir=None)
+    settings = Settings.from_env()
+    asyncio.run(_require_newest(settings.database_url))
+    told = CLIContext(create_app(settings), no_color=True, workdir=None)
     worker.main(prog_name="broker worker", obj=told)
+
+
+async def _require_newest(database_url: str) -> None:
+    """Raise SchemaUnfit; a database that is away says nothing, and tasks will wait for it."""
+    engine = create_engine(database_url, connections_max=1)
+    try:
+        async with asyncio.timeout(_LOOK_S), engine.connect() as connection:
+            await require_newest(connection)
+    except Exception as error:
+        if not is_database_away(error):
+            raise
+    finally:
+        await engine.dispose()

@@ -7,19 +7,26 @@ The options are those of `celery worker`.
 
 from __future__ import annotations
 
+import sys
+
 import click  # noqa: F401 - Celery's command line is made of it: here it is not to be spared
 
 from broker.cli.lean import sparing, spin_not
 
 
 def main() -> None:
-    """Run the worker; ends the process."""
+    """Run the worker; ends the process. Expected errors are one line on standard error."""
     spin_not()
     with sparing():
         import celery.bin.worker  # noqa: F401 - what `work` will need
 
         from broker.worker import main as work
-    work()
+    from broker.errors import BrokerError
+
+    try:
+        work()
+    except BrokerError as error:
+        sys.exit(f"broker: {error.detail}")
 
 
 if __name__ == "__main__":

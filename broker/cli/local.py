@@ -17,6 +17,7 @@ from broker.flows.authenticate import Caller
 from broker.settings import Settings
 from broker.store.accounts import Role
 from broker.store.database import create_engine
+from broker.store.revision import require_newest
 from broker.store.sealing import Sealer
 from broker.upstream.addresses import AddressPolicy
 
@@ -31,13 +32,16 @@ def run_with_engine(
 ) -> Answer:
     """Do `work` on the database of the broker of `folder`.
 
-    Raises SettingInvalid without one, Unavailable when it cannot be reached.
+    Raises SettingInvalid without one, Unavailable when it cannot be reached, SchemaUnfit when it is
+    of another version.
     """
     database_url = folder.database_url()
 
     async def connected() -> Answer:
         engine = create_engine(database_url, connections_max=2)
         try:
+            async with engine.connect() as connection:
+                await require_newest(connection)
             return await work(engine)
         except OSError as error:
             raise Unavailable(f"The database cannot be reached: {error}.") from None

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.errors import Unavailable
 from broker.store.database import create_engine
+from broker.store.revision import require_known
 
 _LOCK: Final = 0x6D6F64656C62  # any number that nothing else locks on
 _TRIES: Final = 5
@@ -28,8 +29,8 @@ _log = structlog.get_logger()
 async def upgrade(database_url: str, revision: str = "head") -> None:
     """Apply all migrations that are due, up to `revision`; waits while another process does.
 
-    Raises Unavailable where other transactions keep a table for too long, try after try; then
-    nothing has changed.
+    Raises Unavailable where other transactions keep a table for too long, try after try, and
+    SchemaUnfit where a newer version has been here; then nothing has changed.
     """
     engine = create_engine(database_url, connections_max=1)
     try:
@@ -52,6 +53,7 @@ async def _applied(engine: AsyncEngine, revision: str) -> bool:
     try:
         async with engine.begin() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            await require_known(connection)
             await connection.run_sync(_run, revision)
     except LockNotAvailableError:
         return False  # of a script, which the driver runs itself
