@@ -81,7 +81,9 @@ async def open_market(wanted: Launch, up: Supervisor, console: Console) -> Marke
     env = _environment(wanted, database_url, valkey_url)
     link = await _console_link(database_url, wanted.url)
     await up.start(_broker(wanted, env))
-    running = Running(os.getpid(), wanted.url, database_url, valkey_url)
+    running = Running(
+        os.getpid(), wanted.url, database_url, valkey_url, allow_networks=wanted.allow_networks
+    )
     folder.announce(running)
     return Market(running, env, link)
 

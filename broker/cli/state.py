@@ -21,6 +21,8 @@ class Running(msgspec.Struct, frozen=True):
     url: str
     database_url: str
     valkey_url: str
+    allow_networks: str = ""
+    """Private networks that it may connect to."""
 
 
 class StateFolder:
@@ -76,6 +78,13 @@ class StateFolder:
     def valkey_url(self) -> str:
         """Return VALKEY_URL, or that of the broker that runs here. Raises SettingInvalid."""
         return os.environ.get("VALKEY_URL") or self.running().valkey_url
+
+    def allow_networks(self) -> str:
+        """Return BROKER_ALLOW_NETWORKS, or what the broker that runs here was started with."""
+        given = os.environ.get("BROKER_ALLOW_NETWORKS")
+        if given is not None or not (self.path / "running.json").exists():
+            return given or ""
+        return self.running().allow_networks
 
     def _write(self, file: Path, text: str) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
