@@ -56,15 +56,14 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     async with contextlib.AsyncExitStack() as stack:
         try:
             runtime = await _build(settings, stack, leave)
-            await stack.enter_async_context(Background(runtime).running())
+            await stack.enter_async_context(Background(runtime).running(leave))
         except Exception as error:
             if not is_database_away(error):
                 raise
             raise Unavailable(f"The database cannot be reached: {error}.") from None
         yield runtime
         runtime.stopping = True
-        leave.begin()
-        await leave.within(_drain, runtime)
+        await leave.finish(_drain, runtime)
 
 
 async def _build(settings: Settings, stack: contextlib.AsyncExitStack, leave: Leave) -> Runtime:
@@ -136,11 +135,7 @@ async def _open_ledger(
         take = await take_account(connection, process_id)
     ledger = LedgerBatcher(pool, take, process_id, settings.limits.batch_rows_max)
     ledger.start()
-
-    async def drain() -> None:
-        await ledger.drain(leave.left_s)
-
-    stack.push_async_callback(drain)
+    stack.push_async_callback(leave.settle, ledger.drain)
     return ledger
 
 

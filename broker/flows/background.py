@@ -21,6 +21,7 @@ from broker.flows.give_back import give_back_now_and_then
 from broker.flows.lateness import watch_lateness
 from broker.flows.learn_domains import DomainSchool
 from broker.flows.learn_quality import QualitySchool, Scene
+from broker.flows.leave import Leave
 from broker.flows.listen import ChangeListener
 from broker.flows.refresh import Refresher
 from broker.flows.runtime import Runtime
@@ -65,7 +66,7 @@ class Background:
         )
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self, leave: Leave) -> AsyncIterator[None]:
         """Look once before the block and learn the domains, and on and on while it runs. Raises
         Unavailable when the database stays away."""
         self._apply(await self._refresher.first())
@@ -89,8 +90,8 @@ class Background:
                 await self._school.first(LEARNS_WITHIN_S)
             yield
         finally:
-            await _end(tasks)
-            await self._quality.close()
+            await leave.finish(_end, tasks)
+            await leave.finish(self._quality.close)
 
     def _hear(self, what: str) -> None:
         if what == changes.CATALOG:
