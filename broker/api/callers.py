@@ -17,6 +17,7 @@ from broker.api.parts import Parts
 from broker.core.key_terms import Scope
 from broker.errors import CallerUnknown, NotAllowed, UnknownField
 from broker.flows import authenticate
+from broker.flows.authenticate import Caller
 from broker.flows.login import SESSION_COOKIE
 from broker.store.accounts import Role
 
@@ -38,17 +39,20 @@ class CallerMiddleware(AbstractAuthenticationMiddleware):
 
     async def authenticate_request(self, connection: Connection) -> AuthenticationResult:
         """Return the caller. Raises CallerUnknown."""
-        engine, now = self.parts.engine, self.parts.clock()
-        authorization = connection.headers.get("authorization")
-        if authorization is not None:
-            caller = await authenticate.by_key(engine, _bearer(authorization), now)
-            return AuthenticationResult(user=caller, auth=None)
-        cookie = connection.cookies.get(SESSION_COOKIE)
-        # A cookie travels with what other sites send too, so it opens reading only.
-        if cookie and connection.scope.get("method") in ("GET", "HEAD"):
-            caller = await authenticate.by_session(engine, cookie, now)
-            return AuthenticationResult(user=caller, auth=None)
-        raise CallerUnknown("No key was given: send 'Authorization: Bearer bk_...'.")
+        return AuthenticationResult(user=await caller_of(connection, self.parts), auth=None)
+
+
+async def caller_of(connection: Connection, parts: Parts) -> Caller:
+    """Return who asks, by what is known now. Raises CallerUnknown."""
+    engine, now = parts.engine, parts.clock()
+    authorization = connection.headers.get("authorization")
+    if authorization is not None:
+        return await authenticate.by_key(engine, _bearer(authorization), now)
+    cookie = connection.cookies.get(SESSION_COOKIE)
+    # A cookie travels with what other sites send too, so it opens reading only.
+    if cookie and connection.scope.get("method") in ("GET", "HEAD"):
+        return await authenticate.by_session(engine, cookie, now)
+    raise CallerUnknown("No key was given: send 'Authorization: Bearer bk_...'.")
 
 
 def _bearer(authorization: str) -> str:

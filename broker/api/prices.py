@@ -12,26 +12,34 @@ from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
+from broker.api.callers import caller_of
 from broker.api.parts import (
+    CallerRequest,
     GivenCaller,
     GivenFeed,
     GivenMarket,
     GivenParts,
     GivenPulse,
     GivenSeconds,
+    Parts,
 )
 from broker.api.patience import STREAMS_PER_MINUTE, require_measure
 from broker.api.price_feed import PriceFeed
 from broker.api.price_messages import PriceChange, PriceHistory, Prices, price, prices
 from broker.api.price_texts import PriceTexts
 from broker.api.wire import STRETCH, GivenStretch, Limit
-from broker.flows.authenticate import Caller
+from broker.core.key_terms import Scope
+from broker.errors import BrokerError
 from broker.flows.read_price_history import Period, read_price_history
 from broker.flows.read_prices import read_prices
+from broker.store.away import DATABASE_AWAY
 from broker.store.prices import PriceChange as Change
 
 HEARTBEAT_S = 15.0
 """After so long without a new book a comment is sent, so that nobody takes the stream for dead."""
+
+LOOK_AGAIN_S = 2.0
+"""So long a stream goes on at most after its key was revoked or has expired."""
 
 HISTORY_DEFAULT = timedelta(minutes=10)
 
@@ -70,10 +78,10 @@ class PriceController(Controller):
 
     @get("/stream", summary="Prices as they come (server-sent events)")
     async def stream(
-        self, parts: GivenParts, feed: GivenFeed, texts: GivenTexts, caller: GivenCaller
+        self, request: CallerRequest, parts: GivenParts, feed: GivenFeed, texts: GivenTexts
     ) -> ServerSentEvent:
-        await require_measure(parts, caller, "streams", STREAMS_PER_MINUTE)
-        return ServerSentEvent(_books(feed, texts, caller))
+        await require_measure(parts, request.user, "streams", STREAMS_PER_MINUTE)
+        return ServerSentEvent(_books(feed, texts, Listener(request, parts)))
 
 
 def _change(change: Change) -> PriceChange:
@@ -82,13 +90,40 @@ def _change(change: Change) -> PriceChange:
     )
 
 
+class Listener:
+    """Who follows a stream, for as long as its key or session is good."""
+
+    def __init__(self, request: CallerRequest, parts: Parts) -> None:
+        self._request, self._parts = request, parts
+        self._looked_s = parts.now_s()
+        self.caller = request.user
+
+    async def may_listen(self) -> bool:
+        """Return whether it still may, by what was known within LOOK_AGAIN_S; while the database is
+        away it may as before."""
+        now_s = self._parts.now_s()
+        if now_s - self._looked_s < LOOK_AGAIN_S:
+            return True
+        try:
+            self.caller = await caller_of(self._request, self._parts)
+            self.caller.require(Scope.READ, Scope.MONEY)
+        except BrokerError:
+            return False
+        except DATABASE_AWAY:
+            return True
+        self._looked_s = now_s
+        return True
+
+
 async def _books(
-    feed: PriceFeed, texts: PriceTexts, caller: Caller
+    feed: PriceFeed, texts: PriceTexts, listener: Listener
 ) -> AsyncIterator[ServerSentEventMessage]:
     """One event `book` a price book, its id the version; comments in between."""
     async for market in feed.follow(HEARTBEAT_S):
+        if not await listener.may_listen():
+            return
         if market is None:
             yield ServerSentEventMessage(comment="no new book", data=None)
             continue
-        told = await texts.of(market, caller)
+        told = await texts.of(market, listener.caller)
         yield ServerSentEventMessage(event="book", id=market.book.version, data=told)

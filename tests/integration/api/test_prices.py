@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ import httpx
 from litestar import Litestar
 
 from broker.api.price_texts import PriceTexts
+from broker.api.prices import LOOK_AGAIN_S
 from broker.core.market import Presence
 from broker.flows.authenticate import Caller
 from tests.integration.api.conftest import Person, SmallBroker
@@ -202,6 +204,34 @@ async def test_the_stream_ends_when_the_broker_stops(
         broker.stopping = True
         rest = [line async for line in lines]
     assert rest[-1] == ""
+
+
+async def test_the_stream_ends_with_the_key_that_opened_it(
+    broker: SmallBroker, api: Litestar, provider: Person, consumer: Person
+) -> None:
+    await list_endpoints(broker, provider.account)
+    await publish(broker, 1, 100_000)
+    made = (await consumer.http.post("/api/accounts/shop/keys", json={})).json()
+    headers = {"authorization": f"Bearer {made['key']}"}
+    ahead_s = [0.0]
+    broker.now_s = lambda: time.monotonic() + ahead_s[0]
+    async with (
+        asyncio.timeout(30),
+        serving(api) as url,
+        httpx.AsyncClient(timeout=20) as client,
+        client.stream("GET", f"{url}/api/prices/stream", headers=headers) as answer,
+    ):
+        lines = answer.aiter_lines()
+        told = books(lines)
+        await anext(told)
+        ahead_s[0] += LOOK_AGAIN_S
+        await publish(broker, 2, 200_000)
+        assert (await anext(told))["version"] == 2, "the key is good"
+        await consumer.http.delete(f"/api/keys/{made['id']}")
+        ahead_s[0] += LOOK_AGAIN_S
+        await publish(broker, 3, 300_000)
+        rest = [line async for line in lines]
+    assert "".join(rest) == ""
 
 
 async def test_the_stream_asks_for_a_key_as_everything_does(stranger: httpx.AsyncClient) -> None:
