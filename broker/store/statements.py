@@ -109,8 +109,9 @@ async def stream_entries(
     connection: AsyncConnection, purses: Sequence[UUID], span: Span
 ) -> AsyncIterator[Entry]:
     """Yield all entries of a span, oldest first, whatever its limit; read as they are asked for."""
-    sources = [sa.select(_within(rows, span).subquery()) for rows in _sources(purses)]
-    entries = sa.union_all(*sources).subquery()
+    sources = [rows.subquery() for rows in _sources(purses)]
+    inside = [_within(sa.select(each), each.c.at, span) for each in sources]
+    entries = sa.union_all(*inside).subquery()
     query = sa.select(entries).order_by(entries.c.at, entries.c.source)
     async with connection.stream(query, execution_options={"yield_per": _ROWS_AT_ONCE}) as rows:
         async for part in rows.partitions():
@@ -120,14 +121,21 @@ async def stream_entries(
 
 def _newest(purses: Sequence[UUID], span: Span) -> Select[Any]:
     # Each source gives its own newest, so that no index is read further than the page.
-    newest = [sa.select(_page(rows, span)) for rows in _sources(purses)]
+    sources = [_charges(each) for each in purses]
+    sources += [_earnings(each, _last_calls(each, span)) for each in purses]
+    sources += _transfers(purses)
+    newest = [sa.select(_page(rows, span)) for rows in sources]
     entries = sa.union_all(*newest).subquery()
     return sa.select(entries).order_by(entries.c.at.desc(), entries.c.source.desc())
 
 
 def _sources(purses: Sequence[UUID]) -> list[Select[Any]]:
+    of_calls = [rows(each) for each in purses for rows in (_charges, _earnings)]
+    return [*of_calls, *_transfers(purses)]
+
+
+def _transfers(purses: Sequence[UUID]) -> list[Select[Any]]:
     return [
-        *(rows(each) for each in purses for rows in (_charges, _earnings)),
         _moved(purses, transfers.c.credit_id, transfers.c.debit_id, transfers.c.amount_nanos),
         _moved(purses, transfers.c.debit_id, transfers.c.credit_id, -transfers.c.amount_nanos),
     ]
@@ -139,20 +147,27 @@ def _entry(row: sa.Row[Any]) -> Entry:
 
 
 def _page(rows: Select[Any], span: Span) -> sa.Subquery:
-    query = _within(rows, span)
-    at, source = query.selected_columns.at, query.selected_columns.source
-    if span.place is not None:
-        query = query.where(sa.tuple_(at, source) < sa.tuple_(*span.place))
+    inner = rows.subquery()
+    at, source = inner.c.at, inner.c.source
+    query = _bounded(sa.select(inner), (at, source), span)
     return query.order_by(at.desc(), source.desc()).limit(span.limit).subquery()
 
 
-def _within(rows: Select[Any], span: Span) -> Select[Any]:
-    inner = rows.subquery()
-    query = sa.select(inner)
+def _bounded(
+    query: Select[Any], order: tuple[ColumnElement[Any], ColumnElement[Any]], span: Span
+) -> Select[Any]:
+    """Of the span, only what comes before its place."""
+    query = _within(query, order[0], span)
+    if span.place is not None:
+        query = query.where(sa.tuple_(*order) < sa.tuple_(*span.place))
+    return query
+
+
+def _within(query: Select[Any], at: ColumnElement[Any], span: Span) -> Select[Any]:
     if span.since is not None:
-        query = query.where(inner.c.at >= span.since)
+        query = query.where(at >= span.since)
     if span.until is not None:
-        query = query.where(inner.c.at < span.until)
+        query = query.where(at < span.until)
     return query
 
 
@@ -167,10 +182,20 @@ def _charges(ledger_account: UUID) -> Select[Any]:
     ).where(settlements.c.ledger_account_id == ledger_account, settlements.c.charge_nanos > 0)
 
 
-def _earnings(ledger_account: UUID) -> Select[Any]:
-    """One entry a call, though several attempts of it may have earned."""
+def _last_calls(ledger_account: UUID, span: Span) -> sa.Subquery:
+    """The calls of a page of earnings, found without a sum of all there are."""
+    at, source = settlement_lines.c.settled_at, settlement_lines.c.call_id
+    earned = sa.select(at.label("at"), source.label("source")).distinct()
+    query = _bounded(
+        earned.where(settlement_lines.c.payee_id == ledger_account), (at, source), span
+    )
+    return query.order_by(at.desc(), source.desc()).limit(span.limit).subquery()
+
+
+def _earnings(ledger_account: UUID, of: sa.Subquery | None = None) -> Select[Any]:
+    """One entry a call, though several attempts of it may have earned; of all calls, or of some."""
     lines = settlement_lines.c
-    return (
+    query = (
         _entries(
             lines.settled_at,
             lines.call_id,
@@ -182,6 +207,10 @@ def _earnings(ledger_account: UUID) -> Select[Any]:
         .where(lines.payee_id == ledger_account)
         .group_by(lines.settled_at, lines.call_id)
     )
+    if of is None:
+        return query
+    same = sa.and_(lines.call_id == of.c.source, lines.settled_at == of.c.at)
+    return query.select_from(of.join(settlement_lines, same))
 
 
 def _moved(

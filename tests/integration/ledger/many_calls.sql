@@ -1,10 +1,13 @@
--- One consumer's 30,000 calls of the last two hours, all but the last minute of them sealed, and all of it true.
+-- One consumer's 30,000 calls to one provider in the last two hours, all but the last minute of them sealed, and all of it true.
 CREATE TEMP TABLE called AS
     SELECT uuidv7() AS call, now() - interval '2 hours' + n * interval '2 hours' / 30000 AS at FROM generate_series(1, 30000) AS n;
-CREATE TEMP TABLE purse AS SELECT uuidv7() AS owner, uuidv7() AS funds, id AS take FROM ledger_accounts WHERE kind = 'take' LIMIT 1;
-INSERT INTO accounts (id, role, name, created_at) SELECT owner, 'consumer', 'busy', now() - interval '1 day' FROM purse;
-INSERT INTO ledger_accounts (id, owner_id, kind, created_at) SELECT funds, owner, 'funds', now() - interval '1 day' FROM purse;
-INSERT INTO balances (ledger_account_id) SELECT funds FROM purse;
+CREATE TEMP TABLE purse AS
+    SELECT uuidv7() AS owner, uuidv7() AS funds, uuidv7() AS seller, uuidv7() AS earnings, id AS take FROM ledger_accounts WHERE kind = 'take' LIMIT 1;
+INSERT INTO accounts (id, role, name, created_at) SELECT owner, 'consumer', 'busy', now() - interval '1 day' FROM purse
+    UNION ALL SELECT seller, 'provider', 'seller', now() - interval '1 day' FROM purse;
+INSERT INTO ledger_accounts (id, owner_id, kind, created_at) SELECT funds, owner, 'funds', now() - interval '1 day' FROM purse
+    UNION ALL SELECT earnings, seller, 'earnings', now() - interval '1 day' FROM purse;
+INSERT INTO balances (ledger_account_id) SELECT funds FROM purse UNION ALL SELECT earnings FROM purse;
 INSERT INTO transfers (id, debit_id, credit_id, amount_nanos, kind, author, created_at)
     SELECT uuidv7(), l.id, funds, 10000000, 'topup', 'test', now() - interval '1 day' FROM purse, ledger_accounts l WHERE l.kind = 'world';
 INSERT INTO holds (call_id, ledger_account_id, key_id, amount_nanos, created_at, expires_at)
@@ -13,7 +16,7 @@ INSERT INTO settlements (call_id, ledger_account_id, kind, hold_nanos, charge_na
     SELECT call, funds, 'captured', 500, 100, at, at FROM called, purse;
 INSERT INTO settlement_lines (call_id, attempt, settled_at, endpoint_id, payer_id, payee_id, take_id, tokens_in,
     tokens_out, rate_in_micros, rate_out_micros, rate_call_nanos, price_version, charge_nanos, take_nanos, earnings_nanos)
-    SELECT call, 0, at, call, funds, take, take, 1, 1, 1, 1, 0, 1, 100, 10, 90 FROM called, purse;
+    SELECT call, 0, at, call, funds, earnings, take, 1, 1, 1, 1, 0, 1, 100, 10, 90 FROM called, purse;
 INSERT INTO calls (id, created_at, account_id, key_id, task, model, stream, status, code, price_version, hold_nanos,
     charge_nanos, tokens_in, tokens_out, duration_ms, story)
     SELECT call, at, owner, 'key', 'chat', 'auto', false, 200, 'served', 1, 500, 100, 1, 1, 1, '' FROM called, purse;

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
-from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
@@ -29,7 +28,7 @@ from broker.store.purses import Contents
 from broker.store.recourse import Ground, Taken, claw_back
 from broker.store.sealing import Sealer
 from broker.store.transfers import Transfer, TransferKind
-from tests.integration.ledger.books import PROCESS, a_capture, a_hold, a_record, fund
+from tests.integration.ledger.books import PROCESS, a_capture, a_hold, fund
 from tests.integration.ledger.books import open_account as open_raw
 
 SEALER = Sealer("ab" * 32)
@@ -113,31 +112,6 @@ class Till:
         )
         async with self.engine.begin() as connection:
             return await claw_back(connection, provider.id, amount_nanos, ground)
-
-    async def serve_calls(self, provider: Account, count: int) -> None:
-        """Put so many paid calls of one of the provider's endpoints into the call log."""
-        number = await self._endpoint(provider)
-        for _ in range(count):
-            record = a_record(a_hold(self.funds, 1_000), 1_000)
-            record = replace(record, endpoint_number=number, hold_nanos=0)
-            await ledger.record_batch(self.driver, [record])
-
-    async def _endpoint(self, provider: Account) -> int:
-        deployment = uuid7()
-        await self.driver.execute(
-            "INSERT INTO deployments (id, provider_id, name, url, kind, capacity, region,"
-            " retains_data, trains_on_data, retention_days, proof, nonce, signing_key_sealed,"
-            " status, created_at, updated_at) VALUES ($1, $2, 'd', 'http://d.invalid', 'openai', 1,"
-            " 'eu', false, false, 0, 'dns', '', '', 'listed', now(), now())",
-            *(deployment, provider.id),
-        )
-        number: int = await self.driver.fetchval(
-            "INSERT INTO endpoints (id, deployment_id, provider_id, name, model, version,"
-            " upstream_model, tasks, created_at) VALUES ($1, $2, $3, 'e', 'm', '1', 'm', '{chat}',"
-            " now()) RETURNING number",
-            *(uuid7(), deployment, provider.id),
-        )
-        return number
 
     async def dispute(self, provider: Account, sale: Sale) -> UUID:
         """A dispute over all of a call, open."""
