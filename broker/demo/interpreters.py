@@ -1,8 +1,9 @@
-"""Finds the Python under which the demo's Triton can run, or says why there is none."""
+"""Finds what the demo's servers need of this machine, or says what it lacks."""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import shutil
 import sys
 from pathlib import Path
@@ -15,10 +16,23 @@ _CHECK_LIMIT_S = 20.0
 
 
 class PlatformUnfit(BrokerError):
-    """A server of the demo has no wheel for this machine; `detail` says what is missing."""
+    """A server of the demo cannot run on this machine; `detail` says what is missing."""
 
     status = 503
     code = "demo_platform_unfit"
+
+
+def require_openmp() -> None:
+    """Raise PlatformUnfit where llama.cpp would end at its start: its wheel leaves this library to
+    the system, and small images of Linux come without."""
+    if sys.platform != "linux":
+        return
+    try:
+        ctypes.CDLL("libgomp.so.1")
+    except OSError:
+        raise PlatformUnfit(
+            "llama.cpp needs libgomp.so.1, which this machine lacks (Debian: apt install libgomp1)"
+        ) from None
 
 
 async def triton_interpreter() -> Path:

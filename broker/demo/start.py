@@ -16,7 +16,7 @@ from broker.demo.environments import (
     Report,
     make_environment,
 )
-from broker.demo.interpreters import PlatformUnfit, triton_interpreter
+from broker.demo.interpreters import PlatformUnfit, require_openmp, triton_interpreter
 from broker.demo.ports import Ports
 from broker.demo.provider_file import write_provider_file
 from broker.demo.providers import (
@@ -62,7 +62,7 @@ async def prepare_servers(
 ) -> list[DemoServer]:
     """Make what is missing under `folder` and return the servers; nothing is started yet.
 
-    Environments are made side by side. A provider whose server has no wheel for this platform is
+    Environments are made side by side. A provider whose server cannot run on this platform is
     left out, and `report` says why. `names` limits it to some providers. Raises
     EnvironmentNotMade.
     """
@@ -83,7 +83,7 @@ async def prepare_servers(
 async def _pythons(
     wanted: list[DemoProvider], home: Path, report: Report
 ) -> dict[str | None, Path | None]:
-    """The Python of each environment; None where the platform has no wheel for what it holds."""
+    """The Python of each environment; None where what it holds cannot run here."""
     kinds = {each.environment for each in wanted if each.environment is not None}
     try:
         async with asyncio.TaskGroup() as group:
@@ -95,12 +95,14 @@ async def _pythons(
 
 async def _python(kind: str, home: Path, report: Report) -> Path | None:
     interpreter = None
-    if kind == "triton":
-        try:
+    try:
+        if kind == "triton":
             interpreter = await triton_interpreter()
-        except PlatformUnfit as obstacle:
-            report(f"triton: {obstacle.detail}")
-            return None
+        if kind == "llm":
+            require_openmp()
+    except PlatformUnfit as obstacle:
+        report(f"{kind}: {obstacle.detail}")
+        return None
     return await make_environment(ENVIRONMENTS[kind], home, report, interpreter=interpreter)
 
 

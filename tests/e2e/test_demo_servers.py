@@ -345,6 +345,32 @@ async def test_triton_says_what_it_lacks_under_another_interpreter() -> None:
     assert b"Triton" in said
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the wheel has it")
+async def test_who_lacks_a_library_of_the_system_stays_away_and_says_which(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, pathlib, sys
+from broker.demo.start import prepare_servers
+
+def lack(event, told):
+    if event == "ctypes.dlopen" and told[0] == "libgomp.so.1":
+        raise OSError("cannot open shared object file")
+
+sys.addaudithook(lack)
+folder = pathlib.Path({str(tmp_path)!r})
+servers = asyncio.run(prepare_servers(folder, print, names=["smolchat", "flaky"]))
+print([each.provider.name for each in servers])
+"""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-c", code), stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await process.communicate()
+
+    lacks, stays, servers = said.decode().splitlines()
+    assert lacks.startswith("llm: llama.cpp needs libgomp.so.1, which this machine lacks")
+    assert stays.startswith("smolchat (")
+    assert servers == "['flaky']"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is none")
 async def test_triton_finds_an_interpreter_here() -> None:
     assert (await triton_interpreter()).exists()
