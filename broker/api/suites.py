@@ -35,11 +35,13 @@ Of = Annotated[str | None, QueryParameter(max_length=500, description="provider/
 
 
 class SuiteImported(Reply):
-    """How many rows were taken in; `broken` are not run."""
+    """How many rows were taken in; `broken` are not run. `known`: the domain is taught or claimed;
+    else there is nobody to be examined."""
 
     domain: str
     rows: int
     broken: list[Broken]
+    known: bool
 
 
 class SuiteShown(Reply):
@@ -192,7 +194,9 @@ class SuiteController(Controller):
         async with engine.begin() as connection:
             made: Imported = await import_suite(connection, caller, domain, (lines, judge), now)
         suite = made.suite
-        return SuiteImported(domain=suite.domain, rows=len(suite.items), broken=made.broken)
+        return SuiteImported(
+            domain=suite.domain, rows=len(suite.items), broken=made.broken, known=made.known
+        )
 
     @delete("/{domain:str}", summary="Remove a suite")
     async def remove(

@@ -51,6 +51,8 @@ def import_(
     for each in made.broken:
         typer.echo(f"{file.name}, line {each.line}: {each.reason}", err=True)
     typer.echo(f"{domain} has {len(made.suite.items)} prompts; {len(made.broken)} rows are broken.")
+    if not made.known:
+        typer.echo(f"Nobody is examined yet: {domain} is not taught, and no endpoint claims it.")
 
 
 @app.command("list")

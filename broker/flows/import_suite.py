@@ -23,6 +23,8 @@ class Imported:
 
     suite: Suite
     broken: list[Broken]
+    known: bool
+    """Its domain is taught, or an endpoint claims it."""
 
 
 async def import_suite(
@@ -45,16 +47,17 @@ async def import_suite(
     owner_id = await _owner(connection, author, domain)
     if author.role is not Role.OPERATOR and any(each.metric is Metric.JUDGE for each in items):
         raise NotAllowed("Only operators' suites have judges.")
+    known = await domains.is_known(connection, domain)
     before = await suites.find(connection, domain, for_update=True)
     if before is not None and (before.items, before.owner_id) == (items, owner_id):
-        return Imported(before, broken)
+        return Imported(before, broken, known)
     suite = Suite(domain, owner_id, items, author.name, now)
     await suites.put(connection, suite)
     detail = {"rows": len(items), "broken": len(broken)}
     await audit.record(
         connection, Deed(author.name, "import_suite", f"suites/{domain}", detail), now
     )
-    return Imported(suite, broken)
+    return Imported(suite, broken, known)
 
 
 async def remove_suite(

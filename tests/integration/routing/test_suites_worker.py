@@ -43,6 +43,7 @@ async def test_a_suite_is_imported_run_by_a_worker_and_its_results_are_shown(
     told = await broker("suites", "import", str(file), "--domain", "law")
     assert "law.jsonl, line 6" in told
     assert "law has 5 prompts; 1 rows are broken." in told
+    assert "law is not taught, and no endpoint claims it" in told
     assert "law" in await broker("suites", "list")
     assert "exact" in await broker("suites", "show", "law")
     celery = create_app(Settings.from_env(env))
@@ -52,6 +53,7 @@ async def test_a_suite_is_imported_run_by_a_worker_and_its_results_are_shown(
         listed = await offers.register(engine, acme, offer(url=provider.url, endpoints=[terms]))
         async with engine.begin() as connection:
             await offers.enlist(connection, listed)
+        assert "Nobody" not in await broker("suites", "import", str(file), "--domain", "law")
         async with worker(env, tmp_path, "--pool", "solo", "--queues", "broker,broker.slow"):
             await asyncio.to_thread(celery.send_task, "broker.examine", queue="broker.slow")
 
