@@ -6,6 +6,7 @@ from litestar import Controller, Response, get
 from litestar.params import FromPath
 
 from broker.api.callers import OPERATORS
+from broker.api.long_reads import LONG_AS_TABLE
 from broker.api.money import (
     PAGE,
     BalanceShown,
@@ -32,7 +33,11 @@ class AccountMoneyController(Controller):
         owner = await statements.owner(engine, name)
         return balance_shown(await statements.balance(engine, owner))
 
-    @get("/statement", summary="What moved an account's balance", dependencies=PAGE)
+    @get(
+        "/statement",
+        summary="What moved an account's balance",
+        dependencies={**PAGE, **LONG_AS_TABLE},
+    )
     async def statement(
         self,
         name: FromPath[str],

@@ -29,6 +29,7 @@ from broker.api.invoices import AccountInvoiceController, InvoiceController
 from broker.api.keys import KeyController
 from broker.api.lean import LeanLitestar
 from broker.api.ledger import LedgerController
+from broker.api.long_reads import LongReads
 from broker.api.lost_calls import LostCallController
 from broker.api.metrics import Exposition, count_answers, create_registry, metrics
 from broker.api.money import MoneyController
@@ -78,6 +79,7 @@ def create_api(
         "feed": feed,
         "texts": PriceTexts(parts),
         "quotes": quotes,
+        "long_reads": LongReads(),
     }
     return LeanLitestar(
         route_handlers=[_api(parts), heartbeats, alive, ready, metrics],

@@ -11,6 +11,7 @@ from litestar.params import FromPath
 from broker.api import tables
 from broker.api.callers import OPERATORS, TRADERS
 from broker.api.invoice_page import page
+from broker.api.long_reads import LONG
 from broker.api.parts import CallerRequest, GivenCaller, GivenEngine, GivenTime
 from broker.api.statements import SumsShown
 from broker.api.tables import AskedForm, Form, form_of
@@ -83,6 +84,7 @@ class InvoiceController(Controller):
     path = "/invoices"
     guards = (TRADERS,)
     tags = ("Money",)
+    dependencies = LONG
 
     @get(summary="The closed months")
     async def list(self, engine: GivenEngine, caller: GivenCaller, now: GivenTime) -> InvoiceList:
@@ -109,6 +111,7 @@ class AccountInvoiceController(Controller):
     path = "/accounts/{name:str}/invoices"
     guards = (OPERATORS,)
     tags = ("Accounts",)
+    dependencies = LONG
 
     @get(summary="An account's closed months")
     async def list(self, name: FromPath[str], engine: GivenEngine, now: GivenTime) -> InvoiceList:

@@ -9,6 +9,7 @@ from litestar import Controller, get
 from litestar.params import FromQuery
 
 from broker.api.callers import OPERATORS
+from broker.api.long_reads import LONG
 from broker.api.parts import GivenEngine, GivenTime
 from broker.api.wire import Reply
 from broker.flows.check import check
@@ -58,7 +59,7 @@ class LedgerController(Controller):
     guards = (OPERATORS,)
     tags = ("Operations",)
 
-    @get("/check", summary="Ask whether the books balance")
+    @get("/check", summary="Ask whether the books balance", dependencies=LONG)
     async def check(self, engine: GivenEngine, *, replay: FromQuery[bool] = False) -> LedgerChecked:
         alarms = await check(engine, replay=replay)
         shown = [AlarmShown(view=each.view, row=dict(each.row)) for each in alarms]

@@ -8,6 +8,7 @@ from datetime import datetime
 from litestar import Controller, get
 
 from broker.api.callers import allow
+from broker.api.long_reads import LONG
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import STRETCH, GivenStretch, Reply
 from broker.core.lost import RANK_MAX, Kind
@@ -63,7 +64,7 @@ class LostCallController(Controller):
     guards = (allow(Role.PROVIDER, Role.OPERATOR),)
     tags = ("Providers",)
 
-    @get("/lost-calls", summary="Why calls went elsewhere", dependencies=STRETCH)
+    @get("/lost-calls", summary="Why calls went elsewhere", dependencies={**STRETCH, **LONG})
     async def read(
         self,
         engine: GivenEngine,

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.api import tables
 from broker.api.callers import TRADERS
+from broker.api.long_reads import LONG_AS_TABLE
 from broker.api.parts import CallerRequest, GivenCaller, GivenEngine
 from broker.api.receipts import ReceiptsShown, receipts_shown
 from broker.api.tables import AskedForm, Form, form_of
@@ -103,7 +104,7 @@ class MoneyController(Controller):
     async def balance(self, engine: GivenEngine, caller: GivenCaller) -> BalanceShown:
         return balance_shown(await statements.balance(engine, caller))
 
-    @get("/statement", summary="What moved the balance", dependencies=PAGE)
+    @get("/statement", summary="What moved the balance", dependencies={**PAGE, **LONG_AS_TABLE})
     async def statement(
         self,
         request: CallerRequest,

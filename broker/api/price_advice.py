@@ -11,7 +11,8 @@ from litestar.di import NamedDependency, Provide
 from litestar.params import QueryParameter
 
 from broker.api.callers import allow
-from broker.api.parts import GivenCaller, GivenMarket, GivenParts, GivenTime
+from broker.api.long_reads import LONG
+from broker.api.parts import GivenCaller, GivenEngine, GivenMarket, GivenTime
 from broker.api.price_messages import Price, price
 from broker.api.prices import EndpointName
 from broker.api.wire import Reply
@@ -97,18 +98,18 @@ class AdviceController(Controller):
 
     @get(
         summary="Which price band would have earned most",
-        dependencies={"question": Provide(asked_question, sync_to_thread=False)},
+        dependencies={"question": Provide(asked_question, sync_to_thread=False), **LONG},
     )
     async def advise(
         self,
-        parts: GivenParts,
+        engine: GivenEngine,
         market: GivenMarket,
         caller: GivenCaller,
         now: GivenTime,
         question: GivenQuestion,
     ) -> PriceAdvice:
         asked = (question.days, question.cost_nanos, now)
-        return _shown(await advise_price(parts.engine, market, caller, question.endpoint, asked))
+        return _shown(await advise_price(engine, market, caller, question.endpoint, asked))
 
 
 def _shown(advised: Advised) -> PriceAdvice:

@@ -10,6 +10,7 @@ from msgspec.structs import asdict
 
 from broker.api import tables
 from broker.api.callers import TRADERS
+from broker.api.long_reads import LONG
 from broker.api.parts import CallerRequest, GivenCaller, GivenEngine
 from broker.api.tables import AskedForm, Form, form_of
 from broker.api.wire import STRETCH, GivenStretch, Reply
@@ -55,7 +56,11 @@ class TotalsController(Controller):
     guards = (TRADERS,)
     tags = ("Money",)
 
-    @get("/statement/totals", summary="What moved the balance, in sums", dependencies=STRETCH)
+    @get(
+        "/statement/totals",
+        summary="What moved the balance, in sums",
+        dependencies={**STRETCH, **LONG},
+    )
     async def totals(
         self,
         request: CallerRequest,

@@ -12,6 +12,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.api.callers import OPERATORS, allow
+from broker.api.long_reads import LONG
 from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import LIMIT_DEFAULT, Body, Limit, Reply
@@ -224,7 +225,12 @@ class ExaminationController(Controller):
             found = await read_examinations(connection, caller, endpoint, limit)
         return ExaminationsShown(examinations=[_shown(each) for each in found])
 
-    @get("/gaps", summary="Who answers canaries better than traffic", guards=(OPERATORS,))
+    @get(
+        "/gaps",
+        summary="Who answers canaries better than traffic",
+        guards=(OPERATORS,),
+        dependencies=LONG,
+    )
     async def gaps(self, engine: GivenEngine, now: GivenTime) -> GapsShown:
         return GapsShown(gaps=[_gap(*each) for each in await read_gaps(engine, now)])
 

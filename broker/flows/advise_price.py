@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -83,7 +84,8 @@ async def advise_price(
     listed = Rate(band.list_in_micros, band.list_out_micros, band.list_call_nanos)
     # A usual call that today's prices make free would make every factor of them infinite.
     listed_nanos = max(usual.price_nanos(listed), 1.0) if usual.calls else None
-    return Advised(endpoint, advise(told), usual, listed_nanos, stretch)
+    advice = await asyncio.to_thread(advise, told)  # for calls are served meanwhile
+    return Advised(endpoint, advice, usual, listed_nanos, stretch)
 
 
 def _own(market: Market, caller: Caller, name: str) -> Endpoint:

@@ -1,0 +1,1 @@
+"""Parts of the control plane that need no broker."""
