@@ -123,6 +123,8 @@ def _any_error(request: Request[Any, Any, Any], error: Exception) -> Answer:
         return problem(Unavailable("The database cannot be used now.", retry_after_s=1))
     if isinstance(error, RecursionError):
         return problem(RequestMalformed("The body is nested too deeply."))
+    if isinstance(error, UnicodeDecodeError):
+        return problem(RequestMalformed("The body is not UTF-8."))
     if _is_unkeepable(error):
         return problem(
             RequestMalformed(

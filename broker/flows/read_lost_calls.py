@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -16,6 +16,7 @@ from broker.store.accounts import Role
 from broker.store.lost_calls import Counted
 
 DEFAULT: Final = timedelta(days=1)
+FIRST: Final = datetime.min.replace(tzinfo=UTC)
 LONGEST: Final = timedelta(days=400)
 
 
@@ -39,7 +40,7 @@ async def read_lost_calls(
     """Return the counts of a provider's own endpoints, of all for an operator; of the last day
     where no time is asked for. Raises RequestMalformed for more than LONGEST."""
     until = until or now
-    since = since or until - DEFAULT
+    since = since or max(until, FIRST + DEFAULT) - DEFAULT
     if until - since > LONGEST:
         raise RequestMalformed(f"Ask for at most {LONGEST.days} days.")
     since = since.replace(minute=0, second=0, microsecond=0)

@@ -80,6 +80,8 @@ async def test_a_call_is_counted_with_the_hour_in_which_it_ended(
     assert await told(provider, **before, to=(hour - timedelta(hours=1)).isoformat()) == []
     long = await provider.http.get("/api/lost-calls", params={"from": "2001-01-01T00:00:00Z"})
     assert long.status_code == 400
+    first = {"to": "0001-01-01T00:00:00Z"}
+    assert await told(provider, **first) == [], "there is no day before the first"
 
 
 async def test_what_was_counted_long_ago_is_forgotten(

@@ -46,7 +46,9 @@ async def test_a_faulty_body_is_refused_with_the_field_named(
 DEEP = b'{"name":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b'{"name": "a"', b"null", DEEP])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"\xff\xfe", b'{"name": "a"', b"null", DEEP, b'"\xff"']
+)
 async def test_a_body_that_is_no_json_is_refused(standing: Standing, body: bytes) -> None:
     headers = {"content-type": "application/json"}
     answer = await standing.operator.http.post("/api/accounts", content=body, headers=headers)
