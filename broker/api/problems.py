@@ -92,6 +92,9 @@ def _detail(request: Request[Any, Any, Any], error: HTTPException) -> str:
         return "Something broke in the broker."
     if error.status_code == HTTPStatus.NOT_FOUND:
         return f"There is nothing at {request.url.path}. GET /api/docs lists what there is."
+    if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        most = request.route_handler.resolve_request_max_body_size()
+        return f"A body has at most {most:,} bytes here."
     return error.detail
 
 

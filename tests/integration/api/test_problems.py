@@ -84,11 +84,12 @@ async def test_paths_and_methods_that_are_not_are_told_so(standing: Standing) ->
     assert_problem(await operator.http.put("/api/accounts"), 405, "method_not_allowed")
 
 
-async def test_a_body_that_is_too_large_is_413(standing: Standing) -> None:
+async def test_a_body_that_is_too_large_is_413_and_says_what_it_may_be(standing: Standing) -> None:
     answer = await standing.operator.http.post(
         "/api/accounts", json={"name": "a" * (1 << 20), "role": "consumer"}
     )
     assert_problem(answer, 413, "body_too_large")
+    assert answer.json()["detail"] == "A body has at most 1,048,576 bytes here."
 
 
 async def test_a_dead_database_is_503_and_never_401(broker: SmallBroker, consumer: Person) -> None:
