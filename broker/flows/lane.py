@@ -22,6 +22,7 @@ from broker.core.durations import Durations
 from broker.errors import Unavailable
 from broker.store import ledger
 from broker.store.away import DRIVER_AWAY
+from broker.upstream.patience import patience
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -102,7 +103,7 @@ class Lane(ABC, Generic[Item, Result]):
 
     @abstractmethod
     async def _send(self, connection: ledger.Connection, items: Sequence[Item]) -> Sequence[Result]:
-        """Send one statement for all items, for at most `_statement_s`."""
+        """Send one statement for all items; cut off after `_statement_s`."""
 
     @abstractmethod
     def _deliver(self, items: Sequence[Item], results: Sequence[Result]) -> None:
@@ -121,7 +122,10 @@ class Lane(ABC, Generic[Item, Result]):
         try:
             connection = await self._connected()
             begun_s = time.monotonic()
-            results = await self._send(connection, items)
+            # Of the driver's own time-outs each would fire first after a halt of this process, with
+            # the answer unread: calls would be refused that the ledger has long accepted.
+            async with patience(asyncio.get_running_loop().time() + self._statement_s):
+                results = await self._send(connection, items)
             self.commits.add(time.monotonic() - begun_s)
         except Exception as error:
             if ledger.is_away(error):
@@ -140,7 +144,7 @@ class Lane(ABC, Generic[Item, Result]):
         if self._connection is not None and ledger.is_lost(self._connection):
             await self._drop()
         if self._connection is None:
-            async with asyncio.timeout(self._statement_s):
+            async with patience(asyncio.get_running_loop().time() + self._statement_s):
                 self._connection = await self._pool.acquire()
                 await ledger.prepare_session(self._connection)
         return self._connection

@@ -156,9 +156,7 @@ class HoldLane(Lane[_Asked, HoldResult]):
     ) -> Sequence[HoldResult]:
         holds = [asked.hold for asked in items]
         try:
-            return await ledger.hold_batch(
-                connection, holds, self._process_id, self._known, _STATEMENT_S
-            )
+            return await ledger.hold_batch(connection, holds, self._process_id, self._known)
         except BaseException as error:
             if not isinstance(error, Exception) or ledger.is_away(error):
                 self._doubtful = items

@@ -107,7 +107,7 @@ class SettlementLane(Lane[_Closing, SettleResult]):
         settlements = [each.settlement for each in items]
         try:
             results = await ledger.settle_batch(
-                connection, settlements, self._take_account, self._known, _STATEMENT_S
+                connection, settlements, self._take_account, self._known
             )
             doubtful = [each.settlement for each in items if each.doubtful]
             ours = await _settled_as_told(connection, doubtful) if doubtful else ()
@@ -179,7 +179,7 @@ class RecordLane(Lane[CallRecord, None]):
     async def _send(
         self, connection: ledger.Connection, items: Sequence[CallRecord]
     ) -> Sequence[None]:
-        await ledger.record_batch(connection, items, _STATEMENT_S)
+        await ledger.record_batch(connection, items)
         return (None,) * len(items)
 
     def _deliver(self, items: Sequence[CallRecord], results: Sequence[None]) -> None:
@@ -222,7 +222,7 @@ async def _settled_as_told(
 ) -> frozenset[UUID]:
     """The calls that a statement of unknown fate did settle just as it was told."""
     call_ids = [each.call_id for each in settlements]
-    found = await ledger.settled_as(connection, call_ids, _STATEMENT_S)
+    found = await ledger.settled_as(connection, call_ids)
     return frozenset(
         each.call_id
         for each in settlements

@@ -112,7 +112,6 @@ async def hold_batch(
     holds: Sequence[Hold],
     process_id: int,
     known: BudgetedKeys | None = None,
-    timeout_s: float | None = None,
 ) -> list[HoldResult]:
     """Open holds, per account and budget in order while they fit; one statement, committed at once.
 
@@ -123,9 +122,9 @@ async def hold_batch(
     """
     generation = None if known is None else known.vouch(hold.key_id for hold in holds)
     text = statement("hold", budgets=generation is None)
-    refused = await connection.fetch(text, _json(holds), process_id, generation, timeout=timeout_s)
+    refused = await connection.fetch(text, _json(holds), process_id, generation)
     if known is not None and len(refused) == len(holds) and await known.refresh(connection):
-        return await hold_batch(connection, holds, process_id, known, timeout_s)
+        return await hold_batch(connection, holds, process_id, known)
     results = [_ACCEPTED] * len(holds)
     unopened = []
     for n, available_nanos, kind, limit_nanos, spent_nanos, held_nanos in refused:
@@ -161,7 +160,6 @@ async def settle_batch(
     settlements: Sequence[Settlement],
     take_account: UUID,
     known: BudgetedKeys | None = None,
-    timeout_s: float | None = None,
 ) -> list[SettleResult]:
     """Close holds, with lines and call records; one statement, committed on return.
 
@@ -184,7 +182,6 @@ async def settle_batch(
         _json(records),
         take_account,
         counts,
-        timeout=timeout_s,
     )
     results = [_SETTLED] * len(settlements)
     counted = []
@@ -195,27 +192,24 @@ async def settle_batch(
             results[n - 1] = _VERDICTS[verdict]
     if counted:
         again = [settlements[n] for n in counted]
-        settled = await settle_batch(connection, again, take_account, None, timeout_s)
+        settled = await settle_batch(connection, again, take_account, None)
         for n, result in zip(counted, settled, strict=True):
             results[n] = result
     return results
 
 
-async def record_batch(
-    connection: Connection, records: Sequence[CallRecord], timeout_s: float | None = None
-) -> None:
+async def record_batch(connection: Connection, records: Sequence[CallRecord]) -> None:
     """Write call records that belong to no hold: refused calls. Writing one twice is harmless."""
-    await connection.execute(statement("record"), _json(records), timeout=timeout_s)
+    await connection.execute(statement("record"), _json(records))
 
 
 async def settled_as(
-    connection: Connection, call_ids: Sequence[UUID], timeout_s: float | None = None
+    connection: Connection, call_ids: Sequence[UUID]
 ) -> dict[UUID, tuple[SettlementKind, int]]:
     """Return kind and charge in nanos of those calls that are settled."""
     rows = await connection.fetch(
         "SELECT call_id, kind, charge_nanos FROM settlements WHERE call_id = ANY($1::uuid[])",
         call_ids,
-        timeout=timeout_s,
     )
     return {row["call_id"]: (SettlementKind(row["kind"]), row["charge_nanos"]) for row in rows}
 

@@ -13,11 +13,12 @@ from typing import Any, Final, Protocol, cast
 import httptools
 
 from broker.upstream import faults
-from broker.upstream.due import TICK_S, due_at, grace_s, heard_at, too_late
+from broker.upstream.due import TICK_S, due_at, heard_at, too_late
 from broker.upstream.farewell import is_told_over
 from broker.upstream.framing import HEADERS_MAX, check_head
 from broker.upstream.hoard import Part
 from broker.upstream.known_head import TRIED, Known, cut, with_length
+from broker.upstream.patience import grace_s
 from broker.upstream.pieces import PIECES_MAX, joined
 from broker.upstream.receipt import unacknowledged
 from broker.upstream.request import Body

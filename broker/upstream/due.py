@@ -11,17 +11,6 @@ TICK_S: Final = 0.002
 """Timers of the loop count in milliseconds and may fire that much early."""
 
 SLOWEST_BYTES_PER_S: Final = 4_096
-LATE_S: Final = 0.1
-GRACE_S_MAX: Final = 1.0
-
-
-def grace_s(late_s: float) -> float:
-    """Return for how long to go on after a limit whose timer fired `late_s` seconds late.
-
-    Then it was this process that was away, say for want of a CPU, and the answer may well be there,
-    unread. Nobody is blamed before it could be.
-    """
-    return min(late_s, GRACE_S_MAX) if late_s > LATE_S else 0.0
 
 
 def heard_at(response: Response, arrived_bytes: int, now: float) -> float:

@@ -9,18 +9,17 @@ its origin may have left the catalog for good.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 from broker.core.outcome import Fault, Outcome
 from broker.upstream import faults
 from broker.upstream.connection import Connection
 from broker.upstream.dial import Dialler
-from broker.upstream.due import grace_s
 from broker.upstream.faults import AttemptFailed
 from broker.upstream.hoard import Hoard, Part
+from broker.upstream.patience import patience
 from broker.upstream.request import Limits, Origin, Timeouts
 from broker.upstream.silence import Silence, silence_of
 
@@ -159,7 +158,7 @@ class OriginPool:
     async def _dial(self, due: float) -> Connection:
         """Open a connection on a slot that is already ours; the slot goes back when it fails."""
         try:
-            async with self._limit(due):
+            async with patience(due):
                 connection = await self._dialler.dial(self._origin, self._new_connection, due)
         except Exception as error:
             self._free_slot()
@@ -180,21 +179,6 @@ class OriginPool:
             connection.abort()
             self._refuse_if_closing()
         return connection
-
-    @contextlib.asynccontextmanager
-    async def _limit(self, due: float) -> AsyncIterator[None]:
-        """Bound a dial in time, up to the loop time `due`."""
-        async with asyncio.timeout(None) as limit:
-
-            def end() -> None:
-                now = self.loop.time()
-                limit.reschedule(now + grace_s(now - due))
-
-            timer = self.loop.call_at(due, end)
-            try:
-                yield
-            finally:
-                timer.cancel()
 
     def _new_connection(self) -> Connection:
         return Connection(self, self._limits.head_bytes, self.loop)
