@@ -38,8 +38,7 @@ async def replay(room: Room) -> None:
 
 async def make_partitions(room: Room) -> None:
     """Make the partitions of this month and the two after it, and indexes that came after one."""
-    async with room.engine.begin() as connection:
-        await maintenance.ensure_partitions(connection, datetime.now(UTC).date())
+    await maintenance.ensure_partitions(room.engine, datetime.now(UTC).date())
     async with room.pool.acquire() as connection:
         await late_indexes.build(connection)
 

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from datetime import date, datetime
+from typing import Final
 
 import structlog
+from asyncpg import LockNotAvailableError
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.store import idempotency, quotes, sessions
+from broker.store.away import driver_error, is_database_away
 
 _log = structlog.get_logger()
 
+WAITS_MS: Final = 500
+"""Calls wait so long at most for a partition that another day will do for: there are months."""
+
+_MISSING = text("SELECT name FROM missing_partitions(:first, :months)")
+_PATIENCE = text("SELECT set_config('lock_timeout', :waits, true)")
+_MAKE = text("""
+WITH made AS MATERIALIZED (
+    SELECT make_partition(parent, other, key, name, low, high)
+      FROM missing_partitions(:first, :months) WHERE name = :name
+) SELECT refuse_truncation() FROM made
+""")
 _SEAL = """
 INSERT INTO seals (ledger_account_id, sealed_before, posted_nanos)
 SELECT b.ledger_account_id, :before, coalesce(s.posted_nanos, 0) + coalesce(e.folded_nanos, 0)
@@ -23,17 +38,32 @@ SELECT b.ledger_account_id, :before, coalesce(s.posted_nanos, 0) + coalesce(e.fo
 """
 
 
-async def ensure_partitions(connection: AsyncConnection, first: date, months: int = 3) -> int:
+async def ensure_partitions(
+    engine: AsyncEngine, first: date, months: int = 3, *, waits_ms: int = WAITS_MS
+) -> int:
     """Make the monthly partitions from `first`'s month on that are missing; return how many.
 
-    One that cannot be made is noted in the log: its rows are kept in the table's default partition.
+    Each is made by itself, for its table is locked against all who read and write, and who waits
+    for that lock has everybody else wait. One whose table is in use for longer than `waits_ms`, or
+    that cannot be made, is noted in the log: its rows are kept in the table's default partition.
     """
     span = {"first": first, "months": months}
-    made = await connection.scalar(text("SELECT ensure_partitions(:first, :months)"), span)
-    missing = text("SELECT name FROM missing_partitions(:first, :months)")
-    if names := list(await connection.scalars(missing, span)):
-        _log.warning("partitions_not_made", partitions=names)
-    return int(made or 0)
+    async with engine.connect() as connection:
+        missing = list(await connection.scalars(_MISSING, span))
+    failed: dict[str, str] = {}
+    for name in missing:
+        try:
+            async with engine.begin() as connection:
+                await connection.execute(_PATIENCE, {"waits": f"{waits_ms}ms"})
+                await connection.execute(_MAKE, {**span, "name": name})
+        except DBAPIError as error:
+            if is_database_away(error) and not _is_in_use(error):
+                raise
+            failed[name] = str(error.orig)
+    if failed:
+        reasons = list(failed.values())
+        _log.warning("partitions_not_made", partitions=list(failed), reasons=reasons)
+    return len(missing) - len(failed)
 
 
 async def delete_expired(connection: AsyncConnection, now: datetime) -> int:
@@ -81,3 +111,7 @@ async def insert_seals(
     beginning = last or datetime.fromisoformat("0001-01-02T00:00:00+00:00")
     done = await connection.execute(text(_SEAL), {"before": sealed_before, "last": beginning})
     return done.rowcount
+
+
+def _is_in_use(error: DBAPIError) -> bool:
+    return isinstance(driver_error(error), LockNotAvailableError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace as replaced
 from datetime import UTC, date, datetime, timedelta
@@ -279,10 +280,28 @@ async def test_immutable_records_refuse_changes(
 async def test_partitions_are_made_ahead_and_once(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
         parents = await connection.scalar(text("SELECT count(*) FROM pg_partitioned_table"))
-        made = await maintenance.ensure_partitions(connection, date(2040, 11, 30), months=3)
-        assert made == 3 * parents
-        made = await maintenance.ensure_partitions(connection, date(2040, 12, 1), months=3)
-        assert made == parents
+    made = await maintenance.ensure_partitions(engine, date(2040, 11, 30), months=3)
+    assert made == 3 * parents
+    made = await maintenance.ensure_partitions(engine, date(2040, 12, 1), months=3)
+    assert made == parents
+
+
+async def test_a_partition_is_not_waited_for_while_somebody_reads_its_table(
+    engine: AsyncEngine, connection: asyncpg.Connection
+) -> None:
+    day = date(2040, 11, 30)
+    with capture_logs() as logs:
+        async with connection.transaction():
+            await connection.fetch("SELECT FROM calls")
+            parents = await connection.fetchval("SELECT count(*) FROM pg_partitioned_table")
+            async with asyncio.timeout(20):
+                made = await maintenance.ensure_partitions(engine, day, months=1, waits_ms=50)
+            # Only that one table is left as it was, and nothing else waits for it any more.
+            assert made == parents - 1
+            locked = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock'"
+            assert await connection.fetchval(locked) == 0
+    assert [log["partitions"] for log in logs] == [["calls_204011"]]
+    assert await maintenance.ensure_partitions(engine, day, months=1) == 1
 
 
 async def test_a_row_that_no_month_had_room_for_stops_no_other_table(
@@ -299,9 +318,8 @@ async def test_a_row_that_no_month_had_room_for_stops_no_other_table(
     for table in ("evidence", "price_changes"):
         assert await _homes(connection, table) == [f"{table}_other"]
     with capture_logs() as logs:
-        async with engine.begin() as inside:
-            parents = await inside.scalar(text("SELECT count(*) FROM pg_partitioned_table"))
-            made = await maintenance.ensure_partitions(inside, moment.date(), months=2)
+        parents = await connection.fetchval("SELECT count(*) FROM pg_partitioned_table")
+        made = await maintenance.ensure_partitions(engine, moment.date(), months=2)
     assert made == 2 * parents - 1, "all but the month of a record that nobody may move"
     assert [(log["event"], log["partitions"]) for log in logs] == [
         ("partitions_not_made", ["evidence_204005"])

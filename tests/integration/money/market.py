@@ -120,8 +120,7 @@ class Roster:
     async def enter(cls, engine: AsyncEngine, now: datetime) -> Roster:
         """Open the accounts, and two keys for each consumer; providers can be paid at once."""
         roster = cls({}, {}, {each: uuid7() for each in PROVIDERS})
-        async with engine.begin() as connection:
-            await maintenance.ensure_partitions(connection, now.date(), 3)
+        await maintenance.ensure_partitions(engine, now.date(), 3)
         for name in (*CONSUMERS, *PROVIDERS):
             role = Role.CONSUMER if name in CONSUMERS else Role.PROVIDER
             opened = await open_account(engine, name, role, author=OFFICE.name, now=now)
