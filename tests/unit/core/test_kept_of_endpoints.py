@@ -53,7 +53,7 @@ def how_it_is_addressed() -> Call:
     [
         (how_late, 40),
         (how_many_at_once, 900),
-        (how_long_answers_are, 24),
+        (how_long_answers_are, 12),
         (how_it_is_addressed, 450),  # up to 55 of them lie ready where tuples were freed before
     ],
 )
@@ -98,7 +98,7 @@ def test_domains_that_callers_make_up_take_no_more_than_those_there_may_be():
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert taken < names_max * ENDPOINTS * 25
+    assert taken < names_max * ENDPOINTS
     assert kept.table({"law": 0}, ENDPOINTS)[0, 1] > 49.0, "who is told of again is kept"
 
 
@@ -151,3 +151,16 @@ def test_a_limit_rises_to_its_end_by_itself_however_long_nobody_calls():
         before = limits[-1]
     assert limits[int(2 * FORGET_AFTER_S)] < UNLIMITED
     assert before == UNLIMITED
+
+
+def test_lengths_of_a_domain_take_room_for_those_alone_who_answer_about_it():
+    kept, domains = AnswerLengths(), [f"domain {at}" for at in range(DOMAINS_MAX)]
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(10_000):
+            kept.take([Batch(domains[number // 50], number, 1, 20)])
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken < 1e6

@@ -20,7 +20,7 @@ from broker.core.evidence import Grade, Piece, Source, pack
 from broker.core.fading import HALF_LIFE_S, changed_at, expected_before, faded
 from broker.core.groups import make_groups
 from broker.core.learning import Beside, learn, read_catalog, taught_on, told_apart
-from broker.core.lengths import AnswerLengths, Batch
+from broker.core.lengths import ANSWERS_KEPT, NAMES_MAX, PRIOR, AnswerLengths, Batch
 from broker.core.lessons import Lessons
 from broker.core.notebook import Notebook
 from broker.core.requirements import Prompt
@@ -243,6 +243,33 @@ def test_answers_are_expected_to_be_as_long_as_they_were() -> None:
     assert table[1, 2] == pytest.approx(500, rel=0.05), "who is new has what is usual"
     lengths.take([Batch("law", 0, 1_000, 100_000)])
     assert lengths.table(places, 3)[1, 0] < 110
+
+
+def test_lengths_are_those_of_each_domain_and_endpoint_however_many_come_and_are_forgotten() -> (
+    None
+):
+    random, lengths, told = Random(5), AnswerLengths(), dict[str, dict[int, list[float]]]()
+    names = [f"d{at}" for at in range(NAMES_MAX + 40)]
+    for _ in range(3_000):
+        name, number = random.choice(names), random.choice((0, 31, 32, 33, 100, 511))
+        answers, tokens = random.randint(1, 150), random.randint(1, 90_000)
+        lengths.take([Batch(name, number, answers, tokens)])
+        own = told.pop(name, {})
+        before = own.get(number, [0.0, 0.0])
+        fade = 1.0 - answers / ANSWERS_KEPT
+        own[number] = [before[0] * fade + answers, before[1] * fade + tokens]
+        told[name] = own
+        if len(told) > NAMES_MAX:
+            del told[next(iter(told))]
+    counts, sums = np.zeros((2, len(names) + 1, 512))
+    for name, own in told.items():
+        for number, kept in own.items():
+            counts[names.index(name), number], sums[names.index(name), number] = kept
+    usual = sums.sum(axis=1) + PRIOR * sums.sum() / counts.sum()
+    usual /= counts.sum(axis=1) + PRIOR
+    expected = (sums + PRIOR * usual[:, None]) / (counts + PRIOR)
+    table = lengths.table({name: at for at, name in enumerate(names)}, 512)
+    np.testing.assert_allclose(table, expected, rtol=1e-5)
 
 
 def test_agreement_of_a_model_with_itself_says_nothing_of_that_with_another() -> None:
