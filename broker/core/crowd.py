@@ -18,6 +18,7 @@ from broker.core.columns import NO_LIMIT_TOKENS, Bools, Floats, Numbers
 from broker.core.eligibility import Rejection
 from broker.core.grid import Grid
 from broker.core.pulse import Pulse
+from broker.core.scoring import UNNOTICED_MS
 from broker.core.view import TOKENS_OUT_EXPECTED, RoutingLimits
 from pricing.money import PICOS_PER_NANO
 
@@ -139,12 +140,13 @@ class Crowd:
     def _worth(self, latency_ms: Floats, standing: Bools, part: Part) -> Floats:
         """The score but for availability; -inf for who is struck."""
         merit = self.grid.merit.take(self.asked.kind[part], axis=0)
-        parts = (self._cost[part], self._weights[2, part]), (latency_ms, self._weights[3, part])
-        for each, weight in parts:
+        by_cost, by_latency = self._weights[2, part], self._weights[3, part]
+        parts = (self._cost[part], by_cost, 0.0), (latency_ms, by_latency, UNNOTICED_MS)
+        for each, weight, unnoticed in parts:
             open_to = np.where(standing, each, np.inf)
-            least = of_each(open_to, open_to.argmin(axis=1))
+            least = np.maximum(of_each(open_to, open_to.argmin(axis=1)), unnoticed)
             with np.errstate(invalid="ignore"):  # where nobody is left
-                merit += weight * (least[:, np.newaxis] / open_to)
+                merit += weight * np.minimum(least[:, np.newaxis] / open_to, 1.0)
         return np.where(standing, merit, -np.inf)
 
     def _latency_ms(self, load: Floats, part: Part) -> Floats:

@@ -17,7 +17,7 @@ from broker.core.handful import REMEMBERED_MAX, Handful, Rates, Row, Workings
 from broker.core.market import Market, Shortlist
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements, Weights
-from broker.core.scoring import NEAR_BEST, normal
+from broker.core.scoring import NEAR_BEST, UNNOTICED_MS, normal
 from broker.core.view import TOKENS_OUT_EXPECTED, RoutingLimits
 from pricing.money import PICOS_PER_NANO, charge_nanos
 
@@ -129,15 +129,17 @@ def _work_out(wanted: Requirements, few: Handful, tokens_out: int) -> tuple[Work
         for rate_in, rate_out, rate_call in few.rates_picos
     ]
     merit, by_cost, by_latency, by_room = _weighed(few, wanted.weights)
-    lowest, soonest = by_cost * min(cost), by_latency * min(latency)
+    lowest, soon_ms = by_cost * min(cost), max(min(latency), UNNOTICED_MS)
+    soonest = by_latency * soon_ms
     scores = [
-        worth + lowest / dear + soonest / slow + by_room * roomy
+        worth + lowest / dear + (soonest / slow if slow > soon_ms else by_latency) + by_room * roomy
         for worth, dear, slow, roomy in zip(merit, cost, latency, room, strict=True)
     ]
     # Of equals the first comes first.
     ranked = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
     near = _near(scores, scores[ranked[0]])
-    made = Workings(few, scores, cost, latency, room, near, [free[place] for place in near])
+    drawn = [free[place] for place in near]
+    made = Workings(few, scores, cost, latency, soon_ms, room, near, drawn)
     return made, ranked
 
 

@@ -21,7 +21,7 @@ from broker.core.eligibility import full
 from broker.core.market import Market, Shortlist
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
-from broker.core.scoring import NEAR_BEST, PARTS, normal, score_parts
+from broker.core.scoring import NEAR_BEST, PARTS, UNNOTICED_MS, normal, score_latency, score_parts
 from broker.core.view import TOKENS_OUT_EXPECTED, RoutingLimits, View, output_limit
 
 FRONT_FROM: Final = 1_000
@@ -68,8 +68,8 @@ class _Bound(NamedTuple):
         if cheapest > least or soonest > self.rest_soonest:
             return math.inf
         standard = self.cheapest[0] + share * (self.cheapest[1] - self.cheapest[0])
-        dearer = max(1.0, cheapest / standard, soonest / self.soonest)
-        return self.score * dearer * (1.0 + _ROUNDING)
+        later = max(soonest, UNNOTICED_MS) / max(self.soonest, UNNOTICED_MS)
+        return self.score * max(1.0, cheapest / standard, later) * (1.0 + _ROUNDING)
 
 
 @dataclass(slots=True, eq=False)
@@ -224,7 +224,7 @@ def _build(
     one = int(costs[0].argmin())
     np.minimum(np.maximum(*(each[one] / each for each in costs)), 1.0, out=parts[2])
     soonest = float(view.latency_ms.min())
-    np.divide(soonest, view.latency_ms, out=parts[3])
+    score_latency(soonest, view.latency_ms, parts[3])
     most = weights.dot(parts)
     most[weighed] = 0.0
     weighed |= most >= best * (1 - NEAR_BEST) * (1 - SLACK)

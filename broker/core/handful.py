@@ -107,6 +107,8 @@ class Workings(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Expected, in pico-dollars."""
     latency: Row
     """Expected, in milliseconds."""
+    soon_ms: float
+    """Who takes no longer counts as soon."""
     room: Row
     """The part of the score that goes by availability."""
     near: Sequence[int]
@@ -120,5 +122,6 @@ class Workings(msgspec.Struct, frozen=True, eq=False, gc=False):
         chances = np.zeros(cost.size)
         total = list(accumulate(self.free))[-1]  # as it was drawn by
         chances[self.near] = np.array(self.free) / total
-        parts = (cost.min() / cost, latency.min() / latency, self.room)
+        soon = np.minimum(self.soon_ms / latency, 1.0)
+        parts = (cost.min() / cost, soon, self.room)
         return np.array((self.scores, self.few.quality, self.few.domain_fit, *parts, cost, chances))

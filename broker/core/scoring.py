@@ -4,7 +4,7 @@ quality       what is declared for the asked domain, else in general
 domain fit    1 claims the domain, 0.5 a generalist, 0 another specialist;
               where no domain is asked for: 1 a generalist, 0.5 a specialist
 cost          cheapest expected cost / own expected cost
-latency       shortest expected latency / own expected latency
+latency       shortest expected latency / own, neither less than UNNOTICED_MS
 availability  moving average of outcomes x free share of the capacity
 
 Where a good answer has a worth, as its caller says, a budget or a preset, the score is another, in
@@ -24,6 +24,10 @@ from broker.core.requirements import Requirements, Taste, Weights
 from broker.core.view import View
 
 LATENCY_OBJECTIVE_MS = 10_000.0
+UNNOTICED_MS = 50.0
+"""Latencies up to that count as equal: nobody notices them, nor can they be told apart. An answer
+of 256 tokens is off by half as much where each seems to take a tenth of a millisecond more; and who
+was never asked, of whom less is expected, counts as no later than who is measured to be quick."""
 LATENESS_PRICE = 0.1
 """Taking twice as long as that costs so much of a good answer's value."""
 CLAIM_BONUS = 0.1
@@ -47,12 +51,18 @@ def score_parts(view: View, parts: Floats) -> None:
     parts[0] = view.quality
     parts[1] = view.domain_fit
     np.divide(cost.item(cost.argmin()), cost, out=parts[2])
-    np.divide(latency.item(latency.argmin()), latency, out=parts[3])
+    score_latency(latency.item(latency.argmin()), latency, parts[3])
     free = np.subtract(1.25, view.load, out=parts[4])
     np.minimum(free, 1.0, out=free)
     if view.fullest > 1.2:
         np.maximum(free, 0.05, out=free)
     free *= view.availability
+
+
+def score_latency(soonest_ms: float, latency_ms: Floats, part: Floats) -> None:
+    """Fill `part` with the part of a score that goes by latency, where so long is the shortest."""
+    np.divide(max(soonest_ms, UNNOTICED_MS), latency_ms, out=part)
+    np.minimum(part, 1.0, out=part)
 
 
 def weigh(asked: Weights, parts: Floats, scores: Floats) -> None:

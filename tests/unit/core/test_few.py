@@ -67,10 +67,11 @@ def scene(seed: int) -> tuple[Market, Pulse]:
     ]
     where = market(listed)
     live = pulse(where)
-    busy = random.choice([0, 3, 25])
+    busy, pace = random.choice([0, 3, 25]), random.choice([1.0, 0.002])
     for each in listed:
         number = each.number
-        live.ttft_ms[number], live.tpot_ms[number] = random.uniform(1, 500), random.uniform(1, 50)
+        live.ttft_ms[number] = pace * random.uniform(1, 500)
+        live.tpot_ms[number] = pace * random.uniform(1, 50)
         live.availability[number] = random.choice([1.0, random.random()])
         live.in_flight[number] = random.randint(0, busy)
     return where, live

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from random import Random
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from broker.core.market import Market
 from broker.core.pulse import Pulse
 from broker.core.requirements import PRESETS, Weights
 from broker.core.routing import route
+from broker.core.scoring import PARTS, UNNOTICED_MS
 from broker.core.view import RoutingLimits
 from pricing.book import Rate
 from pricing.money import charge_nanos
@@ -25,11 +28,11 @@ def first(where: Market, live: Pulse | None = None, **demands: object) -> int:
     return decide(where, live, **demands).plan[0].number
 
 
-def winners(where: Market, live: Pulse | None = None, rounds: int = 2_000) -> Counter[int]:
+def winners(where: Market, live: Pulse | None = None, **demands: Any) -> Counter[int]:
     """How often each endpoint comes first, over one stream of chance."""
-    random, wanted, live = Random(7), requirements(), live or pulse(where)
+    random, wanted, live = Random(7), requirements(**demands), live or pulse(where)
     counts: Counter[int] = Counter()
-    for _ in range(rounds):
+    for _ in range(2_000):
         decision = route(wanted, where, live, RoutingLimits(), (random, 0.0))
         assert decision is not None
         counts[decision.plan[0].number] += 1
@@ -146,6 +149,30 @@ class TestPreference:
         live.ttft_ms[0], live.tpot_ms[0] = 5.0, 1.0
         assert first(where, live) == 1
 
+    @pytest.mark.parametrize("size", [4, 30])
+    @pytest.mark.parametrize("preset", PRESETS)
+    def test_equals_a_tenth_of_a_millisecond_apart_share_the_calls(
+        self, preset: str, size: int
+    ) -> None:
+        where = market([endpoint(number) for number in range(size)])
+        live = pulse(where)
+        live.ttft_ms[:size], live.tpot_ms[:size] = 1.0 + 0.1 * np.arange(size), 0.01
+        went = winners(where, live, weights=PRESETS[preset])
+        assert min(went[number] for number in range(size)) > 0.5 * went.total() / size
+
+    @pytest.mark.parametrize("size", [4, 30])
+    @pytest.mark.parametrize(("soonest_ms", "alike_ms"), [(1.0, UNNOTICED_MS), (500.0, 500.0)])
+    def test_who_is_so_much_later_that_it_may_be_noticed_counts_as_later(
+        self, soonest_ms: float, alike_ms: float, size: int
+    ) -> None:
+        where = market([endpoint(number) for number in range(size)])
+        live = pulse(where)
+        live.ttft_ms[:size], live.tpot_ms[:size] = alike_ms, 0.0
+        live.ttft_ms[1:3] = soonest_ms, 2 * alike_ms
+        decision = decide(where, live, weights=PRESETS["fast"])
+        assert decision.parts[PARTS.index("latency"), :4].tolist() == [1.0, 1.0, 0.5, 1.0]
+        assert winners(where, live, weights=PRESETS["fast"]).keys() == {*range(size)} - {2}
+
     def test_only_the_part_that_has_weight_counts(self) -> None:
         where = market([endpoint(0, quality=0.1), endpoint(1, quality=0.9)])
         live = pulse(where)
@@ -244,7 +271,7 @@ class TestSpreading:
 
     def test_one_that_is_clearly_worse_never_comes_first(self) -> None:
         where = market([endpoint(0), endpoint(1, quality=0.2)])
-        assert set(winners(where, rounds=200)) == {0}
+        assert set(winners(where)) == {0}
 
     def test_the_same_seed_decides_the_same(self) -> None:
         where = market([endpoint(number) for number in range(20)])

@@ -83,7 +83,7 @@ def _endpoint(number: int, random: Random) -> Any:
 
 
 def _pulse(where: Market, random: Random, crowded: bool) -> Pulse:
-    live = pulse(where)
+    live, pace = pulse(where), random.choice([1.0, 0.002])
     for each in where.endpoints:
         assert each is not None
         server = each.deployment
@@ -93,7 +93,8 @@ def _pulse(where: Market, random: Random, crowded: bool) -> Pulse:
         live.others_in_flight[server.number] = random.randint(0, 2)
         for _ in range(random.randint(0, 2)):
             live.begin(each.number, server.number, 0.0)
-            seen = Measured(random.uniform(10, 900), random.uniform(900, 9_000), 100)
+            first_ms, all_ms = pace * random.uniform(10, 900), pace * random.uniform(900, 9_000)
+            seen = Measured(first_ms, all_ms, 100)
             live.end(each.number, server.number, DELIVERED, NOW_S - 1.0, seen)
         for _ in range(random.choice([0, 0, 0, 1, 5])):
             live.begin(each.number, server.number, 0.0)
