@@ -81,7 +81,7 @@ class Background:
             self._school.run(self._recognise, self._group),
             self._quality.run(self._scene, self._teach),
             Watch(runtime).run(),
-            watch_lateness(runtime.now_s, runtime.throttle),
+            watch_lateness(runtime.now_s, runtime.throttle, runtime.live.beats.miss),
             give_back_now_and_then(),
         )
         tasks = [asyncio.create_task(each) for each in work]

@@ -186,6 +186,11 @@ class Beats:
             lambda client: self._evaluate(client, _FORGET, told, b"%015d" % before_ms), []
         )
 
+    def miss(self) -> None:
+        """Be told that this process was halted: who came to it meanwhile was not heard, and of many
+        who wait to be heard now, the first show a feed that works and all others as missing."""
+        self._reachable_since_ms = None
+
     def sheet(self) -> BeatSheet:
         """Return what is known, without asking."""
         return self._table.sheet(self.now_ms(), self._reachable_since_ms)

@@ -9,6 +9,7 @@ import pytest
 
 from broker.core.market import Presence
 from broker.flows.measure import _reports
+from broker.live.beats import Beats
 from broker.live.sheet import Beat, BeatSheet, BeatTable, Roster, judge
 
 A, B, STRANGER = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -70,6 +71,34 @@ def test_while_valkey_is_away_a_beat_heard_here_brings_back_who_was_out():
 def test_time_in_which_nothing_could_be_heard_is_not_held_against_anybody():
     just_back = NOW_MS - 500
     assert judge(sheet(beat(A, 0), beat(B, 60_000), since_ms=just_back), NUMBERS, {}) == {}
+
+
+class Feed:
+    """A Valkey that takes all it is told, has nothing from others, and is the only clock."""
+
+    def __init__(self) -> None:
+        self.now_ms = NOW_MS
+
+    def key(self, name: str) -> str:
+        return name
+
+    async def ask(self, question, fallback):
+        return [self.now_ms, fallback[1]]
+
+    def now_s(self) -> float:
+        return self.now_ms / 1_000
+
+
+async def test_of_those_who_wait_for_a_halted_broker_the_first_puts_nobody_out():
+    feed = Feed()
+    beats = Beats(feed, now_s=feed.now_s, wall_s=feed.now_s)
+    await beats.accept([beat(A, 0), beat(B, 0)])
+    for halted, out in ((True, {}), (False, {11: Presence.DOWN})):
+        feed.now_ms += 6_000
+        if halted:
+            beats.miss()
+        await beats.accept([msgspec.structs.replace(beat(A, 0), sequence=feed.now_ms)])
+        assert judge(await beats.load(), NUMBERS, {}) == out
 
 
 @pytest.mark.parametrize(
