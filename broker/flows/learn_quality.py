@@ -42,6 +42,8 @@ LENGTHS_EVERY_S: Final = 30.0
 FADES_EVERY_S: Final = 600.0
 """So often all is weighed anew where nothing is."""
 READ_WITHIN_S: Final = 10.0
+FIRST_READ_WITHIN_S: Final = 120.0
+"""What a process begins with: given up too early, it would be asked for again and again."""
 WRITTEN_WITHIN_S: Final = 2.0
 _LATE: Final = timedelta(seconds=30)
 """So long after its time a piece of evidence may come to light."""
@@ -128,7 +130,8 @@ class QualitySchool:
         """Read what is new and return what is known; None where that has not changed, and where no
         domain is taught, for then nobody asks."""
         await self._write_down()
-        async with asyncio.timeout(READ_WITHIN_S):
+        first = self._since is None
+        async with asyncio.timeout(FIRST_READ_WITHIN_S if first else READ_WITHIN_S):
             new, batches = await self._read_new()
         self._lengths.take(batches)
         self._new, self._longer = self._new or bool(new), self._longer or bool(batches)

@@ -21,6 +21,8 @@ START: Final = UUID(int=0)
 """The cursor before all evidence."""
 EACH_MAX: Final = 5_000
 """Of one source at one endpoint no more are read to begin with."""
+_EACH_COUNTED: Final = (8, 64, 512, EACH_MAX)
+"""Of very many no more than a few each may be read: then no more are counted."""
 _PARTITION: Final = 1_000
 
 evidence = table(
@@ -109,8 +111,12 @@ async def newest_of_each(connection: AsyncConnection, total: int) -> AsyncIterat
     """Yield up to `total` pieces of endpoints that are not retired, in the order of their ids: the
     newest of each source at each endpoint, of each as many as of every other."""
     sources = {"sources": list(Source)}
-    counted = await connection.execute(text(_COUNTS), sources | {"limit": EACH_MAX})
-    limit = share_of(counted.scalars().all(), total)
+    limit = 0
+    for most in _EACH_COUNTED:
+        counted = await connection.execute(text(_COUNTS), sources | {"limit": most})
+        limit = share_of(counted.scalars().all(), total)
+        if limit < most:
+            break
     found = await connection.stream(text(_NEWEST_OF_EACH), sources | {"limit": limit})
     async for rows in found.partitions(_PARTITION):
         yield [_recorded(row) for row in rows]

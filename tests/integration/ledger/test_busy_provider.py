@@ -7,23 +7,16 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.maturity import MaturityTerms
 from broker.store import accounts, maturity, purses
 from broker.store.statements import EntryKind, Span, read_entries
+from tests.integration.reading import go_by_indexes, rows_read
 
 CALLS = 5_000
 MANY_CALLS = Path(__file__).with_name("many_calls.sql").read_text().replace("30000", str(CALLS))
 PAGE = 50
-BY_INDEX = """
-SELECT set_config(way, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan']) AS way
-"""
-"""So small a table is sooner read whole."""
-READ = """
-SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0) FROM pg_stat_xact_user_tables
-"""
 
 
 @pytest.fixture
@@ -36,14 +29,14 @@ async def test_a_page_of_a_providers_statement_reads_no_more_than_the_page(
     busy: None, engine: AsyncEngine
 ) -> None:
     async with engine.connect() as asking:
-        await asking.execute(text(BY_INDEX))
+        await go_by_indexes(asking)
         seller = await accounts.by_name(asking, "seller")
         owned = (await purses.purse_of(asking, seller.id)).all()
-        before = await _rows_read(asking)
+        before = await rows_read(asking)
         newest = await read_entries(asking, owned, Span(limit=PAGE))
         place = (newest[-1].at, newest[-1].source)
         older = await read_entries(asking, owned, Span(limit=PAGE, place=place))
-        read = await _rows_read(asking) - before
+        read = await rows_read(asking) - before
     told = [*newest, *older]
     assert len({each.source for each in told}) == 2 * PAGE
     assert [each.at for each in told] == sorted((each.at for each in told), reverse=True)
@@ -56,9 +49,9 @@ async def test_how_well_a_provider_is_known_is_counted_in_an_index_and_no_furthe
 ) -> None:
     now, few, many = datetime.now(UTC), CALLS // 10, 2 * CALLS
     async with engine.connect() as asking:
-        await asking.execute(text(BY_INDEX))
+        await go_by_indexes(asking)
         seller = await accounts.by_name(asking, "seller")
-        before = await _rows_read(asking)
+        before = await rows_read(asking)
         found = [
             (await maturity.read_track(asking, seller.id, terms, now)).calls
             for terms in (
@@ -66,11 +59,6 @@ async def test_how_well_a_provider_is_known_is_counted_in_an_index_and_no_furthe
                 MaturityTerms(trusted_after_calls=many),
             )
         ]
-        read = await _rows_read(asking) - before
+        read = await rows_read(asking) - before
     assert found == [few, CALLS]
     assert read < few
-
-
-async def _rows_read(asking: AsyncConnection) -> int:
-    """Return how many rows of tables the transaction has looked at; those of indexes are none."""
-    return int((await asking.execute(text(READ))).scalar_one())

@@ -23,6 +23,7 @@ from broker.store.evidence import (
     since,
 )
 from tests.integration.catalog.offers import NOW, offer, open_account, register
+from tests.integration.reading import go_by_indexes, rows_read
 
 ENDPOINT_ID = "SELECT id FROM endpoints ORDER BY number LIMIT 1"
 
@@ -75,6 +76,19 @@ async def test_who_starts_reads_as_many_of_each_source_however_many_there_are_of
         found = [each async for page in newest_of_each(connection, 8) for each in page]
         assert [each.piece for each in found] == [examined, said, judged, *[check] * 5]
         assert found[-1].id == await newest_id(connection)
+
+
+async def test_who_starts_counts_no_further_than_it_may_read(engine: AsyncEngine) -> None:
+    examined, check, said, judged = await pieces(engine)
+    async with engine.begin() as connection:
+        await record(connection, [examined, said, judged, *[check] * 300])
+    async with engine.connect() as connection:
+        await go_by_indexes(connection)
+        before = await rows_read(connection)
+        found = [each async for page in newest_of_each(connection, 6) for each in page]
+        read = await rows_read(connection) - before
+        assert [each.piece for each in found] == [examined, said, judged, *[check] * 3]
+        assert read < 100
 
 
 async def test_evidence_is_neither_changed_nor_deleted(engine: AsyncEngine) -> None:
