@@ -15,10 +15,11 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
 _MAGIC = b"PBK"
-_FORMAT = 1
-_HEADER = struct.Struct("<3sBqI")  # magic, format, book version, endpoints
+_FORMAT = 2
+_HEADER = struct.Struct("<3sBqI3B")  # magic, format, book version, endpoints, bytes of each rate
 _CHECKSUM = struct.Struct("<I")  # crc32 of header and body
-_WIRE = np.dtype("<i8")
+_NARROW_MAX = 2**31 - 1
+_WIDTHS_LEAST = (4, 0, 0)
 
 
 class BookMalformed(ValueError):
@@ -126,9 +127,13 @@ class PriceBook:
         return np.flatnonzero(differs).astype(np.int64)
 
     def to_bytes(self) -> bytes:
-        """Header, the three arrays little-endian, checksum: 24 bytes an endpoint."""
-        head = _HEADER.pack(_MAGIC, _FORMAT, self.version, len(self))
-        payload = head + self.matrix().astype(_WIRE, copy=False).tobytes()
+        """Header, the three arrays little-endian, checksum. A rate has 8 bytes, 4 where these
+        suffice for all, none where all out or call rates are zero: as a rule 8 an endpoint."""
+        rows = (self.rate_in_micros, self.rate_out_micros, self.rate_call_nanos)
+        widths = [_width(row, least) for row, least in zip(rows, _WIDTHS_LEAST, strict=True)]
+        told = [row.astype(f"<i{w}").tobytes() for row, w in zip(rows, widths, strict=True) if w]
+        head = _HEADER.pack(_MAGIC, _FORMAT, self.version, len(self), *widths)
+        payload = b"".join((head, *told))
         return payload + _CHECKSUM.pack(zlib.crc32(payload))
 
     @classmethod
@@ -136,18 +141,23 @@ class PriceBook:
         """The book that `to_bytes` wrote. Raises BookMalformed on anything else."""
         if len(data) < _HEADER.size + _CHECKSUM.size:
             raise BookMalformed("too short to be a price book")
-        magic, form, version, count = _HEADER.unpack_from(data)
+        magic, form, version, count, *widths = _HEADER.unpack_from(data)
         if magic != _MAGIC:
             raise BookMalformed("not a price book")
         if form != _FORMAT:
             raise BookMalformed(f"price book of format {form}, this reads format {_FORMAT}")
         end = len(data) - _CHECKSUM.size
-        if end - _HEADER.size != 3 * count * _WIRE.itemsize:
+        known = {*widths} <= {0, 4, 8} and widths[0]  # else any number of endpoints would fit
+        if not known or end - _HEADER.size != sum(widths) * count:
             raise BookMalformed(f"the length does not fit {count} endpoints")
         if zlib.crc32(data[:end]) != _CHECKSUM.unpack_from(data, end)[0]:
             raise BookMalformed("the checksum does not fit")
-        rates = np.frombuffer(data, dtype=_WIRE, count=3 * count, offset=_HEADER.size)
-        return cls.from_matrix(version, rates.reshape(3, count))
+        rates, at = np.zeros((3, count), dtype=np.int64), _HEADER.size
+        for row, width in zip(rates, widths, strict=True):
+            if width:
+                row[:] = np.frombuffer(data, dtype=f"<i{width}", count=count, offset=at)
+                at += width * count
+        return cls.from_matrix(version, rates)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,6 +176,11 @@ _MAXIMA = {
     "rate_out_micros": MAX_RATE_MICROS,
     "rate_call_nanos": MAX_RATE_CALL_NANOS,
 }
+
+
+def _width(rates: IntArray, least: int) -> int:
+    most = rates.max(initial=0)
+    return 8 if most > _NARROW_MAX else 4 if most else least
 
 
 def _frozen(rates: IntArray, maximum: int) -> IntArray:

@@ -53,10 +53,13 @@ class Bands:
     reach: tuple[FloatArray, FloatArray] = field(init=False, repr=False)
     """ln(price / list) at which the last of an endpoint's rates has reached its floor, and its
     ceiling; worked out once, for every tick asks."""
+    present: NDArray[np.bool_] = field(init=False, repr=False)
+    """Which numbers are in use; worked out once as well."""
 
     def __post_init__(self) -> None:
         for name in ("floor", "listed", "ceiling"):
-            array = np.array(getattr(self, name), dtype=np.int64)
+            # In rows, however it came: scattered, a tick reads it ten times as long.
+            array = np.array(getattr(self, name), dtype=np.int64, order="C")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
         shape = self.floor.shape
@@ -66,6 +69,7 @@ class Bands:
         if faulty.size:
             raise BandMalformed(f"endpoint {int(faulty[0])}: {BandMalformed.__doc__}")
         object.__setattr__(self, "reach", self._reach())
+        object.__setattr__(self, "present", (self.ceiling > 0).any(axis=0))
 
     @classmethod
     def from_rows(cls, rows: Mapping[int, Sequence[int]], size: int | None = None) -> Bands:
@@ -85,11 +89,6 @@ class Bands:
     def only(self, numbers: IntArray) -> Bands:
         """The bands of these endpoints, renumbered in their order."""
         return Bands(self.floor[:, numbers], self.listed[:, numbers], self.ceiling[:, numbers])
-
-    @property
-    def present(self) -> NDArray[np.bool_]:
-        """Which numbers are in use."""
-        return np.asarray((self.ceiling > 0).any(axis=0), dtype=np.bool_)
 
     def _reach(self) -> tuple[FloatArray, FloatArray]:
         priced = self.floor > 0

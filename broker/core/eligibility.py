@@ -131,27 +131,28 @@ def _shortlist(wanted: Requirements, market: Market) -> Shortlist | None:
         members = _shown(wanted, market, members)
     if members is None or not members.size:
         return None
-    rates = market.book.matrix(len(market.endpoints))[:, members].astype(np.float64)
+    # By `take`: `[:, members]` would lay the rates of each side by side, and scatter the rows.
+    rates = market.book.matrix(len(market.endpoints)).take(members, axis=1).astype(np.float64)
     if wanted.tier is not Tier.STANDARD and not market.quoted:
         rates = _rates_of_tier(wanted.tier, market, members, rates)
     quality, domain_fit = _in_domain(wanted, market, members)
     reasons = _reject_by_terms(wanted, market, members, quality, rates)
     kept, refused = np.flatnonzero(reasons == 0), np.flatnonzero(reasons)
-    numbers, rates = members[kept], rates[:, kept]
-    columns = market.columns
-    deployments = columns.deployment[numbers]
-    context_tokens, output_tokens = columns.context_tokens[numbers], columns.output_tokens[numbers]
+    numbers, rates, columns = members[kept], rates.take(kept, axis=1), market.columns
+    at = as_index(numbers)  # a slice copies nothing
+    deployments = columns.deployment[at]
+    context_tokens, output_tokens = columns.context_tokens[at], columns.output_tokens[at]
     rate_call = rates[2] * PICOS_PER_NANO if rates[2].any() else None
     made = Shortlist(
         numbers=numbers,
         deployments=deployments,
-        at=as_index(numbers),
+        at=at,
         deployments_at=as_index(deployments),
         rate_in=rates[0],
         rate_out=rates[1],
         rate_call=rate_call,
         typical=_medians(rates),
-        capacity=columns.capacity[numbers],
+        capacity=columns.capacity[at],
         context_tokens=context_tokens,
         output_tokens=output_tokens,
         context_tokens_min=int(context_tokens.min(initial=NO_LIMIT_TOKENS)),

@@ -85,16 +85,19 @@ class HeartbeatDesk:
         return HeartbeatReply(interval_ms=self.interval_ms(), results=results)
 
     async def _take(self, heartbeats: Sequence[SignedHeartbeat]) -> list[HeartbeatResult]:
-        await self._know(heartbeats)
-        results = [self._examine(each) for each in heartbeats]
+        ids = [_id_of(each) for each in heartbeats]
+        await self._know(ids)
+        results = [self._examine(*each) for each in zip(heartbeats, ids, strict=True)]
         believed = [each for each in results if isinstance(each, Beat)]
         accepted = iter(await self._beats.accept(believed) if believed else ())
         return [
-            _taken(each, next(accepted)) if isinstance(each, Beat) else each for each in results
+            _taken(signed, next(accepted)) if isinstance(each, Beat) else each
+            for signed, each in zip(heartbeats, results, strict=True)
         ]
 
-    def _examine(self, signed: SignedHeartbeat) -> Beat | HeartbeatResult:
-        deployment_id = _id_of(signed)
+    def _examine(
+        self, signed: SignedHeartbeat, deployment_id: UUID | None
+    ) -> Beat | HeartbeatResult:
         key = None if deployment_id is None else self._keys.get(deployment_id)
         if deployment_id is None or key is None:
             return HeartbeatResult(
@@ -139,9 +142,9 @@ class HeartbeatDesk:
             kv_usage=heartbeat.load.kv_usage,
         )
 
-    async def _know(self, heartbeats: Sequence[SignedHeartbeat]) -> None:
+    async def _know(self, ids: Sequence[UUID | None]) -> None:
         """Load the keys when they have changed, or when there is an id not among them."""
-        strange = any(_id_of(each) not in self._keys for each in heartbeats)
+        strange = not self._keys.keys() >= {*ids}
         now_s = self._now_s()
         if (self._current and not strange) or now_s < self._load_again_at_s:
             return
@@ -163,9 +166,9 @@ def _id_of(signed: SignedHeartbeat) -> UUID | None:
         return None
 
 
-def _taken(beat: Beat, accepted: bool) -> HeartbeatResult:
+def _taken(signed: SignedHeartbeat, accepted: bool) -> HeartbeatResult:
     return HeartbeatResult(
-        deployment_id=str(beat.deployment_id),
+        deployment_id=signed.deployment_id,
         accepted=accepted,
         reason="" if accepted else "replayed",
     )

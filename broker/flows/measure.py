@@ -112,8 +112,9 @@ def _reports(sheet: BeatSheet, roster: Roster, width: int) -> Reports:
     waiting = np.zeros(width, dtype=np.float64)
     stale = np.ones(width, dtype=bool)
     seats, numbers = roster.heard(sheet)
-    rows = sheet.rows[seats]
-    told = sheet.fresh()[seats] & (rows["running"] >= 0) & (rows["waiting"] >= UNTOLD)
-    at, rows = numbers[told], rows[told]
-    running[at], waiting[at], stale[at] = rows["running"], np.maximum(rows["waiting"], 0), False
+    # Field by field: to pick whole rows takes twenty times as long.
+    calls, queue = sheet.rows["running"][seats], sheet.rows["waiting"][seats]
+    told = sheet.fresh()[seats] & (calls >= 0) & (queue >= UNTOLD)
+    at = numbers[told]
+    running[at], waiting[at], stale[at] = calls[told], np.maximum(queue[told], 0), False
     return Reports(running, waiting, stale)

@@ -160,7 +160,7 @@ class Ticker:
         changed = moved.size > 0
         book = clamped.book if changed else lead.book
         if changed or state.incidents:
-            await self._store(plan, state, book, _loads(moved, seen.load))
+            await self._store(plan, state, book, (moved, _loads(moved, seen.load)))
         told_at_s = lead.told_at_s
         if changed or now_s - told_at_s >= REPUBLISHED_EVERY_S:
             await self._live.books.publish(book, lead.epoch)
@@ -185,9 +185,13 @@ class Ticker:
         return plan
 
     async def _store(
-        self, plan: _Plan, state: EnsembleState, book: PriceBook, loads: list[tuple[int, float]]
+        self,
+        plan: _Plan,
+        state: EnsembleState,
+        book: PriceBook,
+        changed: tuple[IntArray, FloatArray],
     ) -> None:
-        """Store what changed, and tell of controllers that were replaced."""
+        """Store what changed, with the load of each, and tell of controllers that were replaced."""
         for each in state.incidents:
             _log.error(
                 "a controller was replaced by the posted price",
@@ -198,8 +202,8 @@ class Ticker:
             )
         async with self._engine.begin() as connection:
             now = self._clock()
-            if loads:
-                await prices.insert_book(connection, book, ",".join(plan.names), loads, now)
+            if changed[0].size:
+                await prices.insert_book(connection, book, ",".join(plan.names), changed, now)
             await tell_incidents(connection, state.incidents, plan.ground.endpoints, now)
 
     async def _resume(self, plan: _Plan, now_s: float) -> _Lead:
@@ -235,8 +239,8 @@ def _understood(stored: Sequence[StoredChoice]) -> list[Choice]:
     return understood
 
 
-def _loads(moved: IntArray, load: FloatArray) -> list[tuple[int, float]]:
+def _loads(moved: IntArray, load: FloatArray) -> FloatArray:
     known = moved[moved < load.size]  # numbers ascend
     seen = np.zeros(moved.size)
     seen[: known.size] = load[known]
-    return list(zip(moved.tolist(), seen.tolist(), strict=True))
+    return seen

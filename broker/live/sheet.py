@@ -111,7 +111,7 @@ class BeatTable:
 
     def __init__(self) -> None:
         self._seats: dict[UUID, int] = {}
-        self._rows: _Rows = np.zeros(0, dtype=_ROW)
+        self._keep(np.zeros(0, dtype=_ROW))
 
     def put(self, beat: Beat) -> None:
         """Replace what was last heard of the deployment."""
@@ -119,7 +119,7 @@ class BeatTable:
         if seat >= self._rows.size:
             wider = np.zeros(max(64, 2 * seat), dtype=_ROW)
             wider[:seat] = self._rows[:seat]
-            self._rows = wider
+            self._keep(wider)
         self._rows[seat] = (
             beat.sequence,
             beat.received_ms,
@@ -133,7 +133,7 @@ class BeatTable:
     def last_sequence(self, deployment_id: UUID) -> int:
         """Return the sequence of the last beat, 0 where none was heard."""
         seat = self._seats.get(deployment_id)
-        return 0 if seat is None else int(self._rows["sequence"][seat])
+        return 0 if seat is None else self._sequences.item(seat)
 
     def older_than(self, received_ms: int) -> list[UUID]:
         """Return whose last beat came before then."""
@@ -144,13 +144,18 @@ class BeatTable:
         """Forget what was heard of these."""
         gone = set(names)
         kept = {name: seat for name, seat in self._seats.items() if name not in gone}
-        self._rows = self._rows[np.fromiter(kept.values(), dtype=np.int64, count=len(kept))]
+        self._keep(self._rows[np.fromiter(kept.values(), dtype=np.int64, count=len(kept))])
         self._seats = {name: seat for seat, name in enumerate(kept)}
 
     def sheet(self, now_ms: int, reachable_since_ms: int | None) -> BeatSheet:
         """Return all as it is now."""
-        rows = self._rows[: len(self._seats)].copy()
+        # As plain numbers: row by row it takes three times as long.
+        rows = self._rows[: len(self._seats)].view(np.int64).copy().view(_ROW)
         return BeatSheet(rows, self._seats, now_ms, reachable_since_ms)
+
+    def _keep(self, rows: _Rows) -> None:
+        self._rows = rows
+        self._sequences: Numbers = rows["sequence"]
 
 
 class Roster:

@@ -38,6 +38,6 @@ async def publish(
         rates = np.zeros((3, size), dtype=np.int64)
         rates[0], rates[1] = rate_in_micros, 2 * rate_in_micros
         book = PriceBook.from_matrix(version, rates)
-        changed = [(each.number, 0.5) for each in listed]
+        changed = [each.number for each in listed], [0.5] * len(listed)
         await prices.insert_book(connection, book, "test", changed, at or broker.clock())
     broker.market = build_market(listed, book, presence or {})

@@ -112,7 +112,7 @@ async def test_what_is_newer_than_the_newest_book_has_its_list_price_in_it(
     await enlisted(engine, acme)
     moved = PriceBook.from_matrix(3, np.full((3, 1), 250_000, dtype=np.int64))
     async with engine.begin() as connection:
-        await prices.insert_book(connection, moved, "test", [(0, 0.5)], clock())
+        await prices.insert_book(connection, moved, "test", ([0], [0.5]), clock())
     assert (await refresher.refresh()).book.version == 3
     await enlisted(engine, acme, name="second", endpoints=[endpoint_offer(name="news")])
     facts = await refresher.refresh()
@@ -124,7 +124,7 @@ async def test_what_is_newer_than_the_newest_book_has_its_list_price_in_it(
     assert sorted(market.by_name) == ["acme/law", "acme/news"]
     both = PriceBook.from_matrix(4, np.full((3, 2), 300_000, dtype=np.int64))
     async with engine.begin() as connection:
-        await prices.insert_book(connection, both, "test", [(0, 0.5), (1, 0.5)], clock())
+        await prices.insert_book(connection, both, "test", ([0, 1], [0.5, 0.5]), clock())
     facts = await refresher.refresh()
     assert (facts.book.version, facts.book.rate(1).rate_in_micros) == (4, 300_000)
 
@@ -134,7 +134,7 @@ async def test_a_newcomer_goes_by_its_newest_terms_whoever_is_listed_beside_it(
 ):
     moved = PriceBook.from_matrix(3, np.full((3, 0), 1, dtype=np.int64))
     async with engine.begin() as connection:
-        await prices.insert_book(connection, moved, "test", [], clock())
+        await prices.insert_book(connection, moved, "test", ([], []), clock())
     await enlisted(engine, acme)
     assert (await refresher.refresh()).book.rate(0).rate_in_micros == 200_000
     await enlisted(engine, acme, name="second", endpoints=[endpoint_offer(name="news")])
@@ -223,7 +223,7 @@ async def test_a_published_book_arrives_at_once(engine, acme, here, there, datab
 
 async def _store(engine, book: PriceBook) -> None:
     async with engine.begin() as connection:
-        await prices.insert_book(connection, book, "test", [(0, 0.5)], LATER)
+        await prices.insert_book(connection, book, "test", ([0], [0.5]), LATER)
 
 
 async def test_a_book_of_a_later_epoch_takes_the_place_of_a_higher_version(

@@ -134,6 +134,19 @@ async def test_nothing_is_stored_when_nothing_changes(make_ticker, engine, here)
     assert at_floor == list(range(1, len(at_floor) + 1))
 
 
+@pytest.mark.usefixtures("listed")
+async def test_a_load_is_kept_to_a_millionth_and_one_that_is_absurd_loses_no_price(engine):
+    book = PriceBook.from_matrix(1, np.full((3, 1), 300_000))
+    kept = []
+    for version, told in enumerate((1.234567891, np.nan, np.inf, -1.0), start=1):
+        book = replace(book, version=version)
+        async with engine.begin() as connection:
+            await prices.insert_book(connection, book, "test", ([0], [told]), datetime.now(UTC))
+            [change] = await prices.rates_at(connection, [0], datetime.now(UTC))
+        kept.append((change.version, change.load))
+    assert kept == [(1, pytest.approx(1.234568, rel=1e-7)), (2, 0.0), (3, 1e9), (4, 0.0)]
+
+
 async def test_changes_carry_the_load_they_came_from(make_ticker, engine, here):
     ticker = make_ticker()
     await ticker.step(0.0)
@@ -249,7 +262,7 @@ async def test_a_late_leader_is_fenced_by_the_version(make_ticker, engine, here)
     assert first is not None
     usurped = PriceBook.from_matrix(2, first.matrix() * 2)
     async with engine.begin() as connection:
-        await prices.insert_book(connection, usurped, "another", [(0, 9.0)], datetime.now(UTC))
+        await prices.insert_book(connection, usurped, "another", ([0], [9.0]), datetime.now(UTC))
     await load(here, in_flight=8)
     assert await ticker.step(5.0) is None
     assert not ticker.leads
@@ -345,10 +358,10 @@ async def test_an_endpoint_that_is_retired_loses_its_price_and_a_new_one_starts_
 async def test_versions_are_drawn_once(engine):
     book = PriceBook.empty(1)
     async with engine.begin() as connection:
-        await prices.insert_book(connection, book, "test", [], datetime.now(UTC))
+        await prices.insert_book(connection, book, "test", ([], []), datetime.now(UTC))
     async with engine.begin() as connection:
         with pytest.raises(prices.VersionTaken):
-            await prices.insert_book(connection, book, "test", [], datetime.now(UTC))
+            await prices.insert_book(connection, book, "test", ([], []), datetime.now(UTC))
         count = select(func.count()).select_from(price_books)
         assert (await connection.execute(count)).scalar_one() == 1
 

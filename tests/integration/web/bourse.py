@@ -107,7 +107,7 @@ class Bourse:
             unpriced = [each for each in endpoints if not _priced(book, each.number)]
             if unpriced:
                 book = _listed(book, unpriced)
-                changed = [(each.number, 0.0) for each in unpriced]
+                changed = [each.number for each in unpriced], [0.0] * len(unpriced)
                 at = self.clock() - timedelta(hours=1)
                 await prices.insert_book(connection, book, "test", changed, at)
         self._swap(endpoints, book, presence)
@@ -123,7 +123,7 @@ class Bourse:
             listed = (band.list_in_micros, band.list_out_micros, band.list_call_nanos)
             rates[:, number] = [max(round(each * factor), 1) if each else 0 for each in listed]
         book = PriceBook.from_matrix(old.version + 1, rates)
-        changed = [(number, loads.get(number, 0.0)) for number in factors]
+        changed = [*factors], [loads.get(number, 0.0) for number in factors]
         async with self.engine.begin() as connection:
             await prices.insert_book(connection, book, "test", changed, at)
         members = [each for each in self.market.endpoints if each is not None]

@@ -103,13 +103,28 @@ def test_no_bytes_do_anything_but_decode_or_raise(wire: bytes) -> None:
 
 
 def test_a_book_of_a_later_format_says_so() -> None:
-    wire = struct.pack("<3sBqI", b"PBK", 2, 1, 0)
-    with pytest.raises(BookMalformed, match="format 2"):
+    wire = struct.pack("<3sBqI3B", b"PBK", 3, 1, 0, 4, 0, 0)
+    with pytest.raises(BookMalformed, match="format 3"):
+        PriceBook.from_bytes(wire + struct.pack("<I", zlib.crc32(wire)))
+
+
+def test_rates_take_on_the_wire_what_the_largest_of_their_kind_needs() -> None:
+    small = [book(1, *[(1, rate, 0)] * 1_000) for rate in (0, 2**31 - 1, 2**31)]
+    sizes = [len(each.to_bytes()) for each in small]
+    assert [(size - sizes[0]) // 1_000 for size in sizes] == [0, 4, 8]
+    assert sizes[0] < 4_100
+    for each in small:
+        assert PriceBook.from_bytes(each.to_bytes()).changed(each).size == 0
+
+
+def test_a_few_bytes_are_no_book_of_very_many_endpoints() -> None:
+    wire = struct.pack("<3sBqI3B", b"PBK", 2, 1, 2**32 - 1, 0, 0, 0)
+    with pytest.raises(BookMalformed, match="length"):
         PriceBook.from_bytes(wire + struct.pack("<I", zlib.crc32(wire)))
 
 
 def test_a_checksum_does_not_excuse_a_rate_below_zero() -> None:
-    wire = struct.pack("<3sBqI3q", b"PBK", 1, 1, 1, -5, 0, 0)
+    wire = struct.pack("<3sBqI3Bi", b"PBK", 2, 1, 1, 4, 0, 0, -5)
     with pytest.raises(BookMalformed, match="outside"):
         PriceBook.from_bytes(wire + struct.pack("<I", zlib.crc32(wire)))
 
