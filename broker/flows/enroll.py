@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,7 +58,7 @@ async def register_in(
 ) -> Registered:
     """Register in the caller's transaction. Raises as `register` does."""
     _require(provider, Role.PROVIDER)
-    _require_tame_tokenizers(offer)
+    await asyncio.to_thread(_require_tame_tokenizers, offer)  # some are of 17 MB
     await _require_room(connection, provider, offer)
     now = desk.clock()
     registration = await catalog.register(

@@ -21,6 +21,14 @@ def tokenizer(normalizer: Any = None, pre_tokenizer: Any = None, kind: str = "BP
     )
 
 
+DOUBLED = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+EVIL = {"type": "Split", "pattern": {"Regex": "(a|a)*b"}, "behavior": "Isolated"}
+
+
+def model(**members: Any) -> str:
+    return json.dumps({"model": members})
+
+
 def sequence(name: str, *members: dict[str, Any]) -> dict[str, Any]:
     return {"type": "Sequence", name: list(members)}
 
@@ -32,6 +40,9 @@ def sequence(name: str, *members: dict[str, Any]) -> dict[str, Any]:
         tokenizer({"type": "BertNormalizer"}, {"type": "BertPreTokenizer"}, "WordPiece"),
         tokenizer({"type": "Replace", "pattern": {"String": " "}, "content": "▁"}),
         tokenizer(sequence("normalizers", {"type": "Prepend", "prepend": "▁"}, {"type": "NFKC"})),
+        tokenizer(sequence("normalizers", DOUBLED, DOUBLED)),
+        model(type="WordPiece", vocab={"a": 0}, max_input_chars_per_word=100),
+        model(type="Unigram", vocab=[["<unk>", 0.0], ["▁" * 48, -1.5]], unk_id=0),
         tokenizer(
             None,
             sequence(
@@ -59,6 +70,15 @@ def test_the_tokenizers_of_well_known_models_may_run(text: str) -> None:
         tokenizer(None, {"type": "Split", "pattern": {"Regex": "(a|a)*b"}}),
         tokenizer(sequence("normalizers", {"type": "Precompiled", "precompiled_charsmap": ""})),
         tokenizer(sequence("normalizers", sequence("normalizers", {"type": "Unheard"}))),
+        tokenizer(sequence("normalizers", *[DOUBLED] * 3)),
+        tokenizer(sequence("normalizers", DOUBLED), sequence("pretokenizers", DOUBLED, DOUBLED)),
+        tokenizer(sequence("normalizers", *[{"type": "NFD"}] * 16)),
+        tokenizer(None, sequence("normalizers", {"type": "NFD"}) | {"pretokenizers": [EVIL]}),
+        tokenizer({"type": "Lowercase", "padding": "b" * 70_000}),
+        model(type="WordPiece", vocab={"a": 0}, max_input_chars_per_word=101),
+        model(vocab={"a": 0}, max_input_chars_per_word=10**9),
+        model(type="Unigram", vocab=[["a" * 49, -1.5]]),
+        model(type="Unigram", vocab=["a"]),
     ],
 )
 def test_a_tokenizer_that_could_blow_up_may_not_run(text: str) -> None:
