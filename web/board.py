@@ -13,7 +13,7 @@ from sqlalchemy import Row
 from broker.core.catalog import Endpoint
 from broker.flows.authenticate import Caller
 from broker.flows.find_equilibrium import Equilibrium, find_equilibrium
-from broker.flows.read_prices import Listing, may_see, read_prices
+from broker.flows.read_prices import Health, Listing, may_see, read_prices
 from broker.store.accounts import Role
 from broker.store.away import is_database_away
 from pricing.book import Rate
@@ -21,6 +21,9 @@ from web import reads, sparkline, words
 from web.parts import Parts
 from web.scale import Scale, scale
 
+ROWS_MAX = 300
+"""Of a larger market a viewer sees its own endpoints first, then those that take calls, by name: to
+draw ten thousand takes the better part of a second, each second, in which no call is served."""
 WINDOW = timedelta(minutes=10)
 STEP = timedelta(seconds=10)
 _LOOK_AGAIN_S = 0.5
@@ -83,21 +86,18 @@ class Board:
     rows: tuple[BoardRow, ...]
     version: int
     at: datetime
+    ready: int = 0
+    in_flight: int = 0
+    """Calls; endpoints of one deployment share its count. Both are of all that the viewer may see,
+    not of the rows alone."""
+    listed: int = 0
+    members: str = ""
+    """Tells one set of rows from another; one that was chosen beside them is none of it."""
 
     @property
-    def ready(self) -> int:
-        return sum(row.state == "ready" for row in self.rows)
-
-    @property
-    def in_flight(self) -> int:
-        """Calls in flight; endpoints of one deployment share its count."""
-        counts = {row.endpoint.deployment.number: row.in_flight for row in self.rows}
-        return sum(counts.values())
-
-    @property
-    def members(self) -> str:
-        """Tells one set of rows from another."""
-        return ".".join(str(row.number) for row in self.rows)
+    def more(self) -> int:
+        """How many there are without a row."""
+        return self.listed - len(self.rows)
 
     def row(self, number: int) -> BoardRow | None:
         """Return the row of one endpoint, None where the viewer sees none."""
@@ -111,28 +111,55 @@ class Boards:
         self._parts = parts
         self._reading = asyncio.Lock()
         self._points: dict[int, list[sparkline.Point]] = {}
+        self._read_of: set[int] = set()
+        self._asked: set[int] = set()
+        """What rows were shown of since the history was read; and which it was read of."""
         self._read_s = float("-inf")
         self._looked_s = float("-inf")
-        self._whole = Board((), 0, parts.clock())
+        self._listings: list[Listing] = []
+        self._drawn: dict[int, BoardRow] = {}
+        self._version, self._at = 0, parts.clock()
         self._best = Equilibrium()
         self._cleared_s = float("-inf")
 
-    async def look(self, caller: Caller) -> Board:
-        """Return what the caller may see, by name."""
-        await self._read()
+    async def look(self, caller: Caller, chosen: int | None = None) -> Board:
+        """Return what the caller may see, by name; of a large market a part, and `chosen` if it may
+        be seen."""
+        self._look()
+        seen = [each for each in self._listings if may_see(caller, each.endpoint)]
+        shown = first_of(seen, caller)
+        numbers = [each.endpoint.number for each in shown]
+        if chosen is not None and chosen not in numbers:
+            shown += [each for each in seen if each.endpoint.number == chosen]
+        await self._read({each.endpoint.number for each in shown})
+        in_flight = {each.endpoint.deployment.number: _in_flight(each) for each in seen}
+        return Board(
+            rows=tuple(map(self._row, shown)),
+            version=self._version,
+            at=self._at,
+            ready=sum(each.health is Health.READY for each in seen),
+            in_flight=sum(in_flight.values()),
+            listed=len(seen),
+            members=".".join(map(str, numbers)),
+        )
+
+    def _look(self) -> None:
         now_s = self._parts.now_s()
         if now_s - self._looked_s > _LOOK_AGAIN_S:
-            self._whole, self._looked_s = self._draw(now_s), now_s
-        whole = self._whole
-        rows = tuple(row for row in whole.rows if may_see(caller, row.endpoint))
-        return Board(rows, whole.version, whole.at)
+            market = self._parts.market
+            self._listings = read_prices(market, self._parts.pulse, now_s)
+            self._version, self._at = market.book.version, self._parts.clock()
+            self._looked_s = now_s
+            self._drawn.clear()
 
-    def _draw(self, now_s: float) -> Board:
-        market, now = self._parts.market, self._parts.clock()
-        listings = read_prices(market, self._parts.pulse, now_s)
-        return Board(tuple(self._row(each, now) for each in listings), market.book.version, now)
+    def _row(self, listing: Listing) -> BoardRow:
+        number = listing.endpoint.number
+        row = self._drawn.get(number)
+        if row is None or row.endpoint is not listing.endpoint:
+            row = self._drawn[number] = self._draw(listing, self._at)
+        return row
 
-    def _row(self, listing: Listing, now: datetime) -> BoardRow:
+    def _draw(self, listing: Listing, now: datetime) -> BoardRow:
         endpoint, rate = listing.endpoint, listing.rate
         points = list(self._points.get(endpoint.number, ()))
         if rate is not None:
@@ -141,7 +168,7 @@ class Boards:
         return BoardRow(
             endpoint=endpoint,
             state=words.STATES.get(listing.health, listing.health.value),
-            in_flight=round(listing.load * endpoint.deployment.capacity),
+            in_flight=_in_flight(listing),
             rate=rate,
             price=words.price(words.headline(rate)) if rate else words.NOTHING,
             unit=words.unit(endpoint.band),
@@ -153,25 +180,48 @@ class Boards:
             change=sparkline.change(points),
         )
 
-    async def _read(self) -> None:
-        """Read the history anew when it is due; while the database is away the old one serves."""
+    async def _read(self, numbers: set[int]) -> None:
+        """Read the history of what is shown anew when it is due, or when more is shown; while the
+        database is away the old one serves."""
         async with self._reading:
-            if self._parts.now_s() - self._read_s <= _READ_AGAIN_S:
+            due = self._parts.now_s() - self._read_s > _READ_AGAIN_S
+            self._asked |= numbers
+            if not due and self._asked <= self._read_of:
                 return
+            self._read_of = self._asked if due else self._read_of | self._asked
+            self._asked = set(numbers)
             since = self._parts.clock() - WINDOW
             try:
                 async with self._parts.engine.connect() as connection:
-                    steps = await reads.price_steps(connection, since, STEP)
+                    steps = await reads.price_steps(connection, since, STEP, sorted(self._read_of))
             except Exception as error:
                 if not is_database_away(error):
                     raise
             else:
                 self._points = _points(steps)
+                self._drawn.clear()
             self._read_s = self._parts.now_s()
             if self._read_s - self._cleared_s > _CLEAR_AGAIN_S:
                 market, self._cleared_s = self._parts.market, self._read_s
                 listings = read_prices(market, self._parts.pulse, self._read_s)
                 self._best = await asyncio.to_thread(find_equilibrium, listings, market.book)
+
+
+def first_of(seen: list[Listing], caller: Caller) -> list[Listing]:
+    """Return those that the caller is shown of many, in their order."""
+    if len(seen) <= ROWS_MAX:
+        return list(seen)
+
+    def place(at: int) -> tuple[bool, bool]:
+        listing = seen[at]
+        is_own = listing.endpoint.deployment.provider_id == caller.account_id
+        return not is_own, listing.health is not Health.READY
+
+    return [seen[at] for at in sorted(sorted(range(len(seen)), key=place)[:ROWS_MAX])]
+
+
+def _in_flight(listing: Listing) -> int:
+    return round(listing.load * listing.endpoint.deployment.capacity)
 
 
 def _at(rate: Rate | None, endpoint: Endpoint) -> str:

@@ -74,7 +74,7 @@ def _changes(board: Board, told: _Told) -> ServerSentEventMessage:
     news = {
         "at": board.at.timestamp(),
         "version": board.version,
-        "ready": f"{board.ready}/{len(board.rows)}",
+        "ready": f"{board.ready}/{board.listed}",
         "in_flight": board.in_flight,
         "members": board.members,
         "rows": changed,

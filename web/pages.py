@@ -38,7 +38,7 @@ async def market(desk: GivenDesk, viewer: GivenViewer, endpoint: Chosen = None) 
 
 async def _market(desk: Desk, viewer: Viewer, endpoint: int | None) -> Page:
     caller = viewer.caller
-    board = await desk.boards.look(caller)
+    board = await desk.boards.look(caller, endpoint)
     async with desk.parts.engine.connect() as connection:
         calls = await desk.teller.last_calls(connection, caller, CALLS_SHOWN)
         waiting = await reads.waiting(connection, caller)
@@ -74,7 +74,7 @@ async def show_endpoint(
     """The panel of one endpoint; opened as a page of its own, it is the market with it chosen."""
     if "hx-request" not in request.headers:
         return await _market(desk, viewer, number)
-    row = (await desk.boards.look(viewer.caller)).row(number)
+    row = (await desk.boards.look(viewer.caller, number)).row(number)
     if row is None:
         raise NotFound("There is no such endpoint.")
     return desk.painter.page("_endpoint.html", **await _details(desk, viewer, row))
@@ -85,14 +85,14 @@ async def series(
     desk: GivenDesk, viewer: GivenViewer, number: Number, minutes: Minutes = WINDOWS_MINUTES[0]
 ) -> dict[str, list[float]]:
     """Price in USD (per Mtok out, else in, else per call) and load over time, oldest first."""
-    row = (await desk.boards.look(viewer.caller)).row(number)
+    row = (await desk.boards.look(viewer.caller, number)).row(number)
     if row is None:
         raise NotFound("There is no such endpoint.")
     now, window = desk.parts.clock(), timedelta(minutes=minutes)
     since = now - window
     step = timedelta(seconds=max(1, round(window.total_seconds() / _POINTS_MAX)))
     async with desk.parts.engine.connect() as connection:
-        steps = await reads.price_steps(connection, since, step, number)
+        steps = await reads.price_steps(connection, since, step, [number])
     points = [_point(each, since.timestamp()) for each in steps]
     if row.rate is not None:
         points.append((now.timestamp(), words.headline(row.rate), row.load))

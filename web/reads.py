@@ -19,11 +19,11 @@ _BEFORE = text(
     "SELECT p.* FROM console_endpoints e CROSS JOIN LATERAL ("
     " SELECT * FROM console_prices WHERE endpoint_number = e.number AND at < :since"
     " ORDER BY at DESC, version DESC LIMIT 1) p"
-    " WHERE e.retired_at IS NULL AND (:number < 0 OR e.number = :number)"
+    " WHERE e.retired_at IS NULL AND e.number = ANY(:numbers)"
 )
 _SINCE = text(
     "SELECT DISTINCT ON (endpoint_number, date_bin(:step, at, :since)) * FROM console_prices"
-    " WHERE at >= :since AND (:number < 0 OR endpoint_number = :number)"
+    " WHERE at >= :since AND endpoint_number = ANY(:numbers)"
     " ORDER BY endpoint_number, date_bin(:step, at, :since), at DESC, version DESC"
 )
 _CALL = (
@@ -66,13 +66,11 @@ class Named:
 
 
 async def price_steps(
-    connection: AsyncConnection, since: datetime, step: timedelta, number: int = -1
+    connection: AsyncConnection, since: datetime, step: timedelta, numbers: Sequence[int]
 ) -> list[Row[Any]]:
-    """Return the prices in force before `since`, and the last of every `step` since, oldest first.
-
-    Of one endpoint, or of all in force where `number` is below zero.
-    """
-    values = {"since": since, "number": number}
+    """Return the prices in force before `since`, and the last of every `step` since, of these
+    endpoints, oldest first."""
+    values = {"since": since, "numbers": list(numbers)}
     before = await connection.execute(_BEFORE, values)
     after = await connection.execute(_SINCE, {**values, "step": step})
     return [*before, *after]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -21,6 +22,7 @@ from broker.store.examinations import Claim
 from provider_sdk.protocol import CallBand, ProbeReport
 from tests.integration.web.bourse import Bourse, chat, failed, server, wanted
 from tests.integration.web.conftest import Enter, People
+from web.board import ROWS_MAX
 
 PIECE = {"hx-request": "true"}
 
@@ -438,3 +440,26 @@ async def test_a_database_that_is_away_is_said_and_no_logout(
     assert answer.status_code == 503
     assert "database is away" in answer.text
     assert (await client.get("/console")).status_code == 200
+
+
+async def test_of_a_very_large_market_a_part_is_shown_and_the_others_by_their_number(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    many = [chat(f"z{number:03}") for number in range(ROWS_MAX)]
+    await bourse.offer(people.acme, server("many", *many))
+    named = bourse.market.by_name
+    numbers = [named[name] for name in named]
+    other = named["borealis/law"]
+    assert other in numbers[ROWS_MAX:]
+    browser = await enter(people.clinic)
+    page = (await browser.get("/console")).text
+    assert _rows(page) == set(numbers[:ROWS_MAX])
+    assert f"{len(numbers) - ROWS_MAX} more are not shown" in page
+    assert f'id="ready">{len(numbers)}/{len(numbers)}<' in page
+    # One that is asked for by its number stands beside them, and its provider sees it first.
+    assert other in _rows((await browser.get(f"/console/endpoints/{other}")).text)
+    assert other in _rows((await (await enter(people.borealis)).get("/console/board")).text)
+
+
+def _rows(page: str) -> set[int]:
+    return {int(number) for number in re.findall(r'id="row-(\d+)"', page)}
