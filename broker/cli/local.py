@@ -51,12 +51,13 @@ def run_with_engine(
     return asyncio.run(connected())
 
 
-def settings(folder: StateFolder, allow_networks: str = "") -> Settings:
+def settings(folder: StateFolder, allow_networks: str | None = None) -> Settings:
+    networks = folder.allow_networks() if allow_networks is None else allow_networks
     env = os.environ | {
         "DATABASE_URL": folder.database_url(),
         "VALKEY_URL": "none is needed",
         "BROKER_SECRET_KEY": folder.secret_key(),
-        "BROKER_ALLOW_NETWORKS": allow_networks or folder.allow_networks(),
+        "BROKER_ALLOW_NETWORKS": networks,
     }
     return Settings.from_env(env)
 
@@ -67,7 +68,7 @@ def sealer(folder: StateFolder) -> Sealer:
     return Sealer(found.secret_key, found.secret_keys_old)
 
 
-def policy(folder: StateFolder, allow_networks: str = "") -> AddressPolicy:
+def policy(folder: StateFolder, allow_networks: str | None = None) -> AddressPolicy:
     """Return what may be connected to: these networks, by default those that the broker of
     `folder` may. Raises SettingInvalid."""
     return AddressPolicy(settings(folder, allow_networks).allowed_networks)

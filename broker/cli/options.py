@@ -27,6 +27,14 @@ AllowNetworks = Annotated[
         help="Private networks that providers may be in, such as 10.0.0.0/8,192.168.0.0/16.",
     ),
 ]
+OtherNetworks = Annotated[
+    str | None,
+    typer.Option(
+        "--allow-networks",
+        envvar="BROKER_ALLOW_NETWORKS",
+        help="Private networks that providers may be in; if not told, those of the broker here.",
+    ),
+]
 Environments = Annotated[
     Path | None,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.cli.options import DEFAULT_STATE, AllowNetworks, State
+from broker.cli.options import DEFAULT_STATE, OtherNetworks, State
 from broker.cli.state import StateFolder
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def compare(
     reference: Annotated[str, typer.Argument(help="One that surely serves the model.")],
     domain: Annotated[str, typer.Option(help="Whose suite the prompts are of.")],
     prompts: Annotated[int, typer.Option(min=2, max=200, help="How many.")] = 10,
-    allow_networks: AllowNetworks = "",
+    allow_networks: OtherNetworks = None,
     state: State = DEFAULT_STATE,
 ) -> None:
     """Test whether two endpoints serve the same model.

@@ -22,7 +22,7 @@ async def test_a_model_that_agrees_with_itself_and_is_wrong_is_not_believed_any_
     )
     for name, examples in (("law", LAW), ("cooking", COOKING)):
         await house.operator.put(f"/api/domains/{name}", json={"examples": examples})
-    models = [{"model": "parrot", "keep_from": 0.7}, {"model": "large", "keep_from": 0.0}]
+    models = [{"model": "acme/parrot", "keep_from": 0.7}, {"model": "large", "keep_from": 0.0}]
     cascade = {"policy": "chain", "chain": models, "agreement": "sample"}
     body = {
         "model": "x",

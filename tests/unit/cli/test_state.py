@@ -25,6 +25,7 @@ def test_commands_reach_the_private_networks_that_the_broker_was_started_with(
     folder.announce(Running(1, *where, allow_networks="10.0.0.0/8"))
     assert policy(folder).allowed_networks == (ip_network("10.0.0.0/8"),)
     assert policy(folder, "127.0.0.0/8").allowed_networks == (ip_network("127.0.0.0/8"),)
+    assert policy(folder, "").allowed_networks == ()
     monkeypatch.setenv("BROKER_ALLOW_NETWORKS", "192.168.0.0/16")
     assert policy(folder).allowed_networks == (ip_network("192.168.0.0/16"),)
     monkeypatch.delenv("BROKER_ALLOW_NETWORKS")
