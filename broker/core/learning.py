@@ -35,6 +35,7 @@ from broker.core.fading import (
 from broker.core.groups import Groups, gains
 from broker.core.lessons import Lessons
 from broker.core.notebook import NOBODY, OTHERS, UNKNOWN, Heard
+from broker.core.own_words import hear_own
 from broker.core.syllabus import DOMAINS_MAX
 
 DECLARED: Final = 10.0
@@ -102,7 +103,7 @@ def read_catalog(endpoints: Sequence[Endpoint], names: Sequence[str], size: int)
 
 def learn(heard: Heard, catalog: Catalog, beside: Beside, now_s: float) -> Lessons:
     """Learn anew from all that was heard, at a moment in seconds of the clock of `heard`."""
-    weights = _weights(heard, catalog, now_s)
+    weights, uncut = _weights(heard, catalog, now_s)
     judged = (heard.endpoints != UNKNOWN) & ~heard.checks
     curves, agreements = _curves(heard, weights * judged)
     exact, graded = (
@@ -127,6 +128,7 @@ def learn(heard: Heard, catalog: Catalog, beside: Beside, now_s: float) -> Lesso
         groups=beside.groups,
         curves=curves,
         agreements=agreements,
+        own=hear_own(heard, (exact.quality, graded.quality), uncut),
     )
 
 
@@ -151,9 +153,9 @@ def _blended(exact: Estimate, graded: Estimate) -> Floats:
     return np.asarray(share * exact.quality + (1.0 - share) * graded.quality)
 
 
-def _weights(heard: Heard, catalog: Catalog, now_s: float) -> Floats:
+def _weights(heard: Heard, catalog: Catalog, now_s: float) -> tuple[Floats, Floats]:
     """What each piece weighs: as given, faded, less where its endpoint got worse since, and what
-    one account says of an endpoint so much at most in all.
+    one account says of an endpoint so much at most in all; and without that last.
 
     All together tell that it got worse, with no account heard too much; and what one account says
     tells it of what the same one said before.
@@ -172,9 +174,11 @@ def _weights(heard: Heard, catalog: Catalog, now_s: float) -> Floats:
         for places in np.split(by_stream, np.flatnonzero(np.diff(streams[by_stream])) + 1):
             if places.size > ALARM:
                 still[places[: changed_at(short[places])]] = OUTDATED
-    weights = heard.weights * faded(now_s - heard.at_s)
-    weights[judged] = shared(weights[judged] * still, SAID_MAX)
-    return np.asarray(weights)
+    uncut = heard.weights * faded(now_s - heard.at_s)
+    uncut[judged] *= still
+    weights = uncut.copy()
+    weights[judged] = shared(uncut[judged], SAID_MAX)
+    return weights, uncut
 
 
 def _short(heard: Heard, catalog: Catalog, judged: Numbers, told: tuple[Numbers, Floats]) -> Floats:

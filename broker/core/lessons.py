@@ -19,7 +19,8 @@ from broker.core.columns import Floats, Numbers
 from broker.core.confidence import Curves
 from broker.core.domains import Recogniser
 from broker.core.groups import GROUPINGS, Groups
-from broker.core.requirements import Prompt
+from broker.core.own_words import Own, add_own
+from broker.core.requirements import Prompt, Requirements
 
 DOMAINS_MIXED_MAX: Final = 4
 TOKENS_OUT_USUAL: Final = 256
@@ -85,6 +86,8 @@ class Lessons:
     """How sure answers are read."""
     agreements: Mapping[Other, Curves] = field(default_factory=dict)
     """What agreement with another answer adds to that, by whose it is."""
+    own: Own = field(default_factory=dict)
+    """What accounts' words add on their own calls."""
     cuts: dict[tuple[int, int], Cut] = field(default_factory=dict)
     """Filled on first use."""
 
@@ -130,6 +133,13 @@ class Lessons:
         if numbers.size <= CUT_SIZE_MAX:
             self.cuts[id(numbers), place] = cut
         return cut
+
+    def quality(self, wanted: Requirements, prompt: Prompt, cut: Cut) -> Floats:
+        """Return the expected score of each of a cut on a call, within 0..1."""
+        quality, words = cut.quality(prompt), self.own.get(wanted.account_id)
+        if words is not None:
+            add_own(words, prompt, len(self.places), cut.numbers, quality)
+        return quality
 
     def curve(self, number: int, domain: str | None) -> Curve:
         """Return how likely an endpoint's answers are to be good, by how sure it is of them."""

@@ -57,6 +57,8 @@ class Heard:
     """The places of those of which it is known which groups of prompts they are of."""
     groups: Numbers
     """Theirs, a row for each; see `broker.core.groups`."""
+    voices: tuple[UUID | None, ...] = ()
+    """The accounts that `accounts` are places of."""
 
 
 class Notebook:
@@ -142,6 +144,7 @@ class Notebook:
             others=_codes([_OTHER_PLACES[each.compared] for each in pieces]),
             grouped=grouped,
             groups=groups,
+            voices=tuple(accounts),
         )
 
     @property

@@ -80,7 +80,8 @@ class View(msgspec.Struct, eq=False):
         usual_out = float(TOKENS_OUT_EXPECTED)
         if lessons is not None and wanted.prompt is not None:
             known = lessons.cut(wanted.domain, listed.numbers, domain_fit)
-            quality, domain_fit = known.quality(wanted.prompt), known.fit
+            quality = lessons.quality(wanted, wanted.prompt, known)
+            domain_fit = known.fit
             expected_out, usual_out = known.tokens_out, known.usual
             if not isinstance(tokens_out, int) or tokens_out < known.longest:
                 expected_out = np.minimum(expected_out, tokens_out)

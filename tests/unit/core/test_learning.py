@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
-from uuid import uuid5
+from uuid import UUID, uuid4, uuid5
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ from broker.core.lessons import Lessons
 from broker.core.notebook import Notebook
 from broker.core.requirements import Prompt
 from broker.core.syllabus import DOMAINS_MAX
-from tests.fakes import ACCOUNT, endpoint
+from tests.fakes import ACCOUNT, endpoint, requirements
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ENDPOINTS = [
@@ -283,6 +283,52 @@ def test_agreement_of_a_model_with_itself_says_nothing_of_that_with_another() ->
     both = learned(itself + another)
     assert both.agreement(0, "law", Other.SAMPLE).start < 0.0
     assert both.agreement(0, "law", Other.MODEL).start > 0.0
+
+
+def said(account: int, score: float, count: int, domain: str | None = "law") -> list[Piece]:
+    voice = UUID(int=account)
+    return [
+        piece(0, score, domain, source=Source.FEEDBACK, account_id=voice, call_id=uuid4())
+        for _ in range(count)
+    ]
+
+
+def for_account(lessons: Lessons, account: int, domain: str | None = "law") -> list[float]:
+    wanted = requirements(account_id=UUID(int=account))
+    prompt = Prompt(*lessons.mix(np.zeros(LENGTH), domain))
+    cut = lessons.cut(domain, ALL, np.full(3, 0.5))
+    return lessons.quality(wanted, prompt, cut).tolist()
+
+
+def test_an_account_that_is_always_answered_badly_has_its_calls_go_elsewhere_and_nobody_else() -> (
+    None
+):
+    exam = [piece(0, 1.0, run_id=UUID(int=1)) for _ in range(30)]
+    lessons = learned(exam + said(1, 0.0, 100))
+    assert for_account(lessons, 1)[0] < 0.15
+    assert for_account(lessons, 1)[1:] == of(lessons, "law")[1:]
+    assert for_account(lessons, 2) == of(lessons, "law")
+    assert of(lessons, "law")[0] > 0.75, "for all, one account weighs little"
+    assert for_account(lessons, 1, "food") == of(lessons, "food")
+
+
+def test_own_words_count_as_much_as_there_are_of_them_and_within_bounds() -> None:
+    few, many = (for_account(learned(said(1, 0.0, count)), 1)[0] for count in (3, 300))
+    assert 0.0 <= many < 0.05 < few < of(learned(said(1, 0.0, 3)), "law")[0]
+    assert for_account(learned(said(1, 1.0, 500)), 1)[0] <= 1.0
+
+
+def test_own_words_on_prompts_of_no_domain_are_of_those_and_stay_when_domains_are_taught() -> None:
+    lessons = learned(said(1, 0.0, 100, None))
+    own, all_ = for_account(lessons, 1, None)[0], of(lessons, None)[0]
+    assert own < all_ - 0.2
+    assert for_account(lessons, 1) == of(lessons, "law")
+    vectors = np.random.default_rng(1).normal(size=(90, LENGTH))
+    three = learn_domains(("food", "law", "tax"), np.arange(90) % 3, vectors, vectors, LENGTH)
+    more = replace(taught_on(lessons, three, ENDPOINTS), recogniser=None)
+    assert more.places["tax"] == 2
+    assert for_account(more, 1, None)[0] == pytest.approx(own)
+    assert for_account(more, 1, "tax")[0] > own
 
 
 def test_names_that_callers_make_up_are_no_domains_and_what_is_said_under_them_is_of_none() -> None:
