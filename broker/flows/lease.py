@@ -80,12 +80,15 @@ class Lease:
 
     async def _keep(self) -> None:
         while True:
+            held = self.is_held
             try:
                 await self._beat()
                 pause_s = self._beat_s
             except Exception as error:
                 _log.warning("lease_lost", process_id=self._process_id, error=repr(error))
-                pause_s = _RETRY_S
+                # At once, the first time: a sweep that has long suspected a process which was
+                # halted would release the holds of the calls that it serves again.
+                pause_s = 0.0 if held else _RETRY_S
             await asyncio.sleep(pause_s)
 
     async def _beat(self) -> None:
