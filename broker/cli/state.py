@@ -48,6 +48,11 @@ class StateFolder:
         file = self.path / name
         return file.read_text().strip() if file.exists() else None
 
+    def place(self, name: str) -> Path:
+        """Return where others may keep the file `name`; the folder is there then."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        return self.path / name
+
     def announce(self, running: Running) -> None:
         """Tell the other commands where the broker is."""
         self._write(self.path / "running.json", msgspec.json.encode(running).decode())

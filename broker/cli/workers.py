@@ -22,7 +22,7 @@ _STOP_S: Final = 60.0
 
 def quick_command(folder: StateFolder, *, beat: bool) -> list[str]:
     """Return the command line of a worker for what takes no time, and of the schedule."""
-    schedule = ["--beat", "--schedule", str(folder.path / "beat-schedule")] if beat else []
+    schedule = ["--beat", "--schedule", str(folder.place("beat-schedule"))] if beat else []
     return [*_worker(QUICK), "--concurrency", "1", *schedule]
 
 

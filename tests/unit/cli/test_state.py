@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shelve
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from broker.cli.local import policy
 from broker.cli.state import Running, StateFolder
+from broker.cli.workers import quick_command
 
 
 @pytest.fixture
@@ -31,3 +33,12 @@ def test_commands_reach_the_private_networks_that_the_broker_was_started_with(
     monkeypatch.delenv("BROKER_ALLOW_NETWORKS")
     folder.retract()
     assert folder.allow_networks() == ""
+
+
+def test_a_worker_has_where_to_keep_its_schedule_though_the_folder_is_new(tmp_path: Path) -> None:
+    words = quick_command(StateFolder(tmp_path / "new"), beat=True)
+    with shelve.open(
+        words[words.index("--schedule") + 1], writeback=True
+    ) as schedule:  # as beat does
+        schedule["entries"] = {}
+    assert list((tmp_path / "new").iterdir())
