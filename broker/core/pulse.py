@@ -128,7 +128,8 @@ class Pulse:
 
     def _revisit(self, now_s: float) -> None:
         latency_ms = np.stack((self.ttft_ms, self.tpot_ms))
-        self.journal.turned += self.revisits.look(latency_ms, self.asked, self.doubted(), now_s)
+        out = self.ejected_here(now_s) | self.ejected_elsewhere
+        self.journal.turned += self.revisits.look(latency_ms, self.asked, out, now_s)
         self.ttft_ms[:], self.tpot_ms[:] = latency_ms
 
     def _count_as(self, endpoint: int, latency_ms: tuple[float, float] | None) -> None:

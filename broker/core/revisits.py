@@ -2,11 +2,14 @@
 
 Calls go to the fastest of equals, so of one that was slow nothing new is learned. What is usual of
 each is followed by a median, with a step up or down a look, on a logarithmic scale (Robbins &
-Monro, "A Stochastic Approximation Method", 1951). Who rests while it is SLOW times as slow as usual
-counts as fast as usual until a call begins there, like a breaker that is half open; what that call
-shows counts in full. These calls teach nothing of what is usual, however long it stays slow, and
-they are no more than SHARE of all. Nobody is ejected for it: where latency does not decide nothing
-changes.
+Monro, "A Stochastic Approximation Method", 1951). Who rests while it is slower than usual counts as
+fast as usual until a call begins there, like a breaker that is half open; what that call shows
+counts in full. The slower it was, the sooner it is asked: after a second if it took SLOW times as
+long as usual, after 7 if 1.3 times, by the square of the logarithm; and whoever was SLOW is asked
+before whoever was less so. Whose breaker is half open is asked as well: it looks as slow as before
+it failed, and no call would probe it. These calls teach nothing of what is usual, however long it
+stays slow, and they are no more than SHARE of all. Nobody is ejected for it: where latency does not
+decide nothing changes.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from broker.core.grouped import LATENCY_MS_MIN
 
 LOOK_S: Final = 1.0
 SLOW: Final = 2.0
+SLOWER: Final = 1.2
+"""Who takes less than so many times as long as usual is not asked: by so much servers vary."""
 STEP: Final = 1.02
 SHARE: Final = 0.01
 """So many of the calls at most go to who may still be slow, and so do not make the slowest
@@ -59,33 +64,35 @@ class Revisits:
         """0 where it is not known."""
         self._asked = np.zeros(0, dtype=np.int64)
         self._saved = 0.0
-        self._offered_s: dict[int, float] = {}
-        self._not_before_s: dict[int, float] = {}
+        self._since_s = np.zeros(0)
+        """When each was last asked, as far as looks tell, or offered."""
+        self._not_before_s = np.zeros(0)
         self._over = set[int]()
         """Whose offers have ended since the last look."""
         self.offers: dict[int, Offer] = {}
         self.due_s = -math.inf
         """When to look again."""
 
-    def look(
-        self, latency_ms: Floats, asked: Numbers, doubted: Set[int], now_s: float
-    ) -> list[int]:
+    def look(self, latency_ms: Floats, asked: Numbers, out: Set[int], now_s: float) -> list[int]:
         """Return of whom `latency_ms` was changed to what counts from now on. `asked` is how many
-        calls each has had so far; nobody is offered of whom a breaker has anything to say."""
+        calls each has had so far; nobody is offered who is `out`, where no breaker lets a call."""
         self.due_s = now_s + LOOK_S
         self._grow(asked.size)
         since = asked - self._asked
         self._asked += since
         self._saved = min(self._saved + SHARE * since.sum().item(), SAVED_MAX)
         busy = since > 0
-        changed = self._withdraw(latency_ms, now_s)
+        self._since_s[busy] = now_s
+        changed = self._withdraw(latency_ms, out, now_s)
         busy[[*self._over, *self.offers]] = False
         self._over.clear()
         self._learn(latency_ms, busy)
-        known = self._usual_ms > 0.0
-        slow = ((latency_ms > SLOW * self._usual_ms) & known).any(axis=0) & ~busy
-        resting = {*slow.nonzero()[0].tolist()} - self.offers.keys() - doubted
-        return changed + self._offer(latency_ms, resting, now_s)
+        if self._saved < 1.0:
+            return changed
+        slower = ((latency_ms > SLOWER * self._usual_ms) & (self._usual_ms > 0.0)).any(axis=0)
+        slower &= ~busy & (now_s >= self._not_before_s)
+        slower[[*self.offers, *(each for each in out if each < slower.size)]] = False
+        return changed + self._offer(latency_ms, slower.nonzero()[0], now_s)
 
     def take(self, endpoint: int, now_s: float) -> tuple[float, float] | None:
         """Be told that a call begins; return what the endpoint counts as from now on, if it is the
@@ -136,8 +143,10 @@ class Revisits:
         if more:
             self._usual_ms = np.pad(self._usual_ms, ((0, 0), (0, more)))
             self._asked = np.pad(self._asked, (0, more))
+            self._since_s = np.pad(self._since_s, (0, more))
+            self._not_before_s = np.pad(self._not_before_s, (0, more), constant_values=-math.inf)
 
-    def _withdraw(self, latency_ms: Floats, now_s: float) -> list[int]:
+    def _withdraw(self, latency_ms: Floats, out: Set[int], now_s: float) -> list[int]:
         """End the offers that nobody has taken, and those of which nothing was heard for long."""
         unwanted = []
         for endpoint, offer in tuple(self.offers.items()):
@@ -146,7 +155,8 @@ class Revisits:
                     latency_ms[:, endpoint] = self._usual_of(endpoint)
                 continue
             if offer.began_s is None:
-                self._not_before_s[endpoint] = now_s + UNWANTED_S
+                if endpoint not in out:  # else nobody could have wanted it
+                    self._not_before_s[endpoint] = now_s + UNWANTED_S
                 latency_ms[:, endpoint] = offer.slow_ms
                 self._saved = min(self._saved + 1.0, SAVED_MAX)  # it has cost no call
                 unwanted.append(endpoint)
@@ -166,16 +176,24 @@ class Revisits:
         step = np.clip(latency_ms, usual_ms / STEP, usual_ms * STEP)
         self._usual_ms = np.where(first, latency_ms, np.where(busy, step, usual_ms))
 
-    def _offer(self, latency_ms: Floats, resting: set[int], now_s: float) -> list[int]:
-        offered = []
-        for endpoint in sorted(resting, key=lambda each: (self._offered_s.get(each, 0.0), each)):
-            if self._saved < 1.0:
-                break
-            if now_s >= self._not_before_s.get(endpoint, -math.inf):
-                self._saved -= 1.0
-                self._offered_s[endpoint] = now_s
-                until_first, per_token = latency_ms[:, endpoint].tolist()
-                self.offers[endpoint] = Offer(now_s, (until_first, per_token))
-                latency_ms[:, endpoint] = self._usual_of(endpoint)
-                offered.append(endpoint)
+    def _offer(self, latency_ms: Floats, resting: Numbers, now_s: float) -> list[int]:
+        offered: list[int] = self._worth_asking(latency_ms, resting, now_s).tolist()
+        for endpoint in offered:
+            self._saved -= 1.0
+            self._since_s[endpoint] = now_s
+            until_first, per_token = latency_ms[:, endpoint].tolist()
+            self.offers[endpoint] = Offer(now_s, (until_first, per_token))
+            latency_ms[:, endpoint] = self._usual_of(endpoint)
         return offered
+
+    def _worth_asking(self, latency_ms: Floats, resting: Numbers, now_s: float) -> Numbers:
+        """Return who of these has rested for long enough by how slow it was, as many as there are
+        calls saved for: who was SLOW first, and then who has rested longest by that measure."""
+        usual_ms, latency_ms = self._usual_ms[:, resting], latency_ms[:, resting]
+        times = np.where(usual_ms > 0.0, latency_ms / np.maximum(usual_ms, LATENCY_MS_MIN), 1.0)
+        slow = np.minimum(np.log(times.max(axis=0, initial=1.0)) / math.log(SLOW), 1.0)
+        looks = (now_s - self._since_s[resting]) / LOOK_S * slow**2
+        ready = ((slow == 1.0) | (looks >= 1.0)).nonzero()[0]
+        order = np.lexsort((-looks[ready], slow[ready] < 1.0))
+        first: Numbers = resting[ready[order[: int(self._saved)]]]
+        return first

@@ -119,23 +119,26 @@ def test_a_server_that_stays_slow_gets_one_call_in_a_hundred_at_most(
     assert street.share(250.0, 300.0) > 0.0, "it is asked however long it was slow"
 
 
-def slowed(size: int = 3, *, late: bool = False, usual_ms: float = 100.0) -> tuple[Any, Pulse]:
-    """Servers of which the first has become slow, and been left alone for a look, but for a call
-    that has not ended yet, if `late`."""
-    where = market([endpoint(number) for number in range(size)])
+def slowed(
+    *, late: bool = False, usual_ms: float = 100.0, times: float = 20.0, rests: bool = True
+) -> tuple[Any, Pulse]:
+    """Servers of which the first has become slow, and been left alone for a look if it `rests`, but
+    for a call that has not ended yet, if `late`."""
+    where = market([endpoint(number) for number in range(3)])
     live = pulse(where)
     for at_s in range(3):
-        for number in range(size):
+        for number in range(3):
             for _ in range(100):
                 called(live, number, usual_ms, float(at_s))
         live.recover(float(at_s))
     if late:
         live.begin(0, 0, 0.2)
     for _ in range(20):
-        called(live, 0, 20 * usual_ms, 3.0)
+        called(live, 0, times * usual_ms, 3.0)
     live.recover(3.0)
     assert {planned(decided(where, live, seed=seed))[0] for seed in range(40)} == {1, 2}
-    live.recover(4.0)
+    if rests:
+        live.recover(4.0)
     return where, live
 
 
@@ -170,6 +173,32 @@ def test_the_first_content_of_its_answer_shows_it_already() -> None:
     live.prove(0, 5.9, 4.0)
     assert live.ttft_ms[0] == pytest.approx(1_900.0)
     assert firsts(where, live, 5.9) == {1, 2}
+
+
+@pytest.mark.parametrize(("times", "rests_s"), [(1.4, 5), (1.6, 3), (1.9, 2)])
+def test_who_was_a_little_slow_is_asked_again_after_a_longer_rest(
+    times: float, rests_s: int
+) -> None:
+    where, live = slowed(usual_ms=4_000.0, times=times)
+    for now_s in range(4, 3 + rests_s):
+        live.recover(float(now_s))
+        assert firsts(where, live, float(now_s)) == {1, 2}
+    live.recover(3.0 + rests_s)
+    assert firsts(where, live, 3.0 + rests_s) == {0, 1, 2}
+
+
+def test_who_was_slow_is_asked_before_who_was_less_so_and_has_rested_longer() -> None:
+    revisits, latency_ms = Revisits((1.0, 0.1)), np.full((2, 3), 100.0)
+    half = round(0.5 / SHARE)
+    revisits.look(latency_ms, np.array([1, 1, half]), frozenset(), 0.0)
+    latency_ms[:, :2] = 150.0, 900.0
+    revisits.look(latency_ms, np.array([1, 2, half]), frozenset(), 9.0)
+    revisits.look(latency_ms, np.array([1, 2, 2 * half]), frozenset(), 10.0)
+    assert revisits.offers.keys() == {1}, "so many calls allow for one"
+    revisits.end(1)
+    latency_ms[:, 1] = 100.0
+    revisits.look(latency_ms, np.array([1, 2, 4 * half]), frozenset(), 11.0)
+    assert revisits.offers.keys() == {0}
 
 
 def test_whole_answers_that_usually_take_long_are_waited_for() -> None:
@@ -236,6 +265,48 @@ def test_many_calls_at_once_find_out_as_one_does() -> None:
     seen = MeasuredMany(np.full(3, 90.0), np.full(3, 90.0), np.ones(3, dtype=np.int64))
     live.end_many(numbers, numbers, seen, 4.1)
     assert live.ttft_ms[0] == pytest.approx(90.0)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_who_was_slow_before_it_failed_is_probed_once_its_ejection_is_over(elsewhere: bool) -> None:
+    where, live = slowed(rests=False)
+    ejected(live, 4.0, elsewhere=elsewhere)
+    live.recover(4.5)
+    assert firsts(where, live, 4.5) == {1, 2}
+    if elsewhere:
+        live.take_others(np.zeros(3, dtype=np.int64), frozenset())
+    live.recover(5.5)
+    assert firsts(where, live, 5.5) == {0, 1, 2}
+    live.begin(0, 0, 5.5)
+    assert firsts(where, live, 5.5) == {1, 2}, "one probe at a time"
+    live.recover(6.5)
+    assert firsts(where, live, 6.5) == {1, 2}
+    live.end(0, 0, DELIVERED, 6.6, Measured(100.0, 100.0, 1), 5.5)
+    assert firsts(where, live, 6.6) == {0, 1, 2}
+    assert not live.is_wary
+
+
+def test_who_fails_its_probe_waits_for_as_long_as_its_breaker_says() -> None:
+    where, live = slowed(rests=False)
+    ejected(live, 4.0)
+    live.recover(5.5)
+    live.begin(0, 0, 5.5)
+    live.end(0, 0, Outcome(fault=Fault.RESET), 5.6, None, 5.5)
+    for now_s in (6.5, 7.4):
+        live.recover(now_s)
+        assert firsts(where, live, now_s) == {1, 2}
+    live.recover(8.5)
+    assert firsts(where, live, 8.5) == {0, 1, 2}
+
+
+def ejected(live: Pulse, now_s: float, *, elsewhere: bool = False) -> None:
+    """Let the first fail so often that it is ejected, here or as another process has seen."""
+    if elsewhere:
+        live.take_others(np.zeros(3, dtype=np.int64), frozenset({0}))
+        return
+    for _ in range(3):
+        live.begin(0, 0, now_s)
+        live.end(0, 0, Outcome(fault=Fault.RESET), now_s, None, now_s)
 
 
 def test_who_is_as_slow_as_ever_is_not_offered() -> None:
