@@ -34,7 +34,8 @@ class CallerMiddleware(AbstractAuthenticationMiddleware):
     """Puts the caller into `request.user`, from the key or, for reading, the session cookie."""
 
     def __init__(self, app: ASGIApp, parts: Parts) -> None:
-        super().__init__(app, exclude_from_auth_key=OPEN)
+        # OPTIONS too, for the guards of a route ask who calls.
+        super().__init__(app, exclude_from_auth_key=OPEN, exclude_http_methods=())
         self.parts = parts
 
     async def authenticate_request(self, connection: Connection) -> AuthenticationResult:

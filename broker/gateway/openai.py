@@ -18,6 +18,7 @@ from broker.flows.stream import Stream
 from broker.flows.tab import Tab
 from broker.gateway.admit import Asked, admit
 from broker.gateway.keyed import read_keyed
+from broker.gateway.members import count_prompts, read_members
 from broker.gateway.wishes import in_tier, read_wishes
 from broker.server.request import Headers, Request, header_lines
 from broker.store.keys import StoredKey
@@ -48,11 +49,13 @@ _EVENT_STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-contro
 
 T = TypeVar("T")
 
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
 
 class _StreamOptions(msgspec.Struct):
     include_usage: bool = False
+
+
+class _Listed(msgspec.Struct, array_like=True):
+    """A list, with whatever in it."""
 
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
@@ -64,7 +67,7 @@ _count = msgspec.json.Decoder(_Count | None)
 _choices = msgspec.json.Decoder(_Choices | None)
 _options = msgspec.json.Decoder(_StreamOptions | None)
 _list = msgspec.json.Decoder(list[msgspec.Raw])
-_prompt = msgspec.json.Decoder(str | list[msgspec.Raw])
+_prompt = msgspec.json.Decoder(str | _Listed)
 
 
 async def handle(request: Request, runtime: Runtime, key: StoredKey) -> None:
@@ -98,7 +101,7 @@ def parse(path: str, headers: Headers, body: bytes) -> Asked:
     if not body.isascii():
         _require_utf8(body)
     try:
-        members = _members(body)
+        members = read_members(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise RequestMalformed(f"The body is not a JSON object: {error}.") from None
     if _NEEDED[task] not in members:
@@ -163,9 +166,8 @@ def _asked_choices(task: Task, members: dict[str, msgspec.Raw]) -> int:
     if task is Task.EMBEDDING:
         return 1
     choices = max(_member(members, "n", _choices) or 1, _member(members, "best_of", _choices) or 1)
-    prompt = _member(members, "prompt", _prompt)
-    several = isinstance(prompt, list) and prompt and memoryview(prompt[0])[0] in b'"['
-    return choices * len(prompt) if several and prompt else choices
+    _member(members, "prompt", _prompt)
+    return choices * count_prompts(members["prompt"])
 
 
 def _member(

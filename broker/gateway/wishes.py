@@ -218,6 +218,7 @@ class Wishes(_Wish, frozen=True, kw_only=True):
         return frozenset([self.region] if isinstance(self.region, str) else self.region)
 
 
+WISHES_BYTES_MAX = 1 << 18
 NO_WISHES = Wishes()
 _decode = msgspec.json.Decoder(Wishes).decode
 
@@ -232,6 +233,9 @@ def read_wishes(raw: msgspec.Raw | None, headers: Iterable[tuple[bytes, bytes]])
         named = {name: value for name, value in headers if name.startswith(_PREFIX)}
     if raw is None and not named:
         return NO_WISHES
+    if raw is not None and memoryview(raw).nbytes > WISHES_BYTES_MAX:
+        # Lists that are too long are made before they are refused, which took seconds.
+        raise RequestMalformed(f"The broker object has more than {WISHES_BYTES_MAX} bytes.")
     try:
         inside = NO_WISHES if raw is None else _decode(raw)
         if not named:

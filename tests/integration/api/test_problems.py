@@ -84,6 +84,14 @@ async def test_paths_and_methods_that_are_not_are_told_so(standing: Standing) ->
     assert_problem(await operator.http.put("/api/accounts"), 405, "method_not_allowed")
 
 
+async def test_what_a_path_takes_is_told_to_who_may_go_there(
+    stranger: httpx.AsyncClient, consumer: Person, operator: Person
+) -> None:
+    assert_problem(await stranger.options("/api/balance"), 401, "invalid_api_key")
+    assert_problem(await operator.http.options("/api/balance"), 403, "not_allowed")
+    assert (await consumer.http.options("/api/balance")).status_code == 204
+
+
 async def test_a_body_that_is_too_large_is_413_and_says_what_it_may_be(standing: Standing) -> None:
     answer = await standing.operator.http.post(
         "/api/accounts", json={"name": "a" * (1 << 20), "role": "consumer"}

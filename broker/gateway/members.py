@@ -1,0 +1,72 @@
+"""Reads the top-level members of a request as slices, however many somebody has made of 16 MiB.
+
+Each member and each element of a list that is told apart takes microseconds and some hundred bytes:
+a million of them would hold all other calls up for seconds, even where they are refused in the end.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from broker.errors import RequestMalformed
+
+LARGE_BYTES: Final = 1 << 18
+MEMBERS_MAX: Final = 10_000
+"""Of a large body; counted are the colons outside of the members that are usually long."""
+PROMPTS_MAX: Final = 2_048
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_several = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_Long: Final = msgspec.defstruct(
+    "_Long",
+    [
+        (name, msgspec.Raw, msgspec.Raw(b""))
+        for name in ("messages", "prompt", "input", "tools", "functions", "response_format")
+    ],
+)
+_long = msgspec.json.Decoder(_Long).decode
+# A list would be made whole before its length is looked at.
+_Prompts: Final = msgspec.defstruct(
+    "_Prompts",
+    [(f"prompt{number}", msgspec.Raw, msgspec.Raw(b"")) for number in range(PROMPTS_MAX)],
+    array_like=True,
+    forbid_unknown_fields=True,
+)
+_prompts = msgspec.json.Decoder(_Prompts).decode
+
+
+class _First(msgspec.Struct, array_like=True):
+    first: msgspec.Raw = msgspec.Raw(b"")
+
+
+_first = msgspec.json.Decoder(_First).decode
+
+
+def read_members(body: bytes) -> dict[str, msgspec.Raw]:
+    """Return the members of a JSON object. Raises RequestMalformed, and what msgspec raises."""
+    if len(body) > LARGE_BYTES:
+        told = msgspec.structs.astuple(_long(body))
+        if body.count(b":") - sum(bytes(each).count(b":") for each in told) > MEMBERS_MAX:
+            raise RequestMalformed(f"The body has more than {MEMBERS_MAX} members.")
+    return _members(body)
+
+
+def count_prompts(raw: msgspec.Raw) -> int:
+    """Return how many prompts a `prompt` is: one text, or one list of tokens, is one.
+
+    Raises RequestMalformed for more than PROMPTS_MAX, and what msgspec raises.
+    """
+    if memoryview(raw)[0] != ord("["):
+        return 1
+    first = memoryview(_first(raw).first)
+    if not first.nbytes or first[0] not in b'"[':
+        return 1
+    if memoryview(raw).nbytes <= LARGE_BYTES:
+        return len(_several(raw))
+    try:
+        told = msgspec.structs.astuple(_prompts(raw))
+        return sum(memoryview(each).nbytes > 0 for each in told)
+    except msgspec.ValidationError:
+        raise RequestMalformed(f"'prompt': at most {PROMPTS_MAX} may be so long.") from None

@@ -1,0 +1,58 @@
+"""Of large bodies only so much is made as may be needed, and what is too much is refused before."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.errors import RequestMalformed
+from broker.gateway.openai import parse
+
+CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
+
+
+def body(*members: str) -> bytes:
+    return ("{" + ",".join(('"model":"auto"', *members)) + "}").encode()
+
+
+def asked_choices(*members: str) -> int:
+    return parse(COMPLETION, [], body(*members)).choices
+
+
+HELLO = '"messages":[{"role":"user","content":"hello"}]'
+NAMES = ",".join(['"a"'] * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("path", "told", "why"),
+    [
+        (CHAT, body(HELLO, *(f'"m{at}":1' for at in range(60_000))), "10000 members"),
+        (CHAT, body(HELLO, f'"broker":{{"region":[{NAMES}]}}'), "262144 bytes"),
+        (CHAT, body(HELLO, f'"broker":{{"providers":{{"only":[{NAMES}]}}}}'), "262144 bytes"),
+        (COMPLETION, body(f'"prompt":[{NAMES}]'), "at most 2048"),
+    ],
+)
+def test_what_would_be_made_for_seconds_is_refused_before(path: str, told: bytes, why: str) -> None:
+    with pytest.raises(RequestMalformed, match=why):
+        parse(path, [], told)
+
+
+def test_long_texts_may_hold_any_number_of_colons() -> None:
+    texts = f'"messages":[{{"role":"user","content":"{"a: " * 200_000}"}}]'
+    members = parse(CHAT, [], body(texts, '"unheard":{"a":1}')).body.members  # type: ignore[union-attr]
+    assert {"model", "messages", "unheard"} == members.keys()
+
+
+@pytest.mark.parametrize(
+    ("members", "choices"),
+    [
+        (('"prompt":"a"',), 1),
+        (('"prompt":[]',), 1),
+        (('"prompt":[1,2,3]',), 1),
+        (('"prompt":["a","b"]', '"n":3'), 6),
+        (('"prompt":[[1],[2,3]]', '"best_of":2'), 4),
+        (('"prompt":[' + ",".join(["7"] * 200_000) + "]",), 1),
+        ((f'"prompt":["{"a" * 200_000}","{"b" * 200_000}"]',), 2),
+    ],
+)
+def test_prompts_are_counted_however_long_they_are(members: tuple[str, ...], choices: int) -> None:
+    assert asked_choices(*members) == choices
