@@ -1,6 +1,7 @@
 -- One consumer's 30,000 calls to one provider in the last two hours, all but the last minute of them sealed, and all of it true.
 CREATE TEMP TABLE called AS
-    SELECT uuidv7() AS call, now() - interval '2 hours' + n * interval '2 hours' / 30000 AS at FROM generate_series(1, 30000) AS n;
+    SELECT id_at(at) AS call, at
+      FROM (SELECT now() - interval '2 hours' + n * interval '2 hours' / 30000 AS at FROM generate_series(1, 30000) AS n) AS times;
 CREATE TEMP TABLE purse AS
     SELECT uuidv7() AS owner, uuidv7() AS funds, uuidv7() AS seller, uuidv7() AS earnings, id AS take FROM ledger_accounts WHERE kind = 'take' LIMIT 1;
 INSERT INTO accounts (id, role, name, created_at) SELECT owner, 'consumer', 'busy', now() - interval '1 day' FROM purse
