@@ -23,6 +23,7 @@ from broker.gateway.app import Gateway
 from broker.gateway.quoting import read_demands
 from broker.logs import configure_logging
 from broker.server.bridge import Bridge
+from broker.server.files import allow_files
 from broker.server.limits import ServerLimits
 from broker.server.listener import Listener, signals
 from broker.server.request import Handler, Request
@@ -177,4 +178,5 @@ def _collect_seldom() -> None:
 def run(settings: Settings, host: str, port: int, worker: Worker | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
     configure_logging()
+    allow_files()
     uvloop.run(_serve_until_told(settings, host, port, worker))

@@ -36,7 +36,7 @@ class Fault(enum.StrEnum):
     """The same, from an endpoint that says so of far more requests than its peers."""
     CALLER_LEFT = "caller_left"
     NO_ROOM = "no_room"
-    """The broker itself had no room: to look up its name, or to keep its answer."""
+    """The broker itself had no room: to look up its name, to connect, or to keep its answer."""
     DEADLINE = "deadline"
     """The call's own deadline passed, which is no mark against the provider."""
 

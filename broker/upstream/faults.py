@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from typing import Final
@@ -11,6 +12,8 @@ import msgspec
 
 from broker.core.outcome import Fault, Outcome
 
+_OUR_OWN: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What this machine has no more of, which is no provider's fault."""
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What the parser of JSON raises for what is none; the last for what is nested too deeply."""
 
@@ -40,6 +43,8 @@ def of_connect_error(error: Exception) -> Outcome:
         return Outcome(Fault.CONNECT_TIMEOUT, detail="no connection in time", sent=False)
     elif isinstance(error, OSError):
         detail = error.strerror or type(error).__name__
+        if error.errno in _OUR_OWN:
+            return Outcome(Fault.NO_ROOM, detail=detail, sent=False)
     else:
         detail = f"{type(error).__name__}: {error}"
     return Outcome(Fault.CONNECT_FAILED, detail=detail, sent=False)
