@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import event, insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
@@ -138,3 +138,29 @@ async def test_a_canary_without_an_answer_is_no_score(
     await aviary.idle()
     [(beside, gap)] = await read_gaps(engine, datetime.now(UTC))
     assert (beside.canaries.count, gap.apart) == (0, None)
+
+
+async def test_a_further_canary_reads_of_the_catalog_what_has_changed_alone(
+    engine: AsyncEngine, acme: Account, provider: ScriptedProvider, examiner: Examiner, hall: Hall
+) -> None:
+    await list_law(engine, acme, provider.url, law=0.9)
+    await bring(engine, rows(12, 12))
+    await sit(examiner)
+    await serve_a_call(engine)
+    aviary = Aviary(hall, 60.0, Random(1))
+    read: list[int] = []
+    statements: list[str] = []
+
+    def note(*asked: object) -> None:
+        statements.append(str(asked[2]))
+
+    event.listen(engine.sync_engine, "before_cursor_execute", note)
+    try:
+        for _ in range(3):
+            statements.clear()
+            assert await aviary.look(0.0) == 1
+            await aviary.idle()
+            read.append(sum("offers.list_in_micros" in each for each in statements))
+    finally:
+        event.remove(engine.sync_engine, "before_cursor_execute", note)
+    assert read == [1, 0, 0]
