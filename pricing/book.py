@@ -16,7 +16,9 @@ FloatArray = NDArray[np.float64]
 
 _MAGIC = b"PBK"
 _FORMAT = 2
-_HEADER = struct.Struct("<3sBqI3B")  # magic, format, book version, endpoints, bytes of each rate
+_PLAIN = 1
+"""The former format, whose rates have 8 bytes each: brokers yet to be upgraded tell it."""
+_HEADER = struct.Struct("<3sBqI")  # magic, format, book version, endpoints; bytes of each rate
 _CHECKSUM = struct.Struct("<I")  # crc32 of header and body
 _NARROW_MAX = 2**31 - 1
 _WIDTHS_LEAST = (4, 0, 0)
@@ -132,27 +134,31 @@ class PriceBook:
         rows = (self.rate_in_micros, self.rate_out_micros, self.rate_call_nanos)
         widths = [_width(row, least) for row, least in zip(rows, _WIDTHS_LEAST, strict=True)]
         told = [row.astype(f"<i{w}").tobytes() for row, w in zip(rows, widths, strict=True) if w]
-        head = _HEADER.pack(_MAGIC, _FORMAT, self.version, len(self), *widths)
+        head = _HEADER.pack(_MAGIC, _FORMAT, self.version, len(self)) + bytes(widths)
         payload = b"".join((head, *told))
         return payload + _CHECKSUM.pack(zlib.crc32(payload))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> PriceBook:
-        """The book that `to_bytes` wrote. Raises BookMalformed on anything else."""
+        """The book that `to_bytes` wrote, now or in the former format. Raises BookMalformed on
+        anything else."""
         if len(data) < _HEADER.size + _CHECKSUM.size:
             raise BookMalformed("too short to be a price book")
-        magic, form, version, count, *widths = _HEADER.unpack_from(data)
+        magic, form, version, count = _HEADER.unpack_from(data)
         if magic != _MAGIC:
             raise BookMalformed("not a price book")
-        if form != _FORMAT:
+        if form not in (_PLAIN, _FORMAT):
             raise BookMalformed(f"price book of format {form}, this reads format {_FORMAT}")
-        end = len(data) - _CHECKSUM.size
+        at, end = _HEADER.size, len(data) - _CHECKSUM.size
+        widths = b"\x08" * 3
+        if form == _FORMAT:
+            at, widths = at + 3, data[at : at + 3]
         known = {*widths} <= {0, 4, 8} and widths[0]  # else any number of endpoints would fit
-        if not known or end - _HEADER.size != sum(widths) * count:
+        if not known or end - at != sum(widths) * count:
             raise BookMalformed(f"the length does not fit {count} endpoints")
         if zlib.crc32(data[:end]) != _CHECKSUM.unpack_from(data, end)[0]:
             raise BookMalformed("the checksum does not fit")
-        rates, at = np.zeros((3, count), dtype=np.int64), _HEADER.size
+        rates = np.zeros((3, count), dtype=np.int64)
         for row, width in zip(rates, widths, strict=True):
             if width:
                 row[:] = np.frombuffer(data, dtype=f"<i{width}", count=count, offset=at)

@@ -108,6 +108,15 @@ def test_a_book_of_a_later_format_says_so() -> None:
         PriceBook.from_bytes(wire + struct.pack("<I", zlib.crc32(wire)))
 
 
+@given(books)
+def test_a_book_of_a_broker_that_is_yet_to_be_upgraded_is_read(sent: PriceBook) -> None:
+    head = struct.pack("<3sBqI", b"PBK", 1, sent.version, len(sent))
+    wire = head + sent.matrix().astype("<i8").tobytes()
+    got = PriceBook.from_bytes(wire + struct.pack("<I", zlib.crc32(wire)))
+    assert (got.version, len(got)) == (sent.version, len(sent))
+    assert got.changed(sent).size == 0
+
+
 def test_rates_take_on_the_wire_what_the_largest_of_their_kind_needs() -> None:
     small = [book(1, *[(1, rate, 0)] * 1_000) for rate in (0, 2**31 - 1, 2**31)]
     sizes = [len(each.to_bytes()) for each in small]
