@@ -132,7 +132,7 @@ async def test_a_call_costs_what_it_is_told_to_cost(house: House) -> None:
         own = [Random(lots.random()) for _ in range(AT_ONCE)]
         for answer, most_usd in await asyncio.gather(*(ask(shop, each) for each in own)):
             told = told_usd(answer)
-            if answer.status_code != 200:
+            if answer.status_code != 200 and '"confidence_too_low"' not in answer.text:
                 assert told is None, answer.text
                 continue
             row = await settled(house, answer.headers["x-broker-call-id"])
