@@ -27,9 +27,12 @@ def scarcity_of(book: PriceBook, bands: Bands) -> FloatArray:
     usable = (rates > 0) & (bands.listed > 0)
     listed = np.where(usable, bands.listed, 1)
     each = np.log(np.where(usable, rates, 1) / listed)
-    # The rate that went furthest is the one that its own band did not hold back.
-    furthest = np.take_along_axis(each, np.abs(each).argmax(axis=0)[np.newaxis], axis=0)[0]
-    scarcity: FloatArray = np.where(usable.any(axis=0), furthest, np.nan)
+    # Of rates that their own bands did not hold back the largest was rounded least; where all were
+    # held back, it is the one that went furthest.
+    free = usable & (rates > bands.floor) & (rates < bands.ceiling)
+    telling = np.where(free.any(axis=0), np.where(free, rates, 0), np.abs(each)).argmax(axis=0)
+    told = np.take_along_axis(each, telling[np.newaxis], axis=0)[0]
+    scarcity: FloatArray = np.where(usable.any(axis=0), told, np.nan)
     return scarcity
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pricing.book import FloatArray, PriceBook
@@ -195,6 +195,7 @@ def test_one_long_tick_and_ten_short_ones_agree(of: Bands, script: list[float]) 
         np.testing.assert_allclose(once, tenfold, rtol=1e-9)
 
 
+@example((0, 0, 0, 1, 11, 11, 1, 47, 1_000_001), [0.0])  # 10.46 is 10 in the book, 44.7 is 45
 @given(rows.filter(lambda row: max(row) > 10**6), st.lists(loads, max_size=6))
 def test_a_new_leader_goes_on_from_the_published_book(
     row: tuple[int, ...], script: list[float]
