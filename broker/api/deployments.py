@@ -10,6 +10,7 @@ from litestar import Controller, Response, delete, get, post
 from litestar.params import FromPath, JSONBody
 
 from broker.api.callers import CHANGING, OPERATORS, PROVIDERS
+from broker.api.large_bodies import OfferRequest
 from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenEngine, GivenParts, GivenTime, Parts
 from broker.api.patience import VERIFICATIONS_PER_MINUTE, require_measure, unless_stopping
@@ -63,6 +64,7 @@ class ProviderController(Controller):
     @post(
         summary="Register a deployment, or tell its new terms",
         request_max_body_size=OFFER_BYTES_MAX,
+        request_class=OfferRequest,
     )
     async def register(
         self,

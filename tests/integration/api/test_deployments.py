@@ -117,6 +117,22 @@ async def test_a_faulty_offer_is_refused_with_the_field_named(
     assert field in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("path", "member", "why"),
+    [(DEPLOYMENTS, "endpoints", "length 1000"), (HEARTBEATS, "heartbeats", "more parts")],
+)
+async def test_a_list_of_next_to_nothing_is_refused_before_it_is_made(
+    standing: Standing, path: str, member: str, why: str
+) -> None:
+    answer = await standing.provider.http.post(
+        path,
+        content=b'{"%b":[%b{}]}' % (member.encode(), b"{}," * 400_000),
+        headers={"content-type": "application/json"},
+    )
+    assert (answer.status_code, answer.json()["code"]) == (400, "request_malformed")
+    assert why in answer.json()["detail"]
+
+
 def heartbeat(registered: Registered, sequence: int) -> SignedHeartbeat:
     beat = Heartbeat(
         deployment_id=registered.deployment_id,

@@ -1,0 +1,86 @@
+"""Refuses large bodies that are made of next to nothing, before they are taken apart.
+
+`[{},{},...` is three bytes an object and takes twenty times that: what a route must let in for the
+sake of a few long texts would hold all calls up for seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from litestar import Request
+from litestar.datastructures import State
+
+from broker.errors import RequestMalformed
+from broker.flows.authenticate import Caller
+
+LARGE_BYTES: Final = 1 << 20
+TERMS_BYTES_MAX: Final = 2 << 20
+"""Of an offer without its tokenizers: two kilobytes for each of a thousand endpoints."""
+ENDPOINTS_MAX: Final = 1_000
+BEATS_MARKS_MAX: Final = 320_000
+"""Commas and brackets of ten thousand heartbeats; each has a dozen."""
+
+
+class _Offer(msgspec.Struct):
+    endpoints: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+class _Endpoint(msgspec.Struct, gc=False):
+    tokenizer_json: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def text_bytes(self) -> int:
+        text = memoryview(self.tokenizer_json)
+        return text.nbytes if text[0] == ord('"') else 0
+
+
+_offer: Final = msgspec.json.Decoder(_Offer).decode
+# A list would be made whole before its length is looked at.
+_endpoints: Final = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "_Endpoints",
+        [(f"endpoint{number}", _Endpoint | None, None) for number in range(ENDPOINTS_MAX)],
+        array_like=True,
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+).decode
+
+
+def require_terms(body: bytes) -> None:
+    """Raise RequestMalformed for a large offer with more than TERMS_BYTES_MAX beside the texts of
+    its tokenizers, or with more endpoints than there may be."""
+    if len(body) <= LARGE_BYTES:
+        return
+    try:
+        told = msgspec.structs.astuple(_endpoints(_offer(body).endpoints))
+    except msgspec.DecodeError as error:
+        raise RequestMalformed(f"endpoints: {error}", facts={"field": "endpoints"}) from None
+    if len(body) - sum(each.text_bytes for each in told if each) > TERMS_BYTES_MAX:
+        raise RequestMalformed(
+            f"An offer has at most {TERMS_BYTES_MAX:,} bytes beside its tokenizers."
+        )
+
+
+def require_beats(body: bytes) -> None:
+    """Raise RequestMalformed for a large batch of more than heartbeats are made of."""
+    if len(body) > LARGE_BYTES and sum(map(body.count, (b",", b"{", b"["))) > BEATS_MARKS_MAX:
+        raise RequestMalformed("The batch has more parts than its heartbeats may have.")
+
+
+class OfferRequest(Request[Caller, None, State]):
+    """Brings an offer."""
+
+    async def json(self) -> Any:
+        require_terms(await self.body())
+        return await super().json()
+
+
+class BeatsRequest(Request[None, None, State]):
+    """Brings heartbeats, whoever sends them."""
+
+    async def json(self) -> Any:
+        require_beats(await self.body())
+        return await super().json()

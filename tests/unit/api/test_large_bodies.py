@@ -1,0 +1,60 @@
+"""Of a large body only so much is made as may be needed; what is too much is refused before."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from broker.api.large_bodies import LARGE_BYTES, require_beats, require_terms
+from broker.errors import RequestMalformed
+from provider_sdk.protocol import Heartbeat, HeartbeatBatch, LoadReport
+from provider_sdk.signing import sign
+
+TEXT = b'{"tokenizer_json":"%b"}' % (rb"{\"a\":[[]]},{}," * 200_000)
+
+
+def offered(endpoints: bytes, more: bytes = b"") -> bytes:
+    return b'{"name":"a","endpoints":[%b]%b}' % (endpoints, more)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (offered(b",".join([b"{}"] * 400_000)), "at most length 1000"),
+        (offered(TEXT + b",{}" * 1_000), "at most length 1000"),
+        (offered(b'{"domains":{%b}}' % b",".join([b'"a":1'] * 400_000)), "beside its tokenizers"),
+        (offered(b'{"tokenizer_json":[%b0]}' % (b"{}," * 800_000)), "beside its tokenizers"),
+        (offered(TEXT, b',"x":[%b0]' % (b"{}," * 800_000)), "beside its tokenizers"),
+        (offered(b"{}" + b",{}" * 800_000, b',"endpoints":[{}]'), "beside its tokenizers"),
+        (b'{"endpoints":' + b" " * LARGE_BYTES, "truncated"),
+    ],
+)
+def test_an_offer_made_of_next_to_nothing_is_refused_before_it_is_made(
+    body: bytes, why: str
+) -> None:
+    with pytest.raises(RequestMalformed, match=why):
+        require_terms(body)
+
+
+def test_an_offer_may_bring_long_tokenizers_whatever_is_in_them() -> None:
+    require_terms(offered(b",".join([TEXT] * 3) + b",{},null" * 400))
+
+
+def test_a_batch_of_marks_is_refused_before_it_is_made() -> None:
+    for things in (b"{}", b"0", b"[[]]", b'""'):
+        with pytest.raises(RequestMalformed, match="more parts"):
+            require_beats(b'{"heartbeats":[%b]}' % b",".join([things] * 700_000))
+
+
+def test_the_largest_batch_of_heartbeats_passes() -> None:
+    beat = Heartbeat(
+        deployment_id="01936d8e-0000-7000-8000-000000000000",
+        sequence=2**62,
+        sent_at_ms=2**40,
+        status="draining",
+        load=LoadReport(running=10**9, waiting=10**9, kv_usage=0.123456789),
+    )
+    batch = HeartbeatBatch(heartbeats=[sign(beat, "00" * 32)] * 10_000)
+    body = msgspec.json.encode(batch)
+    assert len(body) > LARGE_BYTES
+    require_beats(body)
