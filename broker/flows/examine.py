@@ -25,9 +25,10 @@ from broker.core.examination import ENOUGH
 from broker.core.suites import Item, Suite
 from broker.flows.ask_endpoint import NOT_EXAMINED, form_of
 from broker.flows.mark_answers import Marked, Marker, Task
-from broker.store import catalog, evidence, examinations, suites
+from broker.store import evidence, examinations, suites
 from broker.store.away import DATABASE_AWAY
 from broker.store.examinations import Order
+from broker.store.listed import Listed
 from broker.store.sealing import Sealer
 
 PLACES: Final = 4
@@ -82,6 +83,8 @@ class Examiner:
         self._sittings: set[asyncio.Task[None]] = set()
         # The worker has few connections, which its other jobs need too.
         self._books = asyncio.Semaphore(1)
+        self._listed = Listed(hall.sealer)
+        """For each examination what has changed is read, and not all of a large catalog."""
 
     async def look(self) -> int:
         """Order what is due, and begin what is ordered as far as there are places; return how many
@@ -142,7 +145,8 @@ class Examiner:
         """Lay an examination out; None where it is not to be, which is written down."""
         now = self._hall.clock()
         suite = await suites.find(connection, order.domain)
-        _, listed = await catalog.load_market(connection, self._hall.sealer)
+        await self._listed.read(connection)
+        listed = self._listed.endpoints
         by_name = {each.name: each for each in listed}
         endpoint = next((each for each in listed if each.id == order.endpoint_id), None)
         if suite is not None and endpoint is not None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.flows.authenticate import Caller
@@ -53,3 +56,19 @@ async def found(engine: AsyncEngine, reader: Caller = OPS) -> list[Examination]:
 async def sit(examiner: Examiner) -> None:
     await examiner.look()
     await examiner.idle()
+
+
+@contextmanager
+def offers_read(engine: AsyncEngine) -> Iterator[list[str]]:
+    """Gather the statements that read what endpoints offer."""
+    statements: list[str] = []
+
+    def note(*asked: object) -> None:
+        if "offers.list_in_micros" in str(asked[2]):
+            statements.append(str(asked[2]))
+
+    event.listen(engine.sync_engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(engine.sync_engine, "before_cursor_execute", note)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from sqlalchemy import event, insert, text
+from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
@@ -23,7 +23,7 @@ from broker.store.accounts import Account, Role
 from broker.store.tables import calls, endpoints
 from provider_sdk.testing.scripted import ScriptedProvider
 from tests.integration.catalog.offers import open_account
-from tests.integration.routing.hall import bring, found, list_law, rows, sit
+from tests.integration.routing.hall import bring, found, list_law, offers_read, rows, sit
 
 
 async def serve_a_call(engine: AsyncEngine) -> UUID:
@@ -149,18 +149,9 @@ async def test_a_further_canary_reads_of_the_catalog_what_has_changed_alone(
     await serve_a_call(engine)
     aviary = Aviary(hall, 60.0, Random(1))
     read: list[int] = []
-    statements: list[str] = []
-
-    def note(*asked: object) -> None:
-        statements.append(str(asked[2]))
-
-    event.listen(engine.sync_engine, "before_cursor_execute", note)
-    try:
-        for _ in range(3):
-            statements.clear()
+    for _ in range(3):
+        with offers_read(engine) as statements:
             assert await aviary.look(0.0) == 1
             await aviary.idle()
-            read.append(sum("offers.list_in_micros" in each for each in statements))
-    finally:
-        event.remove(engine.sync_engine, "before_cursor_execute", note)
+        read.append(len(statements))
     assert read == [1, 0, 0]

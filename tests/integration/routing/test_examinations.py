@@ -27,7 +27,7 @@ from broker.store.tables import endpoints
 from provider_sdk.testing.scripted import ScriptedProvider, embedding_vector
 from tests.integration.catalog import offers
 from tests.integration.catalog.offers import endpoint_offer, offer, open_account
-from tests.integration.routing.hall import OPS, bring, found, list_law, rows, sit
+from tests.integration.routing.hall import OPS, bring, found, list_law, offers_read, rows, sit
 
 
 async def test_a_claim_is_examined_once_and_refuted_where_answers_are_bad(
@@ -299,3 +299,17 @@ async def test_an_endpoint_that_takes_tensors_is_put_tensors(
     async with engine.connect() as connection:
         pieces = [each.piece for each in await evidence.since(connection, evidence.START, 100)]
     assert [each.vector for each in pieces] == [None] * 8, "of tensors nothing is encoded"
+
+
+async def test_a_further_examination_reads_of_the_catalog_what_has_changed_alone(
+    engine: AsyncEngine, acme: Account, provider: ScriptedProvider, examiner: Examiner
+) -> None:
+    await list_law(engine, acme, provider.url, law=0.9)
+    read: list[int] = []
+    for count in (3, 4, 5):
+        await bring(engine, rows(count, count))
+        with offers_read(engine) as statements:
+            await sit(examiner)
+        read.append(len(statements))
+    assert [each.status for each in await found(engine)] == ["done"] * 3
+    assert read == [1, 0, 0]
