@@ -23,7 +23,7 @@ from broker.gateway.app import Gateway
 from broker.gateway.quoting import read_demands
 from broker.logs import configure_logging
 from broker.server.bridge import Bridge
-from broker.server.files import allow_files
+from broker.server.files import allow_files, connections_max
 from broker.server.limits import ServerLimits
 from broker.server.listener import Listener, signals
 from broker.server.request import Handler, Request
@@ -132,6 +132,7 @@ def _limits(limits: Limits) -> ServerLimits:
         body_bytes_max=limits.body_bytes_max,
         body_s=limits.body_s,
         bodies_bytes_max=limits.bodies_bytes_max,
+        connections_max=connections_max(limits.calls_in_flight_max),
         keep_alive_s=limits.keep_alive_s,
     )
 

@@ -56,6 +56,7 @@ class Connection(asyncio.BufferedProtocol):
         "_turn",
         "closed",
         "due_at",
+        "idle_since",
         "writable",
     )
 
@@ -78,13 +79,16 @@ class Connection(asyncio.BufferedProtocol):
         """Set while the caller is to take what waits before more is written."""
         self.due_at = 0.0
         """Loop time by which the caller must have made the next step."""
+        self.idle_since = 0.0
+        """Loop time of the last answer, or of the connection's begin."""
         self.closed = False
 
     # ------------------------------------------------------------------ told by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self.due_at = self._loop.time() + self._server.limits.head_s
+        self.idle_since = self._loop.time()
+        self.due_at = self.idle_since + self._server.limits.head_s
         self._server.connections.add(self)
 
     def get_buffer(self, _: int) -> memoryview:
@@ -178,7 +182,8 @@ class Connection(asyncio.BufferedProtocol):
             return
         limits = self._server.limits
         wait_s = limits.keep_alive_s if request.complete else limits.body_s
-        self.due_at = max(self._loop.time() + wait_s, taken_by)
+        self.idle_since = self._loop.time()
+        self.due_at = max(self.idle_since + wait_s, taken_by)
         if self._ahead:
             self._start(self._ahead.popleft())
         if self._held_back and not self._ahead:
@@ -207,9 +212,19 @@ class Connection(asyncio.BufferedProtocol):
 
     # ------------------------------------------------------------------ told by the server
 
+    @property
+    def asks_nothing(self) -> bool:
+        """True between requests, and while no more than a head is on its way."""
+        return self._serving is None and self._reader.request is None and not self._ahead
+
+    @property
+    def has_begun(self) -> bool:
+        """True while a head is on its way, or an answer that the caller has yet to take."""
+        return self._reader.head_bytes > 0 or self._transport.get_write_buffer_size() > 0
+
     def close_if_idle(self) -> None:
         """The server is stopping: nothing more is asked here."""
-        if self._serving is None and self._reader.request is None and not self._ahead:
+        if self.asks_nothing:
             self.close()
 
     def abort(self) -> None:

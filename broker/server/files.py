@@ -1,9 +1,14 @@
-"""Lets a process open as many files as it may."""
+"""Lets a process open as many files as it may, and keeps some of them for what serves callers."""
 
 from __future__ import annotations
 
 import contextlib
 import resource
+import sys
+from typing import Final
+
+RESERVE: Final = 64
+"""Files for the ledger, Valkey, what listens and what is being closed."""
 
 
 def allow_files() -> None:
@@ -15,3 +20,12 @@ def allow_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):  # some systems name a limit that they refuse
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def connections_max(calls_max: int) -> int:
+    """Return how many callers may be connected, for each of `calls_max` calls at once takes another
+    file, up to half of all; and RESERVE are kept."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        files = sys.maxsize
+    return max(1, files - RESERVE - min(calls_max, files // 2))

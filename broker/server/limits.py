@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """Seconds and bytes for each connection, but for `bodies_bytes_max`."""
+    """Seconds and bytes for each connection, but for what is said of all."""
 
     head_bytes_max: int = 64 * 2**10
     head_s: float = 20.0
@@ -21,5 +21,7 @@ class ServerLimits:
     """So many requests may be sent ahead of the one that is served."""
     discarded_bytes_max: int = 16 * 2**20
     """Of a body that nobody wants any more, so much is read, so that the answer arrives."""
+    connections_max: int = 2**31
+    """Of all callers; who asks nothing is let go for who comes."""
     keep_alive_s: float = 75.0
     """A connection on which nothing is asked is kept for so long."""

@@ -15,6 +15,7 @@ from broker.server.limits import ServerLimits
 from broker.server.reader import SCRATCH_BYTES
 from broker.server.request import Handler, Request
 from broker.server.room import Room
+from broker.server.shedding import Shedding, TurnedAway
 
 Open = Callable[[Request], tuple[Handler, bool]]
 
@@ -36,6 +37,7 @@ class Listener:
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.blocks = Blocks()
         self.room = Room()
+        self._shedding = Shedding(self.connections, limits.connections_max, self.loop.time)
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -46,9 +48,7 @@ class Listener:
             place: dict[str, Any] = {"host": host, "port": port}
         else:
             place = {"sock": inherited}
-        self._server = await self.loop.create_server(
-            lambda: Connection(self), **place, backlog=BACKLOG
-        )
+        self._server = await self.loop.create_server(self._accept, **place, backlog=BACKLOG)
         self._sweep()
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
@@ -68,6 +68,9 @@ class Listener:
         await asyncio.sleep(0)
         if self._sweeper is not None:
             self._sweeper.cancel()
+
+    def _accept(self) -> asyncio.BaseProtocol:
+        return Connection(self) if self._shedding.make_room() else TurnedAway()
 
     def _sweep(self) -> None:
         now = self.loop.time()

@@ -7,6 +7,7 @@ import contextlib
 import resource
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 from broker.server.limits import ServerLimits
@@ -108,3 +109,27 @@ async def test_who_sends_thousands_ahead_has_one_answered_and_is_let_go() -> Non
 async def _send_ahead(wire: Wire) -> None:
     with contextlib.suppress(ConnectionError):
         await wire.send(post("/b", b"2") * 20_000)
+
+
+async def test_who_is_idle_for_longest_makes_room_for_who_comes_and_nobody_who_is_served() -> None:
+    echo = Echo()
+    listener = Listener(echo.open, replace(PATIENT, connections_max=3))
+    place = Place(echo, listener, await listener.start("127.0.0.1", 0))
+    async with place.wire() as busy, place.wire() as longest, place.wire() as idle:
+        await busy.send(post("/slow", b"1"))
+        for each in (longest, idle):
+            await each.send(post())
+            assert (await each.answer())[0] == 200
+        async with place.wire() as newcomer:
+            await newcomer.send(post("/slow", b"2"))
+            assert await longest.rest() == b""
+            await idle.send(post("/slow", b"3"))
+            await _until(lambda: echo.served == 5)
+            async with place.wire() as refused:
+                status, body = await refused.answer()
+                assert (status, body) == (503, b"The broker has no room for another connection.")
+                assert await refused.rest() == b""
+            echo.may_go.set()
+            served = [await each.answer() for each in (busy, newcomer, idle)]
+            assert served == [(200, b"POST /slow %d" % number) for number in (1, 2, 3)]
+    await listener.stop(5.0)

@@ -1,0 +1,83 @@
+"""Keeps the connections of callers so few that what serves them finds a file to connect by.
+
+Where there is no room for one more, who has asked nothing for longest is let go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Set
+from typing import Final, Protocol, cast
+
+_RANK_EVERY_S: Final = 0.25
+"""All connections are looked at no more often than this, however many come."""
+_RANKED: Final = 1_000
+_NO_ROOM: Final = b"The broker has no room for another connection."
+_ANSWER: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\nretry-after: 1\r\n"
+    b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(_NO_ROOM), _NO_ROOM)
+)
+
+
+class Idler(Protocol):
+    """A connection, as far as it may be let go."""
+
+    idle_since: float
+    closed: bool
+
+    @property
+    def asks_nothing(self) -> bool: ...
+    @property
+    def has_begun(self) -> bool: ...
+    def abort(self) -> None: ...
+
+
+class Shedding:
+    """Finds who is let go, without a look at all connections for each that comes."""
+
+    def __init__(self, connections: Set[Idler], most: int, now_s: Callable[[], float]) -> None:
+        self._connections = connections
+        self._most = most
+        self._now_s = now_s
+        self._ranked: list[tuple[bool, float, Idler]] = []
+        """The next to be let go stands last."""
+        self._rank_at_s = 0.0
+
+    def make_room(self) -> bool:
+        """Let somebody go where there is no room for one more; False where all are being served.
+
+        Who has begun to send a head, or to take an answer, goes after all others.
+        """
+        if len(self._connections) < self._most:
+            return True
+        if not self._ranked and self._now_s() >= self._rank_at_s:
+            self._rank_at_s = self._now_s() + _RANK_EVERY_S
+            self._ranked = self._rank()
+        while self._ranked:
+            begun, since_s, connection = self._ranked.pop()
+            if (begun, since_s) == _place(connection) and _may_go(connection):
+                connection.abort()
+                return True
+        return False
+
+    def _rank(self) -> list[tuple[bool, float, Idler]]:
+        idle = ((*_place(each), each) for each in self._connections if _may_go(each))
+        return heapq.nsmallest(_RANKED, idle, key=lambda ranked: ranked[:2])[::-1]
+
+
+class TurnedAway(asyncio.Protocol):
+    """A connection that is told that there is no room for it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        told = cast(asyncio.Transport, transport)
+        told.write(_ANSWER)
+        told.close()
+
+
+def _may_go(connection: Idler) -> bool:
+    return connection.asks_nothing and not connection.closed
+
+
+def _place(connection: Idler) -> tuple[bool, float]:
+    return connection.has_begun, connection.idle_since

@@ -1,0 +1,90 @@
+"""Who is let go where there is no room for one more caller."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass, field
+
+import pytest
+
+from broker.server.files import RESERVE, connections_max
+from broker.server.shedding import Shedding
+
+
+@dataclass(eq=False)
+class Caller:
+    """A connection that asks what it is told to ask."""
+
+    crowd: set[Caller] = field(repr=False)
+    idle_since: float
+    asks_nothing: bool = True
+    has_begun: bool = False
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.crowd.add(self)
+
+    def abort(self) -> None:
+        self.closed = True
+        self.crowd.discard(self)
+
+
+class Clock:
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_who_has_asked_nothing_for_longest_is_let_go_first() -> None:
+    crowd: set[Caller] = set()
+    shedding = Shedding(crowd, 4, Clock())
+    busy = Caller(crowd, 1.0, asks_nothing=False)
+    callers = [Caller(crowd, since, has_begun=since == 2.0) for since in (5.0, 2.0, 3.0)]
+    gone = []
+    for _ in range(3):
+        assert shedding.make_room()
+        gone += [each.idle_since for each in callers if each.closed and each.idle_since not in gone]
+        Caller(crowd, 50.0, asks_nothing=False)
+    assert gone == [3.0, 5.0, 2.0]
+    assert not shedding.make_room()
+    assert not busy.closed
+
+
+def test_nobody_is_let_go_while_there_is_room() -> None:
+    crowd: set[Caller] = set()
+    caller = Caller(crowd, 1.0)
+    assert Shedding(crowd, 2, Clock()).make_room()
+    assert not caller.closed
+
+
+def test_who_has_asked_since_the_last_look_stays() -> None:
+    crowd: set[Caller] = set()
+    clock = Clock()
+    shedding = Shedding(crowd, 3, clock)
+    first, again, asking = (Caller(crowd, since) for since in (1.0, 2.0, 3.0))
+    assert shedding.make_room()
+    assert first.closed
+    newcomer = Caller(crowd, 100.0)
+    again.idle_since = 100.1
+    asking.asks_nothing = False
+    assert not shedding.make_room()
+    clock.now_s += 1.0
+    assert shedding.make_room()
+    assert (newcomer.closed, again.closed, asking.closed) == (True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("files", "calls", "callers"),
+    [(300, 2_000, 150), (1_024, 2_000, 512), (20_000, 2_000, 18_000), (100, 2_000, 50)],
+)
+def test_a_file_is_kept_for_each_call_and_some_for_the_ledger(
+    monkeypatch: pytest.MonkeyPatch, files: int, calls: int, callers: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    assert connections_max(calls) == max(1, callers - RESERVE)
+
+
+def test_where_files_have_no_limit_callers_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+    assert connections_max(2_000) > 2**40
