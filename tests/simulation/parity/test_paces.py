@@ -114,8 +114,8 @@ NAMES = ["easy", "full", "limited", "wary", "poor", "flex"]
 
 def every(name: str) -> list[tuple[Run, Run]]:
     """Of limits that are learned hangs who is let in for many seconds, so that one run of fifty
-    differs from the next by a few hundredths at either pace: of these, four."""
-    return [both(name, seed) for seed in ((1, 2, 3, 4) if name == "limited" else (1,))]
+    differs from the next by a few hundredths at either pace: of these, six."""
+    return [both(name, seed) for seed in (range(1, 7) if name == "limited" else (1,))]
 
 
 def means(name: str, what: Callable[[Run], ArrayLike]) -> list[Floats]:
@@ -123,13 +123,6 @@ def means(name: str, what: Callable[[Run], ArrayLike]) -> list[Floats]:
     return [
         np.mean([what(each) for each in pace], axis=0) for pace in zip(*every(name), strict=True)
     ]
-
-
-def means_of_servers(name: str, what: Callable[[Run], ArrayLike]) -> list[Floats]:
-    """The same of each server; of all together where limits are learned, for then the same one has
-    0.81 of its places taken with one seed and 0.93 with another, at the same pace."""
-    found = means(name, what)
-    return [each.mean(keepdims=True) for each in found] if name == "limited" else found
 
 
 def share(done: Run, *codes: Code) -> float:
@@ -166,11 +159,17 @@ def test_waits_and_loads_are_the_same(name: str) -> None:
             name, lambda run, what=what: [waits.mean_s for waits in getattr(run, what)]
         )
         assert slices == pytest.approx(events, rel=rel), what
-    events, slices = means_of_servers(name, lambda run: run.mean_utilisation)
-    np.testing.assert_allclose(slices, events, atol=0.04)
+    # Of one server whose limit is learned the two paces differ from run to run by 0.09 of its
+    # places and a sixth of its line, as two runs at one pace do; here by three times the error of
+    # the mean of six. All together they differ less.
+    taken, line = (0.11, 0.2) if name == "limited" else (0.04, 0.1)
+    events, slices = means(name, lambda run: run.mean_utilisation)
+    np.testing.assert_allclose(slices, events, atol=taken)
+    np.testing.assert_allclose(slices.mean(), events.mean(), atol=0.04)
     # Lines under overload differ as much from seed to seed, at either pace.
-    events, slices = means_of_servers(name, lambda run: run.mean_load)
-    np.testing.assert_allclose(slices, events, rtol=0.1, atol=0.05)
+    events, slices = means(name, lambda run: run.mean_load)
+    np.testing.assert_allclose(slices, events, rtol=line, atol=0.05)
+    np.testing.assert_allclose(slices.mean(), events.mean(), rtol=0.1, atol=0.05)
 
 
 @pytest.mark.parametrize("name", NAMES)
