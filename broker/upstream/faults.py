@@ -12,8 +12,9 @@ import msgspec
 
 from broker.core.outcome import Fault, Outcome
 
-_OUR_OWN: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""What this machine has no more of, which is no provider's fault."""
+_OUR_OWN: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EBUSY})
+"""What this machine has no more of, which is no provider's fault; a resolver that had no file to
+ask by is busy."""
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What the parser of JSON raises for what is none; the last for what is nested too deeply."""
 

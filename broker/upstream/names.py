@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -144,7 +145,7 @@ class Names:
         try:
             found = [Address(each[0], each[4]) for each in self._ask(host, port, **_KIND)]
         except Exception as error:
-            failure = error
+            failure = _without_a_file() or error
         try:
             loop.call_soon_threadsafe(_tell, answer, found, failure)
         except RuntimeError:
@@ -175,6 +176,16 @@ def _is_number(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _without_a_file() -> OSError | None:
+    """Return what is wrong where this process can open no file: the resolver, which opens some,
+    then calls any name unknown, or says that it is busy."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error
+    return None
 
 
 def _tell(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
+import resource
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -106,6 +109,40 @@ async def test_whatever_a_name_turns_out_to_be_is_checked_before_connecting(addr
         await client.send(Origin("http", "innocent.test", 80), b"", b"", PATIENT)
     assert refused.value.outcome.fault is Fault.ADDRESS_REFUSED
     assert not refused.value.outcome.sent
+    await client.aclose()
+
+
+def unknown(*_: Any, **__: Any) -> list[tuple[Any, ...]]:
+    """What the resolver says of any name that it has not read its files for."""
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [
+        ("127.0.0.1", socket.getaddrinfo),
+        ("localhost", socket.getaddrinfo),
+        ("localhost", unknown),
+    ],
+)
+async def test_a_broker_without_a_file_left_blames_no_provider_whatever_its_address(
+    host: str, says: Callable[..., list[tuple[Any, ...]]]
+) -> None:
+    client, origin = UpstreamClient(LOOPBACK, names=Names(says)), Origin("http", host, 9)
+    with pytest.raises(AttemptFailed) as away:
+        await client.send(origin, b"", b"", PATIENT)
+    assert away.value.outcome.fault is Fault.CONNECT_FAILED
+    least_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(least_free)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (least_free, before[1]))
+    try:
+        with pytest.raises(AttemptFailed) as failed:
+            await client.send(origin, b"", b"", PATIENT)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert failed.value.outcome.fault is Fault.NO_ROOM
+    assert not failed.value.outcome.counts_against_provider
     await client.aclose()
 
 

@@ -11,7 +11,9 @@ from broker.core.outcome import Fault
 from broker.upstream.faults import of_connect_error
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+@pytest.mark.parametrize(
+    "number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EBUSY]
+)
 def test_a_broker_that_can_open_no_connection_blames_no_provider_for_it(number: int) -> None:
     outcome = of_connect_error(OSError(number, os.strerror(number)))
     assert outcome.fault is Fault.NO_ROOM
