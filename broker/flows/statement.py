@@ -20,6 +20,7 @@ from broker.store.statements import (
     Balance,
     Entry,
     Span,
+    exceed,
     read_balance,
     read_entries,
     stream_entries,
@@ -79,14 +80,13 @@ async def every_entry(
     with code `statement_too_long` beyond ENTRIES_MAX."""
     async with engine.connect() as connection:
         wanted = await _purses(connection, caller, purse)
-        count = 0
+        # Known before they are sorted: of millions that takes ten seconds.
+        if await exceed(connection, wanted, span, ENTRIES_MAX):
+            raise RequestMalformed(
+                f"There are more than {ENTRIES_MAX} entries; ask for a shorter time.",
+                code="statement_too_long",
+            )
         async for entry in stream_entries(connection, wanted, span):
-            count += 1
-            if count > ENTRIES_MAX:
-                raise RequestMalformed(
-                    f"There are more than {ENTRIES_MAX} entries; ask for a shorter time.",
-                    code="statement_too_long",
-                )
             yield entry
 
 

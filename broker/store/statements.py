@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -105,6 +105,21 @@ async def read_entries(
     return [_entry(row) for row in rows]
 
 
+async def exceed(
+    connection: AsyncConnection, purses: Sequence[UUID], span: Span, most: int
+) -> bool:
+    """Return whether a span has more than `most` entries, whatever its limit; no more is read than
+    it takes to know."""
+    wanted = replace(span, place=None, limit=most + 1)
+    parts = [_within_limit(_charges(each), wanted) for each in purses]
+    parts += [sa.select(_last_calls(each, wanted)) for each in purses]
+    parts += [_within_limit(each, wanted) for each in _transfers(purses)]
+    found = [sa.select(sa.literal(1)).select_from(each.subquery()) for each in parts]
+    enough = sa.union_all(*found).limit(most + 1).subquery()
+    count = await connection.scalar(sa.select(sa.func.count()).select_from(enough))
+    return (count or 0) > most
+
+
 async def stream_entries(
     connection: AsyncConnection, purses: Sequence[UUID], span: Span
 ) -> AsyncIterator[Entry]:
@@ -151,6 +166,11 @@ def _page(rows: Select[Any], span: Span) -> sa.Subquery:
     at, source = inner.c.at, inner.c.source
     query = _bounded(sa.select(inner), (at, source), span)
     return query.order_by(at.desc(), source.desc()).limit(span.limit).subquery()
+
+
+def _within_limit(rows: Select[Any], span: Span) -> Select[Any]:
+    inner = rows.subquery()
+    return _within(sa.select(inner), inner.c.at, span).limit(span.limit)
 
 
 def _bounded(
