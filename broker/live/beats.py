@@ -82,6 +82,8 @@ _SIZE_DIGITS: Final = 3
 WHOLE_EVERY_MS_MAX: Final = 30_000
 """All beats are heard anew each interval, and no less often than this: a Valkey that was replaced,
 or a process of another version, may not say what has come since."""
+SLEPT_MS: Final = 1_000
+"""So far does Valkey's clock leave ours behind only where one was set, or our machine slept."""
 FORGOTTEN_AFTER_MS: Final = 3_600_000
 """A heartbeat so old cannot be replayed: the time that is signed in it is long past."""
 _FORGOTTEN_TOGETHER: Final = 1_000
@@ -203,8 +205,10 @@ class Beats:
         if now_ms is None:
             self._reachable_since_ms = None
             return
-        self._offset_ms = now_ms - int(self._now_s() * 1_000)
-        if self._reachable_since_ms is None:
+        before_ms, self._offset_ms = self._offset_ms, now_ms - int(self._now_s() * 1_000)
+        # The clock of a machine that sleeps stands still, and nobody is late on it.
+        slept = self._offset_ms - before_ms >= SLEPT_MS
+        if slept or self._reachable_since_ms is None:
             self._reachable_since_ms = now_ms
 
 

@@ -101,6 +101,16 @@ async def test_of_those_who_wait_for_a_halted_broker_the_first_puts_nobody_out()
         assert judge(await beats.load(), NUMBERS, {}) == out
 
 
+async def test_of_those_who_wait_for_a_machine_that_slept_the_first_puts_nobody_out():
+    feed = Feed()
+    beats = Beats(feed, now_s=lambda: 1_000.0, wall_s=feed.now_s)
+    await beats.accept([beat(A, 0), beat(B, 0)])
+    for slept_ms, out in ((6_000, {}), (999, {}), (999, {}), (999, {}), (999, {11: Presence.DOWN})):
+        feed.now_ms += slept_ms
+        await beats.accept([msgspec.structs.replace(beat(A, 0), sequence=feed.now_ms)])
+        assert judge(await beats.load(), NUMBERS, {}) == out
+
+
 @pytest.mark.parametrize(
     ("status", "presence"), [("draining", Presence.DRAINING), ("down", Presence.DOWN)]
 )
