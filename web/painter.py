@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar import MediaType, Response
 
 from broker.errors import BrokerError
-from web import board, words
+from web import board, sparkline, words
 
 STATIC = Path(str(resources.files("web") / "static"))
 _TEMPLATES = Path(str(resources.files("web") / "templates"))
@@ -31,7 +31,8 @@ class Painter:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.filters |= words.filters() | {"change": board.change_text}
+        self._environment.filters |= words.filters()
+        self._environment.filters |= {"change": board.change_text, "under": sparkline.under}
         self._environment.globals["asset"] = {
             path.relative_to(STATIC).as_posix(): _address(path)
             for path in STATIC.rglob("*")

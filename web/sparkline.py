@@ -33,6 +33,11 @@ def path(points: Sequence[Point], since_s: float, until_s: float) -> str:
     return "".join([*drawn, f"H{WIDTH:.0f}"])
 
 
+def under(path: str) -> str:
+    """Return the `d` of what lies below a path; console.js makes the same."""
+    return f"{path}V{HEIGHT:.0f}H{path[1:].split()[0]}Z" if path else ""
+
+
 def change(points: Sequence[Point]) -> float:
     """Return how much the last price is above the first, as a share of it."""
     if not points or not points[0][1]:

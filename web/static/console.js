@@ -29,7 +29,7 @@
     bar.classList.toggle("high", cells.load >= 0.85);
     find(".fill", bar).setAttribute("width", `${cells.load * 100}%`);
     find(".line", row).setAttribute("d", cells.spark);
-    find(".area", row).setAttribute("d", cells.spark && `${cells.spark}V28H0Z`);
+    find(".area", row).setAttribute("d", cells.spark && `${cells.spark}V28H${parseFloat(cells.spark.slice(1))}Z`);
   };
   const patchPanel = (cells) => {
     const panel = find(`#endpoint .panel[data-number="${cells.n}"]`);

@@ -93,8 +93,14 @@ def test_a_steady_price_is_a_line_in_the_middle_however_small_it_moves() -> None
     assert all(abs(each - middle) < 1.0 for each in heights)
 
 
+def test_the_area_below_a_price_begins_where_the_price_does() -> None:
+    path = sparkline.path([(300.0, 1.0), (450.0, 2.0)], 0.0, 600.0)
+    assert sparkline.under(path) == f"{path}V28H60.0Z"
+
+
 def test_no_history_draws_nothing() -> None:
     assert sparkline.path([], 0.0, 600.0) == ""
+    assert sparkline.under("") == ""
     assert sparkline.change([]) == 0.0
 
 
