@@ -12,6 +12,7 @@ import msgspec
 from litestar import get
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
+from broker.api.streams import Place
 from broker.store.away import is_database_away
 from web import reads
 from web.board import Board
@@ -29,8 +30,8 @@ RETRY_MS = 2_000
 @get("/events")
 async def events(desk: GivenDesk, viewer: GivenViewer) -> ServerSentEvent:
     """Events `board` (JSON), `calls` (HTML, newest first), `purse` (HTML), `away`, `ended`."""
-    desk.streams.check(viewer.caller.account_id)
-    return ServerSentEvent(_messages(desk, viewer), retry_duration=RETRY_MS)
+    place = desk.streams.take(viewer.caller.account_id)
+    return ServerSentEvent(_messages(desk, viewer, place), retry_duration=RETRY_MS)
 
 
 @dataclass(slots=True)
@@ -42,11 +43,13 @@ class _Told:
     purse: str = ""
 
 
-async def _messages(desk: Desk, viewer: Viewer) -> AsyncIterator[ServerSentEventMessage]:
+async def _messages(
+    desk: Desk, viewer: Viewer, place: Place
+) -> AsyncIterator[ServerSentEventMessage]:
     parts, told = desk.parts, _Told()
     ends_s = parts.now_s() + STREAM_S_MAX
     beat = 0
-    with desk.streams.opened(viewer.caller.account_id):
+    with place:
         while not parts.stopping and parts.now_s() < ends_s:
             if beat % CALLS_EVERY_BEATS == 0:
                 try:

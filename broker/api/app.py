@@ -50,6 +50,7 @@ from broker.api.refunds import RefundController
 from broker.api.route import route_dry
 from broker.api.simulations import SimulationController
 from broker.api.statements import TotalsController
+from broker.api.streams import Streams
 from broker.api.stripe_events import stripe_events
 from broker.api.suites import ExaminationController, SuiteController
 from broker.api.tallies import Tallies
@@ -77,6 +78,7 @@ def create_api(
         "parts": parts,
         "exposition": Exposition(parts, registry, tallies),
         "feed": feed,
+        "streams": Streams("prices"),
         "texts": PriceTexts(parts),
         "quotes": quotes,
         "long_reads": LongReads(),

@@ -27,6 +27,7 @@ from broker.api.patience import STREAMS_PER_MINUTE, require_measure
 from broker.api.price_feed import PriceFeed
 from broker.api.price_messages import PriceChange, PriceHistory, Prices, price, prices
 from broker.api.price_texts import PriceTexts
+from broker.api.streams import Place, Streams
 from broker.api.wire import STRETCH, GivenStretch, Limit
 from broker.core.key_terms import Scope
 from broker.errors import BrokerError
@@ -44,6 +45,7 @@ LOOK_AGAIN_S = 2.0
 HISTORY_DEFAULT = timedelta(minutes=10)
 
 GivenTexts = NamedDependency[PriceTexts]
+GivenStreams = NamedDependency[Streams]
 EndpointName = Annotated[
     str, QueryParameter(name="endpoint", max_length=127, description="provider/endpoint")
 ]
@@ -78,10 +80,16 @@ class PriceController(Controller):
 
     @get("/stream", summary="Prices as they come (server-sent events)")
     async def stream(
-        self, request: CallerRequest, parts: GivenParts, feed: GivenFeed, texts: GivenTexts
+        self,
+        request: CallerRequest,
+        parts: GivenParts,
+        feed: GivenFeed,
+        texts: GivenTexts,
+        streams: GivenStreams,
     ) -> ServerSentEvent:
         await require_measure(parts, request.user, "streams", STREAMS_PER_MINUTE)
-        return ServerSentEvent(_books(feed, texts, Listener(request, parts)))
+        listener = Listener(request, parts, streams.take(request.user.account_id))
+        return ServerSentEvent(_books(feed, texts, listener))
 
 
 def _change(change: Change) -> PriceChange:
@@ -93,8 +101,9 @@ def _change(change: Change) -> PriceChange:
 class Listener:
     """Who follows a stream, for as long as its key or session is good."""
 
-    def __init__(self, request: CallerRequest, parts: Parts) -> None:
+    def __init__(self, request: CallerRequest, parts: Parts, place: Place) -> None:
         self._request, self._parts = request, parts
+        self.place = place
         self._looked_s = parts.now_s()
         self.caller = request.user
 
@@ -119,11 +128,12 @@ async def _books(
     feed: PriceFeed, texts: PriceTexts, listener: Listener
 ) -> AsyncIterator[ServerSentEventMessage]:
     """One event `book` a price book, its id the version; comments in between."""
-    async for market in feed.follow(HEARTBEAT_S):
-        if not await listener.may_listen():
-            return
-        if market is None:
-            yield ServerSentEventMessage(comment="no new book", data=None)
-            continue
-        told = await texts.of(market, listener.caller)
-        yield ServerSentEventMessage(event="book", id=market.book.version, data=told)
+    with listener.place:
+        async for market in feed.follow(HEARTBEAT_S):
+            if not await listener.may_listen():
+                return
+            if market is None:
+                yield ServerSentEventMessage(comment="no new book", data=None)
+                continue
+            told = await texts.of(market, listener.caller)
+            yield ServerSentEventMessage(event="book", id=market.book.version, data=told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from litestar import Litestar
 
 from broker.api.price_texts import PriceTexts
 from broker.api.prices import LOOK_AGAIN_S
+from broker.api.streams import STREAMS_OF_ACCOUNT_MAX
 from broker.core.market import Presence
 from broker.flows.authenticate import Caller
 from tests.integration.api.conftest import Person, SmallBroker
@@ -232,6 +234,34 @@ async def test_the_stream_ends_with_the_key_that_opened_it(
         await publish(broker, 3, 300_000)
         rest = [line async for line in lines]
     assert "".join(rest) == ""
+
+
+async def test_an_account_follows_prices_so_many_times_at_once_and_no_more(
+    broker: SmallBroker, api: Litestar, consumer: Person
+) -> None:
+    headers = {"authorization": f"Bearer {consumer.key}"}
+    async with (
+        asyncio.timeout(30),
+        serving(api) as url,
+        httpx.AsyncClient(base_url=url, headers=headers, timeout=20) as client,
+        contextlib.AsyncExitStack() as opened,
+    ):
+        path = "/api/prices/stream"
+        for _ in range(STREAMS_OF_ACCOUNT_MAX):
+            answer = await opened.enter_async_context(client.stream("GET", path))
+            assert answer.status_code == 200
+        refused = await client.get(path)
+        assert (refused.status_code, refused.json()["code"]) == (429, "streams")
+        assert "Your account has 8 streams of prices open" in refused.json()["detail"]
+        assert refused.headers["retry-after"] == "10"
+        await opened.aclose()
+        while (await _status(client, path)) == 429:  # noqa: ASYNC110 - it comes, within the test's limit
+            await asyncio.sleep(0.02)
+
+
+async def _status(client: httpx.AsyncClient, path: str) -> int:
+    async with client.stream("GET", path) as answer:
+        return answer.status_code
 
 
 async def test_the_stream_asks_for_a_key_as_everything_does(stranger: httpx.AsyncClient) -> None:

@@ -11,13 +11,13 @@ import httpx
 import pytest
 from litestar.types import ASGIApp
 
+from broker.api.streams import STREAMS_OF_ACCOUNT_MAX
 from broker.flows.login import SESSION_COOKIE, close_session
 from broker.store.accounts import Account
 from tests.integration.serving import serving
 from tests.integration.web.bourse import Bourse, chat, server, wanted
 from tests.integration.web.conftest import Enter, People
 from tests.plain import TRUSTS_NOBODY
-from web.desk import STREAMS_OF_ACCOUNT_MAX
 
 WITHIN_S = 20.0
 
