@@ -13,6 +13,8 @@ from typing import Final, Protocol, cast
 _RANK_EVERY_S: Final = 0.25
 """All connections are looked at no more often than this, however many come."""
 _RANKED: Final = 1_000
+IDLE_S: Final = 1.0
+"""Who was served or came just now is about to ask: to let them go would fail a call."""
 _NO_ROOM: Final = b"The broker has no room for another connection."
 _ANSWER: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\nretry-after: 1\r\n"
@@ -45,7 +47,7 @@ class Shedding:
         self._rank_at_s = 0.0
 
     def make_room(self) -> bool:
-        """Let somebody go where there is no room for one more; False where all are being served.
+        """Let somebody go where there is no room for one more; False where nobody has been idle.
 
         Who has begun to send a head, or to take an answer, goes after all others.
         """
@@ -56,14 +58,18 @@ class Shedding:
             self._ranked = self._rank()
         while self._ranked:
             begun, since_s, connection = self._ranked.pop()
-            if (begun, since_s) == _place(connection) and _may_go(connection):
+            if (begun, since_s) == _place(connection) and self._may_go(connection):
                 connection.abort()
                 return True
         return False
 
     def _rank(self) -> list[tuple[bool, float, Idler]]:
-        idle = ((*_place(each), each) for each in self._connections if _may_go(each))
+        idle = ((*_place(each), each) for each in self._connections if self._may_go(each))
         return heapq.nsmallest(_RANKED, idle, key=lambda ranked: ranked[:2])[::-1]
+
+    def _may_go(self, connection: Idler) -> bool:
+        asked_long_ago = self._now_s() - connection.idle_since >= IDLE_S
+        return asked_long_ago and connection.asks_nothing and not connection.closed
 
 
 class TurnedAway(asyncio.Protocol):
@@ -73,10 +79,6 @@ class TurnedAway(asyncio.Protocol):
         told = cast(asyncio.Transport, transport)
         told.write(_ANSWER)
         told.close()
-
-
-def _may_go(connection: Idler) -> bool:
-    return connection.asks_nothing and not connection.closed
 
 
 def _place(connection: Idler) -> tuple[bool, float]:

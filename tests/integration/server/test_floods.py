@@ -12,6 +12,7 @@ from pathlib import Path
 
 from broker.server.limits import ServerLimits
 from broker.server.listener import Listener
+from broker.server.shedding import IDLE_S
 from tests.integration.server.test_wire import LIMIT_S, Echo, Place, Wire, _until, post
 
 PATIENT = ServerLimits(head_s=60.0, keep_alive_s=60.0, head_bytes_max=16_384, ahead_max=64)
@@ -120,6 +121,7 @@ async def test_who_is_idle_for_longest_makes_room_for_who_comes_and_nobody_who_i
         for each in (longest, idle):
             await each.send(post())
             assert (await each.answer())[0] == 200
+        await asyncio.sleep(IDLE_S)
         async with place.wire() as newcomer:
             await newcomer.send(post("/slow", b"2"))
             assert await longest.rest() == b""

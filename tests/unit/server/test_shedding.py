@@ -66,10 +66,12 @@ def test_who_has_asked_since_the_last_look_stays() -> None:
     assert shedding.make_room()
     assert first.closed
     newcomer = Caller(crowd, 100.0)
-    again.idle_since = 100.1
+    again.idle_since = 100.5
     asking.asks_nothing = False
     assert not shedding.make_room()
-    clock.now_s += 1.0
+    clock.now_s += 0.9
+    assert not shedding.make_room(), "who came or was served within a second is about to ask"
+    clock.now_s += 0.3
     assert shedding.make_room()
     assert (newcomer.closed, again.closed, asking.closed) == (True, False, False)
 
