@@ -10,12 +10,13 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from broker.core.json_schema import WORK_MAX, Schema
-from broker.core.languages import is_in_another
+from broker.core.languages import Asked
 from broker.errors import RequestMalformed
 
 
@@ -141,7 +142,7 @@ def find_flaw(asked: Mapping[str, msgspec.Raw], answer: bytes) -> Flaw | None:
         choices = _answer(answer).choices
     except (msgspec.MsgspecError, RecursionError):
         return None
-    checks = _Checks()
+    checks = _Checks(Asked(partial(_texts, asked)))
     for choice in choices[:_CHOICES_MAX]:
         flaw = _of_choice(asked, choice, checks)
         if flaw is not None:
@@ -150,9 +151,11 @@ def find_flaw(asked: Mapping[str, msgspec.Raw], answer: bytes) -> Flaw | None:
 
 
 class _Checks:
-    """Holds the values of one answer against schemas, until that has been much work."""
+    """What the choices of one answer are held against together: of schemas, until that has been
+    much work."""
 
-    def __init__(self) -> None:
+    def __init__(self, spoken: Asked) -> None:
+        self.spoken = spoken
         self._left = WORK_MAX
 
     def admit(self, schema: object, value: object) -> bool:
@@ -182,7 +185,7 @@ def _of_choice(asked: Mapping[str, msgspec.Raw], choice: _Choice, checks: _Check
         return Flaw.EMPTY
     if message.tool_calls:
         return _of_tool_calls(asked, message.tool_calls, checks)
-    return None if called else _of_format(asked, text, checks) or _of_language(asked, text)
+    return None if called else _of_format(asked, text, checks) or _of_language(asked, text, checks)
 
 
 def _stops(asked: Mapping[str, msgspec.Raw]) -> bool:
@@ -208,15 +211,18 @@ def _of_format(asked: Mapping[str, msgspec.Raw], text: str, checks: _Checks) -> 
     return None if shape is None or checks.admit(shape.schema, value) else Flaw.OFF_SCHEMA
 
 
-def _of_language(asked: Mapping[str, msgspec.Raw], text: str) -> Flaw | None:
-    if "response_format" in asked:
+def _of_language(asked: Mapping[str, msgspec.Raw], text: str, checks: _Checks) -> Flaw | None:
+    if "response_format" in asked or not checks.spoken.is_in_another(text):
         return None
+    return Flaw.OTHER_LANGUAGE
+
+
+def _texts(asked: Mapping[str, msgspec.Raw]) -> list[str]:
+    """Return what was asked, but for what an assistant had said."""
     messages = _read(_said, asked.get("messages")) or []
     prompt = _read(_prompt, asked.get("prompt"))
     texts = [each.text for each in messages if each.role in ("system", "developer", "user")]
-    if isinstance(prompt, str):
-        texts.append(prompt)
-    return Flaw.OTHER_LANGUAGE if is_in_another(texts, text) else None
+    return [*texts, prompt] if isinstance(prompt, str) else texts
 
 
 def _of_tool_calls(

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Final
 
 READ_MAX: Final = 2_000
@@ -75,16 +76,25 @@ def names_a_language(text: str) -> bool:
     return _NAMED.search(text) is not None
 
 
-def is_in_another(asked: Iterable[str], answer: str) -> bool:
-    """True where an answer is plainly in a language that nothing that was asked is in."""
-    told = language_of(answer)
-    if told is None:
-        return False
-    texts = list(asked)
-    if not texts or any(map(names_a_language, texts)):
-        return False
-    spoken = [language_of(each) for each in texts]
-    return spoken[-1] is not None and told not in spoken
+class Asked:
+    """What was asked: its languages are looked for once, and only where an answer's is plain."""
+
+    def __init__(self, texts: Callable[[], Iterable[str]]) -> None:
+        self._texts = texts
+
+    def is_in_another(self, answer: str) -> bool:
+        """True where an answer is plainly in a language that nothing that was asked is in."""
+        told = language_of(answer)
+        return told is not None and bool(self._spoken) and told not in self._spoken
+
+    @cached_property
+    def _spoken(self) -> frozenset[str | None]:
+        """Of each text; of none where an answer may be in any."""
+        texts = list(self._texts())
+        if not texts or any(map(names_a_language, texts)):
+            return frozenset()
+        spoken = [language_of(each) for each in texts]
+        return frozenset() if spoken[-1] is None else frozenset(spoken)
 
 
 def _by_script(letters: list[str], least: int) -> str | None:

@@ -33,7 +33,7 @@ _ANSWER_BYTES_MAX: Final = 262_144
 """Of more text, or more JSON before tensors or around them, nothing is looked at."""
 _SHORT_BYTES: Final = 2_048
 """Of a call in which nothing is asked that takes long to check. The loop looks at so much in 20 to
-200 us; a thread takes 50 to 100 for nothing but to be asked, and in a large market there are always
+500 us; a thread takes 50 to 100 for nothing but to be asked, and in a large market there are always
 endpoints that have looks of the day left."""
 _LONG_WORK: Final = ("response_format", "tools")
 

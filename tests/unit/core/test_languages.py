@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core.languages import is_in_another, language_of
+from broker.core.languages import Asked, language_of
 
 TEXTS = {
     "en": "The landlord may raise the rent, but only if this is in the contract that you have.",
@@ -38,15 +38,32 @@ def test_what_is_short_or_code_is_of_no_language(text: str) -> None:
 
 
 def test_an_answer_in_another_language_is_seen() -> None:
-    assert is_in_another([TEXTS["de"]], TEXTS["en"])
-    assert is_in_another([TEXTS["zh"]], TEXTS["en"])
-    assert is_in_another([TEXTS["en"]], TEXTS["ru"])
-    assert not is_in_another([TEXTS["de"]], TEXTS["de"])
+    assert Asked(lambda: [TEXTS["de"]]).is_in_another(TEXTS["en"])
+    assert Asked(lambda: [TEXTS["zh"]]).is_in_another(TEXTS["en"])
+    assert Asked(lambda: [TEXTS["en"]]).is_in_another(TEXTS["ru"])
+    assert not Asked(lambda: [TEXTS["de"]]).is_in_another(TEXTS["de"])
 
 
 def test_who_speaks_of_languages_or_in_two_may_be_answered_in_any() -> None:
-    assert not is_in_another([TEXTS["de"] + " Bitte auf Englisch."], TEXTS["en"])
-    assert not is_in_another(["Translate to Russian: " + TEXTS["en"]], TEXTS["ru"])
-    assert not is_in_another([TEXTS["en"], TEXTS["de"]], TEXTS["en"]), "the system's language"
-    assert not is_in_another(["Why?"], TEXTS["de"]), "nobody can tell what that was"
-    assert not is_in_another([], TEXTS["de"])
+    assert not Asked(lambda: [TEXTS["de"] + " Bitte auf Englisch."]).is_in_another(TEXTS["en"])
+    assert not Asked(lambda: ["Translate to Russian: " + TEXTS["en"]]).is_in_another(TEXTS["ru"])
+    both = Asked(lambda: [TEXTS["en"], TEXTS["de"]])
+    assert not both.is_in_another(TEXTS["en"]), "the system's language"
+    assert not Asked(lambda: ["Why?"]).is_in_another(TEXTS["de"]), "nobody can tell what that was"
+    assert not Asked(list).is_in_another(TEXTS["de"])
+
+
+def test_what_was_asked_is_read_once_for_all_choices_and_not_before_one_has_a_language() -> None:
+    read = 0
+
+    def texts() -> list[str]:
+        nonlocal read
+        read += 1
+        return [TEXTS["de"]]
+
+    asked = Asked(texts)
+    assert not asked.is_in_another("42")
+    assert read == 0
+    for _ in range(8):
+        assert asked.is_in_another(TEXTS["en"])
+    assert read == 1
