@@ -232,6 +232,14 @@ class Connection(asyncio.BufferedProtocol):
         self.closed = True
         self._transport.abort()
 
+    def excuse(self, late_s: float) -> None:
+        """Give the caller so much longer: for as long the server could not hear it."""
+        self.due_at += late_s
+        for request in {self._serving, self._reader.request, *self._ahead}:
+            if request is not None:
+                request.begun_at += late_s
+                request.due_at += late_s
+
     def look(self, now: float) -> None:
         """Let go of a caller who keeps us waiting."""
         serving, reading = self._serving, self._reader.request

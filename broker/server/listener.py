@@ -21,6 +21,8 @@ Open = Callable[[Request], tuple[Handler, bool]]
 
 SWEEP_S: Final = 0.25
 """How often overdue connections are looked for; one timer for all of them."""
+HALT_S: Final = 0.5
+"""So late, this process was halted, and could not hear what its callers said."""
 BACKLOG: Final = 2_048
 _POLL_S: Final = 0.02
 
@@ -40,6 +42,7 @@ class Listener:
         self._shedding = Shedding(self.connections, limits.connections_max, self.loop.time)
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+        self._sweep_at = 0.0
 
     async def start(self, host: str, port: int, inherited: socket.socket | None = None) -> int:
         """Listen, on a socket that others listen on too if one is `inherited`; return the port,
@@ -49,6 +52,7 @@ class Listener:
         else:
             place = {"sock": inherited}
         self._server = await self.loop.create_server(self._accept, **place, backlog=BACKLOG)
+        self._sweep_at = self.loop.time()
         self._sweep()
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
@@ -74,8 +78,13 @@ class Listener:
 
     def _sweep(self) -> None:
         now = self.loop.time()
+        late_s = now - self._sweep_at
         for connection in tuple(self.connections):
-            connection.look(now)
+            if late_s < HALT_S:
+                connection.look(now)
+            else:  # what has come meanwhile is read before the next look
+                connection.excuse(late_s)
+        self._sweep_at = now + SWEEP_S
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
 
