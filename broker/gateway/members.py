@@ -14,18 +14,18 @@ from broker.errors import RequestMalformed
 
 LARGE_BYTES: Final = 1 << 18
 MEMBERS_MAX: Final = 10_000
-"""Of a large body; counted are the colons outside of the members that are usually long."""
+"""Of a large body; counted are the colons outside of the members that may be long."""
 PROMPTS_MAX: Final = 2_048
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _several = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_Long: Final = msgspec.defstruct(
-    "_Long",
-    [
-        (name, msgspec.Raw, msgspec.Raw(b""))
-        for name in ("messages", "prompt", "input", "tools", "functions", "response_format")
-    ],
+# Besides what OpenAI names, what vLLM and SGLang take: of each the last alone is left out.
+_LONG: Final = (
+    *("messages", "prompt", "input", "tools", "functions", "response_format"),
+    *("prediction", "suffix", "logit_bias", "metadata", "documents", "chat_template_kwargs"),
+    *("guided_json", "guided_choice", "guided_grammar", "json_schema", "structured_outputs"),
 )
+_Long: Final = msgspec.defstruct("_Long", [(name, msgspec.Raw, msgspec.Raw(b"")) for name in _LONG])
 _long = msgspec.json.Decoder(_Long).decode
 # A list would be made whole before its length is looked at.
 _Prompts: Final = msgspec.defstruct(

@@ -42,6 +42,13 @@ def test_long_texts_may_hold_any_number_of_colons() -> None:
     assert {"model", "messages", "unheard"} == members.keys()
 
 
+@pytest.mark.parametrize("name", ["prediction", "suffix", "documents", "guided_json"])
+def test_all_that_is_asked_about_may_be_long_and_full_of_names(name: str) -> None:
+    code = ",".join([r"""{"text":"{\"a\": 1}"}"""] * 20_000)
+    members = parse(CHAT, [], body(HELLO, f""""{name}":[{code}]""")).body.members  # type: ignore[union-attr]
+    assert name in members
+
+
 @pytest.mark.parametrize(
     ("members", "choices"),
     [
