@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
+from functools import partial
 
-from litestar import Controller, get
+from litestar import Controller, Response, get
 
+from broker.api import beside
 from broker.api.callers import allow
 from broker.api.long_reads import LONG
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import STRETCH, GivenStretch, Reply
 from broker.core.lost import RANK_MAX, Kind
-from broker.flows.read_lost_calls import read_lost_calls
+from broker.flows.read_lost_calls import LostCalls, read_lost_calls
 from broker.store.accounts import Role
 from broker.store.lost_calls import Counted
 
@@ -71,15 +73,19 @@ class LostCallController(Controller):
         caller: GivenCaller,
         now: GivenTime,
         stretch: GivenStretch,
-    ) -> LostCallsShown:
+    ) -> Response[LostCallsShown]:
         found = await read_lost_calls(engine, caller, stretch.since, stretch.until, now)
-        return LostCallsShown(
-            since=found.since,
-            until=found.until,
-            counted_before=found.counted_before,
-            rank_max=RANK_MAX,
-            endpoints=[_endpoint(name, each) for name, each in sorted(found.by_endpoint.items())],
-        )
+        return await beside.answer(partial(_shown, found))
+
+
+def _shown(found: LostCalls) -> LostCallsShown:
+    return LostCallsShown(
+        since=found.since,
+        until=found.until,
+        counted_before=found.counted_before,
+        rank_max=RANK_MAX,
+        endpoints=[_endpoint(name, each) for name, each in sorted(found.by_endpoint.items())],
+    )
 
 
 def _endpoint(name: str, counts: list[Counted]) -> EndpointLosses:

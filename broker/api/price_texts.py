@@ -6,10 +6,10 @@ Of 10,000 endpoints that takes a quarter of a second of the processor.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Final
 
-import msgspec
-
+from broker.api import beside
 from broker.api.parts import Parts
 from broker.api.price_messages import prices
 from broker.core.catalog import Endpoint
@@ -41,11 +41,8 @@ class PriceTexts:
         seen = frozenset(each.number for each in self._private if may_see(caller, each))
         text = self._texts.get(seen)
         if text is None:
-            text = asyncio.create_task(asyncio.to_thread(_written, market, self._listings, caller))
+            told = partial(prices, market, self._listings, caller)
+            text = asyncio.create_task(beside.written(told))
             if len(self._texts) < KEPT_MAX:
                 self._texts[seen] = text
         return await asyncio.shield(text)  # others may wait for it when this one leaves
-
-
-def _written(market: Market, listings: list[Listing], caller: Caller) -> bytes:
-    return msgspec.json.encode(prices(market, listings, caller))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from typing import Annotated
 
-from litestar import Controller, get
+from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
+from broker.api import beside
 from broker.api.callers import caller_of
 from broker.api.parts import (
     CallerRequest,
@@ -60,9 +61,9 @@ class PriceController(Controller):
     @get(summary="Prices now")
     async def now(
         self, market: GivenMarket, pulse: GivenPulse, now_s: GivenSeconds, caller: GivenCaller
-    ) -> Prices:
+    ) -> Response[Prices]:
         listings = read_prices(market, pulse, now_s)
-        return await asyncio.to_thread(prices, market, listings, caller)
+        return await beside.answer(partial(prices, market, listings, caller))
 
     @get("/history", summary="Prices over time", dependencies=STRETCH)
     async def history(

@@ -19,6 +19,7 @@ CALL_MAX: Final = timedelta(minutes=66)
 """No call lasts longer: the longest deadline, and what its caller may take after it."""
 _SLACK: Final = timedelta(minutes=1)
 """Between a call's id and its time of admission, which come from two readings of clocks."""
+_ROWS_AT_ONCE: Final = 1_000
 
 lost_calls = table(
     "lost_calls",
@@ -102,7 +103,7 @@ async def read_counts(
     until: datetime,
 ) -> list[Counted]:
     """Return the counts of these endpoints, of all for None, of the hours from `since` on and
-    before `until`."""
+    before `until`; read in parts, for of a large market there are a hundred thousand."""
     lost = lost_calls.c
     columns = (lost.endpoint_number, lost.fate, lost.reason, lost.detail, lost.rank)
     query = (
@@ -113,10 +114,11 @@ async def read_counts(
     )
     if numbers is not None:
         query = query.where(lost.endpoint_number.in_(numbers))
-    return [
-        Counted(Fate(row[0], Kind(row[1]), *row[2:5]), int(row.total))
-        for row in await connection.execute(query)
-    ]
+    counts: list[Counted] = []
+    async with connection.stream(query, execution_options={"yield_per": _ROWS_AT_ONCE}) as rows:
+        async for part in rows.partitions():
+            counts += [Counted(Fate(row[0], Kind(row[1]), *row[2:5]), int(row[5])) for row in part]
+    return counts
 
 
 async def forget(connection: AsyncConnection, before: datetime) -> int:

@@ -68,4 +68,6 @@ async def test_a_market_that_takes_long_to_show_is_shown_alike_to_all_who_ask_so
 async def test_the_interface_describes_itself(stranger: httpx.AsyncClient) -> None:
     described = (await stranger.get("/api/docs/openapi.json")).json()
     assert {"/api/balance", "/api/prices/stream", "/health"} <= described["paths"].keys()
+    told = described["paths"]["/api/prices"]["get"]["responses"]["200"]["content"]
+    assert told["application/json"]["schema"]["$ref"].endswith("Prices"), "written beside, as typed"
     assert (await stranger.get("/api/docs")).status_code == 200

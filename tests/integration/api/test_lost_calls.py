@@ -7,8 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from broker.flows.count_lost_calls import KEPT_FOR, count_lost_calls, forget_lost_calls
+from tests.integration.api.beside import done_beside
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.recourse import a_story, charge, open_market
 
@@ -102,3 +104,24 @@ async def test_a_story_that_cannot_be_read_holds_up_no_other(
     broker.clock = later(broker)
     [mine] = await told(provider)
     assert mine["served"] == 1
+
+
+async def test_what_is_lost_in_a_large_market_is_read_in_parts_and_written_beside_the_calls(
+    broker: SmallBroker, shop: Person, operator: Person
+) -> None:
+    await charge(broker, shop, (0, 100), story=a_story(broker, shop, (0, 50.0, 500.0)))
+    await count(broker)
+    broker.clock = later(broker)
+    in_parts: list[bool] = []
+
+    def note(*asked: Any) -> None:
+        if "FROM lost_calls" in asked[2]:
+            in_parts.append(asked[1].server_side)
+
+    event.listen(broker.engine.sync_engine, "before_cursor_execute", note)
+    with done_beside() as done:
+        answer = await operator.http.get("/api/lost-calls")
+    event.remove(broker.engine.sync_engine, "before_cursor_execute", note)
+    assert in_parts == [True]
+    assert answer.json()["endpoints"]
+    assert answer.content in done.results()

@@ -18,6 +18,7 @@ from broker.api.prices import LOOK_AGAIN_S
 from broker.api.streams import STREAMS_OF_ACCOUNT_MAX
 from broker.core.market import Presence
 from broker.flows.authenticate import Caller
+from tests.integration.api.beside import done_beside
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.market import list_endpoints, publish
 from tests.integration.catalog.offers import endpoint_offer
@@ -48,6 +49,18 @@ async def test_prices_tell_rate_band_load_and_health(
     }
     assert endpoint["ceiling"]["price_out_usd"] == "6.00"
     assert (endpoint["load"], endpoint["health"]) == (0.25, "ready")
+
+
+async def test_prices_are_written_beside_the_calls(
+    broker: SmallBroker, provider: Person, consumer: Person
+) -> None:
+    await list_endpoints(broker, provider.account)
+    await publish(broker, 7, 250_000)
+    with done_beside() as done:
+        answer = await consumer.http.get("/api/prices")
+    assert names(answer) == ["acme/law"]
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.content in done.results()
 
 
 async def test_health_tells_what_is_away_and_what_has_no_price(
