@@ -66,10 +66,12 @@ class HeartbeatDesk:
         self._keys: Mapping[UUID, bytes] = {}
         self._load_again_at_s = 0.0
         self._current = False
+        self._changes = 0
 
     def forget_keys(self) -> None:
         """Be told that the catalog has changed: a deployment may have come or gone."""
         self._current = False
+        self._changes += 1
         self._load_again_at_s = 0.0
 
     def interval_ms(self) -> int:
@@ -143,20 +145,23 @@ class HeartbeatDesk:
         )
 
     async def _know(self, ids: Sequence[UUID | None]) -> None:
-        """Load the keys when they have changed, or when there is an id not among them."""
-        strange = not self._keys.keys() >= {*ids}
+        """Load the keys when they have changed, or those of ids that are not among them."""
+        strange = {each for each in ids if each is not None} - self._keys.keys()
         now_s = self._now_s()
         if (self._current and not strange) or now_s < self._load_again_at_s:
             return
         self._load_again_at_s = now_s + KEYS_LOADED_EVERY_S
+        changes = self._changes
+        kept, wanted = (self._keys, strange) if self._current else ({}, None)
         try:
             async with self._engine.connect() as connection:
-                self._keys = await deployments.load_signing_keys(connection, self._sealer)
+                told = await deployments.load_signing_keys(connection, self._sealer, wanted)
         except DATABASE_AWAY as error:
             self._current = False
             _log.warning("signing keys are not loaded", reason=str(error))
             return
-        self._current = True
+        self._keys = {**kept, **told}
+        self._current = changes == self._changes
 
 
 def _id_of(signed: SignedHeartbeat) -> UUID | None:

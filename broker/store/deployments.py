@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -65,11 +66,16 @@ async def list_deployments(
     return [_record(row, None) for row in rows]
 
 
-async def load_signing_keys(connection: AsyncConnection, sealer: Sealer) -> dict[UUID, bytes]:
-    """Return the key of every deployment that is not withdrawn; unreadable ones are logged."""
+async def load_signing_keys(
+    connection: AsyncConnection, sealer: Sealer, ids: Collection[UUID] | None = None
+) -> dict[UUID, bytes]:
+    """Return the key of every deployment that is not withdrawn, or of those with these ids;
+    unreadable ones are logged."""
     query = select(deployments.c.id, deployments.c.signing_key_sealed).where(
         deployments.c.status != ListingStatus.WITHDRAWN.value
     )
+    if ids is not None:
+        query = query.where(deployments.c.id.in_(ids))
     keys: dict[UUID, bytes] = {}
     for row in await connection.execute(query):
         key = opened(row.signing_key_sealed, signing_key_place(row.id), sealer)

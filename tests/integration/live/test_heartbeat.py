@@ -172,6 +172,17 @@ async def test_a_withdrawn_deployment_is_unknown_once_the_change_is_heard(
     assert await reasons(desk, signed(gpu1, 2)) == ["unknown_deployment"]
 
 
+async def test_a_strangers_id_makes_no_other_key_load_anew(desk, gpu1, engine, acme, monotonic):
+    assert await reasons(desk, signed(gpu1, 1)) == [""]
+    async with engine.begin() as connection:
+        await catalog.withdraw(connection, acme.id, gpu1.deployment_id, NOW)
+    for sequence, stranger in enumerate((str(UUID(int=9)), "no id"), 2):
+        monotonic.now_s += 1.0
+        (unknown,) = await beat(desk, signed(gpu1, 1, deployment_id=stranger))
+        assert (unknown.reason, unknown.register_again) == ("unknown_deployment", True)
+        assert await reasons(desk, signed(gpu1, sequence)) == [""], "the change is not heard of yet"
+
+
 async def test_known_deployments_go_on_while_the_database_is_away(gpu1, database_url, here, wall):
     engine = create_engine(database_url)
     clock = Time(0.0)
