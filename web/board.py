@@ -186,25 +186,29 @@ class Boards:
         async with self._reading:
             due = self._parts.now_s() - self._read_s > _READ_AGAIN_S
             self._asked |= numbers
-            if not due and self._asked <= self._read_of:
+            wanted = self._asked if due else self._asked - self._read_of
+            if not wanted:
                 return
-            self._read_of = self._asked if due else self._read_of | self._asked
-            self._asked = set(numbers)
+            self._read_of = wanted if due else self._read_of | wanted
             since = self._parts.clock() - WINDOW
             try:
                 async with self._parts.engine.connect() as connection:
-                    steps = await reads.price_steps(connection, since, STEP, sorted(self._read_of))
+                    steps = await reads.price_steps(connection, since, STEP, sorted(wanted))
             except Exception as error:
                 if not is_database_away(error):
                     raise
             else:
-                self._points = _points(steps)
+                self._points = _points(steps) if due else self._points | _points(steps)
                 self._drawn.clear()
-            self._read_s = self._parts.now_s()
-            if self._read_s - self._cleared_s > _CLEAR_AGAIN_S:
-                market, self._cleared_s = self._parts.market, self._read_s
-                listings = read_prices(market, self._parts.pulse, self._read_s)
-                self._best = await asyncio.to_thread(find_equilibrium, listings, market.book)
+            if due:
+                self._asked, self._read_s = set(numbers), self._parts.now_s()
+                await self._find_best()
+
+    async def _find_best(self) -> None:
+        if self._read_s - self._cleared_s > _CLEAR_AGAIN_S:
+            market, self._cleared_s = self._parts.market, self._read_s
+            listings = read_prices(market, self._parts.pulse, self._read_s)
+            self._best = await asyncio.to_thread(find_equilibrium, listings, market.book)
 
 
 def first_of(seen: list[Listing], caller: Caller) -> list[Listing]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from sqlalchemy import event
 from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
@@ -459,6 +461,39 @@ async def test_of_a_very_large_market_a_part_is_shown_and_the_others_by_their_nu
     # One that is asked for by its number stands beside them, and its provider sees it first.
     assert other in _rows((await browser.get(f"/console/endpoints/{other}")).text)
     assert other in _rows((await (await enter(people.borealis)).get("/console/board")).text)
+    # And who takes calls stands before who does not.
+    away = numbers[0]
+    await bourse.reload({away: Presence.DOWN})
+    looked_s = bourse.now_s()
+    bourse.now_s = lambda: looked_s + 1.0
+    rows = _rows((await browser.get("/console/board")).text)
+    assert rows == {*numbers[: ROWS_MAX + 1]} - {away}
+
+
+async def test_of_an_endpoint_that_is_shown_besides_its_own_history_alone_is_read(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    browser = await enter(people.clinic)
+    known = _rows((await browser.get("/console")).text)
+    read: list[list[int]] = []
+
+    def note(*asked: Any) -> None:
+        if "console_prices" in asked[2]:
+            read.append(next(each for each in asked[3] if isinstance(each, list)))
+
+    started_s = bourse.now_s()
+    event.listen(bourse.engine.sync_engine, "before_cursor_execute", note)
+    try:
+        await bourse.offer(people.acme, server("late", chat("late")))
+        bourse.now_s = lambda: started_s + 1.0
+        [late] = _rows((await browser.get("/console/board")).text) - known
+        assert read == [[late], [late]]
+        read.clear()
+        bourse.now_s = lambda: started_s + 10.0
+        await browser.get("/console/board")
+        assert [set(each) for each in read] == [known | {late}] * 2
+    finally:
+        event.remove(bourse.engine.sync_engine, "before_cursor_execute", note)
 
 
 def _rows(page: str) -> set[int]:
