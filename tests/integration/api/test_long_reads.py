@@ -27,9 +27,10 @@ async def test_who_asks_for_many_long_reads_at_once_keeps_the_broker_ready(
             await blocker.execute("LOCK TABLE transfers IN ACCESS EXCLUSIVE MODE")
             reads = [asyncio.create_task(consumer.http.get(asked)) for _ in range(ASKED)]
             done = 0
-            while done < ASKED - ASKED_MAX:
-                await asyncio.wait(reads, timeout=0.05)
-                done = sum(each.done() for each in reads)
+            async with asyncio.timeout(20):
+                while done < ASKED - ASKED_MAX:
+                    await asyncio.wait(reads, timeout=0.05)
+                    done = sum(each.done() for each in reads)
             refused = [each.result() for each in reads if each.done()]
             assert {each.status_code for each in refused} == {429}
             assert all("retry-after" in each.headers for each in refused)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
 from typing import Any
 
 import msgspec
 import pytest
 
+from broker.core.grading import likeness
 from provider_sdk.testing.scripted import Script
 from tests.integration.gateway.house import Consumer, House, Stall
 
@@ -245,6 +248,42 @@ async def test_a_second_answer_can_be_asked_to_compare(house: House, shop: Consu
     assert first["judged"]["agreement"] is None
     assert third["endpoint"] == failing.headers["x-broker-endpoint"] == "globex/dear"
     assert failing.json()["broker"]["answers"] == 2
+
+
+async def test_answers_are_compared_beside_the_calls(house: House, shop: Consumer) -> None:
+    compared_here: list[object] = []
+
+    def note(frame: FrameType, happened: str, _: object) -> None:
+        if happened == "call" and frame.f_code is likeness.__code__:
+            compared_here.append(frame)
+
+    sys.setprofile(note)  # of this thread alone, in which all calls are served
+    try:
+        likeness("a", "b")
+        assert len(compared_here) == 1
+        answer = await ask(shop, chain(UNSURE, agreement="sample"))
+    finally:
+        sys.setprofile(None)
+    first, _ = await attempts_of(house, shop, answer)
+    assert first["judged"]["agreement"] == 1.0
+    assert len(compared_here) == 1
+
+
+async def test_an_answer_that_is_too_long_to_be_judged_is_its_providers_failure(
+    house: House, shop: Consumer
+) -> None:
+    provider = house.providers["acme/cheap"]
+    before, tokens = provider.script, 12_000  # each with what else was likely
+    provider.script = Script(models=("upstream-name",), output_tokens=tokens)
+    shown = {"max_tokens": tokens, "logprobs": True, "top_logprobs": 20}
+    try:
+        answer = await ask(shop, chain(SURE), **shown)
+    finally:
+        provider.script = before
+    assert answer.headers["x-broker-endpoint"] == "globex/dear", answer.text[:200]
+    first, _ = await attempts_of(house, shop, answer)
+    assert (first["outcome"], first["charge_usd"]) == ("malformed", "0.00")
+    assert "too long to be judged" in first["detail"]
 
 
 async def test_who_wants_it_at_any_price_gets_the_dearest(house: House, shop: Consumer) -> None:
