@@ -23,9 +23,10 @@ def allow_files() -> None:
 
 
 def connections_max(calls_max: int) -> int:
-    """Return how many callers may be connected, for each of `calls_max` calls at once takes another
-    file, up to half of all; and RESERVE are kept."""
+    """Return how many callers may be connected: RESERVE files are kept, and of the rest one for
+    each of `calls_max` calls at once, up to half."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
         files = sys.maxsize
-    return max(1, files - RESERVE - min(calls_max, files // 2))
+    rest = max(2, files - RESERVE)
+    return rest - min(calls_max, rest // 2)

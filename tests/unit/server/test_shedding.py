@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from broker.server.files import RESERVE, connections_max
+from broker.server.files import connections_max
 from broker.server.shedding import Shedding
 
 
@@ -78,13 +78,13 @@ def test_who_has_asked_since_the_last_look_stays() -> None:
 
 @pytest.mark.parametrize(
     ("files", "calls", "callers"),
-    [(300, 2_000, 150), (1_024, 2_000, 512), (20_000, 2_000, 18_000), (100, 2_000, 50)],
+    [(300, 2_000, 118), (1_024, 2_000, 480), (20_000, 2_000, 17_936), (50, 2_000, 1)],
 )
 def test_a_file_is_kept_for_each_call_and_some_for_the_ledger(
     monkeypatch: pytest.MonkeyPatch, files: int, calls: int, callers: int
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
-    assert connections_max(calls) == max(1, callers - RESERVE)
+    assert connections_max(calls) == callers
 
 
 def test_where_files_have_no_limit_callers_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
