@@ -41,7 +41,7 @@ HEARTBEAT_S = 15.0
 """After so long without a new book a comment is sent, so that nobody takes the stream for dead."""
 
 LOOK_AGAIN_S = 2.0
-"""So long a stream goes on at most after its key was revoked or has expired."""
+"""So long a stream tells prices at most after its key was revoked or has expired."""
 
 HISTORY_DEFAULT = timedelta(minutes=10)
 
