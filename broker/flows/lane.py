@@ -27,7 +27,7 @@ from broker.upstream.patience import patience
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_REST_S: Final = 0.001
+_REST_S: Final = 0.0002
 """So long after a statement the next one waits for company, for a statement costs as much as ten
 rows. A call that finds the lane at rest for longer is alone, and sent at once."""
 _COMPANY: Final = 32
