@@ -22,6 +22,7 @@ from broker.flows.background import Background
 from broker.flows.batch import LedgerBatcher
 from broker.flows.heartbeat import HeartbeatDesk
 from broker.flows.keyring import Keyring
+from broker.flows.lane_ahead import HoldTerms
 from broker.flows.lease import Lease
 from broker.flows.leave import Leave
 from broker.flows.origins import Origins
@@ -133,7 +134,10 @@ async def _open_ledger(
     stack.push_async_callback(leave.within, lease.release)
     async with pool.acquire() as connection:
         take = await take_account(connection, process_id)
-    ledger = LedgerBatcher(pool, take, process_id, settings.limits.batch_rows_max)
+    limits = settings.limits
+    ahead_s = limits.deadline_s + limits.hold_margin_s
+    terms = HoldTerms(process_id, limits.batch_rows_max, ahead_s=ahead_s)
+    ledger = LedgerBatcher(pool, take, terms)
     ledger.start()
     stack.push_async_callback(leave.settle, ledger.drain)
     return ledger

@@ -6,8 +6,6 @@ sake of a few long texts would hold all calls up for seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -39,17 +37,16 @@ class _Endpoint(msgspec.Struct, gc=False):
 
 
 _offer: Final = msgspec.json.Decoder(_Offer).decode
-
-
-@cache
-def _endpoints() -> Callable[[msgspec.Raw], msgspec.Struct]:
-    """Return what reads as many endpoints as there may be: a list would be made whole before its
-    length is looked at. It is made when somebody brings so many."""
-    fields = [(f"endpoint{number}", _Endpoint | None, None) for number in range(ENDPOINTS_MAX)]
-    kind = msgspec.defstruct(
-        "_Endpoints", fields, array_like=True, forbid_unknown_fields=True, gc=False
+# A list would be made whole before its length is looked at.
+_endpoints: Final = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "_Endpoints",
+        [(f"endpoint{number}", _Endpoint | None, None) for number in range(ENDPOINTS_MAX)],
+        array_like=True,
+        forbid_unknown_fields=True,
+        gc=False,
     )
-    return msgspec.json.Decoder(kind).decode
+).decode
 
 
 def require_terms(body: bytes) -> None:
@@ -58,7 +55,7 @@ def require_terms(body: bytes) -> None:
     if len(body) <= LARGE_BYTES:
         return
     try:
-        told = msgspec.structs.astuple(_endpoints()(_offer(body).endpoints))
+        told = msgspec.structs.astuple(_endpoints(_offer(body).endpoints))
     except msgspec.DecodeError as error:
         raise RequestMalformed(f"endpoints: {error}", facts={"field": "endpoints"}) from None
     if len(body) - sum(each.text_bytes for each in told if each) > TERMS_BYTES_MAX:

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+import asyncpg
 import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
+from sqlalchemy.exc import DBAPIError
 
-from broker.errors import BrokerError, RequestMalformed, Unavailable, ValueUnkeepable
-from broker.store.away import is_database_away, is_unkeepable
+from broker.errors import BrokerError, RequestMalformed, Unavailable
+from broker.store.away import driver_error, is_database_away
 from pricing.money import MoneyError
 
 MEDIA_TYPE = "application/problem+json"
@@ -29,6 +31,12 @@ _CODES = {
     429: "too_many_calls",
     503: "unavailable",
 }
+_UNKEEPABLE = (
+    asyncpg.CharacterNotInRepertoireError,
+    asyncpg.UntranslatableCharacterError,
+    asyncpg.DatetimeFieldOverflowError,
+)
+"""What PostgreSQL says of a text with a NUL, and of a time that it has no place for."""
 
 Answer = Response[dict[str, Any]]
 
@@ -51,6 +59,15 @@ def problem(error: BrokerError) -> Answer:
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     return _render(error.status, error.code, error.detail, headers=headers, facts=error.facts)
+
+
+def _is_unkeepable(error: BaseException) -> bool:
+    """True when the database cannot keep a value that the caller sent, whatever it is for."""
+    if not isinstance(error, DBAPIError):
+        return False
+    cause = driver_error(error)
+    # Of just this class is what the driver itself cannot send.
+    return isinstance(cause, _UNKEEPABLE) or type(cause) is asyncpg.DataError
 
 
 def _broker_error(_: Request[Any, Any, Any], error: BrokerError) -> Answer:
@@ -111,8 +128,14 @@ def _any_error(request: Request[Any, Any, Any], error: Exception) -> Answer:
         return problem(RequestMalformed("The body is nested too deeply."))
     if isinstance(error, UnicodeDecodeError):
         return problem(RequestMalformed("The body is not UTF-8."))
-    if is_unkeepable(error):
-        return problem(ValueUnkeepable())
+    if _is_unkeepable(error):
+        return problem(
+            RequestMalformed(
+                "A value cannot be kept: a text with a NUL, a time outside the years 1 to 9999 "
+                "(UTC), or a number that is too large.",
+                code="value_unkeepable",
+            )
+        )
     structlog.get_logger("broker.api").error(
         "request_broke", method=request.method, path=request.url.path, exc_info=error
     )

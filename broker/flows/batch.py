@@ -15,10 +15,12 @@ from uuid import UUID
 
 import asyncpg
 
+from broker.core.ahead import Ready
 from broker.core.ledger import CallRecord, Hold, Settlement
 from broker.flows.lane import Lane
+from broker.flows.lane_ahead import AheadLane, HoldTerms, Neighbours
 from broker.flows.lane_doubts import DoubtLane
-from broker.flows.lane_holds import HoldLane, HoldTerms
+from broker.flows.lane_holds import HoldLane
 from broker.flows.lane_settlements import RecordLane, SettlementLane
 from broker.store.budgeted_keys import BudgetedKeys
 
@@ -33,23 +35,23 @@ class LedgerBatcher:
         self,
         pool: asyncpg.Pool,
         take_account: UUID,
-        process_id: int,
-        rows_max: int = 512,
-        queue_max: int = 2_000,
+        terms: HoldTerms,
     ) -> None:
-        self.process_id = process_id
+        self.process_id = terms.process_id
+        rows_max, known = terms.rows_max, BudgetedKeys()
         self._records = RecordLane(pool, rows_max)
-        known = BudgetedKeys()
         self._settlements = SettlementLane(pool, rows_max, take_account, known)
-        terms = HoldTerms(process_id, rows_max, queue_max)
         self._doubts = DoubtLane(pool, rows_max, self._settlements)
-        self._holds = HoldLane(pool, terms, self._settlements, self._doubts, known)
+        beside = Neighbours(self._settlements, self._doubts, known)
+        self._ahead = AheadLane(pool, terms, beside)
+        self._holds = HoldLane(pool, terms, beside, self._ahead)
 
     def start(self) -> None:
         """Begin to send batches."""
         self._records.start()
         self._settlements.start()
         self._doubts.start()
+        self._ahead.start()
         self._holds.start()
 
     async def drain(self, timeout_s: float = 10.0) -> None:
@@ -59,13 +61,14 @@ class LedgerBatcher:
         the end of their calls, and its holds are released once this process is found dead.
         """
         due_s = time.monotonic() + timeout_s
-        for lane in (self._holds, self._doubts, self._settlements, self._records):
+        for lane in (self._holds, self._ahead, self._doubts, self._settlements, self._records):
             await lane.close(max(due_s - time.monotonic(), 0.0))
 
     def lanes(self) -> dict[str, Lane[Any, Any]]:
         """Return the lanes by name, to be looked at."""
         return {
             "holds": self._holds,
+            "ahead": self._ahead,
             "doubts": self._doubts,
             "settlements": self._settlements,
             "records": self._records,
@@ -94,6 +97,19 @@ class LedgerBatcher:
         """
         # One coroutine fewer than awaiting it here, for every call.
         return self._holds.hold(hold, wait_s, share)
+
+    def take_ready(self, account: UUID, key_id: str, amount_nanos: int) -> Ready | None:
+        """Return a durable hold that was opened ahead of calls of this key, for so much or a little
+        more; None where there is none, or calls are to be refused just now."""
+        ready = self._ahead.take(account, key_id, amount_nanos)
+        if ready is not None and not self._holds.is_calm:
+            self._settlements.release(ready.hold)
+            return None
+        return ready
+
+    def release(self, hold: Hold) -> None:
+        """Close, soon, a hold that no call goes on with."""
+        self._settlements.release(hold)
 
     def settle(
         self, settlement: Settlement, draft: Callable[[], CallRecord] | None = None

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import asyncpg
@@ -22,10 +21,8 @@ from broker.core.ledger import Hold
 from broker.errors import BrokerError, Conflict, TooManyCalls, Unavailable
 from broker.flows.hold_refusals import beyond_all, budget_exceeded, budget_held, no_account, too_low
 from broker.flows.lane import Lane
-from broker.flows.lane_doubts import DoubtLane
-from broker.flows.lane_settlements import SettlementLane
+from broker.flows.lane_ahead import AheadLane, HoldTerms, Neighbours
 from broker.store import ledger
-from broker.store.budgeted_keys import BudgetedKeys
 from broker.store.ledger import HoldResult
 
 _STATEMENT_S: Final = 5.0
@@ -47,15 +44,6 @@ _PAUSE_MAX_S: Final = 0.5
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class HoldTerms:
-    """Whose holds these are, how many go into a statement, and how many may wait."""
-
-    process_id: int
-    rows_max: int
-    queue_max: int
-
-
 class _Asked(msgspec.Struct, eq=False, gc=False):
     hold: Hold
     future: asyncio.Future[None]
@@ -72,15 +60,15 @@ class HoldLane(Lane[_Asked, HoldResult]):
         self,
         pool: asyncpg.Pool,
         terms: HoldTerms,
-        settlements: SettlementLane,
-        doubts: DoubtLane,
-        known: BudgetedKeys,
+        beside: Neighbours,
+        ahead: AheadLane,
     ) -> None:
         super().__init__(pool, terms.rows_max, _STATEMENT_S)
         self._process_id = terms.process_id
-        self._settlements = settlements
-        self._doubts = doubts
-        self._known = known
+        self._settlements = beside.settlements
+        self._doubts = beside.doubts
+        self._known = beside.known
+        self._ahead = ahead
         self._away_until_s = 0.0
         self._doubtful: Sequence[_Asked] = ()
         """What was in a statement that was cut off: it may have committed."""
@@ -110,8 +98,7 @@ class HoldLane(Lane[_Asked, HoldResult]):
         if hold.amount_nanos > _HOLD_NANOS_MAX:
             raise beyond_all(hold)
         loop = asyncio.get_running_loop()
-        # A full disk may have room for holds and none for what their calls would end with.
-        if self._settlements.is_stuck or (self._away_until_s and loop.time() < self._away_until_s):
+        if self._is_away(loop):
             raise _away()
         future: asyncio.Future[None] = loop.create_future()
         self.put(_Asked(hold, future, wait_s))
@@ -123,6 +110,18 @@ class HoldLane(Lane[_Asked, HoldResult]):
                 with contextlib.suppress(Unavailable):
                     self._settlements.release(hold)
             raise
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether the ledger is there, and so few wait for it that none is refused for that."""
+        waiting = max(len(self.queue), len(self._settlements.queue))
+        return waiting < self._calm and not self._is_away(asyncio.get_running_loop())
+
+    def _is_away(self, loop: asyncio.AbstractEventLoop) -> bool:
+        # A full disk may have room for holds and none for what their calls would end with.
+        if self._settlements.is_stuck:
+            return True
+        return bool(self._away_until_s) and loop.time() < self._away_until_s
 
     async def _work(self) -> None:
         batch: list[_Asked] = []
@@ -180,7 +179,11 @@ class HoldLane(Lane[_Asked, HoldResult]):
         if left_nanos is None:
             _fail(asked, no_account(hold))
         elif hold.amount_nanos > left_nanos:
-            _fail(asked, too_low(hold, left_nanos))
+            # What is held ahead of other calls is in nobody's way: it goes back, and this one waits
+            # for that.
+            waits = not asked.pause_s and self._ahead.give_back_of(hold.account)
+            if not waits or not self._wait(asked):
+                _fail(asked, too_low(hold, left_nanos))
         elif budget is None:
             return True
         elif hold.amount_nanos > (budget.limit_nanos or 0) - budget.spent_nanos:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from broker.core import story
 from broker.core.call import Call
+from broker.core.decision import Decision
 from broker.core.ledger import CallRecord
+from broker.errors import BrokerError
+from broker.flows.runtime import Runtime
 
 
 class Ending(msgspec.Struct, frozen=True, gc=False):
@@ -45,3 +49,15 @@ def log_call(call: Call, ending: Ending) -> CallRecord:
         labels_json=call.labels_json,
         story=ending.story,
     )
+
+
+def log_refusal(
+    error: BrokerError, call: Call, decision: Decision, runtime: Runtime
+) -> BrokerError:
+    """Keep the story of a call that was refused before it was dispatched; return the error."""
+    duration_ms = (runtime.now_s() - call.started_s) * 1_000
+    told = story.encode(call.wanted, decision, [], error.code, call.started_s)
+    ending = Ending(error.status, error.code, decision.price_version, duration_ms, told)
+    runtime.ledger.record(log_call(call, ending))
+    error.call_id = call.id_text
+    return error

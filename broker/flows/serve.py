@@ -7,7 +7,6 @@ piece; whoever stops listening before cancels the work upstream and pays for wha
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -16,7 +15,6 @@ from broker.core import story
 from broker.core.call import Call, OpenAiBody, TensorBody
 from broker.core.decision import Decision, undecided
 from broker.core.dispatch import Attempt, End
-from broker.core.ledger import Hold
 from broker.core.market import Market
 from broker.core.outcome import Fault, Outcome
 from broker.core.several import several
@@ -41,24 +39,20 @@ from broker.flows.exchange import (
     read_or_open,
     read_whole,
 )
-from broker.flows.grant import take_tokens, undo
 from broker.flows.hedge import Make, race
 from broker.flows.inspect_answer import inspect, is_drawn
-from broker.flows.log_call import Ending, log_call
+from broker.flows.log_call import log_refusal
 from broker.flows.passage import Passage
 from broker.flows.plan_cascade import lay_out
 from broker.flows.recognise import is_recognised, recognise
 from broker.flows.redeem import redeem, require_ours, unavailable
+from broker.flows.reserve import reserve
 from broker.flows.runtime import Runtime
 from broker.flows.stay import stay
 from broker.flows.stream import Stream
-from broker.flows.tab import Tab, reserve
+from broker.flows.tab import Tab
 from broker.flows.turn import Turn
 from broker.upstream.faults import AttemptFailed
-from pricing.tiers import Tier
-
-SHARE_OF: Final = {Tier.PRIORITY: 1.0, Tier.STANDARD: 0.8, Tier.FLEX: 0.4, Tier.BATCH: 0.4}
-"""Of the calls that may wait for the ledger at once: so many may wait when one of a tier comes."""
 
 
 async def serve(
@@ -77,9 +71,8 @@ async def serve(
     else:
         call, decision, market = await _redeem(call, wanted.quote_id, runtime)
     decision = story.thin(decision)
-    hold = reserve(call, decision, runtime.settings.limits.hold_margin_s)
-    first = market.endpoint(decision.plan[0].number).deployment.number
-    await _hold(hold, first, call, decision, runtime)
+    bound = turn is not None or wanted.quote_id is not None
+    call, hold = await reserve(call, decision, market, runtime, bound=bound)
     tab = Tab(call, decision, hold, market, runtime)
     tab.turn = turn
     try:
@@ -144,9 +137,9 @@ def _decide(call: Call, runtime: Runtime) -> tuple[Call, Decision]:
     try:
         decision = choose(call.wanted, runtime, whole=call.cascade is not None)
     except ModelUnknown as error:
-        raise _log(error, call, undecided(runtime.market.book.version), runtime) from None
+        raise log_refusal(error, call, undecided(runtime.market.book.version), runtime) from None
     if not decision.plan:
-        raise _log(refusal(call.wanted, decision, runtime), call, decision, runtime)
+        raise log_refusal(refusal(call.wanted, decision, runtime), call, decision, runtime)
     if call.wanted.paced:
         runtime.pacer.saw(call.payer.key_id, decision)
     if call.cascade is not None or call.hedges or call.continues:
@@ -162,7 +155,7 @@ def _lay_out(call: Call, first: Decision, runtime: Runtime) -> tuple[Call, Decis
     try:
         return lay_out(call, first, runtime)
     except BrokerError as error:
-        raise _log(error, call, first, runtime) from None
+        raise log_refusal(error, call, first, runtime) from None
 
 
 async def _redeem(call: Call, quote_id: UUID, runtime: Runtime) -> tuple[Call, Decision, Market]:
@@ -171,33 +164,15 @@ async def _redeem(call: Call, quote_id: UUID, runtime: Runtime) -> tuple[Call, D
     try:
         call, decision, market = await redeem(call, quote_id, runtime)
     except (ModelUnknown, NothingFits, QuoteRefused) as error:
-        raise _log(error, call, undecided(runtime.market.book.version), runtime) from None
+        raise log_refusal(error, call, undecided(runtime.market.book.version), runtime) from None
     if not decision.plan:
-        raise _log(unavailable(decision, runtime), call, decision, runtime)
+        raise log_refusal(unavailable(decision, runtime), call, decision, runtime)
     if call.wanted.paced:
         runtime.pacer.saw(call.payer.key_id, decision)
     if is_recognised(call.wanted, call.cascade):
         # The quote has decided; its domain is for what is said of the answer to teach.
         call = recognise(call, runtime)
     return call, decision, market
-
-
-async def _hold(hold: Hold, first: int, call: Call, decision: Decision, runtime: Runtime) -> None:
-    """Open the hold; `first` is the deployment that the call goes to first."""
-    # Counted from the decision on: others are decided while this one waits for its hold.
-    runtime.pulse.expect(first, 1)
-    try:
-        if call.payer.rates is not None:
-            await take_tokens(call, decision, runtime)
-        share = SHARE_OF[call.wanted.tier]
-        await runtime.ledger.hold(hold, call.deadline_s - runtime.now_s(), share)
-    except BaseException as error:
-        await undo(call, runtime, error)
-        if isinstance(error, BrokerError):
-            raise _log(error, call, decision, runtime) from None
-        raise
-    finally:
-        runtime.pulse.expect(first, -1)
 
 
 async def _forward(tab: Tab) -> WholeAnswer | StreamedAnswer | LongAnswer:
@@ -277,13 +252,3 @@ def _told(tab: Tab) -> list[dict[str, object]]:
         for each in tab.dispatch.attempts
         if each.outcome is not None and each.outcome.fault is not None
     ]
-
-
-def _log(error: BrokerError, call: Call, decision: Decision, runtime: Runtime) -> BrokerError:
-    """Keep the story of a call that was refused before it was dispatched."""
-    duration_ms = (runtime.now_s() - call.started_s) * 1_000
-    told = story.encode(call.wanted, decision, [], error.code, call.started_s)
-    ending = Ending(error.status, error.code, decision.price_version, duration_ms, told)
-    runtime.ledger.record(log_call(call, ending))
-    error.call_id = call.id_text
-    return error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable
-from datetime import timedelta
 from functools import partial
 
 import msgspec
@@ -250,7 +249,9 @@ class Tab:
         if call.session_id is not None and status == 200:
             payer, number = call.payer, self.endpoint.number
             runtime.live.homes.keep(payer.account_id, call.session_id, number)
-        closing = ledger.settlement(self.hold, tuple(self.lines), runtime.clock(), None)
+        # Not before its call either, which may be younger than its hold: a clock may be set back.
+        now = max(runtime.clock(), call.created_at)
+        closing = ledger.settlement(self.hold, tuple(self.lines), now, None)
         draft = partial(self._record, status, code, runtime.now_s())
         if runtime.traces is not None and call.trace is not None:
             trace_call(runtime.traces, call, draft(), self.dispatch.attempts, self.market)
@@ -325,15 +326,3 @@ class Tab:
             story=story.encode(wanted, decision, attempts, dispatch.end or code, call.started_s),
             answer_tokens_out=answer_length(last, call),
         )
-
-
-def reserve(call: Call, decision: Decision, margin_s: float) -> Hold:
-    """Return the hold for a call: the dearest permitted plan, a margin beyond its deadline."""
-    return Hold(
-        call_id=call.id,
-        account=call.payer.funds,
-        key_id=call.payer.key_id,
-        amount_nanos=decision.hold_nanos,
-        created_at=call.created_at,
-        expires_at=call.created_at + timedelta(seconds=call.deadline_s - call.started_s + margin_s),
-    )

@@ -112,19 +112,21 @@ async def hold_batch(
     holds: Sequence[Hold],
     process_id: int,
     known: BudgetedKeys | None = None,
+    many_times: int = 1,
 ) -> list[HoldResult]:
     """Open holds, per account and budget in order while they fit; one statement, committed at once.
 
     A refused hold may fit what its account and its budgets have left: a running sum refuses all
     that stand behind a hold too big, and a period of a budget is opened by the first hold in it.
-    `known` spares the keys without budgets the look-up; None looks each up. Raises asyncpg's error,
-    with nothing written, when a call has a hold already.
+    `known` spares the keys without budgets the look-up; None looks each up. An account must have
+    `many_times` the amount left. Raises asyncpg's error, with nothing written, when a call has a
+    hold already.
     """
     generation = None if known is None else known.vouch(hold.key_id for hold in holds)
     text = statement("hold", budgets=generation is None)
-    refused = await connection.fetch(text, _json(holds), process_id, generation)
+    refused = await connection.fetch(text, _json(holds), process_id, generation, many_times)
     if known is not None and len(refused) == len(holds) and await known.refresh(connection):
-        return await hold_batch(connection, holds, process_id, known)
+        return await hold_batch(connection, holds, process_id, known, many_times)
     results = [_ACCEPTED] * len(holds)
     unopened = []
     for n, available_nanos, kind, limit_nanos, spent_nanos, held_nanos in refused:
@@ -140,18 +142,18 @@ async def hold_batch(
 
 
 async def forestall(
-    connection: Connection, holds: Sequence[Hold], patience_s: float
+    connection: Connection, holds: Sequence[Hold], timeout_s: float | None = None
 ) -> frozenset[UUID]:
     """Keep holds of unknown fate from being opened by a statement that may still run; return the
     calls whose hold has been opened, and is to be released.
 
-    Raises asyncpg's error where who opens one now takes longer than `patience_s`.
+    Raises asyncpg's error where who opens one now takes longer than `timeout_s`.
     """
     async with connection.transaction():
         # Cut off here alone, the server would go on waiting, one more with each time.
-        limit_ms = str(int(patience_s * 1_000))
+        limit_ms = "0" if timeout_s is None else str(int(timeout_s * 500))
         await connection.execute("SELECT set_config('lock_timeout', $1, true)", limit_ms)
-        rows = await connection.fetch(statement("forestall"), _json(holds))
+        rows = await connection.fetch(statement("forestall"), _json(holds), timeout=timeout_s)
     return frozenset(UUID(bytes=row["call_id"].bytes) for row in rows)
 
 

@@ -11,7 +11,6 @@ Who waits sets his own limit. The threads are daemons: a process that ends does 
 from __future__ import annotations
 
 import asyncio
-import errno
 import ipaddress
 import os
 import socket
@@ -129,13 +128,9 @@ class Names:
     async def _ask_in_thread(self, host: str, port: int) -> list[Address]:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[Address]] = loop.create_future()
-        asking = threading.Thread(
+        threading.Thread(
             target=self._in_thread, args=(host, port, loop, answer), name="names", daemon=True
-        )
-        try:
-            asking.start()
-        except RuntimeError as error:  # what this machine has no more of is no provider's fault
-            raise OSError(errno.ENOMEM, f"no thread to ask for a name in: {error}") from None
+        ).start()
         return await answer
 
     def _in_thread(

@@ -37,6 +37,7 @@ import uvloop
 from broker.core.ledger import Hold, Settlement
 from broker.embedded.postgres import EmbeddedPostgres
 from broker.flows.batch import LedgerBatcher
+from broker.flows.lane_ahead import HoldTerms
 from broker.store import ledger
 from broker.store.budgets import Budgets, set_budgets
 from broker.store.database import create_engine, create_pool
@@ -114,7 +115,7 @@ async def batcher_on(url: str) -> AsyncIterator[LedgerBatcher]:
     pool = await create_pool(url)
     async with pool.acquire() as connection:
         take = await ledger.take_account(connection, PROCESS)
-    batcher = LedgerBatcher(pool, take, PROCESS)
+    batcher = LedgerBatcher(pool, take, HoldTerms(PROCESS))
     batcher.start()
     yield batcher
     await batcher.drain()

@@ -1,8 +1,8 @@
 -- Opens holds. $1: the holds as JSON, in order; $2: the process that asks; $3: the generation of budgets that it knows,
 -- null where it does not matter: of another generation, all are refused, and so are those whose account has had a first
--- budget since this statement began. Returns those refused, by their place from 1, with what their account has left, null
--- where there is no account; and, where a budget stands in the way, its kind, limit, spent and held nanos. Spent and held
--- are null for a period that is not open yet.
+-- budget since this statement began; $4: how many times its amount an account must have left for a hold. Returns those
+-- refused, by their place from 1, with what their account has left, null where there is no account; and, where a budget
+-- stands in the way, its kind, limit, spent and held nanos. Spent and held are null for a period that is not open yet.
 WITH asked AS MATERIALIZED (
     -- A broker whose clock is behind would have its holds taken for expired: each lasts from now on, by the clock here.
     SELECT call_id, account, key_id, amount_nanos, created_at, greatest(expires_at, now() + (expires_at - created_at))
@@ -43,7 +43,8 @@ WITH asked AS MATERIALIZED (
            NULL::boolean AS budgeted,
 -- }
            coalesce(
-               sum(a.amount_nanos) OVER (PARTITION BY a.account ORDER BY a.n) <= l.posted_nanos - l.held_nanos, false)
+               sum(a.amount_nanos) OVER (PARTITION BY a.account ORDER BY a.n) * $4::integer
+                   <= l.posted_nanos - l.held_nanos, false)
                AND coalesce((SELECT generation FROM budget_generation WHERE one) = $3::bigint, true)
                AND coalesce(coalesce($3::bigint, (SELECT generation FROM budget_generation WHERE one)) >= l.budget_generation,
                             true) AS fits

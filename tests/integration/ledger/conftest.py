@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from broker.flows.batch import LedgerBatcher
+from broker.flows.lane_ahead import HoldTerms
 from broker.store import ledger
 from broker.store.database import create_pool
 from tests.integration.ledger.books import PROCESS, ledger_connection, open_account
@@ -55,7 +56,7 @@ async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool]:
 
 @pytest.fixture
 async def batcher(pool: asyncpg.Pool, take: UUID) -> AsyncIterator[LedgerBatcher]:
-    batcher = LedgerBatcher(pool, take, PROCESS)
+    batcher = LedgerBatcher(pool, take, HoldTerms(PROCESS))
     batcher.start()
     yield batcher
     await batcher.drain()

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from broker.errors import Unavailable
 from broker.flows.batch import LedgerBatcher
+from broker.flows.lane_ahead import HoldTerms
 from broker.store import ledger
 from broker.store.database import create_pool
 from tests.integration.ledger.books import PROCESS, Standing, a_capture, a_hold, a_record, standing
@@ -29,7 +30,7 @@ async def way(database_url: str) -> AsyncIterator[Way]:
 @pytest.fixture
 async def batcher(way: Way, take: UUID) -> AsyncIterator[LedgerBatcher]:
     pool = await create_pool(way.url)
-    batcher = LedgerBatcher(pool, take, PROCESS)
+    batcher = LedgerBatcher(pool, take, HoldTerms(PROCESS))
     batcher.start()
     yield batcher
     await batcher.drain()
@@ -182,7 +183,7 @@ async def test_draining_without_a_database_ends_in_time_and_tells_the_callers(
     way: Way, take: UUID, consumer: UUID, provider: UUID
 ) -> None:
     pool = await create_pool(way.url)
-    batcher = LedgerBatcher(pool, take, PROCESS)
+    batcher = LedgerBatcher(pool, take, HoldTerms(PROCESS))
     batcher.start()
     hold = a_hold(consumer, 1_000)
     await batcher.hold(hold)
@@ -200,7 +201,7 @@ async def test_draining_into_a_database_that_hangs_ends_in_time_whatever_waits(
     way: Way, take: UUID, consumer: UUID
 ) -> None:
     pool = await create_pool(way.url)
-    batcher = LedgerBatcher(pool, take, PROCESS)
+    batcher = LedgerBatcher(pool, take, HoldTerms(PROCESS))
     batcher.start()
     hold = a_hold(consumer, 1_000)
     await batcher.hold(hold)

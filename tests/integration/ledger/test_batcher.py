@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 from broker.core.ledger import CallRecord
 from broker.errors import BalanceTooLow, BrokerError, Conflict, TooManyCalls, Unavailable
 from broker.flows.batch import LedgerBatcher
+from broker.flows.lane_ahead import HoldTerms
 from tests.integration.ledger.books import (
     PROCESS,
     Standing,
@@ -256,7 +257,7 @@ async def test_a_settlement_goes_on_when_its_caller_leaves(
 async def test_too_many_waiting_calls_are_refused_at_once(
     pool: asyncpg.Pool, connection: asyncpg.Connection, consumer: UUID, take: UUID
 ) -> None:
-    batcher = LedgerBatcher(pool, take, PROCESS, rows_max=2, queue_max=3)
+    batcher = LedgerBatcher(pool, take, HoldTerms(PROCESS, rows_max=2, queue_max=3))
     batcher.start()
     results = await asyncio.gather(
         *(batcher.hold(a_hold(consumer, 1_000)) for _ in range(8)), return_exceptions=True

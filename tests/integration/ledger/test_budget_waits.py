@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.errors import BudgetTooLow, Unavailable
 from broker.flows.batch import LedgerBatcher
+from broker.flows.lane_ahead import HoldTerms
 from broker.flows.sweep import release_orphans, sweep_expired
 from broker.store import budgets, ledger
 from broker.store.budgets import Budgets
@@ -35,7 +36,7 @@ PATIENCE_S = 60.0
 @pytest.fixture
 async def rival(pool: asyncpg.Pool, connection: asyncpg.Connection) -> AsyncIterator[LedgerBatcher]:
     """Another broker on the same database."""
-    batcher = LedgerBatcher(pool, await ledger.take_account(connection, 2), 2)
+    batcher = LedgerBatcher(pool, await ledger.take_account(connection, 2), HoldTerms(2))
     batcher.start()
     yield batcher
     await batcher.drain()

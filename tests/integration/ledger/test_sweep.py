@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from broker.flows.batch import LedgerBatcher
+from broker.flows.lane_ahead import HoldTerms
 from broker.flows.lease import Lease
 from broker.flows.sweep import SPARE_S, release_orphans, sweep_expired
 from broker.store import leases, ledger
@@ -67,7 +68,7 @@ async def test_a_settlement_kept_back_longer_than_its_hold_lasts_is_made_all_the
     take: UUID,
 ) -> None:
     cut_off = await create_pool(way.url)
-    batcher = LedgerBatcher(cut_off, take, lease.process_id)
+    batcher = LedgerBatcher(cut_off, take, HoldTerms(lease.process_id))
     batcher.start()
     hold = a_hold(consumer, 100_000, lasts_s=-1_000)
     await batcher.hold(hold)

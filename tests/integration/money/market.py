@@ -18,6 +18,7 @@ from broker.core.payout import Bank, Schedule
 from broker.flows import payout_terms
 from broker.flows.authenticate import Caller
 from broker.flows.batch import LedgerBatcher
+from broker.flows.lane_ahead import HoldTerms
 from broker.flows.once import Memory
 from broker.flows.open_account import open_account
 from broker.flows.pay_out import REST
@@ -73,7 +74,7 @@ class Broker:
         broker.number = await leases.register(take_from)
         await broker.take_lease()
         broker.take = await ledger.take_account(take_from, broker.number)
-        broker.batcher = LedgerBatcher(broker.pool, broker.take, broker.number)
+        broker.batcher = LedgerBatcher(broker.pool, broker.take, HoldTerms(broker.number))
         broker.batcher.start()
         return broker
 

@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 from broker.core.call import Call, Payer, TensorBody
 from broker.errors import Conflict, Unavailable
 from broker.flows.batch import LedgerBatcher
+from broker.flows.lane_ahead import HoldTerms
 from broker.flows.replay import serve_once
 from broker.flows.runtime import Runtime
 from broker.flows.turn import Keyed, Turn
@@ -90,7 +91,7 @@ async def scene(database_url: str) -> AsyncIterator[Scene]:
     async with Way(database_url) as way:
         pool = await create_pool(way.url)
         settings = Settings(database_url, "redis://unused", "ab" * 32, limits=Limits())
-        hands = Hands(settings, pool, LedgerBatcher(pool, uuid7(), process))
+        hands = Hands(settings, pool, LedgerBatcher(pool, uuid7(), HoldTerms(process)))
         yield Scene(hands, way, database, owner)
         for task in hands.running:
             task.cancel()

@@ -20,8 +20,9 @@ from broker.core.outcome import Outcome
 from broker.core.requirements import Weights
 from broker.core.several import several
 from broker.flows.decide import choose
+from broker.flows.reserve import own_hold
 from broker.flows.runtime import Runtime
-from broker.flows.tab import Tab, reserve
+from broker.flows.tab import Tab
 from broker.gateway.admit import Asked, admit
 from broker.gateway.openai import parse
 from simulations.clockwork import HEAR_S
@@ -160,7 +161,7 @@ class Replay:
         call = admit(self._asked(told.tokens), self._broker.payer, self._runtime)
         decision = choose(call.wanted, self._runtime)
         decision = several(decision, hedges=call.hedges, continues=False, most=None)
-        hold = reserve(call, decision, 1.0)
+        hold = own_hold(call, decision, 1.0)
         told.tab = Tab(call, decision, hold, self._runtime.market, self._runtime)
         told.attempt = told.tab.begin()
         if told.attempts > 1 and not self._class.hedge:

@@ -1,0 +1,212 @@
+"""The lane of holds that are opened ahead of their calls, and the shelves on which they wait.
+
+They have a connection of their own: a call that opens its own hold waits for none of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import structlog
+
+from broker.core.ahead import MANY_TIMES, WINDOW_S, Ready, Shelf
+from broker.core.ledger import Hold
+from broker.errors import Unavailable
+from broker.flows.lane import Lane
+from broker.flows.lane_doubts import DoubtLane
+from broker.flows.lane_settlements import SettlementLane
+from broker.store import ledger
+from broker.store.budgeted_keys import BudgetedKeys
+from broker.store.call_ids import new_call_id
+from broker.store.ledger import HoldResult
+
+_STATEMENT_S: Final = 5.0
+_SHELVES_MAX: Final = 10_000
+"""Calls of further keys open their own holds."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class HoldTerms:
+    """Whose holds these are, how many go into a statement, and how many may wait."""
+
+    process_id: int
+    rows_max: int = 512
+    queue_max: int = 2_000
+    ahead_s: float = 420.0
+    """Those opened ahead of their calls last for so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """What lanes of holds work with: what they hand on, and what all of them know."""
+
+    settlements: SettlementLane
+    """For release."""
+    doubts: DoubtLane
+    known: BudgetedKeys
+
+
+class _Opening(msgspec.Struct, eq=False, gc=False):
+    shelf: Shelf
+    hold: Hold
+    id_text: str
+    done: bool = False
+
+
+class AheadLane(Lane[_Opening, HoldResult]):
+    """Holds ahead of the calls of one process; what no call takes is released.
+
+    Keys with budgets have none: what such a key may still spend is for its calls alone.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, terms: HoldTerms, beside: Neighbours) -> None:
+        super().__init__(pool, terms.rows_max, _STATEMENT_S)
+        self._terms = terms
+        self._beside = beside
+        self._shelves: dict[tuple[str, int], Shelf] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._lasts = timedelta(seconds=terms.ahead_s)
+
+    async def close(self, timeout_s: float) -> None:
+        """Give back what is ready, wait for what is under way, and let go of the connection."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        self._closing = True
+        for shelf in self._shelves.values():
+            self._give_back(shelf)
+        await super().close(timeout_s)
+
+    def take(self, account: UUID, key_id: str, amount_nanos: int) -> Ready | None:
+        """Return a hold of this key's that is ready, for so much or a little more; None: there is
+        none."""
+        now_s = time.monotonic()
+        place = key_id, amount_nanos.bit_length()
+        shelf = self._shelves.get(place)
+        if shelf is None:
+            if len(self._shelves) >= _SHELVES_MAX or self._closing:
+                return None
+            shelf = self._shelves[place] = Shelf(account, key_id, now_s)
+            self._sweep_later()
+        ready = shelf.take(amount_nanos, now_s)
+        if count := shelf.due(now_s):
+            self._open(shelf, count)
+        return ready
+
+    def give_back_of(self, account: UUID) -> bool:
+        """Release all that waits for calls which this account pays; False where nothing does."""
+        found = False
+        for shelf in self._shelves.values():
+            if shelf.account == account:
+                found = self._give_back(shelf) or found
+        return found
+
+    def _open(self, shelf: Shelf, count: int) -> None:
+        if self._beside.known.vouch((shelf.key_id,)) is None:
+            self._give_back(shelf)
+            return
+        now = datetime.now(UTC)
+        for _ in range(count):
+            call_id, id_text = new_call_id()
+            terms = (shelf.key_id, shelf.amount_nanos, now, now + self._lasts)
+            hold = Hold(call_id, shelf.account, *terms)
+            try:
+                self.put(_Opening(shelf, hold, id_text))
+            except Unavailable:
+                return
+            shelf.coming += 1
+
+    def _give_back(self, shelf: Shelf) -> bool:
+        """Release what is ready, and have no more opened for a while."""
+        shelf.rest(time.monotonic())
+        ready = bool(shelf.ready)
+        self._release_all(each.hold for each in shelf.ready)
+        shelf.ready.clear()
+        return ready
+
+    def _release_all(self, holds: Iterable[Hold]) -> None:
+        with contextlib.suppress(Unavailable):  # then they are released with this process's lease
+            for hold in holds:
+                self._beside.settlements.release(hold)
+
+    def _sweep_later(self) -> None:
+        if self._sweeping is None:
+            self._sweeping = asyncio.get_running_loop().call_later(WINDOW_S, self._sweep)
+
+    def _sweep(self) -> None:
+        """Release what no call has taken, and forget whose calls come no more."""
+        now_s = time.monotonic()
+        for place, shelf in list(self._shelves.items()):
+            self._release_all(shelf.unused(now_s))
+            if shelf.is_idle(now_s):
+                del self._shelves[place]
+        self._sweeping = None
+        if self._shelves and not self._closing:
+            self._sweep_later()
+
+    async def _work(self) -> None:
+        rows = min(len(self.queue), self._rows_max)
+        batch = [self.queue.popleft() for _ in range(rows)]
+        try:
+            await self._execute(batch)
+        except Exception as error:
+            _log.warning("ledger_away", error=repr(error), holds_ahead=len(batch))
+            self._forgo(batch)
+            self._abandon()
+        except asyncio.CancelledError:
+            self._forgo(batch)
+            raise
+
+    async def _send(
+        self, connection: ledger.Connection, items: Sequence[_Opening]
+    ) -> Sequence[HoldResult]:
+        holds = [each.hold for each in items]
+        process_id = self._terms.process_id
+        try:
+            return await ledger.hold_batch(
+                connection, holds, process_id, self._beside.known, MANY_TIMES
+            )
+        except BaseException as error:
+            if not isinstance(error, Exception) or ledger.is_away(error):
+                with contextlib.suppress(Unavailable):
+                    for hold in holds:
+                        self._beside.doubts.put(hold)
+            raise
+
+    def _deliver(self, items: Sequence[_Opening], results: Sequence[HoldResult]) -> None:
+        now_s = time.monotonic()
+        for each, result in zip(items, results, strict=True):
+            shelf, each.done = each.shelf, True
+            shelf.coming -= 1
+            if not result.accepted:
+                shelf.rest(now_s)
+            elif self._closing:
+                self._release_all((each.hold,))
+            else:
+                shelf.ready.append(Ready(each.hold, each.id_text, now_s))
+
+    async def _offend(self, item: _Opening, error: Exception) -> None:
+        _log.error("hold_refused", call_id=item.id_text, error=repr(error))
+        self._forgo((item,))
+
+    def _forgo(self, items: Iterable[_Opening]) -> None:
+        now_s = time.monotonic()
+        for each in items:
+            if not each.done:
+                each.done = True
+                each.shelf.coming -= 1
+                each.shelf.rest(now_s)
+
+    def _abandon(self) -> None:
+        self._forgo(self.queue)
+        self.queue.clear()

@@ -1,0 +1,142 @@
+"""A key whose calls come densely: they find holds ready, and are told and charged as any."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+
+from broker.core.ahead import WINDOW_S
+from broker.core.key_terms import Rates
+from pricing.money import format_usd
+from provider_sdk.testing.scripted import Script
+from tests.integration.gateway.house import Consumer, House, Stall, until
+
+AT_ONCE = 12
+FOR_S = 4 * WINDOW_S
+BODY = {"model": "acme/small", "max_tokens": 8, "messages": [{"role": "user", "content": "Hi"}]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def market(house: House) -> None:
+    script = Script(models=("upstream-name",), output_tokens=4)
+    await house.enrol(Stall(name="acme/small", script=script))
+
+
+async def ask_densely(shop: Consumer, body: dict[str, Any]) -> list[httpx.Response]:
+    """Have several callers ask again and again for a while; return the answers."""
+    answers: list[httpx.Response] = []
+    until_s = time.monotonic() + FOR_S
+
+    async def ask() -> None:
+        while time.monotonic() < until_s:
+            answers.append(await shop.http.post("/v1/chat/completions", json=body))
+
+    await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
+    return answers
+
+
+async def settled(house: House, answers: list[httpx.Response]) -> list[asyncpg.Record]:
+    """Return what the books and the log say of these calls, in their order, once it is written."""
+    ids = [UUID(each.headers["x-broker-call-id"]) for each in answers]
+    rows: dict[UUID, asyncpg.Record] = {}
+
+    async def written() -> bool:
+        found = await house.database.fetch(
+            "SELECT c.id, c.created_at, c.hold_nanos, c.charge_nanos, s.held_at,"
+            "       s.hold_nanos AS held_nanos, s.charge_nanos AS captured_nanos"
+            "  FROM calls c JOIN settlements s ON s.call_id = c.id WHERE c.id = ANY($1::uuid[])",
+            ids,
+        )
+        rows.update((row["id"], row) for row in found)
+        return len(rows) == len(ids)
+
+    await until(written)
+    return [rows[each] for each in ids]
+
+
+def was_ready(row: asyncpg.Record) -> bool:
+    """Whether the call's hold was opened before the call had come."""
+    return bool(row["held_at"] < row["created_at"])
+
+
+async def balance(house: House, shop: Consumer) -> tuple[int, int]:
+    row = await house.database.fetchrow(
+        "SELECT b.posted_nanos, b.held_nanos FROM balances b"
+        "  JOIN ledger_accounts l ON l.id = b.ledger_account_id"
+        "  JOIN accounts a ON a.id = l.owner_id WHERE a.name = $1",
+        shop.name,
+    )
+    return tuple(row)
+
+
+async def test_calls_on_holds_that_were_ready_are_told_logged_and_charged_as_any(
+    house: House,
+) -> None:
+    shop = await house.consumer("dense")
+    before_nanos, _ = await balance(house, shop)
+    answers = await ask_densely(shop, BODY)
+    assert {each.status_code for each in answers} == {200}
+    rows = await settled(house, answers)
+    assert len({row["id"] for row in rows}) == len(answers)
+    assert sum(map(was_ready, rows)) > AT_ONCE
+    for answer, row in zip(answers, rows, strict=True):
+        told = format_usd(row["charge_nanos"])
+        assert Decimal(answer.headers["x-broker-cost-usd"]) == Decimal(told)
+        assert row["captured_nanos"] == row["charge_nanos"] > 0
+        assert row["held_nanos"] == row["hold_nanos"] >= row["charge_nanos"]
+    spent = sum(row["charge_nanos"] for row in rows)
+    await until(lambda: _is(house, shop, (before_nanos - spent, 0)))
+    last = next(each for each, row in zip(answers, rows, strict=True) if was_ready(row))
+    story = await house.story(shop, last.headers["x-broker-call-id"])
+    assert story["attempts"][0]["endpoint"] == "acme/small"
+
+
+async def _is(house: House, shop: Consumer, wanted: tuple[int, int]) -> bool:
+    return await balance(house, shop) == wanted
+
+
+async def test_calls_that_say_what_they_may_cost_hold_no_more_however_densely_they_come(
+    house: House,
+) -> None:
+    shop = await house.consumer("careful")
+    answers = await ask_densely(shop, BODY | {"broker": {"max_cost": "0.001"}})
+    rows = await settled(house, answers)
+    assert not any(map(was_ready, rows))
+    assert len({row["hold_nanos"] for row in rows}) == 1
+
+
+async def test_calls_under_an_idempotency_key_keep_the_id_that_is_written_with_it(
+    house: House,
+) -> None:
+    shop = await house.consumer("careful-again")
+    await ask_densely(shop, BODY)
+    headers = {"idempotency-key": "one"}
+    first, again = [
+        await shop.http.post("/v1/chat/completions", json=BODY, headers=headers) for _ in range(2)
+    ]
+    assert first.headers["x-broker-call-id"] == again.headers["x-broker-call-id"]
+    (row,) = await settled(house, [first])
+    assert not was_ready(row)
+
+
+async def test_calls_refused_for_their_keys_rate_keep_no_hold_that_was_ready(house: House) -> None:
+    shop = await house.consumer("limited", rates=Rates(tokens_per_minute=1_000))
+    answers = await ask_densely(shop, BODY)
+    told = Counter(each.status_code for each in answers)
+    assert told[429] > 0
+    assert told[200] + told[429] == len(answers)
+    spent = [each for each in answers if each.status_code == 200]
+    rows = await settled(house, spent)
+    assert any(map(was_ready, rows))
+    charged = sum(row["charge_nanos"] for row in rows)
+    posted, _ = await balance(house, shop)
+    await until(lambda: _is(house, shop, (posted, 0)))
+    assert posted == 5_000_000_000 - charged
