@@ -19,7 +19,7 @@ from broker.api.tallies import Tallies
 from broker.bootstrap import open_runtime
 from broker.flows.quote import QuoteDesk
 from broker.flows.runtime import Runtime
-from broker.gateway.app import Gateway
+from broker.gateway.app import ASTRAY, Gateway
 from broker.gateway.quoting import read_demands
 from broker.logs import configure_logging
 from broker.server.bridge import Bridge
@@ -116,6 +116,8 @@ class Broker:
             return self._gateway.open(request)
         if path == "/":
             return _to_console, True
+        if path in ASTRAY:
+            return self._gateway.open(request)  # whose refusals OpenAI's clients can read
         bridge = self._mounts.get(path.split("/", 2)[1], self._api)
         bridge.open(request)
         return bridge.handle, False

@@ -5,7 +5,7 @@
     │   ├── RequestMalformed (400)        ├── UnknownField (400)
     │   ├── BodyTooSlow (408)
     │   ├── BodyTooLarge (413)            ├── ModelUnknown (404)
-    │   ├── NothingFits (404|503)         ├── MethodNotServed (405)
+    │   ├── NothingFits (400|404|503)     ├── MethodNotServed (405)
     │   ├── NotFound (404)                ├── Conflict (409) ── AlreadyServed
     │   └── QuoteRefused (400|404|409|410)
     ├── CallerUnknown                     401: no key, a wrong key, a revoked or expired key

@@ -77,6 +77,8 @@ def refusal(
         )
     if cause is Cause.PRICE:
         return _priced_out(wanted, decision, runtime, facts)
+    if Rejection.CONTEXT_TOO_SHORT in decision.reasons:
+        return _too_long(wanted, decision, runtime, facts)
     return NothingFits(f"No endpoint fits: {counted(decision.reasons.tolist())}.", facts=facts)
 
 
@@ -121,6 +123,22 @@ def _priced_out(
         f"{price_in} in and {price_out} out USD per million tokens, at most {cost_max} USD for "
         "this call.",
         code="nothing_within_price",
+        facts=facts,
+    )
+
+
+def _too_long(
+    wanted: Requirements, decision: Decision, runtime: Runtime, facts: dict[str, object]
+) -> NothingFits:
+    """What is rejected for its context meets the terms, so a shorter prompt would be served."""
+    short = decision.rejected[decision.reasons == Rejection.CONTEXT_TOO_SHORT].tolist()
+    contexts = [runtime.market.endpoint(each).context_length_tokens or 0 for each in short]
+    asked = f" and up to {wanted.tokens_out_max:,} of the answer" if wanted.tokens_out_max else ""
+    return NothingFits(
+        f"About {wanted.tokens_in_expected:,} tokens of the prompt{asked} are too many: the "
+        f"longest context is {max(contexts):,} tokens. Shorten the prompt, or ask for less.",
+        code="context_length_exceeded",
+        status=400,
         facts=facts,
     )
 

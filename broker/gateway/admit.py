@@ -141,7 +141,7 @@ def begun(asked: Asked) -> tuple[Asked, Cascade | None]:
     if wish is None or (cascade := wish.plan()) is None:
         return asked, None
     if not asked.task.generates or asked.choices != 1:
-        raise RequestMalformed("broker.cascade: only for one answer in words.")
+        raise RequestMalformed("broker.cascade, or several models: only for one answer in words.")
     if cascade.stages:
         cascade = msgspec.structs.replace(cascade, named=asked.model)
         asked = msgspec.structs.replace(asked, model=cascade.stages[0].model)

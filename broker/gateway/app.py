@@ -20,6 +20,9 @@ Serve = Callable[[Request, Runtime, StoredKey], Awaitable[None]]
 OPENAI: Final = "openai"
 KSERVE: Final = "kserve"
 _REFUSAL_OF: Final[dict[str, Refusal]] = {OPENAI: openai_refusal, KSERVE: kserve_refusal}
+_SERVED: Final = (*openai.TASKS, "/v1/models")
+ASTRAY: Final = frozenset({"/v1", *(path.removeprefix("/v1") for path in _SERVED)})
+"""Where clients come whose base URL lacks its end."""
 _SHED: Final = (429, 503)
 _LEFT = 499
 """Counted as the status of an answer that its caller did not wait for."""
@@ -62,7 +65,8 @@ class Gateway:
             _require(request, "GET")
             request.told = self._key(request)
             return partial(self._look_up, models.list_models, openai_refusal)
-        raise NotFound(f"There is nothing at {path}. Served are {', '.join(openai.TASKS)}.")
+        hint = " The base URL of a client ends in /v1." if path in ASTRAY else ""
+        raise NotFound(f"There is nothing at {path}.{hint} Served are {', '.join(_SERVED)}.")
 
     def _open_kserve(self, request: Request) -> Handler:
         path = kserve.parse_path(request.path)

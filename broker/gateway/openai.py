@@ -19,7 +19,7 @@ from broker.flows.tab import Tab
 from broker.gateway.admit import Asked, admit
 from broker.gateway.keyed import read_keyed
 from broker.gateway.members import count_prompts, read_members
-from broker.gateway.wishes import in_tier, read_wishes
+from broker.gateway.wishes import Names, Wishes, in_tier, read_wishes, with_fallbacks
 from broker.server.request import Headers, Request, header_lines
 from broker.store.keys import StoredKey
 from pricing.book import Rate
@@ -38,13 +38,21 @@ _NEEDED = {Task.CHAT: "messages", Task.COMPLETION: "prompt", Task.EMBEDDING: "in
 _BRIEF_BYTES = 64
 """A list of fewer bytes may be empty."""
 _LIST_BEGINS = ord("[")
-_OVERRULING = {"n_predict": "max_tokens", "n_cmpl": "n"}
-"""Names by which llama.cpp's server takes more than the limits that the hold was made for."""
+_NOT_TAKEN = {
+    # Names by which llama.cpp's server takes more than the limits that the hold was made for.
+    "n_predict": "'max_tokens'",
+    "n_cmpl": "'n'",
+    # Demands in the words of other gateways: passed on they would bind nobody, and nobody be told.
+    "provider": "'broker', whose fields are providers, data_policy, max_price and weights",
+    "fallbacks": "'models', a list of names",
+}
+"""Members that are refused, and what to say instead."""
 
 _HEAD = (
-    b"x-broker-call-id: %b\r\nx-broker-endpoint: %b\r\nx-broker-price: %b\r\n"
-    b"x-broker-price-version: %d\r\n"
+    b"x-broker-call-id: %b\r\nx-request-id: %b\r\nx-broker-endpoint: %b\r\n"
+    b"x-broker-price: %b\r\nx-broker-price-version: %d\r\n"
 )
+"""The call's id a second time under the name that OpenAI's clients show as `_request_id`."""
 _EVENT_STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 
 T = TypeVar("T")
@@ -63,6 +71,7 @@ _Choices = Annotated[int, msgspec.Meta(ge=1, le=128)]
 _text = msgspec.json.Decoder(Annotated[str, msgspec.Meta(min_length=1, max_length=200)])
 _flag = msgspec.json.Decoder(bool | None)
 _named = msgspec.json.Decoder(str | None)
+_names = msgspec.json.Decoder(Names | None)
 _count = msgspec.json.Decoder(_Count | None)
 _choices = msgspec.json.Decoder(_Choices | None)
 _options = msgspec.json.Decoder(_StreamOptions | None)
@@ -106,13 +115,10 @@ def parse(path: str, headers: Headers, body: bytes) -> Asked:
         raise RequestMalformed(f"The body is not a JSON object: {error}.") from None
     if _NEEDED[task] not in members:
         raise RequestMalformed(f"'{_NEEDED[task]}' is missing.")
-    if not _OVERRULING.keys().isdisjoint(members):
-        name = next(each for each in _OVERRULING if each in members)
-        raise RequestMalformed(f"'{name}' is not taken here; say '{_OVERRULING[name]}'.")
-    own = members.get("broker")
-    wishes = read_wishes(own, headers)
-    if "service_tier" in members:
-        wishes = in_tier(wishes, _member(members, "service_tier", _named))
+    if not _NOT_TAKEN.keys().isdisjoint(members):
+        name = next(each for each in _NOT_TAKEN if each in members)
+        raise RequestMalformed(f"'{name}' is not taken here; say {_NOT_TAKEN[name]}.")
+    model, wishes = _wished(members, headers)
     stream = usage_asked = False
     limit = None
     if task.generates:
@@ -125,16 +131,30 @@ def parse(path: str, headers: Headers, body: bytes) -> Asked:
         if limit is None and "max_tokens" in members:
             limit = _member(members, "max_tokens", _count)
     choices = _asked_choices(task, members)
+    own = members.get("broker")
     size_bytes = len(body) if own is None else len(body) - memoryview(own).nbytes
     return Asked(
         task,
-        _model(members),
+        model,
         wishes,
         # What is for the broker alone no provider counts as prompt.
         OpenAiBody(_PATHS[path], members, size_bytes, stream, usage_asked, choices),
         limit,
         choices,
     )
+
+
+def _wished(members: dict[str, msgspec.Raw], headers: Headers) -> tuple[str, Wishes]:
+    """Return the model that is asked first, and the wishes; `models` is taken off the members."""
+    wishes = read_wishes(members.get("broker"), headers)
+    if "service_tier" in members:
+        wishes = in_tier(wishes, _member(members, "service_tier", _named))
+    model = _model(members)
+    if "models" not in members:
+        return model, wishes
+    more = _member(members, "models", _names) or []
+    del members["models"]
+    return with_fallbacks(model, more, wishes)
 
 
 def _require_utf8(body: bytes) -> None:
@@ -194,9 +214,10 @@ def send_whole(request: Request, tab: Tab, answer: WholeAnswer) -> None:
 
 def send_replay(request: Request, replay: Replay) -> None:
     """Send a first answer again, with what it cost then."""
-    first = replay.answer
+    first, call_id = replay.answer, str(replay.call_id).encode()
     head = _HEAD % (
-        str(replay.call_id).encode(),
+        call_id,
+        call_id,
         first.endpoint.encode(),
         _price(first.rate),
         first.price_version,
@@ -241,8 +262,10 @@ def _verdict_lines(verdict: Verdict) -> bytes:
 
 def broker_head(tab: Tab) -> bytes:
     """Return the header lines that say who served a call and at which price."""
+    call_id = tab.call.id_text.encode()
     head = _HEAD % (
-        tab.call.id_text.encode(),
+        call_id,
+        call_id,
         tab.endpoint.name.encode(),
         _price(tab.rate),
         tab.decision.price_version,

@@ -54,7 +54,8 @@ def unexpected(error: Exception) -> BrokerError:
 def _headers(error: BrokerError) -> list[tuple[bytes, bytes]]:
     headers = [(b"content-type", b"application/json")]
     if error.call_id is not None:
-        headers.append((b"x-broker-call-id", error.call_id.encode()))
+        call_id = error.call_id.encode()
+        headers += (b"x-broker-call-id", call_id), (b"x-request-id", call_id)
     if isinstance(error, AlreadyServed):
         headers.append((b"x-broker-replayed", b"true"))
     cost_usd = error.facts.get("cost_usd")

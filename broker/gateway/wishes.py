@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 
 from broker.core.cascade import Below, Cascade, Stage
+from broker.core.columns import AUTO
 from broker.core.requirements import PRESETS, Weights
 from broker.errors import RequestMalformed, UnknownField
 from pricing.money import AmountMalformed, MoneyError, parse_rate_micros, parse_usd_nanos
@@ -23,6 +24,7 @@ Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"\A[^\
 Names = Annotated[list[Text], msgspec.Meta(max_length=1_000)]
 DataPolicy = Literal["any", "no_training", "no_retention"]
 _PREFIX = b"x-broker-"
+CHAIN_MAX = 4
 KEEP_FROM = 0.8
 """An answer is kept from this chance of being good on, where nothing is told."""
 _DIGITS_MAX = 40
@@ -72,7 +74,7 @@ class CascadeWish(_Wish, frozen=True, kw_only=True):
     """A first model answers, and the next where that is not good enough."""
 
     policy: Literal["off", "auto", "chain"] = "auto"
-    chain: Annotated[list[StageWish], msgspec.Meta(max_length=4)] = []
+    chain: Annotated[list[StageWish], msgspec.Meta(max_length=CHAIN_MAX)] = []
     keep_from: Share | None = None
     """Below it the last answer is flagged, or refused; of a chain, if not told, its last."""
     pay: Literal["both", "kept"] = "both"
@@ -269,6 +271,25 @@ _SERVICE_TIERS = {
     "flex": Tier.FLEX,
     "priority": Tier.PRIORITY,
 }
+
+
+def with_fallbacks(model: str, models: list[str], wishes: Wishes) -> tuple[str, Wishes]:
+    """Return what is asked first, and wishes by which the next of the models is asked where none
+    that serves the one before can. Raises RequestMalformed.
+
+    As other gateways take `models`: after `model`, or, where that is `auto`, alone. A chain whose
+    answers are kept whatever they are worth is just that.
+    """
+    named = list(dict.fromkeys(models if model == AUTO and models else [model, *models]))
+    if len(named) == 1:
+        return named[0], wishes
+    if wishes.cascade is not None:
+        raise RequestMalformed("'models': say either this or broker.cascade.")
+    if len(named) > CHAIN_MAX:
+        raise RequestMalformed(f"'models': at most {CHAIN_MAX} models, 'model' among them.")
+    chain = [StageWish(model=each, keep_from=0.0) for each in named]
+    cascade = CascadeWish(policy="chain", chain=chain)
+    return model, msgspec.structs.replace(wishes, cascade=cascade)
 
 
 def _from_headers(named: dict[bytes, bytes]) -> dict[str, Any]:

@@ -199,7 +199,8 @@ async def test_a_nul_is_refused_for_no_database_would_keep_the_call(
 
 async def test_a_prompt_beyond_every_context_is_refused(shop: Consumer) -> None:
     long = [{"role": "user", "content": "word " * 20_000}]
-    error = _openai_error(await shop.http.post(CHAT, json=GOOD | {"messages": long}), 404)
+    error = _openai_error(await shop.http.post(CHAT, json=GOOD | {"messages": long}), 400)
+    assert error["code"] == "context_length_exceeded"
     assert error["broker"]["rejected"][0]["reason"] == "context_too_short"
 
 

@@ -384,3 +384,17 @@ async def test_off_is_as_if_nothing_had_been_said(shop: Consumer) -> None:
     answer = await ask(shop, {"policy": "off"})
     assert "x-broker-confidence" not in answer.headers
     assert "broker" not in answer.json()
+
+
+async def test_of_several_models_the_next_answers_where_one_cannot_and_alone_is_paid(
+    house: House, shop: Consumer
+) -> None:
+    body = {"model": "broken", "models": ["cheap", "dear"], "max_tokens": 9}
+    messages = [{"role": "user", "content": "Why?"}]
+    answer = await shop.http.post("/v1/chat/completions", json=body | {"messages": messages})
+    assert answer.headers["x-broker-endpoint"] == "acme/cheap", answer.text
+    assert "models" not in house.providers["acme/cheap"].work_received[-1].json
+    attempts = await attempts_of(house, shop, answer)
+    assert {each["endpoint"] for each in attempts} == {"hooli/broken", "acme/cheap"}
+    paid = [each["endpoint"] for each in attempts if float(each["charge_usd"]) > 0]
+    assert paid == ["acme/cheap"]

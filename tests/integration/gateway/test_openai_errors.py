@@ -44,6 +44,25 @@ def _ask(client: AsyncOpenAI, **changes: Any) -> Any:
     return client.chat.completions.create(**{"model": "small", "messages": MESSAGES} | changes)
 
 
+async def test_the_id_of_a_call_is_its_request_id_in_answers_and_errors(
+    client: AsyncOpenAI, house: House, shop: Consumer
+) -> None:
+    answer = await _ask(client)
+    assert (await house.story(shop, answer._request_id))["status"] == 200
+    with pytest.raises(openai.NotFoundError) as caught:
+        await _ask(client, extra_body={"broker": {"region": "moon"}})
+    assert caught.value.request_id is not None
+    assert (await house.story(shop, caught.value.request_id))["status"] == 404
+
+
+async def test_a_base_url_without_its_end_is_told_what_it_lacks(
+    house: House, shop: Consumer
+) -> None:
+    async with AsyncOpenAI(base_url=house.url, api_key=shop.key, timeout=20.0) as client:
+        with pytest.raises(openai.NotFoundError, match="base URL of a client ends in /v1"):
+            await _ask(client)
+
+
 async def test_a_wrong_key_is_an_authentication_error(house: House) -> None:
     def ask(key: str) -> openai.AuthenticationError:
         with OpenAI(base_url=f"{house.url}/v1", api_key=key, timeout=20.0) as client:

@@ -147,6 +147,58 @@ def test_a_limit_by_a_name_that_overrules_the_held_one_is_refused(name: str, bet
         parsed(max_tokens=1, **{name: 100_000})
 
 
+@pytest.mark.parametrize(
+    ("name", "better"), [("provider", "data_policy"), ("fallbacks", "'models'")]
+)
+def test_demands_in_the_words_of_other_gateways_are_refused_with_ours(
+    name: str, better: str
+) -> None:
+    with pytest.raises(RequestMalformed, match=f"'{name}' is not taken here; say .*{better}"):
+        parsed(**{name: {"data_collection": "deny"}})
+
+
+@pytest.mark.parametrize(
+    ("model", "models", "chain"),
+    [
+        ("a", ["b", "c"], ["a", "b", "c"]),
+        ("a", ["a", "b"], ["a", "b"]),
+        ("auto", ["b", "c"], ["b", "c"]),
+    ],
+)
+def test_several_models_are_a_chain_whose_answers_are_kept_whatever_they_are_worth(
+    model: str, models: list[str], chain: list[str]
+) -> None:
+    asked = parsed(model=model, models=models)
+    assert asked.wishes.cascade is not None
+    assert [each.model for each in asked.wishes.cascade.chain] == chain
+    assert {each.keep_from for each in asked.wishes.cascade.chain} == {0.0}
+    assert "models" not in openai(asked).members
+
+
+@pytest.mark.parametrize(("models", "model"), [([], "a"), (None, "a"), (["a"], "a")])
+def test_no_further_model_is_no_chain(models: list[str] | None, model: str) -> None:
+    asked = parsed(model=model, models=models)
+    assert (asked.model, asked.wishes.cascade) == (model, None)
+
+
+def test_of_one_model_beside_auto_that_one_is_asked() -> None:
+    asked = parsed(models=["a"])
+    assert (asked.model, asked.wishes.cascade) == ("a", None)
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"models": "a"}, "'models': Expected"),
+        ({"models": list("bcdef")}, "at most 4"),
+        ({"models": ["b", "c"], "broker": {"cascade": {"policy": "auto"}}}, "say either this"),
+    ],
+)
+def test_models_that_make_no_chain_are_refused(members: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestMalformed, match=said):
+        parsed(**members)
+
+
 @pytest.mark.parametrize("name", ["n", "best_of"])
 def test_completions_name_what_is_wrong_too(name: str) -> None:
     with pytest.raises(RequestMalformed, match=f"'{name}'"):

@@ -80,6 +80,21 @@ def test_where_no_price_would_help_none_is_named() -> None:
     assert "cheapest" not in error.facts
 
 
+def test_a_prompt_that_is_too_long_is_told_so_as_openai_s_clients_know_it() -> None:
+    lengths = {"acme/short": 50, "acme/longer": 8_000}
+    members = [
+        *(
+            endpoint(at, name, context_length_tokens=lengths[name])
+            for at, name in enumerate(lengths)
+        ),
+        endpoint(2, "acme/poor", quality=0.1),
+    ]
+    error = refused(running(market(members)), quality_min=0.4, tokens_in_expected=9_000)
+    assert (error.status, error.code) == (400, "context_length_exceeded")
+    assert "9,000 tokens of the prompt and up to 100 of the answer" in error.detail
+    assert "the longest context is 8,000 tokens" in error.detail
+
+
 def test_the_rejected_are_told_with_their_reasons() -> None:
     error = refused(running(market([endpoint(0, "acme/small", quality=0.1)])), quality_min=0.4)
     assert (error.status, error.code) == (404, "nothing_fits")
