@@ -6,11 +6,13 @@ sake of a few long texts would hold all calls up for seconds.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 import msgspec
 from litestar import Request
 from litestar.datastructures import State
+from litestar.serialization import decode_json
 
 from broker.errors import RequestMalformed
 from broker.flows.authenticate import Caller
@@ -23,10 +25,6 @@ BEATS_MARKS_MAX: Final = 320_000
 """Commas and brackets of ten thousand heartbeats; each has a dozen."""
 
 
-class _Offer(msgspec.Struct):
-    endpoints: msgspec.Raw = msgspec.Raw(b"[]")
-
-
 class _Endpoint(msgspec.Struct, gc=False):
     tokenizer_json: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -36,16 +34,17 @@ class _Endpoint(msgspec.Struct, gc=False):
         return text.nbytes if text[0] == ord('"') else 0
 
 
-_offer: Final = msgspec.json.Decoder(_Offer).decode
 # A list would be made whole before its length is looked at.
-_endpoints: Final = msgspec.json.Decoder(
-    msgspec.defstruct(
-        "_Endpoints",
-        [(f"endpoint{number}", _Endpoint | None, None) for number in range(ENDPOINTS_MAX)],
-        array_like=True,
-        forbid_unknown_fields=True,
-        gc=False,
-    )
+_Endpoints: Final = msgspec.defstruct(
+    "_Endpoints",
+    [(f"endpoint{number}", _Endpoint | None, None) for number in range(ENDPOINTS_MAX)],
+    array_like=True,
+    forbid_unknown_fields=True,
+    frozen=True,
+    gc=False,
+)
+_offer: Final = msgspec.json.Decoder(
+    msgspec.defstruct("_Offer", [("endpoints", _Endpoints, _Endpoints())])
 ).decode
 
 
@@ -55,10 +54,11 @@ def require_terms(body: bytes) -> None:
     if len(body) <= LARGE_BYTES:
         return
     try:
-        told = msgspec.structs.astuple(_endpoints(_offer(body).endpoints))
+        (endpoints,) = msgspec.structs.astuple(_offer(body))
     except msgspec.DecodeError as error:
         raise RequestMalformed(f"endpoints: {error}", facts={"field": "endpoints"}) from None
-    if len(body) - sum(each.text_bytes for each in told if each) > TERMS_BYTES_MAX:
+    told = sum(each.text_bytes for each in msgspec.structs.astuple(endpoints) if each)
+    if len(body) - told > TERMS_BYTES_MAX:
         raise RequestMalformed(
             f"An offer has at most {TERMS_BYTES_MAX:,} bytes beside its tokenizers."
         )
@@ -74,8 +74,11 @@ class OfferRequest(Request[Caller, None, State]):
     """Brings an offer."""
 
     async def json(self) -> Any:
-        require_terms(await self.body())
-        return await super().json()
+        body = await self.body()
+        if len(body) <= LARGE_BYTES:
+            return await super().json()
+        await asyncio.to_thread(require_terms, body)  # calls are served before and after
+        return await asyncio.to_thread(decode_json, body)
 
 
 class BeatsRequest(Request[None, None, State]):

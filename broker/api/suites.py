@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -11,13 +12,14 @@ from litestar import Controller, Request, Response, delete, get, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from broker.api import beside
 from broker.api.callers import OPERATORS, allow
 from broker.api.long_reads import LONG
 from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import LIMIT_DEFAULT, Body, Limit, Reply
 from broker.core.gap import Gap
-from broker.core.suites import Broken, Item
+from broker.core.suites import Broken, Item, Suite
 from broker.flows.import_suite import Imported, import_suite, may_read, read_suite, remove_suite
 from broker.flows.order_examination import order_examination, read_examinations, verdict_of
 from broker.flows.read_gaps import read_gaps
@@ -149,12 +151,12 @@ class SuiteController(Controller):
     @get(summary="List the suites")
     async def list(self, engine: GivenEngine, caller: GivenCaller) -> SuitesShown:
         async with engine.connect() as connection:
-            known = await suites.load(connection)
+            known = await suites.covers(connection)
         return SuitesShown(
             suites=[
                 SuiteShown(
                     domain=each.domain,
-                    rows=len(each.items),
+                    rows=each.rows,
                     author=each.author,
                     changed_at=each.changed_at,
                 )
@@ -166,16 +168,10 @@ class SuiteController(Controller):
     @get("/{domain:str}", summary="Show a suite with its prompts")
     async def show(
         self, domain: FromPath[str], engine: GivenEngine, caller: GivenCaller
-    ) -> SuiteRead:
+    ) -> Response[SuiteRead]:
         async with engine.connect() as connection:
             suite = await read_suite(connection, caller, domain)
-        return SuiteRead(
-            domain=suite.domain,
-            rows=len(suite.items),
-            author=suite.author,
-            changed_at=suite.changed_at,
-            items=[_told(each) for each in suite.items],
-        )
+        return await beside.answer(partial(_read, suite))
 
     @put(
         "/{domain:str}",
@@ -250,21 +246,31 @@ class ExaminationController(Controller):
         return await once(act, status=202)
 
 
+def _read(suite: Suite) -> SuiteRead:
+    return SuiteRead(
+        domain=suite.domain,
+        rows=len(suite.items),
+        author=suite.author,
+        changed_at=suite.changed_at,
+        items=[_told(each) for each in suite.items],
+    )
+
+
 def _told(item: Item) -> dict[str, Any]:
     told: dict[str, Any] = msgspec.to_builtins(item)
     return {name: each for name, each in told.items() if each is not None}
 
 
-def _gap(beside: Beside, gap: Gap) -> GapShown:
+def _gap(scores: Beside, gap: Gap) -> GapShown:
     return GapShown(
-        endpoint=beside.endpoint,
-        domain=beside.domain,
-        canaries=int(beside.canaries.count),
-        canary_score=beside.canaries.mean,
-        traffic=beside.traffic.count,
-        traffic_score=beside.traffic.mean,
-        scaled=beside.scaled.count,
-        scaled_score=beside.scaled.mean,
+        endpoint=scores.endpoint,
+        domain=scores.domain,
+        canaries=int(scores.canaries.count),
+        canary_score=scores.canaries.mean,
+        traffic=scores.traffic.count,
+        traffic_score=scores.traffic.mean,
+        scaled=scores.scaled.count,
+        scaled_score=scores.scaled.mean,
         gap=gap.apart,
         low=gap.low,
         high=gap.high,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from broker.core.gap import Tally
     from broker.core.same_model import Comparison
-    from broker.core.suites import Suite
+    from broker.core.suites import Cover, Suite
     from broker.flows.import_suite import Imported
     from broker.store.examinations import Examination, Order
 
@@ -64,14 +64,14 @@ def list_(state: State = DEFAULT_STATE) -> None:
     from broker.cli.local import run_with_engine
     from broker.store import suites
 
-    async def work(engine: AsyncEngine) -> list[Suite]:
+    async def work(engine: AsyncEngine) -> list[Cover]:
         async with engine.connect() as connection:
-            return await suites.load(connection)
+            return await suites.covers(connection)
 
     table = Table("domain", "prompts", "author", "changed (UTC)", box=None)
     for each in run_with_engine(StateFolder(state), work):
         changed = f"{each.changed_at:%Y-%m-%d %H:%M}"
-        table.add_row(each.domain, str(len(each.items)), each.author, changed)
+        table.add_row(each.domain, str(each.rows), each.author, changed)
     Console().print(table)
 
 

@@ -11,6 +11,7 @@ those that answer in words.
 from __future__ import annotations
 
 import enum
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -122,8 +123,29 @@ class Broken(msgspec.Struct, frozen=True):
     reason: str
 
 
+class _Owned:
+    __slots__ = ()
+    owner_id: UUID | None
+
+    def is_for(self, provider_id: UUID) -> bool:
+        """True where a provider's endpoints are examined on it: another provider's suite is none,
+        for it might be made to favour its author."""
+        return self.owner_id is None or self.owner_id == provider_id
+
+
 @dataclass(frozen=True, slots=True)
-class Suite:
+class Cover(_Owned):
+    """A suite as lists tell of it: how many rows it has, and none of them."""
+
+    domain: str
+    owner_id: UUID | None
+    rows: int
+    author: str
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Suite(_Owned):
     """What endpoints that claim a domain are examined on. Operators' suites have no owner."""
 
     domain: str
@@ -131,11 +153,6 @@ class Suite:
     items: tuple[Item, ...]
     author: str
     changed_at: datetime
-
-    def is_for(self, provider_id: UUID) -> bool:
-        """True where a provider's endpoints are examined on it: another provider's suite is none,
-        for it might be made to favour its author."""
-        return self.owner_id is None or self.owner_id == provider_id
 
     def part(self, form: Form) -> Suite:
         """Return the rows for endpoints that answer in this form."""
@@ -168,7 +185,7 @@ def parse_suite(lines: bytes, judge: str | None = None) -> tuple[tuple[Item, ...
     """
     items: list[Item] = []
     broken: list[Broken] = []
-    for number, line in enumerate(lines.splitlines(), start=1):
+    for number, line in enumerate(io.BytesIO(lines), start=1):
         if not line.strip():
             continue
         if len(items) + len(broken) >= ROWS_MAX:

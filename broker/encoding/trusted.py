@@ -23,6 +23,8 @@ WORD_CHARACTERS_MAX = 100
 PIECE_CHARACTERS_MAX = 48
 """Of Unigram, which looks for all pieces at each character."""
 PIECES_BYTES_MAX = 24 << 20
+PIECES_MAX = 500_000
+"""Twice as many as the largest vocabularies have."""
 
 _MODELS = frozenset({"BPE", "WordPiece", "Unigram", "WordLevel"})
 _PLAIN = frozenset(
@@ -87,6 +89,10 @@ def _obstacle_in_model(model: _Model) -> str | None:
         return None
     if memoryview(model.vocab).nbytes > PIECES_BYTES_MAX:
         return f"pieces of more than {PIECES_BYTES_MAX} bytes"
+    # Counted before they are made: millions of next to nothing take a second, in which no other
+    # thread has its turn.
+    if bytes(model.vocab).count(b"[") > PIECES_MAX:
+        return f"more than {PIECES_MAX:,} pieces"
     try:
         longest = max((len(piece) for piece, _ in _pieces(model.vocab)), default=0)
     except _UNREADABLE:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.suites import Broken, Metric, Suite, parse_suite
+from broker.core.suites import Broken, Cover, Metric, Suite, parse_suite
 from broker.errors import NotAllowed, NotFound, RequestMalformed
 from broker.flows.authenticate import Caller
 from broker.store import audit, domains, suites
@@ -79,7 +79,7 @@ async def read_suite(connection: AsyncConnection, reader: Caller, domain: str) -
     return suite
 
 
-def may_read(reader: Caller, suite: Suite) -> bool:
+def may_read(reader: Caller, suite: Suite | Cover) -> bool:
     """True for operators, and for who owns it: others would learn what they are examined on."""
     return reader.role is Role.OPERATOR or suite.owner_id == reader.account_id
 

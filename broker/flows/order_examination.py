@@ -40,7 +40,7 @@ async def order_examination(
     if found is None:
         raise NotFound(f"There is no endpoint '{endpoint}' on the market.")
     endpoint_id, owner_id, claimed = found
-    known = {each.domain: each for each in await suites.load(connection) if each.is_for(owner_id)}
+    known = {each.domain: each for each in await suites.covers(connection) if each.is_for(owner_id)}
     wanted = [domain] if domain is not None else claimed
     claims = [Claim(endpoint_id, each, known[each].changed_at) for each in wanted if each in known]
     if not claims:

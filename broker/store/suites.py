@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ from sqlalchemy import Row, delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.suites import Item, Suite
+from broker.core.suites import Cover, Item, Suite
 from broker.store.tables import table
 
 suites = table(
@@ -24,7 +25,7 @@ async def put(connection: AsyncConnection, suite: Suite) -> None:
     """Write a suite, over what it was before."""
     values = {
         "owner_id": suite.owner_id,
-        "items": msgspec.json.encode(suite.items),
+        "items": await asyncio.to_thread(msgspec.json.encode, suite.items),
         "size": len(suite.items),
         "author": suite.author,
         "changed_at": suite.changed_at,
@@ -39,15 +40,17 @@ async def put(connection: AsyncConnection, suite: Suite) -> None:
 async def find(
     connection: AsyncConnection, domain: str, *, for_update: bool = False
 ) -> Suite | None:
-    """Return the suite of a domain."""
+    """Return the suite of a domain, which may have megabytes: it is read in a thread."""
     query = select(suites).where(suites.c.domain == domain)
     row = (await connection.execute(query.with_for_update() if for_update else query)).first()
-    return None if row is None else _suite(row)
+    return None if row is None else await asyncio.to_thread(_suite, row)
 
 
-async def load(connection: AsyncConnection) -> list[Suite]:
-    """Return all suites, by domain."""
-    return [_suite(row) for row in await connection.execute(select(suites).order_by("domain"))]
+async def covers(connection: AsyncConnection) -> list[Cover]:
+    """Return what all suites are, by domain, without their rows."""
+    suite = suites.c
+    told = select(suite.domain, suite.owner_id, suite.size, suite.author, suite.changed_at)
+    return [Cover(*row) for row in await connection.execute(told.order_by(suite.domain))]
 
 
 async def remove(connection: AsyncConnection, domain: str) -> None:

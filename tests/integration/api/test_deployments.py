@@ -14,8 +14,9 @@ from provider_sdk.protocol import Heartbeat, HeartbeatReply, Registered, SignedH
 from provider_sdk.signing import sign
 from provider_sdk.testing.script import Script
 from provider_sdk.testing.scripted import ScriptedProvider
+from tests.integration.api.beside import done_beside
 from tests.integration.api.conftest import Person, Standing
-from tests.integration.catalog.offers import offer
+from tests.integration.catalog.offers import endpoint_offer, offer
 
 DEPLOYMENTS = "/api/provider/deployments"
 HEARTBEATS = "/api/provider/heartbeats"
@@ -131,6 +132,15 @@ async def test_a_list_of_next_to_nothing_is_refused_before_it_is_made(
     )
     assert (answer.status_code, answer.json()["code"]) == (400, "request_malformed")
     assert why in answer.json()["detail"]
+
+
+async def test_a_long_offer_is_read_beside_the_calls(provider: Person) -> None:
+    long = '{"model":{"type":"WordLevel","vocab":{"a":0}},"x":[%s0]}' % ("[]," * 400_000)
+    told = msgspec.to_builtins(offer(endpoints=[endpoint_offer(tokenizer_json=long)]))
+    with done_beside() as done:
+        answer = await provider.http.post(DEPLOYMENTS, json=told)
+    assert answer.status_code == 201
+    assert told in done.results()
 
 
 def heartbeat(registered: Registered, sequence: int) -> SignedHeartbeat:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+from sqlalchemy import event
+
+from tests.integration.api.beside import done_beside
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.market import list_endpoints
 from tests.integration.catalog.offers import endpoint_offer
@@ -33,6 +37,28 @@ async def test_an_operator_brings_a_suite_and_broken_rows_are_named(
     assert entries[0]["detail"] == {"rows": 2, "broken": 1}
     assert (await operator.http.delete("/api/suites/law")).status_code == 204
     assert (await operator.http.get("/api/suites")).json() == {"suites": []}
+
+
+async def test_of_suites_in_a_list_no_row_is_read_and_one_is_shown_beside_the_calls(
+    operator: Person, broker: SmallBroker
+) -> None:
+    asked: list[str] = []
+
+    def note(*told: Any) -> None:
+        if "FROM suites" in told[2]:
+            asked.append(told[2])
+
+    await operator.http.put("/api/suites/law", content="\r\n".join([ROW, "", ROW]))
+    event.listen(broker.engine.sync_engine, "before_cursor_execute", note)
+    listed = (await operator.http.get("/api/suites")).json()["suites"]
+    event.remove(broker.engine.sync_engine, "before_cursor_execute", note)
+    assert [each["rows"] for each in listed] == [2]
+    assert len(asked) == 1
+    assert "items" not in asked[0]
+    with done_beside() as done:
+        shown = await operator.http.get("/api/suites/law")
+    assert shown.content in done.results()
+    assert len(shown.json()["items"]) == 2
 
 
 async def test_a_provider_brings_suites_for_domains_of_its_own_without_a_judge(

@@ -201,7 +201,10 @@ async def test_more_capacity_needs_no_new_proof(engine, acme):
         ({"endpoints": [endpoint_offer(model="auto")]}, "endpoints[0].model"),
         ({"endpoints": [endpoint_offer(tasks=["infer"])]}, "endpoints[0].tasks"),
         ({"endpoints": [endpoint_offer(visible_to=["nobody"])]}, "endpoints[0].visible_to"),
-        ({"endpoints": [endpoint_offer(tokenizer_json="{")]}, "endpoints[0].tokenizer_json"),
+        (
+            {"endpoints": [endpoint_offer(tokenizer_json="x" * (2**25 + 1))]},
+            "endpoints[0].tokenizer_json",
+        ),
     ],
 )
 async def test_a_faulty_offer_is_refused_with_the_name_of_the_field(engine, acme, change, field):

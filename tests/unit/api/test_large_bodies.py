@@ -25,7 +25,7 @@ def offered(endpoints: bytes, more: bytes = b"") -> bytes:
         (offered(b'{"domains":{%b}}' % b",".join([b'"a":1'] * 400_000)), "beside its tokenizers"),
         (offered(b'{"tokenizer_json":[%b0]}' % (b"{}," * 800_000)), "beside its tokenizers"),
         (offered(TEXT, b',"x":[%b0]' % (b"{}," * 800_000)), "beside its tokenizers"),
-        (offered(b"{}" + b",{}" * 800_000, b',"endpoints":[{}]'), "beside its tokenizers"),
+        (offered(b"{}" + b",{}" * 800_000, b',"endpoints":[{}]'), "at most length 1000"),
         (b'{"endpoints":' + b" " * LARGE_BYTES, "truncated"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broker.encoding.trusted import obstacle
+from broker.encoding.trusted import PIECES_MAX, obstacle
 
 QWEN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -79,6 +79,10 @@ def test_the_tokenizers_of_well_known_models_may_run(text: str) -> None:
         model(vocab={"a": 0}, max_input_chars_per_word=10**9),
         model(type="Unigram", vocab=[["a" * 49, -1.5]]),
         model(type="Unigram", vocab=["a"]),
+        '{"model":{"type":"Unigram","vocab":[%s["",0]]}}' % ('["",0],' * PIECES_MAX),
+        "{",
+        "[]",
+        "{}",
     ],
 )
 def test_a_tokenizer_that_could_blow_up_may_not_run(text: str) -> None:
