@@ -17,13 +17,16 @@ from provider_sdk.deployment import Deployment
 from provider_sdk.load import LoadReader
 from provider_sdk.receipts import KeyUnusable, key_file
 
+USUAL = "provider.toml"
+LISTED_MAX = 10
 DESCRIPTION = """\
 Offer your inference server (vLLM, SGLang, TGI, llama.cpp, Triton) at a model broker.
 
   broker-provider example > provider.toml   write a file to begin with, then edit it
   broker-provider check provider.toml       is the file right, and does the server answer?
   broker-provider run provider.toml         register, prove, and stay alive until Ctrl-C
-  broker-provider rotate-key provider.toml gpu1   make a new key for the receipts of `gpu1`
+  broker-provider rotate-key provider.toml gpu1
+                                            make a new key for the receipts of `gpu1`
 
 The agent registers the deployments in the file, answers the broker's proof of ownership on the
 `front` address, and sends a signed heartbeat with the server's load each second or so. Stop it
@@ -44,11 +47,14 @@ def main(arguments: list[str] | None = None) -> int:
         ("check", "validate the file and look at the local servers; tells the broker nothing"),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("file", type=Path, help="for instance provider.toml")
-    commands.add_parser("example", help="print a provider.toml to begin with")
+        command.add_argument(
+            "file", type=Path, nargs="?", default=Path(USUAL), help=f"{USUAL} by default"
+        )
+    text = f"print a {USUAL} to begin with"
+    commands.add_parser("example", help=text, description=text)
     text = "make a new key for a deployment's receipts; start the agent again to use it"
     rotation = commands.add_parser("rotate-key", help=text, description=text)
-    rotation.add_argument("file", type=Path, help="for instance provider.toml")
+    rotation.add_argument("file", type=Path, help=f"for instance {USUAL}")
     rotation.add_argument("deployment", help="its name in the file")
     told = parser.parse_args(arguments)
     if told.command == "example":
@@ -156,12 +162,13 @@ async def _check_models(deployment: Deployment) -> bool:
     key = deployment.server_credential or deployment.credential
     headers = {"authorization": f"Bearer {key}"} if key else {}
     wanted = {endpoint.upstream_model or endpoint.model for endpoint in deployment.endpoints}
-    good = True
+    listed: set[str] = set()
     async with httpx.AsyncClient(headers=headers, timeout=5, trust_env=False) as http:
         try:
             if deployment.kind == "openai":
                 answer = await http.get(f"{deployment.server}/v1/models")
-                missing = wanted - _listed(answer.content)
+                listed = _listed(answer.content)
+                missing = wanted - listed
             else:
                 answers = {m: await http.get(f"{deployment.server}/v2/models/{m}") for m in wanted}
                 missing = {model for model, answer in answers.items() if not answer.is_success}
@@ -170,8 +177,10 @@ async def _check_models(deployment: Deployment) -> bool:
             return False
     for model in sorted(missing):
         print(f"  the server does not list the model {model!r}")
-        good = False
-    return good
+    if missing and listed:
+        names = ", ".join(repr(name) for name in sorted(listed)[:LISTED_MAX])
+        print(f"  it lists {names}: say that in `upstream_model`")
+    return not missing
 
 
 def _listed(content: bytes) -> set[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from provider_sdk.complaints import spoken
 from provider_sdk.deployment import Deployment
 from provider_sdk.protocol import CallBand, TokenBand
 
@@ -95,7 +96,7 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
     try:
         file = msgspec.convert(raw, _File)
     except msgspec.ValidationError as error:
-        raise ConfigWrong(f"{path}: {_spoken(str(error))}") from error
+        raise ConfigWrong(f"{path}: {spoken(str(error))}") from error
     key = file.key or environment.get(KEY_VARIABLE, "")
     if not key:
         raise ConfigWrong(f"{path}: field `key`: missing, and {KEY_VARIABLE} is not set either")
@@ -106,12 +107,6 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
         _check(path, f"deployments[{index}]", deployment)
     _check_distinct(path, file.deployments)
     return Config(file.broker, key, file.deployments)
-
-
-def _spoken(message: str) -> str:
-    """msgspec's "... - at `$.a[0].b`", with the field first."""
-    text, _dash, place = message.rpartition(" - at `$.")
-    return f"field `{place} {text}" if text else message
 
 
 def _inline_tokenizers(raw: dict[str, Any], folder: Path) -> None:
@@ -157,6 +152,10 @@ def _check(path: Path, field: str, deployment: Deployment) -> None:
     _check_url(path, f"{field}.server", deployment.server)
     if deployment.metrics is not None:
         _check_url(path, f"{field}.metrics", deployment.metrics)
+    if deployment.proof == "credential" and deployment.credential is None:
+        raise ConfigWrong(
+            f"{path}: field `{field}.credential`: missing, and the `proof` rests on it"
+        )
     if deployment.front is not None:
         host, _colon, port = deployment.front.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:
@@ -172,6 +171,8 @@ def _check(path: Path, field: str, deployment: Deployment) -> None:
 def _check_url(path: Path, field: str, url: str) -> None:
     if not url.startswith(("http://", "https://")):
         raise ConfigWrong(f"{path}: field `{field}`: {url!r} does not begin with http(s)://")
+    if url.rstrip("/").endswith(("/v1", "/v2")):
+        raise ConfigWrong(f"{path}: field `{field}`: leave off /v1 or /v2, which is added")
 
 
 def _check_band(path: Path, field: str, band: TokenBand | CallBand) -> None:

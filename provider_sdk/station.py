@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from provider_sdk.backoff import Backoff
-from provider_sdk.client import BrokerClient, ProviderError
+from provider_sdk.client import BrokerClient, BrokerRefused, ProviderError
 from provider_sdk.deployment import Deployment
 from provider_sdk.front import Front
 from provider_sdk.load import LoadReader, ServerState
@@ -134,7 +134,9 @@ class Station:
                 return await call()
             except ProviderError as error:
                 pause_s = self._backoff.next_s()
-                log.warning("%s %s: %s; again in %.1f s", doing, self.name, error, pause_s)
+                # What the broker refuses it will refuse again, until somebody mends it.
+                level = logging.ERROR if isinstance(error, BrokerRefused) else logging.WARNING
+                log.log(level, "%s %s: %s; again in %.1f s", doing, self.name, error, pause_s)
             await asyncio.sleep(pause_s)
 
     def _say_how_to_prove(self, registered: Registered) -> None:
@@ -166,7 +168,10 @@ class Station:
         """Read the server's state; a slow server delays nothing but this."""
         state = await self._reader.read()
         if self._state is None or state.alive != self._state.alive:
-            log.info("%s is %s %s", self.name, "up" if state.alive else "down", state.detail)
+            if state.alive:
+                log.info("%s is up: %s", self.name, state.detail)
+            else:
+                log.warning("%s is down: %s", self.name, state.detail)
         self._state = state
         self._state_at_s = time.monotonic()
 

@@ -15,8 +15,8 @@ from broker.store import deployments, receipt_cases, receipt_keys, receipts
 from broker.store.accounts import Role
 from broker.store.receipts import SignedReceiptRow
 
-NONE_SIGNED: Final = "none — the agent does not front this server"
-"""Or it does and has no key: the broker hears of neither."""
+NONE_SIGNED: Final = "none: the agent does not front this server, or has no `receipts_key` for it"
+"""The broker hears of neither."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,9 @@ def permitted(host: str, addresses: list[Address], policy: AddressPolicy) -> lis
     """
     allowed = [each for each in addresses if policy.permits(str(each.sockaddr[0]))]
     if not allowed:
-        detail = f"{host} is at {addresses[0].sockaddr[0]}, a network that is not allowed"
+        at = str(addresses[0].sockaddr[0])
+        who = host if host == at else f"{host}, at {at},"
+        detail = f"{who} is in a network that is not allowed; operators may (BROKER_ALLOW_NETWORKS)"
         raise AttemptFailed(Outcome(Fault.ADDRESS_REFUSED, detail=detail, sent=False))
     return allowed
 

@@ -64,6 +64,15 @@ async def test_check_says_what_is_readable(tmp_path: Path, provider: ScriptedPro
     assert "all well" in out
 
 
+async def test_the_file_is_looked_for_where_it_usually_is(
+    tmp_path: Path, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider_file(tmp_path, provider, "http://127.0.0.1:9", "bk")
+    monkeypatch.chdir(tmp_path)
+    code, out, _err = await command("check")
+    assert (code, "all well" in out) == (0, True)
+
+
 async def test_check_names_a_missing_model_and_a_dead_server(
     tmp_path: Path, provider: ScriptedProvider
 ) -> None:
@@ -72,6 +81,7 @@ async def test_check_names_a_missing_model_and_a_dead_server(
     code, out, _err = await command("check", str(path))
     assert code == 1
     assert "does not list the model 'scripted'" in out
+    assert "it lists 'other': say that in `upstream_model`" in out
     provider.script = Script(refuse=True)
     code, out, _err = await command("check", str(path))
     assert code == 1

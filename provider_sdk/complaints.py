@@ -1,0 +1,65 @@
+"""Says in plain words what is wrong with a provider's file, and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from typing import Any, Final, get_args
+
+import msgspec
+
+from provider_sdk.deployment import Deployment
+from provider_sdk.protocol import CallBand, EndpointOffer, TokenBand
+
+_PLACE: Final = " - at `$."
+_DECIMAL: Final = 'a decimal in quotes, such as "0.10"'
+_KNOWN: Final = (Deployment, EndpointOffer, TokenBand, CallBand)
+
+
+def spoken(message: str) -> str:
+    """Return what msgspec says of a file ("... - at `$.a[0].b`") with the field first."""
+    text, _, place = message.rpartition(_PLACE)
+    place = place.removesuffix("`") if text else ""
+    text = text or message
+    named = re.fullmatch(r"Object (missing required|contains unknown) field `(.+)`", text)
+    if named is None:
+        return f"field `{place}`: {_mended(place, text)}" if place else text
+    field = f"{place}.{named[2]}".removeprefix(".")
+    if named[1] == "missing required":
+        return f"field `{field}`: missing"
+    near = difflib.get_close_matches(named[2], _field_names(), 1)
+    return f"field `{field}`: there is no such field" + (f"; `{near[0]}`?" if near else "")
+
+
+def _mended(place: str, text: str) -> str:
+    """Return a complaint about a value, with what may stand there where that can be told."""
+    name = re.sub(r"\[[^]]*\]$", "", place).rpartition(".")[2]
+    if text.startswith("Invalid enum value"):
+        choices = ", ".join(_choices(name))
+        return f"{text.removeprefix('Invalid enum value ')} is none of {choices}"
+    if ".price." in f"{place}." and "`str`" in text:
+        return f"expected {_DECIMAL} ({text})"
+    if "matching regex" in text and name == "name":
+        return "expected lower-case letters and digits, with single . _ - between"
+    return text
+
+
+def _field_names() -> list[str]:
+    return [field.name for kind in _KNOWN for field in msgspec.structs.fields(kind)]
+
+
+def _choices(name: str) -> list[str]:
+    """Return what may stand in a field of words."""
+    types = (
+        each.type for kind in _KNOWN for each in msgspec.structs.fields(kind) if each.name == name
+    )
+    return [word for each in types for word in _words(each)]
+
+
+def _words(kind: Any) -> Iterator[str]:
+    for each in get_args(kind):
+        if isinstance(each, str):
+            yield each
+        else:
+            yield from _words(each)
