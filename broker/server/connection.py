@@ -15,6 +15,7 @@ import structlog
 
 from broker.server import neighbours
 from broker.server.blocks import blocks_of
+from broker.server.files import unread_bytes
 from broker.server.neighbours import NotServed
 from broker.server.reader import Reader
 from broker.server.request import NEVER, Request
@@ -80,7 +81,7 @@ class Connection(asyncio.BufferedProtocol):
         self.due_at = 0.0
         """Loop time by which the caller must have made the next step."""
         self.idle_since = 0.0
-        """Loop time of the last answer, or of the connection's begin."""
+        """Loop time of the last answer, or of the connection's begin or end."""
         self.closed = False
 
     # ------------------------------------------------------------------ told by the transport
@@ -203,7 +204,8 @@ class Connection(asyncio.BufferedProtocol):
         """
         if not self.closed:
             self.closed = True
-            self.due_at = self._loop.time() + _LINGER_S
+            self.idle_since = self._loop.time()
+            self.due_at = self.idle_since + _LINGER_S
             if self._reader.request is not None or self._reader.head_bytes:
                 self.hold_back(back=False)
                 self._transport.write_eof()
@@ -214,13 +216,22 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def asks_nothing(self) -> bool:
-        """True between requests, and while no more than a head is on its way."""
-        return self._serving is None and self._reader.request is None and not self._ahead
+        """True between requests, while no more than a head is on its way, and where nothing but
+        what nobody wants any more still comes."""
+        reading, gone = self._reader.request, self._transport.is_closing()
+        wants_more = reading is not None and not reading.ended
+        return self._serving is None and not (self._ahead or wants_more or gone)
 
     @property
     def has_begun(self) -> bool:
         """True while a head is on its way, or an answer that the caller has yet to take."""
-        return self._reader.head_bytes > 0 or self._transport.get_write_buffer_size() > 0
+        heading = self._reader.head_bytes > 0 and not self.closed
+        return heading or self._transport.get_write_buffer_size() > 0
+
+    @property
+    def has_unread(self) -> bool:
+        """True where the caller has said something that is yet to be read."""
+        return not self.closed and unread_bytes(self._transport) > 0
 
     def close_if_idle(self) -> None:
         """The server is stopping: nothing more is asked here."""

@@ -1,10 +1,13 @@
-"""Lets a process open as many files as it may, and keeps some of them for what serves callers."""
+"""Asks the system of open files: how many there may be, and what a connection holds unread."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import fcntl
 import resource
 import sys
+import termios
 from typing import Final
 
 RESERVE: Final = 64
@@ -30,3 +33,9 @@ def connections_max(calls_max: int) -> int:
         files = sys.maxsize
     rest = max(2, files - RESERVE)
     return rest - min(calls_max, rest // 2)
+
+
+def unread_bytes(transport: asyncio.BaseTransport) -> int:
+    """Return how much has come on an open connection that nobody has read yet."""
+    told = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
+    return int.from_bytes(told, sys.byteorder)

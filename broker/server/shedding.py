@@ -26,12 +26,13 @@ class Idler(Protocol):
     """A connection, as far as it may be let go."""
 
     idle_since: float
-    closed: bool
 
     @property
     def asks_nothing(self) -> bool: ...
     @property
     def has_begun(self) -> bool: ...
+    @property
+    def has_unread(self) -> bool: ...
     def abort(self) -> None: ...
 
 
@@ -49,16 +50,24 @@ class Shedding:
     def make_room(self) -> bool:
         """Let somebody go where there is no room for one more; False where nobody has been idle.
 
-        Who has begun to send a head, or to take an answer, goes after all others.
+        Who has begun to send a head, or to take an answer, goes after all others; who has asked
+        what is yet to be read, as after a halt, stays.
         """
         if len(self._connections) < self._most:
             return True
-        if not self._ranked and self._now_s() >= self._rank_at_s:
+        if self._let_go(begun_too=False):
+            return True
+        if self._now_s() >= self._rank_at_s:  # others may be idle by now
             self._rank_at_s = self._now_s() + _RANK_EVERY_S
             self._ranked = self._rank()
-        while self._ranked:
+        return self._let_go(begun_too=True)
+
+    def _let_go(self, *, begun_too: bool) -> bool:
+        """Let the next of those go that were idle at the last look; False where none still is."""
+        while self._ranked and (begun_too or not self._ranked[-1][0]):
             begun, since_s, connection = self._ranked.pop()
-            if (begun, since_s) == _place(connection) and self._may_go(connection):
+            may_go = self._may_go(connection) and not connection.has_unread
+            if may_go and (begun, since_s) == _place(connection):
                 connection.abort()
                 return True
         return False
@@ -69,7 +78,7 @@ class Shedding:
 
     def _may_go(self, connection: Idler) -> bool:
         asked_long_ago = self._now_s() - connection.idle_since >= IDLE_S
-        return asked_long_ago and connection.asks_nothing and not connection.closed
+        return asked_long_ago and connection.asks_nothing
 
 
 class TurnedAway(asyncio.Protocol):

@@ -14,6 +14,7 @@ from broker.server.limits import ServerLimits
 from broker.server.listener import Listener
 from broker.server.shedding import IDLE_S
 from tests.integration.server.test_wire import LIMIT_S, Echo, Place, Wire, _until, post
+from tests.integration.upstream.scripted import on_both_loops
 
 PATIENT = ServerLimits(head_s=60.0, keep_alive_s=60.0, head_bytes_max=16_384, ahead_max=64)
 IDLE = 10_000
@@ -135,3 +136,50 @@ async def test_who_is_idle_for_longest_makes_room_for_who_comes_and_nobody_who_i
             served = [await each.answer() for each in (busy, newcomer, idle)]
             assert served == [(200, b"POST /slow %d" % number) for number in (1, 2, 3)]
     await listener.stop(5.0)
+
+
+@contextlib.asynccontextmanager
+async def small(connections_max: int) -> AsyncIterator[Place]:
+    echo = Echo()
+    listener = Listener(echo.open, replace(PATIENT, connections_max=connections_max))
+    yield Place(echo, listener, await listener.start("127.0.0.1", 0))
+    echo.may_go.set()
+    await listener.stop(5.0)
+
+
+@on_both_loops
+async def test_who_was_refused_and_stays_makes_room_though_more_was_promised() -> None:
+    async with small(3) as place, place.wire() as busy, place.wire() as odd, place.wire() as late:
+        await busy.send(post("/slow", b"1"))
+        await odd.send(b"\0 is no request\r\n")
+        assert (await odd.answer())[0] == 400
+        await late.send(post("/refused", b"12345")[:-4])
+        assert await late.answer() == (401, b"no")
+        await asyncio.sleep(IDLE_S)
+        async with place.wire() as first, place.wire() as second:
+            for newcomer in (first, second):
+                await newcomer.send(post("/slow", b"2"))
+            await _until(lambda: place.echo.served == 3)
+            async with place.wire() as third:
+                assert (await third.answer())[0] == 503
+            place.echo.may_go.set()
+            for served in (busy, first, second):
+                assert (await served.answer())[0] == 200
+
+
+@on_both_loops
+async def test_who_had_asked_while_the_server_was_halted_makes_no_room_for_who_came_then() -> None:
+    async with small(1) as place:
+        with socket.create_connection(("127.0.0.1", place.port)) as raw:
+            idle = Wire(*await asyncio.open_connection(sock=raw.dup()))
+            await idle.send(post())
+            assert (await idle.answer())[0] == 200
+            await asyncio.sleep(IDLE_S)
+            # Nothing is read until both are there, and who comes is seen first.
+            with socket.create_connection(("127.0.0.1", place.port)) as newcomer:
+                raw.send(post())
+                assert await idle.answer() == (200, b"POST /a hello")
+                wire = Wire(*await asyncio.open_connection(sock=newcomer.dup()))
+                assert (await wire.answer())[0] == 503
+                wire.writer.close()
+            idle.writer.close()

@@ -19,6 +19,7 @@ class Caller:
     idle_since: float
     asks_nothing: bool = True
     has_begun: bool = False
+    has_unread: bool = False
     closed: bool = False
 
     def __post_init__(self) -> None:
@@ -74,6 +75,41 @@ def test_who_has_asked_since_the_last_look_stays() -> None:
     clock.now_s += 0.3
     assert shedding.make_room()
     assert (newcomer.closed, again.closed, asking.closed) == (True, False, False)
+
+
+def test_who_has_begun_goes_after_all_others_though_they_became_idle_later() -> None:
+    crowd: set[Caller] = set()
+    clock = Clock()
+    shedding = Shedding(crowd, 2, clock)
+    first, begun = Caller(crowd, 1.0), Caller(crowd, 2.0, has_begun=True)
+    assert shedding.make_room()
+    assert first.closed
+    later = Caller(crowd, 100.0)
+    clock.now_s += 2.0
+    assert shedding.make_room()
+    assert (later.closed, begun.closed) == (True, False)
+
+
+def test_who_is_idle_is_found_though_all_who_were_at_the_last_look_have_left() -> None:
+    crowd: set[Caller] = set()
+    clock = Clock()
+    shedding = Shedding(crowd, 3, clock)
+    callers = [Caller(crowd, since) for since in (1.0, 2.0, 3.0)]
+    assert shedding.make_room()
+    for each in callers:
+        each.asks_nothing = False
+        crowd.discard(each)
+    idle = [Caller(crowd, since) for since in (100.0, 101.0, 102.0)]
+    clock.now_s += 10.0
+    assert shedding.make_room()
+    assert [each.closed for each in idle] == [True, False, False]
+
+
+def test_who_has_asked_what_is_yet_to_be_read_stays() -> None:
+    crowd: set[Caller] = set()
+    asking, idle = Caller(crowd, 1.0, has_unread=True), Caller(crowd, 2.0)
+    assert Shedding(crowd, 2, Clock()).make_room()
+    assert (asking.closed, idle.closed) == (False, True)
 
 
 @pytest.mark.parametrize(
