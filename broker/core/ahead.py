@@ -48,12 +48,12 @@ class Shelf:
         "_most_nanos",
         "_rests_until_s",
         "_since_s",
-        "_wanted",
         "account",
         "amount_nanos",
         "coming",
         "key_id",
         "ready",
+        "wanted",
     )
 
     def __init__(self, account: UUID, key_id: str, now_s: float) -> None:
@@ -64,9 +64,10 @@ class Shelf:
         """Oldest first."""
         self.coming = 0
         """So many are being opened."""
+        self.wanted = 0
+        """So many are to be there, or on their way."""
         self.amount_nanos = 0
         """What each to be opened is for."""
-        self._wanted = 0
         self._since_s = now_s
         self._calls = 0
         self._most_nanos = 0
@@ -92,9 +93,9 @@ class Shelf:
     def due(self, now_s: float) -> int:
         """Return how many to open now."""
         there = len(self.ready) + self.coming
-        if 2 * there > self._wanted or now_s < self._rests_until_s:
+        if 2 * there > self.wanted or now_s < self._rests_until_s:
             return 0
-        return self._wanted - there
+        return self.wanted - there
 
     def rest(self, now_s: float) -> None:
         """Have none opened for a while: the account has no room for them, or the books are away."""
@@ -115,7 +116,7 @@ class Shelf:
         """Judge a window that is over, and begin another."""
         took_s = now_s - self._since_s
         dense = self._calls >= CALLS_MIN and took_s < 2 * WINDOW_S
-        self._wanted = min(math.ceil(self._calls / took_s * COVER_S), READY_MAX) if dense else 0
+        self.wanted = min(math.ceil(self._calls / took_s * COVER_S), READY_MAX) if dense else 0
         self.amount_nanos = 0
         self._lift(self._most_nanos)
         self._since_s, self._calls, self._most_nanos = now_s, 0, 0

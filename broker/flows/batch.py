@@ -15,7 +15,6 @@ from uuid import UUID
 
 import asyncpg
 
-from broker.core.ahead import Ready
 from broker.core.ledger import CallRecord, Hold, Settlement
 from broker.flows.lane import Lane
 from broker.flows.lane_ahead import AheadLane, HoldTerms, Neighbours
@@ -43,15 +42,16 @@ class LedgerBatcher:
         self._settlements = SettlementLane(pool, rows_max, take_account, known)
         self._doubts = DoubtLane(pool, rows_max, self._settlements)
         beside = Neighbours(self._settlements, self._doubts, known)
-        self._ahead = AheadLane(pool, terms, beside)
-        self._holds = HoldLane(pool, terms, beside, self._ahead)
+        self.ahead = AheadLane(pool, terms, beside)
+        """Of holds that are ready before their calls have come."""
+        self._holds = HoldLane(pool, terms, beside, self.ahead)
 
     def start(self) -> None:
         """Begin to send batches."""
         self._records.start()
         self._settlements.start()
         self._doubts.start()
-        self._ahead.start()
+        self.ahead.start()
         self._holds.start()
 
     async def drain(self, timeout_s: float = 10.0) -> None:
@@ -61,14 +61,14 @@ class LedgerBatcher:
         the end of their calls, and its holds are released once this process is found dead.
         """
         due_s = time.monotonic() + timeout_s
-        for lane in (self._holds, self._ahead, self._doubts, self._settlements, self._records):
+        for lane in (self._holds, self.ahead, self._doubts, self._settlements, self._records):
             await lane.close(max(due_s - time.monotonic(), 0.0))
 
     def lanes(self) -> dict[str, Lane[Any, Any]]:
         """Return the lanes by name, to be looked at."""
         return {
             "holds": self._holds,
-            "ahead": self._ahead,
+            "ahead": self.ahead,
             "doubts": self._doubts,
             "settlements": self._settlements,
             "records": self._records,
@@ -97,15 +97,6 @@ class LedgerBatcher:
         """
         # One coroutine fewer than awaiting it here, for every call.
         return self._holds.hold(hold, wait_s, share)
-
-    def take_ready(self, account: UUID, key_id: str, amount_nanos: int) -> Ready | None:
-        """Return a durable hold that was opened ahead of calls of this key, for so much or a little
-        more; None where there is none, or calls are to be refused just now."""
-        ready = self._ahead.take(account, key_id, amount_nanos)
-        if ready is not None and not self._holds.is_calm:
-            self._settlements.release(ready.hold)
-            return None
-        return ready
 
     def release(self, hold: Hold) -> None:
         """Close, soon, a hold that no call goes on with."""

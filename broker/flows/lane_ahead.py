@@ -30,6 +30,10 @@ from broker.store.call_ids import new_call_id
 from broker.store.ledger import HoldResult
 
 _STATEMENT_S: Final = 5.0
+AWAY_S: Final = 1.0
+"""After a failure, holds are refused at once for this long."""
+CALM: Final = 64
+"""So few calls that wait for the ledger are never too many."""
 _SHELVES_MAX: Final = 10_000
 """Calls of further keys open their own holds."""
 
@@ -76,6 +80,7 @@ class AheadLane(Lane[_Opening, HoldResult]):
         self._beside = beside
         self._shelves: dict[tuple[str, int], Shelf] = {}
         self._sweeping: asyncio.TimerHandle | None = None
+        self._shut_until_s = 0.0
         self._lasts = timedelta(seconds=terms.ahead_s)
 
     async def close(self, timeout_s: float) -> None:
@@ -88,9 +93,11 @@ class AheadLane(Lane[_Opening, HoldResult]):
         await super().close(timeout_s)
 
     def take(self, account: UUID, key_id: str, amount_nanos: int) -> Ready | None:
-        """Return a hold of this key's that is ready, for so much or a little more; None: there is
-        none."""
-        now_s = time.monotonic()
+        """Return a durable hold of this key's, for so much or a little more, that no other call
+        takes; None: there is none, or the ledger has too much to do."""
+        now_s, settlements = time.monotonic(), self._beside.settlements
+        if now_s < self._shut_until_s or settlements.failures or len(settlements.queue) >= CALM:
+            return None
         place = key_id, amount_nanos.bit_length()
         shelf = self._shelves.get(place)
         if shelf is None:
@@ -99,9 +106,13 @@ class AheadLane(Lane[_Opening, HoldResult]):
             shelf = self._shelves[place] = Shelf(account, key_id, now_s)
             self._sweep_later()
         ready = shelf.take(amount_nanos, now_s)
-        if count := shelf.due(now_s):
-            self._open(shelf, count)
+        if 2 * (len(shelf.ready) + shelf.coming) <= shelf.wanted:
+            self._open(shelf, shelf.due(now_s))
         return ready
+
+    def shut(self, until_s: float) -> None:
+        """Let none be taken until then, on the monotonic clock: the database is away."""
+        self._shut_until_s = until_s
 
     def give_back_of(self, account: UUID) -> bool:
         """Release all that waits for calls which this account pays; False where nothing does."""
@@ -163,6 +174,7 @@ class AheadLane(Lane[_Opening, HoldResult]):
             _log.warning("ledger_away", error=repr(error), holds_ahead=len(batch))
             self._forgo(batch)
             self._abandon()
+            self.shut(time.monotonic() + AWAY_S)
         except asyncio.CancelledError:
             self._forgo(batch)
             raise

@@ -21,17 +21,11 @@ from broker.core.ledger import Hold
 from broker.errors import BrokerError, Conflict, TooManyCalls, Unavailable
 from broker.flows.hold_refusals import beyond_all, budget_exceeded, budget_held, no_account, too_low
 from broker.flows.lane import Lane
-from broker.flows.lane_ahead import AheadLane, HoldTerms, Neighbours
+from broker.flows.lane_ahead import AWAY_S, CALM, AheadLane, HoldTerms, Neighbours
 from broker.store import ledger
 from broker.store.ledger import HoldResult
 
 _STATEMENT_S: Final = 5.0
-_AWAY_S: Final = 1.0
-"""After a failure, holds are refused at once for this long."""
-
-_CALM: Final = 64
-"""So few that wait are never too many."""
-
 _HOLD_NANOS_MAX: Final = 2**63 - 1
 """More does not fit a BIGINT, and would break the statement for the holds beside it."""
 
@@ -73,7 +67,7 @@ class HoldLane(Lane[_Asked, HoldResult]):
         self._doubtful: Sequence[_Asked] = ()
         """What was in a statement that was cut off: it may have committed."""
         self._waiting = 0
-        self._calm = min(_CALM, terms.queue_max)
+        self._calm = min(CALM, terms.queue_max)
         self._gradient = Gradient(float(terms.queue_max), time.monotonic(), float(self._calm))
         self._took_s = 0.0
         """Of the last statement."""
@@ -86,19 +80,20 @@ class HoldLane(Lane[_Asked, HoldResult]):
     async def hold(self, hold: Hold, wait_s: float, share: float = 1.0) -> None:
         """Wait until the hold is durable. Raises as `LedgerBatcher.hold` says."""
         if self._closing:
-            raise Unavailable("The broker is stopping.", retry_after_s=_AWAY_S)
+            raise Unavailable("The broker is stopping.", retry_after_s=AWAY_S)
         waiting = max(len(self.queue), len(self._settlements.queue))
         if waiting >= self._calm and waiting >= share * self._gradient.limit:
             rounds = waiting // self._rows_max + 1
             raise TooManyCalls(
                 "Too many calls wait for the ledger.",
                 code="overloaded",
-                retry_after_s=max(rounds * self._took_s, _AWAY_S),
+                retry_after_s=max(rounds * self._took_s, AWAY_S),
             )
         if hold.amount_nanos > _HOLD_NANOS_MAX:
             raise beyond_all(hold)
         loop = asyncio.get_running_loop()
-        if self._is_away(loop):
+        # A full disk may have room for holds and none for what their calls would end with.
+        if self._settlements.is_stuck or (self._away_until_s and loop.time() < self._away_until_s):
             raise _away()
         future: asyncio.Future[None] = loop.create_future()
         self.put(_Asked(hold, future, wait_s))
@@ -110,18 +105,6 @@ class HoldLane(Lane[_Asked, HoldResult]):
                 with contextlib.suppress(Unavailable):
                     self._settlements.release(hold)
             raise
-
-    @property
-    def is_calm(self) -> bool:
-        """Whether the ledger is there, and so few wait for it that none is refused for that."""
-        waiting = max(len(self.queue), len(self._settlements.queue))
-        return waiting < self._calm and not self._is_away(asyncio.get_running_loop())
-
-    def _is_away(self, loop: asyncio.AbstractEventLoop) -> bool:
-        # A full disk may have room for holds and none for what their calls would end with.
-        if self._settlements.is_stuck:
-            return True
-        return bool(self._away_until_s) and loop.time() < self._away_until_s
 
     async def _work(self) -> None:
         batch: list[_Asked] = []
@@ -136,7 +119,8 @@ class HoldLane(Lane[_Asked, HoldResult]):
             await self._execute(batch)
             self._learn(len(batch), begun_s)
         except Exception as error:
-            self._away_until_s = asyncio.get_running_loop().time() + _AWAY_S
+            self._away_until_s = asyncio.get_running_loop().time() + AWAY_S
+            self._ahead.shut(self._away_until_s)
             _log.warning("ledger_away", error=repr(error), holds=len(batch))
             self._give_up(batch)
             self._abandon()
@@ -246,4 +230,4 @@ def _fail(asked: _Asked, error: BrokerError) -> None:
 
 
 def _away() -> Unavailable:
-    return Unavailable("The ledger is away; nothing was charged.", retry_after_s=_AWAY_S)
+    return Unavailable("The ledger is away; nothing was charged.", retry_after_s=AWAY_S)

@@ -47,13 +47,13 @@ class SettlementLane(Lane[_Closing, SettleResult]):
         self._take_account = take_account
         self._known = known
         self._back_off = BackOff()
-        self._failures = 0
-        """In a row."""
+        self.failures = 0
+        """Of statements, in a row."""
 
     @property
     def is_stuck(self) -> bool:
         """True while what waits could not be written though it was tried again."""
-        return self._failures >= _STUCK_FROM
+        return self.failures >= _STUCK_FROM
 
     def settle(
         self, settlement: Settlement, draft: Callable[[], CallRecord] | None = None
@@ -74,13 +74,13 @@ class SettlementLane(Lane[_Closing, SettleResult]):
         try:
             await self._execute(batch)
             self._back_off.reset()
-            self._failures = 0
+            self.failures = 0
         except asyncio.CancelledError:
             self._put_back(batch)
             raise
         except Exception as error:
             self._put_back(batch)
-            self._failures += 1
+            self.failures += 1
             _log.warning("ledger_away", error=repr(error), settlements=len(self.queue))
             await self._back_off.sleep()
 

@@ -34,7 +34,7 @@ async def reserve(
     longest_s = call.started_s + limits.deadline_s
     if not bound and wanted.max_cost_nanos is None and call.deadline_s <= longest_s:
         payer = call.payer
-        ready = runtime.ledger.take_ready(payer.funds, payer.key_id, decision.hold_nanos)
+        ready = runtime.ledger.ahead.take(payer.funds, payer.key_id, decision.hold_nanos)
         if ready is not None:
             hold = ready.hold
             call = msgspec.structs.replace(call, id=hold.call_id, id_text=ready.id_text)

@@ -45,7 +45,7 @@ async def come(batcher: LedgerBatcher, account: UUID, key_id: str = "key") -> li
     took: list[Ready | None] = []
 
     async def one_was_ready() -> bool:
-        took.append(batcher.take_ready(account, key_id, CALL_NANOS))
+        took.append(batcher.ahead.take(account, key_id, CALL_NANOS))
         return took[-1] is not None
 
     for _ in range(CALLS):
@@ -70,7 +70,7 @@ async def test_calls_that_come_densely_find_holds_ready_which_are_as_durable_as_
     batcher: LedgerBatcher, connection: asyncpg.Connection, consumer: UUID, provider: UUID
 ) -> None:
     taken = await come(batcher, consumer)
-    while (ready := batcher.take_ready(consumer, "key", CALL_NANOS)) is not None:
+    while (ready := batcher.ahead.take(consumer, "key", CALL_NANOS)) is not None:
         taken.append(ready)
     found = await open_ids(connection)
     assert len(taken) > 3
@@ -164,7 +164,7 @@ async def test_no_call_goes_on_a_ready_hold_while_the_database_is_away(
     way.close()
     with pytest.raises(Unavailable):
         await batcher.hold(a_hold(consumer, CALL_NANOS))
-    assert batcher.take_ready(consumer, "key", CALL_NANOS) is None
+    assert batcher.ahead.take(consumer, "key", CALL_NANOS) is None
     way.open = True
     await until(lambda: _is_again(batcher, consumer))
     await batcher.drain()
@@ -173,7 +173,7 @@ async def test_no_call_goes_on_a_ready_hold_while_the_database_is_away(
 
 async def _is_again(batcher: LedgerBatcher, consumer: UUID) -> bool:
     await asyncio.sleep(0.01)
-    return batcher.take_ready(consumer, "key", CALL_NANOS) is not None
+    return batcher.ahead.take(consumer, "key", CALL_NANOS) is not None
 
 
 async def test_holds_ahead_whose_answer_was_lost_keep_no_money(
