@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.core.ledger import CallRecord, SettlementKind
-from broker.store.tables import calls, holds, ledger_accounts, settlements
+from broker.store.tables import among, calls, holds, ledger_accounts, settlements
 
 LIST_MAX: Final = 1_000
 
@@ -61,7 +61,7 @@ async def list_calls(engine: AsyncEngine, wanted: Filter, limit: int = 100) -> l
     if wanted.account_id is not None:
         query = query.where(calls.c.account_id == wanted.account_id)
     if wanted.endpoint_numbers is not None:
-        query = query.where(calls.c.endpoint_number.in_(wanted.endpoint_numbers))
+        query = query.where(among(calls.c.endpoint_number, wanted.endpoint_numbers))
     if wanted.before is not None:
         query = query.where(calls.c.id < wanted.before)
     async with engine.connect() as connection:

@@ -8,8 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 import structlog
-from sqlalchemy import ColumnElement, Integer, and_, any_, literal, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.catalog import Deployment, Endpoint, Kind, ListingStatus
@@ -18,7 +17,7 @@ from broker.store import changes, listing, offers
 from broker.store.accounts import ids_by_name
 from broker.store.deployments import DeploymentRecord, Same, deployment_of, open_credential
 from broker.store.sealing import Sealer, SecretUnreadable
-from broker.store.tables import accounts, deployments
+from broker.store.tables import accounts, among, deployments
 from provider_sdk.protocol import DeploymentOffer, EndpointOffer
 
 _log = structlog.get_logger(__name__)
@@ -90,7 +89,7 @@ async def load_deployments(
 ) -> list[Deployment]:
     """Return those of `numbers` that are listed, as `load_market` does; parts that equal what is in
     `same` are that very object, and new ones are added to it."""
-    wanted = and_(_is_listed(), deployments.c.number == any_(literal(numbers, ARRAY(Integer))))
+    wanted = and_(_is_listed(), among(deployments.c.number, numbers))
     return await _deployments(connection, wanted, sealer, same)
 
 

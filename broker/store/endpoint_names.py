@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.store.tables import accounts, endpoints
+from broker.store.tables import accounts, among, endpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ async def by_numbers(
     connection: AsyncConnection, numbers: Collection[int]
 ) -> dict[int, NamedEndpoint]:
     """Return the endpoints of these numbers, by number."""
-    found = await _fetch(connection, _named().where(endpoints.c.number.in_(sorted(set(numbers)))))
+    found = await _fetch(connection, _named().where(among(endpoints.c.number, numbers)))
     return {each.number: each for each in found}
 
 
@@ -47,9 +47,11 @@ async def numbers_of_provider(connection: AsyncConnection, provider_id: UUID) ->
 
 
 def _named() -> Select[Any]:
-    return select(endpoints, accounts.c.name.label("provider")).join(
-        accounts, accounts.c.id == endpoints.c.provider_id
-    )
+    of = endpoints.c
+    provider = accounts.c.name.label("provider")
+    # Not whole rows: with each would come its tokenizer, of many megabytes.
+    named = select(of.id, of.number, of.name, of.model, of.version, of.provider_id, provider)
+    return named.select_from(endpoints.join(accounts, accounts.c.id == of.provider_id))
 
 
 async def _fetch(connection: AsyncConnection, query: Select[Any]) -> list[NamedEndpoint]:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.lost import Fate, Kind
 from broker.store.progress import first_id
-from broker.store.tables import calls, table
+from broker.store.tables import among, calls, table
 
 CALL_MAX: Final = timedelta(minutes=66)
 """No call lasts longer: the longest deadline, and what its caller may take after it."""
@@ -113,7 +113,7 @@ async def read_counts(
         .order_by(*columns)
     )
     if numbers is not None:
-        query = query.where(lost.endpoint_number.in_(numbers))
+        query = query.where(among(lost.endpoint_number, numbers))
     counts: list[Counted] = []
     async with connection.stream(query, execution_options={"yield_per": _ROWS_AT_ONCE}) as rows:
         async for part in rows.partitions():

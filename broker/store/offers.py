@@ -10,7 +10,6 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
-    Integer,
     Row,
     Select,
     Update,
@@ -32,7 +31,7 @@ from broker.core.terms import Make, Terms, refuse
 from broker.store.accounts import LEDGER_KINDS, Role
 from broker.store.deployments import Same
 from broker.store.signatures import signature_of, signatures
-from broker.store.tables import accounts, endpoints, ledger_accounts, offers
+from broker.store.tables import accounts, among, endpoints, ledger_accounts, offers
 from pricing.tiers import Factors, Tier
 
 _TICK: Final = timedelta(microseconds=1)
@@ -113,7 +112,7 @@ async def load_numbers(
 ) -> list[Endpoint]:
     """Return those of `numbers` that are in force on these deployments; parts that equal what is in
     `same` are that very object, and new ones are added to it."""
-    query = _in_force(endpoints.c.number == any_(literal(numbers, ARRAY(Integer))))
+    query = _in_force(among(endpoints.c.number, numbers))
     rows = await connection.execute(query)
     return [
         _endpoint(row, deployments[row.deployment_id], same)

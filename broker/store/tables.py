@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import (
@@ -10,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Date,
     DateTime,
     Double,
@@ -20,6 +22,8 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    any_,
+    literal,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
@@ -48,6 +52,12 @@ def table(name: str, columns: str) -> Table:
     """A table of columns written `name type, ...`; defaults are left to the database."""
     words = (column.split() for column in columns.split(","))
     return Table(name, metadata, *(Column(key, _KINDS[kind]) for key, kind in words))
+
+
+def among(column: ColumnElement[int], numbers: Collection[int]) -> ColumnElement[bool]:
+    """True where a number is one of these, however many they are: with IN each is an argument of
+    its own, and a statement takes 32,767."""
+    return column == any_(literal(list(numbers), ARRAY(Integer)))
 
 
 # Who takes part.
