@@ -124,6 +124,16 @@ class DeploymentController(Controller):
     ) -> None:
         await enroll.approve(engine, caller.name, deployment_id, now)
 
+    @delete("/{deployment_id:uuid}", summary="Take any deployment off the market")
+    async def withdraw(
+        self,
+        deployment_id: FromPath[UUID],
+        engine: GivenEngine,
+        caller: GivenCaller,
+        now: GivenTime,
+    ) -> None:
+        await enroll.withdraw(engine, caller, deployment_id, now)
+
 
 def _desk(parts: Parts) -> enroll.Enrolment:
     return enroll.Enrolment(

@@ -8,6 +8,7 @@ import typer
 
 from broker.cli.options import DEFAULT_STATE, State
 from broker.cli.state import StateFolder
+from broker.cli.tables import print_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -89,7 +90,6 @@ def adjust_(
 @app.command("list")
 def list_(state: State = DEFAULT_STATE) -> None:
     """List all accounts with their balances."""
-    from rich.console import Console
     from rich.table import Table
 
     from broker.cli.local import run_with_engine
@@ -106,7 +106,7 @@ def list_(state: State = DEFAULT_STATE) -> None:
             )
         return table
 
-    Console().print(run_with_engine(StateFolder(state), work))
+    print_table(run_with_engine(StateFolder(state), work))
 
 
 async def _amounts(engine: AsyncEngine, account: Account) -> tuple[str, str]:

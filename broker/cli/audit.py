@@ -31,9 +31,6 @@ def list_(
     state: State = DEFAULT_STATE,
 ) -> None:
     """Show who did what, newest first."""
-    from rich.console import Console
-    from rich.table import Table
-
     from broker.cli.local import run_with_engine
     from broker.flows.read_audit import read_audit
     from broker.store.audit import Sought
@@ -42,13 +39,12 @@ def list_(
         sought = Sought(author, action, object_)
         return await read_audit(engine, sought, before=None, limit=limit)
 
-    table = Table("at", "author", "action", "object", "detail", box=None)
     for entry in run_with_engine(StateFolder(state), work):
         deed = entry.deed
-        detail = ", ".join(f"{name}={value}" for name, value in deed.detail.items())
-        at = f"{entry.at:%Y-%m-%d %H:%M:%S}"
-        table.add_row(at, deed.author, deed.action, deed.target, detail)
-    Console().print(table)
+        # No table: it would cut what is there to be copied.
+        typer.echo(f"{entry.at:%Y-%m-%d %H:%M:%S}  {deed.author}  {deed.action}  {deed.target}")
+        if detail := ", ".join(f"{name}={value}" for name, value in deed.detail.items()):
+            typer.echo(f"  {detail}")
 
 
 @app.command("verify")

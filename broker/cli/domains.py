@@ -9,6 +9,7 @@ import typer
 
 from broker.cli.options import DEFAULT_STATE, State
 from broker.cli.state import StateFolder
+from broker.cli.tables import print_table
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -49,7 +50,6 @@ def teach(
 @app.command("list")
 def list_(state: State = DEFAULT_STATE) -> None:
     """List all domains."""
-    from rich.console import Console
     from rich.table import Table
 
     from broker.cli.local import run_with_engine
@@ -63,7 +63,7 @@ def list_(state: State = DEFAULT_STATE) -> None:
     for each in run_with_engine(StateFolder(state), work):
         changed = f"{each.changed_at:%Y-%m-%d %H:%M}"
         table.add_row(each.name, str(each.examples), each.author, changed)
-    Console().print(table)
+    print_table(table)
 
 
 @app.command("forget")

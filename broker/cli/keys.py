@@ -9,6 +9,7 @@ import typer
 
 from broker.cli.options import DEFAULT_STATE, State
 from broker.cli.state import StateFolder
+from broker.cli.tables import print_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -112,7 +113,6 @@ def issue(
 @app.command("list")
 def list_(name: Name, state: State = DEFAULT_STATE) -> None:
     """List an account's keys, with what their budgets have left."""
-    from rich.console import Console
     from rich.table import Table
 
     from broker.cli.local import OPERATOR, now, run_with_engine
@@ -126,7 +126,7 @@ def list_(name: Name, state: State = DEFAULT_STATE) -> None:
             table.add_row(key.id, key.terms.label, _limits(owned), *map(_told, times))
         return table
 
-    Console().print(run_with_engine(StateFolder(state), work))
+    print_table(run_with_engine(StateFolder(state), work))
 
 
 @app.command("rotate")

@@ -15,6 +15,7 @@ from broker.cli import (
     audit,
     cases,
     demo,
+    deployments,
     disputes,
     domains,
     keys,
@@ -76,6 +77,7 @@ app.add_typer(payouts.app, name="payouts")
 app.add_typer(refunds.app, name="refunds")
 app.add_typer(disputes.app, name="disputes")
 app.add_typer(cases.app, name="cases")
+app.add_typer(deployments.app, name="deployments")
 app.command("approve")(operate.approve)
 app.command("login")(operate.login)
 app.add_typer(ledger.app, name="ledger")

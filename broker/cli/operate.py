@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def approve(
-    deployment_id: Annotated[UUID, typer.Argument(help="As the provider's agent shows it.")],
+    deployment_id: Annotated[
+        UUID, typer.Argument(help="As 'broker deployments list' or its provider's agent shows it.")
+    ],
     state: State = DEFAULT_STATE,
 ) -> None:
     """Approve a deployment whose origin is proved by a credential only."""

@@ -7,13 +7,40 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from broker.cli.tables import print_table
+
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from broker.flows.replay_cascades import CascadeReport
     from broker.flows.replay_routing import Report
 
 _PLOT_COLUMNS, _PLOT_ROWS = 64, 14
+
+
+_MEANS = {
+    "accuracy_max_quality": "of the routing where money counts nothing",
+    "cost_max_quality_usd": "what a call costs then",
+    "best_single_accuracy": "of the model that is best alone",
+    "best_single_cost_usd": "what a call costs with it",
+    "cheapest_accuracy": "of the cheapest model alone",
+    "oracle_accuracy": "of who answers best, prompt by prompt",
+    "gap_to_oracle": "so much the routing lacks to that",
+    "cost_saved_at_best_single": "share of the best single's cost, at its accuracy",
+    "random_at_equal_cost": "of a random mix of cheapest and best single",
+    "aiq": "mean accuracy over budgets from the least cost to the most",
+    "apgr": "share of the way from cheapest to best single, mean over budgets",
+    "cpt_50": "share of the best single's further cost that goes half of that way",
+    "cpt_80": "and four fifths of it",
+    "routerarena": "accuracy and cost in one, as RouterArena weighs them",
+    "task_oracle_accuracy": "of the model that is best for the task",
+    "ece": "so far expected scores are off",
+    "ece_by_chance": "so far they would seem off if they were right",
+    "ece_domain": "so far the confidence in domains is off",
+    "domain_accuracy": "domains that were recognised",
+}
+"""What a measure says, in words."""
 
 
 def replay_routing(
@@ -67,19 +94,19 @@ def _show(report: Report) -> None:
     )
     if report.rows_left_out:
         console.print(f"{report.rows_left_out} prompts lack a model's score, and are not routed.")
-    table = Table("measure", "value", "95 %", box=None)
+    table = Table("measure", "value", "95 %", "", box=None)
     for name, value in msgspec.structs.asdict(report.measures).items():
         low, high = report.intervals.get(name, (None, None))
         span = "" if low is None or high is None else f"{low:.4g} … {high:.4g}"
-        table.add_row(name, "never" if value is None else f"{value:.4g}", span)
+        table.add_row(name, "never" if value is None else f"{value:.4g}", span, _MEANS[name])
     names = ("task_oracle_accuracy", "ece", "ece_by_chance", "ece_domain", "domain_accuracy")
     for name in names:
-        table.add_row(name, f"{getattr(report, name):.4g}", "")
+        table.add_row(name, f"{getattr(report, name):.4g}", "", _MEANS[name])
     for name, value in report.ablations.items():
         table.add_row(f"accuracy, {name}", f"{value:.4g}", "")
-    console.print(table)
+    print_table(table)
     if report.budgets:
-        console.print(_budgets(report))
+        print_table(_budgets(report))
     for each in report.feedback or ():
         console.print(
             f"From the feedback on {each.calls} calls alone: {each.accuracy:.4f} "
@@ -104,11 +131,11 @@ def _show_cascade(cascade: CascadeReport, console: Console) -> None:
         table.add_row(name, "unknown" if value is None else f"{value:.4g}", "")
     for each in cascade.calibrations:
         table.add_row(f"ece, {each.model}", f"{each.ece:.4g}", f"as told {each.ece_raw:.4g}")
-    console.print(table)
+    print_table(table)
     console.print(_plot(cascade.points), highlight=False)
 
 
-def _budgets(report: Report) -> object:
+def _budgets(report: Report) -> Table:
     from rich.table import Table
 
     headings = ("budget (USD a call)", "price x5 of", "spent", "reward", "best fixed mix")

@@ -9,6 +9,7 @@ import typer
 
 from broker.cli.options import DEFAULT_STATE, OtherNetworks, State
 from broker.cli.state import StateFolder
+from broker.cli.tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,6 @@ def import_(
 @app.command("list")
 def list_(state: State = DEFAULT_STATE) -> None:
     """List all suites."""
-    from rich.console import Console
     from rich.table import Table
 
     from broker.cli.local import run_with_engine
@@ -72,13 +72,12 @@ def list_(state: State = DEFAULT_STATE) -> None:
     for each in run_with_engine(StateFolder(state), work):
         changed = f"{each.changed_at:%Y-%m-%d %H:%M}"
         table.add_row(each.domain, str(each.rows), each.author, changed)
-    Console().print(table)
+    print_table(table)
 
 
 @app.command("show")
 def show(domain: DomainName, state: State = DEFAULT_STATE) -> None:
     """Show the prompts of a suite, each cut short."""
-    from rich.console import Console
     from rich.table import Table
 
     from broker.cli.local import OPERATOR, run_with_engine
@@ -94,7 +93,7 @@ def show(domain: DomainName, state: State = DEFAULT_STATE) -> None:
             " ".join(str(part).split())[:_TOLD_CHARACTERS] for part in (each.prompt, each.reference)
         )
         table.add_row(each.metric.value, prompt, reference)
-    Console().print(table)
+    print_table(table)
 
 
 @app.command("remove")
@@ -156,7 +155,6 @@ def results(
 @app.command("gaps")
 def gaps(state: State = DEFAULT_STATE) -> None:
     """Show who answers canaries better than traffic."""
-    from rich.console import Console
     from rich.table import Table
 
     from broker.cli.local import now, run_with_engine
@@ -175,7 +173,7 @@ def gaps(state: State = DEFAULT_STATE) -> None:
             apart,
             "knows canaries" if gap.shows else "",
         )
-    Console().print(table)
+    print_table(table)
 
 
 @app.command("compare")
@@ -249,7 +247,6 @@ async def _follow(engine: AsyncEngine, orders: Sequence[Order]) -> list[Examinat
 
 
 def _print(examinations: Sequence[Examination]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from broker.flows.order_examination import verdict_of
@@ -268,4 +265,4 @@ def _print(examinations: Sequence[Examination]) -> None:
             told,
             "" if verdict is None else verdict.on(each.claimed).value,
         )
-    Console().print(table)
+    print_table(table)

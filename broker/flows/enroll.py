@@ -152,13 +152,20 @@ async def approve(engine: AsyncEngine, operator: str, deployment_id: UUID, now: 
 
 
 async def withdraw(
-    engine: AsyncEngine, provider: Caller, deployment_id: UUID, now: datetime
+    engine: AsyncEngine, caller: Caller, deployment_id: UUID, now: datetime, reason: str = ""
 ) -> None:
-    """Take a deployment off the market, again without effect. Raises NotFound, NotAllowed."""
-    _require(provider, Role.PROVIDER)
+    """Take a deployment off the market, again without effect: a provider its own, an operator any.
+
+    Raises NotFound, NotAllowed.
+    """
+    provider_id = None
+    if caller.role is not Role.OPERATOR:
+        _require(caller, Role.PROVIDER)
+        provider_id = caller.account_id
+    detail = {"reason": reason} if reason else {}
     async with engine.begin() as connection:
-        if await catalog.withdraw(connection, provider.account_id, deployment_id, now):
-            deed = audit.Deed(provider.name, "withdraw_deployment", _place(deployment_id))
+        if await catalog.withdraw(connection, provider_id, deployment_id, now):
+            deed = audit.Deed(caller.name, "withdraw_deployment", _place(deployment_id), detail)
             await audit.record(connection, deed, now)
 
 

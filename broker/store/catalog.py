@@ -67,9 +67,12 @@ async def register(
 
 
 async def withdraw(
-    connection: AsyncConnection, provider_id: UUID, deployment_id: UUID, now: datetime
+    connection: AsyncConnection, provider_id: UUID | None, deployment_id: UUID, now: datetime
 ) -> bool:
-    """Take a deployment off the market; False when it was off already. Raises NotFound."""
+    """Take a deployment off the market, None: whosever; False when it was off already.
+
+    Raises NotFound.
+    """
     withdrawn = await listing.withdraw(connection, deployment_id, provider_id, now)
     if withdrawn:
         await offers.retire_all(connection, deployment_id, now)

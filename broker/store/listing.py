@@ -183,12 +183,14 @@ async def approve(
 
 
 async def withdraw(
-    connection: AsyncConnection, deployment_id: UUID, provider_id: UUID, now: datetime
+    connection: AsyncConnection, deployment_id: UUID, provider_id: UUID | None, now: datetime
 ) -> bool:
-    """Take a deployment off the market; return False when it was off. Raises NotFound."""
-    row = await _locked(
-        connection, deployments.c.id == deployment_id, deployments.c.provider_id == provider_id
-    )
+    """Take a deployment off the market; return False when it was off. Raises NotFound, with
+    `provider_id` for another's too."""
+    conditions = [deployments.c.id == deployment_id]
+    if provider_id is not None:
+        conditions.append(deployments.c.provider_id == provider_id)
+    row = await _locked(connection, *conditions)
     if row.status == ListingStatus.WITHDRAWN:
         return False
     await _update(connection, row, {"status": ListingStatus.WITHDRAWN.value}, now)

@@ -80,6 +80,9 @@ async def test_a_mere_credential_waits_for_an_operator(
     approve = f"/api/deployments/{registered.deployment_id}/approve"
     assert (await operator.http.post(approve)).status_code == 204
     assert (await verify(provider, registered)).status == "listed"
+    assert (await provider.http.delete(approve.removesuffix("/approve"))).status_code == 403
+    assert (await operator.http.delete(approve.removesuffix("/approve"))).status_code == 204
+    assert (await provider.http.get(DEPLOYMENTS)).json()["deployments"][0]["status"] == "withdrawn"
     unneeded = await operator.http.post(f"/api/deployments/{MADE_UP}/approve")
     assert unneeded.status_code == 404
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_network
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
@@ -230,6 +230,23 @@ async def test_only_its_provider_may_touch_a_deployment(desk, provider, server, 
     consumer = Caller(other.id, "firm", Role.CONSUMER)
     with pytest.raises(NotAllowed):
         await enroll.register(desk, consumer, offer(url=server.url))
+
+
+async def test_an_operator_takes_any_deployment_off_the_market_and_the_log_tells_why(
+    desk, provider, server
+):
+    registered, _ = await enroll_and_verify(desk, provider, server)
+    deployment_id = UUID(registered.deployment_id)
+    operator = Caller(provider.account_id, "boss", Role.OPERATOR)
+    await enroll.withdraw(desk.engine, operator, deployment_id, NOW, "random words")
+    async with desk.engine.connect() as connection:
+        (record,) = await deployments.list_deployments(connection)
+        newest = (await audit.list_entries(connection))[0].deed
+    assert record.deployment.status is ListingStatus.WITHDRAWN
+    assert (newest.action, newest.author) == ("withdraw_deployment", "boss")
+    assert newest.detail == {"reason": "random words"}
+    with pytest.raises(NotFound):
+        await enroll.withdraw(desk.engine, operator, uuid4(), NOW)
 
 
 async def test_the_audit_log_tells_the_way_to_the_market(desk, provider, server):

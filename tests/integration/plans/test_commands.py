@@ -71,7 +71,8 @@ async def test_tampering_with_the_audit_log_is_told_with_the_exit_status(
     environment: Mapping[str, str], database_url: str
 ) -> None:
     await broker(environment, "accounts", "open", "acme")
-    assert "accounts/acme" in await broker(environment, "audit", "list", "--action", "open_account")
+    listed = await broker(environment, "audit", "list", "--action", "open_account")
+    assert listed.endswith("  command-line  open_account  accounts/acme\n  role=consumer\n")
     said = await broker(environment, "audit", "verify")
     assert "as it was written" in said
     head = said.split("elsewhere: ")[1].split()[0]
