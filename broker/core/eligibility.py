@@ -95,10 +95,21 @@ def shortlist(wanted: Requirements, market: Market) -> Shortlist | None:
     except KeyError:
         made = _shortlist(wanted, market)
     if len(market.shortlists) >= SHORTLISTS_MAX:
-        market.shortlists.clear()
-        market.fronts.clear()
+        _forget_some(market)
     market.shortlists[key] = made
     return made
+
+
+def _forget_some(market: Market) -> None:
+    """Forget those of one endpoint, which are made in no time: callers who name one after the other
+    would have all others forgotten again and again. Where there are few of them, forget all."""
+    lists = market.shortlists
+    long = {key: each for key, each in lists.items() if each is not None and each.lone is None}
+    lists.clear()
+    if 2 * len(long) <= SHORTLISTS_MAX:
+        lists.update(long)
+    else:
+        market.fronts.clear()
 
 
 _terms_of = attrgetter(

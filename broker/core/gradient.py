@@ -34,7 +34,7 @@ import numpy as np
 from broker.core.alone import Alone
 from broker.core.columns import Numbers
 from broker.core.leaps import Leaps
-from broker.core.usual import FEW, GROUP, Usual
+from broker.core.usual import FEW, GROUP, Kinds
 
 TOLERANCE: Final = 4.0
 """So many times as long is no sign of a queue: servers that batch slow down as they fill."""
@@ -85,11 +85,16 @@ def is_of(kind: int, size_in: int) -> bool:
     return kind >> 6 == (size_in >> 6).bit_length()
 
 
-class Gradient:
+_UNTIL_FELT: Final = Alone(math.inf)
+"""Of limits that were never felt, all the same: nothing is ever counted there."""
+
+
+class Gradient(Kinds):
     """The limit of one thing, from `least` to `most`. Times are seconds of one clock."""
 
     __slots__ = (
         "_alone",
+        "_begun_s",
         "_busiest",
         "_count",
         "_cut_share",
@@ -104,16 +109,15 @@ class Gradient:
         "_slow",
         "_sum",
         "_turned_s",
-        "_usual",
         "limit",
         "most",
     )
 
     def __init__(self, most: float, now_s: float, least: float = LEAST) -> None:
+        super().__init__()
         self.most = most
         self._least = least
         self.limit = most
-        self._usual: dict[int, Usual] = {}
         self._sum = self._cut_sum = 0.0
         self._count = self._cuts = self._busiest = 0
         self._later = 0
@@ -123,12 +127,12 @@ class Gradient:
         self._cut_share = 0.0
         """Of things that end where there is little to do, those that were late and given up."""
         self._due_s = now_s + WINDOW_S
-        self._turned_s = now_s
+        self._turned_s = self._begun_s = now_s
         self._refused_until_s = _LONG_AGO
-        self._leaps = Leaps()
+        self._leaps: Leaps | None = None
         self._lasting = most
         """The limit to return to, while it is lowered for a moment."""
-        self._alone = Alone(now_s)
+        self._alone = _UNTIL_FELT
 
     def allow(self, most: float) -> None:
         """Be told the most that may ever be under way, which changes now and then."""
@@ -174,8 +178,8 @@ class Gradient:
         calm_most = self._calm_most()
         self._busiest = max(self._busiest, *under_way)
         for kind, took, beside in zip(kinds, took_ms, under_way, strict=True):
-            usual = self._usual.get(kind) or self._begun(kind)
-            if usual is None:
+            usual = self._first if kind == self._kind else self._known(kind)
+            if usual is None and (usual := self._begun(kind, _KINDS_MAX)) is None:
                 continue
             log_ms = math.log(took) if took > HARMLESS_MS else _LOG_HARMLESS
             if usual.known:
@@ -191,13 +195,6 @@ class Gradient:
             if usual.count >= GROUP:
                 usual.learn()
 
-    def _begun(self, kind: int) -> Usual | None:
-        """What is usual of a kind that is new; None where there are too many."""
-        if len(self._usual) >= _KINDS_MAX:
-            return None
-        usual = self._usual[kind] = Usual()
-        return usual
-
     def cut(
         self, of: Callable[[int], bool], lasted_ms: float, under_way: int, now_s: float
     ) -> bool:
@@ -208,7 +205,7 @@ class Gradient:
         counts if what ends by itself takes longer too; but for those who give up as often where
         there is little to do, of their haste.
         """
-        usual = [each.mean for kind, each in self._usual.items() if each.known and of(kind)]
+        usual = [each.mean for kind, each in self._every() if each.known and of(kind)]
         beyond = math.log(max(HARMLESS_MS, lasted_ms)) - max(usual, default=math.inf)
         if beyond <= 0.0:
             return False
@@ -233,7 +230,7 @@ class Gradient:
             return False
         self._refused_until_s = now_s + WINDOW_S
         self._turned_s = now_s
-        self._leaps.meet_trouble(under_way)
+        self._leaping().meet_trouble(under_way)
         before = self.limit
         self.limit = max(min(before, REFUSED_FACTOR * under_way), self._least)
         return self.limit != before
@@ -267,7 +264,7 @@ class Gradient:
         longer, lost = self._judge(given_up)
         before, busiest = self.limit, self._busiest
         if given_up:
-            self._leaps.meet_trouble(busiest)
+            self._leaping().meet_trouble(busiest)
         self._forget_window()
         self._due_s = now_s + WINDOW_S
         self._turned_s = now_s
@@ -280,12 +277,20 @@ class Gradient:
         wanted = begun * gradient + math.sqrt(begun)
         found = (begun + SMOOTHING * (wanted - begun)) * (1.0 - min(lost, 0.5))
         if not self._slow and not given_up and busiest + 1 > before:
-            found = max(found, self._leaps.grow(before, busiest, longer, now_s, took_s))
+            found = max(found, self._leaping().grow(before, busiest, longer, now_s, took_s))
         self.limit = min(max(found, self._least), self.most)
         felt = FEW < self.limit < self.most and busiest + 1 > before
-        if felt and self._alone.is_due(now_s):
-            self._begin_alone(now_s, took_s)
+        if felt:
+            if self._alone is _UNTIL_FELT:
+                self._alone = Alone(self._begun_s)
+            if self._alone.is_due(now_s):
+                self._begin_alone(now_s, took_s)
         return self.limit != before
+
+    def _leaping(self) -> Leaps:
+        if self._leaps is None:
+            self._leaps = Leaps()
+        return self._leaps
 
     def _forget_window(self) -> None:
         self._sum = self._cut_sum = 0.0
@@ -322,7 +327,7 @@ class Gradient:
         self._lasting, self.limit = self.limit, max(FEW, self._least)
 
     def _tell_alone(self, kind: int, took_ms: float, under_way: int, now_s: float) -> bool:
-        usual = self._usual.get(kind) or self._begun(kind)
+        usual = self._known(kind) or self._begun(kind, _KINDS_MAX)
         if usual is None:
             return False
         if self._alone.counts(took_ms, under_way, now_s):
@@ -334,7 +339,7 @@ class Gradient:
         """Return to the limit once the time for learning is over."""
         if not self._alone.ends(now_s):
             return False
-        for usual in self._usual.values():
+        for _, usual in self._every():
             usual.learn_alone()
         self.limit = min(self._lasting, self.most)
         self._forget_window()

@@ -136,6 +136,13 @@ class Market:
             raise EndpointUnpriced(number)
         return tier_rate(rate, factor_bps, endpoint.band.floor, endpoint.band.ceiling)
 
+    def retire(self) -> None:
+        """Be told that there is a newer one: let go of what calls to come would want, which calls
+        under way would keep for as long as they take. Whoever wants it still works it out anew."""
+        self.shortlists.clear()
+        self.fronts.clear()
+        self.rates.clear()
+
     def visible(self, account_id: UUID) -> list[Endpoint]:
         """Return the endpoints that an account may see, by name."""
         return [

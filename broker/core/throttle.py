@@ -67,13 +67,13 @@ class ToldMany(NamedTuple):
 class _Server(Gradient):
     """The limit of one deployment."""
 
-    __slots__ = ("endpoints",)
+    __slots__ = ("endpoint", "others")
 
-    def __init__(self, most: float, now_s: float) -> None:
+    def __init__(self, most: float, endpoint: int, now_s: float) -> None:
         super().__init__(most, now_s)
-        self.endpoints: tuple[int, ...] = ()
-        """Numbers of those that were called: mostly one, of which a set would take four times as
-        much."""
+        self.endpoint = endpoint
+        """The number of the first that was called: mostly there is no other."""
+        self.others: tuple[int, ...] = ()
 
 
 class Throttle:
@@ -193,21 +193,21 @@ class Throttle:
         self._servers.turn(now_s, lambda server: server.limit < server.most)
 
     def _of(self, endpoint: Endpoint, now_s: float) -> _Server:
-        deployment = endpoint.deployment
+        deployment, number = endpoint.deployment, endpoint.number
         most = deployment.capacity * self._queue_factor
         try:
             server = self._servers[deployment.number]
         except KeyError:
-            server = self._servers[deployment.number] = _Server(most, now_s)
+            server = self._servers[deployment.number] = _Server(most, number, now_s)
         if server.most != most:
             server.allow(most)
             self._set(server)
-        if endpoint.number not in server.endpoints:
-            server.endpoints = (*server.endpoints, endpoint.number)
+        if number != server.endpoint and number not in server.others:
+            server.others = (*server.others, number)
             self._set(server)
         return server
 
     def _set(self, server: _Server) -> None:
         limit = UNLIMITED if server.limit >= server.most else server.limit
-        for number in server.endpoints:
+        for number in (server.endpoint, *server.others):
             self._pulse.set_limit(number, limit)

@@ -123,9 +123,9 @@ class Background:
             runtime.keyring.swap(facts.keys)
         runtime.pulse.fit(facts.endpoint_numbers, facts.deployment_numbers)
         if facts.changed:
-            runtime.market = build_market(
-                facts.endpoints, facts.book, facts.presence, runtime.market
-            )
+            before = runtime.market
+            runtime.market = build_market(facts.endpoints, facts.book, facts.presence, before)
+            before.retire()
             runtime.origins.see(runtime.market)
             self._beside(self._count_tokens(facts))
         if facts.domains is not self._taught:

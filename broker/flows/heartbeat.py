@@ -63,7 +63,8 @@ class HeartbeatDesk:
         self._now_s = now_s
         self._ahead_s = wall_s() - now_s()
         """Of the wall clock before the other, when both were first read."""
-        self._keys: Mapping[UUID, bytes] = {}
+        self._keys: Mapping[bytes, bytes] = {}
+        """By the bytes of ids, of which a UUID takes three times as many."""
         self._load_again_at_s = 0.0
         self._current = False
         self._changes = 0
@@ -100,7 +101,7 @@ class HeartbeatDesk:
     def _examine(
         self, signed: SignedHeartbeat, deployment_id: UUID | None
     ) -> Beat | HeartbeatResult:
-        key = None if deployment_id is None else self._keys.get(deployment_id)
+        key = None if deployment_id is None else self._keys.get(deployment_id.bytes)
         if deployment_id is None or key is None:
             return HeartbeatResult(
                 deployment_id=signed.deployment_id,
@@ -146,7 +147,7 @@ class HeartbeatDesk:
 
     async def _know(self, ids: Sequence[UUID | None]) -> None:
         """Load the keys when they have changed, or those of ids that are not among them."""
-        strange = {each for each in ids if each is not None} - self._keys.keys()
+        strange = {each for each in ids if each is not None and each.bytes not in self._keys}
         now_s = self._now_s()
         if (self._current and not strange) or now_s < self._load_again_at_s:
             return
@@ -160,7 +161,7 @@ class HeartbeatDesk:
             self._current = False
             _log.warning("signing keys are not loaded", reason=str(error))
             return
-        self._keys = {**kept, **told}
+        self._keys = {**kept, **{each.bytes: key for each, key in told.items()}}
         self._current = changes == self._changes
 
 

@@ -7,7 +7,6 @@ connections four times a second), one write for a whole answer.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol, cast
 
@@ -67,7 +66,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport
         self._reader = Reader(self, server)
         self._serving: Request | None = None
-        self._ahead: deque[Request] = deque()
+        self._ahead: list[Request] = []  # a few at most, and mostly none: a deque takes 600 bytes
         self._runner: asyncio.Task[None] | None = None
         """Serves what comes whole. One for all, for a task costs a call more than a future."""
         self._turn: asyncio.Future[None] | None = None
@@ -186,7 +185,7 @@ class Connection(asyncio.BufferedProtocol):
         self.idle_since = self._loop.time()
         self.due_at = max(self.idle_since + wait_s, taken_by)
         if self._ahead:
-            self._start(self._ahead.popleft())
+            self._start(self._ahead.pop(0))
         if self._held_back and not self._ahead:
             self.hold_back(back=False)
 

@@ -52,7 +52,7 @@ def how_it_is_addressed() -> Call:
     ("of", "at_most"),
     [
         (how_late, 40),
-        (how_many_at_once, 900),
+        (how_many_at_once, 500),
         (how_long_answers_are, 12),
         (how_it_is_addressed, 450),  # up to 55 of them lie ready where tuples were freed before
     ],

@@ -90,6 +90,25 @@ def test_what_is_remembered_of_the_terms_asked_for_has_an_end() -> None:
         assert len(where.shortlists) <= eligibility.SHORTLISTS_MAX
 
 
+def test_callers_who_name_one_endpoint_after_the_other_have_no_long_list_forgotten() -> None:
+    there = market([endpoint(number) for number in range(2 * eligibility.SHORTLISTS_MAX)])
+    decide(there)
+    [long] = there.shortlists.values()
+    for each in there.by_name:
+        decide(there, model=each)
+    assert any(each is long for each in there.shortlists.values())
+    assert len(there.shortlists) <= eligibility.SHORTLISTS_MAX
+
+
+def test_a_market_that_is_followed_by_another_keeps_nothing_for_calls_to_come() -> None:
+    there = market([endpoint(0), endpoint(1)])
+    before = decide(there)
+    there.retire()
+    assert not there.shortlists
+    assert not there.rates
+    assert planned(decide(there)) == planned(before), "whoever still wants it, gets it"
+
+
 def test_calls_that_differ_in_size_alone_share_a_shortlist() -> None:
     where = market([endpoint(0), endpoint(1)])
     for size in range(5):
