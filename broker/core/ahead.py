@@ -97,8 +97,14 @@ class Shelf:
             return 0
         return self.wanted - there
 
+    def refused(self, now_s: float) -> None:
+        """Be told that the account has no room for one more: those there are do for this window."""
+        self.wanted = len(self.ready) + self.coming
+        if not self.wanted:
+            self.rest(now_s)
+
     def rest(self, now_s: float) -> None:
-        """Have none opened for a while: the account has no room for them, or the books are away."""
+        """Have none opened for a while."""
         self._rests_until_s = now_s + 4 * WINDOW_S
 
     def unused(self, now_s: float) -> list[Hold]:

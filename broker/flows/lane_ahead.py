@@ -201,7 +201,7 @@ class AheadLane(Lane[_Opening, HoldResult]):
             shelf, each.done = each.shelf, True
             shelf.coming -= 1
             if not result.accepted:
-                shelf.rest(now_s)
+                shelf.refused(now_s)
             elif self._closing:
                 self._release_all((each.hold,))
             else:

@@ -114,6 +114,26 @@ def test_a_shelf_that_rests_opens_none_for_a_while() -> None:
     assert shelf.due(later_s) > 0
 
 
+def test_where_the_account_has_room_for_few_these_are_kept_up_for_a_window() -> None:
+    shelf = a_shelf()
+    now_s = ask(shelf, 100, 0.0)
+    for _ in range(4):
+        put(shelf, AMOUNT, now_s)
+    shelf.refused(now_s)
+    assert shelf.due(now_s) == 0
+    for _ in range(2):
+        shelf.take(AMOUNT, now_s)
+    assert shelf.due(now_s) == 2
+
+
+def test_where_the_account_has_room_for_none_the_shelf_rests() -> None:
+    shelf = a_shelf()
+    now_s = ask(shelf, 100, 0.0)
+    shelf.refused(now_s)
+    later_s = ask(shelf, 100, now_s + 0.1)
+    assert shelf.due(later_s) == 0
+
+
 def test_a_shelf_is_forgotten_once_no_call_comes_and_nothing_is_left_on_it() -> None:
     shelf = a_shelf()
     put(shelf, AMOUNT, 0.0)
