@@ -14,6 +14,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
 from sqlalchemy.exc import DBAPIError
 
+from broker.core.complaints import worded
 from broker.errors import BrokerError, RequestMalformed, Unavailable
 from broker.store.away import driver_error, is_database_away
 from pricing.money import MoneyError
@@ -37,6 +38,9 @@ _UNKEEPABLE = (
     asyncpg.DatetimeFieldOverflowError,
 )
 """What PostgreSQL says of a text with a NUL, and of a time that it has no place for."""
+
+_BODY = "data"
+"""What Litestar calls the parameter that takes the body."""
 
 Answer = Response[dict[str, Any]]
 
@@ -82,7 +86,7 @@ def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Answer
     status = error.status_code
     code = _CODES.get(status, "request_refused" if status < 500 else "internal_error")
     if isinstance(error, ValidationException):
-        detail, fields = _faults(error)
+        detail, fields = _faults(request, error)
         return _render(status, code, detail, facts={"fields": fields} if fields else {})
     return _render(status, code, _detail(request, error), headers=error.headers)
 
@@ -98,14 +102,16 @@ def _detail(request: Request[Any, Any, Any], error: HTTPException) -> str:
     return error.detail
 
 
-def _faults(error: ValidationException) -> tuple[str, list[dict[str, str]]]:
+def _faults(
+    request: Request[Any, Any, Any], error: ValidationException
+) -> tuple[str, list[dict[str, str]]]:
     """The sentence and the fields that it speaks of."""
     raw = error.extra if isinstance(error.extra, list) else []
     fields = [
         {
             "field": _written(str(each.get("key") or "body")),
             "in": str(getattr(each.get("source"), "value", each.get("source") or "body")),
-            "problem": str(each.get("message", "")),
+            "problem": _problem(request, str(each.get("key")), str(each.get("message", ""))),
         }
         for each in raw
         if isinstance(each, dict)
@@ -117,7 +123,20 @@ def _faults(error: ValidationException) -> tuple[str, list[dict[str, str]]]:
 
 def _written(name: str) -> str:
     """The name on the wire of a parameter that Python keeps another name for."""
-    return {"since": "from", "until": "to"}.get(name, name)
+    return {"since": "from", "until": "to", _BODY: "body"}.get(name, name)
+
+
+def _problem(request: Request[Any, Any, Any], key: str, message: str) -> str:
+    """What is wrong with a parameter, or with a place in the body."""
+    if message == repr(key):
+        return "is missing"
+    kinds = {
+        name: each.raw
+        for name, each in request.route_handler.parsed_fn_signature.parameters.items()
+    }
+    if key in kinds:
+        return worded(message, kinds[key], "")
+    return worded(message, kinds.get(_BODY), key)
 
 
 def _any_error(request: Request[Any, Any, Any], error: Exception) -> Answer:

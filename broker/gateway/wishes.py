@@ -11,6 +11,7 @@ import msgspec
 
 from broker.core.cascade import Below, Cascade, Stage
 from broker.core.columns import AUTO
+from broker.core.complaints import worded
 from broker.core.requirements import PRESETS, Weights
 from broker.errors import RequestMalformed, UnknownField
 from pricing.money import AmountMalformed, MoneyError, parse_rate_micros, parse_usd_nanos
@@ -320,12 +321,11 @@ def _pair(word: str, field: str) -> tuple[str, str]:
 
 
 def _refused(reason: str) -> RequestMalformed | UnknownField:
-    if "unknown field" in reason:
-        field = reason.split("`")[1]
-        return UnknownField(f"broker: there is no field '{field}'.")
-    where = reason.partition(" - at ")
-    path = where[2].strip("`").removeprefix("$") or ""
-    return RequestMalformed(f"broker{path}: {where[0]}.")
+    told, _, place = reason.partition(" - at ")
+    path = place.strip("`").removeprefix("$")
+    if "unknown field" in told:
+        return UnknownField(f"broker{path}: there is no field '{told.split('`')[1]}'.")
+    return RequestMalformed(f"broker{path}: {worded(told, Wishes, path)}.")
 
 
 def _micros(price: Decimal | None) -> int | None:

@@ -43,6 +43,24 @@ async def test_a_faulty_body_is_refused_with_the_field_named(
     assert field in str(assert_problem(answer, 400, "request_malformed")["detail"])
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "detail"),
+    [
+        ("POST", "accounts", {"name": "a", "role": "king"}, "role: 'king' is none of consumer,"),
+        ("POST", "accounts", {"a": 1}, "body: Object contains unknown field `a`"),
+        ("POST", "accounts", None, "body: is missing"),
+        ("GET", "accounts?role=king", None, "role: 'king' is none of consumer, provider, operator"),
+    ],
+)
+async def test_what_may_stand_where_something_else_stood_is_told(
+    standing: Standing, method: str, path: str, body: object, detail: str
+) -> None:
+    answer = await standing.operator.http.request(method, f"/api/{path}", json=body)
+    told = assert_problem(answer, 400, "request_malformed")
+    assert str(told["detail"]).startswith(detail)
+    assert detail.startswith(f"{told['fields'][0]['field']}: ")
+
+
 DEEP = b'{"name":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
 

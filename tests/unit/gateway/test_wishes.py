@@ -152,6 +152,16 @@ def test_an_unknown_field_is_refused_by_name(wishes: dict[str, Any], field: str)
         of_body(**wishes)
 
 
+def test_what_may_stand_in_a_field_of_words_is_told() -> None:
+    told = "broker.data_policy: 'deny' is none of any, no_retention, no_training."
+    with pytest.raises(RequestMalformed, match=told):
+        of_body(data_policy="deny")
+    with pytest.raises(RequestMalformed, match=r"cascade\.pay: 'none' is none of both, kept"):
+        of_body(cascade={"policy": "auto", "pay": "none"})
+    with pytest.raises(UnknownField, match=r"^broker\.providers: there is no field 'olny'"):
+        of_body(providers={"olny": []})
+
+
 @pytest.mark.parametrize("name", ["domian", "providers-olny", "call-id"])
 def test_an_unknown_header_is_refused_by_name(name: str) -> None:
     with pytest.raises(UnknownField, match=name.removeprefix("providers-").replace("-", "_")):

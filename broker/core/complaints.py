@@ -1,0 +1,50 @@
+"""Says in plain words what msgspec finds wrong with a message, and what may stand there instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+from msgspec import inspect
+
+_NO_CHOICE: Final = "Invalid enum value "
+
+
+def worded(reason: str, kind: Any, path: str) -> str:
+    """Return what is wrong at a place of a message of this kind, such as `steps[0].factor`."""
+    if reason.startswith(_NO_CHOICE):
+        words = _choices(kind, tuple(re.findall(r"[^.\[\]]+|\[[^]]*\]", path)))
+        if words:
+            return f"{reason.removeprefix(_NO_CHOICE)} is none of {', '.join(words)}"
+    if "`str" in reason and path.endswith("_usd"):
+        return f'{reason}; an amount is a decimal in quotes, such as "0.25"'
+    return reason
+
+
+@lru_cache(maxsize=256)
+def _choices(kind: Any, path: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(_words(inspect.type_info(kind), path))
+    except (TypeError, msgspec.ValidationError):
+        return ()  # of what no message is made of
+
+
+def _words(told: inspect.Type, path: Sequence[str]) -> Iterator[str]:
+    """Yield the words that may stand at a place."""
+    if isinstance(told, inspect.UnionType):
+        for each in told.types:
+            yield from _words(each, path)
+    elif isinstance(told, inspect.CollectionType | inspect.DictType) and path:
+        inner = told.value_type if isinstance(told, inspect.DictType) else told.item_type
+        yield from _words(inner, path[1:])
+    elif isinstance(told, inspect.StructType) and path:
+        for field in told.fields:
+            if field.encode_name == path[0]:
+                yield from _words(field.type, path[1:])
+    elif isinstance(told, inspect.EnumType) and not path:
+        yield from (str(each.value) for each in told.cls)
+    elif isinstance(told, inspect.LiteralType) and not path:
+        yield from map(str, told.values)
