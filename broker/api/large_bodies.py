@@ -7,6 +7,8 @@ sake of a few long texts would hold all calls up for seconds.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -34,18 +36,20 @@ class _Endpoint(msgspec.Struct, gc=False):
         return text.nbytes if text[0] == ord('"') else 0
 
 
-# A list would be made whole before its length is looked at.
-_Endpoints: Final = msgspec.defstruct(
-    "_Endpoints",
-    [(f"endpoint{number}", _Endpoint | None, None) for number in range(ENDPOINTS_MAX)],
-    array_like=True,
-    forbid_unknown_fields=True,
-    frozen=True,
-    gc=False,
-)
-_offer: Final = msgspec.json.Decoder(
-    msgspec.defstruct("_Offer", [("endpoints", _Endpoints, _Endpoints())])
-).decode
+@cache
+def _offer() -> Callable[[bytes], msgspec.Struct]:
+    """Return what reads an offer of as many endpoints as there may be: a list would be made whole
+    before its length is looked at. It is made when somebody brings a large one."""
+    endpoints = msgspec.defstruct(
+        "_Endpoints",
+        [(f"endpoint{number}", _Endpoint | None, None) for number in range(ENDPOINTS_MAX)],
+        array_like=True,
+        forbid_unknown_fields=True,
+        frozen=True,
+        gc=False,
+    )
+    offer = msgspec.defstruct("_Offer", [("endpoints", endpoints, endpoints())])
+    return msgspec.json.Decoder(offer).decode
 
 
 def require_terms(body: bytes) -> None:
@@ -54,7 +58,7 @@ def require_terms(body: bytes) -> None:
     if len(body) <= LARGE_BYTES:
         return
     try:
-        (endpoints,) = msgspec.structs.astuple(_offer(body))
+        (endpoints,) = msgspec.structs.astuple(_offer()(body))
     except msgspec.DecodeError as error:
         raise RequestMalformed(f"endpoints: {error}", facts={"field": "endpoints"}) from None
     told = sum(each.text_bytes for each in msgspec.structs.astuple(endpoints) if each)

@@ -14,8 +14,12 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, Final
 
+from broker.cli.wordless import importing_without_words
+
 OPTIONAL: Final = ("click", "opentelemetry", "pygments", "rich")
 """What libraries use where it is there, for tracebacks in colour and figures of their own; 6 MB."""
+OWN: Final = ("broker", "pricing", "provider_sdk", "simulations", "web")
+"""What these say of themselves is told: in the documents of the API, and by commands."""
 UNCALLED: Final = ("sqlalchemy.ext.asyncio.scoping", "sqlalchemy.ext.asyncio.session")
 """What comes with the engine and brings the ORM, of which nothing is used here; 6 MB."""
 
@@ -31,7 +35,8 @@ class Uncalled(ModuleType):
 
 @contextlib.contextmanager
 def sparing() -> Iterator[None]:
-    """Import in the block without OPTIONAL and UNCALLED, as far as they are not there already.
+    """Import in the block without OPTIONAL and UNCALLED, as far as they are not there already, and
+    without the docstrings of libraries.
 
     All can be imported afterwards: traces, if they are asked for, need some of the first. Nobody
     looks for garbage meanwhile or in what was imported, which stays: a sixth of the start went
@@ -43,7 +48,8 @@ def sparing() -> Iterator[None]:
     sys.modules.update(hidden)  # type: ignore[arg-type]  # None there means: it cannot be imported
     gc.disable()
     try:
-        yield
+        with importing_without_words(OWN):
+            yield
     finally:
         gc.freeze()
         gc.enable()

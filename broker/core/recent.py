@@ -35,6 +35,15 @@ class Recent(dict[Key, Value]):
         yield from self.values()
         yield from self._before.values()
 
+    def count(self) -> int:
+        """Return how many are not forgotten."""
+        return len(self) + len(self._before)
+
+    def forget(self) -> None:
+        """Forget all."""
+        self.clear()
+        self._before.clear()
+
     def turn(self, now_s: float, kept: Callable[[Value], bool] = lambda _: False) -> None:
         """Be told, now and then, that time passes: forget what has to be, but for what is `kept`
         whoever asks. Times are seconds of one clock."""

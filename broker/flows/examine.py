@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from random import Random
 from typing import Final
@@ -29,7 +29,6 @@ from broker.store import evidence, examinations, suites
 from broker.store.away import DATABASE_AWAY
 from broker.store.examinations import Order
 from broker.store.listed import Listed
-from broker.store.sealing import Sealer
 
 PLACES: Final = 4
 """Examinations under way at once in one process."""
@@ -52,9 +51,18 @@ class Hall:
     """What examining takes."""
 
     engine: AsyncEngine
-    sealer: Sealer
     marker: Marker
     clock: Callable[[], datetime]
+    listed: Listed
+    """For each examination and canary what has changed is read, and not all of a large catalog."""
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Of `listed`: one reads at a time."""
+
+    async def endpoints(self, connection: AsyncConnection) -> tuple[Endpoint, ...]:
+        """Return who is listed now."""
+        async with self.reading:
+            await self.listed.read(connection)
+            return self.listed.endpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +91,6 @@ class Examiner:
         self._sittings: set[asyncio.Task[None]] = set()
         # The worker has few connections, which its other jobs need too.
         self._books = asyncio.Semaphore(1)
-        self._listed = Listed(hall.sealer)
-        """For each examination what has changed is read, and not all of a large catalog."""
 
     async def look(self) -> int:
         """Order what is due, and begin what is ordered as far as there are places; return how many
@@ -145,8 +151,7 @@ class Examiner:
         """Lay an examination out; None where it is not to be, which is written down."""
         now = self._hall.clock()
         suite = await suites.find(connection, order.domain)
-        await self._listed.read(connection)
-        listed = self._listed.endpoints
+        listed = await self._hall.endpoints(connection)
         by_name = {each.name: each for each in listed}
         endpoint = next((each for each in listed if each.id == order.endpoint_id), None)
         if suite is not None and endpoint is not None:

@@ -22,7 +22,6 @@ from broker.flows.mark_answers import Task
 from broker.store import canaries, evidence, examinations, suites
 from broker.store.away import DATABASE_AWAY
 from broker.store.canaries import Perch
-from broker.store.listed import Listed
 
 LOOK_S: Final = 60.0
 BUSY: Final = timedelta(minutes=10)
@@ -44,8 +43,6 @@ class Aviary:
         self._random = random
         self._flights: set[asyncio.Task[None]] = set()
         self._books = asyncio.Semaphore(1)
-        self._listed = Listed(hall.sealer)
-        """For each canary what has changed is read, and not all of a large catalog."""
 
     async def look(self, within_s: float = LOOK_S) -> int:
         """Draw who gets a canary within the next while; return how many there will be."""
@@ -99,8 +96,7 @@ class Aviary:
     ) -> tuple[Suite, Task] | None:
         """Choose a prompt, and note the calls; None where endpoint or suite have gone."""
         suite = await suites.find(connection, perch.domain)
-        await self._listed.read(connection)
-        listed = self._listed.endpoints
+        listed = await self._hall.endpoints(connection)
         endpoint = next((each for each in listed if each.id == perch.endpoint_id), None)
         if suite is None or endpoint is None or not suite.is_for(endpoint.deployment.provider_id):
             return None

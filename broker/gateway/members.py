@@ -6,6 +6,8 @@ a million of them would hold all other calls up for seconds, even where they are
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 import msgspec
@@ -27,14 +29,15 @@ _LONG: Final = (
 )
 _Long: Final = msgspec.defstruct("_Long", [(name, msgspec.Raw, msgspec.Raw(b"")) for name in _LONG])
 _long = msgspec.json.Decoder(_Long).decode
-# A list would be made whole before its length is looked at.
-_Prompts: Final = msgspec.defstruct(
-    "_Prompts",
-    [(f"prompt{number}", msgspec.Raw, msgspec.Raw(b"")) for number in range(PROMPTS_MAX)],
-    array_like=True,
-    forbid_unknown_fields=True,
-)
-_prompts = msgspec.json.Decoder(_Prompts).decode
+
+
+@cache
+def _prompts() -> Callable[[msgspec.Raw], msgspec.Struct]:
+    """Return what reads as many prompts as there may be: a list would be made whole before its
+    length is looked at. It takes 1 MB, and is made when somebody brings so many."""
+    fields = [(f"prompt{number}", msgspec.Raw, msgspec.Raw(b"")) for number in range(PROMPTS_MAX)]
+    kind = msgspec.defstruct("_Prompts", fields, array_like=True, forbid_unknown_fields=True)
+    return msgspec.json.Decoder(kind).decode
 
 
 class _First(msgspec.Struct, array_like=True):
@@ -66,7 +69,7 @@ def count_prompts(raw: msgspec.Raw) -> int:
     if memoryview(raw).nbytes <= LARGE_BYTES:
         return len(_several(raw))
     try:
-        told = msgspec.structs.astuple(_prompts(raw))
+        told = msgspec.structs.astuple(_prompts()(raw))
         return sum(memoryview(each).nbytes > 0 for each in told)
     except msgspec.ValidationError:
         raise RequestMalformed(f"'prompt': at most {PROMPTS_MAX} may be so long.") from None

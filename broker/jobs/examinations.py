@@ -15,6 +15,7 @@ from broker.flows.mark_answers import Marker
 from broker.flows.send_canaries import LOOK_S, Aviary
 from broker.jobs.room import SLOW, Job, Room
 from broker.store.examinations import forget_test_calls
+from broker.store.listed import Listed
 from broker.store.sealing import Sealer
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.client import UpstreamClient
@@ -41,7 +42,8 @@ def hall_of(room: Room) -> Hall:
         upstream = UpstreamClient(AddressPolicy(settings.allowed_networks))
         sealer = Sealer(settings.secret_key, settings.secret_keys_old)
         marker = Marker(Asker(upstream))
-        hall = room.kept[_HALL] = Hall(room.engine, sealer, marker, partial(datetime.now, UTC))
+        clock = partial(datetime.now, UTC)
+        hall = room.kept[_HALL] = Hall(room.engine, marker, clock, Listed(sealer))
     return hall
 
 

@@ -136,12 +136,14 @@ class Reader:
             self._do_without(self.request, BodyTooSlow(limit))
 
     def close(self) -> None:
-        """Keep nothing of what has come."""
+        """Keep nothing of what has come, nor the connection, which holds this: what is left of it
+        would wait for the garbage collector."""
         if self.request is not None:
             self._empty(self.request)
             self._forget(self.request)
         self.request = self._form = self._large = self._last = None
         self._parser = None  # it holds our methods, and we held it
+        del self._connection
 
     # ------------------------------------------------------------------ told by the parser
 

@@ -51,6 +51,15 @@ lean.load()
 import gc
 print(gc.isenabled() and gc.get_freeze_count() > 100_000)
 """
+SAYS = """
+from broker.cli import lean
+lean.load()
+import pickletools
+import broker.errors, litestar, numpy, redis.asyncio, sqlalchemy
+libraries = litestar.Litestar, numpy.percentile, redis.asyncio.Redis, sqlalchemy.Select.where
+print(*(bool((each.__doc__ or "").strip()) for each in libraries), bool(broker.errors.__doc__))
+print(bool(pickletools.__doc__.strip()))
+"""
 AFTERWARDS = """
 from broker.cli import lean
 lean.load()
@@ -77,6 +86,11 @@ def test_a_worker_loads_neither_the_simulator_nor_what_serves() -> None:
 
 def test_garbage_is_looked_for_again_after_the_start() -> None:
     assert said(COLLECTS) == "True"
+
+
+def test_libraries_are_there_without_their_docstrings() -> None:
+    # What is imported later has them, as has whatever is the project's own.
+    assert said(SAYS).split() == [*["False"] * 4, "True", "True"]
 
 
 def test_a_first_decision_loads_no_half_of_numpy() -> None:

@@ -13,6 +13,7 @@ from broker.flows.ask_endpoint import Asker
 from broker.flows.examine import Examiner, Hall
 from broker.flows.mark_answers import Marker
 from broker.store.accounts import Account, Role
+from broker.store.listed import Listed
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.client import UpstreamClient
 from provider_sdk.testing.scripted import Script, ScriptedProvider
@@ -35,7 +36,7 @@ async def acme(engine: AsyncEngine) -> Account:
 async def hall(engine: AsyncEngine) -> AsyncIterator[Hall]:
     policy = AddressPolicy((ipaddress.ip_network("127.0.0.0/8"),))
     upstream = UpstreamClient(policy)
-    yield Hall(engine, SEALER, Marker(Asker(upstream)), lambda: datetime.now(UTC))
+    yield Hall(engine, Marker(Asker(upstream)), lambda: datetime.now(UTC), Listed(SEALER))
     await upstream.aclose()
 
 

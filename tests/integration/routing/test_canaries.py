@@ -140,16 +140,17 @@ async def test_a_canary_without_an_answer_is_no_score(
     assert (beside.canaries.count, gap.apart) == (0, None)
 
 
-async def test_a_further_canary_reads_of_the_catalog_what_has_changed_alone(
+async def test_canaries_and_examinations_read_of_the_catalog_what_has_changed_once_for_all(
     engine: AsyncEngine, acme: Account, provider: ScriptedProvider, examiner: Examiner, hall: Hall
 ) -> None:
     await list_law(engine, acme, provider.url, law=0.9)
     await bring(engine, rows(12, 12))
-    await sit(examiner)
+    with offers_read(engine) as statements:
+        await sit(examiner)
+    read = [len(statements)]
     await serve_a_call(engine)
     aviary = Aviary(hall, 60.0, Random(1))
-    read: list[int] = []
-    for _ in range(3):
+    for _ in range(2):
         with offers_read(engine) as statements:
             assert await aviary.look(0.0) == 1
             await aviary.idle()

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from broker.server.connection import Connection
 from broker.server.head_checks import HEADERS_MAX
 from broker.server.limits import ServerLimits
 from broker.server.listener import Listener
+from broker.server.reader import Reader
 from broker.server.request import Handler, Request
 
 LIMITS = ServerLimits(
@@ -575,3 +577,25 @@ async def test_an_idle_connection_keeps_no_body(place: Place) -> None:
         gc.collect()
         kept = [each for each in gc.get_objects() if isinstance(each, Request)]
         assert [each for each in kept if len(each.body) == size] == []
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_connection_that_has_ended_does_not_wait_for_the_garbage_collector(
+    place: Place, *, begun: bool
+) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            async with place.wire() as wire:
+                await wire.send(post())
+                assert await wire.answer() == (200, b"POST /a hello")
+                if begun:
+                    await wire.send(post()[:20])
+        async with asyncio.timeout(LIMIT_S):
+            while place.listener.connections:  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)
+        assert not [each for each in gc.get_objects() if isinstance(each, (Connection, Reader))]
+    finally:
+        gc.enable()

@@ -16,7 +16,7 @@ from broker.core.pulse import Measured, Pulse
 from broker.core.recent import FORGET_AFTER_S
 from broker.core.syllabus import DOMAINS_MAX
 from broker.core.throttle import UNLIMITED, Throttle
-from broker.flows.targets import Targets
+from broker.flows.targets import KEPT_MAX, Targets
 from tests.fakes import endpoint
 
 ENDPOINTS = 1_000
@@ -133,6 +133,21 @@ def test_what_is_kept_of_those_that_nobody_calls_is_given_back_in_time():
     known = targets.of(LISTED[7], b"/v1/chat/completions")
     pass_time(2 * FORGET_AFTER_S + 3)
     assert targets.of(LISTED[7], b"/v1/chat/completions") is known
+
+
+def test_how_endpoints_are_addressed_is_kept_of_so_many_at_most():
+    listed = [endpoint(number) for number in range(3 * KEPT_MAX)]
+    targets, path = Targets(), b"/v1/chat/completions"
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for each in listed:
+            targets.of(each, path)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken < KEPT_MAX * 450
+    assert targets.of(listed[-1], path) is targets.of(listed[-1], path)
 
 
 def test_a_limit_rises_to_its_end_by_itself_however_long_nobody_calls():
