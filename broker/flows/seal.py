@@ -6,7 +6,7 @@ hour before its commit at the earliest, so nothing can still arrive behind a sea
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from sqlalchemy import text
@@ -16,12 +16,33 @@ from broker.errors import RequestMalformed
 from broker.store import maintenance
 
 AGE_MIN: Final = timedelta(hours=1)
+OPEN_MAX: Final = 50_000
+"""Settlements that the checks of each minute fold, which takes them half a second of a processor;
+with more, it is sealed between two days too. Each seal is a row for each account."""
 
 _LOCK: Final = 0x7365616C  # any number that nothing else locks on
 
 
-async def seal(engine: AsyncEngine, sealed_before: datetime, now: datetime) -> bool:
+async def seal_due(engine: AsyncEngine, now: datetime, open_max: int = OPEN_MAX) -> bool:
+    """Seal as of the last full hour that is old enough, where a day (of UTC) has begun since the
+    last seal, or more than `open_max` settlements would be sealed; False where nothing is due."""
+    before = (now - AGE_MIN).replace(minute=0, second=0, microsecond=0)
+    async with engine.connect() as connection:
+        last = await maintenance.last_seal(connection)
+        extra = last is not None and last.astimezone(UTC).date() >= before.astimezone(UTC).date()
+        if last is not None and extra:
+            settled = await maintenance.count_settled(connection, last, before, open_max + 1)
+            if settled <= open_max:
+                return False
+    return await seal(engine, before, now, extra=extra)
+
+
+async def seal(
+    engine: AsyncEngine, sealed_before: datetime, now: datetime, *, extra: bool = False
+) -> bool:
     """Seal all balances as of `sealed_before`; False when that much is sealed already.
+
+    An `extra` seal is there for the checks alone: earnings mature by the others.
 
     Raises RequestMalformed for a moment less than an hour before `now`, by the database's clock
     too: by that one settlements and transfers are dated, and this process's may be fast.
@@ -33,5 +54,5 @@ async def seal(engine: AsyncEngine, sealed_before: datetime, now: datetime) -> b
         last = await maintenance.last_seal(connection)
         if last is not None and last >= sealed_before:
             return False
-        await maintenance.insert_seals(connection, sealed_before, last)
+        await maintenance.insert_seals(connection, sealed_before, last, extra=extra)
     return True

@@ -9,7 +9,7 @@ import structlog
 from celery.schedules import crontab
 
 from broker.flows.monitor import watch
-from broker.flows.seal import AGE_MIN, seal
+from broker.flows.seal import seal_due
 from broker.flows.sweep import open_orphaned_quotes, release_orphans, sweep_expired
 from broker.jobs.room import SLOW, Job, Room
 from broker.store import late_indexes, maintenance
@@ -53,9 +53,8 @@ async def forget_evidence(room: Room) -> None:
 
 
 async def seal_balances(room: Room) -> None:
-    """Seal as of the last full hour that is old enough."""
-    now = datetime.now(UTC)
-    await seal(room.engine, (now - AGE_MIN).replace(minute=0, second=0, microsecond=0), now)
+    """Seal once a day, and each hour in which many calls were settled since."""
+    await seal_due(room.engine, datetime.now(UTC))
 
 
 async def clean_up(room: Room) -> None:
@@ -90,6 +89,6 @@ JOBS: Final = (
         86_400,
         queue=SLOW,
     ),
-    Job("broker.seal_balances", seal_balances, crontab(minute="20", hour="1"), 86_400, queue=SLOW),
+    Job("broker.seal_balances", seal_balances, crontab(minute="20"), 3_600, queue=SLOW),
     Job("broker.replay", replay, crontab(minute="30", hour="3"), 86_400, queue=SLOW),
 )

@@ -27,6 +27,13 @@ WITH made AS MATERIALIZED (
       FROM missing_partitions(:first, :months) WHERE name = :name
 ) SELECT refuse_truncation() FROM made
 """)
+_SETTLED = text("""
+SELECT count(*) FROM (SELECT FROM settlements WHERE settled_at >= :since AND settled_at < :until
+                       LIMIT :most) AS settled
+""")
+_PERIOD = text("""
+INSERT INTO seal_periods (sealed_before, created_at, extra) VALUES (:before, now(), :extra)
+""")
 _SEAL = """
 INSERT INTO seals (ledger_account_id, sealed_before, posted_nanos)
 SELECT b.ledger_account_id, :before, coalesce(s.posted_nanos, 0) + coalesce(e.folded_nanos, 0)
@@ -100,14 +107,19 @@ async def last_seal(connection: AsyncConnection) -> datetime | None:
     return found
 
 
+async def count_settled(
+    connection: AsyncConnection, since: datetime, until: datetime, most: int
+) -> int:
+    """Return how many calls were settled from `since` on and before `until`, at most `most`."""
+    found = await connection.scalar(_SETTLED, {"since": since, "until": until, "most": most})
+    return int(found or 0)
+
+
 async def insert_seals(
-    connection: AsyncConnection, sealed_before: datetime, last: datetime | None
+    connection: AsyncConnection, sealed_before: datetime, last: datetime | None, *, extra: bool
 ) -> int:
     """Seal every balance as of `sealed_before`, on top of the seals of `last`; return how many."""
-    await connection.execute(
-        text("INSERT INTO seal_periods (sealed_before, created_at) VALUES (:before, now())"),
-        {"before": sealed_before},
-    )
+    await connection.execute(_PERIOD, {"before": sealed_before, "extra": extra})
     beginning = last or datetime.fromisoformat("0001-01-02T00:00:00+00:00")
     done = await connection.execute(text(_SEAL), {"before": sealed_before, "last": beginning})
     return done.rowcount

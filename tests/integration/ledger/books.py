@@ -150,3 +150,26 @@ def a_capture(hold: Hold, *shares: tuple[UUID, int], recorded: bool = True) -> S
     charge = sum(each.charge_nanos for each in lines)
     record = a_record(hold, charge) if recorded else None
     return settlement(hold, lines, datetime.now(UTC), record)
+
+
+async def trade(connection: asyncpg.Connection, consumer: UUID, provider: UUID, take: UUID) -> None:
+    """A call that costs the consumer 10,000 nano-dollars, of which the provider gets 9,000."""
+    hold = a_hold(consumer, 100_000)
+    await ledger.hold_batch(connection, [hold], PROCESS)
+    await ledger.settle_batch(connection, [a_capture(hold, (provider, 10))], take)
+
+
+async def backdate(connection: asyncpg.Connection, age: timedelta) -> None:
+    """Make all records so far older, as the passing of time would."""
+    moved = {
+        "holds": ("created_at", "expires_at"),
+        "settlements": ("settled_at", "held_at"),
+        "settlement_lines": ("settled_at",),
+        "transfers": ("created_at",),
+        "calls": ("created_at",),
+    }
+    async with connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        for table, columns in moved.items():
+            changes = ", ".join(f"{column} = {column} - $1::interval" for column in columns)
+            await connection.execute(f"UPDATE {table} SET {changes}", age)

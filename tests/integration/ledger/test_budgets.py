@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.errors import NotFound, RequestMalformed
+from broker.flows.seal import seal
 from broker.flows.sweep import sweep_expired
 from broker.store import budgets, ledger
 from broker.store.budgeted_keys import BudgetedKeys
@@ -307,6 +308,7 @@ async def test_the_schema_itself_refuses_to_go_beyond_a_limit(
         ),
     ],
 )
+@pytest.mark.parametrize("sealed", [False, True])
 async def test_a_tampered_budget_is_an_alarm(
     engine: AsyncEngine,
     connection: asyncpg.Connection,
@@ -316,7 +318,11 @@ async def test_a_tampered_budget_is_an_alarm(
     key: str,
     tampering: str,
     view: str,
+    sealed: bool,
 ) -> None:
+    if sealed:  # in the middle of the day
+        now = datetime.now(UTC)
+        assert await seal(engine, now - timedelta(hours=1), now, extra=True)
     await set_budgets(engine, key, Budgets(day_nanos=LIMIT_NANOS))
     first, second = (a_hold(consumer, 10_000, key_id=key) for _ in range(2))
     assert await hold(connection, first, second) == [True, True]

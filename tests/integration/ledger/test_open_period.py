@@ -34,7 +34,7 @@ async def test_a_check_of_the_open_period_reads_no_sealed_months(
         read = {view: await _rows_read(asking, view) for view in views}
     # Of so small a table one may be read whole, for what few calls are looked up in it.
     assert {view: rows for view, rows in read.items() if rows > CALLS + 1_000} == {}
-    assert sum(rows > 0 for rows in read.values()) >= 6, "these look at calls at all"
+    assert sum(rows > 0 for rows in read.values()) >= 5, "these look at calls at all"
 
 
 async def test_a_call_that_is_neither_open_nor_settled_is_found_whether_or_not_the_seal_is_told(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace as replaced
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from uuid import UUID
 
 import asyncpg
@@ -20,16 +20,14 @@ from uuid_utils.compat import uuid7
 from broker.core.ledger import CallRecord, SettlementKind
 from broker.errors import BalanceTooLow, BrokerError, NotAllowed, NotFound, RequestMalformed
 from broker.flows.authenticate import Caller
-from broker.flows.check import check
 from broker.flows.open_account import open_account
-from broker.flows.seal import seal
 from broker.flows.topup import adjust, top_up
-from broker.store import invariants, ledger, maintenance
+from broker.store import ledger, maintenance
 from broker.store.accounts import Role
 from broker.store.calls import CutCall, Filter, find_call, list_calls
 from broker.store.database import create_engine
 from broker.store.plans import id_at
-from tests.integration.ledger.books import PROCESS, a_capture, a_hold, fund
+from tests.integration.ledger.books import PROCESS, a_capture, a_hold, fund, trade
 
 OPERATOR = Caller(UUID(int=0), "office", Role.OPERATOR)
 NOW = datetime.now(UTC)
@@ -116,151 +114,6 @@ async def test_only_an_operator_moves_money_and_an_adjustment_says_why(
         await adjust(engine, OPERATOR, "acme", 1, " ", NOW)
 
 
-async def _trade(
-    connection: asyncpg.Connection, consumer: UUID, provider: UUID, take: UUID
-) -> None:
-    hold = a_hold(consumer, 100_000)
-    await ledger.hold_batch(connection, [hold], PROCESS)
-    await ledger.settle_batch(connection, [a_capture(hold, (provider, 10))], take)
-
-
-async def _backdate(connection: asyncpg.Connection, age: timedelta) -> None:
-    """Make all records so far older, as the passing of time would."""
-    moved = {
-        "holds": ("created_at", "expires_at"),
-        "settlements": ("settled_at", "held_at"),
-        "settlement_lines": ("settled_at",),
-        "transfers": ("created_at",),
-        "calls": ("created_at",),
-    }
-    async with connection.transaction():
-        await connection.execute("SET LOCAL session_replication_role = replica")
-        for table, columns in moved.items():
-            changes = ", ".join(f"{column} = {column} - $1::interval" for column in columns)
-            await connection.execute(f"UPDATE {table} SET {changes}", age)
-
-
-async def test_seals_fold_what_came_before_and_checks_go_on_from_them(
-    engine: AsyncEngine,
-    connection: asyncpg.Connection,
-    consumer: UUID,
-    provider: UUID,
-    take: UUID,
-) -> None:
-    await _trade(connection, consumer, provider, take)
-    await _backdate(connection, timedelta(hours=5))
-    now = datetime.now(UTC)
-    assert await seal(engine, now - timedelta(hours=3), now)
-    assert not await seal(engine, now - timedelta(hours=3), now)
-    await _trade(connection, consumer, provider, take)
-    await _backdate(connection, timedelta(hours=2))
-    assert await seal(engine, now - timedelta(hours=1, minutes=1), now)
-    await _trade(connection, consumer, provider, take)
-
-    assert await check(engine, replay=True) == []
-    sealed = await connection.fetch(
-        "SELECT posted_nanos FROM seals WHERE ledger_account_id = $1 ORDER BY sealed_before",
-        provider,
-    )
-    assert [row["posted_nanos"] for row in sealed] == [9_000, 18_000]
-
-
-async def test_a_hold_from_before_a_seal_may_settle_after_it(
-    engine: AsyncEngine,
-    connection: asyncpg.Connection,
-    consumer: UUID,
-    provider: UUID,
-    take: UUID,
-) -> None:
-    now = datetime.now(UTC)
-    hold = replace(a_hold(consumer, 100_000), created_at=now - timedelta(hours=2))
-    await ledger.hold_batch(connection, [hold], PROCESS)
-    await seal(engine, now - timedelta(hours=1), now)
-    assert await check(engine, replay=True) == []
-    await ledger.settle_batch(connection, [a_capture(hold, (provider, 10))], take)
-    assert await check(engine, replay=True) == []
-
-
-async def test_a_seal_is_old_and_immutable(
-    engine: AsyncEngine, connection: asyncpg.Connection
-) -> None:
-    now = datetime.now(UTC)
-    with pytest.raises(RequestMalformed):
-        await seal(engine, now - timedelta(minutes=59), now)
-    await seal(engine, now - timedelta(hours=1), now)
-    for table in ("seals", "seal_periods"):
-        with pytest.raises(asyncpg.IntegrityConstraintViolationError):
-            await connection.execute(f"DELETE FROM {table}")
-
-
-async def test_a_worker_whose_clock_is_fast_seals_nothing_that_is_still_being_written(
-    engine: AsyncEngine,
-) -> None:
-    fast = datetime.now(UTC) + timedelta(hours=2)
-    with pytest.raises(RequestMalformed):
-        await seal(engine, fast - timedelta(hours=1), fast)
-
-
-async def test_a_transfer_of_a_process_whose_clock_is_late_falls_behind_no_seal(
-    engine: AsyncEngine,
-) -> None:
-    now = datetime.now(UTC)
-    await seal(engine, now - timedelta(hours=1), now)
-    await top_up(engine, OPERATOR, "acme", 5_000, "paid", now - timedelta(hours=2))
-    assert await check(engine) == []
-
-
-async def test_every_tampered_record_raises_an_alarm(
-    engine: AsyncEngine,
-    connection: asyncpg.Connection,
-    consumer: UUID,
-    provider: UUID,
-    take: UUID,
-) -> None:
-    await _trade(connection, consumer, provider, take)
-    opened = a_hold(consumer, 5_000)
-    await ledger.hold_batch(connection, [opened], PROCESS)
-    tampering = {
-        "UPDATE balances SET posted_nanos = posted_nanos + 1 WHERE posted_nanos = 9000": {
-            "invariant_books_sum_to_zero",
-            "invariant_balance_is_its_entries",
-            "replay_balance_is_its_entries",
-        },
-        "UPDATE balances SET held_nanos = held_nanos + 1 WHERE held_nanos = 5000": {
-            "invariant_held_is_open_holds",
-            "replay_held_is_its_holds",
-        },
-        "DELETE FROM open_holds": {
-            "invariant_held_is_open_holds",
-            "invariant_hold_is_open_or_settled",
-        },
-        "DELETE FROM settlements": {
-            "invariant_hold_is_open_or_settled",
-            "invariant_lines_sum_to_charge",
-            "invariant_served_call_is_settled",
-            "replay_charge_is_its_lines",
-            "replay_held_is_its_holds",
-        },
-        "UPDATE settlement_lines SET charge_nanos = charge_nanos + 1, take_nanos = take_nanos + 1 "
-        "WHERE true": {
-            "invariant_balance_is_its_entries",
-            "invariant_lines_sum_to_charge",
-            "replay_balance_is_its_entries",
-            "replay_charge_is_its_lines",
-        },
-        "UPDATE calls SET charge_nanos = 1": {"invariant_served_call_is_settled"},
-    }
-    for statement, views in tampering.items():
-        async with engine.connect() as inside:
-            await inside.exec_driver_sql("SET session_replication_role = replica")
-            await inside.exec_driver_sql(statement)
-            names = await invariants.view_names(inside, "invariant_")
-            names += await invariants.view_names(inside, "replay_")
-            found = {name for name in names if await invariants.alarms_of(inside, name)}
-            await inside.rollback()
-        assert found == views, statement
-
-
 async def test_immutable_records_refuse_changes(
     engine: AsyncEngine,
     connection: asyncpg.Connection,
@@ -268,7 +121,7 @@ async def test_immutable_records_refuse_changes(
     provider: UUID,
     take: UUID,
 ) -> None:
-    await _trade(connection, consumer, provider, take)
+    await trade(connection, consumer, provider, take)
     for table in ("holds", "settlements", "settlement_lines", "transfers"):
         with pytest.raises(asyncpg.IntegrityConstraintViolationError):
             await connection.execute(f"DELETE FROM {table}")

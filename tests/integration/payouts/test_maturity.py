@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,9 +11,10 @@ from broker.core.maturity import MaturityTerms, Trust
 from broker.flows.mature import mature_all
 from broker.flows.payout_terms import set_delay
 from broker.flows.read_earnings import read_earnings
+from broker.flows.seal import seal
 from broker.store.accounts import Account
 from broker.store.purses import Contents
-from tests.integration.payouts.till import NO_DELAY, OPERATOR, Till
+from tests.integration.payouts.till import NO_DELAY, OPERATOR, Till, grow_older
 
 TERMS = MaturityTerms()
 CALL_NANOS = 900_000
@@ -31,6 +32,16 @@ async def test_earnings_are_pending_until_their_delay_has_passed(till: Till, acm
     assert (await till.mature(acme, TERMS)).matured_nanos == 0
     [told] = await till.events("earnings.matured")
     assert told["amount_usd"] == "0.0009"
+
+
+async def test_earnings_mature_by_the_seals_of_days_alone(till: Till, acme: Account) -> None:
+    await till.earn(acme, 1_000)
+    await grow_older(till.driver, timedelta(days=15))
+    now = datetime.now(UTC)
+    assert await seal(till.engine, now - timedelta(days=14, hours=3), now, extra=True)
+    assert (await till.mature(acme, TERMS)).matured_nanos == 0
+    assert await seal(till.engine, now - timedelta(days=14, hours=2), now)
+    assert (await till.mature(acme, TERMS)).matured_nanos == CALL_NANOS
 
 
 async def test_a_run_matures_for_everybody(till: Till, acme: Account, globex: Account) -> None:
