@@ -105,6 +105,8 @@ class Settings:
     """For an endpoint that was examined and has traffic, by domain; 0 sends none."""
     evidence_kept_days: int = 400
     """What was seen of how well endpoints answer is kept so long, by whole months."""
+    history_kept_days: int | None = None
+    """Stories of calls, and most prices, are kept so long, by whole months; None: for ever."""
     heartbeat_interval_ms: int = 1_000
     traces_share: float = 0.0
     """Of the calls, from 0 to 1, that are told to an OpenTelemetry collector."""
@@ -135,6 +137,7 @@ class Settings:
             evidence_kept_days=_integer(
                 env, "BROKER_EVIDENCE_KEPT_DAYS", cls.evidence_kept_days, 31, 36_500
             ),
+            history_kept_days=_integer(env, "BROKER_HISTORY_KEPT_DAYS", 0, 31, 36_500) or None,
             traces_share=_share(env, "BROKER_TRACES_SHARE"),
             limits=replace(
                 usual,

@@ -14,7 +14,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.requirements import Weights
-from broker.core.story import Story, decode
+from broker.core.story import FORGOTTEN, Story, decode
 from broker.errors import NotFound
 from broker.flows.authenticate import Caller
 from broker.store.accounts import Role
@@ -93,6 +93,8 @@ class Tale:
     attempts: tuple[ShownAttempt, ...]
     charges: tuple[ShownCharge, ...]
     told_at: datetime
+    forgotten: bool
+    """It was so long ago that only what it cost is known."""
 
 
 async def tell(
@@ -103,24 +105,28 @@ async def tell(
     if call is None or (caller.role is Role.CONSUMER and call.account_id != caller.account_id):
         raise NotFound("There is no such call.")
     story = decode((await reads.stories(connection, [call_id]))[call_id])
-    names = await teller.names(connection, _numbers(story))
+    answered = call.endpoint_number
+    numbers = _numbers(story) | (set[int]() if answered is None else {answered})
+    names = await teller.names(connection, numbers)
     attempts: Sequence[Mapping[str, Any]] = story.attempts
     if caller.role is Role.PROVIDER:
         attempts = own_attempts(attempts, names, caller)
-        if not attempts:
+        # Who answered a call may see it when its story is forgotten.
+        if not attempts and (answered is None or names[answered].provider_id != caller.account_id):
             raise NotFound("There is no such call.")
     [line] = await teller.lines(connection, caller, [call])
     whole = caller.role is not Role.PROVIDER
     return Tale(
         line=line,
         demands=tuple(_demands(story.requirements)) if whole else (),
-        weights=_weights(story.requirements) if whole else (),
+        weights=_weights(story.requirements) if whole and story.requirements else (),
         candidates=tuple(_candidates(story, names)) if whole else (),
         more_candidates=_more(story) if whole else 0,
         rejected=tuple(_rejected(story, names)) if whole else (),
         attempts=tuple(_attempts(attempts, names, call.duration_ms if whole else None)),
         charges=tuple(_charges(await reads.charges(connection, [call_id]), names, caller)),
         told_at=now,
+        forgotten=story.end == FORGOTTEN,
     )
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.story import Story, decode
+from broker.core.story import FORGOTTEN, Story, decode
 from broker.flows.authenticate import Caller
 from broker.store.accounts import Role
 from web import reads, words
@@ -159,6 +159,8 @@ def _gist(story: Story) -> Gist:
 
 def why(story: Story) -> str:
     """Say in one line why the call went where it went."""
+    if story.end == FORGOTTEN:
+        return "forgotten"
     rejected = len(story.rejected)
     beside = f", {rejected} rejected" if rejected else ""
     if not story.candidates:

@@ -18,6 +18,7 @@ from broker.cli import (
     deployments,
     disputes,
     domains,
+    history,
     keys,
     ledger,
     operate,
@@ -81,6 +82,7 @@ app.add_typer(deployments.app, name="deployments")
 app.command("approve")(operate.approve)
 app.command("login")(operate.login)
 app.add_typer(ledger.app, name="ledger")
+app.command("history")(history.history)
 app.command("check", hidden=True)(ledger.check)  # as it was called first
 app.command("replay-routing")(replay_routing.replay_routing)
 app.command("serve")(serve.serve)

@@ -27,6 +27,7 @@ from pricing.money import NANOS_PER_USD, PICOS_PER_NANO, format_usd
 CANDIDATES_KEPT_MAX = 100
 """The best, and how many more there were; a market may be much larger. Of 1,000, a story is 36 kB,
 which took longer to make, and to bring to the database, than the decision among 10,000."""
+FORGOTTEN = "forgotten"
 REJECTED_KEPT_MAX = 1_000
 """The first, which came nearest to being eligible."""
 
@@ -209,7 +210,10 @@ def _packed(attempt: Attempt, started_s: float) -> _PackedAttempt:
 
 
 def decode(story: bytes) -> Story:
-    """Unpack what `encode` packed."""
+    """Unpack what `encode` packed; of nothing, which is left of a call of long ago, one that tells
+    nothing and ends with FORGOTTEN."""
+    if not story:
+        return Story({}, 0, [], [], [], FORGOTTEN)
     packed = _decode(story)
     rejected = np.frombuffer(packed.rejected, "<i4").tolist()
     reasons = np.frombuffer(packed.reasons, "i1").tolist()

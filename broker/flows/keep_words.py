@@ -24,7 +24,10 @@ KEPT: Final = timedelta(days=30)
 def may_keep(caller: Caller, call: CallRecord) -> bool:
     """True where the caller's key opted in to have content kept, and the call did not forbid it."""
     opted_in = caller.terms is not None and caller.terms.content_kept == "full"
-    return opted_in and decode(call.story).requirements.get("allow_retention", True)
+    if not opted_in or not call.story:  # what it forbade is forgotten with its story
+        return False
+    allowed: bool = decode(call.story).requirements.get("allow_retention", True)
+    return allowed
 
 
 async def keep_words(

@@ -69,7 +69,8 @@ async def read_call(engine: AsyncEngine, caller: Caller, call_id: UUID) -> ToldS
     story = decode(found.story)
     if own is not None:
         story = _own_part(story, own)
-        if not story.attempts:
+        # Who answered a call may see it when its story is forgotten.
+        if not story.attempts and found.endpoint_number not in own:
             raise _not_found()
     [told] = await _tell(engine, [found], own, _numbers(story))
     return ToldStory(told, story)

@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 from celery.schedules import crontab
 
+from broker.flows import forget_history as history
 from broker.flows.monitor import watch
 from broker.flows.seal import seal_due
 from broker.flows.sweep import open_orphaned_quotes, release_orphans, sweep_expired
@@ -52,6 +53,17 @@ async def forget_evidence(room: Room) -> None:
         _log.info("evidence_dropped", months=dropped)
 
 
+async def forget_history(room: Room) -> None:
+    """Forget how calls of long ago were decided, and most prices of then, where that is wanted."""
+    days = room.settings.history_kept_days
+    if days is None:
+        return
+    until = history.kept_until(room.settings, days, datetime.now(UTC))
+    forgotten = await history.forget(room.engine, until)
+    if forgotten:
+        _log.info("history_forgotten", months=forgotten)
+
+
 async def seal_balances(room: Room) -> None:
     """Seal once a day, and each hour in which many calls were settled since."""
     await seal_due(room.engine, datetime.now(UTC))
@@ -88,6 +100,9 @@ JOBS: Final = (
         crontab(minute="15", hour="0"),
         86_400,
         queue=SLOW,
+    ),
+    Job(
+        "broker.forget_history", forget_history, crontab(minute="45", hour="0"), 86_400, queue=SLOW
     ),
     Job("broker.seal_balances", seal_balances, crontab(minute="20"), 3_600, queue=SLOW),
     Job("broker.replay", replay, crontab(minute="30", hour="3"), 86_400, queue=SLOW),

@@ -64,7 +64,7 @@ async def ensure_partitions(
                 await connection.execute(_PATIENCE, {"waits": f"{waits_ms}ms"})
                 await connection.execute(_MAKE, {**span, "name": name})
         except DBAPIError as error:
-            if is_database_away(error) and not _is_in_use(error):
+            if is_database_away(error) and not is_in_use(error):
                 raise
             failed[name] = str(error.orig)
     if failed:
@@ -125,5 +125,6 @@ async def insert_seals(
     return done.rowcount
 
 
-def _is_in_use(error: DBAPIError) -> bool:
+def is_in_use(error: DBAPIError) -> bool:
+    """True when a lock was waited for in vain."""
     return isinstance(driver_error(error), LockNotAvailableError)

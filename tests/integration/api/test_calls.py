@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.market import list_endpoints, publish
@@ -90,6 +91,30 @@ async def test_a_provider_sees_its_own_attempts_and_nothing_of_rivals_or_wishes(
             "earnings_usd",
             "attempts",
         }
+
+
+async def test_of_a_call_whose_story_is_forgotten_the_charge_is_told(
+    broker: SmallBroker,
+    consumer: Person,
+    provider: Person,
+    other_provider: Person,
+    failed_over: UUID,
+) -> None:
+    async with broker.engine.begin() as connection:
+        await connection.execute(text("UPDATE calls SET story = ''"))
+    told = await story(consumer, failed_over)
+    assert (told["end"], told["charge_usd"], told["endpoint"]) == (
+        "forgotten",
+        "0.002",
+        "globex/next",
+    )
+    assert (told["attempts"], told["candidates"], told["requirements"]) == ([], [], {})
+    won = await story(other_provider, failed_over)
+    assert (won["attempts"], won["earnings_usd"]) == ([], "0.0018")
+    lost = await provider.http.get(f"/api/calls/{failed_over}")
+    assert lost.status_code == 404, "that it tried is forgotten"
+    rated = await consumer.http.post(f"/api/calls/{failed_over}/feedback", json={"score": 0.5})
+    assert rated.status_code == 201, rated.text
 
 
 async def test_the_call_of_another_is_not_found(

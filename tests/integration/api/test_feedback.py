@@ -208,3 +208,4 @@ async def test_words_on_a_call_that_is_to_leave_no_trace_are_not_kept(
     assert not may_keep(caller, structs.replace(call, story=quiet))
     assert not may_keep(replace(caller, terms=KeyTerms(content_kept="replay")), call)
     assert not may_keep(replace(caller, terms=None), call)
+    assert not may_keep(caller, structs.replace(call, story=b"")), "it may have forbidden it"

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
@@ -337,6 +337,23 @@ async def test_a_provider_sees_of_a_call_its_own_attempts_only(
     assert 'x="0.00%"' in told["acme"], "nor how long others had it before"
     assert "acme/general" in told["desk"]
     assert "borealis/law" in told["desk"]
+
+
+async def test_of_a_call_whose_story_is_forgotten_the_charge_is_told(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    outcomes = [failed(Fault.SERVER_ERROR, 500), DELIVERED]
+    call = await bourse.call(people.clinic, wanted(people.clinic, domain="law"), outcomes)
+    async with bourse.engine.begin() as connection:
+        await connection.execute(text("UPDATE calls SET story = ''"))
+    for account, status in ((people.clinic, 200), (people.acme, 200), (people.borealis, 404)):
+        client = await enter(account)
+        answer = await client.get(f"/console/calls/{call}", headers=PIECE)
+        assert answer.status_code == status, "of the providers who answered alone"
+        if status == 200:
+            assert "Forgotten: it was long ago." in answer.text
+            assert "acme/general" in answer.text
+            assert "Nothing was charged" not in answer.text
 
 
 async def test_a_provider_lists_what_it_served_and_earned(
