@@ -84,7 +84,7 @@ def _shown(found: LostCalls) -> LostCallsShown:
         until=found.until,
         counted_before=found.counted_before,
         rank_max=RANK_MAX,
-        endpoints=[_endpoint(name, each) for name, each in sorted(found.by_endpoint.items())],
+        endpoints=[_endpoint(name, each) for name, each in sorted(found.by_endpoint().items())],
     )
 
 

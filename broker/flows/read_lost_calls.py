@@ -13,6 +13,7 @@ from broker.flows.authenticate import Caller
 from broker.flows.count_lost_calls import JOB
 from broker.store import endpoint_names, lost_calls, progress
 from broker.store.accounts import Role
+from broker.store.endpoint_names import NamedEndpoint
 from broker.store.lost_calls import Counted
 
 DEFAULT: Final = timedelta(days=1)
@@ -22,12 +23,22 @@ LONGEST: Final = timedelta(days=400)
 
 @dataclass(frozen=True, slots=True)
 class LostCalls:
-    """Counts by endpoint name, of whole hours; calls that ended before `counted_before` are in."""
+    """Counts of whole hours; calls that ended before `counted_before` are in."""
 
     since: datetime
     until: datetime
     counted_before: datetime | None
-    by_endpoint: dict[str, list[Counted]]
+    counts: list[Counted]
+    names: dict[int, NamedEndpoint]
+
+    def by_endpoint(self) -> dict[str, list[Counted]]:
+        """Return the counts by the names of endpoints; of a large market a thread should do it."""
+        found: dict[str, list[Counted]] = {}
+        for each in self.counts:
+            named = self.names.get(each.fate.endpoint_number)
+            if named is not None:
+                found.setdefault(named.name, []).append(each)
+        return found
 
 
 async def read_lost_calls(
@@ -52,9 +63,4 @@ async def read_lost_calls(
         numbers = {each.fate.endpoint_number for each in counts}
         names = await endpoint_names.by_numbers(connection, numbers)
         counted_before = await progress.done_before(connection, JOB)
-    by_endpoint: dict[str, list[Counted]] = {}
-    for each in counts:
-        named = names.get(each.fate.endpoint_number)
-        if named is not None:
-            by_endpoint.setdefault(named.name, []).append(each)
-    return LostCalls(since, until, counted_before, by_endpoint)
+    return LostCalls(since, until, counted_before, counts, names)

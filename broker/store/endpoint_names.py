@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.store.tables import accounts, among, endpoints
+
+_AT_ONCE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +30,14 @@ class NamedEndpoint:
 async def by_numbers(
     connection: AsyncConnection, numbers: Collection[int]
 ) -> dict[int, NamedEndpoint]:
-    """Return the endpoints of these numbers, by number."""
-    found = await _fetch(connection, _named().where(among(endpoints.c.number, numbers)))
-    return {each.number: each for each in found}
+    """Return the endpoints of these numbers, by number; read in parts, for they may be all of a
+    large market."""
+    wanted = sorted({*numbers})
+    found: dict[int, NamedEndpoint] = {}
+    for begin in range(0, len(wanted), _AT_ONCE):
+        some = among(endpoints.c.number, wanted[begin : begin + _AT_ONCE])
+        found |= {each.number: each for each in await _fetch(connection, _named().where(some))}
+    return found
 
 
 async def by_name(connection: AsyncConnection, name: str) -> list[NamedEndpoint]:
