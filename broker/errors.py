@@ -2,7 +2,8 @@
 
     BrokerError
     ├── RequestRefused                    the caller's request cannot be served as it stands
-    │   ├── RequestMalformed (400)        ├── UnknownField (400)
+    │   ├── RequestMalformed (400) ── ValueUnkeepable
+    │   ├── UnknownField (400)
     │   ├── BodyTooSlow (408)
     │   ├── BodyTooLarge (413)            ├── ModelUnknown (404)
     │   ├── NothingFits (400|404|503)     ├── MethodNotServed (405)
@@ -68,6 +69,16 @@ class RequestRefused(BrokerError):
 
 class RequestMalformed(RequestRefused):
     code = "request_malformed"
+
+
+class ValueUnkeepable(RequestMalformed):
+    code = "value_unkeepable"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A value cannot be kept: a text with a NUL, a time outside the years 1 to 9999 (UTC), "
+            "or a number that is too large."
+        )
 
 
 class UnknownField(RequestRefused):

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -70,11 +71,7 @@ def plan_of(asked: Mapping[str, Any], told: Mapping[str, Any] | None = None) -> 
         grid=[Axis(name, values) for name, values in order.grid.items()],
         static=order.static and not order.grid,
     )
-    if size_of(plan) > CELLS_MAX:
-        raise RequestMalformed(
-            f"An order runs at most {CELLS_MAX} cells, and these are {size_of(plan)}: "
-            "'broker sweep' has no such limit."
-        )
+    _require_few(size_of(plan))
     if len(pack(plan)) * size_of(plan) > KEPT_BYTES_MAX:
         raise RequestMalformed(
             f"So many calls in {size_of(plan)} runs are too much for an order: ask for fewer, or "
@@ -111,7 +108,18 @@ def _read(asked: Mapping[str, Any]) -> Asked:
             "Name a 'scenario', or send one as 'toml', or ask for this market by "
             "'from_broker_days'."
         )
+    # Before any is made: of a hundred million points there would be no end.
+    policies = len(set(order.controllers)) or 1
+    _require_few(prod(map(len, order.grid.values())) * policies * order.seeds)
     return order
+
+
+def _require_few(cells: int) -> None:
+    if cells > CELLS_MAX:
+        raise RequestMalformed(
+            f"An order runs at most {CELLS_MAX} cells, and these are {cells}: "
+            "'broker sweep' has no such limit."
+        )
 
 
 def _written(order: Asked, told: Mapping[str, Any] | None) -> ScenarioText:

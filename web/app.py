@@ -14,8 +14,15 @@ from litestar.static_files import create_static_files_router
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.api.lean import LeanLitestar
-from broker.errors import BrokerError, CallerUnknown, NotFound, RequestRefused, Unavailable
-from broker.store.away import is_database_away
+from broker.errors import (
+    BrokerError,
+    CallerUnknown,
+    NotFound,
+    RequestRefused,
+    Unavailable,
+    ValueUnkeepable,
+)
+from broker.store.away import is_database_away, is_unkeepable
 from web.board import Boards
 from web.desk import Desk
 from web.domains import forget, show_domains, teach
@@ -132,6 +139,8 @@ def _told(request: AnyRequest, error: Exception) -> BrokerError:
         return error
     if is_database_away(error):
         return Unavailable("The database is away; the page works again once it is back.")
+    if is_unkeepable(error):
+        return ValueUnkeepable()
     if isinstance(error, HTTPException):
         if error.status_code in (404, 405):
             return NotFound("There is nothing here.")

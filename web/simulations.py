@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import math
+from typing import Any, cast
 from uuid import UUID
 
+import msgspec
 from litestar import Request, Response, get, post
 from litestar.params import FromPath, URLEncodedBody
 from litestar.response import Redirect
 
-from broker.api.simulations import REPORT_HEADERS
-from broker.errors import BrokerError, NotFound
+from broker.api.simulations import REPORT_HEADERS, SimulationAsked
+from broker.errors import BrokerError, NotFound, RequestMalformed
 from broker.flows import order_simulation as orders
 from broker.store.accounts import Role
 from web.desk import Desk, GivenDesk
@@ -92,11 +94,11 @@ async def _page(
 
 
 def _asked(data: dict[str, Any]) -> dict[str, Any]:
-    """The order of a form, as the API takes it."""
+    """The order of a form, as the API takes it. Raises RequestMalformed."""
     what, seeds = _text(data, "what"), _text(data, "seeds")
     market = what.removeprefix("market:")
     chosen = {"from_broker_days": _value(market)} if market != what else {"scenario": what}
-    return chosen | {
+    order = chosen | {
         "controllers": _texts(data, "controllers"),
         "seeds": int(seeds) if seeds.isdecimal() else SEEDS_DEFAULT,
         "settings": dict(_pairs(_text(data, "settings"))),
@@ -106,6 +108,10 @@ def _asked(data: dict[str, Any]) -> dict[str, Any]:
         },
         "static": "static" in data,
     }
+    try:
+        return cast("dict[str, Any]", msgspec.to_builtins(msgspec.convert(order, SimulationAsked)))
+    except msgspec.ValidationError as error:
+        raise RequestMalformed(f"{error}.") from None
 
 
 def _pairs(told: str, *, typed: bool = True) -> list[tuple[str, Any]]:
@@ -118,9 +124,10 @@ def _value(told: str) -> float | str | bool:
     if told in ("true", "false"):
         return told == "true"
     try:
-        return int(told) if told.lstrip("-").isdecimal() else float(told)
+        number = int(told) if told.lstrip("-").isdecimal() else float(told)
     except ValueError:
         return told
+    return told if isinstance(number, float) and not math.isfinite(number) else number
 
 
 def _text(data: dict[str, Any], name: str) -> str:

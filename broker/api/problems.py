@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-import asyncpg
 import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
-from sqlalchemy.exc import DBAPIError
 
 from broker.core.complaints import worded
-from broker.errors import BrokerError, RequestMalformed, Unavailable
-from broker.store.away import driver_error, is_database_away
+from broker.errors import BrokerError, RequestMalformed, Unavailable, ValueUnkeepable
+from broker.store.away import is_database_away, is_unkeepable
 from pricing.money import MoneyError
 
 MEDIA_TYPE = "application/problem+json"
@@ -32,12 +30,6 @@ _CODES = {
     429: "too_many_calls",
     503: "unavailable",
 }
-_UNKEEPABLE = (
-    asyncpg.CharacterNotInRepertoireError,
-    asyncpg.UntranslatableCharacterError,
-    asyncpg.DatetimeFieldOverflowError,
-)
-"""What PostgreSQL says of a text with a NUL, and of a time that it has no place for."""
 
 _BODY = "data"
 """What Litestar calls the parameter that takes the body."""
@@ -63,15 +55,6 @@ def problem(error: BrokerError) -> Answer:
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     return _render(error.status, error.code, error.detail, headers=headers, facts=error.facts)
-
-
-def _is_unkeepable(error: BaseException) -> bool:
-    """True when the database cannot keep a value that the caller sent, whatever it is for."""
-    if not isinstance(error, DBAPIError):
-        return False
-    cause = driver_error(error)
-    # Of just this class is what the driver itself cannot send.
-    return isinstance(cause, _UNKEEPABLE) or type(cause) is asyncpg.DataError
 
 
 def _broker_error(_: Request[Any, Any, Any], error: BrokerError) -> Answer:
@@ -147,14 +130,8 @@ def _any_error(request: Request[Any, Any, Any], error: Exception) -> Answer:
         return problem(RequestMalformed("The body is nested too deeply."))
     if isinstance(error, UnicodeDecodeError):
         return problem(RequestMalformed("The body is not UTF-8."))
-    if _is_unkeepable(error):
-        return problem(
-            RequestMalformed(
-                "A value cannot be kept: a text with a NUL, a time outside the years 1 to 9999 "
-                "(UTC), or a number that is too large.",
-                code="value_unkeepable",
-            )
-        )
+    if is_unkeepable(error):
+        return problem(ValueUnkeepable())
     structlog.get_logger("broker.api").error(
         "request_broke", method=request.method, path=request.url.path, exc_info=error
     )

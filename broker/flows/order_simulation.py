@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -37,7 +38,8 @@ async def order_simulation(
     Raises Unavailable where no simulator is installed, Conflict when too many orders are open, and
     what the simulator finds wrong with the order.
     """
-    name = _check()(asked)
+    # In a thread: each point of a grid takes a millisecond or two, and calls shall go on.
+    name = await asyncio.to_thread(lambda: _check()(asked))
     if await simulations.count_open(connection) >= OPEN_MAX:
         raise Conflict("Too many simulations are open; wait, or cancel some.")
     order = StoredSimulation(

@@ -39,11 +39,28 @@ _FOR_NOW: Final = (
 being shut down, it is a replica that only reads, or others were in the way."""
 
 
+_UNKEEPABLE: Final = (
+    asyncpg.CharacterNotInRepertoireError,
+    asyncpg.UntranslatableCharacterError,
+    asyncpg.DatetimeFieldOverflowError,
+)
+"""What PostgreSQL says of a text with a NUL, and of a time that it has no place for."""
+
+
 def is_database_away(error: BaseException) -> bool:
     """True when PostgreSQL cannot be used for now, as against having refused a statement."""
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or isinstance(driver_error(error), _FOR_NOW)
     return isinstance(error, _FOR_NOW)
+
+
+def is_unkeepable(error: BaseException) -> bool:
+    """True when the database cannot keep a value that the caller sent, whatever it is for."""
+    if not isinstance(error, DBAPIError):
+        return False
+    cause = driver_error(error)
+    # Of just this class is what the driver itself cannot send.
+    return isinstance(cause, _UNKEEPABLE) or type(cause) is asyncpg.DataError
 
 
 def driver_error(error: DBAPIError) -> BaseException | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 from collections.abc import Iterable, Mapping
@@ -27,9 +28,10 @@ def scalar(kind: type, plain: object, path: Path) -> Any:
     Raises Fault.
     """
     if kind is float and isinstance(plain, int | float) and not isinstance(plain, bool):
-        number = float(plain)
-        if not math.isnan(number):
-            return number
+        with contextlib.suppress(OverflowError):  # a whole number of hundreds of digits
+            number = float(plain)
+            if not math.isnan(number):
+                return number
     elif type(plain) is kind:
         return plain
     raise Fault(path, f"must be {_NAMES[kind]}, not {told(plain)}.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import product
+from math import prod
 
 import msgspec
 import numpy as np
@@ -108,6 +109,9 @@ def make_plan(
             )
     if seeds < 1:
         raise ScenarioFileMalformed("A study has at least one seed.")
+    size = prod(len(each.values) for each in grid) * len(wanted) * seeds
+    if size > CELLS_MAX:
+        raise ScenarioFileMalformed(f"{size} cells are more than {CELLS_MAX}.")
     plan = Plan(
         scenario=written.plain,
         policies=(*wanted, BEST_STATIC) if static else tuple(wanted),
@@ -117,9 +121,6 @@ def make_plan(
         static=static,
         text="\n".join((written.text, *(f"# {name} = {value}" for name, value in of_files))),
     )
-    size = len(plan.points) * len(wanted) * seeds
-    if size > CELLS_MAX:
-        raise ScenarioFileMalformed(f"{size} cells are more than {CELLS_MAX}.")
     for point, policy in product(plan.points, wanted):
         # With the file's own text, so that an error names its line.
         written.build(plan.cell(point, policy, 0).settings)

@@ -114,6 +114,16 @@ async def test_a_wrong_key_is_refused_and_not_shown_again(
     assert "bk_abcdef_wrong" not in refused.text
 
 
+async def test_a_key_that_the_database_cannot_look_for_is_refused_and_no_trouble_of_ours(
+    stranger: httpx.AsyncClient,
+) -> None:
+    form = await stranger.get("/console/login")
+    data = {"csrf_token": token_in(form), "key": "bk_\0_wrong"}
+    refused = await stranger.post("/console/login", data=data)
+    assert refused.status_code == 400
+    assert "a text with a NUL" in refused.text
+
+
 async def test_a_login_form_of_another_site_is_refused(
     stranger: httpx.AsyncClient, bourse: Bourse, people: People
 ) -> None:
