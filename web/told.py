@@ -74,7 +74,8 @@ class CallLine:
             return "served"
         if self.own_only:
             return words.phrase(self.hops[-1].outcome) if self.hops else "not served"
-        return words.phrase(self.call.code or str(self.call.status))
+        # Some codes are called as reasons are, which begin a line elsewhere.
+        return words.phrase(self.call.code or str(self.call.status)).lower()
 
 
 class Teller:

@@ -64,6 +64,10 @@ async def test_a_browser_shows_the_market_live_and_a_call_with_its_story(bourse:
         await tab.look(width=390, height=800)
         wide = await tab.ask("document.documentElement.scrollWidth <= innerWidth")
         assert wide, "nor does a story stick out of a narrow window"
+        route = f"document.querySelector('#call-{call} .route')"
+        assert await tab.ask(f"{route}.scrollWidth <= {route}.clientWidth"), "who served is whole"
+        whole = f"document.querySelector('#call-{call} .story time[data-whole]').textContent"
+        assert len(await tab.ask(whole)) > len("00:00:00"), "a story tells the day of its call"
         await tab.look()
 
         await tab.ask(f"document.querySelector('[data-endpoint=\"{other}\"]').click()")
@@ -93,5 +97,8 @@ async def test_an_empty_market_fills_before_the_viewers_eyes(bourse: Bourse) -> 
         await tab.until("!!document.querySelector('#endpoint .chart canvas')")
         wide = await tab.ask("document.documentElement.scrollWidth <= innerWidth")
         assert wide, "nothing sticks out of a narrow window"
+        for page in ("simulations", "domains"):
+            link = f"document.querySelector('.top a[href=\"/console/{page}\"]')"
+            assert await tab.ask(f"{link}.offsetWidth > 0"), "the other pages are found there too"
         assert tab.complaints == []
         bourse.stopping = True

@@ -10,10 +10,12 @@
   /* times, in the viewer's zone */
   const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
   const minute = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
+  const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
   const localise = (root) => all("time[datetime]", root).forEach((each) => {
-    const moment = new Date(each.dateTime);
-    say(each, clock.format(moment));
-    each.title = moment.toLocaleString();
+    const moment = new Date(each.dateTime), whole = moment.toLocaleString();
+    const today = moment.toDateString() === new Date().toDateString();
+    say(each, each.hasAttribute("data-whole") ? whole : today ? clock.format(moment) : `${day.format(moment)} ${minute.format(moment)}`);
+    each.title = whole;
   });
 
   /* the market */

@@ -249,6 +249,11 @@ async def test_the_story_of_a_call_tells_candidates_rejected_attempts_and_charge
     outcomes = [failed(Fault.CONNECT_FAILED), DELIVERED]
     call = await bourse.call(people.clinic, asked, outcomes, tokens=(800, 100))
     story = (await (await enter(people.clinic)).get(f"/console/calls/{call}", headers=PIECE)).text
+    assert re.search(r"data-whole>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC<", story), "the day too"
+    assert "account " not in story
+    seen = (await (await enter(people.operator)).get(f"/console/calls/{call}")).text
+    assert f"account {people.clinic.name}" in seen
+    assert '<a class="fact" href="/console">Market</a>' in seen
     assert "regions <b>eu-west</b>" in story
     assert "latency <b>11%</b>" in story, "the weights, by default"
     candidates = story.partition("Candidates")[2].partition("</section>")[0]
