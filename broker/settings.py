@@ -126,7 +126,7 @@ class Settings:
             secret_key=_key(_required(env, "BROKER_SECRET_KEY")),
             secret_keys_old=tuple(_key(key) for key in _words(env, "BROKER_SECRET_KEYS_OLD")),
             allowed_networks=tuple(_network(word) for word in _words(env, "BROKER_ALLOW_NETWORKS")),
-            public_url=env.get("BROKER_PUBLIC_URL", cls.public_url).rstrip("/"),
+            public_url=_url(env, "BROKER_PUBLIC_URL", cls.public_url),
             take_bps=_integer(env, "BROKER_TAKE_BPS", cls.take_bps, 0, 10_000),
             heartbeat_interval_ms=_integer(
                 env, "BROKER_HEARTBEAT_INTERVAL_MS", cls.heartbeat_interval_ms, 100, 60_000
@@ -183,6 +183,13 @@ def _required(env: Mapping[str, str], name: str) -> str:
     if not value:
         raise SettingInvalid(f"{name} is not set.")
     return value
+
+
+def _url(env: Mapping[str, str], name: str, default: str) -> str:
+    url = env.get(name, "") or default
+    if not url.startswith(("http://", "https://")):
+        raise SettingInvalid(f"{name}: '{url}' does not begin with http(s)://.")
+    return url.rstrip("/")
 
 
 def _words(env: Mapping[str, str], name: str) -> list[str]:

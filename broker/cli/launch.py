@@ -20,9 +20,10 @@ from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.readiness import answering
 from broker.embedded.supervise import Service, Supervisor
 from broker.embedded.valkey import EmbeddedValkey
-from broker.errors import Conflict, SettingInvalid
+from broker.errors import Conflict, SettingInvalid, Unavailable
 from broker.flows.login import make_link
 from broker.flows.open_account import open_account
+from broker.settings import Settings
 from broker.store import accounts as account_store
 from broker.store.accounts import Role
 from broker.store.database import create_engine
@@ -73,11 +74,16 @@ async def occupy(wanted: Launch) -> AsyncIterator[Supervisor]:
 
 
 async def open_market(wanted: Launch, up: Supervisor, console: Console) -> Market:
-    """Start the databases and the broker. Raises EmbeddedServerFailed."""
+    """Start the databases and the broker. Raises EmbeddedServerFailed, Unavailable for a database
+    of one's own that does not answer, and SettingInvalid before anything is started."""
+    Settings.from_env(_environment(wanted, "not yet", "not yet"))
     folder = wanted.folder
     database_url = await _database(wanted, up, console)
     valkey_url = await _valkey(folder, up, console)
-    await upgrade(database_url)
+    try:
+        await upgrade(database_url)
+    except OSError as error:
+        raise Unavailable(f"The database cannot be reached: {error}.") from None
     env = _environment(wanted, database_url, valkey_url)
     link = await _console_link(database_url, wanted.url)
     await up.start(_broker(wanted, env))
@@ -147,7 +153,7 @@ def _environment(wanted: Launch, database_url: str, valkey_url: str) -> dict[str
         "DATABASE_URL": database_url,
         "VALKEY_URL": valkey_url,
         "BROKER_SECRET_KEY": wanted.folder.secret_key(),
-        "BROKER_PUBLIC_URL": os.environ.get("BROKER_PUBLIC_URL", wanted.url),
+        "BROKER_PUBLIC_URL": os.environ.get("BROKER_PUBLIC_URL") or wanted.url,
         "BROKER_ALLOW_NETWORKS": wanted.allow_networks,
     }
 

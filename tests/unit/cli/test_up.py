@@ -1,11 +1,17 @@
-"""What `broker up` says to type next."""
+"""What `broker up` says to type next, and of what keeps it from coming up."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from rich.console import Console
+
+from broker.cli.launch import Launch, open_market
 from broker.cli.state import StateFolder
 from broker.cli.up import next_steps
+from broker.embedded.supervise import Supervisor
+from broker.errors import SettingInvalid, Unavailable
 
 
 def test_the_next_steps_name_the_state_folder_where_it_is_not_the_usual_one() -> None:
@@ -13,3 +19,38 @@ def test_the_next_steps_name_the_state_folder_where_it_is_not_the_usual_one() ->
     elsewhere = next_steps("broker", StateFolder(Path("/srv/my market")))
     assert len(elsewhere) == 3
     assert all(each.endswith(" --state '/srv/my market'") for each in elsewhere)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment without settings of a broker."""
+    for name in ("DATABASE_URL", "VALKEY_URL", "BROKER_PUBLIC_URL", "BROKER_TAKE_BPS"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("BROKER_TAKE_BPS", "ten", "BROKER_TAKE_BPS must be a whole number"),
+        ("BROKER_PUBLIC_URL", "broker.example", "BROKER_PUBLIC_URL: .* does not begin with http"),
+    ],
+)
+async def test_a_wrong_setting_is_told_before_a_server_is_started(
+    alone: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, said: str
+) -> None:
+    alone.setenv(name, value)
+    async with Supervisor() as up:
+        with pytest.raises(SettingInvalid, match=said):
+            await open_market(Launch(StateFolder(tmp_path), "127.0.0.1", 1), up, Console())
+    assert not (tmp_path / "postgres").exists()
+
+
+async def test_a_database_that_does_not_answer_is_told_as_that(
+    alone: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    alone.setenv("DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/broker")
+    alone.setenv("VALKEY_URL", "redis://127.0.0.1:1/0")
+    async with Supervisor() as up:
+        with pytest.raises(Unavailable, match="The database cannot be reached"):
+            await open_market(Launch(StateFolder(tmp_path), "127.0.0.1", 1), up, Console())
