@@ -20,6 +20,8 @@ OPTIONAL: Final = ("click", "opentelemetry", "pygments", "rich")
 """What libraries use where it is there, for tracebacks in colour and figures of their own; 6 MB."""
 OWN: Final = ("broker", "pricing", "provider_sdk", "simulations", "web")
 """What these say of themselves is told: in the documents of the API, and by commands."""
+READ: Final = ("numpy",)
+"""What this says is read by the rest of it, which comes later: without, scipy is not imported."""
 UNCALLED: Final = ("sqlalchemy.ext.asyncio.scoping", "sqlalchemy.ext.asyncio.session")
 """What comes with the engine and brings the ORM, of which nothing is used here; 6 MB."""
 
@@ -48,7 +50,7 @@ def sparing() -> Iterator[None]:
     sys.modules.update(hidden)  # type: ignore[arg-type]  # None there means: it cannot be imported
     gc.disable()
     try:
-        with importing_without_words(OWN):
+        with importing_without_words((*OWN, *READ)):
             yield
     finally:
         gc.freeze()
