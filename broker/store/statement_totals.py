@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from broker.store.tables import (
     accounts,
     calls,
     endpoints,
+    holds,
     settlement_lines,
     settlements,
     transfers,
@@ -27,7 +29,10 @@ ROWS_MAX: Final = 1_000
 """Labels are the caller's own, so there may be as many as calls; the others come as one sum."""
 
 
-_FACTS: Final = ("kind", "call_id", "endpoint_id", "at", "amount_nanos")
+_FACTS: Final = ("kind", "call_id", "endpoint_id", "at", "amount_nanos", "held_at")
+_APART: Final = timedelta(days=1)
+"""Far more than lies between a call's hold and its admission: partitions that are further away are
+not looked into, of which there are as many as months."""
 
 
 class By(enum.StrEnum):
@@ -86,9 +91,10 @@ class Totals:
 async def read_totals(connection: AsyncConnection, whose: Whose, by: By, span: Span) -> Totals:
     """Return at most ROWS_MAX groups, and the sums of all of them."""
     others = [_plain(rows) for rows in other_transfers(whose, span)]
-    facts = sa.union_all(_traded(whose, span), _credited(whose, span), *others)
-    entries = facts.subquery()
-    grouped = _grouped(entries, by).subquery()
+    by_lines = whose.sells or by is By.ENDPOINT
+    traded = _traded(whose, span) if by_lines else _charged(whose, span)
+    entries = sa.union_all(traded, _credited(whose, span), *others).subquery()
+    grouped = _grouped(entries, by, by_lines=by_lines).subquery()
     whole = [sa.func.sum(column).over() for column in grouped.c if column.name != "label"]
     query = (
         sa.select(*grouped.c, *whole)
@@ -107,8 +113,10 @@ async def read_totals(connection: AsyncConnection, whose: Whose, by: By, span: S
     )
 
 
-def _grouped(entries: sa.Subquery, by: By) -> Select[Any]:
+def _grouped(entries: sa.Subquery, by: By, *, by_lines: bool) -> Select[Any]:
     amount, kind = entries.c.amount_nanos, entries.c.kind
+    # A call has one settlement, but maybe several lines; telling those apart sorts all there are.
+    called = entries.c.call_id.distinct() if by_lines else entries.c.call_id
     label, joined = _label(entries, by)
 
     def of(wanted: str) -> ColumnElement[int]:
@@ -117,7 +125,7 @@ def _grouped(entries: sa.Subquery, by: By) -> Select[Any]:
     return (
         sa.select(
             label.label("label"),
-            sa.func.count(entries.c.call_id.distinct()).filter(kind == "traded").label("calls"),
+            sa.func.count(called).filter(kind == "traded").label("calls"),
             of("traded").label("traded_nanos"),
             of("credited").label("credited_nanos"),
             of("other").label("other_nanos"),
@@ -136,9 +144,31 @@ def _label(entries: sa.Subquery, by: By) -> tuple[ColumnElement[Any], sa.FromCla
             accounts, accounts.c.id == endpoints.c.provider_id
         )
         return accounts.c.name + "/" + endpoints.c.name, named
-    logged = entries.outerjoin(calls, calls.c.id == entries.c.call_id)
-    columns = {By.KEY: calls.c.key_id, By.DOMAIN: calls.c.domain, By.TASK: calls.c.task_label}
-    return columns[by], logged
+    if by is By.KEY:  # a hold is a tenth as wide as a call
+        held = _near(holds.c.created_at, entries)
+        return holds.c.key_id, entries.outerjoin(
+            holds, sa.and_(holds.c.call_id == entries.c.call_id, held)
+        )
+    same = sa.and_(calls.c.id == entries.c.call_id, _near(calls.c.created_at, entries))
+    column = calls.c.domain if by is By.DOMAIN else calls.c.task_label
+    return column, entries.outerjoin(calls, same)
+
+
+def _near(at: ColumnElement[Any], entries: sa.Subquery) -> ColumnElement[bool]:
+    """Not far from when the call was held, where that is known."""
+    first = sa.func.coalesce(entries.c.held_at, sa.text("'-infinity'::timestamptz"))
+    last = sa.func.coalesce(entries.c.held_at, sa.text("'infinity'::timestamptz"))
+    return sa.and_(at >= first - _APART, at < last + _APART)
+
+
+def _charged(whose: Whose, span: Span) -> Select[Any]:
+    """What a consumer paid, by the call."""
+    paid = settlements.c
+    columns = (paid.call_id, _nowhere(), paid.settled_at, -paid.charge_nanos, paid.held_at)
+    ours = _facts("traded", *columns).where(
+        paid.ledger_account_id.in_(whose.purses), paid.charge_nanos > 0
+    )
+    return _within(ours, paid.settled_at, span)
 
 
 def _traded(whose: Whose, span: Span) -> Select[Any]:
@@ -149,10 +179,12 @@ def _traded(whose: Whose, span: Span) -> Select[Any]:
     """
     line, paid = settlement_lines.c, settlements.c
     if whose.sells:
-        amount = line.earnings_nanos
-        earned = _facts("traded", line.call_id, line.endpoint_id, line.settled_at, amount)
+        earned = _facts(
+            "traded", line.call_id, line.endpoint_id, line.settled_at, line.earnings_nanos, _never()
+        )
         return _within(earned.where(line.payee_id.in_(whose.purses)), line.settled_at, span)
-    facts = _facts("traded", line.call_id, line.endpoint_id, line.settled_at, -line.charge_nanos)
+    amount = -line.charge_nanos
+    facts = _facts("traded", line.call_id, line.endpoint_id, line.settled_at, amount, paid.held_at)
     same = sa.and_(line.call_id == paid.call_id, line.settled_at == paid.settled_at)
     charged = facts.select_from(settlements).join(settlement_lines, same)
     ours = charged.where(paid.ledger_account_id.in_(whose.purses), paid.charge_nanos > 0)
@@ -167,7 +199,8 @@ def _credited(whose: Whose, span: Span) -> Select[Any]:
         if whose.sells
         else (note.account_id, line.amount_nanos)
     )
-    facts = _facts("credited", note.call_id, line.endpoint_id, note.created_at, amount)
+    columns = (note.call_id, line.endpoint_id, note.created_at, amount, _never())
+    facts = _facts("credited", *columns)
     joined = facts.select_from(credit_notes).join(credit_note_lines, line.credit_note_id == note.id)
     return _within(joined.where(owner == whose.account_id), note.created_at, span)
 
@@ -177,10 +210,9 @@ def other_transfers(whose: Whose, span: Span) -> list[Select[Any]]:
     call, time, signed amount and kind."""
     move = transfers.c
     noted = sa.exists().where(credit_notes.c.id == move.about_id)
-    nowhere = sa.cast(sa.null(), sa.Uuid())
     return [
         _within(
-            _facts("other", move.call_id, nowhere, move.created_at, amount)
+            _facts("other", move.call_id, _nowhere(), move.created_at, amount, _never())
             .add_columns(move.kind.label("transfer_kind"))
             .where(own.in_(whose.purses), foreign.not_in(whose.purses), ~noted),
             move.created_at,
@@ -191,6 +223,14 @@ def other_transfers(whose: Whose, span: Span) -> list[Select[Any]]:
             (move.debit_id, move.credit_id, -move.amount_nanos),
         )
     ]
+
+
+def _nowhere() -> ColumnElement[Any]:
+    return sa.cast(sa.null(), sa.Uuid())
+
+
+def _never() -> ColumnElement[Any]:
+    return sa.cast(sa.null(), sa.DateTime(timezone=True))
 
 
 def _plain(rows: Select[Any]) -> Select[Any]:
