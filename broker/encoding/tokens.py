@@ -1,13 +1,15 @@
 """Counts tokens exactly with the tokenizers that endpoints have registered.
 
-A tokenizer is loaded in a thread before it is used, for that takes a tenth of a second and more;
-until then, and for very long texts, the count is None and the bound by bytes holds.
+A tokenizer is loaded in a thread before it is used, for that takes a second and ten times as much
+memory as its text; endpoints of the same text share one. Until then, for very long texts and where
+there is no room, the count is None and the bound by bytes holds.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -23,22 +25,64 @@ _log = structlog.get_logger()
 
 TEXT_CHARACTERS_MAX = 50_000
 """Above, counting would hold up every other call."""
+CHARACTERS_MAX = 256 << 20
+"""Of all tokenizers together."""
+OF_A_PROVIDER_MAX = 64 << 20
+"""Of those of one provider, for others to have room."""
 
 
 class TokenCounter:
     """The tokenizers of the endpoints on the market."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        characters_max: int = CHARACTERS_MAX,
+        of_a_provider_max: int = OF_A_PROVIDER_MAX,
+    ) -> None:
+        self._most = characters_max, of_a_provider_max
         self._tokenizers: dict[UUID, Tokenizer | None] = {}
+        self._left_out: set[UUID] = set()
+        self._wanted: Sequence[Endpoint] = ()
+        self._prepared: Sequence[Endpoint] = ()
+        self._is_preparing = False
 
-    async def prepare(self, endpoints: Iterable[Endpoint]) -> None:
-        """Load what is new, forget what has gone. An unusable tokenizer is logged and left out."""
-        wanted = {each.id: each.tokenizer_json for each in endpoints if each.tokenizer_json}
-        for endpoint_id in self._tokenizers.keys() - wanted.keys():
+    async def prepare(self, endpoints: Sequence[Endpoint]) -> None:
+        """Load what is new, forget what has gone. An unusable tokenizer is logged and left out, and
+        so is one without room, of those with the highest numbers first.
+
+        Whoever is at it already goes on with these: the market changes more often than a tokenizer
+        is loaded.
+        """
+        self._wanted = endpoints
+        if self._is_preparing:
+            return
+        self._is_preparing = True
+        try:
+            while self._prepared is not self._wanted:
+                await self._prepare(self._wanted)
+        finally:
+            self._is_preparing = False
+
+    async def _prepare(self, endpoints: Sequence[Endpoint]) -> None:
+        texts = _with_room(endpoints, *self._most)
+        self._tell_left_out({each.id for each in endpoints if each.tokenizer_json} - texts.keys())
+        for endpoint_id in self._tokenizers.keys() - texts.keys():
             del self._tokenizers[endpoint_id]
-        for endpoint_id, text in wanted.items():
-            if endpoint_id not in self._tokenizers:
-                self._tokenizers[endpoint_id] = await asyncio.to_thread(_load, endpoint_id, text)
+        loaded = {texts[each]: tokenizer for each, tokenizer in self._tokenizers.items()}
+        for endpoint_id, text in texts.items():
+            if endpoint_id in self._tokenizers:
+                continue
+            if text not in loaded:
+                loaded[text] = await asyncio.to_thread(_load, endpoint_id, text)
+            self._tokenizers[endpoint_id] = loaded[text]
+            if self._wanted is not endpoints:
+                return
+        self._prepared = endpoints
+
+    def _tell_left_out(self, ids: set[UUID]) -> None:
+        for endpoint_id in ids - self._left_out:
+            _log.warning("tokenizer_without_room", endpoint_id=str(endpoint_id))
+        self._left_out = ids
 
     def count(self, endpoint_id: UUID, text: str) -> int | None:
         """Return the number of tokens of a text, without a template's; None when unknown."""
@@ -50,9 +94,30 @@ class TokenCounter:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # the library's panics are no Exception
-            self._tokenizers[endpoint_id] = None
+            for each, shared in self._tokenizers.items():
+                if shared is tokenizer:
+                    self._tokenizers[each] = None
             _log.warning("tokenizer_broke", endpoint_id=str(endpoint_id), kind=type(error).__name__)
             return None
+
+
+def _with_room(endpoints: Sequence[Endpoint], most: int, of_a_provider_max: int) -> dict[UUID, str]:
+    """Return texts of tokenizers by endpoint, as far as there is room; equal ones count once."""
+    found: dict[UUID, str] = {}
+    counted: set[str] = set()
+    of_provider: Counter[UUID] = Counter()
+    for each in endpoints:
+        text, provider = each.tokenizer_json, each.deployment.provider_id
+        if not text:
+            continue
+        if text not in counted:
+            own, total = of_provider[provider] + len(text), of_provider.total() + len(text)
+            if own > of_a_provider_max or total > most:
+                continue
+            counted.add(text)
+            of_provider[provider] = own
+        found[each.id] = text
+    return found
 
 
 def _load(endpoint_id: UUID, text: str) -> Tokenizer | None:

@@ -1,0 +1,72 @@
+"""The tokenizers of a market, loaded beside the calls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from broker.core.catalog import Endpoint
+from broker.encoding.tokens import TokenCounter
+from tests.fakes import endpoint
+from tests.integration.api.beside import Threads, done_beside
+
+
+@pytest.fixture
+async def threads() -> AsyncIterator[Threads]:
+    with done_beside() as threads:
+        yield threads
+
+
+def tokenizer(*words: str) -> str:
+    vocabulary = {word: number for number, word in enumerate(words)}
+    model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": words[0]}
+    return json.dumps({"version": "1.0", "model": model, "pre_tokenizer": {"type": "Whitespace"}})
+
+
+def endpoints(*texts: str | None) -> tuple[Endpoint, ...]:
+    return tuple(
+        endpoint(number, f"acme/{number}", tokenizer_json=text) for number, text in enumerate(texts)
+    )
+
+
+async def test_endpoints_of_one_text_share_one_tokenizer(threads: Threads) -> None:
+    counter = TokenCounter()
+    market = endpoints(tokenizer("a"), tokenizer("a"), None, tokenizer("b"))
+    await counter.prepare(market)
+    assert [counter.count(each.id, "a a b") for each in market] == [3, 3, None, 3]
+    assert len(threads.results()) == 2
+    grown = (*market, endpoint(9, "acme/9", tokenizer_json=tokenizer("a")))
+    await counter.prepare(grown)
+    assert counter.count(grown[-1].id, "a") == 1
+    assert len(threads.results()) == 2
+    await counter.prepare(grown[1:])
+    assert [counter.count(each.id, "a") for each in grown] == [None, 1, None, 1, 1]
+
+
+async def test_a_market_that_changes_while_a_tokenizer_is_loaded_has_it_loaded_once(
+    threads: Threads,
+) -> None:
+    counter = TokenCounter()
+    first = endpoints(tokenizer("a"), tokenizer("b"), tokenizer("c"))
+    loading = asyncio.create_task(counter.prepare(first))
+    await asyncio.sleep(0)
+    await counter.prepare(first[1:])
+    await loading
+    assert [counter.count(each.id, "a") for each in first] == [None, 1, 1], "the first has gone"
+    assert len(threads.results()) == 3
+
+
+@pytest.mark.parametrize(("of_all", "of_a_provider"), [(250, 10_000), (10_000, 250)])
+async def test_without_room_for_a_tokenizer_its_tokens_are_not_counted(
+    of_all: int, of_a_provider: int
+) -> None:
+    first, second = tokenizer("a"), tokenizer("b")
+    assert len(first) < 250 < len(first) + len(second)
+    counter, market = TokenCounter(of_all, of_a_provider), endpoints(first, second, first)
+    await counter.prepare(market)
+    assert [counter.count(each.id, "a") for each in market] == [1, None, 1]
+    await counter.prepare(market[1:2])
+    assert counter.count(market[1].id, "a") == 1, "the others have left"
