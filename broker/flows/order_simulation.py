@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from typing import Any, Final
 from uuid import UUID
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
@@ -20,6 +21,8 @@ from broker.store.audit import Deed
 from broker.store.simulations import StoredSimulation
 
 OPEN_MAX: Final = 20
+# Two that order at once would not count each other's. A lock held by its transaction.
+_ONE_BY_ONE: Final = "SELECT pg_advisory_xact_lock(hashtext('simulations'))"
 CHECK, OFFERED = "orders", "offered"
 SIMULATORS: Final = "broker.simulators"
 """Entry points of the simulator: `orders` checks an order and returns the name of its scenario, or
@@ -40,6 +43,7 @@ async def order_simulation(
     """
     # In a thread: each point of a grid takes a millisecond or two, and calls shall go on.
     name = await asyncio.to_thread(lambda: _check()(asked))
+    await connection.execute(text(_ONE_BY_ONE))
     if await simulations.count_open(connection) >= OPEN_MAX:
         raise Conflict("Too many simulations are open; wait, or cancel some.")
     order = StoredSimulation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import zlib
 from uuid import UUID, uuid4
@@ -9,8 +10,9 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from broker.errors import Conflict
 from broker.flows.authenticate import Caller
-from broker.flows.order_simulation import order_simulation, read_simulations
+from broker.flows.order_simulation import OPEN_MAX, order_simulation, read_simulations
 from broker.store import simulations as store
 from broker.store.accounts import Role
 from tests.integration.web.bourse import Bourse
@@ -101,6 +103,23 @@ async def test_an_order_is_called_off(bourse: Bourse, operator: httpx.AsyncClien
     assert (await send(operator, path)).status_code == 303
     assert (await newest(bourse)).status == "cancelled"
     assert (await send(operator, path)).status_code == 409
+
+
+async def test_of_two_who_order_the_last_place_at_once_one_gets_it(bourse: Bourse) -> None:
+    boss = await bourse.account(Role.OPERATOR, "boss")
+    author, now = Caller(boss.id, boss.name, boss.role), bourse.clock()
+    asked = {"scenario": "steady", "seeds": 1}
+    async with bourse.engine.begin() as connection:
+        for _ in range(OPEN_MAX - 1):
+            await order_simulation(connection, author, asked, now)
+    async with bourse.engine.connect() as first, bourse.engine.connect() as second:
+        await order_simulation(first, author, asked, now)
+        late = asyncio.create_task(order_simulation(second, author, asked, now))
+        done, _ = await asyncio.wait([late], timeout=0.5)
+        assert not done, "it waits for the first"
+        await first.commit()
+        with pytest.raises(Conflict):
+            await late
 
 
 async def test_an_order_that_says_no_more_than_it_must_is_shown(
