@@ -19,6 +19,8 @@ def worded(reason: str, kind: Any, path: str) -> str:
         words = _choices(kind, tuple(re.findall(r"[^.\[\]]+|\[[^]]*\]", path)))
         if words:
             return f"{reason.removeprefix(_NO_CHOICE)} is none of {', '.join(words)}"
+    if "RFC3339" in reason:
+        return f"{reason}; a time is written 2026-01-31T00:00:00Z"
     if "`str" in reason and path.endswith("_usd"):
         return f'{reason}; an amount is a decimal in quotes, such as "0.25"'
     return reason

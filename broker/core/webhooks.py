@@ -19,6 +19,11 @@ SETTLED: Final = "call.settled"
 PING: Final = "webhook.ping"
 DISABLED: Final = "webhook.disabled"
 
+NOUNS: Final = (
+    *("adjustment", "call", "dispute", "earnings", "invoice", "key", "payout", "plan"),
+    *("pricing", "receipt_case", "refund", "sla_credit", "topup", "webhook"),
+)
+"""What events are of; the first word of each kind."""
 KINDS_MAX: Final = 50
 _KIND: Final = re.compile(r"[a-z][a-z_]{0,39}\.(\*|[a-z][a-z_]{0,39})")
 _DOUBLINGS_MAX: Final = 30
@@ -69,6 +74,10 @@ def fault_in(kinds: Sequence[str]) -> str | None:
     if not 0 < len(kinds) <= KINDS_MAX:
         return f"There are 1 to {KINDS_MAX} kinds."
     for kind in kinds:
-        if kind != EVERY_KIND and not _KIND.fullmatch(kind):
+        if kind == EVERY_KIND:
+            continue
+        if not _KIND.fullmatch(kind):
             return f"'{kind}' is not a kind such as refund.posted, refund.* or *."
+        if kind.partition(".")[0] not in NOUNS:
+            return f"'{kind}': there are no such events, only of {', '.join(NOUNS)}."
     return None

@@ -162,13 +162,14 @@ PROVIDERS = (
     ),
     DemoProvider(
         name="flaky",
-        about="a scripted server that fails every other call; the cheapest of all",
+        # Not cheap, or plain calls of `auto` would go to its random words.
+        about="a scripted server that fails every other call, and answers random words else",
         environment=None,
         kind="openai",
         capacity=4,
         region="us",
         endpoints=(
-            _chat("chat", 0.2, {}, _tokens(("0.01", "0.02", "0.10"), ("0.02", "0.04", "0.20"))),
+            _chat("chat", 0.2, {}, _tokens(("0.40", "0.50", "1.00"), ("0.80", "1.00", "2.00"))),
         ),
     ),
 )

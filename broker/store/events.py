@@ -12,6 +12,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
+from broker.core.webhooks import NOUNS
 from broker.store.tables import table
 
 events = table(
@@ -37,6 +38,7 @@ class Event:
 
 async def tell(connection: AsyncConnection, event: Event, now: datetime) -> UUID:
     """Write an event; return its id. It is told to webhooks once the transaction has committed."""
+    assert event.kind.partition(".")[0] in NOUNS, f"nobody can ask for {event.kind}"
     event_id = uuid7()
     await connection.execute(
         insert(events).values(

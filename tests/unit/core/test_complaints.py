@@ -46,6 +46,11 @@ def test_of_a_place_without_words_nothing_is_made_up(kind: object, path: str) ->
     assert worded("Invalid enum value 'x'", kind, path) == "Invalid enum value 'x'"
 
 
+def test_a_date_alone_is_told_how_times_are_written() -> None:
+    told = worded("Invalid RFC3339 encoded datetime", None, "from")
+    assert told.endswith("a time is written 2026-01-31T00:00:00Z")
+
+
 def test_a_number_for_an_amount_is_told_how_amounts_are_written() -> None:
     told = worded("Expected `str | null`, got `int`", Outer, "in[0].fee_usd")
     assert told.endswith('an amount is a decimal in quotes, such as "0.25"')

@@ -45,16 +45,22 @@ def test_a_webhook_is_spared_after_a_few_failures_in_a_row() -> None:
     assert max(pauses) == PATIENCE.spared_most_s
 
 
-@pytest.mark.parametrize("kinds", [["*"], ["refund.*", "call.settled"], ["a_b.c_d"]])
+@pytest.mark.parametrize("kinds", [["*"], ["refund.*", "call.settled"], ["sla_credit.c_d"]])
 def test_kinds_are_a_noun_and_a_verb_or_a_star(kinds: list[str]) -> None:
     assert fault_in(kinds) is None
 
 
 @pytest.mark.parametrize(
-    "kinds", [[], ["refund"], ["*.posted"], ["Refund.posted"], [""], ["a.b"] * 51, ["a.b.c"]]
+    "kinds", [[], ["refund"], ["*.posted"], ["Refund.posted"], [""], ["key.b"] * 51, ["key.b.c"]]
 )
 def test_what_is_no_kind_is_named(kinds: list[str]) -> None:
     assert fault_in(kinds)
+
+
+def test_a_kind_of_which_there_are_no_events_is_refused_with_those_there_are() -> None:
+    told = fault_in(["refund.*", "refunds.*"])
+    assert told is not None
+    assert told.startswith("'refunds.*': there are no such events, only of adjustment, call,")
 
 
 def test_a_signature_is_over_time_and_body_under_each_secret() -> None:
