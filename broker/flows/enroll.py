@@ -29,6 +29,8 @@ from provider_sdk.protocol import DeploymentOffer, ProbeReport, Registered, Veri
 DEPLOYMENTS_MAX: Final = 1_000
 ENDPOINTS_MAX: Final = 10_000
 """Of one account, on all of its deployments: every broker keeps each in memory."""
+TOKENIZERS_BYTES_MAX: Final = 512 << 20
+"""Of one account's endpoints together, for the same reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,14 @@ class Enrolment:
     take_bps: int
     clock: Callable[[], datetime]
     heartbeat_interval_ms: Callable[[], int]
+    tokenizers_bytes_max: int = TOKENIZERS_BYTES_MAX
 
 
 async def register(desk: Enrolment, provider: Caller, offer: DeploymentOffer) -> Registered:
     """Make the catalog say what the offer says, again without effect.
 
     Raises NotAllowed, RequestMalformed with the name of the field, and Conflict with code
-    `deployments_too_many` or `endpoints_too_many`.
+    `deployments_too_many`, `endpoints_too_many` or `tokenizers_too_large`.
     """
     async with desk.engine.begin() as connection:
         return await register_in(connection, desk, provider, offer)
@@ -59,7 +62,7 @@ async def register_in(
     """Register in the caller's transaction. Raises as `register` does."""
     _require(provider, Role.PROVIDER)
     await asyncio.to_thread(_require_tame_tokenizers, offer)  # some are of 17 MB
-    await _require_room(connection, provider, offer)
+    await _require_room(connection, provider, offer, desk.tokenizers_bytes_max)
     now = desk.clock()
     registration = await catalog.register(
         connection, provider.account_id, offer, desk.sealer, (desk.take_bps, now)
@@ -87,16 +90,23 @@ async def register_in(
 
 
 async def _require_room(
-    connection: AsyncConnection, provider: Caller, offer: DeploymentOffer
+    connection: AsyncConnection, provider: Caller, offer: DeploymentOffer, tokenizers_max: int
 ) -> None:
-    standing, offered = await listing.count_beside(connection, provider.account_id, offer.name)
-    if standing >= DEPLOYMENTS_MAX:
+    beside = await listing.count_beside(connection, provider.account_id, offer.name)
+    if beside.deployments >= DEPLOYMENTS_MAX:
         raise Conflict(
             f"An account has at most {DEPLOYMENTS_MAX} deployments.", code="deployments_too_many"
         )
-    if offered + len(offer.endpoints) > ENDPOINTS_MAX:
+    if beside.endpoints + len(offer.endpoints) > ENDPOINTS_MAX:
         raise Conflict(
             f"An account has at most {ENDPOINTS_MAX} endpoints.", code="endpoints_too_many"
+        )
+    # Letters are at least a byte each; to have them all as bytes would be another copy.
+    told = sum(len(each.tokenizer_json or "") for each in offer.endpoints)
+    if told and beside.tokenizers_bytes + told > tokenizers_max:
+        raise Conflict(
+            f"The tokenizers of an account's endpoints have at most {tokenizers_max:,} bytes.",
+            code="tokenizers_too_large",
         )
 
 

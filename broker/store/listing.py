@@ -44,11 +44,18 @@ class Saved:
     changed: bool
 
 
-async def count_beside(
-    connection: AsyncConnection, provider_id: UUID, name: str
-) -> tuple[int, int]:
-    """Return how many deployments of a provider stand beside that of this name, and how many
-    endpoints on them; the account is locked against registering more meanwhile."""
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a provider has on the market."""
+
+    deployments: int
+    endpoints: int
+    tokenizers_bytes: int
+
+
+async def count_beside(connection: AsyncConnection, provider_id: UUID, name: str) -> Standing:
+    """Return what of a provider stands beside the deployment of this name; the account is locked
+    against registering more meanwhile."""
     await connection.execute(
         select(accounts.c.id).where(accounts.c.id == provider_id).with_for_update(key_share=True)
     )
@@ -56,15 +63,15 @@ async def count_beside(
     standing = select(func.count()).where(
         is_beside, deployments.c.status != ListingStatus.WITHDRAWN.value
     )
+    # No text is read for its length.
+    text_bytes = func.coalesce(func.sum(func.octet_length(endpoints.c.tokenizer_json)), 0)
     offered = (
-        select(func.count())
+        select(func.count(), text_bytes, standing.scalar_subquery())
         .select_from(endpoints.join(deployments, endpoints.c.deployment_id == deployments.c.id))
         .where(is_beside, endpoints.c.retired_at.is_(None))
     )
-    row = (
-        await connection.execute(select(standing.scalar_subquery(), offered.scalar_subquery()))
-    ).one()
-    return row[0], row[1]
+    count, total_bytes, beside = (await connection.execute(offered)).one()
+    return Standing(beside, count, int(total_bytes))
 
 
 async def save(

@@ -21,7 +21,7 @@ from broker.flows.enroll import DEPLOYMENTS_MAX, ENDPOINTS_MAX, Enrolment
 from broker.store import audit, catalog, deployments
 from broker.store.accounts import Role
 from broker.upstream.addresses import AddressPolicy
-from provider_sdk.protocol import Registered, Verified
+from provider_sdk.protocol import DeploymentOffer, Registered, Verified
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.catalog.offers import (
     NOW,
@@ -316,3 +316,22 @@ async def test_an_account_has_so_many_endpoints_and_no_more(desk, provider):
     withdrawn = UUID(registered.deployment_id)
     await enroll.withdraw(desk.engine, provider, withdrawn, datetime.now(UTC))
     assert (await enroll.register(desk, provider, offer(name="one-more", endpoints=more))).nonce
+
+
+async def test_tokenizers_of_an_account_have_so_many_bytes_and_no_more(desk, provider):
+    text = '{"model": {}}'
+    desk = replace(desk, tokenizers_bytes_max=2 * len(text))
+
+    def counted(name: str, *endpoints: str) -> DeploymentOffer:
+        offered = [endpoint_offer(name=each, tokenizer_json=text) for each in endpoints]
+        return offer(name=name, endpoints=offered)
+
+    registered = await enroll.register(desk, provider, counted("gpu", "law", "tax"))
+    with pytest.raises(Conflict) as refused:
+        await enroll.register(desk, provider, counted("gpu2", "med"))
+    assert refused.value.code == "tokenizers_too_large"
+    plain = offer(name="gpu2", endpoints=[endpoint_offer(name="med")])
+    assert (await enroll.register(desk, provider, plain)).nonce
+    assert (await enroll.register(desk, provider, counted("gpu", "law", "tax"))).nonce
+    await enroll.withdraw(desk.engine, provider, UUID(registered.deployment_id), datetime.now(UTC))
+    assert (await enroll.register(desk, provider, counted("gpu3", "law", "tax"))).nonce
