@@ -17,6 +17,9 @@ from broker.core.story import FORGOTTEN, decode
 from broker.flows.check import check
 from broker.flows.forget_history import forget, plan
 from broker.flows.seal import seal
+from broker.jobs.room import Room
+from broker.jobs.upkeep import forget_history
+from broker.settings import Settings
 from broker.store import history, ledger, maintenance
 from broker.store.calls import find_call
 from broker.store.database import create_engine
@@ -209,6 +212,30 @@ async def test_money_of_a_forgotten_month_is_told_and_proved_as_before(
     after = [await connection.fetch(f"SELECT * FROM {each} ORDER BY 1") for each in tables]
     assert after == before
     assert await check(engine, replay=True) == []
+
+
+async def test_the_worker_forgets_what_its_setting_names_and_nothing_without_it(
+    engine: AsyncEngine,
+    connection: asyncpg.Connection,
+    pool: asyncpg.Pool,
+    database_url: str,
+) -> None:
+    call = await called(connection, MONTH + timedelta(days=1))
+    environment = {
+        "DATABASE_URL": database_url,
+        "VALKEY_URL": "none is needed",
+        "BROKER_SECRET_KEY": "ab" * 32,
+    }
+    days = (NOW.date() - date(ENDED.year, ENDED.month, ENDED.day)).days
+    for kept, window, left in (
+        ("", "30", STORY),
+        (str(days), str(days), STORY),  # it can still be disputed, and that be answered
+        (str(days), "30", b""),
+    ):
+        told = {"BROKER_HISTORY_KEPT_DAYS": kept, "BROKER_DISPUTE_WINDOW_DAYS": window}
+        settings = Settings.from_env({**environment, **told})
+        await forget_history(Room(settings, engine, pool))
+        assert (await stories(connection))[call] == left
 
 
 async def test_the_command_tells_what_would_go_and_changes_nothing(
