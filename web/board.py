@@ -6,14 +6,14 @@ import asyncio
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row
 
 from broker.core.catalog import Endpoint
 from broker.flows.authenticate import Caller
 from broker.flows.find_equilibrium import Equilibrium, find_equilibrium
-from broker.flows.read_prices import Health, Listing, may_see, read_prices
+from broker.flows.read_prices import Health, Listing, Look, may_see
 from broker.store.accounts import Role
 from broker.store.away import is_database_away
 from pricing.book import Rate
@@ -109,7 +109,7 @@ class Boards:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._reading = asyncio.Lock()
+        self._looking, self._reading = asyncio.Lock(), asyncio.Lock()
         self._points: dict[int, list[sparkline.Point]] = {}
         self._read_of: set[int] = set()
         self._asked: set[int] = set()
@@ -125,32 +125,28 @@ class Boards:
     async def look(self, caller: Caller, chosen: int | None = None) -> Board:
         """Return what the caller may see, by name; of a large market a part, and `chosen` if it may
         be seen."""
-        self._look()
-        seen = [each for each in self._listings if may_see(caller, each.endpoint)]
-        shown = first_of(seen, caller)
-        numbers = [each.endpoint.number for each in shown]
-        if chosen is not None and chosen not in numbers:
-            shown += [each for each in seen if each.endpoint.number == chosen]
-        await self._read({each.endpoint.number for each in shown})
-        in_flight = {each.endpoint.deployment.number: _in_flight(each) for each in seen}
+        await self._look()
+        sight = await asyncio.to_thread(_sight, self._listings, caller, chosen)
+        await self._read({each.endpoint.number for each in sight.shown})
         return Board(
-            rows=tuple(map(self._row, shown)),
+            rows=tuple(map(self._row, sight.shown)),
             version=self._version,
             at=self._at,
-            ready=sum(each.health is Health.READY for each in seen),
-            in_flight=sum(in_flight.values()),
-            listed=len(seen),
-            members=".".join(map(str, numbers)),
+            ready=sight.ready,
+            in_flight=sight.in_flight,
+            listed=sight.listed,
+            members=sight.members,
         )
 
-    def _look(self) -> None:
-        now_s = self._parts.now_s()
-        if now_s - self._looked_s > _LOOK_AGAIN_S:
-            market = self._parts.market
-            self._listings = read_prices(market, self._parts.pulse, now_s)
-            self._version, self._at = market.book.version, self._parts.clock()
-            self._looked_s = now_s
-            self._drawn.clear()
+    async def _look(self) -> None:
+        async with self._looking:
+            now_s = self._parts.now_s()
+            if now_s - self._looked_s > _LOOK_AGAIN_S:
+                look, at = Look(self._parts.market, self._parts.pulse, now_s), self._parts.clock()
+                self._listings = await asyncio.to_thread(look.listings)
+                self._version, self._at = look.market.book.version, at
+                self._looked_s = now_s
+                self._drawn.clear()
 
     def _row(self, listing: Listing) -> BoardRow:
         number = listing.endpoint.number
@@ -186,10 +182,9 @@ class Boards:
         async with self._reading:
             due = self._parts.now_s() - self._read_s > _READ_AGAIN_S
             self._asked |= numbers
-            wanted = self._asked if due else self._asked - self._read_of
+            wanted = set(self._asked) if due else self._asked - self._read_of
             if not wanted:
                 return
-            self._read_of = wanted if due else self._read_of | wanted
             since = self._parts.clock() - WINDOW
             try:
                 async with self._parts.engine.connect() as connection:
@@ -200,15 +195,43 @@ class Boards:
             else:
                 self._points = _points(steps) if due else self._points | _points(steps)
                 self._drawn.clear()
+            # Not before: who asked for it may have left meanwhile.
+            self._read_of = wanted if due else self._read_of | wanted
             if due:
                 self._asked, self._read_s = set(numbers), self._parts.now_s()
                 await self._find_best()
 
     async def _find_best(self) -> None:
         if self._read_s - self._cleared_s > _CLEAR_AGAIN_S:
-            market, self._cleared_s = self._parts.market, self._read_s
-            listings = read_prices(market, self._parts.pulse, self._read_s)
-            self._best = await asyncio.to_thread(find_equilibrium, listings, market.book)
+            self._cleared_s = self._read_s
+            look = Look(self._parts.market, self._parts.pulse, self._read_s)
+            self._best = await asyncio.to_thread(_best, look)
+
+
+class _Sight(NamedTuple):
+    """What one viewer may see, but for how it is drawn; as `Board` has it."""
+
+    shown: list[Listing]
+    ready: int
+    in_flight: int
+    listed: int
+    members: str
+
+
+def _sight(listings: list[Listing], caller: Caller, chosen: int | None) -> _Sight:
+    seen = [each for each in listings if may_see(caller, each.endpoint)]
+    shown = first_of(seen, caller)
+    numbers = [each.endpoint.number for each in shown]
+    if chosen is not None and chosen not in numbers:
+        shown += [each for each in seen if each.endpoint.number == chosen]
+    in_flight = {each.endpoint.deployment.number: _in_flight(each) for each in seen}
+    ready = sum(each.health is Health.READY for each in seen)
+    members = ".".join(map(str, numbers))
+    return _Sight(shown, ready, sum(in_flight.values()), len(seen), members)
+
+
+def _best(look: Look) -> Equilibrium:
+    return find_equilibrium(look.listings(), look.market.book)
 
 
 def first_of(seen: list[Listing], caller: Caller) -> list[Listing]:

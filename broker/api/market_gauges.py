@@ -15,7 +15,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from broker.api.parts import Parts
-from broker.flows.read_prices import Health, Listing, read_prices
+from broker.flows.read_prices import Health, Listing, Look
 
 SCRAPES_SHARE: Final = 0.05
 """Of a core, so much at most is spent on scrapes of a large market, however many ask."""
@@ -39,13 +39,10 @@ class MarketGauges:
         written in a thread, for calls are served meanwhile."""
         async with self._making:
             if time.monotonic() >= self._due_s:
-                begun_s = time.thread_time()
                 parts = self._parts
-                listings = read_prices(parts.market, parts.pulse, parts.now_s())
-                read_s = time.thread_time() - begun_s
-                market = MarketCollector(parts.market.book.version, listings)
-                self._text, written_s = await asyncio.to_thread(_written, market)
-                beyond_s = max(0.0, read_s + written_s - self._little_s)
+                look = Look(parts.market, parts.pulse, parts.now_s())
+                self._text, written_s = await asyncio.to_thread(_written, look)
+                beyond_s = max(0.0, written_s - self._little_s)
                 self._due_s = time.monotonic() + beyond_s / self._share
             return self._text
 
@@ -56,9 +53,9 @@ class MarketCollector(Collector):
     An endpoint that is not visible to all goes by its number: whoever may scrape learns no name.
     """
 
-    def __init__(self, version: int, listings: list[Listing]) -> None:
-        self.version = version
-        self.listings = listings
+    def __init__(self, look: Look) -> None:
+        self.version = look.market.book.version
+        self.listings = look.listings()
 
     def collect(self) -> Iterable[Metric]:
         """Yield the gauges of the market."""
@@ -74,11 +71,11 @@ class MarketCollector(Collector):
         yield states
 
 
-def _written(market: Collector) -> tuple[bytes, float]:
+def _written(look: Look) -> tuple[bytes, float]:
     """Return it as text, and the seconds of the processor that this took."""
     begun_s = time.thread_time()
     registry = CollectorRegistry()
-    registry.register(market)
+    registry.register(MarketCollector(look))
     return generate_latest(registry), time.thread_time() - begun_s
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from broker.api.wire import Reply
 from broker.core.catalog import Band, Endpoint, Task
-from broker.core.market import Market
 from broker.flows.authenticate import Caller
-from broker.flows.read_prices import Health, Listing, may_see
+from broker.flows.read_prices import Health, Listing, Look, may_see
 from pricing.book import Rate
 from pricing.money import format_rate, format_usd
 from pricing.tiers import Tier, tier_rate
@@ -70,11 +69,11 @@ class PriceHistory(Reply):
     changes: list[PriceChange]
 
 
-def prices(market: Market, listings: list[Listing], caller: Caller) -> Prices:
-    """Write down what `caller` may see of `listings`."""
+def prices(look: Look, caller: Caller) -> Prices:
+    """Write down what `caller` may see of the market."""
     return Prices(
-        version=market.book.version,
-        endpoints=[_endpoint(each) for each in listings if may_see(caller, each.endpoint)],
+        version=look.market.book.version,
+        endpoints=[_endpoint(each) for each in look.listings() if may_see(caller, each.endpoint)],
     )
 
 

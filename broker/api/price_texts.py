@@ -9,13 +9,15 @@ import asyncio
 from functools import partial
 from typing import Final
 
+import numpy as np
+
 from broker.api import beside
 from broker.api.parts import Parts
 from broker.api.price_messages import prices
 from broker.core.catalog import Endpoint
 from broker.core.market import Market
 from broker.flows.authenticate import Caller
-from broker.flows.read_prices import Listing, may_see, read_prices
+from broker.flows.read_prices import Look, may_see
 
 KEPT_MAX: Final = 16
 """Texts of one market: who sees yet another choice of private endpoints has its own."""
@@ -26,23 +28,22 @@ class PriceTexts:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._market: Market | None = None
-        self._listings: list[Listing] = []
+        self._look: Look | None = None
         self._private: list[Endpoint] = []
         self._texts: dict[frozenset[int], asyncio.Task[bytes]] = {}
 
     async def of(self, market: Market, caller: Caller) -> bytes:
         """Return what `caller` may see of a market, as it was when the first asked for it."""
-        if market is not self._market:
-            self._market, self._texts = market, {}
-            self._listings = read_prices(market, self._parts.pulse, self._parts.now_s())
-            endpoints = (each.endpoint for each in self._listings)
-            self._private = [each for each in endpoints if each.visible_to is not None]
+        look = self._look
+        if look is None or look.market is not market:
+            look = self._look = Look(market, self._parts.pulse, self._parts.now_s())
+            self._texts = {}
+            numbers = np.flatnonzero(market.columns.private).tolist()
+            self._private = [market.endpoint(each) for each in numbers]
         seen = frozenset(each.number for each in self._private if may_see(caller, each))
         text = self._texts.get(seen)
         if text is None:
-            told = partial(prices, market, self._listings, caller)
-            text = asyncio.create_task(beside.written(told))
+            text = asyncio.create_task(beside.written(partial(prices, look, caller)))
             if len(self._texts) < KEPT_MAX:
                 self._texts[seen] = text
         return await asyncio.shield(text)  # others may wait for it when this one leaves

@@ -33,7 +33,7 @@ from broker.api.wire import STRETCH, GivenStretch, Limit
 from broker.core.key_terms import Scope
 from broker.errors import BrokerError
 from broker.flows.read_price_history import Period, read_price_history
-from broker.flows.read_prices import read_prices
+from broker.flows.read_prices import Look
 from broker.store.away import DATABASE_AWAY
 from broker.store.prices import PriceChange as Change
 
@@ -62,8 +62,7 @@ class PriceController(Controller):
     async def now(
         self, market: GivenMarket, pulse: GivenPulse, now_s: GivenSeconds, caller: GivenCaller
     ) -> Response[Prices]:
-        listings = read_prices(market, pulse, now_s)
-        return await beside.answer(partial(prices, market, listings, caller))
+        return await beside.answer(partial(prices, Look(market, pulse, now_s), caller))
 
     @get("/history", summary="Prices over time", dependencies=STRETCH)
     async def history(

@@ -116,11 +116,7 @@ def line(
 def settlement(
     hold: Hold, lines: tuple[ChargeLine, ...], settled_at: datetime, record: CallRecord | None
 ) -> Settlement:
-    """Close a hold with what was delivered: captured when something costs, else released.
-
-    It is not older than its hold even where a clock was set back: the books look for it only there.
-    """
-    settled_at = max(settled_at, hold.created_at)
+    """Close a hold with what was delivered: captured when something costs, else released."""
     if len(lines) == 1:
         charge = lines[0].charge_nanos
     else:

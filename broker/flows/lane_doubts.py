@@ -21,6 +21,8 @@ from broker.flows.lane_settlements import SettlementLane
 from broker.store import ledger
 
 _STATEMENT_S: Final = 5.0
+_PATIENCE_S: Final = _STATEMENT_S / 2
+"""With who is just opening a hold; the server ends the wait, before it is cut off here."""
 
 _log = structlog.get_logger()
 
@@ -47,7 +49,7 @@ class DoubtLane(Lane[Hold, bool]):
             await self._release()
 
     async def _send(self, connection: ledger.Connection, items: Sequence[Hold]) -> Sequence[bool]:
-        there = await ledger.forestall(connection, items, _STATEMENT_S)
+        there = await ledger.forestall(connection, items, _PATIENCE_S)
         return [each.call_id in there for each in items]
 
     def _deliver(self, items: Sequence[Hold], results: Sequence[bool]) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from broker.core.catalog import Endpoint
 from broker.core.market import Market, Presence
 from broker.core.pulse import Pulse
 from broker.flows.authenticate import Caller
 from broker.store.accounts import Role
-from pricing.book import EndpointUnpriced, Rate
+from pricing.book import Rate
 
 
 class Health(enum.StrEnum):
@@ -25,8 +25,7 @@ class Health(enum.StrEnum):
     UNPRICED = "unpriced"
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(msgspec.Struct, frozen=True, gc=False):
     """One endpoint as it stands; `load` is calls in flight over capacity."""
 
     endpoint: Endpoint
@@ -45,27 +44,31 @@ def may_see(caller: Caller, endpoint: Endpoint) -> bool:
     )
 
 
-def read_prices(market: Market, pulse: Pulse, now_s: float) -> list[Listing]:
-    """Return all endpoints by name; `may_see` says which of them to show to whom."""
-    pulse.fit(len(market.endpoints), _deployments(market))
-    ejected = pulse.ejected_here(now_s) | pulse.ejected_elsewhere
-    return [
-        _listing(each, market, pulse, each.number in ejected)
-        for each in map(market.endpoint, market.by_name.values())
-    ]
+class Look:
+    """The market at one moment: what changes by the call is copied, and a thread may read it."""
 
+    def __init__(self, market: Market, pulse: Pulse, now_s: float) -> None:
+        pulse.fit(len(market.endpoints), int(market.columns.deployment.max(initial=-1)) + 1)
+        self.market = market
+        self._in_flight = pulse.in_flight + pulse.others_in_flight
+        self._ejected = pulse.ejected_here(now_s) | pulse.ejected_elsewhere
 
-def _listing(endpoint: Endpoint, market: Market, pulse: Pulse, ejected: bool) -> Listing:
-    deployment = endpoint.deployment
-    in_flight = pulse.load_of(deployment.number)
-    try:
-        rate = market.book.rate(endpoint.number)
-    except EndpointUnpriced:
-        rate = None
-    presence = market.presence.get(deployment.number, Presence.READY)
-    return Listing(
-        endpoint, rate, in_flight / deployment.capacity, _health(presence, ejected, rate)
-    )
+    def listings(self) -> list[Listing]:
+        """Return all endpoints by name; `may_see` says which of them to show to whom. Of 10,000
+        it takes 10 ms, which calls should not wait for."""
+        market = self.market
+        in_flight, rates = self._in_flight.tolist(), market.book.matrix(len(market.endpoints))
+        by_number: list[list[int]] = rates.T.tolist()
+        found = []
+        for number in market.by_name.values():
+            endpoint = market.endpoint(number)
+            deployment = endpoint.deployment
+            rate = Rate(*by_number[number]) if any(by_number[number]) else None
+            presence = market.presence.get(deployment.number, Presence.READY)
+            health = _health(presence, number in self._ejected, rate)
+            load = in_flight[deployment.number] / deployment.capacity
+            found.append(Listing(endpoint, rate, load, health))
+        return found
 
 
 def _health(presence: Presence, ejected: bool, rate: Rate | None) -> Health:
@@ -74,11 +77,3 @@ def _health(presence: Presence, ejected: bool, rate: Rate | None) -> Health:
     if ejected:
         return Health.EJECTED
     return Health.READY if rate is not None else Health.UNPRICED
-
-
-def _deployments(market: Market) -> int:
-    return max(_numbers(market), default=-1) + 1
-
-
-def _numbers(market: Market) -> Iterator[int]:
-    return (each.deployment.number for each in market.endpoints if each is not None)

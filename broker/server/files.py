@@ -12,6 +12,8 @@ from typing import Final
 
 RESERVE: Final = 64
 """Files for the ledger, Valkey, what listens and what is being closed."""
+_INSTEAD: Final = tuple(10_240 << doubled for doubled in range(7, -1, -1))
+"""Where all that may be is refused: macOS takes 10,240, and more where its kernel has more."""
 
 
 def allow_files() -> None:
@@ -20,9 +22,12 @@ def allow_files() -> None:
     Each call takes two, its caller's connection and its provider's, and shells allow 1,024: with no
     file left neither the ledger nor a provider can be reached.
     """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # some systems name a limit that they refuse
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS says that there is no limit, and then refuses to set none.
+    for wanted in (most, *(each for each in _INSTEAD if each > files)):
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+            return
 
 
 def connections_max(calls_max: int) -> int:

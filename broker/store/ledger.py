@@ -142,18 +142,18 @@ async def hold_batch(
 
 
 async def forestall(
-    connection: Connection, holds: Sequence[Hold], timeout_s: float | None = None
+    connection: Connection, holds: Sequence[Hold], patience_s: float
 ) -> frozenset[UUID]:
     """Keep holds of unknown fate from being opened by a statement that may still run; return the
     calls whose hold has been opened, and is to be released.
 
-    Raises asyncpg's error where who opens one now takes longer than `timeout_s`.
+    Raises asyncpg's error where who opens one now takes longer than `patience_s`.
     """
     async with connection.transaction():
         # Cut off here alone, the server would go on waiting, one more with each time.
-        limit_ms = "0" if timeout_s is None else str(int(timeout_s * 500))
+        limit_ms = str(int(patience_s * 1_000))
         await connection.execute("SELECT set_config('lock_timeout', $1, true)", limit_ms)
-        rows = await connection.fetch(statement("forestall"), _json(holds), timeout=timeout_s)
+        rows = await connection.fetch(statement("forestall"), _json(holds))
     return frozenset(UUID(bytes=row["call_id"].bytes) for row in rows)
 
 

@@ -11,6 +11,7 @@ Who waits sets his own limit. The threads are daemons: a process that ends does 
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import os
 import socket
@@ -128,9 +129,13 @@ class Names:
     async def _ask_in_thread(self, host: str, port: int) -> list[Address]:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[Address]] = loop.create_future()
-        threading.Thread(
+        asking = threading.Thread(
             target=self._in_thread, args=(host, port, loop, answer), name="names", daemon=True
-        ).start()
+        )
+        try:
+            asking.start()
+        except RuntimeError as error:  # what this machine has no more of is no provider's fault
+            raise OSError(errno.ENOMEM, f"no thread to ask for a name in: {error}") from None
         return await answer
 
     def _in_thread(

@@ -56,8 +56,8 @@ async def test_what_became_of_a_hold_is_asked_of_who_is_just_opening_it(
     await transaction.start()
     await ledger.hold_batch(other, [opened], PROCESS)
     with pytest.raises(asyncpg.LockNotAvailableError):
-        await ledger.forestall(connection, [opened, given_up], timeout_s=0.2)
-    asking = asyncio.create_task(ledger.forestall(connection, [opened, given_up], timeout_s=10))
+        await ledger.forestall(connection, [opened, given_up], 0.1)
+    asking = asyncio.create_task(ledger.forestall(connection, [opened, given_up], 10.0))
     await asyncio.sleep(0.05)
     await transaction.commit()
 

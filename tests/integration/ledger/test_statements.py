@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from broker.core.ledger import SettlementKind
 from broker.store import ledger
+from broker.store.ledger import SettleResult
 from tests.integration.ledger.books import (
     PROCESS,
     Standing,
@@ -191,6 +192,21 @@ async def test_a_settlement_kept_back_for_hours_is_dated_after_any_seal(
     await ledger.settle_batch(connection, [late], take)
     dated = await connection.fetchval("SELECT settled_at FROM settlements")
     assert now - timedelta(hours=1) < dated <= datetime.now(UTC)
+
+
+async def test_no_settlement_is_older_than_its_hold_whatever_clocks_say(
+    connection: asyncpg.Connection, consumer: UUID, provider: UUID, take: UUID
+) -> None:
+    hold = a_hold(consumer, 2_000)
+    await ledger.hold_batch(connection, [hold], PROCESS)
+    early = replace(
+        a_capture(hold, (provider, 2)), settled_at=hold.created_at - timedelta(minutes=9)
+    )
+    assert await ledger.settle_batch(connection, [early], take) == [SettleResult(settled=True)]
+    for dated in ("settlements", "settlement_lines"):
+        [at] = await connection.fetch(f"SELECT settled_at FROM {dated}")
+        assert at["settled_at"] == hold.created_at
+    assert not await connection.fetch("SELECT * FROM invariant_served_call_is_settled")
 
 
 async def test_expired_holds_are_given_back_and_live_ones_kept(

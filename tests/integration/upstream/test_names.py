@@ -117,6 +117,20 @@ def unknown(*_: Any, **__: Any) -> list[tuple[Any, ...]]:
     raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
 
+async def test_a_broker_without_a_thread_left_blames_no_provider(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    client = UpstreamClient(LOOPBACK)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(AttemptFailed) as failed:
+        await client.send(Origin("http", "name.test", 80), b"", b"", PATIENT)
+    assert failed.value.outcome.fault is Fault.NO_ROOM
+    await client.aclose()
+
+
 @pytest.mark.parametrize(
     ("host", "says"),
     [

@@ -55,15 +55,6 @@ def test_take_and_earnings_make_up_the_charge(
     assert 0 <= made.charge_nanos * 1_000 - picos < 1_000
 
 
-@pytest.mark.parametrize("lines", [(), (charged((100, 50)),)])
-def test_a_settlement_is_not_older_than_its_hold_whatever_clocks_say(
-    lines: tuple[ChargeLine, ...],
-) -> None:
-    second = timedelta(seconds=1)
-    assert settlement(hold(200_000), lines, NOW - second, None).settled_at == NOW
-    assert settlement(hold(200_000), lines, NOW + second, None).settled_at == NOW + second
-
-
 def test_a_hold_whose_work_was_delivered_is_captured() -> None:
     lines = (charged((100, 50)),)
     closing = settlement(hold(200_000), lines, NOW, None)
