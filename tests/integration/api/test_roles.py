@@ -58,6 +58,7 @@ RIGHTS = {
     ("POST", "/api/cases/{case_id}/close"): OPERATOR,
     ("GET", "/api/deployments"): OPERATOR,
     ("POST", "/api/deployments/{deployment_id}/approve"): OPERATOR,
+    ("DELETE", "/api/deployments/{deployment_id}"): OPERATOR,
     ("GET", "/api/audit"): OPERATOR,
     ("GET", "/api/domains"): ALL,
     ("PUT", "/api/domains/{name}"): NO_CONSUMER,
