@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
@@ -218,8 +219,7 @@ class ExaminationController(Controller):
         limit: Limit = LIMIT_DEFAULT,
     ) -> ExaminationsShown:
         async with engine.connect() as connection:
-            found = await read_examinations(connection, caller, endpoint, limit)
-        return ExaminationsShown(examinations=[_shown(each) for each in found])
+            return examinations_shown(await read_examinations(connection, caller, endpoint, limit))
 
     @get(
         "/gaps",
@@ -228,7 +228,7 @@ class ExaminationController(Controller):
         dependencies=LONG,
     )
     async def gaps(self, engine: GivenEngine, now: GivenTime) -> GapsShown:
-        return GapsShown(gaps=[_gap(*each) for each in await read_gaps(engine, now)])
+        return gaps_shown(await read_gaps(engine, now))
 
     @post(summary="Have an endpoint examined again", guards=(EXAMINERS,))
     async def order(
@@ -259,6 +259,16 @@ def _read(suite: Suite) -> SuiteRead:
 def _told(item: Item) -> dict[str, Any]:
     told: dict[str, Any] = msgspec.to_builtins(item)
     return {name: each for name, each in told.items() if each is not None}
+
+
+def gaps_shown(gaps: Iterable[tuple[Beside, Gap]]) -> GapsShown:
+    """Write gaps down."""
+    return GapsShown(gaps=[_gap(*each) for each in gaps])
+
+
+def examinations_shown(examinations: Iterable[Examination]) -> ExaminationsShown:
+    """Write examinations down."""
+    return ExaminationsShown(examinations=[_shown(each) for each in examinations])
 
 
 def _gap(scores: Beside, gap: Gap) -> GapShown:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from broker.api.wire import Reply
     from broker.core.gap import Tally
     from broker.core.same_model import Comparison
     from broker.core.suites import Cover, Suite
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Examine endpoints on suites of prompts.", no_args_is_help=True)
 
 DomainName = Annotated[str, typer.Argument(help="Such as law.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead, as of the API.")]
 _LOOK_S = 0.5
 _TOLD_CHARACTERS = 60
 
@@ -139,6 +141,7 @@ def run(
 def results(
     endpoint: Annotated[str, typer.Argument(help="provider/endpoint; all if not told.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many at most.")] = 40,
+    as_json: AsJson = False,
     state: State = DEFAULT_STATE,
 ) -> None:
     """Show the newest examinations, and which claims they refute."""
@@ -149,19 +152,31 @@ def results(
         async with engine.connect() as connection:
             return await read_examinations(connection, OPERATOR, endpoint or None, limit)
 
-    _print(run_with_engine(StateFolder(state), work))
+    found = run_with_engine(StateFolder(state), work)
+    if as_json:
+        from broker.api.suites import examinations_shown
+
+        _tell(examinations_shown(found))
+    else:
+        _print(found)
 
 
 @app.command("gaps")
-def gaps(state: State = DEFAULT_STATE) -> None:
+def gaps(as_json: AsJson = False, state: State = DEFAULT_STATE) -> None:
     """Show who answers canaries better than traffic."""
     from rich.table import Table
 
     from broker.cli.local import now, run_with_engine
     from broker.flows.read_gaps import read_gaps
 
+    found = run_with_engine(StateFolder(state), lambda engine: read_gaps(engine, now()))
+    if as_json:
+        from broker.api.suites import gaps_shown
+
+        _tell(gaps_shown(found))
+        return
     table = Table("endpoint", "domain", "canaries", "traffic", "gap (95 %)", "", box=None)
-    for each, gap in run_with_engine(StateFolder(state), lambda engine: read_gaps(engine, now())):
+    for each, gap in found:
         apart = "too few yet"
         if gap.apart is not None:
             apart = f"{gap.apart:+.2f} ({gap.low:+.2f} to {gap.high:+.2f})"
@@ -216,6 +231,12 @@ def compare(
         f"{found.answers} answers to {found.prompts} prompts."
     )
     raise typer.Exit(int(found.differs))
+
+
+def _tell(shown: Reply) -> None:
+    import msgspec
+
+    typer.echo(msgspec.json.encode(shown).decode())
 
 
 def _mean(tally: Tally) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from pathlib import Path
 
@@ -63,6 +64,9 @@ async def test_a_suite_is_imported_run_by_a_worker_and_its_results_are_shown(
             await until(examined, within_s=60)
         results = await broker("suites", "results", "acme/law")
         assert "refuted" in results
+        [told_of] = json.loads(await broker("suites", "results", "--json"))["examinations"]
+        assert (told_of["endpoint"], told_of["claim"]) == ("acme/law", "refuted")
+        assert json.loads(await broker("suites", "gaps", "--json")) == {"gaps": []}
         assert "Traceback" not in (tmp_path / "worker.log").read_text()
     await asyncio.to_thread(celery.close)
     await broker("suites", "remove", "law")
