@@ -24,6 +24,9 @@ COVER_S: Final = 0.05
 READY_MAX: Final = 256
 UNUSED_S: Final = 0.5
 """What no call has taken for so long is released."""
+LATE_S: Final = 10.0
+"""One asked for so long ago is taken by no call, however fresh its answer looks: that waited for a
+halted process, which others may have taken for dead, and released what it held."""
 MANY_TIMES: Final = 50
 """An account must be able to pay for so many times what is opened ahead at once: ahead of its calls
 no more than a few hundredths of it are held, and others of its calls are not refused for that."""
@@ -37,7 +40,12 @@ class Ready(msgspec.Struct, frozen=True, gc=False):
     hold: Hold
     id_text: str
     """The id that its call will have."""
+    asked_s: float
     opened_s: float
+
+    def is_stale(self, now_s: float) -> bool:
+        """Whether no call may take it any more."""
+        return now_s - self.opened_s > UNUSED_S or now_s - self.asked_s > LATE_S
 
 
 class Shelf:
@@ -86,7 +94,7 @@ class Shelf:
         if first.hold.amount_nanos < amount_nanos:
             self._lift(amount_nanos)
             return None
-        if now_s - first.opened_s > UNUSED_S:
+        if first.is_stale(now_s):
             return None  # as after a halt: others may have taken this process for dead
         return self.ready.popleft()
 
@@ -110,13 +118,14 @@ class Shelf:
     def unused(self, now_s: float) -> list[Hold]:
         """Take out, and return, what has waited too long."""
         ready, out = self.ready, []
-        while ready and now_s - ready[0].opened_s > UNUSED_S:
+        while ready and ready[0].is_stale(now_s):
             out.append(ready.popleft().hold)
         return out
 
-    def is_idle(self, now_s: float) -> bool:
-        """Whether nothing is lost by forgetting it."""
-        return not self.ready and not self.coming and now_s - self._since_s > 2 * WINDOW_S
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing stands on it, nor is on its way."""
+        return not self.ready and not self.coming
 
     def _turn(self, now_s: float) -> None:
         """Judge a window that is over, and begin another."""

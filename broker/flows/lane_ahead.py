@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -34,8 +35,15 @@ AWAY_S: Final = 1.0
 """After a failure, holds are refused at once for this long."""
 CALM: Final = 64
 """So few calls that wait for the ledger are never too many."""
-_SHELVES_MAX: Final = 10_000
+SHELVES_MAX: Final = 10_000
 """Calls of further keys open their own holds."""
+_FORGOTTEN_S: Final = 2 * WINDOW_S
+"""A shelf for which no call comes for so long, or twice that, is forgotten."""
+_RETURNS_S: Final = 0.5
+"""So long at most it takes until the books have what is given back."""
+_BITS_MAX: Final = 62
+"""Of an amount: more, and a little on top, may not fit a BIGINT, and would break the statement for
+the holds beside it."""
 
 _log = structlog.get_logger()
 
@@ -65,6 +73,7 @@ class _Opening(msgspec.Struct, eq=False, gc=False):
     shelf: Shelf
     hold: Hold
     id_text: str
+    asked_s: float
     done: bool = False
 
 
@@ -79,8 +88,17 @@ class AheadLane(Lane[_Opening, HoldResult]):
         self._terms = terms
         self._beside = beside
         self._shelves: dict[tuple[str, int], Shelf] = {}
+        self._before: dict[tuple[str, int], Shelf] = {}
+        """Those for which no call has come since `_turned_s`: they are looked at by nobody, for
+        there may be thousands of keys with a call now and then."""
+        self._turned_s = 0.0
+        self._stocked: set[Shelf] = set()
+        """Those on which something is ready, or that it is being opened for."""
+        self._returned: dict[UUID, float] = {}
+        """When all was given back of what an account had ready, the last time."""
         self._sweeping: asyncio.TimerHandle | None = None
         self._shut_until_s = 0.0
+        self._generation = beside.known.generation
         self._lasts = timedelta(seconds=terms.ahead_s)
 
     async def close(self, timeout_s: float) -> None:
@@ -88,7 +106,7 @@ class AheadLane(Lane[_Opening, HoldResult]):
         if self._sweeping is not None:
             self._sweeping.cancel()
         self._closing = True
-        for shelf in self._shelves.values():
+        for shelf in self._stocked:
             self._give_back(shelf)
         await super().close(timeout_s)
 
@@ -98,12 +116,15 @@ class AheadLane(Lane[_Opening, HoldResult]):
         now_s, settlements = time.monotonic(), self._beside.settlements
         if now_s < self._shut_until_s or settlements.failures or len(settlements.queue) >= CALM:
             return None
+        if self._beside.known.generation != self._generation:
+            self._mind_first_budgets()
         place = key_id, amount_nanos.bit_length()
         shelf = self._shelves.get(place)
         if shelf is None:
-            if len(self._shelves) >= _SHELVES_MAX or self._closing:
+            if len(self._shelves) >= SHELVES_MAX or self._closing or place[1] > _BITS_MAX:
                 return None
-            shelf = self._shelves[place] = Shelf(account, key_id, now_s)
+            shelf = self._before.pop(place, None) or Shelf(account, key_id, now_s)
+            self._shelves[place] = shelf
             self._sweep_later()
         ready = shelf.take(amount_nanos, now_s)
         if 2 * (len(shelf.ready) + shelf.coming) <= shelf.wanted:
@@ -115,24 +136,39 @@ class AheadLane(Lane[_Opening, HoldResult]):
         self._shut_until_s = until_s
 
     def give_back_of(self, account: UUID) -> bool:
-        """Release all that waits for calls which this account pays; False where nothing does."""
-        found = False
-        for shelf in self._shelves.values():
-            if shelf.account == account:
-                found = self._give_back(shelf) or found
-        return found
+        """Release all that waits for calls which this account pays; whether there was any, now or
+        a moment ago."""
+        now_s = time.monotonic()
+        for shelf in self._stocked:
+            if shelf.account == account and self._give_back(shelf):
+                self._returned[account] = now_s
+        return now_s - self._returned.get(account, -math.inf) < _RETURNS_S
+
+    @property
+    def shelves(self) -> int:
+        """Of so many keys and orders of magnitude calls have come of late."""
+        return len(self._shelves) + len(self._before)
+
+    def _mind_first_budgets(self) -> None:
+        """Give back what was opened before its key had a budget, which knows of calls alone."""
+        self._generation = self._beside.known.generation
+        for shelf in self._stocked:
+            if self._beside.known.vouch((shelf.key_id,)) is None:
+                self._give_back(shelf)
 
     def _open(self, shelf: Shelf, count: int) -> None:
         if self._beside.known.vouch((shelf.key_id,)) is None:
             self._give_back(shelf)
             return
-        now = datetime.now(UTC)
+        if count:
+            self._stocked.add(shelf)
+        now, now_s = datetime.now(UTC), time.monotonic()
         for _ in range(count):
             call_id, id_text = new_call_id()
             terms = (shelf.key_id, shelf.amount_nanos, now, now + self._lasts)
             hold = Hold(call_id, shelf.account, *terms)
             try:
-                self.put(_Opening(shelf, hold, id_text))
+                self.put(_Opening(shelf, hold, id_text, now_s))
             except Unavailable:
                 return
             shelf.coming += 1
@@ -157,12 +193,19 @@ class AheadLane(Lane[_Opening, HoldResult]):
     def _sweep(self) -> None:
         """Release what no call has taken, and forget whose calls come no more."""
         now_s = time.monotonic()
-        for place, shelf in list(self._shelves.items()):
+        for shelf in tuple(self._stocked):
             self._release_all(shelf.unused(now_s))
-            if shelf.is_idle(now_s):
-                del self._shelves[place]
+            if shelf.is_empty:
+                self._stocked.remove(shelf)
+        if now_s - self._turned_s >= _FORGOTTEN_S:
+            self._before, self._shelves, self._turned_s = self._shelves, {}, now_s
+            self._returned = {
+                account: at_s
+                for account, at_s in self._returned.items()
+                if now_s - at_s < _RETURNS_S
+            }
         self._sweeping = None
-        if self._shelves and not self._closing:
+        if (self._shelves or self._before or self._stocked) and not self._closing:
             self._sweep_later()
 
     async def _work(self) -> None:
@@ -205,7 +248,7 @@ class AheadLane(Lane[_Opening, HoldResult]):
             elif self._closing:
                 self._release_all((each.hold,))
             else:
-                shelf.ready.append(Ready(each.hold, each.id_text, now_s))
+                shelf.ready.append(Ready(each.hold, each.id_text, each.asked_s, now_s))
 
     async def _offend(self, item: _Opening, error: Exception) -> None:
         _log.error("hold_refused", call_id=item.id_text, error=repr(error))

@@ -164,9 +164,8 @@ class HoldLane(Lane[_Asked, HoldResult]):
             _fail(asked, no_account(hold))
         elif hold.amount_nanos > left_nanos:
             # What is held ahead of other calls is in nobody's way: it goes back, and this one waits
-            # for that.
-            waits = not asked.pause_s and self._ahead.give_back_of(hold.account)
-            if not waits or not self._wait(asked):
+            # for that, as do those which are refused beside it.
+            if not self._ahead.give_back_of(hold.account) or not self._wait(asked):
                 _fail(asked, too_low(hold, left_nanos))
         elif budget is None:
             return True

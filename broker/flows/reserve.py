@@ -30,21 +30,45 @@ async def reserve(
     A call that is `bound` to its id, for that is written elsewhere, opens its own hold; so does one
     that may cost so much and no more, or that may take longer than others.
     """
-    wanted, limits = call.wanted, runtime.settings.limits
-    longest_s = call.started_s + limits.deadline_s
-    if not bound and wanted.max_cost_nanos is None and call.deadline_s <= longest_s:
-        payer = call.payer
-        ready = runtime.ledger.ahead.take(payer.funds, payer.key_id, decision.hold_nanos)
+    wanted, payer, limits = call.wanted, call.payer, runtime.settings.limits
+    usual = call.deadline_s <= call.started_s + limits.deadline_s
+    fits = usual and not bound and wanted.max_cost_nanos is None
+    if fits and payer.rates is None:
+        ready = _take_ready(call, decision, runtime)
         if ready is not None:
-            hold = ready.hold
-            call = msgspec.structs.replace(call, id=hold.call_id, id_text=ready.id_text)
-            if payer.rates is not None:
-                await _take_tokens(hold, call, decision, runtime)
-            return call, hold
-    hold = own_hold(call, decision, limits.hold_margin_s)
+            return ready
+    # Counted from the decision on: others are decided while this one waits for its hold.
     first = market.endpoint(decision.plan[0].number).deployment.number
-    await _open(hold, first, call, decision, runtime)
+    runtime.pulse.expect(first, 1)
+    try:
+        if payer.rates is not None:
+            # Before it takes a ready hold: one refused would waste that, with all its rows.
+            await take_tokens(call, decision, runtime)
+            ready = _take_ready(call, decision, runtime) if fits else None
+            if ready is not None:
+                runtime.live.limits.rename(call.id, ready[0].id)
+                return ready
+        hold = own_hold(call, decision, limits.hold_margin_s)
+        share = SHARE_OF[wanted.tier]
+        await runtime.ledger.hold(hold, call.deadline_s - runtime.now_s(), share)
+    except BaseException as error:
+        await undo(call, runtime, error)
+        if isinstance(error, BrokerError):
+            raise log_refusal(error, call, decision, runtime) from None
+        raise
+    finally:
+        runtime.pulse.expect(first, -1)
     return call, hold
+
+
+def _take_ready(call: Call, decision: Decision, runtime: Runtime) -> tuple[Call, Hold] | None:
+    """Return a hold that is ready, and the call under the id of it, if there is one."""
+    payer = call.payer
+    ready = runtime.ledger.ahead.take(payer.funds, payer.key_id, decision.hold_nanos)
+    if ready is None:
+        return None
+    hold = ready.hold
+    return msgspec.structs.replace(call, id=hold.call_id, id_text=ready.id_text), hold
 
 
 def own_hold(call: Call, decision: Decision, margin_s: float) -> Hold:
@@ -57,32 +81,3 @@ def own_hold(call: Call, decision: Decision, margin_s: float) -> Hold:
         created_at=call.created_at,
         expires_at=call.created_at + timedelta(seconds=call.deadline_s - call.started_s + margin_s),
     )
-
-
-async def _take_tokens(hold: Hold, call: Call, decision: Decision, runtime: Runtime) -> None:
-    try:
-        await take_tokens(call, decision, runtime)
-    except BaseException as error:
-        runtime.ledger.release(hold)
-        await undo(call, runtime, error)
-        if isinstance(error, BrokerError):
-            raise log_refusal(error, call, decision, runtime) from None
-        raise
-
-
-async def _open(hold: Hold, first: int, call: Call, decision: Decision, runtime: Runtime) -> None:
-    """Open the hold; `first` is the deployment that the call goes to first."""
-    # Counted from the decision on: others are decided while this one waits for its hold.
-    runtime.pulse.expect(first, 1)
-    try:
-        if call.payer.rates is not None:
-            await take_tokens(call, decision, runtime)
-        share = SHARE_OF[call.wanted.tier]
-        await runtime.ledger.hold(hold, call.deadline_s - runtime.now_s(), share)
-    except BaseException as error:
-        await undo(call, runtime, error)
-        if isinstance(error, BrokerError):
-            raise log_refusal(error, call, decision, runtime) from None
-        raise
-    finally:
-        runtime.pulse.expect(first, -1)

@@ -138,6 +138,12 @@ class RateLimits:
         await self._take(bucket, tokens)
         self._taken[call_id] = bucket, tokens
 
+    def rename(self, call_id: UUID, to: UUID) -> None:
+        """Be told that a call which has taken tokens goes on under another id."""
+        taken = self._taken.pop(call_id, None)
+        if taken is not None:
+            self._taken[to] = taken
+
     def give_back(self, call_id: UUID, used: int = 0) -> None:
         """Be told how many tokens a call used in the end; a second time without effect."""
         bucket, tokens = self._taken.pop(call_id, (None, 0))

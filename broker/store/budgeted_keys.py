@@ -21,23 +21,24 @@ class BudgetedKeys:
     """The keys with budgets as far as one process knows them."""
 
     def __init__(self) -> None:
-        self._generation = 0
+        self.generation = 0
+        """As of which they are known."""
         self._ids: set[str] = set()
 
     def vouch(self, key_ids: Iterable[str]) -> int | None:
         """Return the generation as of which none of the keys has budgets, None when one has."""
-        return self._generation if not self._ids or self._ids.isdisjoint(key_ids) else None
+        return self.generation if not self._ids or self._ids.isdisjoint(key_ids) else None
 
     async def refresh(self, connection: Connection) -> bool:
         """Read the keys that got a first budget since; False when there were none."""
         rows = await connection.fetch(
             "SELECT g.generation, b.key_id FROM budget_generation g"
             " LEFT JOIN budgets b ON b.generation > $1",
-            self._generation,
+            self.generation,
         )
-        before, self._generation = self._generation, rows[0]["generation"]
+        before, self.generation = self.generation, rows[0]["generation"]
         self._ids.update(row["key_id"] for row in rows if row["key_id"] is not None)
-        return self._generation != before
+        return self.generation != before
 
 
 async def open_periods(connection: Connection, holds: Sequence[Hold]) -> None:

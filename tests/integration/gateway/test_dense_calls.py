@@ -133,6 +133,10 @@ async def test_calls_refused_for_their_keys_rate_keep_no_hold_that_was_ready(hou
     told = Counter(each.status_code for each in answers)
     assert told[429] > 0
     assert told[200] + told[429] == len(answers)
+    refused = [each for each in answers if each.status_code == 429]
+    ids = [UUID(each.headers["x-broker-call-id"]) for each in refused]
+    wasted = await house.database.fetch("SELECT FROM holds WHERE call_id = ANY($1::uuid[])", ids)
+    assert wasted == [], "one that is refused takes no hold that is ready for another"
     spent = [each for each in answers if each.status_code == 200]
     rows = await settled(house, spent)
     assert any(map(was_ready, rows))

@@ -9,11 +9,12 @@ from uuid import UUID
 import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 
 from broker.core.ahead import MANY_TIMES, WINDOW_S, Ready
 from broker.errors import Unavailable
 from broker.flows.batch import LedgerBatcher
-from broker.flows.lane_ahead import HoldTerms
+from broker.flows.lane_ahead import SHELVES_MAX, HoldTerms
 from broker.store import budgets
 from broker.store.budgets import Budgets
 from broker.store.database import create_pool
@@ -40,12 +41,14 @@ async def way(database_url: str) -> AsyncIterator[Way]:
         yield way
 
 
-async def come(batcher: LedgerBatcher, account: UUID, key_id: str = "key") -> list[Ready]:
+async def come(
+    batcher: LedgerBatcher, account: UUID, key_id: str = "key", amount_nanos: int = CALL_NANOS
+) -> list[Ready]:
     """Have calls come densely until a hold is ready; return what they took."""
     took: list[Ready | None] = []
 
     async def one_was_ready() -> bool:
-        took.append(batcher.ahead.take(account, key_id, CALL_NANOS))
+        took.append(batcher.ahead.take(account, key_id, amount_nanos))
         return took[-1] is not None
 
     for _ in range(CALLS):
@@ -55,11 +58,13 @@ async def come(batcher: LedgerBatcher, account: UUID, key_id: str = "key") -> li
     return [each for each in took if each is not None]
 
 
-async def come_in_vain(batcher: LedgerBatcher, account: UUID, key_id: str = "key") -> None:
+async def come_in_vain(
+    batcher: LedgerBatcher, account: UUID, key_id: str = "key", amount_nanos: int = CALL_NANOS
+) -> None:
     """Have as many calls come, and look that none finds a hold ready."""
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(3 * WINDOW_S):
-            await come(batcher, account, key_id)
+            await come(batcher, account, key_id, amount_nanos)
 
 
 async def open_ids(connection: asyncpg.Connection) -> set[UUID]:
@@ -107,6 +112,40 @@ async def test_a_call_that_needs_all_its_account_has_is_let_in_beside_holds_ahea
     assert await standing(connection, consumer) == Standing(FUNDS_NANOS, FUNDS_NANOS)
 
 
+async def test_all_calls_that_are_refused_beside_holds_ahead_wait_for_these_and_are_let_in(
+    batcher: LedgerBatcher, connection: asyncpg.Connection, consumer: UUID
+) -> None:
+    for each in await come(batcher, consumer):
+        await batcher.settle(a_capture(each.hold))
+    ahead_nanos = (await standing(connection, consumer)).held_nanos
+    await batcher.hold(a_hold(consumer, FUNDS_NANOS - ahead_nanos))
+    halves = [a_hold(consumer, ahead_nanos // 2) for _ in range(2)]
+    await asyncio.gather(*(batcher.hold(each, wait_s=5.0) for each in halves))
+    assert {each.call_id for each in halves} <= await open_ids(connection)
+
+
+async def test_calls_that_cost_more_than_the_books_can_say_have_none_asked_for(
+    batcher: LedgerBatcher, consumer: UUID
+) -> None:
+    with capture_logs() as logs:
+        await come_in_vain(batcher, consumer, amount_nanos=2**63)
+    assert logs == []
+
+
+async def test_keys_whose_calls_come_no_more_are_forgotten(
+    batcher: LedgerBatcher, consumer: UUID
+) -> None:
+    await come(batcher, consumer)
+    for number in range(SHELVES_MAX):
+        batcher.ahead.take(consumer, f"key-{number}", CALL_NANOS)
+    assert batcher.ahead.shelves == SHELVES_MAX
+
+    async def all_are_forgotten() -> bool:
+        return not batcher.ahead.shelves
+
+    await until(all_are_forgotten)
+
+
 async def test_an_account_with_money_for_few_calls_has_none_held_ahead(
     batcher: LedgerBatcher, connection: asyncpg.Connection, consumer: UUID
 ) -> None:
@@ -126,6 +165,24 @@ async def test_a_key_with_a_budget_has_none_held_ahead(
     await batcher.hold(own)  # by which the broker learns of the budget
     await come_in_vain(batcher, consumer, key_id)
     assert await open_ids(connection) == {own.call_id}
+
+
+async def test_no_call_goes_on_a_hold_from_before_its_keys_first_budget_once_that_is_known(
+    batcher: LedgerBatcher, engine: AsyncEngine, connection: asyncpg.Connection, consumer: UUID
+) -> None:
+    key_id = await open_key(connection, consumer)
+    taken = {each.hold.call_id for each in await come(batcher, consumer, key_id)}
+    assert len(await open_ids(connection)) > len(taken)
+    async with engine.begin() as setting:
+        await budgets.set_budgets(setting, key_id, Budgets(total_nanos=CALL_NANOS))
+    own = a_hold(consumer, CALL_NANOS, key_id="another")
+    await batcher.hold(own)  # by which the broker learns of the budget
+    assert batcher.ahead.take(consumer, key_id, CALL_NANOS) is None
+
+    async def all_the_others_are_released() -> bool:
+        return await open_ids(connection) == taken | {own.call_id}
+
+    await until(all_the_others_are_released, WINDOW_S)
 
 
 async def test_a_first_budget_counts_the_holds_that_were_opened_ahead_of_it(

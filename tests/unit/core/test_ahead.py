@@ -5,7 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import UUID
 
-from broker.core.ahead import CALLS_MIN, COVER_S, READY_MAX, UNUSED_S, WINDOW_S, Ready, Shelf
+from broker.core.ahead import (
+    CALLS_MIN,
+    COVER_S,
+    LATE_S,
+    READY_MAX,
+    UNUSED_S,
+    WINDOW_S,
+    Ready,
+    Shelf,
+)
 from broker.core.ledger import Hold
 
 ACCOUNT = UUID(int=1)
@@ -16,10 +25,17 @@ def a_shelf() -> Shelf:
     return Shelf(ACCOUNT, "key", 0.0)
 
 
-def put(shelf: Shelf, amount_nanos: int, opened_s: float, number: int = 0) -> Ready:
+def put(
+    shelf: Shelf,
+    amount_nanos: int,
+    opened_s: float,
+    number: int = 0,
+    asked_s: float | None = None,
+) -> Ready:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     hold = Hold(UUID(int=number), ACCOUNT, "key", amount_nanos, now, now)
-    ready = Ready(hold, str(hold.call_id), opened_s)
+    asked_s = opened_s if asked_s is None else asked_s
+    ready = Ready(hold, str(hold.call_id), asked_s, opened_s)
     shelf.ready.append(ready)
     return ready
 
@@ -134,13 +150,19 @@ def test_where_the_account_has_room_for_none_the_shelf_rests() -> None:
     assert shelf.due(later_s) == 0
 
 
-def test_a_shelf_is_forgotten_once_no_call_comes_and_nothing_is_left_on_it() -> None:
+def test_none_whose_answer_a_halted_process_read_late_is_taken_however_fresh_it_looks() -> None:
     shelf = a_shelf()
+    late = put(shelf, AMOUNT, LATE_S + 0.1, asked_s=0.0)
+    now_s = LATE_S + 0.2
+    assert shelf.take(AMOUNT, now_s) is None
+    assert shelf.unused(now_s) == [late.hold]
+
+
+def test_a_shelf_is_empty_once_nothing_is_left_on_it_and_nothing_is_on_its_way() -> None:
+    shelf = a_shelf()
+    assert shelf.is_empty
     put(shelf, AMOUNT, 0.0)
-    assert not shelf.is_idle(10.0)
+    assert not shelf.is_empty
     shelf.unused(10.0)
     shelf.coming = 1
-    assert not shelf.is_idle(10.0)
-    shelf.coming = 0
-    assert shelf.is_idle(10.0)
-    assert not shelf.is_idle(WINDOW_S)
+    assert not shelf.is_empty
