@@ -69,7 +69,8 @@ print(simulations.orders.check({"scenario": "steady", "controllers": ["shadow"],
 AFTERWARDS = """
 from broker.cli import lean
 lean.load()
-import rich.console, opentelemetry.trace
+import pdb, redis.cluster, redis.asyncio.cluster, rich.console, opentelemetry.trace
+assert pdb.set_trace and issubclass(redis.asyncio.cluster.ClusterPipeline, object)
 from sqlalchemy.ext.asyncio.session import AsyncSession
 from sqlalchemy.orm import Session
 print(AsyncSession.sync_session_class is Session)
