@@ -26,6 +26,7 @@ from broker.jobs import (
     webhooks,
 )
 from broker.jobs.room import QUICK, Bridge, Job
+from broker.logs import configure_logging
 from broker.settings import Settings
 from broker.store.away import is_database_away
 from broker.store.database import create_engine
@@ -113,6 +114,7 @@ def main() -> None:
     from celery.bin.base import CLIContext
     from celery.bin.worker import worker
 
+    configure_logging()
     settings = Settings.from_env()
     asyncio.run(_require_newest(settings.database_url))
     told = CLIContext(create_app(settings), no_color=True, workdir=None)

@@ -16,6 +16,7 @@ from broker.api.money import BalanceShown, balance_shown
 from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import After, Body, Limit, Reply
+from broker.flows.close_account import close_account
 from broker.flows.open_account import list_accounts, open_in
 from broker.flows.topup import Order, move
 from broker.store.accounts import Account, Role
@@ -59,6 +60,12 @@ class AdjustmentWanted(Body):
 
     amount_usd: str
     reason: Annotated[str, msgspec.Meta(max_length=500)]
+
+
+class ClosingWanted(Body):
+    """Why an account is closed; kept in the audit log."""
+
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
 
 class AccountController(Controller):
@@ -127,6 +134,17 @@ class AccountController(Controller):
             return balance_shown(await move(connection, caller, order, now))
 
         return await once(act)
+
+    @post("/{name:str}/close", summary="Close an account for good", status_code=204)
+    async def close(
+        self,
+        name: FromPath[str],
+        data: JSONBody[ClosingWanted],
+        engine: GivenEngine,
+        caller: GivenCaller,
+        now: GivenTime,
+    ) -> None:
+        await close_account(engine, caller, name, data.reason, now)
 
 
 def _shown(account: Account) -> AccountShown:

@@ -1,4 +1,4 @@
-"""`broker accounts`: open accounts, top them up, see balances."""
+"""`broker accounts`: open and close accounts, top them up, see balances."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from broker.store.accounts import Account
 
-app = typer.Typer(help="Open accounts, top them up, see balances.", no_args_is_help=True)
+app = typer.Typer(help="Open and close accounts, top them up, see balances.", no_args_is_help=True)
 
 _ARTICLES = {"consumer": "a", "provider": "a", "operator": "an"}
 Name = Annotated[str, typer.Argument(help="Lower-case letters, digits and single . _ - between.")]
@@ -87,6 +87,23 @@ def adjust_(
     typer.echo(f"{name} has {available} USD available.")
 
 
+@app.command("close")
+def close(
+    name: Name,
+    reason: Annotated[str, typer.Option(help="Kept in the audit log.")],
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Close an account for good. Its keys open nothing any more, its books stay."""
+    from broker.cli.local import OPERATOR, now, run_with_engine
+    from broker.flows.close_account import close_account
+
+    async def work(engine: AsyncEngine) -> None:
+        await close_account(engine, OPERATOR, name, reason, now())
+
+    run_with_engine(StateFolder(state), work)
+    typer.echo(f"{name} is closed.")
+
+
 @app.command("list")
 def list_(state: State = DEFAULT_STATE) -> None:
     """List all accounts with their balances."""
@@ -96,13 +113,14 @@ def list_(state: State = DEFAULT_STATE) -> None:
     from broker.flows.open_account import list_accounts
 
     async def work(engine: AsyncEngine) -> Table:
-        table = Table("name", "role", "available USD", "held USD", "opened", box=None)
+        table = Table("name", "role", "available USD", "held USD", "opened", "closed", box=None)
         for account in await list_accounts(engine, role=None, after=None, limit=1_000):
             table.add_row(
                 account.name,
                 account.role.value,
                 *await _amounts(engine, account),
                 f"{account.created_at:%Y-%m-%d %H:%M}",
+                f"{account.closed_at:%Y-%m-%d %H:%M}" if account.closed_at else "",
             )
         return table
 

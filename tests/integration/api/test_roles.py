@@ -25,6 +25,7 @@ RIGHTS = {
     ("POST", "/api/accounts"): OPERATOR,
     ("POST", "/api/accounts/{name}/topups"): OPERATOR,
     ("POST", "/api/accounts/{name}/adjustments"): OPERATOR,
+    ("POST", "/api/accounts/{name}/close"): OPERATOR,
     ("GET", "/api/accounts/{name}/balance"): OPERATOR,
     ("GET", "/api/accounts/{name}/statement"): OPERATOR,
     ("GET", "/api/accounts/{name}/keys"): ALL,
