@@ -10,9 +10,9 @@ from uuid import UUID
 
 import msgspec
 from litestar import get
-from litestar.response import ServerSentEvent, ServerSentEventMessage
+from litestar.response import ServerSentEventMessage
 
-from broker.api.streams import Place
+from broker.api.streams import CountedEvents
 from broker.store.away import is_database_away
 from web import reads
 from web.board import Board
@@ -28,10 +28,10 @@ RETRY_MS = 2_000
 
 
 @get("/events")
-async def events(desk: GivenDesk, viewer: GivenViewer) -> ServerSentEvent:
+async def events(desk: GivenDesk, viewer: GivenViewer) -> CountedEvents:
     """Events `board` (JSON), `calls` (HTML, newest first), `purse` (HTML), `away`, `ended`."""
     place = desk.streams.take(viewer.caller.account_id)
-    return ServerSentEvent(_messages(desk, viewer, place), retry_duration=RETRY_MS)
+    return CountedEvents(place, _messages(desk, viewer), RETRY_MS)
 
 
 @dataclass(slots=True)
@@ -43,31 +43,28 @@ class _Told:
     purse: str = ""
 
 
-async def _messages(
-    desk: Desk, viewer: Viewer, place: Place
-) -> AsyncIterator[ServerSentEventMessage]:
+async def _messages(desk: Desk, viewer: Viewer) -> AsyncIterator[ServerSentEventMessage]:
     parts, told = desk.parts, _Told()
     ends_s = parts.now_s() + STREAM_S_MAX
     beat = 0
-    with place:
-        while not parts.stopping and parts.now_s() < ends_s:
-            if beat % CALLS_EVERY_BEATS == 0:
-                try:
-                    current = await find_viewer(parts, viewer.session_token)
-                    if current is None:
-                        yield ServerSentEventMessage(event="ended", data="session")
-                        return
-                    viewer = current
-                    news = await _news(desk, viewer, told)
-                except Exception as error:
-                    if not is_database_away(error):
-                        raise
-                    news = [ServerSentEventMessage(event="away", data="database")]
-                for message in news:
-                    yield message
-            yield _changes(await desk.boards.look(viewer.caller), told)
-            beat += 1
-            await asyncio.sleep(BEAT_S)
+    while not parts.stopping and parts.now_s() < ends_s:
+        if beat % CALLS_EVERY_BEATS == 0:
+            try:
+                current = await find_viewer(parts, viewer.session_token)
+                if current is None:
+                    yield ServerSentEventMessage(event="ended", data="session")
+                    return
+                viewer = current
+                news = await _news(desk, viewer, told)
+            except Exception as error:
+                if not is_database_away(error):
+                    raise
+                news = [ServerSentEventMessage(event="away", data="database")]
+            for message in news:
+                yield message
+        yield _changes(await desk.boards.look(viewer.caller), told)
+        beat += 1
+        await asyncio.sleep(BEAT_S)
 
 
 def _changes(board: Board, told: _Told) -> ServerSentEventMessage:

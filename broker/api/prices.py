@@ -10,7 +10,7 @@ from typing import Annotated
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
-from litestar.response import ServerSentEvent, ServerSentEventMessage
+from litestar.response import ServerSentEventMessage
 
 from broker.api import beside
 from broker.api.callers import caller_of
@@ -28,7 +28,7 @@ from broker.api.patience import STREAMS_PER_MINUTE, require_measure
 from broker.api.price_feed import PriceFeed
 from broker.api.price_messages import PriceChange, PriceHistory, Prices, price, prices
 from broker.api.price_texts import PriceTexts
-from broker.api.streams import Place, Streams
+from broker.api.streams import CountedEvents, Streams
 from broker.api.wire import STRETCH, GivenStretch, Limit
 from broker.core.key_terms import Scope
 from broker.errors import BrokerError
@@ -86,10 +86,10 @@ class PriceController(Controller):
         feed: GivenFeed,
         texts: GivenTexts,
         streams: GivenStreams,
-    ) -> ServerSentEvent:
+    ) -> CountedEvents:
         await require_measure(parts, request.user, "streams", STREAMS_PER_MINUTE)
-        listener = Listener(request, parts, streams.take(request.user.account_id))
-        return ServerSentEvent(_books(feed, texts, listener))
+        place = streams.take(request.user.account_id)
+        return CountedEvents(place, _books(feed, texts, Listener(request, parts)))
 
 
 def _change(change: Change) -> PriceChange:
@@ -101,9 +101,8 @@ def _change(change: Change) -> PriceChange:
 class Listener:
     """Who follows a stream, for as long as its key or session is good."""
 
-    def __init__(self, request: CallerRequest, parts: Parts, place: Place) -> None:
+    def __init__(self, request: CallerRequest, parts: Parts) -> None:
         self._request, self._parts = request, parts
-        self.place = place
         self._looked_s = parts.now_s()
         self.caller = request.user
 
@@ -128,12 +127,11 @@ async def _books(
     feed: PriceFeed, texts: PriceTexts, listener: Listener
 ) -> AsyncIterator[ServerSentEventMessage]:
     """One event `book` a price book, its id the version; comments in between."""
-    with listener.place:
-        async for market in feed.follow(HEARTBEAT_S):
-            if not await listener.may_listen():
-                return
-            if market is None:
-                yield ServerSentEventMessage(comment="no new book", data=None)
-                continue
-            told = await texts.of(market, listener.caller)
-            yield ServerSentEventMessage(event="book", id=market.book.version, data=told)
+    async for market in feed.follow(HEARTBEAT_S):
+        if not await listener.may_listen():
+            return
+        if market is None:
+            yield ServerSentEventMessage(comment="no new book", data=None)
+            continue
+        told = await texts.of(market, listener.caller)
+        yield ServerSentEventMessage(event="book", id=market.book.version, data=told)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, cast
 from uuid import UUID
+
+from litestar.response import ServerSentEvent, ServerSentEventMessage
+from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope, Send
 
 from broker.errors import TooManyCalls
 
@@ -39,28 +44,45 @@ class Streams:
 
 
 class Place:
-    """One stream that counts: until the block ends, or nobody holds this any more."""
+    """One stream that counts, until the block ends."""
 
     def __init__(self, opened: Counter[UUID], account_id: UUID) -> None:
-        self._open: Counter[UUID] | None = opened
+        self._open = opened
         self._account_id = account_id
         opened[account_id] += 1
 
-    def __enter__(self) -> Self:
-        return self
+    def __enter__(self) -> None:
+        """It counts already."""
 
     def __exit__(
         self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
     ) -> None:
-        self._leave()
+        self._open[self._account_id] -= 1
+        if not self._open[self._account_id]:
+            del self._open[self._account_id]
 
-    def __del__(self) -> None:
-        # An answer may never begin: its caller has left before.
-        self._leave()
 
-    def _leave(self) -> None:
-        opened, self._open = self._open, None
-        if opened is not None:
-            opened[self._account_id] -= 1
-            if not opened[self._account_id]:
-                del opened[self._account_id]
+class CountedEvents(ServerSentEvent):
+    """Events that take a place until their answer is over, whether or not the first was told.
+
+    A caller may leave before; what would have told it is then kept by the error that cut it off,
+    until the garbage collector comes by.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        messages: AsyncIterator[ServerSentEventMessage],
+        retry_ms: int | None = None,
+    ) -> None:
+        super().__init__(messages, retry_duration=retry_ms)
+        self._place = place
+
+    def to_asgi_response(self, *told: Any, **more: Any) -> ASGIResponse:
+        answer = super().to_asgi_response(*told, **more)
+
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            with self._place:
+                await answer(scope, receive, send)
+
+        return cast("ASGIResponse", counted)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
+import socket
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -270,6 +272,28 @@ async def test_an_account_follows_prices_so_many_times_at_once_and_no_more(
         await opened.aclose()
         while (await _status(client, path)) == 429:  # noqa: ASYNC110 - it comes, within the test's limit
             await asyncio.sleep(0.02)
+
+
+async def test_callers_who_leave_before_their_streams_begin_leave_room_for_others(
+    broker: SmallBroker, api: Litestar, consumer: Person
+) -> None:
+    path = "/api/prices/stream"
+    head = f"GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {consumer.key}\r\n\r\n"
+    headers = {"authorization": f"Bearer {consumer.key}"}
+    gc.disable()  # it would come by sooner or later
+    try:
+        async with (
+            asyncio.timeout(30),
+            serving(api) as url,
+            httpx.AsyncClient(base_url=url, headers=headers, timeout=20) as client,
+        ):
+            for _ in range(STREAMS_OF_ACCOUNT_MAX):
+                with socket.create_connection(("127.0.0.1", client.base_url.port or 0)) as wire:
+                    wire.sendall(head.encode())
+            while (await _status(client, path)) == 429:  # noqa: ASYNC110 - it comes, within the test's limit
+                await asyncio.sleep(0.02)
+    finally:
+        gc.enable()
 
 
 async def _status(client: httpx.AsyncClient, path: str) -> int:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
+from litestar.response import ServerSentEventMessage
+from litestar.types import HTTPScope
 
-from broker.api.streams import STREAMS_MAX, STREAMS_OF_ACCOUNT_MAX, Streams
+from broker.api.streams import STREAMS_MAX, STREAMS_OF_ACCOUNT_MAX, CountedEvents, Streams
 from broker.errors import TooManyCalls
 
 ONE, OTHER = UUID(int=1), UUID(int=2)
@@ -36,9 +40,21 @@ def test_all_accounts_together_have_so_many_open() -> None:
     assert streams.take(OTHER)
 
 
-def test_a_stream_that_never_began_counts_no_more_once_nobody_holds_it() -> None:
+async def test_a_stream_whose_caller_left_before_it_began_counts_no_more() -> None:
     streams = Streams("prices")
-    place = streams.take(ONE)
+    kept = CountedEvents(streams.take(ONE), _told())
+    answer = kept.to_asgi_response(None, None)
     assert len(streams) == 1
-    del place
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(_: Any) -> None:
+        """Nobody is there."""
+
+    await answer(cast("HTTPScope", {"type": "http"}), receive, send)
     assert len(streams) == 0
+
+
+async def _told() -> AsyncIterator[ServerSentEventMessage]:
+    yield ServerSentEventMessage(data="never")
