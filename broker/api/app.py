@@ -20,6 +20,7 @@ from broker.api.calls import CallController
 from broker.api.cases import CaseController
 from broker.api.deployments import DeploymentController, ProviderController
 from broker.api.disputes import DisputeController
+from broker.api.docs_page import PagePlugin
 from broker.api.domains import DomainController
 from broker.api.earnings import EarningsController
 from broker.api.feedback import feedback_on_call, words_on_call
@@ -170,6 +171,6 @@ def _openapi() -> OpenAPIConfig:
         title="Model broker",
         version=version("model-broker"),
         path="/api/docs",
-        render_plugins=[JsonRenderPlugin(), YamlRenderPlugin()],
+        render_plugins=[PagePlugin(), JsonRenderPlugin(), YamlRenderPlugin()],
         components=Components(security_schemes={"key": SecurityScheme("http", scheme="bearer")}),
     )

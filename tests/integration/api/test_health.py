@@ -70,4 +70,8 @@ async def test_the_interface_describes_itself(stranger: httpx.AsyncClient) -> No
     assert {"/api/balance", "/api/prices/stream", "/health"} <= described["paths"].keys()
     told = described["paths"]["/api/prices"]["get"]["responses"]["200"]["content"]
     assert told["application/json"]["schema"]["$ref"].endswith("Prices"), "written beside, as typed"
-    assert (await stranger.get("/api/docs")).status_code == 200
+    page = await stranger.get("/api/docs")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert all(path in page.text for path in described["paths"]), "nothing is left out for people"
+    assert "<script" not in page.text
+    assert "<code>amount_usd</code> <small>body, needed</small>" in page.text
