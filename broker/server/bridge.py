@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Hashable, MutableMapping
 from typing import Any, Final
 
 import structlog
 
+from broker.errors import Unavailable
 from broker.server.request import Request, header_lines
+from broker.server.room import BEGUN, LARGE_BYTES, Room
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -18,14 +20,22 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _INBOX_BYTES: Final = 65_536
+BODIES_BYTES_MAX: Final = 256 << 20
+"""Of all large bodies that an app has in hand; it may keep each several times."""
+_AGAIN_S: Final = 1.0
+
 _log = structlog.get_logger()
 
 
 class Inbox:
     """The body of a request as it comes, told to an app piece by piece."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, room: Room, bodies_bytes_max: int) -> None:
         self._request = request
+        self._room = room
+        self._bodies_bytes_max = bodies_bytes_max
+        self._told_bytes = self._counted_bytes = 0
+        self._owner: Hashable = None
         self._pieces: deque[bytes] = deque()
         self._size_bytes = 0
         self._finished = False
@@ -52,7 +62,7 @@ class Inbox:
         self._news.set()
 
     async def receive(self) -> Message:
-        """ASGI's `receive`."""
+        """ASGI's `receive`. Raises Unavailable where large bodies have no room left."""
         while not (self._pieces or self._left or (self._finished and not self._told_end)):
             if self._request.ended:
                 break
@@ -65,19 +75,45 @@ class Inbox:
         if self._size_bytes > _INBOX_BYTES:
             self._request.connection.hold_back(back=False)
         self._size_bytes = 0
+        self._count(len(body))
         self._told_end = self._finished
         return {"type": "http.request", "body": body, "more_body": not self._finished}
+
+    def _count(self, more_bytes: int) -> None:
+        """Count what the app is told of a large body until it has answered: whoever it is, for
+        some need no key."""
+        self._told_bytes += more_bytes
+        if self._told_bytes <= LARGE_BYTES:
+            return
+        if not self._counted_bytes:  # of who has left no address can be asked
+            peer, _ = self._request.connection.addresses()
+            self._owner = peer and peer[0]  # one alone has half of the room
+        most_bytes = self._bodies_bytes_max * (BEGUN if self._counted_bytes else 1.0)
+        if self._room.refusal(self._owner, most_bytes) is not None:
+            raise Unavailable(
+                "The broker has too many large bodies in hand.",
+                code="overloaded",
+                retry_after_s=_AGAIN_S,
+            )
+        self._room.count(self._owner, self._told_bytes - self._counted_bytes)
+        self._counted_bytes = self._told_bytes
+
+    def forget(self) -> None:
+        """The app has answered."""
+        self._room.count(self._owner, -self._counted_bytes)
 
 
 class Bridge:
     """Hands requests to an ASGI app, each as a scope of HTTP."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, bodies_bytes_max: int = BODIES_BYTES_MAX) -> None:
         self._app = app
+        self._bodies_bytes_max = bodies_bytes_max
+        self.room = Room()
 
     def open(self, request: Request) -> None:
         """Prepare a request at its head, for its body may come at once."""
-        request.listener = Inbox(request)
+        request.listener = Inbox(request, self.room, self._bodies_bytes_max)
 
     async def handle(self, request: Request) -> None:
         """Serve one request."""
@@ -108,6 +144,8 @@ class Bridge:
             if not request.begun:
                 request.keep_alive = False
                 request.answer(500, b"content-type: text/plain\r\n", b"Internal server error")
+        finally:
+            request.listener.forget()
 
     def _scope(self, request: Request) -> Scope:
         client, server = request.connection.addresses()

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from broker.server.bridge import Bridge
+from broker.server.bridge import BODIES_BYTES_MAX, Bridge
 from broker.server.limits import ServerLimits
 from broker.server.listener import Listener
 from broker.server.request import Handler, Request
@@ -15,9 +15,9 @@ STOP_LIMIT_S = 2.0
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[str]:
+async def serving(app: Any, bodies_bytes_max: int = BODIES_BYTES_MAX) -> AsyncIterator[str]:
     """The origin of a server on a free port; `app` is an ASGI app."""
-    bridge = Bridge(app)
+    bridge = Bridge(app, bodies_bytes_max)
 
     def opened(request: Request) -> tuple[Handler, bool]:
         bridge.open(request)

@@ -15,8 +15,9 @@ from provider_sdk.signing import sign
 from provider_sdk.testing.script import Script
 from provider_sdk.testing.scripted import ScriptedProvider
 from tests.integration.api.beside import done_beside
-from tests.integration.api.conftest import Person, Standing
+from tests.integration.api.conftest import Person, Stage, Standing
 from tests.integration.catalog.offers import endpoint_offer, offer
+from tests.integration.serving import serving
 
 DEPLOYMENTS = "/api/provider/deployments"
 HEARTBEATS = "/api/provider/heartbeats"
@@ -144,6 +145,14 @@ async def test_a_long_offer_is_read_beside_the_calls(provider: Person) -> None:
         answer = await provider.http.post(DEPLOYMENTS, json=told)
     assert answer.status_code == 201
     assert told in done.results()
+
+
+async def test_a_large_body_without_room_is_a_problem_like_any_other(stage: Stage) -> None:
+    async with serving(stage.api, 70_000) as origin, httpx.AsyncClient(base_url=origin) as stranger:
+        headers = {"content-type": "application/json"}
+        answer = await stranger.post(HEARTBEATS, content=b" " * 500_000, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+    assert answer.headers["retry-after"] == "1"
 
 
 def heartbeat(registered: Registered, sequence: int) -> SignedHeartbeat:
