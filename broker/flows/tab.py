@@ -263,9 +263,11 @@ class Tab:
         error = HoldExpired("The call outlived its hold and was not charged.")
         error.call_id = self.call.id_text
         self.charge_nanos = 0
-        self.runtime.ledger.record(
-            msgspec.structs.replace(record, status=error.status, code=error.code, charge_nanos=0)
-        )
+        # A hold that was ready may have been gone before its call came. No settlement is older than
+        # its call: this one's record is as old as its hold, so that the books agree.
+        begun_at = min(record.created_at, self.hold.created_at)
+        told = {"status": error.status, "code": error.code, "charge_nanos": 0}
+        self.runtime.ledger.record(msgspec.structs.replace(record, created_at=begun_at, **told))
         return error
 
     async def keep(self, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:

@@ -15,8 +15,10 @@ import pytest
 
 from broker.core.ahead import WINDOW_S
 from broker.core.key_terms import Rates
+from broker.store.ledger import release_holds_of
 from pricing.money import format_usd
 from provider_sdk.testing.scripted import Script
+from tests.conftest import broken_invariants
 from tests.integration.gateway.house import Consumer, House, Stall, until
 
 AT_ONCE = 12
@@ -144,3 +146,27 @@ async def test_calls_refused_for_their_keys_rate_keep_no_hold_that_was_ready(hou
     posted, _ = await balance(house, shop)
     await until(lambda: _is(house, shop, (posted, 0)))
     assert posted == 5_000_000_000 - charged
+
+
+async def test_calls_whose_ready_hold_was_taken_from_them_are_told_so_and_cost_nothing(
+    house: House,
+) -> None:
+    shop = await house.consumer("orphan")
+    before_nanos, _ = await balance(house, shop)
+    asking = asyncio.create_task(ask_densely(shop, BODY))
+    while not asking.done():
+        # As a sweep does that takes this process for dead.
+        lives = await house.database.fetch("SELECT id FROM broker_processes")
+        await release_holds_of(house.database, [row["id"] for row in lives], 1_000)
+        await asyncio.sleep(0.02)
+    answers = await asking
+    gone = [each for each in answers if each.status_code != 200]
+    assert {each.json()["error"]["code"] for each in gone} == {"hold_expired"}
+    rows = await settled(house, answers)
+    assert any(map(was_ready, rows))
+    told = [each.status_code == 200 for each in answers]
+    assert [row["captured_nanos"] > 0 for row in rows] == told
+    assert [row["charge_nanos"] for row in rows] == [row["captured_nanos"] for row in rows]
+    spent = sum(row["charge_nanos"] for row in rows)
+    await until(lambda: _is(house, shop, (before_nanos - spent, 0)))
+    assert await broken_invariants(house.database_url) == []
