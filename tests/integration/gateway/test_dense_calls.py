@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -29,19 +30,31 @@ BODY = {"model": "acme/small", "max_tokens": 8, "messages": [{"role": "user", "c
 @pytest.fixture(scope="module", autouse=True)
 async def market(house: House) -> None:
     script = Script(models=("upstream-name",), output_tokens=4)
-    await house.enrol(Stall(name="acme/small", script=script))
+    kinds = Stall(name="acme/kinds", model="kinds", kind="kserve", upstream="m-1")
+    await house.enrol(Stall(name="acme/small", script=script), kinds)
 
 
-async def ask_densely(shop: Consumer, body: dict[str, Any]) -> list[httpx.Response]:
-    """Have several callers ask again and again for a while; return the answers."""
+async def ask_densely(
+    shop: Consumer,
+    body: dict[str, Any],
+    path: str = "/v1/chat/completions",
+    refusal: int | None = None,
+) -> list[httpx.Response]:
+    """Have several callers ask again and again for a while, and until some were refused where some
+    are to be; return the answers."""
     answers: list[httpx.Response] = []
     until_s = time.monotonic() + FOR_S
 
-    async def ask() -> None:
-        while time.monotonic() < until_s:
-            answers.append(await shop.http.post("/v1/chat/completions", json=body))
+    def goes_on() -> bool:
+        refused = refusal is None or any(each.status_code == refusal for each in answers[-50:])
+        return time.monotonic() < until_s or not refused
 
-    await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
+    async def ask() -> None:
+        while goes_on():
+            answers.append(await shop.http.post(path, json=body))
+
+    async with asyncio.timeout(20 * FOR_S):
+        await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
     return answers
 
 
@@ -105,6 +118,34 @@ async def _is(house: House, shop: Consumer, wanted: tuple[int, int]) -> bool:
     return await balance(house, shop) == wanted
 
 
+async def test_calls_of_every_kind_find_holds_ready_and_are_charged_what_these_are_for_at_most(
+    house: House,
+) -> None:
+    inputs = [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0]}]
+    again = [{"model": "acme/small", "keep_from": 0.0}, {"model": "acme/small"}]
+    kinds = {
+        "tensors": ({"inputs": inputs}, "/v2/models/kinds/infer"),
+        "stream": (BODY | {"stream": True}, "/v1/chat/completions"),
+        "hedged": (BODY | {"broker": {"hedge": True}}, "/v1/chat/completions"),
+        "chain": (
+            BODY | {"broker": {"cascade": {"policy": "chain", "chain": again}}},
+            "/v1/chat/completions",
+        ),
+    }
+    shops = [await house.consumer(kind) for kind in kinds]
+    before = [await balance(house, shop) for shop in shops]
+    asked = zip(shops, kinds.values(), strict=True)
+    told = await asyncio.gather(*(ask_densely(shop, *asking) for shop, asking in asked))
+    for shop, answers, (before_nanos, _) in zip(shops, told, before, strict=True):
+        assert {each.status_code for each in answers} == {200}, answers[0].text
+        rows = await settled(house, answers)
+        assert sum(map(was_ready, rows)) > AT_ONCE, shop.name
+        for row in rows:
+            assert row["held_nanos"] >= row["captured_nanos"] == row["charge_nanos"] > 0
+        spent = sum(row["charge_nanos"] for row in rows)
+        await until(partial(_is, house, shop, (before_nanos - spent, 0)))
+
+
 async def test_calls_that_say_what_they_may_cost_hold_no_more_however_densely_they_come(
     house: House,
 ) -> None:
@@ -131,7 +172,7 @@ async def test_calls_under_an_idempotency_key_keep_the_id_that_is_written_with_i
 
 async def test_calls_refused_for_their_keys_rate_keep_no_hold_that_was_ready(house: House) -> None:
     shop = await house.consumer("limited", rates=Rates(tokens_per_minute=1_000))
-    answers = await ask_densely(shop, BODY)
+    answers = await ask_densely(shop, BODY, refusal=429)
     told = Counter(each.status_code for each in answers)
     assert told[429] > 0
     assert told[200] + told[429] == len(answers)
@@ -163,7 +204,8 @@ async def test_calls_whose_ready_hold_was_taken_from_them_are_told_so_and_cost_n
     gone = [each for each in answers if each.status_code != 200]
     assert {each.json()["error"]["code"] for each in gone} == {"hold_expired"}
     rows = await settled(house, answers)
-    assert any(map(was_ready, rows))
+    own_nanos = min(row["held_nanos"] for row in rows)
+    assert any(row["held_nanos"] > own_nanos for row in rows), "a hold that was ready is for more"
     told = [each.status_code == 200 for each in answers]
     assert [row["captured_nanos"] > 0 for row in rows] == told
     assert [row["charge_nanos"] for row in rows] == [row["captured_nanos"] for row in rows]
