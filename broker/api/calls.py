@@ -21,7 +21,7 @@ from broker.api.call_messages import (
 )
 from broker.api.callers import CHANGING
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
-from broker.api.wire import After, Limit
+from broker.api.wire import STRETCH, After, GivenStretch, Limit
 from broker.core.key_terms import Scope
 from broker.flows.forget_answer import forget_answer
 from broker.flows.read_call import list_calls, read_call
@@ -35,11 +35,20 @@ class CallController(Controller):
     path = "/calls"
     tags = ("Calls",)
 
-    @get(summary="List calls: a consumer's own, a provider's served ones, an operator's all")
+    @get(
+        summary="List calls: a consumer's own, a provider's served ones, an operator's all",
+        dependencies=STRETCH,
+    )
     async def list(
-        self, engine: GivenEngine, caller: GivenCaller, limit: Limit = 100, cursor: After = None
+        self,
+        engine: GivenEngine,
+        caller: GivenCaller,
+        stretch: GivenStretch,
+        limit: Limit = 100,
+        cursor: After = None,
     ) -> CallList | ProvidedCallList:
-        calls = await list_calls(engine, caller, before=cursor, limit=limit)
+        times = stretch.since, stretch.until
+        calls = await list_calls(engine, caller, times, before=cursor, limit=limit)
         following = calls[-1].record.id if len(calls) == limit else None
         if caller.role is Role.PROVIDER:
             return ProvidedCallList(calls=[provided_call(each) for each in calls], cursor=following)

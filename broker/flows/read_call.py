@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -34,6 +35,10 @@ class ToldCall:
         return None if number is None else self.names.get(number)
 
 
+Times = tuple[datetime | None, datetime | None]
+"""From when and until when; None where it is open."""
+
+
 @dataclass(frozen=True, slots=True)
 class ToldStory:
     """A call with all that was decided and tried."""
@@ -43,12 +48,15 @@ class ToldStory:
 
 
 async def list_calls(
-    engine: AsyncEngine, caller: Caller, *, before: UUID | None, limit: int
+    engine: AsyncEngine, caller: Caller, stretch: Times, *, before: UUID | None, limit: int
 ) -> list[ToldCall]:
-    """Return calls, newest first. A provider's are those that ended at an endpoint of its own."""
+    """Return calls that began in a stretch of time, its end not included, newest first.
+
+    A provider's are those that ended at an endpoint of its own.
+    """
     own = await _own_numbers(engine, caller)
     account_id = caller.account_id if caller.role is Role.CONSUMER else None
-    wanted = Filter(account_id, own, before)
+    wanted = Filter(account_id, own, before, *stretch)
     return await _tell(engine, await call_store.list_calls(engine, wanted, limit), own, ())
 
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.core.ledger import CallRecord, SettlementKind
+from broker.store.progress import first_id
 from broker.store.tables import among, calls, holds, ledger_accounts, settlements
 
 LIST_MAX: Final = 1_000
@@ -43,6 +44,9 @@ class Filter:
     endpoint_numbers: Sequence[int] | None = None
     before: UUID | None = None
     """Only calls older than this one."""
+    since: datetime | None = None
+    until: datetime | None = None
+    """Only calls that began in this time, `until` not included."""
 
 
 async def find_call(engine: AsyncEngine, call_id: UUID) -> CallRecord | CutCall | None:
@@ -64,6 +68,10 @@ async def list_calls(engine: AsyncEngine, wanted: Filter, limit: int = 100) -> l
         query = query.where(among(calls.c.endpoint_number, wanted.endpoint_numbers))
     if wanted.before is not None:
         query = query.where(calls.c.id < wanted.before)
+    if wanted.since is not None:
+        query = query.where(calls.c.id >= first_id(wanted.since))
+    if wanted.until is not None:
+        query = query.where(calls.c.id < first_id(wanted.until))
     async with engine.connect() as connection:
         rows = await connection.execute(query)
         return [CallRecord(**row) for row in rows.mappings()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -165,6 +166,22 @@ async def test_calls_are_listed_page_by_page(
         str(failed_over),
     ]
     assert third == {"calls": [], "cursor": None}
+
+
+async def test_calls_of_a_stretch_of_time_are_listed(
+    broker: SmallBroker, consumer: Person, failed_over: UUID
+) -> None:
+    newer = await sell(broker, consumer)
+    made = [str(failed_over), str(newer)]
+
+    async def ids(**times: str) -> list[str]:
+        answer = await consumer.http.get("/api/calls", params=times)
+        return [each["id"] for each in answer.json()["calls"]]
+
+    between = datetime.fromtimestamp((newer.int >> 80) / 1_000, UTC).isoformat()
+    assert await ids(**{"from": between}) == made[1:]
+    assert await ids(to=between) == made[:1]
+    assert await ids(**{"from": "2020-01-01T00:00:00Z", "to": "2020-02-01T00:00:00Z"}) == []
 
 
 async def test_a_call_under_way_is_told_from_its_hold(
