@@ -23,8 +23,8 @@ LARGE_BYTES: Final = 1 << 20
 TERMS_BYTES_MAX: Final = 2 << 20
 """Of an offer without its tokenizers: two kilobytes for each of a thousand endpoints."""
 ENDPOINTS_MAX: Final = 1_000
-BEATS_MARKS_MAX: Final = 320_000
-"""Commas and brackets of ten thousand heartbeats; each has a dozen."""
+MARKS_MAX: Final = 320_000
+"""Commas and brackets of ten thousand heartbeats, each of which has a dozen; receipts are fewer."""
 
 
 class _Endpoint(msgspec.Struct, gc=False):
@@ -68,10 +68,10 @@ def require_terms(body: bytes) -> None:
         )
 
 
-def require_beats(body: bytes) -> None:
-    """Raise RequestMalformed for a large batch of more than heartbeats are made of."""
-    if len(body) > LARGE_BYTES and sum(map(body.count, (b",", b"{", b"["))) > BEATS_MARKS_MAX:
-        raise RequestMalformed("The batch has more parts than its heartbeats may have.")
+def require_parts(body: bytes) -> None:
+    """Raise RequestMalformed for a large batch of more than heartbeats or receipts are made of."""
+    if len(body) > LARGE_BYTES and sum(map(body.count, (b",", b"{", b"["))) > MARKS_MAX:
+        raise RequestMalformed("The batch has more parts than a batch may have.")
 
 
 class OfferRequest(Request[Caller, None, State]):
@@ -85,9 +85,9 @@ class OfferRequest(Request[Caller, None, State]):
         return await asyncio.to_thread(decode_json, body)
 
 
-class BeatsRequest(Request[None, None, State]):
-    """Brings heartbeats, whoever sends them."""
+class BatchRequest(Request[Any, None, State]):
+    """Brings heartbeats, whoever sends them, or receipts."""
 
     async def json(self) -> Any:
-        require_beats(await self.body())
+        require_parts(await self.body())
         return await super().json()

@@ -124,7 +124,11 @@ async def test_a_faulty_offer_is_refused_with_the_field_named(
 
 @pytest.mark.parametrize(
     ("path", "member", "why"),
-    [(DEPLOYMENTS, "endpoints", "length 1000"), (HEARTBEATS, "heartbeats", "more parts")],
+    [
+        (DEPLOYMENTS, "endpoints", "length 1000"),
+        (HEARTBEATS, "heartbeats", "more parts"),
+        ("/api/provider/receipts", "receipts", "more parts"),
+    ],
 )
 async def test_a_list_of_next_to_nothing_is_refused_before_it_is_made(
     standing: Standing, path: str, member: str, why: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from broker.api.large_bodies import LARGE_BYTES, require_beats, require_terms
+from broker.api.large_bodies import LARGE_BYTES, require_parts, require_terms
 from broker.errors import RequestMalformed
 from provider_sdk.protocol import Heartbeat, HeartbeatBatch, LoadReport
 from provider_sdk.signing import sign
@@ -43,7 +43,7 @@ def test_an_offer_may_bring_long_tokenizers_whatever_is_in_them() -> None:
 def test_a_batch_of_marks_is_refused_before_it_is_made() -> None:
     for things in (b"{}", b"0", b"[[]]", b'""'):
         with pytest.raises(RequestMalformed, match="more parts"):
-            require_beats(b'{"heartbeats":[%b]}' % b",".join([things] * 700_000))
+            require_parts(b'{"heartbeats":[%b]}' % b",".join([things] * 700_000))
 
 
 def test_the_largest_batch_of_heartbeats_passes() -> None:
@@ -57,4 +57,4 @@ def test_the_largest_batch_of_heartbeats_passes() -> None:
     batch = HeartbeatBatch(heartbeats=[sign(beat, "00" * 32)] * 10_000)
     body = msgspec.json.encode(batch)
     assert len(body) > LARGE_BYTES
-    require_beats(body)
+    require_parts(body)
