@@ -80,6 +80,8 @@ class Station:
             self.front = _front_of(deployment, deployment.front, self._book)
         self.registered: Registered | None = None
         self.listed = False
+        self._found: Verified | None = None
+        """What keeps it off the market, as it was last told."""
         self._enrolment: asyncio.Task[None] | None = None
         self._state: ServerState | None = None
         self._state_at_s = 0.0
@@ -124,7 +126,9 @@ class Station:
             )
             self.listed = self._tell(verified)
             if not self.listed:
-                await asyncio.sleep(self._backoff.next_s())
+                pause_s = self._backoff.next_s()
+                log.info("%s is checked again in %.1f s", self.name, pause_s)
+                await asyncio.sleep(pause_s)
         log.info("%s is listed (deployment %s)", self.name, registered.deployment_id)
 
     async def _insist(self, doing: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
@@ -148,7 +152,11 @@ class Station:
             log.info("proof: serve %s under %s", registered.nonce, WELL_KNOWN_PATH)
 
     def _tell(self, verified: Verified) -> bool:
-        """Log what the broker found; whether the deployment is listed."""
+        """Log what the broker found, once where it finds the same; whether it is listed."""
+        if verified == self._found:
+            log.error("%s is not listed, for the same reasons as before", self.name)
+            return False
+        self._found = None if verified.status == "listed" else verified
         for report in verified.reports:
             if report.ok:
                 log.info("%s: %s: ok", self.name, report.check)
@@ -161,7 +169,7 @@ class Station:
                 verified.deployment_id,
             )
         elif verified.status == "failed":
-            log.error("%s is not listed; the broker will be asked again", self.name)
+            log.error("%s is not listed", self.name)
         return verified.status == "listed"
 
     async def look(self) -> None:

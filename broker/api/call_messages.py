@@ -228,6 +228,9 @@ def _members(told: ToldCall) -> dict[str, Any]:
         "endpoint": told.name(record.endpoint_number),
         "hold_usd": format_usd(record.hold_nanos),
         "charge_usd": format_usd(record.charge_nanos),
+        # Kept in fewer digits than a float shows.
+        "duration_ms": round(record.duration_ms, 3),
+        "ttft_ms": None if record.ttft_ms is None else round(record.ttft_ms, 3),
         "labels": None if record.labels_json is None else msgspec.json.decode(record.labels_json),
     }
 

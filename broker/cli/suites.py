@@ -272,7 +272,8 @@ def _print(examinations: Sequence[Examination]) -> None:
 
     from broker.flows.order_examination import verdict_of
 
-    table = Table("endpoint", "domain", "status", "claimed", "score (95 %)", "claim", box=None)
+    headings = ("endpoint", "domain", "status", "claimed", "score (95 %)", "claim", "asked (UTC)")
+    table = Table(*headings, box=None)
     for each in examinations:
         verdict = verdict_of(each)
         told = each.problem or f"{each.answered} of {each.asked}"
@@ -285,5 +286,6 @@ def _print(examinations: Sequence[Examination]) -> None:
             "" if each.claimed is None else f"{each.claimed:.2f}",
             told,
             "" if verdict is None else verdict.on(each.claimed).value,
+            f"{each.created_at:%Y-%m-%d %H:%M}",
         )
     print_table(table)

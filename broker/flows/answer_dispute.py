@@ -188,7 +188,10 @@ async def _refund_part(
 
 def _refuse_undecidable(dispute: Dispute) -> None:
     if dispute.status is Status.OPEN:
-        raise Conflict("The providers have still time to answer.", code="dispute_not_contested")
+        until = f"{dispute.answer_by:%Y-%m-%d %H:%M}"
+        raise Conflict(
+            f"The providers have until {until} UTC to answer.", code="dispute_not_contested"
+        )
     if dispute.status is not Status.CONTESTED:
         raise closed_already()
 

@@ -189,8 +189,9 @@ class RateLimits:
 
     def _refusal(self, bucket: _Bucket, wait_s: float) -> TooManyCalls:
         self.refused += 1
+        unit = bucket.unit if bucket.limit != 1 else bucket.unit.removesuffix("s")
         return TooManyCalls(
-            f"This key may use {bucket.limit} {bucket.unit} in a minute.",
+            f"This key may use {bucket.limit} {unit} in a minute.",
             code="key_rate",
             retry_after_s=max(math.ceil(wait_s), 1),
         )

@@ -168,6 +168,9 @@ async def test_a_failed_probe_is_logged_with_its_words_and_tried_again(
             await until(lambda: len(broker.verifications) >= 2)
             assert not agent.stations[0].listed
             assert "gpu1: models failed: no model 'x' there" in caplog.text
+            await until(lambda: "for the same reasons as before" in caplog.text)
+            assert caplog.text.count("gpu1: models failed") == 1, "it is told once"
+            assert "gpu1 is checked again in 0." in caplog.text
             broker.failing_probes = ()
             await until(lambda: agent.stations[0].listed)
 
