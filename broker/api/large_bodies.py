@@ -16,10 +16,13 @@ from litestar import Request
 from litestar.datastructures import State
 from litestar.serialization import decode_json
 
+from broker.core.members import read_members
 from broker.errors import RequestMalformed
 from broker.flows.authenticate import Caller
 
 LARGE_BYTES: Final = 1 << 20
+DRAFT_BYTES_MAX: Final = 16 << 20
+"""As of a call."""
 TERMS_BYTES_MAX: Final = 2 << 20
 """Of an offer without its tokenizers: two kilobytes for each of a thousand endpoints."""
 ENDPOINTS_MAX: Final = 1_000
@@ -52,6 +55,13 @@ def _offer() -> Callable[[bytes], msgspec.Struct]:
     return msgspec.json.Decoder(offer).decode
 
 
+class _Draft(msgspec.Struct):
+    request: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_draft: Final = msgspec.json.Decoder(_Draft).decode
+
+
 def require_terms(body: bytes) -> None:
     """Raise RequestMalformed for a large offer with more than TERMS_BYTES_MAX beside the texts of
     its tokenizers, or with more endpoints than there may be."""
@@ -74,6 +84,22 @@ def require_parts(body: bytes) -> None:
         raise RequestMalformed("The batch has more parts than a batch may have.")
 
 
+def read_draft(body: bytes) -> dict[str, Any]:
+    """Return the members of a large body, and those of its `request` as slices. Raises
+    RequestMalformed for more than LARGE_BYTES beside that, and what it would be refused with."""
+    try:
+        told = _draft(body)
+        if len(body) - memoryview(told.request).nbytes > LARGE_BYTES:
+            raise RequestMalformed(f"There are more than {LARGE_BYTES:,} bytes beside the request.")
+        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        read: dict[str, Any] = {
+            name: msgspec.json.decode(raw) for name, raw in members.items() if name != "request"
+        }
+        return read | {"request": read_members(bytes(told.request))}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestMalformed(f"request: {error}", facts={"field": "request"}) from None
+
+
 class OfferRequest(Request[Caller, None, State]):
     """Brings an offer."""
 
@@ -83,6 +109,16 @@ class OfferRequest(Request[Caller, None, State]):
             return await super().json()
         await asyncio.to_thread(require_terms, body)  # calls are served before and after
         return await asyncio.to_thread(decode_json, body)
+
+
+class DraftRequest(Request[Caller, None, State]):
+    """Brings a request as it would be sent, which may be as long as a call."""
+
+    async def json(self) -> Any:
+        body = await self.body()
+        if len(body) <= LARGE_BYTES:
+            return await super().json()
+        return await asyncio.to_thread(read_draft, body)
 
 
 class BatchRequest(Request[Any, None, State]):

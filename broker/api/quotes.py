@@ -14,6 +14,7 @@ from litestar.params import FromPath, JSONBody, SkipValidation
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.api.callers import CONSUMERS
+from broker.api.large_bodies import DRAFT_BYTES_MAX, DraftRequest
 from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenEngine
 from broker.api.price_messages import Price, price
@@ -137,7 +138,11 @@ class QuoteController(Controller):
     guards = (CONSUMERS,)
     tags = ("Quotes",)
 
-    @post(summary="Ask for a firm quote")
+    @post(
+        summary="Ask for a firm quote",
+        request_max_body_size=DRAFT_BYTES_MAX,
+        request_class=DraftRequest,
+    )
     async def make(
         self, data: JSONBody[QuoteWanted], caller: GivenCaller, quotes: GivenQuotes, once: GivenOnce
     ) -> Response[QuoteMade]:

@@ -9,6 +9,7 @@ from litestar.params import JSONBody
 
 from broker.api.call_messages import CandidateShown, RejectedShown
 from broker.api.callers import CHANGING, CONSUMERS
+from broker.api.large_bodies import DRAFT_BYTES_MAX, DraftRequest
 from broker.api.parts import GivenCaller
 from broker.api.price_messages import Price, price
 from broker.api.quotes import (
@@ -73,6 +74,8 @@ class RouteShown(Reply):
     tags=("Routing",),
     opt={CHANGING: Scope.READ},
     status_code=200,
+    request_max_body_size=DRAFT_BYTES_MAX,
+    request_class=DraftRequest,
 )
 async def route_dry(
     data: JSONBody[RequestTold], caller: GivenCaller, quotes: GivenQuotes

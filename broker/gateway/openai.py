@@ -9,6 +9,7 @@ import msgspec
 
 from broker.core.call import OpenAiBody
 from broker.core.catalog import Task
+from broker.core.members import count_prompts, read_members
 from broker.errors import RequestMalformed
 from broker.flows.exchange import Verdict, WholeAnswer
 from broker.flows.replay import Replay, serve_once
@@ -18,7 +19,6 @@ from broker.flows.stream import Stream
 from broker.flows.tab import Tab
 from broker.gateway.admit import Asked, admit
 from broker.gateway.keyed import read_keyed
-from broker.gateway.members import count_prompts, read_members
 from broker.gateway.wishes import Names, Wishes, in_tier, read_wishes, with_fallbacks
 from broker.server.request import Headers, Request, header_lines
 from broker.store.keys import StoredKey

@@ -670,3 +670,15 @@ async def test_old_quotes_are_swept_away(house: House, shop: Consumer) -> None:
     gone = await shop.http.get(f"/api/quotes/{made['quote_id']}")
     assert gone.status_code == 404
     assert await _standing(shop, used["quote_id"]) == "used"
+
+
+async def test_a_request_may_be_as_long_as_a_call_where_it_is_asked_what_it_would_cost(
+    shop: Consumer,
+) -> None:
+    long = [{"role": "user", "content": "no " * 700_000}]
+    request = {"model": "small", "messages": long, "max_tokens": 8}
+    planned = (await shop.http.post("/api/route", json={"request": request})).json()
+    assert [each["endpoint"] for each in planned["plan"]] == ["cheap/small", "dear/small"]
+    quoted = (await shop.http.post("/api/quotes", json={"request": request})).json()
+    assert [each["endpoint"] for each in quoted["offers"]] == ["cheap/small", "dear/small"]
+    assert quoted["tokens_in"] > 2_100_000, "a token is a byte at least"

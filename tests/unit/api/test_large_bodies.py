@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from broker.api.large_bodies import LARGE_BYTES, require_parts, require_terms
+from broker.api.large_bodies import LARGE_BYTES, read_draft, require_parts, require_terms
 from broker.errors import RequestMalformed
 from provider_sdk.protocol import Heartbeat, HeartbeatBatch, LoadReport
 from provider_sdk.signing import sign
@@ -58,3 +58,26 @@ def test_the_largest_batch_of_heartbeats_passes() -> None:
     body = msgspec.json.encode(batch)
     assert len(body) > LARGE_BYTES
     require_parts(body)
+
+
+def test_of_a_long_draft_the_request_stays_in_slices() -> None:
+    text = b'"%b"' % (b"x" * LARGE_BYTES)
+    draft = b'{"ttl_s":9,"request":{"model":"auto","prompt":%b,"n":[{},{}]}}' % text
+    read = read_draft(draft)
+    assert (read["ttl_s"], {*read["request"]}) == (9, {"model", "prompt", "n"})
+    assert bytes(read["request"]["n"]) == b"[{},{}]"
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b'{"broker":{"x":"%b"},"request":{}}' % (b"x" * LARGE_BYTES), "beside the request"),
+        (b'{"request":"%b"}' % (b"x" * LARGE_BYTES), "Expected `object`"),
+        (b'{"request":{%b"b":1}}' % (b'"a":1,' * 200_000), "10000 members"),
+        (b'{"request":%b' % (b"[" * LARGE_BYTES), "request: "),
+        (b'{"request":{"prompt":"%b' % (b"x" * LARGE_BYTES), "truncated"),
+    ],
+)
+def test_a_long_draft_that_is_none_is_refused(body: bytes, why: str) -> None:
+    with pytest.raises(RequestMalformed, match=why):
+        read_draft(body)
