@@ -45,7 +45,8 @@ async def _market(desk: Desk, viewer: Viewer, endpoint: int | None) -> Page:
         purse = await reads.purse(connection, caller)
     chosen = board.row(endpoint) if endpoint is not None else None
     if chosen is None and board.rows:
-        chosen = board.rows[0]
+        own = (row for row in board.rows if owns(caller, row.endpoint))
+        chosen = next(own, board.rows[0])
     return desk.painter.page(
         "market.html",
         viewer=viewer,

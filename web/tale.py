@@ -148,6 +148,8 @@ def _demands(requirements: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             yield name, "yes" if value else "no"
         elif isinstance(value, list | tuple):
             yield name, ", ".join(map(str, value))
+        elif isinstance(value, float):
+            yield name, f"{value:,.4g}"
         else:
             yield _LIMITS.get(name, name), words.count(value) if name in _LIMITS else str(value)
 

@@ -170,9 +170,18 @@ def why(story: Story) -> str:
     first = story.candidates[0]
     if len(story.candidates) == 1:
         return f"the only fit, score {first.score:.2f}{beside}"
-    best = max(each.score for each in story.candidates)
-    place = "best" if first.score >= best else "drawn among the best"
-    return f"{place} of {len(story.candidates)}, score {first.score:.2f}{beside}"
+    return f"{_place(story)} of {len(story.candidates)}, score {first.score:.2f}{beside}"
+
+
+def _place(story: Story) -> str:
+    """Say what made the first candidate the first."""
+    if any(each.get("judged") is not None for each in story.attempts):
+        return "first in the chain"
+    if story.candidates[0].score >= max(each.score for each in story.candidates):
+        return "best"
+    if story.requirements.get("providers_order"):
+        return "first as ordered"
+    return "drawn among the best"
 
 
 def _hops(attempts: Iterable[Mapping[str, Any]], names: Mapping[int, Named]) -> tuple[Hop, ...]:

@@ -229,6 +229,14 @@ async def test_a_consumer_sees_its_own_calls_and_an_operator_all(
     assert f"call-{other}" in desk
 
 
+async def test_a_provider_finds_its_own_endpoint_chosen(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    number = bourse.market.by_name["borealis/law"]
+    page = (await (await enter(people.borealis)).get("/console")).text
+    assert f'data-number="{number}"' in page.partition('id="endpoint"')[2]
+
+
 async def test_anothers_call_is_as_unknown_as_none(
     bourse: Bourse, people: People, enter: Enter
 ) -> None:
