@@ -40,6 +40,7 @@ class Listener:
         self.blocks = Blocks()
         self.room = Room()
         self._shedding = Shedding(self.connections, limits.connections_max, self.loop.time)
+        self._turned_away: set[TurnedAway] = set()
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._sweep_at = 0.0
@@ -74,7 +75,7 @@ class Listener:
             self._sweeper.cancel()
 
     def _accept(self) -> asyncio.BaseProtocol:
-        return Connection(self) if self._shedding.make_room() else TurnedAway()
+        return Connection(self) if self._shedding.make_room() else TurnedAway(self._turned_away)
 
     def _sweep(self) -> None:
         now = self.loop.time()

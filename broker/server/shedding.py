@@ -15,6 +15,9 @@ _RANK_EVERY_S: Final = 0.25
 _RANKED: Final = 1_000
 IDLE_S: Final = 1.0
 """Who was served or came just now is about to ask: to let them go would fail a call."""
+HEARD_S: Final = 1.0
+_HEARD_MAX: Final = 16
+"""So many who are turned away keep a file of those that are reserved until they have heard."""
 _NO_ROOM: Final = b"The broker has no room for another connection."
 _ANSWER: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\nretry-after: 1\r\n"
@@ -82,12 +85,29 @@ class Shedding:
 
 
 class TurnedAway(asyncio.Protocol):
-    """A connection that is told that there is no room for it."""
+    """A connection that is told that there is no room for it.
+
+    It is heard a little longer: who is closed upon unread bytes is reset, and may never know why.
+    """
+
+    def __init__(self, others: set[TurnedAway]) -> None:
+        self._others = others
+        self._limit: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         told = cast(asyncio.Transport, transport)
         told.write(_ANSWER)
-        told.close()
+        if len(self._others) >= _HEARD_MAX:
+            told.close()
+            return
+        told.write_eof()
+        self._others.add(self)
+        self._limit = asyncio.get_running_loop().call_later(HEARD_S, told.abort)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._others.discard(self)
+        if self._limit is not None:
+            self._limit.cancel()
 
 
 def _place(connection: Idler) -> tuple[bool, float]:

@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from broker.server.limits import ServerLimits
 from broker.server.listener import Listener
-from broker.server.shedding import IDLE_S
+from broker.server.shedding import HEARD_S, IDLE_S
 from tests.integration.server.test_wire import LIMIT_S, Echo, Place, Wire, _until, post
 from tests.integration.upstream.scripted import on_both_loops
 
@@ -183,3 +185,34 @@ async def test_who_had_asked_while_the_server_was_halted_makes_no_room_for_who_c
                 assert (await wire.answer())[0] == 503
                 wire.writer.close()
             idle.writer.close()
+
+
+@on_both_loops
+async def test_who_is_turned_away_is_told_so_whatever_it_has_sent_already() -> None:
+    async with small(1) as place, place.wire() as busy:
+        await busy.send(post("/slow"))
+        await _until(lambda: place.echo.served == 1)
+        for size_bytes in (1, 100_000):
+            request = post(body=b"x" * size_bytes)
+            newcomer = socket.create_connection(("127.0.0.1", place.port))
+            newcomer.send(request[:-1])
+            wire = Wire(*await asyncio.open_connection(sock=newcomer))
+            await asyncio.sleep(0.05)  # who reads late finds nothing where the connection was reset
+            wire.writer.write(request[-1:])
+            assert (await wire.answer())[0] == 503
+            wire.writer.close()
+        silent = [await asyncio.open_connection("127.0.0.1", place.port) for _ in range(20)]
+        for each in silent:
+            wire = Wire(*each)
+            assert (await wire.answer())[0] == 503
+            assert await wire.rest() == b""
+            wire.writer.close()
+        with socket.create_connection(("127.0.0.1", place.port)) as deaf:
+            await asyncio.sleep(HEARD_S + 0.3)
+            deaf.settimeout(0.0)
+            assert b" 503 " in deaf.recv(1_000)
+            with contextlib.suppress(ConnectionError):
+                deaf.send(b"?")  # a closed socket answers by a reset
+            await asyncio.sleep(0.05)
+            with pytest.raises(ConnectionError):  # it keeps no file for longer
+                deaf.send(b"?")
