@@ -102,16 +102,26 @@ def list_(state: State = DEFAULT_STATE) -> None:
     found = run_with_engine(StateFolder(state), work)
     if not found:
         typer.echo("Nothing was chosen: every price is moved by 'excess'.")
+    # They come by the time they begin at: of one place the last that has begun holds.
+    begun = [each for each in found if each.valid_from <= now()]
+    holding = {(each.scope, each.subject): each for each in begun}
     for choice in found:
-        numbers = ", ".join(f"{name}={value:g}" for name, value in choice.parameters.items())
-        controller = f"{choice.controller}{f' ({numbers})' if numbers else ''}"
-        clock = ", by the clock" if choice.schedule else ""
-        # No table: it would cut the ids, which are there to be copied.
-        subject = f"{choice.scope} {choice.subject}".strip()
-        typer.echo(f"{choice.id}  {subject}: {controller}{clock}")
-        until = "on" if choice.valid_to is None else f"to {choice.valid_to:%Y-%m-%d %H:%M}"
-        why = f": {choice.reason}" if choice.reason else ""
-        typer.echo(f"  from {choice.valid_from:%Y-%m-%d %H:%M} {until} (UTC){why}")
+        stands = ", set aside by a later one" if choice in begun else ""
+        if holding.get((choice.scope, choice.subject)) is choice:
+            stands = ", in force"
+        _tell(choice, stands)
+
+
+def _tell(choice: StoredChoice, stands: str) -> None:
+    numbers = ", ".join(f"{name}={value:g}" for name, value in choice.parameters.items())
+    controller = f"{choice.controller}{f' ({numbers})' if numbers else ''}"
+    clock = ", by the clock" if choice.schedule else ""
+    # No table: it would cut the ids, which are there to be copied.
+    subject = f"{choice.scope} {choice.subject}".strip()
+    typer.echo(f"{choice.id}  {subject}: {controller}{clock}{stands}")
+    until = "on" if choice.valid_to is None else f"to {choice.valid_to:%Y-%m-%d %H:%M}"
+    why = f": {choice.reason}" if choice.reason else ""
+    typer.echo(f"  from {choice.valid_from:%Y-%m-%d %H:%M} {until} (UTC){why}")
 
 
 def _parameter(words: str) -> tuple[str, float]:

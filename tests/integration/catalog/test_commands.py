@@ -231,7 +231,12 @@ async def test_a_controller_is_chosen_listed_and_ended(
     assert chosen.status == 0, chosen.complained
     choice = chosen.said.split()[0]
     listed = (await command(environment, "pricing", "list")).said
-    assert f"{choice}  provider acme: pi (kp=0.3), by the clock\n" in listed
-    assert (await command(environment, "pricing", "end", choice)).status == 0
+    assert f"{choice}  provider acme: pi (kp=0.3), by the clock, in force\n" in listed
+    later = await command(environment, "pricing", "set", "posted", "--provider", "acme")
+    listed = (await command(environment, "pricing", "list")).said
+    assert f"{choice}  provider acme: pi (kp=0.3), by the clock, set aside by a later one" in listed
+    assert f"{later.said.split()[0]}  provider acme: posted, in force\n" in listed
+    for each in (choice, later.said.split()[0]):
+        assert (await command(environment, "pricing", "end", each)).status == 0
     async with engine.connect() as connection:
         assert await pricing_choices.list_open(connection, datetime.now(UTC)) == []
