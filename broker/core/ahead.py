@@ -98,6 +98,13 @@ class Shelf:
             return None  # as after a halt: others may have taken this process for dead
         return self.ready.popleft()
 
+    @property
+    def held_nanos(self) -> int:
+        """So much is held for what is ready and on its way, or a little more."""
+        # What is on its way may have been asked for when the largest of late was twice as much.
+        coming_nanos = 3 * self.coming * self.amount_nanos
+        return coming_nanos + sum(each.hold.amount_nanos for each in self.ready)
+
     def due(self, now_s: float) -> int:
         """Return how many to open now."""
         there = len(self.ready) + self.coming

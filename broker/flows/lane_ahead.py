@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -94,8 +93,8 @@ class AheadLane(Lane[_Opening, HoldResult]):
         self._turned_s = 0.0
         self._stocked: set[Shelf] = set()
         """Those on which something is ready, or that it is being opened for."""
-        self._returned: dict[UUID, float] = {}
-        """When all was given back of what an account had ready, the last time."""
+        self._returned: dict[UUID, tuple[float, int]] = {}
+        """When what an account had ready was given back, the last time, and how many nanos."""
         self._sweeping: asyncio.TimerHandle | None = None
         self._shut_until_s = 0.0
         self._generation = beside.known.generation
@@ -135,14 +134,22 @@ class AheadLane(Lane[_Opening, HoldResult]):
         """Let none be taken until then, on the monotonic clock: the database is away."""
         self._shut_until_s = until_s
 
-    def give_back_of(self, account: UUID) -> bool:
-        """Release all that waits for calls which this account pays; whether there was any, now or
-        a moment ago."""
+    def make_room(self, account: UUID, short_nanos: int) -> bool:
+        """Release all that waits for calls which this account pays, if it may make up for so much;
+        whether it does, with what was released a moment ago."""
         now_s = time.monotonic()
-        for shelf in self._stocked:
-            if shelf.account == account and self._give_back(shelf):
-                self._returned[account] = now_s
-        return now_s - self._returned.get(account, -math.inf) < _RETURNS_S
+        at_s, nanos = self._returned.get(account, (0.0, 0))
+        if now_s - at_s >= _RETURNS_S:
+            nanos = 0
+        shelves = [each for each in self._stocked if each.account == account and not each.is_empty]
+        nanos += sum(each.held_nanos for each in shelves)
+        if short_nanos > nanos:
+            return False
+        for shelf in shelves:
+            self._give_back(shelf)
+        if shelves:
+            self._returned[account] = now_s, nanos
+        return True
 
     @property
     def shelves(self) -> int:
@@ -173,13 +180,11 @@ class AheadLane(Lane[_Opening, HoldResult]):
                 return
             shelf.coming += 1
 
-    def _give_back(self, shelf: Shelf) -> bool:
+    def _give_back(self, shelf: Shelf) -> None:
         """Release what is ready, and have no more opened for a while."""
         shelf.rest(time.monotonic())
-        ready = bool(shelf.ready)
         self._release_all(each.hold for each in shelf.ready)
         shelf.ready.clear()
-        return ready
 
     def _release_all(self, holds: Iterable[Hold]) -> None:
         with contextlib.suppress(Unavailable):  # then they are released with this process's lease
@@ -200,8 +205,8 @@ class AheadLane(Lane[_Opening, HoldResult]):
         if now_s - self._turned_s >= _FORGOTTEN_S:
             self._before, self._shelves, self._turned_s = self._shelves, {}, now_s
             self._returned = {
-                account: at_s
-                for account, at_s in self._returned.items()
+                account: (at_s, nanos)
+                for account, (at_s, nanos) in self._returned.items()
                 if now_s - at_s < _RETURNS_S
             }
         self._sweeping = None

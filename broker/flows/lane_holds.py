@@ -165,7 +165,8 @@ class HoldLane(Lane[_Asked, HoldResult]):
         elif hold.amount_nanos > left_nanos:
             # What is held ahead of other calls is in nobody's way: it goes back, and this one waits
             # for that, as do those which are refused beside it.
-            if not self._ahead.give_back_of(hold.account) or not self._wait(asked):
+            short_nanos = hold.amount_nanos - left_nanos
+            if not self._ahead.make_room(hold.account, short_nanos) or not self._wait(asked):
                 _fail(asked, too_low(hold, left_nanos))
         elif budget is None:
             return True

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from broker.core.ahead import MANY_TIMES, WINDOW_S, Ready
-from broker.errors import Unavailable
+from broker.errors import BalanceTooLow, Unavailable
 from broker.flows.batch import LedgerBatcher
 from broker.flows.lane_ahead import SHELVES_MAX, HoldTerms
 from broker.store import budgets
@@ -122,6 +122,19 @@ async def test_all_calls_that_are_refused_beside_holds_ahead_wait_for_these_and_
     halves = [a_hold(consumer, ahead_nanos // 2) for _ in range(2)]
     await asyncio.gather(*(batcher.hold(each, wait_s=5.0) for each in halves))
     assert {each.call_id for each in halves} <= await open_ids(connection)
+
+
+async def test_a_call_that_all_holds_ahead_would_not_make_room_for_is_refused_and_they_stay(
+    batcher: LedgerBatcher, consumer: UUID
+) -> None:
+    async def one_is_ready_still() -> bool:
+        await come(batcher, consumer)
+        with pytest.raises(BalanceTooLow):
+            await batcher.hold(a_hold(consumer, 2 * FUNDS_NANOS), wait_s=60.0)
+        return batcher.ahead.take(consumer, "key", CALL_NANOS) is not None
+
+    # On a busy machine what is ready may have waited too long by then.
+    await until(one_is_ready_still)
 
 
 async def test_calls_that_cost_more_than_the_books_can_say_have_none_asked_for(
