@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import Counter
 from decimal import Decimal
@@ -23,7 +24,9 @@ from tests.conftest import broken_invariants
 from tests.integration.gateway.house import Consumer, House, Stall, until
 
 AT_ONCE = 12
-FOR_S = 4 * WINDOW_S
+FOR_S = 3 * WINDOW_S
+PATIENCE_S = 20.0
+"""A busy machine may be too slow at first for calls to come densely."""
 BODY = {"model": "acme/small", "max_tokens": 8, "messages": [{"role": "user", "content": "Hi"}]}
 
 
@@ -53,9 +56,24 @@ async def ask_densely(
         while goes_on():
             answers.append(await shop.http.post(path, json=body))
 
-    async with asyncio.timeout(20 * FOR_S):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
     return answers
+
+
+async def ask_till_ready(
+    house: House, shop: Consumer, body: dict[str, Any], path: str = "/v1/chat/completions"
+) -> tuple[list[httpx.Response], list[asyncpg.Record]]:
+    """Ask densely until several calls have found a hold ready; return the answers, all 200, and
+    what the books say of them."""
+    answers: list[httpx.Response] = []
+    rows: list[asyncpg.Record] = []
+    async with asyncio.timeout(PATIENCE_S):
+        while sum(map(was_ready, rows)) <= AT_ONCE:
+            answers += await ask_densely(shop, body, path)
+            assert {each.status_code for each in answers} == {200}, answers[-1].text
+            rows = await settled(house, answers)
+    return answers, rows
 
 
 async def settled(house: House, answers: list[httpx.Response]) -> list[asyncpg.Record]:
@@ -97,11 +115,8 @@ async def test_calls_on_holds_that_were_ready_are_told_logged_and_charged_as_any
 ) -> None:
     shop = await house.consumer("dense")
     before_nanos, _ = await balance(house, shop)
-    answers = await ask_densely(shop, BODY)
-    assert {each.status_code for each in answers} == {200}
-    rows = await settled(house, answers)
+    answers, rows = await ask_till_ready(house, shop, BODY)
     assert len({row["id"] for row in rows}) == len(answers)
-    assert sum(map(was_ready, rows)) > AT_ONCE
     for answer, row in zip(answers, rows, strict=True):
         told = format_usd(row["charge_nanos"])
         assert Decimal(answer.headers["x-broker-cost-usd"]) == Decimal(told)
@@ -123,7 +138,7 @@ async def test_calls_of_every_kind_find_holds_ready_and_are_charged_what_these_a
 ) -> None:
     inputs = [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0]}]
     again = [{"model": "acme/small", "keep_from": 0.0}, {"model": "acme/small"}]
-    kinds = {
+    kinds: dict[str, tuple[dict[str, Any], str]] = {
         "tensors": ({"inputs": inputs}, "/v2/models/kinds/infer"),
         "stream": (BODY | {"stream": True}, "/v1/chat/completions"),
         "hedged": (BODY | {"broker": {"hedge": True}}, "/v1/chat/completions"),
@@ -132,14 +147,10 @@ async def test_calls_of_every_kind_find_holds_ready_and_are_charged_what_these_a
             "/v1/chat/completions",
         ),
     }
-    shops = [await house.consumer(kind) for kind in kinds]
-    before = [await balance(house, shop) for shop in shops]
-    asked = zip(shops, kinds.values(), strict=True)
-    told = await asyncio.gather(*(ask_densely(shop, *asking) for shop, asking in asked))
-    for shop, answers, (before_nanos, _) in zip(shops, told, before, strict=True):
-        assert {each.status_code for each in answers} == {200}, answers[0].text
-        rows = await settled(house, answers)
-        assert sum(map(was_ready, rows)) > AT_ONCE, shop.name
+    shops = await asyncio.gather(*(house.consumer(kind) for kind in kinds))
+    for shop, (body, path) in zip(shops, kinds.values(), strict=True):
+        before_nanos, _ = await balance(house, shop)
+        _, rows = await ask_till_ready(house, shop, body, path)
         for row in rows:
             assert row["held_nanos"] >= row["captured_nanos"] == row["charge_nanos"] > 0
         spent = sum(row["charge_nanos"] for row in rows)
@@ -171,7 +182,17 @@ async def test_calls_under_an_idempotency_key_keep_the_id_that_is_written_with_i
 
 
 async def test_calls_refused_for_their_keys_rate_keep_no_hold_that_was_ready(house: House) -> None:
-    shop = await house.consumer("limited", rates=Rates(tokens_per_minute=1_000))
+    numbers = itertools.count(1)
+
+    async def some_were_ready() -> bool:
+        return await _is_refused_without_waste(house, f"limited-{next(numbers)}")
+
+    await until(some_were_ready)
+
+
+async def _is_refused_without_waste(house: House, name: str) -> bool:
+    """Have calls of a key come until its rate is used up; whether some found a hold ready."""
+    shop = await house.consumer(name, rates=Rates(tokens_per_minute=1_000))
     answers = await ask_densely(shop, BODY, refusal=429)
     told = Counter(each.status_code for each in answers)
     assert told[429] > 0
@@ -182,19 +203,30 @@ async def test_calls_refused_for_their_keys_rate_keep_no_hold_that_was_ready(hou
     assert wasted == [], "one that is refused takes no hold that is ready for another"
     spent = [each for each in answers if each.status_code == 200]
     rows = await settled(house, spent)
-    assert any(map(was_ready, rows))
     charged = sum(row["charge_nanos"] for row in rows)
     posted, _ = await balance(house, shop)
     await until(lambda: _is(house, shop, (posted, 0)))
     assert posted == 5_000_000_000 - charged
+    return any(map(was_ready, rows))
 
 
 async def test_calls_whose_ready_hold_was_taken_from_them_are_told_so_and_cost_nothing(
     house: House,
 ) -> None:
-    shop = await house.consumer("orphan")
+    numbers = itertools.count(1)
+
+    async def some_were_ready() -> bool:
+        return await _is_told_of_gone_holds(house, f"orphan-{next(numbers)}")
+
+    await until(some_were_ready)
+    assert await broken_invariants(house.database_url) == []
+
+
+async def _is_told_of_gone_holds(house: House, name: str) -> bool:
+    """Have holds taken from calls that come densely; whether one of these had been ready."""
+    shop = await house.consumer(name)
     before_nanos, _ = await balance(house, shop)
-    asking = asyncio.create_task(ask_densely(shop, BODY))
+    asking = asyncio.create_task(ask_densely(shop, BODY, refusal=503))
     while not asking.done():
         # As a sweep does that takes this process for dead.
         lives = await house.database.fetch("SELECT id FROM broker_processes")
@@ -204,11 +236,12 @@ async def test_calls_whose_ready_hold_was_taken_from_them_are_told_so_and_cost_n
     gone = [each for each in answers if each.status_code != 200]
     assert {each.json()["error"]["code"] for each in gone} == {"hold_expired"}
     rows = await settled(house, answers)
-    own_nanos = min(row["held_nanos"] for row in rows)
-    assert any(row["held_nanos"] > own_nanos for row in rows), "a hold that was ready is for more"
     told = [each.status_code == 200 for each in answers]
     assert [row["captured_nanos"] > 0 for row in rows] == told
     assert [row["charge_nanos"] for row in rows] == [row["captured_nanos"] for row in rows]
     spent = sum(row["charge_nanos"] for row in rows)
     await until(lambda: _is(house, shop, (before_nanos - spent, 0)))
-    assert await broken_invariants(house.database_url) == []
+    # One that was ready is for a little more than what a call opens for itself.
+    own_nanos = min(row["held_nanos"] for row in rows)
+    gone_nanos = {row["held_nanos"] for row in rows if not row["captured_nanos"]}
+    return bool(max(gone_nanos) > own_nanos)
