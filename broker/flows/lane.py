@@ -27,12 +27,6 @@ from broker.upstream.patience import patience
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_REST_S: Final = 0.0002
-"""So long after a statement the next one waits for company, for a statement costs as much as ten
-rows. A call that finds the lane at rest for longer is alone, and sent at once."""
-_COMPANY: Final = 32
-"""With so many rows, it waits no longer."""
-
 _RETRY_FIRST_S: Final = 0.1
 _RETRY_MAX_S: Final = 1.0
 
@@ -89,8 +83,7 @@ class Lane(ABC, Generic[Item, Result]):
         while True:
             if self.queue:
                 await self._work()
-                if len(self.queue) < _COMPANY and not self._closing:
-                    await asyncio.sleep(_REST_S)
+                await asyncio.sleep(0)  # what the loop has heard meanwhile goes with the next
             elif self._closing:
                 return
             else:
