@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 TEXT_CHARACTERS_MAX = 50_000
-"""Above, counting would hold up every other call."""
+"""Above, counting would take a tenth of a second of a processor and more."""
+LONG_CHARACTERS = 2_000
+"""Counted in a thread where there is time, for it would hold all calls up by milliseconds."""
+THREADS = 2
 CHARACTERS_MAX = 256 << 20
 """Of all tokenizers together."""
 OF_A_PROVIDER_MAX = 64 << 20
@@ -45,6 +49,7 @@ class TokenCounter:
         self._wanted: Sequence[Endpoint] = ()
         self._prepared: Sequence[Endpoint] = ()
         self._is_preparing = False
+        self._threads = ThreadPoolExecutor(THREADS, "tokens")
 
     async def prepare(self, endpoints: Sequence[Endpoint]) -> None:
         """Load what is new, forget what has gone. An unusable tokenizer is logged and left out, and
@@ -86,18 +91,41 @@ class TokenCounter:
 
     def count(self, endpoint_id: UUID, text: str) -> int | None:
         """Return the number of tokens of a text, without a template's; None when unknown."""
-        tokenizer = self._tokenizers.get(endpoint_id)
-        if tokenizer is None or len(text) > TEXT_CHARACTERS_MAX:
+        tokenizer = self._usable(endpoint_id, text)
+        return None if tokenizer is None else self._count(tokenizer, text)
+
+    def begin(self, endpoint_id: UUID, text: str) -> asyncio.Future[int | None] | None:
+        """Begin to count a long text beside the calls; None: it is unknown, or counted in no time.
+
+        A count that has not begun may be cancelled.
+        """
+        tokenizer = self._usable(endpoint_id, text)
+        if tokenizer is None or len(text) <= LONG_CHARACTERS:
             return None
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(self._threads, self._count, tokenizer, text)
+
+    async def count_beside(self, endpoint_id: UUID, text: str) -> int | None:
+        """Return what `count` does, without holding up the calls."""
+        begun = self.begin(endpoint_id, text)
+        return self.count(endpoint_id, text) if begun is None else await begun
+
+    def _usable(self, endpoint_id: UUID, text: str) -> Tokenizer | None:
+        return None if len(text) > TEXT_CHARACTERS_MAX else self._tokenizers.get(endpoint_id)
+
+    def _count(self, tokenizer: Tokenizer, text: str) -> int | None:
         try:
-            return len(tokenizer.encode(text, add_special_tokens=False).ids)
+            if len(text) <= LONG_CHARACTERS:
+                return len(tokenizer.encode(text, add_special_tokens=False))
+            # Of several texts at once it leaves the interpreter to others, of one it does not.
+            return len(tokenizer.encode_batch_fast([text], add_special_tokens=False)[0])
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # the library's panics are no Exception
-            for each, shared in self._tokenizers.items():
-                if shared is tokenizer:
-                    self._tokenizers[each] = None
-            _log.warning("tokenizer_broke", endpoint_id=str(endpoint_id), kind=type(error).__name__)
+            broken = [each for each, shared in self._tokenizers.items() if shared is tokenizer]
+            self._tokenizers.update(dict.fromkeys(broken))
+            told, kind = [str(each) for each in broken], type(error).__name__
+            _log.warning("tokenizer_broke", endpoint_ids=told, kind=kind)
             return None
 
 

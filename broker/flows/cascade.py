@@ -19,6 +19,7 @@ from broker.core.chain import Chain
 from broker.core.dispatch import Attempt
 from broker.core.outcome import Fault, Outcome
 from broker.errors import BrokerError, ProviderFailed
+from broker.flows.count_tokens import end_counted
 from broker.flows.exchange import StreamedAnswer, Verdict, WholeAnswer, told
 from broker.flows.judge_answer import judge, look_at
 from broker.flows.overhear import Reply, delivered_so_far, overhear
@@ -91,7 +92,7 @@ async def _is_enough(tab: Tab, reply: Reply) -> bool:
         return True
     try:
         if reply.ended:
-            tab.end(Outcome(status=200), delivered_so_far(reply, tab))
+            await end_counted(tab, Outcome(status=200), delivered_so_far(reply, tab))
         last = _is_last(tab, attempt)
         judged = await judge(tab, reply, compares=not last)
         goes_out = reply.beyond and _cascade(tab.call).below is not Below.REFUSE

@@ -34,6 +34,7 @@ from broker.core.dispatch import Attempt
 from broker.core.grading import likeness
 from broker.core.outcome import Outcome
 from broker.core.transcript import BYTES_MAX
+from broker.flows.count_tokens import end_counted
 from broker.flows.overhear import LOGPROBS, Reply, asking_as, delivered_so_far, overhear_whole
 from broker.flows.tab import Tab
 from broker.upstream.faults import AttemptFailed
@@ -146,7 +147,7 @@ async def _agreement(tab: Tab, reply: Reply, candidate: Candidate) -> float | No
         tab.end(failure.outcome)
         return None
     attempt.notes.append("asked to compare")
-    tab.end(Outcome(status=200), delivered_so_far(other, tab))
+    await end_counted(tab, Outcome(status=200), delivered_so_far(other, tab))
     texts = [each.text[:COMPARED_CHARACTERS_MAX] for each in (other, reply)]
     return await asyncio.to_thread(likeness, *texts)  # long texts take a tenth of a second
 

@@ -50,7 +50,7 @@ async def redeem(call: Call, quote_id: UUID, runtime: Runtime) -> tuple[Call, De
     market = runtime.market
     decision = _decide(quote.promise, wanted, runtime)
     if decision.plan:
-        _require_counted(call, quote, decision, runtime)
+        await _require_counted(call, quote, decision, runtime)
         await _use(call, quote_id, runtime)
     stages = quote.promise.stages
     call = msgspec.structs.replace(call, wanted=wanted)
@@ -176,7 +176,7 @@ def _require_open(quote: Quote) -> None:
         )
 
 
-def _require_counted(call: Call, quote: Quote, decision: Decision, runtime: Runtime) -> None:
+async def _require_counted(call: Call, quote: Quote, decision: Decision, runtime: Runtime) -> None:
     """Refuse a prompt that an endpoint's own tokenizer finds too long, before it is sent."""
     body = call.body
     if not isinstance(body, OpenAiBody):
@@ -184,7 +184,9 @@ def _require_counted(call: Call, quote: Quote, decision: Decision, runtime: Runt
     for each in decision.plan:
         endpoint = runtime.market.endpoint(each.number)
         prompt = body.prompt_text() if endpoint.tokenizer_json is not None else None
-        counted = None if prompt is None else runtime.tokens.count(endpoint.id, prompt)
+        if prompt is None:
+            continue
+        counted = await runtime.tokens.count_beside(endpoint.id, prompt)
         if counted is not None and counted > quote.promise.tokens_in:
             raise exceeded("tokens_in", counted, quote.promise.tokens_in)
 

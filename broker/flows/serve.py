@@ -19,6 +19,7 @@ from broker.core.market import Market
 from broker.core.outcome import Fault, Outcome
 from broker.core.several import several
 from broker.core.transcript import Transcript
+from broker.encoding.tokens import LONG_CHARACTERS
 from broker.errors import (
     BrokerError,
     DeadlinePassed,
@@ -30,6 +31,7 @@ from broker.errors import (
     Unavailable,
 )
 from broker.flows.cascade import climb
+from broker.flows.count_tokens import end_counted
 from broker.flows.decide import choose, refusal
 from broker.flows.exchange import (
     LongAnswer,
@@ -200,7 +202,10 @@ async def _forward(tab: Tab) -> WholeAnswer | StreamedAnswer | LongAnswer:
             continue
         if not isinstance(answer, WholeAnswer):
             return answer
-        tab.end(Outcome(status=answer.status), answer.delivered)
+        if len(answer.delivered.text) > LONG_CHARACTERS:
+            await end_counted(tab, Outcome(status=answer.status), answer.delivered)
+        else:
+            tab.end(Outcome(status=answer.status), answer.delivered)
         return answer
     raise failure_of(tab)
 

@@ -18,6 +18,7 @@ from broker.flows.continue_stream import (
     identity_of,
     why_whole,
 )
+from broker.flows.count_tokens import end_counted
 from broker.flows.exchange import StreamedAnswer, told
 from broker.flows.inspect_answer import inspect, is_drawn
 from broker.flows.tab import Tab
@@ -71,7 +72,7 @@ class Stream:
                     await self._go_on(failure)
                     reader, response = self._answer.reader, self._answer.response
                     yield self._answer.opening
-            self._tab.end(Outcome(status=200), self._delivered(complete=True))
+            await end_counted(self._tab, Outcome(status=200), self._delivered(complete=True))
             tail = await self._settle()
             self.is_over = response.done
         except AttemptFailed as failure:

@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 
 from broker.core import ledger, story
-from broker.core.call import Call, OpenAiBody
+from broker.core.call import Call
 from broker.core.catalog import Endpoint
 from broker.core.decision import Candidate, Decision
 from broker.core.dispatch import Attempt, Dispatch
@@ -20,6 +20,7 @@ from broker.core.metering import NOTHING, Delivered, Expected, meter
 from broker.core.outcome import Outcome
 from broker.errors import BrokerError, HoldExpired
 from broker.flows.attempt_facts import answer_length, cut_of, learn_from, ttft_ms
+from broker.flows.count_tokens import PromptCount, begin_prompt, counted
 from broker.flows.doubt import doubted
 from broker.flows.runtime import Runtime
 from broker.flows.trace_call import trace_call
@@ -50,6 +51,8 @@ class Tab:
         self._attempt: Attempt | None = None
         self._hedge: Attempt | None = None
         """Under way beside it."""
+        self._prompt: PromptCount | None = None
+        """Being counted by the tokenizer of the latest attempt's endpoint, where it is long."""
         self.asked = call
         """What the latest attempt was sent: of a stream that broke off, something else."""
         self.endpoint: Endpoint
@@ -116,21 +119,25 @@ class Tab:
         endpoint = self.endpoint = self.market.endpoint(attempt.candidate.number)
         number = endpoint.number
         self.runtime.pulse.begin(number, endpoint.deployment.number, attempt.started_s)
+        if endpoint.tokenizer_json is not None:
+            self._prompt = begin_prompt(endpoint, self.asked, self.runtime.tokens)
 
     def first_content(self, attempt: Attempt) -> None:
         """Be told that the content of an attempt's answer has begun."""
         attempt.first_content_s = now_s = self.runtime.now_s()
         self.runtime.pulse.prove(attempt.candidate.number, now_s, attempt.started_s)
 
-    def end(self, outcome: Outcome, delivered: Delivered | None = None) -> None:
+    def end(
+        self, outcome: Outcome, delivered: Delivered | None = None, now_s: float | None = None
+    ) -> None:
         """End the attempt under way, if one is, and price what it delivered; one beside it ends
-        with nothing."""
+        with nothing. `now_s` is when it ended, None for just now."""
         attempt, self._attempt = self._attempt, None
         if self._hedge is not None:
             hedge, self._hedge = self._hedge, None
             self._end(hedge, outcome)
         if attempt is not None:
-            self._end(attempt, outcome, delivered)
+            self._end(attempt, outcome, delivered, now_s)
 
     def end_one(self, attempt: Attempt, outcome: Outcome) -> None:
         """End one of two under way, which brought nothing; the other goes on."""
@@ -154,8 +161,15 @@ class Tab:
             place = (endpoint.number, endpoint.deployment.number)
             self.runtime.pulse.end(*place, outcome, now_s, None, loser.started_s)
 
-    def _end(self, attempt: Attempt, outcome: Outcome, delivered: Delivered | None = None) -> None:
-        now_s = self.runtime.now_s()
+    def _end(
+        self,
+        attempt: Attempt,
+        outcome: Outcome,
+        delivered: Delivered | None = None,
+        now_s: float | None = None,
+    ) -> None:
+        if now_s is None:
+            now_s = self.runtime.now_s()
         outcome = self.dispatch.record(doubted(self, attempt, outcome, now_s), now_s, attempt)
         endpoint = self.market.endpoint(attempt.candidate.number)
         measured, throttle = None, self.runtime.throttle
@@ -183,7 +197,8 @@ class Tab:
             pulse.bytes_out_per_token_at[number],
         )
         if endpoint.tokenizer_json is not None:
-            delivered = self._counted(endpoint, delivered)
+            tokens, begun = self.runtime.tokens, self._prompt
+            delivered = counted(endpoint, asked, delivered, tokens, begun)
         usage = meter(delivered, expected)
         if usage is NOTHING:
             return
@@ -204,22 +219,6 @@ class Tab:
         attempt.charge_nanos = line.charge_nanos
         self.lines.append(line)
         self.charge_nanos += line.charge_nanos
-
-    def _counted(self, endpoint: Endpoint, delivered: Delivered) -> Delivered:
-        """Add the exact counts of the endpoint's own tokenizer."""
-        count, body = self.runtime.tokens.count, self.asked.body
-        if not isinstance(body, OpenAiBody):
-            return delivered
-        exact_out = count(endpoint.id, delivered.text)
-        if exact_out is not None:
-            # Reasoning and tool calls are not in the text: for them the bytes are the bound.
-            exact_out += delivered.text_bytes - len(delivered.text.encode())
-        prompt = body.prompt_text()
-        exact_in = None if prompt is None else count(endpoint.id, prompt)
-        beside_in = 0 if exact_in is None else body.tokens_beside_text()
-        return msgspec.structs.replace(
-            delivered, exact_in=exact_in, exact_out=exact_out, beside_in=beside_in
-        )
 
     def keep_attempt(self, attempt: Attempt) -> None:
         """Deliver the answer of this attempt, whichever came after it."""

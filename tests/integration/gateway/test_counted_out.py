@@ -8,13 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http.aio as triton
+from msgspec.structs import replace
 from tritonclient.http import InferInput
 
-from provider_sdk.testing.scripted import ScriptedProvider
+from broker.core.call import ROLE_TOKENS
+from broker.core.metering import END_TOKENS, TEMPLATE_TOKENS
+from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.gateway.house import Consumer, House, Stall
 
 BROKEN = json.dumps({"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}})
 """It has no entry for what it does not know, and raises at the first word."""
+BY_WORDS = json.dumps(
+    {
+        "version": "1.0",
+        "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"},
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+    }
+)
+WORDS = 3_000
 SPACED = "their model"
 ONE = np.ones(1, dtype=np.float32)
 
@@ -24,6 +35,11 @@ async def providers(house: House) -> dict[str, ScriptedProvider]:
     """One with a broken tokenizer, and one of a model with a space in its name."""
     await house.enrol(
         Stall(name="bolt/broken", endpoint={"tokenizer_json": BROKEN}),
+        Stall(
+            name="bolt/words",
+            script=Script(output_tokens=WORDS, usage_factor=100.0),
+            endpoint={"tokenizer_json": BY_WORDS},
+        ),
         Stall(name="coil/spaced", kind="kserve", upstream=SPACED, endpoint={"version": "1"}),
     )
     return house.providers
@@ -47,6 +63,23 @@ async def test_what_its_tokenizer_cannot_count_is_charged_by_its_bytes(
     assert story["code"] == "served"
     assert float(story["charge_usd"]) > 0
     assert await _load(house, "bolt/broken") == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("latency_ms", [0.0, 100.0])
+async def test_long_prompts_and_answers_are_counted_to_the_token_whatever_is_claimed(
+    house: House, shop: Consumer, stream: bool, latency_ms: float
+) -> None:
+    provider = house.providers["bolt/words"]
+    provider.script = replace(provider.script, latency_ms=latency_ms)
+    message = {"role": "user", "content": "a " * WORDS}
+    body = {"model": "bolt/words", "messages": [message], "stream": stream}
+    answer = await shop.http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    [attempt] = (await house.story(shop, answer.headers["x-broker-call-id"]))["attempts"]
+    assert attempt["tokens_in"] == WORDS + ROLE_TOKENS + TEMPLATE_TOKENS
+    assert attempt["tokens_out"] == WORDS + END_TOKENS
+    assert await _load(house, "bolt/words") == 0
 
 
 async def test_a_model_with_a_space_in_its_name_is_served_as_it_was_probed(

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from broker.core.catalog import Endpoint
-from broker.encoding.tokens import TokenCounter
+from broker.encoding.tokens import LONG_CHARACTERS, TEXT_CHARACTERS_MAX, TokenCounter
 from tests.fakes import endpoint
 from tests.integration.api.beside import Threads, done_beside
 
@@ -70,3 +70,37 @@ async def test_without_room_for_a_tokenizer_its_tokens_are_not_counted(
     assert [counter.count(each.id, "a") for each in market] == [1, None, 1]
     await counter.prepare(market[1:2])
     assert counter.count(market[1].id, "a") == 1, "the others have left"
+
+
+async def test_a_long_text_is_counted_in_a_thread_to_the_same_number() -> None:
+    counter, (market,) = TokenCounter(), endpoints(tokenizer("a", "b"))
+    await counter.prepare((market,))
+    text = "a b " * LONG_CHARACTERS
+    begun = counter.begin(market.id, text)
+    assert begun is not None
+    assert not begun.done()
+    assert await begun == counter.count(market.id, text) == 2 * LONG_CHARACTERS
+    assert await counter.count_beside(market.id, text) == 2 * LONG_CHARACTERS
+
+
+async def test_a_short_text_is_counted_at_once() -> None:
+    counter, (market,) = TokenCounter(), endpoints(tokenizer("a", "b"))
+    await counter.prepare((market,))
+    assert counter.begin(market.id, "a b") is None
+    assert await counter.count_beside(market.id, "a b") == 2
+
+
+async def test_what_nobody_can_count_is_not_begun() -> None:
+    counter, (known, unknown) = TokenCounter(), endpoints(tokenizer("a"), None)
+    await counter.prepare((known, unknown))
+    assert counter.begin(unknown.id, "a " * LONG_CHARACTERS) is None
+    assert counter.begin(known.id, "a" * (TEXT_CHARACTERS_MAX + 1)) is None
+    assert await counter.count_beside(unknown.id, "a " * LONG_CHARACTERS) is None
+
+
+async def test_a_tokenizer_that_breaks_over_a_long_text_counts_nothing_any_more() -> None:
+    model = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}
+    counter, (market,) = TokenCounter(), endpoints(json.dumps({"version": "1.0", "model": model}))
+    await counter.prepare((market,))
+    assert await counter.count_beside(market.id, "b" * 2 * LONG_CHARACTERS) is None
+    assert counter.count(market.id, "a") is None
