@@ -141,6 +141,15 @@ async def _takes(limits: RateLimits, tokens: int) -> bool:
     return True
 
 
+async def test_tokens_come_back_under_the_id_that_their_call_goes_on_with(here: Live) -> None:
+    await here.limits.take(A, "k", TOKENS, 9_000)
+    here.limits.rename(A, B)
+    here.limits.give_back(A)
+    assert not await _takes(here.limits, 9_000)
+    here.limits.give_back(B)
+    await until(lambda: _takes(here.limits, 9_000))
+
+
 async def test_a_call_that_used_more_than_it_took_gives_nothing_back(here: Live) -> None:
     await here.limits.take(A, "k", TOKENS, 10_000)
     here.limits.give_back(A, 20_000)
