@@ -32,10 +32,6 @@ WEIGHED_SHARE_MAX: Final = 0.25
 """Where more than so many are near the best, all are weighed."""
 SLACK: Final = 0.03
 """So far below what is near the best now, an endpoint may yet come to be near it."""
-SLACK_FIRST: Final = 0.002
-"""While nothing speaks for more: the fewer are weighed, the sooner it is done."""
-LASTS_MIN: Final = 256
-"""Where a front of use decided fewer calls, those that follow have the whole SLACK."""
 EXTREMES: Final = 16
 """The cheapest and the soonest are weighed: what all parts are relative to is among them."""
 AGAIN_AFTER: Final = 16
@@ -48,8 +44,6 @@ FRONTS_MAX: Final = 256
 STEPS_TO_DOUBLE: Final = 2
 """Calls have one front whose tokens in differ by a factor of 2 ** (1 / 2) at most."""
 _ROUNDING: Final = 1e-9
-_WIDE: Final = "wide"
-"""Remembered of a kind of call whose fronts are to have the whole SLACK."""
 
 
 class _Bound(NamedTuple):
@@ -138,10 +132,7 @@ class Front:
 
     def drop(self, market: Market) -> None:
         """Be told that it is of no use any more."""
-        of_use = self._used >= USED_MIN
-        market.fronts[self._key] = 0 if of_use else AGAIN_AFTER
-        if of_use and self._used < LASTS_MIN:
-            market.fronts[_WIDE, self._key] = _WIDE
+        market.fronts[self._key] = 0 if self._used >= USED_MIN else AGAIN_AFTER
 
     def _add(self, whole: Shortlist, servers: list[int], endpoints: Iterable[int]) -> None:
         weighed, more = self._weighed, bool(servers)
@@ -179,8 +170,7 @@ def front(
             fronts.clear()
         fronts[key] = known - 1
         return None
-    slack = SLACK if (_WIDE, key) in fronts else SLACK_FIRST
-    made = _build(wanted, listed, pulse, limits, (key, step, slack))
+    made = _build(wanted, listed, pulse, limits, (key, step))
     if made is None or not made.follow(wanted, listed, pulse):
         fronts[key] = AGAIN_AFTER
         return None
@@ -211,11 +201,11 @@ def _build(
     listed: Shortlist,
     pulse: Pulse,
     limits: RoutingLimits,
-    kind: tuple[Hashable, int, float],
+    kind: tuple[Hashable, int],
 ) -> Front | None:
     """Weigh all for the sake of the calls to come; None where too many are near the best, or
-    something is for nothing. `kind` is (key, step, slack)."""
-    key, step, slack = kind
+    something is for nothing. `kind` is (key, step)."""
+    key, step = kind
     view = View.of(wanted, listed, pulse, limits)
     weighed = full(wanted.tier, view, limits, pulse)
     low, high = (2.0 ** (each / STEPS_TO_DOUBLE) for each in (step, step + 1))
@@ -237,7 +227,7 @@ def _build(
     score_latency(soonest, view.latency_ms, parts[3])
     most = weights.dot(parts)
     most[weighed] = 0.0
-    weighed |= most >= best * (1 - NEAR_BEST) * (1 - slack)
+    weighed |= most >= best * (1 - NEAR_BEST) * (1 - SLACK)
     weighed[np.argpartition(-most, WEIGHED_MIN)[:WEIGHED_MIN]] = True
     for each in (*costs, view.latency_ms):
         weighed[np.argpartition(each, EXTREMES)[:EXTREMES]] = True

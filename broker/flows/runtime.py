@@ -40,9 +40,6 @@ from broker.upstream.client import UpstreamClient
 HEARD_MAX = 10_000
 LOOKS_A_DAY = 20
 """At one account's answers from one endpoint, in one process."""
-LOOKS_A_SECOND = 20
-"""At all answers: of a large market those of a day would else be had in minutes, and be a tenth of
-all that the process does then."""
 _now = partial(datetime.now, UTC)  # without a frame of Python, unlike a lambda
 
 
@@ -88,7 +85,7 @@ class Runtime:
     """Times that a server was found silent, and lost its calls for that."""
     heard: deque[Piece] = field(default_factory=lambda: deque(maxlen=HEARD_MAX))
     """Evidence that is yet to be written down."""
-    looks: Ration = field(default_factory=lambda: Ration(LOOKS_A_DAY, LOOKS_A_SECOND))
+    looks: Ration = field(default_factory=lambda: Ration(LOOKS_A_DAY))
     """At the form of answers."""
     leaving: bool = False
     """Told to stop: unready, but serving still."""

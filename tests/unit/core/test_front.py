@@ -15,14 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.core.decision import Decision
-from broker.core.front import FRONT_FROM, FRONTS_MAX, SLACK, USED_MIN, Front
+from broker.core.front import FRONT_FROM, FRONTS_MAX, USED_MIN, Front
 from broker.core.market import Market, build_market
 from broker.core.measured import Measured
 from broker.core.outcome import DELIVERED, Fault, Outcome
 from broker.core.pulse import Pulse
 from broker.core.requirements import PRESETS
 from broker.core.routing import route
-from broker.core.scoring import NEAR_BEST
 from broker.core.view import RoutingLimits
 from pricing.book import Rate
 from tests.fakes import endpoint, market, planned, pulse, requirements
@@ -184,7 +183,7 @@ def test_when_all_in_front_fill_up_others_are_weighed() -> None:
     ]
     where, left_out = market(listed), 0
     live = pulse(where)
-    for step in range(60):
+    for step in range(40):
         some, everyone = both(where, live, step, weights=PRESETS["quality"])
         alike(some, everyone)
         left_out += bool(some.left_out)
@@ -209,29 +208,6 @@ def test_where_a_front_was_of_use_another_follows_when_its_best_are_full() -> No
     some, everyone = both(where, live, 0, weights=PRESETS["quality"])
     alike(some, everyone)
     assert some.left_out
-
-
-def test_few_are_weighed_until_those_near_the_best_fill_up_and_more_from_then_on() -> None:
-    listed = [
-        endpoint(number, f"acme/e{number}", quality=0.9 - 0.85 * number / SIZE)
-        for number in range(SIZE)
-    ]
-    where = market(listed)
-    live = pulse(where)
-    for seed in range(USED_MIN + 1):
-        first, _ = both(where, live, seed, weights=PRESETS["quality"])
-    near = int((first.scores >= first.scores.max() * (1.0 - NEAR_BEST)).sum())
-    assert first.eligible.size < near + 80
-    for number in first.eligible.tolist():
-        for _ in range(2 * where.endpoint(number).deployment.capacity):
-            live.begin(number, number, 0.0)
-    for seed in range(2):
-        then, everyone = both(where, live, seed, weights=PRESETS["quality"])
-        alike(then, everyone)
-    best = everyone.scores.max()
-    near = int((everyone.scores >= best * (1.0 - NEAR_BEST) * (1.0 - SLACK)).sum())
-    assert then.left_out
-    assert then.eligible.size >= near
 
 
 def test_only_a_part_is_weighed_once_a_second_call_is_of_the_same_kind() -> None:

@@ -26,7 +26,7 @@ def tab_of(asked: dict[str, Any]) -> Any:
     members = {name: msgspec.Raw(msgspec.json.encode(each)) for name, each in asked.items()}
     body = OpenAiBody(b"/v1/chat/completions", members, 99, False, False, 1)
     runtime = SimpleNamespace(
-        looks=Ration(20, 20.0),
+        looks=Ration(20),
         clock=lambda: datetime.now(UTC),
         running=set(),
         heard=deque(),
