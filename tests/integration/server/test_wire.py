@@ -584,18 +584,24 @@ async def test_a_connection_that_has_ended_does_not_wait_for_the_garbage_collect
     place: Place, *, begun: bool
 ) -> None:
     gc.collect()
+    before = set(map(id, _connections()))  # of tests before this one that somebody holds still
     gc.disable()
     try:
         for _ in range(3):
             async with place.wire() as wire:
                 await wire.send(post())
                 assert await wire.answer() == (200, b"POST /a hello")
+                assert set(map(id, _connections())) - before, "one that is open is found"
                 if begun:
                     await wire.send(post()[:20])
         async with asyncio.timeout(LIMIT_S):
             while place.listener.connections:  # noqa: ASYNC110 - the server tells nobody
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.01)
-        assert not [each for each in gc.get_objects() if isinstance(each, (Connection, Reader))]
+        assert not [each for each in _connections() if id(each) not in before]
     finally:
         gc.enable()
+
+
+def _connections() -> list[Connection | Reader]:
+    return [each for each in gc.get_objects() if isinstance(each, (Connection, Reader))]
