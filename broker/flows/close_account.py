@@ -30,8 +30,9 @@ async def close_account(
             raise NotFound("There is no such open account.")
         if name == KEEPER or account.id == caller.account_id:
             raise Conflict(f"'{name}' stays open: somebody must open the console.")
-        await _withdraw_all(connection, account, now)
+        # First, for it locks the account: nothing is registered behind what is withdrawn.
         await accounts.close(connection, account.id, now)
+        await _withdraw_all(connection, account, now)
         deed = audit.Deed(caller.name, "close_account", f"accounts/{name}", {"reason": reason})
         await audit.record(connection, deed, now)
 

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.catalog import Deployment, Endpoint, Kind, ListingStatus
 from broker.core.terms import Terms, band_of, check_deployment, factors_of, make_of, refuse
+from broker.errors import NotFound
 from broker.store import changes, listing, offers
 from broker.store.accounts import ids_by_name
 from broker.store.deployments import DeploymentRecord, Same, deployment_of, open_credential
@@ -45,14 +46,17 @@ async def register(
     """Make the catalog say what the offer says; `terms` are the take in basis points, and now.
 
     The same name is the same deployment: it keeps its nonce and signing key, and what did not
-    change stays untouched. Raises RequestMalformed with the name of the field.
+    change stays untouched. Raises RequestMalformed with the name of the field, and NotFound for an
+    account that was closed meanwhile.
     """
     take_bps, now = terms
     check_deployment(offer)
     # One registration of a provider at a time; FOR NO KEY UPDATE leaves foreign keys alone.
-    await connection.execute(
-        select(accounts.c.id).where(accounts.c.id == provider_id).with_for_update(key_share=True)
-    )
+    is_open = (accounts.c.id == provider_id) & accounts.c.closed_at.is_(None)
+    if not await connection.scalar(
+        select(accounts.c.id).where(is_open).with_for_update(key_share=True)
+    ):
+        raise NotFound("There is no such open account.")
     wanted = await _wanted(connection, offer, take_bps)
     saved = await listing.save(connection, provider_id, offer, sealer, now)
     replaced = await offers.replace(connection, (saved.id, provider_id), wanted, now)

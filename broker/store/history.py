@@ -128,7 +128,12 @@ async def _copy(connection: AsyncConnection, month: Month) -> None:
     fresh, key = f"{month.name}_thin", _KEYS[month.table]
     bounds = f"{key} >= '{month.begins.isoformat()}' AND {key} < '{month.ends.isoformat()}'"
     # Whoever would write to a month of long ago waits; whoever reads it does not.
-    await connection.exec_driver_sql(f"LOCK TABLE {month.name} IN SHARE MODE")
+    try:
+        await connection.exec_driver_sql(f"LOCK TABLE {month.name} IN SHARE MODE")
+    except DBAPIError as error:
+        if not is_in_use(error):
+            raise
+        raise Unavailable(f"{month.name} is being written to, or cleaned up.") from error
     await connection.exec_driver_sql(
         # The bounds spare the exchange looking at its rows.
         f"CREATE TABLE {fresh} (LIKE {month.name} INCLUDING ALL, CHECK ({bounds}))"

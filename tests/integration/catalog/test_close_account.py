@@ -43,6 +43,17 @@ async def test_a_closed_provider_has_no_keys_and_nothing_on_the_market(engine, a
         await close_account(engine, operator, acme.name, "again", NOW)
 
 
+async def test_a_closed_provider_registers_nothing_that_it_began_to_before(engine, acme):
+    boss = await open_account(engine, Role.OPERATOR, "boss")
+    desk = Enrolment(engine, SEALER, LOOPBACK, TAKE_BPS, lambda: datetime.now(UTC), lambda: 1_000)
+    provider = Caller(acme.id, acme.name, acme.role)
+    await close_account(engine, Caller(boss.id, boss.name, boss.role), acme.name, "left", NOW)
+    with pytest.raises(NotFound, match="open account"):
+        await enroll.register(desk, provider, offer(url="http://127.0.0.1:9"))
+    async with engine.connect() as connection:
+        assert await deployments.list_deployments(connection) == []
+
+
 async def test_the_account_of_the_consoles_links_and_ones_own_stay_open(engine):
     for name in ("operator", "boss"):
         account = await open_account(engine, Role.OPERATOR, name)

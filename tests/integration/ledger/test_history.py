@@ -184,6 +184,20 @@ async def test_nobody_waits_for_a_month_whose_table_is_in_use(
     assert (await stories(connection))[call] == b""
 
 
+async def test_a_month_that_somebody_writes_to_is_left_for_another_day_and_others_go_on(
+    engine: AsyncEngine, connection: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    call = await called(connection, MONTH + timedelta(days=1))
+    for version, at in enumerate((MONTH, NOW), 1):
+        await connection.execute("INSERT INTO price_books VALUES ($1, $2, 'posted')", version, at)
+    async with other.transaction():
+        await other.execute(f"LOCK TABLE calls_{MONTH:%Y%m} IN ROW EXCLUSIVE MODE")
+        assert await forget(engine, ENDED) == 1, "its prices"
+    assert (await stories(connection))[call] == STORY
+    assert await connection.fetchval("SELECT count(*) FROM price_books") == 1
+    assert await forget(engine, ENDED) == 1, "its calls"
+
+
 async def test_calls_that_no_month_had_room_for_lose_their_stories_too(
     engine: AsyncEngine, connection: asyncpg.Connection
 ) -> None:
