@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from typing import Final, TypeVar
 from uuid import UUID
 
 import structlog
@@ -24,6 +24,8 @@ from provider_sdk.protocol import (
     SignedHeartbeat,
 )
 from provider_sdk.signing import Doubt, examine
+
+_Each = TypeVar("_Each")
 
 _log = structlog.get_logger(__name__)
 
@@ -68,6 +70,7 @@ class HeartbeatDesk:
         self._load_again_at_s = 0.0
         self._current = False
         self._changes = 0
+        self._loading = asyncio.Lock()
 
     def forget_keys(self) -> None:
         """Be told that the catalog has changed: a deployment may have come or gone."""
@@ -81,15 +84,20 @@ class HeartbeatDesk:
 
     async def receive(self, batch: HeartbeatBatch) -> HeartbeatReply:
         """Take a batch; each heartbeat has its own result, in the same order."""
-        results: list[HeartbeatResult] = []
-        for begin in range(0, len(batch.heartbeats), TOGETHER):
-            results += await self._take(batch.heartbeats[begin : begin + TOGETHER])
+        told, ids = batch.heartbeats, list[UUID | None]()
+        for part in _parts(told):
+            ids += map(_id_of, part)
             await asyncio.sleep(0)  # calls come between
+        await self._know(ids)  # of all at once: within a second there is one look for strange ones
+        results: list[HeartbeatResult] = []
+        for part, part_ids in zip(_parts(told), _parts(ids), strict=True):
+            results += await self._take(part, part_ids)
+            await asyncio.sleep(0)
         return HeartbeatReply(interval_ms=self.interval_ms(), results=results)
 
-    async def _take(self, heartbeats: Sequence[SignedHeartbeat]) -> list[HeartbeatResult]:
-        ids = [_id_of(each) for each in heartbeats]
-        await self._know(ids)
+    async def _take(
+        self, heartbeats: Sequence[SignedHeartbeat], ids: Sequence[UUID | None]
+    ) -> list[HeartbeatResult]:
         results = [self._examine(*each) for each in zip(heartbeats, ids, strict=True)]
         believed = [each for each in results if isinstance(each, Beat)]
         accepted = iter(await self._beats.accept(believed) if believed else ())
@@ -147,11 +155,22 @@ class HeartbeatDesk:
 
     async def _know(self, ids: Sequence[UUID | None]) -> None:
         """Load the keys when they have changed, or those of ids that are not among them."""
-        strange = {each for each in ids if each is not None and each.bytes not in self._keys}
-        now_s = self._now_s()
-        if (self._current and not strange) or now_s < self._load_again_at_s:
+        if not self._is_due(ids):
             return
-        self._load_again_at_s = now_s + KEYS_LOADED_EVERY_S
+        async with self._loading:  # what is read first is kept first: none puts older keys back
+            if self._is_due(ids):
+                self._load_again_at_s = self._now_s() + KEYS_LOADED_EVERY_S
+                await self._load(self._strange(ids))
+
+    def _is_due(self, ids: Sequence[UUID | None]) -> bool:
+        if self._now_s() < self._load_again_at_s:
+            return False
+        return not self._current or bool(self._strange(ids))
+
+    def _strange(self, ids: Sequence[UUID | None]) -> set[UUID]:
+        return {each for each in ids if each is not None and each.bytes not in self._keys}
+
+    async def _load(self, strange: Set[UUID]) -> None:
         changes = self._changes
         kept, wanted = (self._keys, strange) if self._current else ({}, None)
         try:
@@ -163,6 +182,10 @@ class HeartbeatDesk:
             return
         self._keys = {**kept, **{each.bytes: key for each, key in told.items()}}
         self._current = changes == self._changes
+
+
+def _parts(whole: Sequence[_Each]) -> Iterator[Sequence[_Each]]:
+    return (whole[begin : begin + TOGETHER] for begin in range(0, len(whole), TOGETHER))
 
 
 def _id_of(signed: SignedHeartbeat) -> UUID | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 import msgspec
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker.flows.heartbeat import HeartbeatDesk, interval_ms
+from broker.flows.heartbeat import TOGETHER, HeartbeatDesk, interval_ms
 from broker.live.room import Live
 from broker.store import catalog
 from broker.store.catalog import Registration
@@ -36,6 +40,22 @@ class Time:
 
     def __call__(self) -> float:
         return self.now_s
+
+
+class LateEngine:
+    """An engine whose first connection is given back only when it may be."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self.has_read, self.may_end = asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[AsyncConnection]:
+        async with self._engine.connect() as connection:
+            yield connection
+            if not self.has_read.is_set():
+                self.has_read.set()
+                await self.may_end.wait()
 
 
 @pytest.fixture
@@ -181,6 +201,38 @@ async def test_a_strangers_id_makes_no_other_key_load_anew(desk, gpu1, engine, a
         (unknown,) = await beat(desk, signed(gpu1, 1, deployment_id=stranger))
         assert (unknown.reason, unknown.register_again) == ("unknown_deployment", True)
         assert await reasons(desk, signed(gpu1, sequence)) == [""], "the change is not heard of yet"
+
+
+async def test_a_newcomer_is_found_behind_more_strangers_than_are_examined_together(
+    desk, gpu1, engine, acme, monotonic
+):
+    assert await reasons(desk, signed(gpu1, 1)) == [""]
+    gpu2 = await register(engine, acme, offer(name="gpu2", endpoints=[endpoint_offer(name="med")]))
+    monotonic.now_s += 1.0
+    strangers = [signed(gpu1, 1, deployment_id=str(uuid4())) for _ in range(TOGETHER)]
+    assert await reasons(desk, *strangers, signed(gpu2, 1)) == [
+        *["unknown_deployment"] * TOGETHER,
+        "",
+    ]
+
+
+async def test_a_late_look_for_a_stranger_puts_no_older_keys_back(
+    desk, gpu1, engine, acme, monotonic
+):
+    assert await reasons(desk, signed(gpu1, 1)) == [""]
+    monotonic.now_s += 1.0
+    desk._engine = late = LateEngine(engine)
+    strange = signed(gpu1, 1, deployment_id=str(uuid4()))
+    looking = asyncio.create_task(beat(desk, strange))
+    await late.has_read.wait()
+    async with engine.begin() as connection:
+        await catalog.withdraw(connection, acme.id, gpu1.deployment_id, NOW)
+    desk.forget_keys()
+    loading = asyncio.create_task(beat(desk, signed(gpu1, 2)))
+    await asyncio.wait([loading], timeout=0.3)  # it may end before the look, or wait for it
+    late.may_end.set()
+    await asyncio.gather(looking, loading)
+    assert await reasons(desk, signed(gpu1, 3)) == ["unknown_deployment"]
 
 
 async def test_known_deployments_go_on_while_the_database_is_away(gpu1, database_url, here, wall):
