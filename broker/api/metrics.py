@@ -20,6 +20,7 @@ from broker.api.market_gauges import MarketGauges
 from broker.api.parts import GivenEngine, GivenExposition, Parts
 from broker.api.plane_metrics import Plane, PlaneCollector
 from broker.api.tallies import EVERY_S, Tallies
+from broker.api.turnover_metrics import TurnoverCollector
 
 
 class CallCollector(Collector):
@@ -72,6 +73,7 @@ def create_registry(parts: Parts, plane: Plane | None = None) -> CollectorRegist
     registry.register(LimitCollector(parts))
     if plane is not None:
         registry.register(PlaneCollector(plane))
+        registry.register(TurnoverCollector(plane.ledger.turnover))
     return registry
 
 

@@ -1,12 +1,12 @@
 """What the data plane has counted, read when it is scraped: shed calls, retries, hedges, lanes.
 
-All label sets are bounded: codes are those of the broker's own errors, lanes are three.
+All label sets are bounded: codes are those of the broker's own errors, lanes are five.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -23,6 +23,9 @@ from broker.core.throttle import Throttle
 from broker.flows.batch import LedgerBatcher
 from broker.live.room import Live
 from broker.upstream.client import UpstreamClient
+
+_WAITED_FOR: Final = ("holds", "settlements")
+"""The lanes that calls wait for."""
 
 
 class Plane(Protocol):
@@ -120,11 +123,26 @@ def _lanes(ledger: LedgerBatcher) -> Iterator[Metric]:
     commits = HistogramMetricFamily(
         "broker_ledger_commit_seconds", "How long a batch took to be durable.", labels=["lane"]
     )
-    for name, lane in ledger.lanes().items():
+    lanes = ledger.lanes()
+    for name, lane in lanes.items():
         waiting.add_metric([name], len(lane.queue))
         commits.add_metric([name], lane.commits.buckets(), lane.commits.sum_s)
     yield waiting
     yield commits
+    waits = HistogramMetricFamily(
+        "broker_ledger_wait_seconds",
+        "How long calls waited until their hold, or what they ended with, was durable.",
+        labels=["lane"],
+    )
+    for name in _WAITED_FOR:
+        lane = lanes[name]
+        waits.add_metric([name], lane.waits.buckets(), lane.waits.sum_s)
+    yield waits
+    yield CounterMetricFamily(
+        "broker_holds_ready",
+        "Calls whose hold was ready before them: they are not among those that waited.",
+        ledger.ahead.taken,
+    )
     yield GaugeMetricFamily(
         "broker_ledger_waiting_limit", "So many holds may wait at once.", ledger.holds_limit
     )

@@ -38,8 +38,10 @@ class LedgerBatcher:
     ) -> None:
         self.process_id = terms.process_id
         rows_max, known = terms.rows_max, BudgetedKeys()
-        self._records = RecordLane(pool, rows_max)
         self._settlements = SettlementLane(pool, rows_max, take_account, known)
+        self.turnover = self._settlements.turnover
+        """What the calls of this process came to."""
+        self._records = RecordLane(pool, rows_max, self.turnover)
         self._doubts = DoubtLane(pool, rows_max, self._settlements)
         beside = Neighbours(self._settlements, self._doubts, known)
         self.ahead = AheadLane(pool, terms, beside)

@@ -44,6 +44,8 @@ class Lane(ABC, Generic[Item, Result]):
         """What waits for the next statement."""
         self.commits = Durations()
         """How long each statement took to be durable."""
+        self.waits = Durations()
+        """How long callers waited until what they asked for was; empty where none waits."""
         self._idle: asyncio.Future[None] | None = None
         self._closing = False
         self._connection: ledger.Connection | None = None

@@ -95,6 +95,8 @@ class AheadLane(Lane[_Opening, HoldResult]):
         """Those on which something is ready, or that it is being opened for."""
         self._returned: dict[UUID, tuple[float, int]] = {}
         """When what an account had ready was given back, the last time, and how many nanos."""
+        self.taken = 0
+        """So many calls found their hold ready, and waited for none."""
         self._sweeping: asyncio.TimerHandle | None = None
         self._shut_until_s = 0.0
         self._generation = beside.known.generation
@@ -128,6 +130,7 @@ class AheadLane(Lane[_Opening, HoldResult]):
         ready = shelf.take(amount_nanos, now_s)
         if 2 * (len(shelf.ready) + shelf.coming) <= shelf.wanted:
             self._open(shelf, shelf.due(now_s))
+        self.taken += ready is not None
         return ready
 
     def shut(self, until_s: float) -> None:

@@ -41,6 +41,8 @@ _log = structlog.get_logger()
 class _Asked(msgspec.Struct, eq=False, gc=False):
     hold: Hold
     future: asyncio.Future[None]
+    asked_s: float
+    """On the monotonic clock."""
     wait_s: float
     """So long it may wait for a budget, once it has to."""
     until_s: float = 0.0
@@ -96,7 +98,7 @@ class HoldLane(Lane[_Asked, HoldResult]):
         if self._settlements.is_stuck or (self._away_until_s and loop.time() < self._away_until_s):
             raise _away()
         future: asyncio.Future[None] = loop.create_future()
-        self.put(_Asked(hold, future, wait_s))
+        self.put(_Asked(hold, future, time.monotonic(), wait_s))
         try:
             await future
         except asyncio.CancelledError:
@@ -147,6 +149,7 @@ class HoldLane(Lane[_Asked, HoldResult]):
 
     def _deliver(self, items: Sequence[_Asked], results: Sequence[HoldResult]) -> None:
         again: list[_Asked] = []
+        now_s = time.monotonic()
         for asked, result in zip(items, results, strict=True):
             if not result.accepted:
                 if self._refuse(asked, result):
@@ -154,6 +157,7 @@ class HoldLane(Lane[_Asked, HoldResult]):
             elif asked.future.done():
                 self._settlements.release(asked.hold)
             else:
+                self.waits.add(now_s - asked.asked_s)
                 asked.future.set_result(None)
         self.queue.extendleft(reversed(again))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -13,6 +14,7 @@ import msgspec
 import structlog
 
 from broker.core.ledger import CallRecord, Hold, Settlement, settlement
+from broker.core.turnover import Turnover
 from broker.errors import BrokerError, Unavailable
 from broker.flows.lane import BackOff, Lane
 from broker.store import ledger
@@ -30,6 +32,8 @@ _log = structlog.get_logger()
 class _Closing(msgspec.Struct, eq=False, gc=False):
     settlement: Settlement
     future: asyncio.Future[bool] | None
+    asked_s: float
+    """On the monotonic clock."""
     draft: Callable[[], CallRecord] | None = None
     """Makes the record that it is to have."""
     doubtful: bool = False
@@ -44,6 +48,7 @@ class SettlementLane(Lane[_Closing, SettleResult]):
         self, pool: asyncpg.Pool, rows_max: int, take_account: UUID, known: BudgetedKeys
     ) -> None:
         super().__init__(pool, rows_max, _STATEMENT_S)
+        self.turnover = Turnover()
         self._take_account = take_account
         self._known = known
         self._back_off = BackOff()
@@ -62,12 +67,13 @@ class SettlementLane(Lane[_Closing, SettleResult]):
         leaves.
         """
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self.put(_Closing(settlement, future, draft))
+        self.put(_Closing(settlement, future, time.monotonic(), draft))
         return future
 
     def release(self, hold: Hold) -> None:
         """Close a hold that nobody waits for."""
-        self.put(_Closing(settlement(hold, (), datetime.now(UTC), None), None))
+        closing = settlement(hold, (), datetime.now(UTC), None)
+        self.put(_Closing(closing, None, time.monotonic()))
 
     async def _work(self) -> None:
         batch = self._next_batch()
@@ -123,12 +129,18 @@ class SettlementLane(Lane[_Closing, SettleResult]):
         ]
 
     def _deliver(self, items: Sequence[_Closing], results: Sequence[SettleResult]) -> None:
+        now_s = time.monotonic()
         for closing, result in zip(items, results, strict=True):
             closing.done = True
             if result.fault is not None:
                 _refuse(closing, result.fault)
-            elif closing.future is not None and not closing.future.done():
-                closing.future.set_result(result.settled)
+            elif closing.future is not None:
+                waited_s = now_s - closing.asked_s
+                self.waits.add(waited_s)
+                if result.settled:
+                    self.turnover.settled(closing.settlement, waited_s)
+                if not closing.future.done():
+                    closing.future.set_result(result.settled)
 
     async def _offend(self, item: _Closing, error: Exception) -> None:
         """Money comes before the log: without its call record the settlement may still stand."""
@@ -151,13 +163,15 @@ class SettlementLane(Lane[_Closing, SettleResult]):
 class RecordLane(Lane[CallRecord, None]):
     """Records of calls that were refused before a hold."""
 
-    def __init__(self, pool: asyncpg.Pool, rows_max: int) -> None:
+    def __init__(self, pool: asyncpg.Pool, rows_max: int, turnover: Turnover) -> None:
         super().__init__(pool, rows_max, _STATEMENT_S)
+        self._turnover = turnover
         self._back_off = BackOff()
         self._dropped = 0
 
     def record(self, record: CallRecord) -> None:
         """Queue one record; drops it, counted in the log, when too many wait."""
+        self._turnover.ended(record)
         if len(self.queue) < _RECORDS_MAX:
             self.put(record)
             return

@@ -106,6 +106,19 @@ async def test_a_missing_account_is_told_loudly(batcher: LedgerBatcher) -> None:
     assert caught.value.code == "ledger_account_missing"
 
 
+async def test_a_call_that_is_settled_twice_is_counted_once(
+    batcher: LedgerBatcher, consumer: UUID, provider: UUID
+) -> None:
+    hold = a_hold(consumer, 100_000)
+    await batcher.hold(hold)
+    capture = a_capture(hold, (provider, 10))
+    assert await batcher.settle(capture)
+    assert not await batcher.settle(capture)
+    sums = batcher.turnover.sums["chat"]
+    assert (sums.charged_nanos, sums.take_nanos, sums.earnings_nanos) == (10_000, 1_000, 9_000)
+    assert dict(batcher.turnover.lasted["chat", "failed"].buckets())["+Inf"] == 1
+
+
 async def test_a_settlement_with_an_unknown_payee_fails_alone_and_keeps_its_hold(
     batcher: LedgerBatcher, connection: asyncpg.Connection, consumer: UUID, provider: UUID
 ) -> None:
