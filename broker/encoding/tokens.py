@@ -29,10 +29,22 @@ TEXT_CHARACTERS_MAX = 50_000
 LONG_CHARACTERS = 2_000
 """Counted in a thread where there is time, for it would hold all calls up by milliseconds."""
 THREADS = 2
+QUEUED_CHARACTERS_MAX = 1_000_000
+"""Of all texts that are being counted or wait for it: a second's work, for so long an answer may
+wait for its counts. What comes beyond is not counted, and the bound by bytes holds for it."""
 CHARACTERS_MAX = 256 << 20
 """Of all tokenizers together."""
 OF_A_PROVIDER_MAX = 64 << 20
 """Of those of one provider, for others to have room."""
+
+
+class _Loaded:
+    """A tokenizer for all endpoints of the same text; None where it cannot be used, or broke."""
+
+    __slots__ = ("tokenizer",)
+
+    def __init__(self, tokenizer: Tokenizer | None) -> None:
+        self.tokenizer = tokenizer
 
 
 class TokenCounter:
@@ -42,9 +54,11 @@ class TokenCounter:
         self,
         characters_max: int = CHARACTERS_MAX,
         of_a_provider_max: int = OF_A_PROVIDER_MAX,
+        queued_max: int = QUEUED_CHARACTERS_MAX,
     ) -> None:
         self._most = characters_max, of_a_provider_max
-        self._tokenizers: dict[UUID, Tokenizer | None] = {}
+        self._loaded: dict[UUID, _Loaded] = {}
+        self._queued, self._queued_max = 0, queued_max
         self._left_out: set[UUID] = set()
         self._wanted: Sequence[Endpoint] = ()
         self._prepared: Sequence[Endpoint] = ()
@@ -71,15 +85,15 @@ class TokenCounter:
     async def _prepare(self, endpoints: Sequence[Endpoint]) -> None:
         texts = _with_room(endpoints, *self._most)
         self._tell_left_out({each.id for each in endpoints if each.tokenizer_json} - texts.keys())
-        for endpoint_id in self._tokenizers.keys() - texts.keys():
-            del self._tokenizers[endpoint_id]
-        loaded = {texts[each]: tokenizer for each, tokenizer in self._tokenizers.items()}
+        for endpoint_id in self._loaded.keys() - texts.keys():
+            del self._loaded[endpoint_id]
+        by_text = {texts[each]: loaded for each, loaded in self._loaded.items()}
         for endpoint_id, text in texts.items():
-            if endpoint_id in self._tokenizers:
+            if endpoint_id in self._loaded:
                 continue
-            if text not in loaded:
-                loaded[text] = await asyncio.to_thread(_load, endpoint_id, text)
-            self._tokenizers[endpoint_id] = loaded[text]
+            if text not in by_text:
+                by_text[text] = _Loaded(await asyncio.to_thread(_load, endpoint_id, text))
+            self._loaded[endpoint_id] = by_text[text]
             if self._wanted is not endpoints:
                 return
         self._prepared = endpoints
@@ -90,30 +104,45 @@ class TokenCounter:
         self._left_out = ids
 
     def count(self, endpoint_id: UUID, text: str) -> int | None:
-        """Return the number of tokens of a text, without a template's; None when unknown."""
-        tokenizer = self._usable(endpoint_id, text)
-        return None if tokenizer is None else self._count(tokenizer, text)
+        """Return the number of tokens of a short text, without a template's; None when unknown, and
+        of a long one, for which there is `begin`."""
+        loaded = self._loaded.get(endpoint_id)
+        if loaded is None or loaded.tokenizer is None or len(text) > LONG_CHARACTERS:
+            return None
+        return self._count(loaded, text)
 
     def begin(self, endpoint_id: UUID, text: str) -> asyncio.Future[int | None] | None:
-        """Begin to count a long text beside the calls; None: it is unknown, or counted in no time.
-
-        A count that has not begun may be cancelled.
-        """
-        tokenizer = self._usable(endpoint_id, text)
-        if tokenizer is None or len(text) <= LONG_CHARACTERS:
+        """Begin to count a long text beside the calls, not to be cancelled; None: it is unknown,
+        counted in no time, or one too many."""
+        loaded, size = self._loaded.get(endpoint_id), len(text)
+        if loaded is None or loaded.tokenizer is None:
             return None
+        if not LONG_CHARACTERS < size <= TEXT_CHARACTERS_MAX:
+            return None
+        if self._queued + size > self._queued_max:
+            return None
+        self._queued += size
         loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._threads, self._count, tokenizer, text)
+        begun = loop.run_in_executor(self._threads, self._count, loaded, text)
+        begun.add_done_callback(lambda _: self._leave_queue(size))
+        return begun
+
+    def _leave_queue(self, size: int) -> None:
+        self._queued -= size
 
     async def count_beside(self, endpoint_id: UUID, text: str) -> int | None:
-        """Return what `count` does, without holding up the calls."""
+        """Return the number of tokens of any text without holding up the calls; None when unknown,
+        or when too much is being counted."""
         begun = self.begin(endpoint_id, text)
-        return self.count(endpoint_id, text) if begun is None else await begun
+        if begun is None:
+            return self.count(endpoint_id, text)
+        # Whoever leaves does not take it from the queue, which has to hold no more than is counted.
+        return await asyncio.shield(begun)
 
-    def _usable(self, endpoint_id: UUID, text: str) -> Tokenizer | None:
-        return None if len(text) > TEXT_CHARACTERS_MAX else self._tokenizers.get(endpoint_id)
-
-    def _count(self, tokenizer: Tokenizer, text: str) -> int | None:
+    def _count(self, loaded: _Loaded, text: str) -> int | None:
+        tokenizer = loaded.tokenizer
+        if tokenizer is None:
+            return None  # it broke while this text waited
         try:
             if len(text) <= LONG_CHARACTERS:
                 return len(tokenizer.encode(text, add_special_tokens=False))
@@ -122,9 +151,10 @@ class TokenCounter:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # the library's panics are no Exception
-            broken = [each for each, shared in self._tokenizers.items() if shared is tokenizer]
-            self._tokenizers.update(dict.fromkeys(broken))
-            told, kind = [str(each) for each in broken], type(error).__name__
+            loaded.tokenizer = None
+            # Copied at once, for this may be a thread's and the market may change meanwhile.
+            sharing = self._loaded.copy().items()
+            told, kind = [str(each) for each, its in sharing if its is loaded], type(error).__name__
             _log.warning("tokenizer_broke", endpoint_ids=told, kind=kind)
             return None
 

@@ -56,18 +56,18 @@ async def climb(tab: Tab, failure_of: Callable[[Tab], BrokerError]) -> WholeAnsw
         tab.forgo_but(None)  # the caller, who may have left, gets nothing
         raise
     if last is None:
-        raise _nothing(tab, cut) or failure_of(tab)
-    return _delivered(tab, last)
+        raise await _nothing(tab, cut) or failure_of(tab)
+    return await _delivered(tab, last)
 
 
-def _nothing(tab: Tab, cut: Reply | None) -> ProviderFailed | None:
+async def _nothing(tab: Tab, cut: Reply | None) -> ProviderFailed | None:
     """Return the refusal of the latest answer that was cut, if that was below what the caller wants
     at all; None otherwise, and then nothing is charged."""
     cascade = _cascade(tab.call)
     if cut is not None and cut.attempt.judged is not None and cascade.below is Below.REFUSE:
         verdict = _verdict(tab, cut.attempt.judged, cut)
         if _is_below(cascade, verdict):
-            return _refused(tab, cascade, cut, verdict)
+            return await _refused(tab, cascade, cut, verdict)
     tab.forgo_but(None)
     return None
 
@@ -103,14 +103,14 @@ async def _is_enough(tab: Tab, reply: Reply) -> bool:
         attempt.notes.append(f"{'kept' if judged.kept else 'not kept'}: {judged.reason}")
         if not (judged.kept or reply.ended):
             reply.cut()
-            tab.end(Outcome(status=200), delivered_so_far(reply, tab))
+            await end_counted(tab, Outcome(status=200), delivered_so_far(reply, tab))
     except BaseException:
         reply.cut()
         raise
     return judged.kept
 
 
-def _delivered(tab: Tab, reply: Reply) -> WholeAnswer | StreamedAnswer:
+async def _delivered(tab: Tab, reply: Reply) -> WholeAnswer | StreamedAnswer:
     """Return an answer as the caller gets it: flagged, without what was asked for the broker."""
     cascade, attempt = _cascade(tab.call), reply.attempt
     tab.keep_attempt(attempt)
@@ -118,7 +118,7 @@ def _delivered(tab: Tab, reply: Reply) -> WholeAnswer | StreamedAnswer:
         tab.forgo_but(attempt)
     verdict = None if attempt.judged is None else _verdict(tab, attempt.judged, reply)
     if verdict is not None and cascade.below is Below.REFUSE and _is_below(cascade, verdict):
-        raise _refused(tab, cascade, reply, verdict)
+        raise await _refused(tab, cascade, reply, verdict)
     if isinstance(reply.answer, WholeAnswer):
         assert verdict is not None
         return _as_whole(cascade, reply, reply.answer, verdict)
@@ -155,7 +155,7 @@ def _is_below(cascade: Cascade, verdict: Verdict) -> bool:
     return least is not None and (verdict.confidence is None or verdict.confidence < least)
 
 
-def _refused(tab: Tab, cascade: Cascade, reply: Reply, verdict: Verdict) -> ProviderFailed:
+async def _refused(tab: Tab, cascade: Cascade, reply: Reply, verdict: Verdict) -> ProviderFailed:
     """Return the refusal of an answer that is below, of which nothing goes out; it is paid as far
     as it came where all are."""
     reply.cut()
@@ -166,7 +166,11 @@ def _refused(tab: Tab, cascade: Cascade, reply: Reply, verdict: Verdict) -> Prov
         reply.attempt.notes.append(f"refused: it is below the {least}")
     if not reply.ended:
         outcome = Outcome(Fault.CALLER_LEFT, detail="confidence_too_low")
-        tab.end(outcome, delivered_so_far(reply, tab))
+        try:
+            await end_counted(tab, outcome, delivered_so_far(reply, tab))
+        except asyncio.CancelledError:
+            tab.forgo_but(None)
+            raise
     if not cascade.pays_all:
         tab.forgo_but(None)
     return ProviderFailed(

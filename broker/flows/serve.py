@@ -19,7 +19,6 @@ from broker.core.market import Market
 from broker.core.outcome import Fault, Outcome
 from broker.core.several import several
 from broker.core.transcript import Transcript
-from broker.encoding.tokens import LONG_CHARACTERS
 from broker.errors import (
     BrokerError,
     DeadlinePassed,
@@ -202,7 +201,7 @@ async def _forward(tab: Tab) -> WholeAnswer | StreamedAnswer | LongAnswer:
             continue
         if not isinstance(answer, WholeAnswer):
             return answer
-        if len(answer.delivered.text) > LONG_CHARACTERS:
+        if tab.endpoint.tokenizer_json is not None:
             await end_counted(tab, Outcome(status=answer.status), answer.delivered)
         else:
             tab.end(Outcome(status=answer.status), answer.delivered)

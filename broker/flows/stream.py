@@ -18,7 +18,7 @@ from broker.flows.continue_stream import (
     identity_of,
     why_whole,
 )
-from broker.flows.count_tokens import end_counted
+from broker.flows.count_tokens import end_counted, end_when_settled
 from broker.flows.exchange import StreamedAnswer, told
 from broker.flows.inspect_answer import inspect, is_drawn
 from broker.flows.tab import Tab
@@ -106,7 +106,7 @@ class Stream:
         reason = why_whole(body)
         if reason is None and len(text.encode()) != reader.text_bytes:
             reason = "more than text had come"
-        tab.end(failure.outcome, self._delivered(complete=False))
+        await end_counted(tab, failure.outcome, self._delivered(complete=False))
         try:
             if reason is not None:
                 raise NotContinued(reason)
@@ -137,14 +137,14 @@ class Stream:
         """Nobody waits for the rest: stop the work upstream and charge what was delivered."""
         self._answer.response.abort()
         outcome = Outcome(Fault.CALLER_LEFT, detail="" if status == 499 else code)
-        self._tab.end(outcome, self._delivered(complete=False))
+        end_when_settled(self._tab, outcome, self._delivered(complete=False))
         self._tab.settle_later(status, code)
 
     async def _fail(self, outcome: Outcome) -> bytes:
         """Charge what was delivered, then say that it broke off: never a clean end."""
         if outcome.fault is Fault.TOTAL_TIMEOUT:
             outcome = Outcome(Fault.DEADLINE, status=200)
-        self._tab.end(outcome, self._delivered(complete=False))
+        await end_counted(self._tab, outcome, self._delivered(complete=False))
         code = "deadline_passed" if outcome.fault is Fault.DEADLINE else "provider_cut_off"
         try:
             await self._tab.settle(200, code)

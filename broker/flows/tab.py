@@ -20,7 +20,7 @@ from broker.core.metering import NOTHING, Delivered, Expected, meter
 from broker.core.outcome import Outcome
 from broker.errors import BrokerError, HoldExpired
 from broker.flows.attempt_facts import answer_length, cut_of, learn_from, ttft_ms
-from broker.flows.count_tokens import PromptCount, begin_prompt, counted
+from broker.flows.count_tokens import PromptCount, Uncounted, begin_prompt, counted, end_counted
 from broker.flows.doubt import doubted
 from broker.flows.runtime import Runtime
 from broker.flows.trace_call import trace_call
@@ -51,8 +51,10 @@ class Tab:
         self._attempt: Attempt | None = None
         self._hedge: Attempt | None = None
         """Under way beside it."""
-        self._prompt: PromptCount | None = None
-        """Being counted by the tokenizer of the latest attempt's endpoint, where it is long."""
+        self.prompts: list[PromptCount] = []
+        """What attempts were sent, where it is long and counted by a tokenizer."""
+        self.uncounted: Uncounted | None = None
+        """Of the attempt under way: it is over, and its caller has left before it was counted."""
         self.asked = call
         """What the latest attempt was sent: of a stream that broke off, something else."""
         self.endpoint: Endpoint
@@ -67,6 +69,11 @@ class Tab:
         )
         if call.hedges and decision.answers_most > 1:
             self.dispatch.hedges = runtime.hedges
+
+    @property
+    def is_under_way(self) -> bool:
+        """An attempt has begun and not ended."""
+        return self._attempt is not None
 
     @property
     def rate(self) -> Rate:
@@ -97,6 +104,8 @@ class Tab:
             self._hedge = attempt
             endpoint = self.market.endpoint(attempt.candidate.number)
             self.runtime.pulse.begin(endpoint.number, endpoint.deployment.number, now_s)
+            if endpoint.tokenizer_json is not None:
+                begin_prompt(self, endpoint)
         return attempt
 
     def go_on(self) -> Attempt | None:
@@ -120,7 +129,7 @@ class Tab:
         number = endpoint.number
         self.runtime.pulse.begin(number, endpoint.deployment.number, attempt.started_s)
         if endpoint.tokenizer_json is not None:
-            self._prompt = begin_prompt(endpoint, self.asked, self.runtime.tokens)
+            begin_prompt(self, endpoint)
 
     def first_content(self, attempt: Attempt) -> None:
         """Be told that the content of an attempt's answer has begun."""
@@ -131,7 +140,9 @@ class Tab:
         self, outcome: Outcome, delivered: Delivered | None = None, now_s: float | None = None
     ) -> None:
         """End the attempt under way, if one is, and price what it delivered; one beside it ends
-        with nothing. `now_s` is when it ended, None for just now."""
+        with nothing. `now_s` is when it ended, None for just now. One that is `uncounted` waits."""
+        if self.uncounted is not None:
+            return
         attempt, self._attempt = self._attempt, None
         if self._hedge is not None:
             hedge, self._hedge = self._hedge, None
@@ -197,8 +208,7 @@ class Tab:
             pulse.bytes_out_per_token_at[number],
         )
         if endpoint.tokenizer_json is not None:
-            tokens, begun = self.runtime.tokens, self._prompt
-            delivered = counted(endpoint, asked, delivered, tokens, begun)
+            delivered = counted(self, endpoint, delivered)
         usage = meter(delivered, expected)
         if usage is NOTHING:
             return
@@ -227,6 +237,9 @@ class Tab:
 
     def forgo_but(self, kept: Attempt | None) -> None:
         """Charge nothing for any attempt but this one."""
+        if self.uncounted is not None:  # nor for one that is over
+            over, self.uncounted = self.uncounted, None
+            self.end(over.outcome, over.delivered, over.now_s)
         for attempt in self.dispatch.attempts:
             if attempt is not kept:
                 attempt.charge_nanos = 0
@@ -284,6 +297,9 @@ class Tab:
         task.add_done_callback(self.runtime.running.discard)
 
     async def _settle_alone(self, status: int, code: str) -> None:
+        if self.uncounted is not None:
+            over, self.uncounted = self.uncounted, None
+            await end_counted(self, over.outcome, over.delivered, over.now_s)
         with contextlib.suppress(BrokerError):  # what it says is in the log by then
             await self.settle(status, code)
 

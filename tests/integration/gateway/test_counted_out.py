@@ -13,6 +13,7 @@ from tritonclient.http import InferInput
 
 from broker.core.call import ROLE_TOKENS
 from broker.core.metering import END_TOKENS, TEMPLATE_TOKENS
+from broker.encoding.tokens import LONG_CHARACTERS
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.gateway.house import Consumer, House, Stall
 
@@ -71,7 +72,7 @@ async def test_long_prompts_and_answers_are_counted_to_the_token_whatever_is_cla
     house: House, shop: Consumer, stream: bool, latency_ms: float
 ) -> None:
     provider = house.providers["bolt/words"]
-    provider.script = replace(provider.script, latency_ms=latency_ms)
+    provider.script = replace(provider.script, latency_ms=latency_ms, stall_after_chunks=None)
     message = {"role": "user", "content": "a " * WORDS}
     body = {"model": "bolt/words", "messages": [message], "stream": stream}
     answer = await shop.http.post("/v1/chat/completions", json=body)
@@ -79,6 +80,29 @@ async def test_long_prompts_and_answers_are_counted_to_the_token_whatever_is_cla
     [attempt] = (await house.story(shop, answer.headers["x-broker-call-id"]))["attempts"]
     assert attempt["tokens_in"] == WORDS + ROLE_TOKENS + TEMPLATE_TOKENS
     assert attempt["tokens_out"] == WORDS + END_TOKENS
+    assert await _load(house, "bolt/words") == 0
+
+
+async def test_what_a_caller_who_leaves_has_had_of_a_long_stream_is_counted_to_the_token(
+    house: House, shop: Consumer
+) -> None:
+    provider = house.providers["bolt/words"]
+    provider.script = replace(provider.script, latency_ms=0.0, stall_after_chunks=WORDS)
+    message = {"role": "user", "content": "a " * WORDS}
+    body = {"model": "bolt/words", "messages": [message], "stream": True}
+    heard = ""
+    async with shop.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith("data: "):
+                heard += json.loads(line[6:])["choices"][0]["delta"].get("content", "")
+            if len(heard.split()) == WORDS - 1:
+                break
+    assert len(heard) > LONG_CHARACTERS
+    story = await house.story(shop, answer.headers["x-broker-call-id"])
+    assert story["code"] == "caller_left"
+    [attempt] = story["attempts"]
+    assert attempt["tokens_in"] == WORDS
+    assert attempt["tokens_out"] == WORDS - 1
     assert await _load(house, "bolt/words") == 0
 
 

@@ -79,7 +79,19 @@ async def test_a_long_text_is_counted_in_a_thread_to_the_same_number() -> None:
     begun = counter.begin(market.id, text)
     assert begun is not None
     assert not begun.done()
-    assert await begun == counter.count(market.id, text) == 2 * LONG_CHARACTERS
+    assert await begun == 2 * LONG_CHARACTERS
+    assert await counter.count_beside(market.id, text) == 2 * LONG_CHARACTERS
+    assert counter.count(market.id, text) is None, "it would hold all calls up"
+
+
+async def test_no_more_than_a_bound_waits_to_be_counted_and_the_rest_is_not() -> None:
+    text = "a b " * LONG_CHARACTERS
+    counter, (market,) = TokenCounter(queued_max=2 * len(text)), endpoints(tokenizer("a", "b"))
+    await counter.prepare((market,))
+    begun = [counter.begin(market.id, text) for _ in range(3)]
+    assert [each is None for each in begun] == [False, False, True]
+    assert await counter.count_beside(market.id, text) is None
+    assert [await each for each in begun if each is not None] == [2 * LONG_CHARACTERS] * 2
     assert await counter.count_beside(market.id, text) == 2 * LONG_CHARACTERS
 
 
@@ -104,3 +116,15 @@ async def test_a_tokenizer_that_breaks_over_a_long_text_counts_nothing_any_more(
     await counter.prepare((market,))
     assert await counter.count_beside(market.id, "b" * 2 * LONG_CHARACTERS) is None
     assert counter.count(market.id, "a") is None
+
+
+async def test_a_tokenizer_that_broke_is_used_for_no_endpoint_that_comes_meanwhile() -> None:
+    model = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}
+    breaking = json.dumps({"version": "1.0", "model": model})
+    counter, market = TokenCounter(), endpoints(breaking, tokenizer("a"), breaking)
+    await counter.prepare(market[:1])
+    loading = asyncio.create_task(counter.prepare(market))
+    await asyncio.sleep(0)
+    assert counter.count(market[0].id, "b") is None
+    await loading
+    assert [counter.count(each.id, "a") for each in market] == [None, 1, None]
