@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker.errors import Unavailable
 from broker.settings import Settings
 from broker.store import history
-from broker.store.history import BOOKS, CALLS, Going, Month
+from broker.store.history import BOOKS, CALLS, PATIENT, TABLE_BUSY, Going, Month, Patience
 
 _log = structlog.get_logger()
 
@@ -60,20 +60,26 @@ async def plan(engine: AsyncEngine, until: datetime) -> Plan:
     return Plan(until, [*pieces, *([books] if books.going.rows else [])], waiting)
 
 
-async def forget(engine: AsyncEngine, until: datetime) -> int:
+async def forget(engine: AsyncEngine, until: datetime, patience: Patience = PATIENT) -> int:
     """Forget what ended by `until`, month by month; return how many months.
 
-    One that is in use for long is noted in the log, and left for another day.
+    A month that is in use for long is noted in the log, and left for another day; so are the later
+    ones of a table that is.
     """
     async with engine.begin() as connection:
         due, _ = await _due(connection, until)
         await history.forget_strays(connection, min(until, await _looked_at(connection)))
     count = 0
+    busy: set[str] = set()
     for month in due:
+        if month.table in busy:
+            continue
         try:
-            count += await history.thin(engine, month)
+            count += await history.thin(engine, month, patience)
         except Unavailable as error:
             _log.warning("history_not_forgotten", month=month.name, reason=error.detail)
+            if error.code == TABLE_BUSY:
+                busy.add(month.table)
     deleted = 1
     while deleted:
         async with engine.begin() as connection:

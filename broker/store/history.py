@@ -31,13 +31,13 @@ _THINNED: Final = "thinned"
 _LOCK: Final = 0x7468696E  # any number that nothing else locks on
 _WAITS_MS: Final = 500
 """Calls wait so long at most for an exchange that another moment will do for."""
-_TRIES: Final = 40
-_PAUSE_S: Final = 2.0
 _OTHER_BYTES_MAX: Final = 2**26
 """An exchange looks through the default partition, which is empty but for strays."""
 _MARGIN: Final = timedelta(days=1)
 """More than a call lasts, and than any two clocks are apart."""
 _BOOKS_AT_ONCE: Final = 20_000
+TABLE_BUSY: Final = "table_busy"
+"""The code of what holds for all months of a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,17 @@ class Month:
     name: str
     begins: datetime
     ends: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often an exchange is tried, with so many seconds between."""
+
+    tries: int = 40
+    pause_s: float = 2.0
+
+
+PATIENT: Final = Patience()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +97,11 @@ async def weigh_books(connection: AsyncConnection, until: datetime) -> Going:
     return Going(int(row.rows), int(row.bytes))
 
 
-async def thin(engine: AsyncEngine, month: Month, *, pause_s: float = _PAUSE_S) -> bool:
+async def thin(engine: AsyncEngine, month: Month, patience: Patience = PATIENT) -> bool:
     """Thin a month; False where somebody else does, or has done it.
 
-    Raises Unavailable where its table is in use for so long that it is better tried another day.
+    Raises Unavailable where it is better tried another day, with the code TABLE_BUSY where so are
+    all months of its table.
     """
     async with engine.begin() as connection:
         if not await connection.scalar(text("SELECT pg_try_advisory_xact_lock(:n)"), {"n": _LOCK}):
@@ -98,9 +110,9 @@ async def thin(engine: AsyncEngine, month: Month, *, pause_s: float = _PAUSE_S) 
             return False
         await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_WAITS_MS}ms'")
         if await connection.scalar(_OTHER_BYTES, {"name": f"{month.table}_other"}):
-            raise Unavailable(f"Of {month.table} too much is in no month.")
+            raise Unavailable(f"Of {month.table} too much is in no month.", code=TABLE_BUSY)
         await _copy(connection, month)
-        await _exchange(connection, month, pause_s)
+        await _exchange(connection, month, patience)
     return True
 
 
@@ -154,10 +166,10 @@ def _copied(month: Month, fresh: str, columns: list[str] | None) -> str:
     )
 
 
-async def _exchange(connection: AsyncConnection, month: Month, pause_s: float) -> None:
+async def _exchange(connection: AsyncConnection, month: Month, patience: Patience) -> None:
     """Put the copy into the month's place, as soon as nobody uses the table for a moment."""
     name, span = month.name, f"FROM ('{month.begins.isoformat()}') TO ('{month.ends.isoformat()}')"
-    for _ in range(_TRIES):
+    for _ in range(patience.tries):
         try:
             async with connection.begin_nested():
                 for statement in (
@@ -172,8 +184,8 @@ async def _exchange(connection: AsyncConnection, month: Month, pause_s: float) -
         except DBAPIError as error:
             if not is_in_use(error):
                 raise
-        await asyncio.sleep(pause_s)
-    raise Unavailable(f"{month.table} was in use all the time.")
+        await asyncio.sleep(patience.pause_s)
+    raise Unavailable(f"{month.table} was in use all the time.", code=TABLE_BUSY)
 
 
 _STORY: Final = (

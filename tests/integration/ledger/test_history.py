@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
 from broker.core.story import FORGOTTEN, decode
@@ -23,6 +24,7 @@ from broker.settings import Settings
 from broker.store import history, ledger, maintenance
 from broker.store.calls import find_call
 from broker.store.database import create_engine
+from broker.store.history import Patience
 from broker.store.plans import id_at
 from tests.integration.commands import command
 from tests.integration.ledger.books import a_hold, a_record, backdate, trade
@@ -169,7 +171,7 @@ async def test_nobody_waits_for_a_month_whose_table_is_in_use(
         [month] = [each for each in await history.months(looking, ENDED) if each.table == "calls"]
     async with other.transaction():
         await other.fetch("SELECT FROM calls")
-        thinning = asyncio.create_task(history.thin(engine, month, pause_s=0.01))
+        thinning = asyncio.create_task(history.thin(engine, month, Patience(pause_s=0.01)))
         waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"
         async with asyncio.timeout(20):
             for _ in range(1_000):
@@ -196,6 +198,22 @@ async def test_a_month_that_somebody_writes_to_is_left_for_another_day_and_other
     assert (await stories(connection))[call] == STORY
     assert await connection.fetchval("SELECT count(*) FROM price_books") == 1
     assert await forget(engine, ENDED) == 1, "its calls"
+
+
+async def test_a_table_that_is_in_use_all_the_time_is_tried_once_and_others_go_on(
+    engine: AsyncEngine, connection: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    before = (MONTH - timedelta(days=1)).replace(day=1)
+    await maintenance.ensure_partitions(engine, before.date(), months=1)
+    months = [before, MONTH]
+    ids = [await called(connection, each + timedelta(days=1)) for each in months]
+    async with other.transaction():
+        await other.fetch("SELECT FROM calls")
+        with capture_logs() as logs:
+            assert await forget(engine, ENDED, Patience(tries=1, pause_s=0.0)) == 2, "its prices"
+    assert [each["month"] for each in logs] == [f"calls_{before:%Y%m}"]
+    assert await stories(connection) == dict.fromkeys(ids, STORY)
+    assert await forget(engine, ENDED) == 2, "its calls"
 
 
 async def test_calls_that_no_month_had_room_for_lose_their_stories_too(
