@@ -1,4 +1,4 @@
-"""Tells webhooks what has happened, and forgets deliveries of long ago."""
+"""Tells webhooks what has happened, and forgets deliveries of long ago or to closed accounts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from celery.schedules import crontab
 
 from broker.flows.deliver_webhooks import PLACES, Courier, Means
 from broker.jobs.room import SLOW, Job, Room
-from broker.store import deliveries
+from broker.store import deliveries, webhooks
 from broker.store.sealing import Sealer
 from broker.upstream.addresses import AddressPolicy
 
@@ -40,8 +40,9 @@ def _courier(room: Room) -> Courier:
 
 
 async def purge(room: Room) -> None:
-    """Forget deliveries that were made or given up long ago."""
+    """Forget deliveries that were made or given up long ago, and webhooks of closed accounts."""
     async with room.engine.begin() as connection:
+        await webhooks.remove_of_closed(connection)
         await deliveries.purge(connection, datetime.now(UTC))
 
 

@@ -121,6 +121,14 @@ async def remove(connection: AsyncConnection, webhook_id: UUID) -> None:
     await connection.execute(delete(webhooks).where(webhooks.c.id == webhook_id))
 
 
+async def remove_of_closed(connection: AsyncConnection) -> int:
+    """Delete the webhooks of closed accounts with all that waits for them, which nobody can be sent
+    or look up any more; return how many."""
+    closed = select(accounts.c.id).where(accounts.c.closed_at.is_not(None))
+    done = await connection.execute(delete(webhooks).where(webhooks.c.account_id.in_(closed)))
+    return done.rowcount
+
+
 async def rotate(
     connection: AsyncConnection, webhook: Webhook, secret: str, until: datetime, sealer: Sealer
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 
@@ -13,7 +14,10 @@ from broker.errors import Conflict, RequestMalformed
 from broker.flows.deliver_webhooks import AT_ONCE, LEASED_S
 from broker.flows.replay_events import replay_events
 from broker.flows.subscribe import WEBHOOKS_MAX, check_target, enable
-from broker.store import deliveries
+from broker.jobs.room import Room
+from broker.jobs.webhooks import purge
+from broker.settings import Settings
+from broker.store import accounts, deliveries
 from broker.store.accounts import Account, Role
 from broker.upstream.addresses import AddressPolicy
 from tests.integration.gateway.house import until
@@ -267,6 +271,32 @@ async def test_deliveries_of_long_ago_are_forgotten_and_stay_sent(
     await office.round()
     assert target.ids == [event_id]
     assert await office.states(made.webhook.id) == {}
+
+
+async def test_what_waits_for_a_closed_account_is_forgotten_with_its_webhooks(
+    office: Office, shop: Account, target: Target, database_url: str
+) -> None:
+    stays = await office.account(Role.CONSUMER, "stays")
+    target.answers = lambda _: BROKEN
+    kept, gone = [(await office.subscribe(each, target.url)).webhook.id for each in (stays, shop)]
+    for each in (stays, shop):
+        await office.tell(each)
+    await office.round()
+    environment = {"VALKEY_URL": "none is needed", "BROKER_SECRET_KEY": "ab" * 32}
+    settings = Settings.from_env({**environment, "DATABASE_URL": database_url})
+    room = Room(settings, office.engine, asyncpg.create_pool(database_url))
+    await purge(room)
+    assert [list((await office.states(each)).values()) for each in (kept, gone)] == [
+        ["waiting"]
+    ] * 2
+    async with office.engine.begin() as connection:
+        await accounts.close(connection, shop.id, office.now)
+    await purge(room)
+    assert [list((await office.states(each)).values()) for each in (kept, gone)] == [
+        ["waiting"],
+        [],
+    ]
+    assert [row.id for row in await office.rows("SELECT id FROM webhooks")] == [kept]
 
 
 async def test_a_backlog_beyond_all_bounds_disables_the_webhook(
