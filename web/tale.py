@@ -106,13 +106,19 @@ async def tell(
         raise NotFound("There is no such call.")
     story = decode((await reads.stories(connection, [call_id]))[call_id])
     answered = call.endpoint_number
-    numbers = _numbers(story) | (set[int]() if answered is None else {answered})
+    charges = await reads.charges(connection, [call_id])
+    numbers = _numbers(story) | {each.endpoint_number for each in charges}
+    if answered is not None:
+        numbers.add(answered)
     names = await teller.names(connection, numbers)
     attempts: Sequence[Mapping[str, Any]] = story.attempts
     if caller.role is Role.PROVIDER:
         attempts = own_attempts(attempts, names, caller)
-        # Who answered a call may see it when its story is forgotten.
-        if not attempts and (answered is None or names[answered].provider_id != caller.account_id):
+        # Who answered a call, or was paid for a part of it, may see it when its story is forgotten.
+        payees = {each.provider_id for each in charges}
+        if answered is not None:
+            payees.add(names[answered].provider_id)
+        if not attempts and caller.account_id not in payees:
             raise NotFound("There is no such call.")
     [line] = await teller.lines(connection, caller, [call])
     whole = caller.role is not Role.PROVIDER
@@ -124,7 +130,7 @@ async def tell(
         more_candidates=_more(story) if whole else 0,
         rejected=tuple(_rejected(story, names)) if whole else (),
         attempts=tuple(_attempts(attempts, names, call.duration_ms if whole else None)),
-        charges=tuple(_charges(await reads.charges(connection, [call_id]), names, caller)),
+        charges=tuple(_charges(charges, names, caller)),
         told_at=now,
         forgotten=story.end == FORGOTTEN,
     )

@@ -64,7 +64,9 @@ class CallLine:
     @property
     def served(self) -> bool:
         if self.own_only:
-            return any(hop.delivered for hop in self.hops)
+            # Where the hops are forgotten, what was earned tells it.
+            forgotten = not self.hops and self.amount_nanos > 0
+            return forgotten or any(hop.delivered for hop in self.hops)
         return bool(self.call.code == SERVED)
 
     @property
@@ -102,7 +104,8 @@ class Teller:
             return [_line(each, gists[each.id], names) for each in calls]
         earned = await self._earned(connection, caller, [each.id for each in calls])
         return [
-            _own_line(each, gists[each.id], names, caller, earned.get(each.id, 0)) for each in calls
+            _own_line(each, gists[each.id], names, caller, earned.get(each.id, ()))
+            for each in calls
         ]
 
     async def names(self, connection: AsyncConnection, numbers: Iterable[int]) -> dict[int, Named]:
@@ -125,11 +128,11 @@ class Teller:
 
     async def _earned(
         self, connection: AsyncConnection, caller: Caller, ids: Sequence[UUID]
-    ) -> dict[UUID, int]:
-        earned: dict[UUID, int] = {}
+    ) -> dict[UUID, list[Row[Any]]]:
+        earned: dict[UUID, list[Row[Any]]] = {}
         for line in await reads.charges(connection, ids):
             if line.provider_id == caller.account_id:
-                earned[line.call_id] = earned.get(line.call_id, 0) + line.earnings_nanos
+                earned.setdefault(line.call_id, []).append(line)
         return earned
 
 
@@ -203,17 +206,24 @@ def _line(call: Row[Any], gist: Gist, names: Mapping[int, Named]) -> CallLine:
 
 
 def _own_line(
-    call: Row[Any], gist: Gist, names: Mapping[int, Named], caller: Caller, earned_nanos: int
+    call: Row[Any],
+    gist: Gist,
+    names: Mapping[int, Named],
+    caller: Caller,
+    earned: Sequence[Row[Any]],
 ) -> CallLine:
     own = own_attempts(gist.attempts, names, caller)
+    counts = own or [
+        {"tokens_in": each.tokens_in, "tokens_out": each.tokens_out} for each in earned
+    ]
     return CallLine(
         call=call,
         hops=_hops(own, names),
         why="",
-        amount_nanos=earned_nanos,
+        amount_nanos=sum(each.earnings_nanos for each in earned),
         ttft_ms=next((each["ttft_ms"] for each in own if each["ttft_ms"] is not None), None),
         duration_ms=sum(each["duration_ms"] for each in own),
-        tokens_in=sum(each["tokens_in"] for each in own),
-        tokens_out=sum(each["tokens_out"] for each in own),
+        tokens_in=sum(each["tokens_in"] for each in counts),
+        tokens_out=sum(each["tokens_out"] for each in counts),
         own_only=True,
     )

@@ -77,10 +77,10 @@ async def read_call(engine: AsyncEngine, caller: Caller, call_id: UUID) -> ToldS
     story = decode(found.story)
     if own is not None:
         story = _own_part(story, own)
-        # Who answered a call may see it when its story is forgotten.
-        if not story.attempts and found.endpoint_number not in own:
-            raise _not_found()
     [told] = await _tell(engine, [found], own, _numbers(story))
+    # Who answered a call, or was paid for a part of it, may see it when its story is forgotten.
+    if own is not None and not (story.attempts or told.lines or found.endpoint_number in own):
+        raise _not_found()
     return ToldStory(told, story)
 
 

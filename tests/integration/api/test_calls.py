@@ -118,6 +118,20 @@ async def test_of_a_call_whose_story_is_forgotten_the_charge_is_told(
     assert rated.status_code == 201, rated.text
 
 
+async def test_who_was_paid_for_a_part_of_a_call_sees_it_when_its_story_is_forgotten(
+    broker: SmallBroker, provider: Person, other_provider: Person, failed_over: UUID
+) -> None:
+    async with broker.engine.begin() as connection:
+        # As of a cascade whose first answer, by globex, was paid and not good enough.
+        ended_by = "(SELECT number FROM endpoints WHERE name = 'best')"
+        await connection.execute(text(f"UPDATE calls SET story = '', endpoint_number = {ended_by}"))
+    paid = await story(other_provider, failed_over)
+    assert [each["endpoint"] for each in paid["lines"]] == ["globex/next"]
+    assert (paid["attempts"], paid["earnings_usd"]) == ([], "0.0018")
+    ended = await story(provider, failed_over)
+    assert (ended["lines"], ended["earnings_usd"]) == ([], "0.00")
+
+
 async def test_the_call_of_another_is_not_found(
     other_consumer: Person, provider: Person, consumer: Person, failed_over: UUID
 ) -> None:

@@ -369,6 +369,35 @@ async def test_of_a_call_whose_story_is_forgotten_the_charge_is_told(
             assert "Nothing was charged" not in answer.text
 
 
+async def test_who_was_paid_for_a_part_of_a_call_is_told_it_when_its_story_is_forgotten(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    call = await bourse.call(people.clinic, wanted(people.clinic, model="acme/general"))
+    async with bourse.engine.begin() as connection:
+        # As of a cascade whose first answer, by acme, was paid and not good enough.
+        ended_by = "(SELECT number FROM endpoints WHERE name = 'law')"
+        await connection.execute(text(f"UPDATE calls SET story = '', endpoint_number = {ended_by}"))
+    pages = {}
+    for account in (people.acme, people.borealis):
+        answer = await (await enter(account)).get(f"/console/calls/{call}", headers=PIECE)
+        assert answer.status_code == 200
+        pages[account.name] = answer.text
+    assert "acme/general" in pages["acme"]
+    assert "812" in pages["acme"]
+    assert "acme/general" not in pages["borealis"]
+
+
+async def test_a_call_that_a_provider_served_is_listed_so_when_its_story_is_forgotten(
+    bourse: Bourse, people: People, enter: Enter
+) -> None:
+    await bourse.call(people.clinic, wanted(people.clinic, model="acme/general"))
+    async with bourse.engine.begin() as connection:
+        await connection.execute(text("UPDATE calls SET story = ''"))
+    page = (await (await enter(people.acme)).get("/console")).text.partition('id="calls"')[2]
+    assert 'class="call ok"' in page
+    assert "812<i>→</i>240" in page
+
+
 async def test_a_provider_lists_what_it_served_and_earned(
     bourse: Bourse, people: People, enter: Enter
 ) -> None:
