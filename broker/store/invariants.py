@@ -44,6 +44,16 @@ async def go_by_the_last_seal(connection: AsyncConnection) -> None:
 
 async def alarms_of(connection: AsyncConnection, view: str) -> list[Alarm]:
     """Return the alarms of one view, at most 100; each view reads one snapshot."""
-    assert view.isidentifier(), "views are named by the schema"
-    rows = await connection.execute(text(f"SELECT * FROM {view} LIMIT {_ROWS_MAX}"))  # noqa: S608
+    rows = await connection.execute(text(looking_through(view)))
     return [Alarm(view, dict(row)) for row in rows.mappings()]
+
+
+def looking_through(view: str) -> str:
+    """Return the statement that asks a view for its alarms.
+
+    Nearly always there are none, and all is read. Under a bare limit it would be planned as if a
+    hundred were found early: by way of an index, one record of all time after the other.
+    """
+    assert view.isidentifier(), "views are named by the schema"
+    found = f"SELECT * FROM {view}"  # noqa: S608
+    return f"WITH found AS MATERIALIZED ({found}) SELECT * FROM found LIMIT {_ROWS_MAX}"  # noqa: S608

@@ -9,9 +9,11 @@ from typing import Any
 import asyncpg
 import msgspec
 import pytest
+from sqlalchemy import text
 
 from broker.flows.check import check, check_views
 from broker.store.database import create_engine
+from broker.store.invariants import alarms_of, looking_through
 
 WORK_MEM_KB = 256
 
@@ -71,6 +73,26 @@ async def test_a_seal_that_is_false_or_missing_is_found(
     await engine.dispose()
 
 
+async def test_what_is_looked_through_is_read_from_end_to_end(database_url: str) -> None:
+    engine = create_engine(database_url, connections_max=1)
+    async with engine.connect() as connection:
+        for statement in _SCATTERED:
+            await connection.execute(text(statement))
+        assert not await alarms_of(connection, "doubled")
+        assert await connection.scalar(text(_LOOKED_UP)) == 0, "row by row in an index's order"
+    await engine.dispose()
+
+
+_SCATTERED = (
+    "CREATE TEMP TABLE scattered (id integer, rest text)",
+    "INSERT INTO scattered SELECT hashint4(n), repeat('.', 100) FROM generate_series(1, 20000) n",
+    "CREATE INDEX ON scattered (id)",
+    "ANALYZE scattered",
+    "CREATE TEMP VIEW doubled AS SELECT id FROM scattered GROUP BY 1 HAVING count(rest) > 3",
+)
+_LOOKED_UP = "SELECT idx_scan FROM pg_stat_xact_user_tables WHERE relname = 'scattered'"
+
+
 class _undone:  # noqa: N801 - reads as a word
     """A transaction that is rolled back at the end of the block."""
 
@@ -85,10 +107,10 @@ class _undone:  # noqa: N801 - reads as a word
 
 
 async def _plan(connection: asyncpg.Connection, view: str) -> dict[str, Any]:
-    text = await connection.fetchval(
-        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM {view} LIMIT 100"
+    told = await connection.fetchval(
+        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {looking_through(view)}"
     )
-    plan: dict[str, Any] = msgspec.json.decode(text)[0]["Plan"]
+    plan: dict[str, Any] = msgspec.json.decode(told)[0]["Plan"]
     return plan
 
 
