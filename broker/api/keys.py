@@ -73,13 +73,15 @@ class KeyController(Controller):
     async def rotate(
         self,
         key_id: FromPath[str],
-        data: JSONBody[RotationWanted],
         caller: GivenCaller,
         now: GivenTime,
         once: GivenOnce,
+        data: JSONBody[RotationWanted | None] = None,
     ) -> Response[KeyIssued]:
+        overlap_s = (data or RotationWanted()).overlap_s
+
         async def act(connection: AsyncConnection) -> KeyIssued:
-            rotated = await rotate_in(connection, caller, key_id, data.overlap_s, now)
+            rotated = await rotate_in(connection, caller, key_id, overlap_s, now)
             return KeyIssued(id=rotated.id, key=rotated.text)
 
         return await once(act, secret=True)

@@ -114,12 +114,12 @@ class WebhookController(Controller):
     async def rotate(
         self,
         webhook_id: FromPath[UUID],
-        data: JSONBody[RotationAsked],
         parts: GivenParts,
         caller: GivenCaller,
         once: GivenOnce,
+        data: JSONBody[RotationAsked | None] = None,
     ) -> Response[WebhookMade]:
-        overlap = timedelta(seconds=data.overlap_s)
+        overlap = timedelta(seconds=(data or RotationAsked()).overlap_s)
         sealing = (parts.sealer, parts.clock())
 
         async def act(connection: AsyncConnection) -> WebhookMade:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from broker.cli.options import DEFAULT_STATE, State
+from broker.cli.options import DEFAULT_STATE, State, again
 from broker.cli.state import StateFolder
 from broker.cli.tables import print_table
 
@@ -40,9 +40,8 @@ def open_(
         await open_account(engine, name, Role(role), author=OPERATOR.name, now=now())
 
     run_with_engine(StateFolder(state), work)
-    typer.echo(
-        f"{name} is open as {_ARTICLES[role]} {role}. Give it a key: broker keys issue {name}"
-    )
+    typer.echo(f"{name} is open as {_ARTICLES[role]} {role}.")
+    typer.echo(f"Give it a key: {again(state, f'keys issue {name}')}")
 
 
 @app.command("topup")

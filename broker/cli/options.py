@@ -1,7 +1,11 @@
-"""Options that several commands share."""
+"""Options that several commands share, and what is to be typed for the same broker again."""
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -44,3 +48,15 @@ Environments = Annotated[
     ),
 ]
 DEFAULT_STATE = Path(".broker")
+
+
+def again(state: Path, words: str) -> str:
+    """Return what to type in the same folder for another command to the broker of `state`."""
+    elsewhere = state.resolve() != DEFAULT_STATE.resolve()
+    told = f" --state {shlex.quote(str(state.resolve()))}" if elsewhere else ""
+    return f"{_own_name()} {words}{told}"
+
+
+def _own_name() -> str:
+    """Return how to call this command again from here: make does not put it on the path."""
+    return "broker" if shutil.which("broker") else shlex.quote(os.path.relpath(sys.argv[0]))

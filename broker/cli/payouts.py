@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from broker.cli.options import DEFAULT_STATE, State
+from broker.cli.options import DEFAULT_STATE, State, again
 from broker.cli.state import StateFolder
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def run(
     for each in made:
         typer.echo(f"{each.id}  {each.provider}  {format_usd(each.amount_nanos)} USD")
     for batch in sorted({str(each.batch_id) for each in made}):
-        typer.echo(f"Write a batch for the bank: broker payouts export {batch}")
+        typer.echo(f"Write a batch for the bank: {again(state, f'payouts export {batch}')}")
     if not made:
         typer.echo("Nothing is due.")
 
@@ -124,7 +124,8 @@ def export(
     file = run_with_engine(folder, work)
     path = out or Path(file.name)
     path.write_bytes(file.content)
-    typer.echo(f"{path} is written. Say what becomes of it: broker payouts confirm|fail|return")
+    say = again(state, "payouts confirm|fail|return")
+    typer.echo(f"{path} is written. Say what becomes of it: {say}")
 
 
 @app.command("confirm")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shlex
-import shutil
-import sys
 from typing import TYPE_CHECKING
 
-from broker.cli.options import DEFAULT_STATE, AllowNetworks, Host, Port, State, Workers
+from broker.cli.options import DEFAULT_STATE, AllowNetworks, Host, Port, State, Workers, again
 from broker.cli.state import StateFolder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from broker.cli.launch import Launch
@@ -51,20 +49,13 @@ async def _up(wanted: Launch, console: Console) -> None:
         console.print(f"\nThe market is open at [bold]{wanted.url}[/bold]")
         console.print(f"Console (this link works once, for 15 minutes):\n  {market.console_link}")
         console.print("Open an account for a consumer, credit it, and give it a key:")
-        console.print(f"  {' && '.join(next_steps(_own_name(), wanted.folder))}", markup=False)
+        console.print(f"  {' && '.join(next_steps(wanted.folder.path))}", markup=False)
         console.print("Ctrl-C stops everything and keeps the data.")
         await up.run()
     console.print("\nStopped. The data is kept for the next start.")
 
 
-def next_steps(name: str, folder: StateFolder) -> list[str]:
-    """Return what to type in the same folder, with the command called `name`."""
-    elsewhere = folder.path != DEFAULT_STATE.resolve()
-    state = f" --state {shlex.quote(str(folder.path))}" if elsewhere else ""
+def next_steps(state: Path) -> list[str]:
+    """Return what to type in the same folder."""
     steps = ("accounts open acme", "accounts topup acme 5", "keys issue acme")
-    return [f"{name} {step}{state}" for step in steps]
-
-
-def _own_name() -> str:
-    """Return how to call this command again from here: make does not put it on the path."""
-    return "broker" if shutil.which("broker") else shlex.quote(os.path.relpath(sys.argv[0]))
+    return [again(state, step) for step in steps]

@@ -194,6 +194,23 @@ async def test_a_rotated_key_has_two_secrets_until_the_overlap_ends(
     assert (await shown(consumer, new["id"]))["former_until"] is None
 
 
+async def test_a_key_is_rotated_without_a_body_as_with_an_empty_one(
+    broker: SmallBroker, consumer: Person
+) -> None:
+    now = broker.clock()
+    at(broker, now)
+    overlaps = []
+    for more in ({}, {"json": {}}, {"headers": {"content-type": "application/json"}}):
+        new = await made(consumer)
+        answer = await consumer.http.post(f"/api/keys/{new['id']}/rotate", **more)
+        assert answer.status_code == 201, answer.text
+        key = await shown(consumer, new["id"])
+        overlaps.append(datetime.fromisoformat(key["former_until"]) - now)
+    assert overlaps == [timedelta(hours=1)] * 3
+    wrong = await consumer.http.post(f"/api/keys/{new['id']}/rotate", json={"overlap": 5})
+    assert wrong.status_code == 400
+
+
 async def test_a_promised_overlap_is_kept_unless_it_is_ended_on_purpose(
     consumer: Person, stranger: httpx.AsyncClient
 ) -> None:

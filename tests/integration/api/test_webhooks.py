@@ -95,6 +95,9 @@ async def test_a_rotated_secret_is_another(consumer: Person, target: Target) -> 
     assert rotated["secret"] != made["secret"]
     assert rotated["former_secret_until"] is not None
     assert (await consumer.http.post(path, json={"overlap_s": 10**9})).status_code == 400
+    other = await make(consumer, target.url)
+    as_usual = await consumer.http.post(f"/api/webhooks/{other['id']}/rotate")
+    assert as_usual.status_code == 201, "a body is not needed"
 
 
 async def test_a_topup_is_an_event_that_can_be_listed_and_replayed(

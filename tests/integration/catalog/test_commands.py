@@ -44,7 +44,10 @@ def environment(database_url: str, tmp_path: Path) -> Mapping[str, str]:
 async def test_an_account_is_opened_and_given_money_and_a_key_that_expires(
     environment: Mapping[str, str], engine: AsyncEngine
 ) -> None:
-    assert (await command(environment, "accounts", "open", "acme")).status == 0
+    opened = await command(environment, "accounts", "open", "acme")
+    assert opened.status == 0
+    [step] = [each.partition(": ")[2] for each in opened.said.splitlines() if "Give it" in each]
+    assert step.endswith(f" keys issue acme --state {environment['BROKER_STATE']}")
     credited = await command(environment, "accounts", "topup", "acme", "2.50")
     assert credited.said == "acme has 2.50 USD available.\n"
     issued = await command(environment, "keys", "issue", "acme", "--days", "7", "--keep-answers")

@@ -35,7 +35,7 @@ async def test_an_operator_pays_out_from_the_command_line(
     status, said = await broker(environment, "run", "acme")
     assert status == 0, said
     payout, name, amount = said.split()[:3]
-    batch = said.split()[-1]
+    batch = said.partition(" payouts export ")[2].split()[0]
     assert (name, amount) == ("acme", "0.09")
 
     file = tmp_path / "batch.xml"
