@@ -22,6 +22,7 @@ import structlog
 from broker.cli import lean
 from broker.embedded.leash import leashed
 from broker.embedded.readiness import answers
+from broker.server import door
 from broker.server.listener import BACKLOG, signals
 
 BACK_OFF_S: Final = 0.1
@@ -75,9 +76,7 @@ class Fleet:
             told.cancel()
             for keeper in keepers:
                 keeper.cancel()
-            # Ours too, or whoever still connects would wait for nobody.
-            listening.close()
-            codes = await self._stop()
+            codes = await self._stop(listening)
         # One that had not yet begun ends by the signal itself.
         fine = {0, -signal.SIGTERM}
         return 0 if asked.is_set() and fine.issuperset(codes) else 1
@@ -146,14 +145,20 @@ class Fleet:
         self._children[number] = child
         return child
 
-    async def _stop(self) -> list[int]:
+    async def _stop(self, listening: socket.socket) -> list[int]:
         """Have all end: asked first, killed when the time is over; return their exit codes."""
         children = list(self._children.values())
         for child in children:
             with contextlib.suppress(ProcessLookupError):
                 child.terminate()
         ends = [asyncio.create_task(child.wait()) for child in children]
-        _, running = await asyncio.wait(ends, timeout=STOP_S + self.notice_s) if ends else ((), ())
+        if ends:
+            await asyncio.wait(ends, timeout=self.notice_s)
+        # They go on taking who has come for a moment, and nobody else comes.
+        door.deafen(listening)
+        # Ours too, or whoever still connects would wait for nobody.
+        listening.close()
+        _, running = await asyncio.wait(ends, timeout=STOP_S) if ends else ((), ())
         for child in children if running else ():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)

@@ -22,7 +22,7 @@ from broker.core.catalog import Task
 from broker.core.columns import AUTO
 from broker.core.requirements import Requirements
 from broker.core.trace_context import TraceContext, begin_trace
-from broker.errors import RequestMalformed, TooManyCalls, Unavailable
+from broker.errors import RequestMalformed, TooManyCalls
 from broker.flows.runtime import Runtime
 from broker.gateway.wishes import BUDGET, NO_WISHES, Wishes
 from broker.store.call_ids import new_call_id
@@ -149,9 +149,8 @@ def begun(asked: Asked) -> tuple[Asked, Cascade | None]:
 
 
 def require_room(runtime: Runtime) -> None:
-    """Shed load early. Raises Unavailable while stopping, TooManyCalls above the limit."""
-    if runtime.stopping:
-        raise Unavailable("The broker is stopping.", retry_after_s=1.0)
+    """Shed load early: raises TooManyCalls above the limit. A broker that stops takes no more
+    connections, and serves what is asked on those it has."""
     if runtime.calls_in_flight >= runtime.settings.limits.calls_in_flight_max:
         raise TooManyCalls(
             "The broker has its most calls under way.", code="overloaded", retry_after_s=1.0

@@ -233,8 +233,8 @@ class Connection(asyncio.BufferedProtocol):
         return not self.closed and unread_bytes(self._transport) > 0
 
     def close_if_idle(self) -> None:
-        """The server is stopping: nothing more is asked here."""
-        if self.asks_nothing:
+        """The server is stopping: nothing more is asked here than what has come."""
+        if self.asks_nothing and not self.has_unread:
             self.close()
 
     def abort(self) -> None:

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from broker.server import door
 from broker.server.blocks import Blocks
 from broker.server.connection import Connection
 from broker.server.limits import ServerLimits
@@ -25,6 +26,8 @@ HALT_S: Final = 0.5
 """So late, this process was halted, and could not hear what its callers said."""
 BACKLOG: Final = 2_048
 _POLL_S: Final = 0.02
+_SPEAKS_S: Final = 0.1
+"""Who has connected says within so long what it wants."""
 
 
 class Listener:
@@ -42,12 +45,16 @@ class Listener:
         self._shedding = Shedding(self.connections, limits.connections_max, self.loop.time)
         self._turned_away: set[TurnedAway] = set()
         self._server: asyncio.Server | None = None
+        self._shares = False
+        self._taken_at = 0.0
+        """Loop time at which the last connection was taken."""
         self._sweeper: asyncio.TimerHandle | None = None
         self._sweep_at = 0.0
 
     async def start(self, host: str, port: int, inherited: socket.socket | None = None) -> int:
         """Listen, on a socket that others listen on too if one is `inherited`; return the port,
         which is a free one for 0. Raises OSError."""
+        self._shares = inherited is not None
         if inherited is None:
             place: dict[str, Any] = {"host": host, "port": port}
         else:
@@ -59,14 +66,16 @@ class Listener:
         return bound
 
     async def stop(self, limit_s: float) -> None:
-        """Take no more connections and requests; cut off what is not done within `limit_s`."""
+        """Take no more connections, and of those there are what was asked by then; cut off what is
+        not done within `limit_s`."""
         self.stopping = True
-        if self._server is not None:
-            self._server.close()
-        for connection in tuple(self.connections):
-            connection.close_if_idle()
         due = self.loop.time() + limit_s
-        while self.connections and self.loop.time() < due:  # noqa: ASYNC110 - only at the end, and bounded
+        server, self._server = self._server, None
+        if server is not None:
+            await self._shut(server)
+        while self.connections and self.loop.time() < due:
+            for connection in tuple(self.connections):
+                connection.close_if_idle()
             await asyncio.sleep(_POLL_S)
         for connection in tuple(self.connections):
             connection.abort()
@@ -74,7 +83,17 @@ class Listener:
         if self._sweeper is not None:
             self._sweeper.cancel()
 
+    async def _shut(self, server: asyncio.Server) -> None:
+        """Listen no more, and hear out who has just connected: what it sends may be on its way."""
+        if self._shares:
+            await asyncio.sleep(_SPEAKS_S)  # where all stop, whoever told them deafens the socket
+            server.close()
+        else:
+            await door.shut(server)
+        await asyncio.sleep(max(0.0, self._taken_at + _SPEAKS_S - self.loop.time()))
+
     def _accept(self) -> asyncio.BaseProtocol:
+        self._taken_at = self.loop.time()
         return Connection(self) if self._shedding.make_room() else TurnedAway(self._turned_away)
 
     def _sweep(self) -> None:

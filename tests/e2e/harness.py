@@ -40,6 +40,8 @@ class Floor:
         self.database_url = database_url
         self.engine = create_engine(database_url, connections_max=2)
         self.brokers: list[BrokerProcess] = []
+        self.door: str | None = None
+        """The URL at which agents find the brokers; None is that of the first."""
         self.keys: dict[str, IssuedKey] = {}
         self.env = {
             "DATABASE_URL": database_url,
@@ -143,7 +145,7 @@ class Floor:
     async def _enrol(self, provider: str, stalls: list[Stall]) -> None:
         if provider not in self.keys:
             await self.account(Role.PROVIDER, provider)
-        url, key = self.brokers[0].url, self.keys[provider].text
+        url, key = self.door or self.brokers[0].url, self.keys[provider].text
         deployments = [stall.deployment() for stall in stalls]
         async with BrokerClient(url, key) as client:
             for stall, deployment in zip(stalls, deployments, strict=True):

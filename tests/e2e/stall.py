@@ -8,16 +8,18 @@ from typing import Any
 import msgspec
 
 from provider_sdk.deployment import Deployment
-from provider_sdk.protocol import EndpointOffer, TokenBand
+from provider_sdk.protocol import CallBand, EndpointOffer, TokenBand
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 
 
 @dataclass(eq=False)
 class Stall:
-    """A scripted provider's deployment with one chat endpoint; `family` is what callers ask for.
+    """A scripted provider's deployment with one endpoint, for chats or, where its script says
+    `kserve`, for inferences; `family` is what callers ask for.
 
-    `price` is USD per million tokens, in and out, and the list price; the band reaches from a
-    tenth of it to ten times as much. Each provider account has any number of stalls.
+    `price` is USD per million tokens, in and out, or for each inference, and the list price; the
+    band reaches from a tenth of it to ten times as much. Each provider account has any number of
+    stalls.
     """
 
     provider: str
@@ -43,19 +45,21 @@ class Stall:
         """What the provider's agent is told."""
         low, high = float(self.price) / 10, float(self.price) * 10
         band = {"floor": f"{low:f}", "list": self.price, "ceiling": f"{high:f}"}
-        prices = {f"{at}_{way}": usd for at, usd in band.items() for way in ("in", "out")}
-        chat = EndpointOffer(
+        infers = self.script.kind == "kserve"
+        ways = ("call",) if infers else ("in", "out")
+        prices = {f"{at}_{way}": usd for at, usd in band.items() for way in ways}
+        endpoint = EndpointOffer(
             name=self.family,
             model=self.family,
             upstream_model="scripted",
-            tasks=["chat"],
-            price=TokenBand(**prices),
+            tasks=["infer" if infers else "chat"],
+            price=CallBand(**prices) if infers else TokenBand(**prices),
         )
         return Deployment(
             name=self.family,
             url=self.server.url,
             server=self.server.url,
-            kind="openai",
+            kind=self.script.kind,
             capacity=self.capacity,
-            endpoints=[chat],
+            endpoints=[endpoint],
         )

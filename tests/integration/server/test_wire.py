@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -459,6 +460,31 @@ async def test_a_server_that_stops_ends_what_it_has_begun(place: Place) -> None:
         await stopping
         with pytest.raises(ConnectionError):
             await asyncio.open_connection("127.0.0.1", place.port)
+
+
+@pytest.mark.parametrize("taken", [False, True])
+async def test_a_server_that_stops_answers_who_has_just_come_in(place: Place, taken: bool) -> None:
+    """Whether or not it has taken the connection, of which it has read nothing."""
+    with socket.create_connection(("127.0.0.1", place.port)) as caller:
+        if taken:
+            await _until(lambda: len(place.listener.connections) == 1)
+        caller.sendall(post())
+        await place.listener.stop(LIMIT_S)
+        assert caller.recv(1_000).endswith(b"POST /a hello")
+        assert caller.recv(1_000) == b""
+
+
+async def test_a_server_that_stops_waits_a_moment_for_what_a_newcomer_is_about_to_say(
+    place: Place,
+) -> None:
+    async with place.wire() as wire, place.wire() as silent:
+        await _until(lambda: len(place.listener.connections) == 2)
+        stopping = asyncio.create_task(place.listener.stop(LIMIT_S))
+        await asyncio.sleep(0)
+        await wire.send(post())
+        assert await wire.answer() == (200, b"POST /a hello")
+        assert await silent.rest() == b""
+        await stopping
 
 
 async def test_heads_alike_but_for_their_length_are_each_served_with_their_own_body(
