@@ -75,6 +75,11 @@ class Cascade(msgspec.Struct, frozen=True):
     named: str | None = None
     """The model that the request itself names, in whose place the first stage is asked."""
 
+    @property
+    def falls_back(self) -> bool:
+        """Answers are kept whatever they are worth: a stage is for where none before can answer."""
+        return bool(self.stages) and not any(each.keep_from for each in self.stages)
+
 
 SAMPLE = "sample"
 """The same endpoint answers once more."""

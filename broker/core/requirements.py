@@ -114,6 +114,8 @@ class Requirements(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     groups: str | None = None
     """The groups of prompts that its prompt is of, as its recogniser told them: what is said of its
     answer teaches these as well."""
+    skipped: tuple[str, ...] = ()
+    """Of several models, those that could not be asked, each with why: `name: code`."""
 
     @property
     def named_domain(self) -> str | None:

@@ -12,18 +12,73 @@ import msgspec
 import numpy as np
 
 from broker.core.call import Call, OpenAiBody
-from broker.core.cascade import SAMPLE, Below, Cascade
+from broker.core.cascade import SAMPLE, Below, Cascade, Stage
 from broker.core.catalog import Task
 from broker.core.chain import Chain, Group
 from broker.core.columns import AUTO, Floats
 from broker.core.decision import Candidate, Decision
+from broker.core.eligibility import shortlist
 from broker.core.requirements import Requirements
-from broker.errors import NothingFits
-from broker.flows.decide import choose
+from broker.errors import ModelUnknown, NothingFits
+from broker.flows.decide import choose, refusal
 from broker.flows.runtime import Runtime
 from pricing.money import format_usd
 
 _ASKED: Final = {Task.CHAT: b"true", Task.COMPLETION: b"1"}
+
+
+def choose_first(
+    wanted: Requirements, cascade: Cascade | None, runtime: Runtime, *, counts: bool = True
+) -> tuple[Requirements, Cascade | None, Decision]:
+    """Return the demands on who is asked first, what may be asked after it, and the decision, which
+    may be without a candidate; `counts` as in `refusal`. Raises ModelUnknown.
+
+    Of several models that are to stand in for each other, those that are not here, and those before
+    the first that somebody can serve now, are skipped and told so; unless that leaves none.
+    """
+    if cascade is None or not cascade.falls_back:
+        return wanted, cascade, choose(wanted, runtime, whole=cascade is not None)
+    refused: list[tuple[Requirements, Decision]] = []
+    for at, stage in enumerate(cascade.stages):
+        asked = _of(wanted, stage)
+        if not _is_here(asked, runtime):
+            continue
+        decision = choose(asked, runtime)
+        if decision.plan:
+            codes = {a.model: refusal(a, d, runtime, counts=counts).code for a, d in refused}
+            return *_without_skipped(asked, cascade, at, codes, runtime), decision
+        refused.append((asked, decision))
+    if not refused:
+        return wanted, cascade, choose(wanted, runtime)  # which says that there is no such model
+    asked, decision = refused[0]
+    return asked, cascade, decision
+
+
+def _without_skipped(
+    asked: Requirements, cascade: Cascade, at: int, codes: dict[str, str], runtime: Runtime
+) -> tuple[Requirements, Cascade]:
+    """Return demands and cascade from the stage `at` on; `codes` are of those before that are
+    here."""
+    first, *others = cascade.stages[at:]
+    later = [each for each in others if _is_here(_of(asked, each), runtime)]
+    kept = (first, *later)
+    skipped = tuple(
+        f"{each.model}: {codes.get(each.model, ModelUnknown.code)}"
+        for each in cascade.stages
+        if each not in kept
+    )
+    if not skipped:
+        return asked, cascade
+    asked = msgspec.structs.replace(asked, skipped=skipped)
+    return asked, msgspec.structs.replace(cascade, stages=kept)
+
+
+def _of(wanted: Requirements, stage: Stage) -> Requirements:
+    return msgspec.structs.replace(wanted, model=stage.model)
+
+
+def _is_here(wanted: Requirements, runtime: Runtime) -> bool:
+    return shortlist(wanted, runtime.market) is not None
 
 
 def lay_out(call: Call, first: Decision, runtime: Runtime) -> tuple[Call, Decision]:
@@ -64,7 +119,7 @@ def _named(
     decisions, groups = [first], [first.plan]
     least: list[float | None] = [cascade.stages[0].keep_from]
     for stage in cascade.stages[1:]:
-        decision = choose(msgspec.structs.replace(wanted, model=stage.model), runtime)
+        decision = choose(_of(wanted, stage), runtime)
         taken = {each.number for group in groups for each in group}
         free = tuple(each for each in decision.plan if each.number not in taken)
         if free:

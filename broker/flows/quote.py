@@ -19,8 +19,8 @@ from broker.core.quote import promise
 from broker.core.requirements import Requirements
 from broker.errors import BrokerError, NotFound, NothingFits, RequestMalformed
 from broker.flows.authenticate import Caller
-from broker.flows.decide import choose, refusal, rejections
-from broker.flows.plan_cascade import plan_cascade
+from broker.flows.decide import refusal, rejections
+from broker.flows.plan_cascade import choose_first, plan_cascade
 from broker.flows.recognise import is_recognised, look_into, unread
 from broker.flows.runtime import Runtime
 from broker.store import endpoint_names
@@ -98,13 +98,14 @@ class QuoteDesk:
         wanted = await self._paced(wanted, caller)
         if cascade is not None and cascade.agreement not in (None, SAMPLE):
             raise RequestMalformed("broker.cascade: a quote takes no agreement with a model.")
-        known = self._known(wanted, body, cascade)
-        market, decision = runtime.market, choose(known, runtime)
+        market, known = runtime.market, self._known(wanted, body, cascade)
+        known, cascade, decision = choose_first(known, cascade, runtime, counts=False)
         if not decision.plan:
             raise refusal(known, decision, runtime, counts=False)
         if cascade is not None:
             decision = plan_cascade(cascade, known, decision, runtime)
         # What its prompt told ends here: the promise has the demands as they were made.
+        wanted = msgspec.structs.replace(wanted, model=known.model, skipped=known.skipped)
         promised = promise(wanted, decision, market, cascade)
         rejected = rejections(decision, runtime)
         names = {each.number: market.endpoint(each.number).name for each in decision.plan}
@@ -116,7 +117,8 @@ class QuoteDesk:
         """Decide as for a call, and do nothing. Raises ModelUnknown, and what reading raises."""
         wanted, body, cascade = self._demands(caller, asked)
         wanted = self._known(await self._paced(wanted, caller), body, cascade)
-        runtime, decision = self._runtime, choose(wanted, self._runtime)
+        runtime = self._runtime
+        wanted, cascade, decision = choose_first(wanted, cascade, runtime, counts=False)
         refused = None if decision.plan else refusal(wanted, decision, runtime, counts=False)
         if cascade is not None and refused is None:
             try:

@@ -31,7 +31,7 @@ from broker.errors import (
 )
 from broker.flows.cascade import climb
 from broker.flows.count_tokens import end_counted
-from broker.flows.decide import choose, refusal
+from broker.flows.decide import refusal
 from broker.flows.exchange import (
     LongAnswer,
     StreamedAnswer,
@@ -44,7 +44,7 @@ from broker.flows.hedge import Make, race
 from broker.flows.inspect_answer import inspect, is_drawn
 from broker.flows.log_call import log_refusal
 from broker.flows.passage import Passage
-from broker.flows.plan_cascade import lay_out
+from broker.flows.plan_cascade import choose_first, lay_out
 from broker.flows.recognise import is_recognised, recognise
 from broker.flows.redeem import redeem, require_ours, unavailable
 from broker.flows.reserve import reserve
@@ -136,9 +136,11 @@ async def _paced(call: Call, runtime: Runtime) -> Call:
 def _decide(call: Call, runtime: Runtime) -> tuple[Call, Decision]:
     """Choose, and plan for all that may be paid; a refusal is logged."""
     try:
-        decision = choose(call.wanted, runtime, whole=call.cascade is not None)
+        wanted, cascade, decision = choose_first(call.wanted, call.cascade, runtime)
     except ModelUnknown as error:
         raise log_refusal(error, call, undecided(runtime.market.book.version), runtime) from None
+    if wanted is not call.wanted:
+        call = msgspec.structs.replace(call, wanted=wanted, cascade=cascade)
     if not decision.plan:
         raise log_refusal(refusal(call.wanted, decision, runtime), call, decision, runtime)
     if call.wanted.paced:

@@ -398,3 +398,54 @@ async def test_of_several_models_the_next_answers_where_one_cannot_and_alone_is_
     assert {each["endpoint"] for each in attempts} == {"hooli/broken", "acme/cheap"}
     paid = [each["endpoint"] for each in attempts if float(each["charge_usd"]) > 0]
     assert paid == ["acme/cheap"]
+
+
+@pytest.mark.parametrize(
+    ("models", "answers", "skipped"),
+    [
+        (["cheap", "nope", "dear"], "acme/cheap", ["nope: model_not_found"]),
+        (["nope", "cheap"], "acme/cheap", ["nope: model_not_found"]),
+        (
+            ["dear", "nope", "cheap"],
+            "acme/cheap",
+            ["dear: nothing_within_price", "nope: model_not_found"],
+        ),
+        (["broken", "dear", "cheap"], "acme/cheap", None),
+    ],
+)
+async def test_of_several_models_those_that_cannot_be_asked_are_skipped_and_told(
+    house: House, shop: Consumer, models: list[str], answers: str, skipped: list[str] | None
+) -> None:
+    first, *more = models
+    wishes = {"max_price": {"in": 1, "out": 2}} if "dear" in models[:2] else {}
+    body = {"model": first, "models": more, "max_tokens": 9, "broker": wishes}
+    body |= {"messages": [{"role": "user", "content": "Why?"}]}
+    answer = await shop.http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-broker-endpoint"] == answers
+    story = await house.story(shop, answer.headers["x-broker-call-id"])
+    assert story["requirements"].get("skipped") == skipped
+    asked = {"task": "chat", "request": body}
+    rehearsed = (await shop.http.post("/api/route", json=asked)).json()
+    assert rehearsed["requirements"].get("skipped") == skipped
+    assert rehearsed["plan"][0]["endpoint"] == story["attempts"][0]["endpoint"]
+
+
+async def test_of_several_models_of_which_none_is_here_the_call_is_refused(shop: Consumer) -> None:
+    messages = [{"role": "user", "content": "Why?"}]
+    body = {"model": "nope", "models": ["neither"], "messages": messages}
+    refused = await shop.http.post("/v1/chat/completions", json=body)
+    assert refused.status_code == 404
+    assert refused.json()["error"]["code"] == "model_not_found"
+
+
+async def test_what_all_of_several_models_are_refused_for_is_told_of_the_first_that_is_here(
+    shop: Consumer,
+) -> None:
+    messages = [{"role": "user", "content": "Why?"}]
+    body = {"model": "nope", "models": ["dear", "cheap"], "messages": messages}
+    refused = await shop.http.post(
+        "/v1/chat/completions", json=body | {"broker": {"max_price": 0.000001}}
+    )
+    assert refused.status_code == 404
+    assert refused.json()["error"]["code"] == "nothing_within_price"
