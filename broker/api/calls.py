@@ -7,6 +7,7 @@ from uuid import UUID
 from litestar import Controller, delete, get
 from litestar.params import FromPath
 
+from broker.api.call_filters import MATCH, GivenAsked
 from broker.api.call_messages import (
     CallList,
     CallStory,
@@ -21,7 +22,7 @@ from broker.api.call_messages import (
 )
 from broker.api.callers import CHANGING
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
-from broker.api.wire import STRETCH, After, GivenStretch, Limit
+from broker.api.wire import STRETCH, Limit
 from broker.core.key_terms import Scope
 from broker.flows.forget_answer import forget_answer
 from broker.flows.read_call import list_calls, read_call
@@ -37,22 +38,22 @@ class CallController(Controller):
 
     @get(
         summary="List calls: a consumer's own, a provider's served ones, an operator's all",
-        dependencies=STRETCH,
+        description="The newest first. Of calls of one kind a page looks at 10,000, so it may be "
+        "short, or empty, and yet have a cursor.",
+        dependencies={**STRETCH, **MATCH},
     )
     async def list(
         self,
         engine: GivenEngine,
         caller: GivenCaller,
-        stretch: GivenStretch,
+        asked: GivenAsked,
         limit: Limit = 100,
-        cursor: After = None,
     ) -> CallList | ProvidedCallList:
-        times = stretch.since, stretch.until
-        calls = await list_calls(engine, caller, times, before=cursor, limit=limit)
-        following = calls[-1].record.id if len(calls) == limit else None
+        page = await list_calls(engine, caller, asked, limit=limit)
         if caller.role is Role.PROVIDER:
-            return ProvidedCallList(calls=[provided_call(each) for each in calls], cursor=following)
-        return CallList(calls=[call_shown(each) for each in calls], cursor=following)
+            calls = [provided_call(each) for each in page.calls]
+            return ProvidedCallList(calls=calls, cursor=page.after)
+        return CallList(calls=[call_shown(each) for each in page.calls], cursor=page.after)
 
     @get("/{call_id:uuid}", summary="The whole story of a call")
     async def read(

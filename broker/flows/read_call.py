@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -11,13 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.core.ledger import CallRecord
 from broker.core.story import Story, decode
-from broker.errors import NotFound
+from broker.errors import NotFound, RequestMalformed
 from broker.flows.authenticate import Caller
 from broker.store import accounts as account_store
 from broker.store import calls as call_store
 from broker.store import charge_lines, endpoint_names
 from broker.store.accounts import Role
-from broker.store.calls import CutCall, Filter
+from broker.store.calls import CutCall, Filter, Match
 from broker.store.charge_lines import ChargedAttempt
 
 
@@ -47,17 +47,51 @@ class ToldStory:
     story: Story
 
 
-async def list_calls(
-    engine: AsyncEngine, caller: Caller, stretch: Times, *, before: UUID | None, limit: int
-) -> list[ToldCall]:
+@dataclass(frozen=True, slots=True)
+class ToldPage:
+    """Calls, newest first; older ones may follow `after`, which is None at the end."""
+
+    calls: list[ToldCall]
+    after: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which calls; `endpoint` is `provider/endpoint`, by which any number went that it ever had."""
+
+    times: Times = (None, None)
+    before: UUID | None = None
+    endpoint: str | None = None
+    match: Match = field(default_factory=Match)
+
+
+async def list_calls(engine: AsyncEngine, caller: Caller, asked: Asked, *, limit: int) -> ToldPage:
     """Return calls that began in a stretch of time, its end not included, newest first.
 
-    A provider's are those that ended at an endpoint of its own.
+    A provider's are those that ended at an endpoint of its own. Raises RequestMalformed where one
+    asks for what it is not told of calls.
     """
+    if caller.role is Role.PROVIDER and asked.match:
+        raise RequestMalformed("A provider's calls are told apart by 'endpoint' and time alone.")
     own = await _own_numbers(engine, caller)
     account_id = caller.account_id if caller.role is Role.CONSUMER else None
-    wanted = Filter(account_id, own, before, *stretch)
-    return await _tell(engine, await call_store.list_calls(engine, wanted, limit), own, ())
+    served, match = own, asked.match
+    if asked.endpoint is not None:
+        numbers = await _numbers_named(engine, asked.endpoint)
+        if own is not None:
+            served = [each for each in numbers if each in own]
+        elif caller.role is Role.OPERATOR and len(numbers) == 1:
+            served = numbers
+        else:
+            match = replace(match, endpoint_numbers=numbers)
+    wanted = Filter(account_id, served, asked.before, *asked.times, match)
+    page = await call_store.list_calls(engine, wanted, limit)
+    return ToldPage(await _tell(engine, page.records, own, ()), page.after)
+
+
+async def _numbers_named(engine: AsyncEngine, name: str) -> list[int]:
+    async with engine.connect() as connection:
+        return [each.number for each in await endpoint_names.by_name(connection, name)]
 
 
 async def read_call(engine: AsyncEngine, caller: Caller, call_id: UUID) -> ToldStory | CutCall:

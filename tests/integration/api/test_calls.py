@@ -198,6 +198,63 @@ async def test_calls_of_a_stretch_of_time_are_listed(
     assert await ids(**{"from": "2020-01-01T00:00:00Z", "to": "2020-02-01T00:00:00Z"}) == []
 
 
+FILTERS = {
+    "key_id": ("", "none"),
+    "task_label": ("summarise", "translate"),
+    "session_id": ("s1", "s2"),
+    "labels": ("team=a", "team=b"),
+    "task": ("chat", "infer"),
+    "model": ("auto", "other"),
+    "domain": (None, "law"),
+    "code": ("", "providers_full"),
+    "status": ("2xx", "5xx"),
+    "endpoint": ("globex/next", "acme/best"),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+async def test_calls_are_listed_by_what_they_have_in_common(
+    consumer: Person, operator: Person, failed_over: UUID, name: str
+) -> None:
+    right, wrong = FILTERS[name]
+    if name == "key_id":
+        right = consumer.key.split("_")[1]
+    for person in (consumer, operator):
+        for value, wanted in ((right, [str(failed_over)]), (wrong, [])):
+            if value is not None:
+                answer = await person.http.get("/api/calls", params={name: value})
+                assert [each["id"] for each in answer.json()["calls"]] == wanted, (name, value)
+
+
+async def test_filters_are_asked_together_and_a_malformed_one_is_told(
+    consumer: Person, failed_over: UUID
+) -> None:
+    async def ids(**asked: str) -> list[str]:
+        answer = await consumer.http.get("/api/calls", params=asked)
+        return [each["id"] for each in answer.json()["calls"]]
+
+    assert await ids(status="200", task_label="summarise") == [str(failed_over)]
+    assert await ids(status="200", task_label="translate") == []
+    assert await ids(labels="team=a,run=7") == []
+    for asked in ({"status": "20"}, {"status": "abc"}, {"labels": "team"}, {"labels": "=a"}):
+        refused = await consumer.http.get("/api/calls", params=asked)
+        assert refused.status_code == 400
+        assert refused.json()["fields"][0]["field"] == next(iter(asked))
+
+
+async def test_a_provider_asks_by_endpoint_and_by_nothing_that_it_is_not_told(
+    provider: Person, other_provider: Person, failed_over: UUID
+) -> None:
+    async def ids(person: Person) -> list[str]:
+        answer = await person.http.get("/api/calls", params={"endpoint": "globex/next"})
+        return [each["id"] for each in answer.json()["calls"]]
+
+    assert await ids(other_provider) == [str(failed_over)]
+    assert await ids(provider) == []
+    refused = await other_provider.http.get("/api/calls", params={"labels": "team=a"})
+    assert (refused.status_code, refused.json()["code"]) == (400, "request_malformed")
+
+
 async def test_a_call_under_way_is_told_from_its_hold(
     broker: SmallBroker, operator: Person, consumer: Person, other_consumer: Person
 ) -> None:

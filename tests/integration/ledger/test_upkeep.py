@@ -24,7 +24,7 @@ from broker.flows.open_account import open_account
 from broker.flows.topup import adjust, top_up
 from broker.store import ledger, maintenance
 from broker.store.accounts import Role
-from broker.store.calls import CutCall, Filter, find_call, list_calls
+from broker.store.calls import LOOKED_AT, CutCall, Filter, Match, Page, find_call, list_calls
 from broker.store.database import create_engine
 from broker.store.plans import id_at
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold, fund, trade
@@ -221,7 +221,42 @@ async def test_calls_are_listed_newest_first_by_account_and_by_endpoint(
         records.append(replace(capture.record, hold_nanos=0, endpoint_number=number % 2))
     await ledger.record_batch(connection, records)
     newest = list(reversed(records))
-    assert await list_calls(engine, Filter()) == newest
-    assert await list_calls(engine, Filter(before=records[2].id), limit=1) == [records[1]]
-    assert await list_calls(engine, Filter(account_id=records[1].account_id)) == [records[1]]
-    assert await list_calls(engine, Filter(endpoint_numbers=[1])) == [newest[0], newest[2]]
+    assert (await list_calls(engine, Filter())).records == newest
+    assert (await list_calls(engine, Filter(before=records[2].id), limit=1)).records == [records[1]]
+    assert (await list_calls(engine, Filter(account_id=records[1].account_id))).records == [
+        records[1]
+    ]
+    assert (await list_calls(engine, Filter(endpoint_numbers=[1]))).records == [
+        newest[0],
+        newest[2],
+    ]
+
+
+async def test_a_page_of_some_calls_looks_at_ten_thousand_and_the_next_goes_on_from_there(
+    engine: AsyncEngine, connection: asyncpg.Connection, consumer: UUID
+) -> None:
+    last = a_capture(a_hold(consumer, 1_000)).record
+    assert last is not None
+    wanted = {0: "mine", LOOKED_AT - 1: "mine", LOOKED_AT: "mine", LOOKED_AT + 1: "mine"}
+    newest = [
+        replace(
+            last,
+            id=UUID(int=last.id.int - place),
+            hold_nanos=0,
+            task_label=wanted.get(place, "other"),
+        )
+        for place in range(LOOKED_AT + 2)
+    ]
+    await ledger.record_batch(connection, newest)
+
+    async def page(before: UUID | None, limit: int = 100) -> Page:
+        return await list_calls(
+            engine,
+            Filter(last.account_id, before=before, match=Match({"task_label": "mine"})),
+            limit,
+        )
+
+    first = await page(None)
+    assert first == Page([newest[0], newest[LOOKED_AT - 1]], newest[LOOKED_AT - 1].id)
+    assert await page(first.after) == Page(newest[LOOKED_AT:], None)
+    assert await page(None, 1) == Page(newest[:1], newest[0].id)
