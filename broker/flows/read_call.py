@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -23,7 +24,7 @@ from broker.store.charge_lines import ChargedAttempt
 
 @dataclass(frozen=True, slots=True)
 class ToldCall:
-    """A call, who paid for it, its charge lines, and the endpoints' names by number."""
+    """A call, who paid for it, its charge lines if asked for, and endpoints' names by number."""
 
     record: CallRecord
     account: str
@@ -74,19 +75,23 @@ async def list_calls(engine: AsyncEngine, caller: Caller, asked: Asked, *, limit
     if caller.role is Role.PROVIDER and asked.match:
         raise RequestMalformed("A provider's calls are told apart by 'endpoint' and time alone.")
     own = await _own_numbers(engine, caller)
-    account_id = caller.account_id if caller.role is Role.CONSUMER else None
-    served, match = own, asked.match
+    wanted = Filter(None, own, asked.before, *asked.times, asked.match)
     if asked.endpoint is not None:
         numbers = await _numbers_named(engine, asked.endpoint)
         if own is not None:
-            served = [each for each in numbers if each in own]
-        elif caller.role is Role.OPERATOR and len(numbers) == 1:
-            served = numbers
-        else:
-            match = replace(match, endpoint_numbers=numbers)
-    wanted = Filter(account_id, served, asked.before, *asked.times, match)
+            numbers = [each for each in numbers if each in own]
+        if not numbers:
+            return ToldPage([], None)
+        wanted = replace(wanted, endpoint_numbers=numbers)
+    if caller.role is Role.CONSUMER:
+        # Its own calls are in order by themselves, and of an endpoint's the fewest are its own.
+        match = replace(asked.match, endpoint_numbers=wanted.endpoint_numbers)
+        whose = caller.account_id
+        wanted = replace(wanted, account_id=whose, endpoint_numbers=None, match=match)
     page = await call_store.list_calls(engine, wanted, limit)
-    return ToldPage(await _tell(engine, page.records, own, ()), page.after)
+    # What each attempt cost is told of one call alone, but to a provider of all.
+    told = await _tell(engine, page.records, own, (), lined=own is not None)
+    return ToldPage(told, page.after)
 
 
 async def _numbers_named(engine: AsyncEngine, name: str) -> list[int]:
@@ -135,25 +140,22 @@ async def _tell(
     records: list[CallRecord],
     own: Collection[int] | None,
     numbers: Collection[int],
+    *,
+    lined: bool = True,
 ) -> list[ToldCall]:
     async with engine.connect() as connection:
-        lines = await charge_lines.find_lines(connection, [each.id for each in records])
+        ids = [each.id for each in records] if lined else []
+        lines = await charge_lines.find_lines(connection, ids) if ids else []
         named = {each.endpoint_number for each in records if each.endpoint_number is not None}
         named.update(numbers, (each.endpoint_number for each in lines))
         names = await _names(connection, named if own is None else named.intersection(own))
         payers = {each.account_id for each in records}
         accounts = await account_store.names_by_id(connection, payers)
-    return [
-        ToldCall(
-            record=each,
-            account=accounts[each.account_id],
-            lines=[
-                line for line in lines if line.call_id == each.id and line.endpoint_number in names
-            ],
-            names=names,
-        )
-        for each in records
-    ]
+    of_call = defaultdict(list)
+    for line in lines:
+        if line.endpoint_number in names:
+            of_call[line.call_id].append(line)
+    return [ToldCall(each, accounts[each.account_id], of_call[each.id], names) for each in records]
 
 
 async def _names(connection: AsyncConnection, numbers: Collection[int]) -> dict[int, str]:

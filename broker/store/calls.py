@@ -20,6 +20,8 @@ LIST_MAX: Final = 1_000
 LOOKED_AT: Final = 10_000
 """So many calls a page looks at where only some are wanted: no index knows what is told of them,
 and the next page goes on from there."""
+_LISTED: Final = tuple(each for each in calls.c if each.name != "story")
+"""A story may be as long as all the rest of a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,33 +103,68 @@ async def find_call(engine: AsyncEngine, call_id: UUID) -> CallRecord | CutCall 
 
 
 async def list_calls(engine: AsyncEngine, wanted: Filter, limit: int = 100) -> Page:
-    """Return up to `limit` (at most 1,000) records; fewer, or none, of `wanted.match` where the
-    newest LOOKED_AT have no more."""
+    """Return up to `limit` (at most 1,000) records without their stories; fewer, or none, of
+    `wanted.match` where the newest LOOKED_AT have no more."""
     count = min(limit, LIST_MAX)
-    query = _newest(wanted, count)
-    if wanted.match:
-        # The condition stays outside: looked at is no more than what the window holds.
-        window = _newest(wanted, LOOKED_AT).subquery()
-        query = sa.select(window).where(*wanted.match.conditions(window.c))
-        query = query.order_by(window.c.id.desc()).limit(count)
     async with engine.connect() as connection:
-        # Both see the same calls, so that none comes twice or falls between two pages.
+        if not wanted.match:
+            last = await _last(connection, wanted, count) if _several(wanted) else None
+            return await _page(connection, _newest(wanted, count, last), count)
+        # Both see the same calls, so that none falls between two pages.
         await connection.execution_options(isolation_level="REPEATABLE READ")
-        rows = (await connection.execute(_shown(query))).mappings()
-        records = [CallRecord(**row) for row in rows]
-        if len(records) == count:
-            return Page(records, records[-1].id)
-        looked_at = _newest(wanted, 1).offset(LOOKED_AT - 1).with_only_columns(calls.c.id)
-        return Page(records, await connection.scalar(looked_at) if wanted.match else None)
+        last = await _last(connection, wanted, LOOKED_AT)
+        # The condition stays outside: looked at is no more than what the window holds.
+        window = _newest(wanted, LOOKED_AT, last).subquery()
+        query = sa.select(window).where(*wanted.match.conditions(window.c))
+        page = await _page(connection, query.order_by(window.c.id.desc()).limit(count), count)
+        return page if page.after is not None else Page(page.records, last)
 
 
-def _newest(wanted: Filter, count: int) -> sa.Select[Any]:
-    """The newest calls of whom it may concern, whatever they are."""
-    query = sa.select(calls).order_by(calls.c.id.desc()).limit(count)
+async def _page(connection: AsyncConnection, query: sa.Select[Any], count: int) -> Page:
+    rows = (await connection.execute(_shown(query))).mappings()
+    records = [CallRecord(**row, story=b"") for row in rows]
+    return Page(records, records[-1].id if len(records) == count else None)
+
+
+async def _last(connection: AsyncConnection, wanted: Filter, count: int) -> UUID | None:
+    """Return the last of the newest `count`, None where there are fewer; indexes alone tell it."""
+    newest = _newest(wanted, count, of=(calls.c.id,)).subquery()
+    last = sa.select(newest.c.id).order_by(newest.c.id.desc()).offset(count - 1)
+    return await connection.scalar(last)
+
+
+def _several(wanted: Filter) -> bool:
+    return wanted.endpoint_numbers is not None and len(wanted.endpoint_numbers) != 1
+
+
+def _newest(
+    wanted: Filter,
+    count: int,
+    last: UUID | None = None,
+    of: Sequence[ColumnElement[Any]] = _LISTED,
+) -> sa.Select[Any]:
+    """The newest calls of whom it may concern, whatever they are, none older than `last`."""
+    query = _within(sa.select(*of), wanted)
+    if last is not None:
+        query = query.where(calls.c.id >= last)
+    numbers = wanted.endpoint_numbers
+    if numbers is None or len(numbers) == 1:
+        if numbers is not None:
+            query = query.where(calls.c.endpoint_number == numbers[0])
+        return query.order_by(calls.c.id.desc()).limit(count)
+    # Each endpoint's newest come in order by its index; no index has those of several so, and to
+    # look for them among all calls takes the longer the fewer they are.
+    listed = sa.func.unnest(sa.literal(list(numbers), sa.ARRAY(sa.Integer)))
+    each = listed.table_valued("number").render_derived()
+    own = query.where(calls.c.endpoint_number == each.c.number)
+    newest = own.order_by(calls.c.id.desc()).limit(count).lateral()
+    joined = sa.select(newest).select_from(each).join(newest, sa.true())
+    return joined.order_by(newest.c.id.desc()).limit(count)
+
+
+def _within(query: sa.Select[Any], wanted: Filter) -> sa.Select[Any]:
     if wanted.account_id is not None:
         query = query.where(calls.c.account_id == wanted.account_id)
-    if wanted.endpoint_numbers is not None:
-        query = query.where(_at(wanted.endpoint_numbers))
     if wanted.before is not None:
         query = query.where(calls.c.id < wanted.before)
     if wanted.since is not None:
@@ -135,12 +172,6 @@ def _newest(wanted: Filter, count: int) -> sa.Select[Any]:
     if wanted.until is not None:
         query = query.where(calls.c.id < first_id(wanted.until))
     return query
-
-
-def _at(numbers: Sequence[int]) -> ColumnElement[bool]:
-    # Of one endpoint the index gives the newest in their order, of several it does not.
-    number = calls.c.endpoint_number
-    return number == numbers[0] if len(numbers) == 1 else among(number, numbers)
 
 
 async def _find_cut(connection: AsyncConnection, call_id: UUID) -> CutCall | None:

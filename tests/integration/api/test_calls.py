@@ -236,10 +236,18 @@ async def test_filters_are_asked_together_and_a_malformed_one_is_told(
     assert await ids(status="200", task_label="summarise") == [str(failed_over)]
     assert await ids(status="200", task_label="translate") == []
     assert await ids(labels="team=a,run=7") == []
-    for asked in ({"status": "20"}, {"status": "abc"}, {"labels": "team"}, {"labels": "=a"}):
+    for asked in (
+        {"status": "20"},
+        {"status": "abc"},
+        {"labels": "team"},
+        {"labels": "=a"},
+    ):
         refused = await consumer.http.get("/api/calls", params=asked)
         assert refused.status_code == 400
         assert refused.json()["fields"][0]["field"] == next(iter(asked))
+    for unheard in ({"model": "\0"}, {"labels": "team=\0"}):
+        assert (await consumer.http.get("/api/calls", params=unheard)).status_code == 400
+    assert await ids(endpoint="globex/none") == []
 
 
 async def test_a_provider_asks_by_endpoint_and_by_nothing_that_it_is_not_told(

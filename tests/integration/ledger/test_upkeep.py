@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace as replaced
 from datetime import UTC, date, datetime
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -220,16 +221,49 @@ async def test_calls_are_listed_newest_first_by_account_and_by_endpoint(
         assert capture.record is not None
         records.append(replace(capture.record, hold_nanos=0, endpoint_number=number % 2))
     await ledger.record_batch(connection, records)
-    newest = list(reversed(records))
-    assert (await list_calls(engine, Filter())).records == newest
-    assert (await list_calls(engine, Filter(before=records[2].id), limit=1)).records == [records[1]]
-    assert (await list_calls(engine, Filter(account_id=records[1].account_id))).records == [
-        records[1]
+    newest = [replace(each, story=b"") for each in reversed(records)]
+
+    async def ids(limit: int = 100, **wanted: Any) -> list[CallRecord]:
+        return (await list_calls(engine, Filter(**wanted), limit)).records
+
+    assert await ids() == newest
+    assert await ids(1, before=records[2].id) == [newest[2]]
+    assert await ids(account_id=records[1].account_id) == [newest[2]]
+    assert await ids(endpoint_numbers=[1]) == [newest[0], newest[2]]
+
+
+@pytest.mark.parametrize("match", [Match(), Match({"task_label": "mine"})])
+async def test_calls_of_several_endpoints_come_page_by_page_in_the_order_of_all(
+    engine: AsyncEngine, connection: asyncpg.Connection, consumer: UUID, match: Match
+) -> None:
+    last = a_capture(a_hold(consumer, 1_000)).record
+    assert last is not None
+    numbers = [1, 0, 1, 2, 1, 0, 2, 1, 1, None]
+    newest = [
+        replace(
+            last,
+            id=UUID(int=last.id.int - place),
+            hold_nanos=0,
+            story=b"",
+            task_label="mine",
+            endpoint_number=number,
+        )
+        for place, number in enumerate(numbers)
     ]
-    assert (await list_calls(engine, Filter(endpoint_numbers=[1]))).records == [
-        newest[0],
-        newest[2],
-    ]
+    await ledger.record_batch(connection, newest)
+
+    async def pages(endpoints: list[int]) -> list[list[CallRecord]]:
+        wanted, told = Filter(endpoint_numbers=endpoints, match=match), []
+        while True:
+            page = await list_calls(engine, wanted, 2)
+            told.append(page.records)
+            if page.after is None:
+                return told
+            wanted = replaced(wanted, before=page.after)
+
+    for endpoints in ([], [2], [0, 2], [1, 2, 7], [0, 1, 2]):
+        own = [each for each in newest if each.endpoint_number in endpoints]
+        assert await pages(endpoints) == [own[at : at + 2] for at in range(0, len(own) + 1, 2)]
 
 
 async def test_a_page_of_some_calls_looks_at_ten_thousand_and_the_next_goes_on_from_there(
@@ -243,6 +277,7 @@ async def test_a_page_of_some_calls_looks_at_ten_thousand_and_the_next_goes_on_f
             last,
             id=UUID(int=last.id.int - place),
             hold_nanos=0,
+            story=b"",
             task_label=wanted.get(place, "other"),
         )
         for place in range(LOOKED_AT + 2)
