@@ -16,6 +16,7 @@ from broker.core.catalog import Task
 from broker.core.columns import NO_LIMIT_TOKENS, Bools, Floats, Numbers, as_index
 from broker.core.in_numbers import in_numbers
 from broker.core.market import Market, Shortlist
+from broker.core.named import shortlist_of_named
 from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
 from broker.core.view import RoutingLimits, View, ceiling_picos
@@ -93,7 +94,7 @@ def shortlist(wanted: Requirements, market: Market) -> Shortlist | None:
     try:
         return market.shortlists[key]
     except KeyError:
-        made = _shortlist(wanted, market)
+        made = shortlist_of_named(wanted, market) or _shortlist(wanted, market)
     if len(market.shortlists) >= SHORTLISTS_MAX:
         _forget_some(market)
     market.shortlists[key] = made

@@ -5,8 +5,9 @@
 `p50_us_100` is a decision among 100 candidates; `p50_us_100_learned` one of `auto`, by what was
 learned of a prompt's domains and groups. `p50_us_10000` is `auto` over 10,000 registered endpoints
 of which a region and a quality leave 100; `p50_us_10000_named` names a family of 100 of them,
-`first_us_10000` is the first decision of its kind in a new market. The last line is one JSON
-object; the figures are medians in microseconds.
+`first_us_10000` is the first decision of its kind in a new market, `first_us_10000_one` the first
+about each of a thousand that are asked for by name. The last line is one JSON object; the figures
+are medians in microseconds.
 """
 
 from __future__ import annotations
@@ -82,6 +83,13 @@ def decider(where: Market, **demands: Any) -> Callable[[], Decision | None]:
     return lambda: route(wanted, where, live, limits, (random, 0.0))
 
 
+def newcomer(where: Market) -> Callable[[], Decision | None]:
+    """A function that decides about the next endpoint by name."""
+    live, random, limits = pulse(where), Random(1), RoutingLimits()
+    asked = iter([requirements(model=name) for name in where.by_name])
+    return lambda: route(next(asked), where, live, limits, (random, 0.0))
+
+
 def taught(where: Market) -> Market:
     """The market with lessons of three domains and of groups, as any: what they say is chance."""
     random, size = np.random.default_rng(1), len(where.endpoints)
@@ -149,6 +157,7 @@ def main() -> None:
         "p50_us_10000": p50_us(decider(many, **eligible)),
         "p50_us_10000_named": p50_us(decider(many)),
         "first_us_10000": first_us,
+        "first_us_10000_one": p50_us(newcomer(many), 1_000),
         "story_us_100": p50_us(teller(decider(few))),
         "story_us_10000": p50_us(teller(decider(many, **eligible))),
         "parse_admit_us": p50_us(reader()),
