@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, MutableMapping
+from functools import partial
 from typing import Any, Final
 
 import structlog
 
-from broker.errors import Unavailable
+from broker.errors import TooManyCalls, Unavailable
 from broker.server.request import Request, header_lines
 from broker.server.room import BEGUN, LARGE_BYTES, Room
 
@@ -59,6 +60,8 @@ class Inbox:
     def leave(self) -> None:
         """The caller has left."""
         self._left = True
+        if not self._finished:
+            self.forget()  # with what came in part an app begins nothing
         self._news.set()
 
     async def receive(self) -> Message:
@@ -89,18 +92,30 @@ class Inbox:
             peer, _ = self._request.connection.addresses()
             self._owner = peer and peer[0]  # one alone has half of the room
         most_bytes = self._bodies_bytes_max * (BEGUN if self._counted_bytes else 1.0)
-        if self._room.refusal(self._owner, most_bytes) is not None:
-            raise Unavailable(
-                "The broker has too many large bodies in hand.",
-                code="overloaded",
-                retry_after_s=_AGAIN_S,
-            )
+        while (refusal := self._room.refusal(self._owner, most_bytes)) is not None:
+            owner = self._owner if isinstance(refusal, TooManyCalls) else None
+            if not self._request.connection.make_room(partial(self._comes_beside, owner)):
+                raise Unavailable(
+                    "The broker has too many large bodies in hand.",
+                    code="overloaded",
+                    retry_after_s=_AGAIN_S,
+                )
         self._room.count(self._owner, self._told_bytes - self._counted_bytes)
         self._counted_bytes = self._told_bytes
 
+    def _comes_beside(self, owner: Hashable, request: Request) -> bool:
+        """True of another large body for the same app, of the owner's if one is named."""
+        other = request.listener
+        return isinstance(other, Inbox) and other is not self and other.takes(self._room, owner)
+
+    def takes(self, room: Room, owner: Hashable) -> bool:
+        """Return whether it takes some of a room, as the owner's if one is named."""
+        return self._room is room and self._counted_bytes > 0 and owner in (None, self._owner)
+
     def forget(self) -> None:
-        """The app has answered."""
+        """The app has answered, or will get no more."""
         self._room.count(self._owner, -self._counted_bytes)
+        self._counted_bytes = 0
 
 
 class Bridge:

@@ -10,27 +10,17 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final, Protocol, cast
 
-import structlog
-
 from broker.server import neighbours
-from broker.server.blocks import blocks_of
 from broker.server.files import unread_bytes
 from broker.server.neighbours import NotServed
 from broker.server.reader import Reader
-from broker.server.request import NEVER, Request
-
-_log = structlog.get_logger()
+from broker.server.refusals import refusal
+from broker.server.request import NEVER, Address, Request
+from broker.server.runner import Runner
+from broker.server.uploads import Which
 
 _LINGER_S: Final = 10.0
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_REFUSED: Final = {
-    400: (b"Bad Request", b"This is not a request that HTTP/1.1 knows."),
-    408: (b"Request Timeout", b"The request did not come in time."),
-    413: (b"Content Too Large", b"The body of the request is too large."),
-    431: (b"Request Header Fields Too Large", b"The head of the request is too large."),
-}
-
-Address = tuple[str, int] | None
 
 
 class Server(neighbours.Server, Protocol):
@@ -47,13 +37,11 @@ class Connection(asyncio.BufferedProtocol):
         "_discarded_bytes",
         "_held_back",
         "_loop",
-        "_next",
         "_reader",
         "_runner",
         "_server",
         "_serving",
         "_transport",
-        "_turn",
         "closed",
         "due_at",
         "idle_since",
@@ -67,12 +55,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reader = Reader(self, server)
         self._serving: Request | None = None
         self._ahead: list[Request] = []  # a few at most, and mostly none: a deque takes 600 bytes
-        self._runner: asyncio.Task[None] | None = None
-        """Serves what comes whole. One for all, for a task costs a call more than a future."""
-        self._turn: asyncio.Future[None] | None = None
-        """What the runner waits for while there is nothing to serve."""
-        self._next: Request | None = None
-        """What it serves next."""
+        self._runner = Runner(self, server)
         self._held_back = False
         self._discarded_bytes = 0
         self.writable: asyncio.Future[None] | None = None
@@ -102,8 +85,8 @@ class Connection(asyncio.BufferedProtocol):
         begins = not intake.head_bytes
         try:
             intake.fill(nbytes)
-        except NotServed as refusal:
-            self._refuse(refusal.status)
+        except NotServed as error:
+            self._refuse(error.status)
             return
         if self._serving is None:  # nothing has come whole: a head or a body is on its way
             if intake.request is not None:
@@ -112,20 +95,16 @@ class Connection(asyncio.BufferedProtocol):
                 self.due_at = self._loop.time() + self._server.limits.head_s
 
     def connection_lost(self, _: Exception | None) -> None:
+        if self not in self._server.connections:
+            return  # it was cut short, and now has ended
         self.closed = True
-        self._server.connections.discard(self)
+        self._server.connections.remove(self)
         self.resume_writing()
         self._ahead.clear()
         serving, self._serving = self._serving, None
         self._reader.close()
-        if serving is not None and not serving.ended:
-            serving.left = True
-            if serving.listener is not None:
-                serving.listener.leave()
-            elif serving.task is not None and serving is not self._next:
-                serving.task.cancel()  # but not the one before, which has yet to end
-                serving.task = self._runner = None  # it may keep the error, and that all of us
-        self._wake()
+        self._runner.leave(serving)
+        del self._runner  # it holds this, which would wait for the garbage collector
 
     def pause_writing(self) -> None:
         if self.writable is None:
@@ -195,6 +174,10 @@ class Connection(asyncio.BufferedProtocol):
             self._held_back = back
             (self._transport.pause_reading if back else self._transport.resume_reading)()
 
+    def make_room(self, which: Which) -> bool:
+        """Let go of who has stalled for longest with such a request; False where nobody has."""
+        return self._server.uploads.let_go(which)
+
     def close(self) -> None:
         """Close once what has been written is sent, for which the caller has a little while.
 
@@ -232,6 +215,14 @@ class Connection(asyncio.BufferedProtocol):
         """True where the caller has said something that is yet to be read."""
         return not self.closed and unread_bytes(self._transport) > 0
 
+    @property
+    def awaited(self) -> Request | None:
+        """The request that has come in part, while nothing but its caller delays it."""
+        serving, reading = self._serving, self._reader.request
+        if reading is None or reading.begun or self._held_back:
+            return None
+        return reading if serving is None or serving is reading else None
+
     def close_if_idle(self) -> None:
         """The server is stopping: nothing more is asked here than what has come."""
         if self.asks_nothing and not self.has_unread:
@@ -241,6 +232,16 @@ class Connection(asyncio.BufferedProtocol):
         """Close at once, whatever waits to be sent."""
         self.closed = True
         self._transport.abort()
+
+    def cut_short(self) -> None:
+        """Tell a caller whose request does not come that others need its place, and be done with it
+        at once."""
+        if self._transport.get_write_buffer_size():
+            self._transport.abort()
+        else:
+            self._transport.write(refusal(408))
+            self._transport.close()
+        self.connection_lost(None)
 
     def excuse(self, late_s: float) -> None:
         """Give the caller so much longer: for as long the server could not hear it."""
@@ -253,10 +254,12 @@ class Connection(asyncio.BufferedProtocol):
     def look(self, now: float) -> None:
         """Let go of a caller who keeps us waiting."""
         serving, reading = self._serving, self._reader.request
+        if reading is not None and self.awaited is reading:
+            self._server.uploads.watch(self, reading)
         if serving is not None and not self.closed:
             late = reading is serving and not serving.whole and now >= self._body_due(serving)
             # What is next waits for the one before, of whose answer something is not taken yet.
-            due_at = self.due_at if serving is self._next else serving.due_at
+            due_at = self.due_at if serving is self._runner.next else serving.due_at
             if late or now >= due_at:  # it does not send, or does not take the answer
                 self.abort()
         elif now < self.due_at:
@@ -277,56 +280,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _start(self, request: Request) -> None:
         self._serving = request
-        runner = self._runner
-        if not request.whole:
-            request.task = self._loop.create_task(self._run(request))
-        elif runner is None or runner.done():
-            self._runner = request.task = self._loop.create_task(self._run(request))
-        else:
-            self._next, request.task = request, runner
-            self._wake()
-
-    def _wake(self) -> None:
-        """Have the runner look whether there is something to serve, or nothing more."""
-        turn, self._turn = self._turn, None
-        if turn is not None and not turn.done():
-            turn.set_result(None)
-
-    async def _run(self, request: Request) -> None:
-        """Serve a request, and one that comes whole after the other."""
-        while True:
-            try:
-                await request.handler(request)
-            except asyncio.CancelledError:
-                # Kept in the task, the error would keep all that the call held, until the garbage
-                # collector comes by: its frames lead to the connection, and that to the task.
-                if not request.left:
-                    raise
-            except Exception as error:
-                if not request.left:
-                    _log.error("request_failed_unexpectedly", exc_info=error)
-            finally:
-                self._clear(request)
-            if not request.whole:
-                return
-            del request  # and its body, which a caller who asks nothing more need not keep here
-            while self._next is None:
-                if self.closed:
-                    return
-                self._turn = self._loop.create_future()
-                await self._turn
-            request, self._next = self._next, None
-            if request.left:
-                return
-
-    def _clear(self, request: Request) -> None:
-        """Keep nothing of a request that was served; the memory of a large body serves the next."""
-        if not request.ended:
-            self.close()  # what broke off must not be taken for whole
-        request.body, request.held = b"", None
-        if request.rest:
-            blocks, request.rest = blocks_of(request.rest), ()
-            self._server.blocks.give_back(blocks)
+        self._runner.start(request)
 
     def _refuse(self, status: int) -> None:
         """Say that this is no request, and close. An answer under way comes first; what was sent
@@ -336,11 +290,7 @@ class Connection(asyncio.BufferedProtocol):
             self._serving.keep_alive = False
             self.hold_back(back=True)
             return
-        reason, body = _REFUSED[status]
-        self._transport.write(
-            b"HTTP/1.1 %d %b\r\ncontent-type: text/plain\r\nconnection: close\r\n"
-            b"content-length: %d\r\n\r\n%b" % (status, reason, len(body), body)
-        )
+        self._transport.write(refusal(status))
         self.close()
 
     def _discard(self, size_bytes: int) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
-from broker.errors import BodyTooLarge, BrokerError
+from broker.errors import BodyTooLarge, BrokerError, TooManyCalls
 from broker.server.limits import ServerLimits
-from broker.server.neighbours import NotServed
+from broker.server.neighbours import NotServed, Server
 from broker.server.request import Request
-from broker.server.room import LARGE_BYTES, Room
+from broker.server.room import LARGE_BYTES
 
 HEADERS_MAX: Final = 256
 """Headers of one request, and trailers: a short one takes twenty times the bytes that it has."""
@@ -32,14 +33,24 @@ def check_head(request: Request, head_bytes: int, limit_bytes: int) -> None:
         raise NotServed(400)
 
 
-def body_refusal(request: Request, room: Room, limits: ServerLimits) -> BrokerError | None:
-    """Return why a body is refused before it comes: its size, or that there is no room for it."""
-    size_bytes = request.declared_bytes
+def body_refusal(request: Request, server: Server) -> BrokerError | None:
+    """Return why a body is refused before it comes: its size, or that there is no room for it,
+    though all have made some that stalled midway."""
+    limits, size_bytes = server.limits, request.declared_bytes
     if size_bytes > limits.body_bytes_max:
         return too_large(limits)
-    if size_bytes > LARGE_BYTES or request.header(b"transfer-encoding") is not None:
-        return room.refusal(request.owner, limits.bodies_bytes_max)
-    return None
+    if size_bytes <= LARGE_BYTES and request.header(b"transfer-encoding") is None:
+        return None
+    while (refusal := server.room.refusal(request.owner, limits.bodies_bytes_max)) is not None:
+        own = isinstance(refusal, TooManyCalls)  # only those of this account would help it
+        if not server.uploads.let_go(partial(_is_large, request, own)):
+            break
+    return refusal
+
+
+def _is_large(request: Request, own: bool, other: Request) -> bool:
+    whose = not own or other.owner == request.owner
+    return whose and other.whole and other.size_bytes > LARGE_BYTES
 
 
 def too_large(limits: ServerLimits) -> BodyTooLarge:

@@ -14,6 +14,10 @@ class ServerLimits:
     """The head of a request has so long to come, from its first byte or the connection's begin."""
     body_bytes_max: int = 16 * 2**20
     body_s: float = 120.0
+    stalled_s: float = 5.0
+    stalled_bytes: int = 2_500
+    """Who sends fewer bytes of a body in `stalled_s` is let go first where there is no room. Apache
+    asks for as many (mod_reqtimeout, MinRate=500), but always and of everybody."""
     bodies_bytes_max: int = 2**30
     """Of all bodies together: of large ones until they are answered, of others until they have come
     whole."""

@@ -17,6 +17,7 @@ from broker.server.reader import SCRATCH_BYTES
 from broker.server.request import Handler, Request
 from broker.server.room import Room
 from broker.server.shedding import Shedding, TurnedAway
+from broker.server.uploads import Uploads
 
 Open = Callable[[Request], tuple[Handler, bool]]
 
@@ -42,7 +43,10 @@ class Listener:
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.blocks = Blocks()
         self.room = Room()
-        self._shedding = Shedding(self.connections, limits.connections_max, self.loop.time)
+        self.uploads = Uploads(limits, self.loop.time)
+        self._shedding = Shedding(
+            self.connections, limits.connections_max, self.uploads, self.loop.time
+        )
         self._turned_away: set[TurnedAway] = set()
         self._server: asyncio.Server | None = None
         self._shares = False
@@ -104,6 +108,7 @@ class Listener:
                 connection.look(now)
             else:  # what has come meanwhile is read before the next look
                 connection.excuse(late_s)
+        self.uploads.forget_ended()
         self._sweep_at = now + SWEEP_S
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 

@@ -9,6 +9,7 @@ from broker.server.blocks import Blocks
 from broker.server.limits import ServerLimits
 from broker.server.request import Carrier, Handler, Request
 from broker.server.room import Room
+from broker.server.uploads import Uploads
 
 
 class Server(Protocol):
@@ -22,13 +23,17 @@ class Server(Protocol):
     blocks: Blocks
     room: Room
     """For bodies."""
+    uploads: Uploads
+    """Those that are coming."""
 
     def open(self, request: Request) -> tuple[Handler, bool]:
         """Return the handler of a request whose head has come, and whether it wants it whole."""
 
 
 class Taker(Carrier, Protocol):
-    """The connection, as far as the reader needs it."""
+    """The connection, as far as the reader and the runner need it."""
+
+    closed: bool
 
     def queue(self, request: Request) -> None:
         """Serve a request in its turn: it has come whole, or its handler reads it as it comes."""

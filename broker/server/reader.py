@@ -174,7 +174,7 @@ class Reader:
         request.handler, request.whole = server.open(request)
         if not request.whole:
             self._connection.queue(request)
-        elif (refusal := body_refusal(request, server.room, server.limits)) is not None:
+        elif (refusal := body_refusal(request, server)) is not None:
             self._do_without(request, refusal)
         expected = request.header(b"expect")
         if expected is not None and request.trouble is None and expected[:4].lower() == b"100-":

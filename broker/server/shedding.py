@@ -10,6 +10,9 @@ import heapq
 from collections.abc import Callable, Set
 from typing import Final, Protocol, cast
 
+from broker.server.refusals import refusal
+from broker.server.uploads import Uploads
+
 _RANK_EVERY_S: Final = 0.25
 """All connections are looked at no more often than this, however many come."""
 _RANKED: Final = 1_000
@@ -18,11 +21,6 @@ IDLE_S: Final = 1.0
 HEARD_S: Final = 1.0
 _HEARD_MAX: Final = 16
 """So many who are turned away keep a file of those that are reserved until they have heard."""
-_NO_ROOM: Final = b"The broker has no room for another connection."
-_ANSWER: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\nretry-after: 1\r\n"
-    b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(_NO_ROOM), _NO_ROOM)
-)
 
 
 class Idler(Protocol):
@@ -42,9 +40,16 @@ class Idler(Protocol):
 class Shedding:
     """Finds who is let go, without a look at all connections for each that comes."""
 
-    def __init__(self, connections: Set[Idler], most: int, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        connections: Set[Idler],
+        most: int,
+        uploads: Uploads,
+        now_s: Callable[[], float],
+    ) -> None:
         self._connections = connections
         self._most = most
+        self._uploads = uploads
         self._now_s = now_s
         self._ranked: list[tuple[bool, float, Idler]] = []
         """The next to be let go stands last."""
@@ -53,12 +58,13 @@ class Shedding:
     def make_room(self) -> bool:
         """Let somebody go where there is no room for one more; False where nobody has been idle.
 
-        Who has begun to send a head, or to take an answer, goes after all others; who has asked
-        what is yet to be read, as after a halt, stays.
+        Who stalls midway in a body goes before who may ask again, for it may be there to keep
+        others out. Who has begun to send a head, or to take an answer, goes after all others; who
+        has asked what is yet to be read, as after a halt, stays.
         """
         if len(self._connections) < self._most:
             return True
-        if self._let_go(begun_too=False):
+        if self._uploads.let_go() or self._let_go(begun_too=False):
             return True
         if self._now_s() >= self._rank_at_s:  # others may be idle by now
             self._rank_at_s = self._now_s() + _RANK_EVERY_S
@@ -96,7 +102,7 @@ class TurnedAway(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         told = cast(asyncio.Transport, transport)
-        told.write(_ANSWER)
+        told.write(refusal(503))
         if len(self._others) >= _HEARD_MAX:
             told.close()
             return

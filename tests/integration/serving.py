@@ -15,7 +15,11 @@ STOP_LIMIT_S = 2.0
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any, bodies_bytes_max: int = BODIES_BYTES_MAX) -> AsyncIterator[str]:
+async def serving(
+    app: Any,
+    bodies_bytes_max: int = BODIES_BYTES_MAX,
+    limits: ServerLimits = ServerLimits(),  # noqa: B008 - it never changes
+) -> AsyncIterator[str]:
     """The origin of a server on a free port; `app` is an ASGI app."""
     bridge = Bridge(app, bodies_bytes_max)
 
@@ -23,7 +27,7 @@ async def serving(app: Any, bodies_bytes_max: int = BODIES_BYTES_MAX) -> AsyncIt
         bridge.open(request)
         return bridge.handle, False
 
-    listener = Listener(opened, ServerLimits())
+    listener = Listener(opened, limits)
     port = await listener.start("127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{port}"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import httpx
 
 from broker.errors import Unavailable
+from broker.server.limits import ServerLimits
+from tests.integration.server.test_wire import Wire, post
 from tests.integration.serving import serving
 
 LARGE = b"x" * 300_000
@@ -62,3 +65,28 @@ async def test_who_leaves_with_a_large_body_leaves_its_room_once_the_app_is_done
             assert (await client.post("/", content=LARGE)).status_code == 503
             reader.may_answer.set()
             assert (await client.post("/", content=LARGE)).status_code == 200
+
+
+async def test_who_stalls_midway_in_a_large_body_leaves_its_room_to_who_sends_one() -> None:
+    limits = ServerLimits(stalled_s=0.6, stalled_bytes=20_000)
+    request, reader = post("/", LARGE[:200_000]), Reader()
+    async with serving(reader, ROOM, limits) as origin, contextlib.AsyncExitStack() as stack:
+        port = int(origin.rpartition(":")[2])
+
+        async def newcomer() -> Wire:
+            wire = Wire(*await asyncio.open_connection("127.0.0.1", port))
+            stack.callback(wire.writer.close)
+            return wire
+
+        stalled, slow, last = [await newcomer() for _ in range(3)]
+        await stalled.send(request[:140_000])
+        for begin in range(0, 140_000, 10_000):
+            await slow.send(request[begin : begin + 10_000])
+            await asyncio.sleep(0.08)
+        await last.send(post("/", LARGE[:140_000]))
+        assert b" 200 " in await last.reader.readuntil(b"\r\n\r\n")
+        assert (await stalled.answer())[0] == 408
+        assert await stalled.rest() == b""
+        reader.may_answer.set()
+        await slow.send(request[140_000:])
+        assert b" 200 " in await slow.reader.readuntil(b"\r\n\r\n")

@@ -141,9 +141,9 @@ async def test_who_is_idle_for_longest_makes_room_for_who_comes_and_nobody_who_i
 
 
 @contextlib.asynccontextmanager
-async def small(connections_max: int) -> AsyncIterator[Place]:
+async def small(connections_max: int, limits: ServerLimits = PATIENT) -> AsyncIterator[Place]:
     echo = Echo()
-    listener = Listener(echo.open, replace(PATIENT, connections_max=connections_max))
+    listener = Listener(echo.open, replace(limits, connections_max=connections_max))
     yield Place(echo, listener, await listener.start("127.0.0.1", 0))
     echo.may_go.set()
     await listener.stop(5.0)
@@ -216,3 +216,56 @@ async def test_who_is_turned_away_is_told_so_whatever_it_has_sent_already() -> N
             await asyncio.sleep(0.05)
             with pytest.raises(ConnectionError):  # it keeps no file for longer
                 deaf.send(b"?")
+
+
+@on_both_loops
+async def test_who_stalls_midway_makes_room_before_who_is_idle_and_who_sends_slowly_stays() -> None:
+    limits = replace(PATIENT, stalled_s=0.6, stalled_bytes=2_000)
+    large = post("/slow", b"x" * 20_000)
+    async with small(3, limits) as place, contextlib.AsyncExitStack() as stack:
+
+        async def newcomer() -> Wire:
+            return await stack.enter_async_context(place.wire())
+
+        slow, stalled, idle = [await newcomer() for _ in range(3)]
+        await idle.send(post())
+        assert (await idle.answer())[0] == 200
+        await stalled.send(large[:-2])
+        early = await newcomer()
+        assert (await early.answer())[0] == 503, "nobody is closed upon who sent a moment ago"
+        for begin in range(0, 14_000, 1_000):
+            await slow.send(large[begin : begin + 1_000])
+            await asyncio.sleep(0.1)
+        served = await newcomer()
+        await served.send(post())
+        assert (await served.answer())[0] == 200
+        assert await stalled.answer() == (408, b"The request did not come in time.")
+        assert await stalled.rest() == b""
+        second = await newcomer()
+        await second.send(post())
+        assert (await second.answer())[0] == 200
+        assert await idle.rest() == b""
+        await slow.send(large[14_000:])
+        place.echo.may_go.set()
+        assert (await slow.answer())[0] == 200
+        assert place.listener.room.held_bytes == 0
+
+
+async def test_a_large_body_that_stalls_leaves_its_room_to_who_sends_one() -> None:
+    limits = replace(PATIENT, stalled_s=0.3, bodies_bytes_max=100_000)
+    large = post("/a", b"x" * 70_000)
+    owned = post("/a", b"x" * 70_000, b"x-owner: me\r\n")
+    async with small(9, limits) as place, contextlib.AsyncExitStack() as stack:
+        first, second, third = [await stack.enter_async_context(place.wire()) for _ in range(3)]
+        await first.send(large[:-1])
+        await _until(lambda: place.listener.room.held_bytes > 60_000)
+        await second.send(owned[:40_000])
+        await _until(lambda: place.listener.room.held_bytes > 100_000)
+        await asyncio.sleep(0.9)
+        await third.send(large)
+        assert (await third.answer())[0] == 200
+        assert (await first.answer())[0] == 408
+        await third.send(large)
+        assert (await third.answer())[0] == 200, "there is room: nobody else has to go"
+        await second.send(owned[40_000:])
+        assert (await second.answer())[0] == 200

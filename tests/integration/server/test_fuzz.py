@@ -16,6 +16,7 @@ from broker.server.connection import Connection
 from broker.server.limits import ServerLimits
 from broker.server.request import Handler, Request
 from broker.server.room import Room
+from broker.server.uploads import Uploads
 from tests.fuzzed import Wire, fuzz, hear, messy, run
 
 pytestmark = pytest.mark.timeout(900)
@@ -45,6 +46,7 @@ class Server:
         self.scratch = memoryview(bytearray(4_096))
         self.blocks = Blocks()
         self.room = Room()
+        self.uploads = Uploads(self.limits, self.loop.time)
         self.served: list[tuple[str, bytes, bytes]] = []
 
     def open(self, request: Request) -> tuple[Handler, bool]:

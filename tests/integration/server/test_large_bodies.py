@@ -16,6 +16,7 @@ from broker.server.connection import Connection
 from broker.server.limits import ServerLimits
 from broker.server.request import Handler, Request
 from broker.server.room import Room
+from broker.server.uploads import Uploads
 from tests.fuzzed import Wire, hear
 
 LARGE = random.Random(3).randbytes(600_000)
@@ -34,6 +35,7 @@ class Server:
         self.scratch = memoryview(bytearray(4_096))
         self.blocks = Blocks()
         self.room = Room()
+        self.uploads = Uploads(self.limits, self.loop.time)
         self.bodies: list[bytes] = []
         self.opened: list[tuple[str, str, bytes | None]] = []
         self.copied_bytes: list[int] = []

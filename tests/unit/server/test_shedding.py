@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from broker.server.files import connections_max
+from broker.server.limits import ServerLimits
 from broker.server.shedding import Shedding
+from broker.server.uploads import Uploads
 
 
 @dataclass(eq=False)
@@ -39,7 +41,7 @@ class Clock:
 
 def test_who_has_asked_nothing_for_longest_is_let_go_first() -> None:
     crowd: set[Caller] = set()
-    shedding = Shedding(crowd, 4, Clock())
+    shedding = Shedding(crowd, 4, Uploads(ServerLimits(), Clock()), Clock())
     busy = Caller(crowd, 1.0, asks_nothing=False)
     callers = [Caller(crowd, since, has_begun=since == 2.0) for since in (5.0, 2.0, 3.0)]
     gone = []
@@ -55,14 +57,14 @@ def test_who_has_asked_nothing_for_longest_is_let_go_first() -> None:
 def test_nobody_is_let_go_while_there_is_room() -> None:
     crowd: set[Caller] = set()
     caller = Caller(crowd, 1.0)
-    assert Shedding(crowd, 2, Clock()).make_room()
+    assert Shedding(crowd, 2, Uploads(ServerLimits(), Clock()), Clock()).make_room()
     assert not caller.closed
 
 
 def test_who_has_asked_since_the_last_look_stays() -> None:
     crowd: set[Caller] = set()
     clock = Clock()
-    shedding = Shedding(crowd, 3, clock)
+    shedding = Shedding(crowd, 3, Uploads(ServerLimits(), clock), clock)
     first, again, asking = (Caller(crowd, since) for since in (1.0, 2.0, 3.0))
     assert shedding.make_room()
     assert first.closed
@@ -80,7 +82,7 @@ def test_who_has_asked_since_the_last_look_stays() -> None:
 def test_who_has_begun_goes_after_all_others_though_they_became_idle_later() -> None:
     crowd: set[Caller] = set()
     clock = Clock()
-    shedding = Shedding(crowd, 2, clock)
+    shedding = Shedding(crowd, 2, Uploads(ServerLimits(), clock), clock)
     first, begun = Caller(crowd, 1.0), Caller(crowd, 2.0, has_begun=True)
     assert shedding.make_room()
     assert first.closed
@@ -93,7 +95,7 @@ def test_who_has_begun_goes_after_all_others_though_they_became_idle_later() -> 
 def test_who_is_idle_is_found_though_all_who_were_at_the_last_look_have_left() -> None:
     crowd: set[Caller] = set()
     clock = Clock()
-    shedding = Shedding(crowd, 3, clock)
+    shedding = Shedding(crowd, 3, Uploads(ServerLimits(), clock), clock)
     callers = [Caller(crowd, since) for since in (1.0, 2.0, 3.0)]
     assert shedding.make_room()
     for each in callers:
@@ -108,7 +110,7 @@ def test_who_is_idle_is_found_though_all_who_were_at_the_last_look_have_left() -
 def test_who_has_asked_what_is_yet_to_be_read_stays() -> None:
     crowd: set[Caller] = set()
     asking, idle = Caller(crowd, 1.0, has_unread=True), Caller(crowd, 2.0)
-    assert Shedding(crowd, 2, Clock()).make_room()
+    assert Shedding(crowd, 2, Uploads(ServerLimits(), Clock()), Clock()).make_room()
     assert (asking.closed, idle.closed) == (False, True)
 
 
