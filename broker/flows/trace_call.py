@@ -17,7 +17,7 @@ from broker.core.dispatch import Attempt
 from broker.core.ledger import CallRecord
 from broker.core.market import Market
 from broker.core.trace_context import TraceContext
-from broker.outbound.traces import Traces
+from broker.outbound.traces import SERVICE, Traces
 from pricing.money import format_usd
 
 Value = str | int | float | bool
@@ -28,6 +28,10 @@ _OPERATIONS: Final = {
     Task.EMBEDDING: "embeddings",
     Task.INFER: "infer",
 }
+
+
+_FIRST: Final = "gen_ai.response.time_to_first_chunk"
+"""In seconds."""
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -55,16 +59,24 @@ def trace_call(
         _span_of(call, trace, each, market.endpoint(each.candidate.number), now_s)
         for each in attempts
     ]
-    traces.tell(_span_of_call(call, trace, record, now_s), told, trace.parent_id)
+    number = record.endpoint_number
+    served = None
+    if record.code == "served" and number is not None:
+        served = market.endpoint(number).name
+    traces.tell(_span_of_call(call, trace, record, served, now_s), told, trace.parent_id)
 
 
-def _span_of_call(call: Call, trace: TraceContext, record: CallRecord, ended_s: float) -> Span:
-    """Return the span of a whole call, as it was served to its caller."""
+def _span_of_call(
+    call: Call, trace: TraceContext, record: CallRecord, served: str | None, ended_s: float
+) -> Span:
+    """Return the span of a whole call, as it was served to its caller by the endpoint `served`."""
     wanted = call.wanted
     operation = _OPERATIONS[wanted.task]
     attributes: dict[str, Value] = {
         "gen_ai.operation.name": operation,
+        "gen_ai.provider.name": SERVICE,
         "gen_ai.request.model": wanted.model,
+        "gen_ai.request.stream": wanted.stream,
         "gen_ai.usage.input_tokens": record.tokens_in,
         "gen_ai.usage.output_tokens": record.tokens_out,
         "http.response.status_code": record.status,
@@ -74,6 +86,12 @@ def _span_of_call(call: Call, trace: TraceContext, record: CallRecord, ended_s: 
     }
     if wanted.tokens_out_max is not None:
         attributes["gen_ai.request.max_tokens"] = wanted.tokens_out_max
+    if call.session_id is not None:
+        attributes["gen_ai.conversation.id"] = call.session_id
+    if record.ttft_ms is not None:
+        attributes[_FIRST] = record.ttft_ms / 1_000
+    if served is not None:
+        attributes["gen_ai.response.model"] = served
     if wanted.choices != 1:
         attributes["gen_ai.request.choice.count"] = wanted.choices
     failed = record.code if record.code != "served" else None
@@ -90,17 +108,18 @@ def _span_of(
         "gen_ai.operation.name": operation,
         "gen_ai.provider.name": endpoint.name.partition("/")[0],
         "gen_ai.request.model": endpoint.upstream_model,
-        "gen_ai.response.model": endpoint.name,
+        "gen_ai.request.stream": call.wanted.stream,
         "gen_ai.usage.input_tokens": attempt.tokens_in,
         "gen_ai.usage.output_tokens": attempt.tokens_out,
         "server.address": origin.hostname or "",
         "server.port": origin.port or (443 if origin.scheme == "https" else 80),
+        "broker.endpoint": endpoint.name,
         "broker.attempt": attempt.index,
         "broker.hedge": attempt.hedge,
         "broker.continues": attempt.continues,
     }
-    if attempt.first_content_s is not None:
-        attributes["broker.ttft_ms"] = (attempt.first_content_s - attempt.started_s) * 1_000
+    if call.wanted.stream and attempt.first_content_s is not None:
+        attributes[_FIRST] = attempt.first_content_s - attempt.started_s
     outcome = attempt.outcome
     failed = outcome.fault.value if outcome is not None and outcome.fault is not None else None
     name = f"{operation} {endpoint.upstream_model}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any, Final, Protocol
 
 from broker.errors import SettingInvalid
@@ -108,6 +109,14 @@ class Traces:
         span.end(end_time=int(told.ended_s * _NANOS) + shift_ns)
 
 
+def _resource(resources: Any) -> Any:
+    """Return who tells, as OpenTelemetry's own variables say; SERVICE where they say nothing."""
+    told = resources.Resource.create({"service.version": version("model-broker")})
+    if not told.attributes["service.name"].startswith("unknown_service"):
+        return told
+    return told.merge(resources.Resource({"service.name": SERVICE}))
+
+
 def open_traces(share: float, chance: Callable[[], float]) -> Traces | None:
     """Return what sends the traces of a share of the calls; None for none. Raises SettingInvalid
     where the packages are missing."""
@@ -123,6 +132,6 @@ def open_traces(share: float, chance: Callable[[], float]) -> Traces | None:
             "BROKER_TRACES_SHARE needs the packages opentelemetry-sdk and "
             "opentelemetry-exporter-otlp-proto-http."
         ) from None
-    provider = sdk.TracerProvider(resource=resources.Resource.create({"service.name": SERVICE}))
+    provider = sdk.TracerProvider(resource=_resource(resources))
     provider.add_span_processor(export.BatchSpanProcessor(otlp.OTLPSpanExporter()))
     return Traces(provider, share, chance)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -32,7 +33,8 @@ class Collector:
     """Takes spans over HTTP, as they are."""
 
     def __init__(self) -> None:
-        self.heard = b""
+        self.heard: list[bytes] = []
+        """The bodies of requests."""
         self.port = 0
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -41,7 +43,7 @@ class Collector:
                 head = await reader.readuntil(b"\r\n\r\n")
                 lines = head.lower().split(b"\r\n")
                 [length] = [each for each in lines if each.startswith(b"content-length:")]
-                self.heard += await reader.readexactly(int(length.split(b":")[1]))
+                self.heard.append(await reader.readexactly(int(length.split(b":")[1])))
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
         writer.close()
 
@@ -55,9 +57,28 @@ class Collector:
             server.close()
 
 
-async def test_a_call_and_its_attempts_arrive_at_the_collector_without_content(
+def _spans(bodies: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Return the spans of what a collector heard: their own fields, and all attributes by name."""
+    service = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+    told = []
+    for body in bodies:
+        request = service.ExportTraceServiceRequest.FromString(body)
+        for resource in request.resource_spans:
+            who = _attributes(resource.resource.attributes)
+            spans = [each for scope in resource.scope_spans for each in scope.spans]
+            told += [{"span": each, **who, **_attributes(each.attributes)} for each in spans]
+    return told
+
+
+def _attributes(pairs: Iterable[Any]) -> dict[str, Any]:
+    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in pairs}
+
+
+@contextlib.asynccontextmanager
+async def traced_house(
     database_url: str, valkey_server: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> AsyncIterator[tuple[House, Collector]]:
+    """A house all of whose calls are told to a collector."""
     pytest.importorskip("opentelemetry.sdk.trace")
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
     collector = Collector()
@@ -65,36 +86,77 @@ async def test_a_call_and_its_attempts_arrive_at_the_collector_without_content(
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.port}")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "our-broker")
         async with open_house(database_url, valkey_server.url, traces_share=1.0) as house:
             await house.enrol(
                 Stall(name="acme/frail", model="pair"), Stall(name="globex/sound", model="pair")
             )
             house.providers["acme/frail"].script = Script(models=("upstream-name",), status=500)
-            shop = await house.consumer("shop")
-            body = {
-                "model": "pair",
-                "messages": [{"role": "user", "content": PROMPT}],
-                "broker": {"providers": {"order": ["acme", "globex"]}},
-            }
-            sent = {"traceparent": f"00-{TRACE_ID}-{CALLERS_SPAN}-00"}
-            answer = await shop.http.post("/v1/chat/completions", json=body, headers=sent)
-            assert answer.status_code == 200
-            parents = [_traceparent(each) for each in house.providers.values()]
-            call_id = answer.headers["x-broker-call-id"].encode()
-            await until(lambda: call_id in collector.heard)
-    heard = collector.heard
-    for told in (b"chat pair", b"gen_ai.operation.name", b"gen_ai.usage.output_tokens"):
-        assert told in heard
-    for told in (b"acme/frail", b"server_error", b"globex/sound", b"chat upstream-name"):
-        assert told in heard
-    assert heard.count(bytes.fromhex(TRACE_ID)) == 3, "the call and its attempts join the trace"
-    assert bytes.fromhex(CALLERS_SPAN) in heard
-    for version, trace_id, span_id, flags in parents:
+            yield house, collector
+
+
+async def test_a_call_and_its_attempts_arrive_at_the_collector_without_content(
+    database_url: str, valkey_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with traced_house(database_url, valkey_server, monkeypatch) as (house, collector):
+        shop = await house.consumer("shop")
+        body = {
+            "model": "pair",
+            "stream": True,
+            "max_tokens": 20,
+            "messages": [{"role": "user", "content": PROMPT}],
+            "broker": {"providers": {"order": ["acme", "globex"]}, "session_id": "talk-1"},
+        }
+        sent = {"traceparent": f"00-{TRACE_ID}-{CALLERS_SPAN}-00"}
+        answer = await shop.http.post("/v1/chat/completions", json=body, headers=sent)
+        assert answer.status_code == 200
+        parents = [_traceparent(house.providers[each]) for each in ("acme/frail", "globex/sound")]
+        call_id = answer.headers["x-broker-call-id"]
+        await until(lambda: call_id.encode() in b"".join(collector.heard))
+    told = _spans(collector.heard)
+    [call] = [each for each in told if "broker.attempt" not in each]
+    attempts = [each for each in told if each is not call]
+    for each in (call, *attempts):
+        assert each["span"].trace_id.hex() == TRACE_ID, "the call and its attempts join the trace"
+        assert each["service.name"] == "our-broker", "as the operator has it"
+    assert call["span"].parent_span_id.hex() == CALLERS_SPAN
+    assert {each["span"].parent_span_id for each in attempts} == {call["span"].span_id}
+    by_endpoint = {each["broker.endpoint"]: each for each in attempts}
+    failed, served = by_endpoint["acme/frail"], by_endpoint["globex/sound"]
+    assert (call["span"].name, served["span"].name) == ("chat pair", "chat upstream-name")
+    assert failed["error.type"] == "server_error"
+    assert "error.type" not in served | call
+    _is_told_by_the_conventions(call, served)
+    for (version, trace_id, span_id, flags), sent_as in zip(parents, (failed, served), strict=True):
         assert (version, trace_id, flags) == ("00", TRACE_ID, "01")
-        assert bytes.fromhex(span_id) in heard, "the provider hangs its spans on an attempt's"
-    assert len({span_id for _, _, span_id, _ in parents}) == 2
+        assert span_id == sent_as["span"].span_id.hex(), (
+            "the provider hangs its spans on an attempt's"
+        )
+    heard = b"".join(collector.heard)
     assert PROMPT.encode() not in heard
-    assert answer.json()["choices"][0]["message"]["content"].encode() not in heard
+    words = re.findall(r'"content": ?"(\w{5,})', answer.text)
+    assert words
+    assert not [each for each in words if each.encode() in heard]
+
+
+def _is_told_by_the_conventions(call: dict[str, Any], served: dict[str, Any]) -> None:
+    """What OpenTelemetry's conventions for generative AI require and recommend."""
+    known = pytest.importorskip("opentelemetry.semconv._incubating.attributes.gen_ai_attributes")
+    names = {each for each in vars(known).values() if isinstance(each, str)}
+    for each in (call, served):
+        assert {name for name in each if name.startswith("gen_ai.")} <= names
+        assert each["gen_ai.operation.name"] == "chat"
+        assert each["gen_ai.request.stream"] is True
+        assert each["gen_ai.usage.output_tokens"] > 0
+        assert 0 < each["gen_ai.response.time_to_first_chunk"] < 20
+    assert (call["gen_ai.provider.name"], served["gen_ai.provider.name"]) == (
+        "model-broker",
+        "globex",
+    )
+    assert (call["gen_ai.request.model"], call["gen_ai.response.model"]) == ("pair", "globex/sound")
+    assert call["gen_ai.request.max_tokens"] == 20
+    assert call["gen_ai.conversation.id"] == "talk-1"
+    assert served["server.address"] == "127.0.0.1"
 
 
 async def test_while_traces_are_off_no_provider_is_told_of_its_callers_trace(
