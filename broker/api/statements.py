@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from litestar import Controller, Response, get
+from litestar.di import NamedDependency, Provide
 from litestar.params import QueryParameter
 from msgspec.structs import asdict
 
@@ -14,12 +15,27 @@ from broker.api.long_reads import LONG
 from broker.api.parts import CallerRequest, GivenCaller, GivenEngine
 from broker.api.tables import AskedForm, Form, form_of
 from broker.api.wire import STRETCH, GivenStretch, Reply
+from broker.errors import RequestMalformed
 from broker.flows.statement import totals
-from broker.store.statement_totals import ROWS_MAX, By, Sums
+from broker.store.statement_totals import ROWS_MAX, By, Grouping, Sums
 from broker.store.statements import Span
 from pricing.money import format_usd
 
-Asked = Annotated[By, QueryParameter(name="by", description="What the entries are summed by.")]
+_By = Annotated[By, QueryParameter(name="by", description="What the entries are summed by.")]
+_Label = Annotated[
+    str | None,
+    QueryParameter(
+        name="label", max_length=500, description="With by=label: the name of one of your labels."
+    ),
+]
+
+
+def asked_grouping(by: _By, label: _Label = None) -> Grouping:
+    """Read what the entries are summed by. Raises RequestMalformed."""
+    if (by is By.LABEL) != bool(label):
+        fields = [{"field": "label", "in": "query", "problem": "malformed"}]
+        raise RequestMalformed("'by=label' goes with 'label', its name.", facts={"fields": fields})
+    return Grouping(by, label)
 
 
 class SumsShown(Reply):
@@ -45,6 +61,7 @@ class TotalsShown(Reply):
     """The largest groups, the others as one sum where there are more, and the whole."""
 
     by: By
+    label: str | None
     groups: list[GroupShown]
     others: SumsShown | None
     whole: SumsShown
@@ -59,7 +76,11 @@ class TotalsController(Controller):
     @get(
         "/statement/totals",
         summary="What moved the balance, in sums",
-        dependencies={**STRETCH, **LONG},
+        dependencies={
+            **STRETCH,
+            **LONG,
+            "grouping": Provide(asked_grouping, sync_to_thread=False),
+        },
     )
     async def totals(
         self,
@@ -67,16 +88,17 @@ class TotalsController(Controller):
         engine: GivenEngine,
         caller: GivenCaller,
         stretch: GivenStretch,
-        by: Asked,
+        grouping: NamedDependency[Grouping],
         form: AskedForm = None,
     ) -> TotalsShown | Response[str]:
         span = Span(stretch.since, stretch.until)
-        found = await totals(engine, caller, by, span)
+        found = await totals(engine, caller, grouping, span)
         others = found.whole
         for _, sums in found.rows:
             others = others.minus(sums)
         shown = TotalsShown(
-            by=by,
+            by=grouping.by,
+            label=grouping.label,
             groups=[_group(group, sums) for group, sums in found.rows],
             others=_shown(others) if len(found.rows) == ROWS_MAX else None,
             whole=_shown(found.whole),
@@ -104,7 +126,7 @@ def _table(shown: TotalsShown) -> Response[str]:
     groups = list(shown.groups)
     if shown.others is not None:
         groups.append(GroupShown(group="(others)", **asdict(shown.others)))
-    lines = [tables.line((shown.by.value, *columns))]
+    lines = [tables.line((tables.words(shown.label or shown.by.value), *columns))]
     lines += [
         tables.line((tables.words(each.group), *(getattr(each, name) for name in columns)))
         for each in groups

@@ -22,7 +22,7 @@ from broker.store import events, invoices, maintenance, purses
 from broker.store.accounts import Account, Role
 from broker.store.events import Event
 from broker.store.invoices import Invoice
-from broker.store.statement_totals import By, Sums, Totals, Whose, read_totals
+from broker.store.statement_totals import By, Grouping, Sums, Totals, Whose, read_totals
 from broker.store.statements import Span
 from pricing.money import format_usd
 
@@ -125,7 +125,7 @@ async def _draw(
 ) -> Invoice:
     span = Span(_begin(month), _end(month))
     whose = await _whose(connection, account)
-    sums = await read_totals(connection, whose, By.ENDPOINT, span)
+    sums = await read_totals(connection, whose, Grouping(By.ENDPOINT), span)
     content = {
         "account": account.name,
         "role": account.role.value,

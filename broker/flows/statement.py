@@ -15,7 +15,7 @@ from broker.store import accounts as account_store
 from broker.store import purses
 from broker.store.accounts import Account, Role
 from broker.store.purses import Contents
-from broker.store.statement_totals import By, Totals, Whose, read_totals
+from broker.store.statement_totals import By, Grouping, Totals, Whose, read_totals
 from broker.store.statements import (
     Balance,
     Entry,
@@ -90,15 +90,16 @@ async def every_entry(
             yield entry
 
 
-async def totals(engine: AsyncEngine, caller: Caller, by: By, span: Span) -> Totals:
+async def totals(engine: AsyncEngine, caller: Caller, grouping: Grouping, span: Span) -> Totals:
     """Return what moved the caller's balance, summed. Raises NotFound for an operator,
     RequestMalformed when a provider asks for what only the buyer may know."""
     sells = caller.role is Role.PROVIDER
-    if sells and by not in (By.ENDPOINT, By.DAY):
+    if sells and grouping.by not in (By.ENDPOINT, By.DAY):
         raise RequestMalformed("A provider's totals are by endpoint or by day.")
     async with engine.connect() as connection:
         wanted = await _purses(connection, caller, None)
-        return await read_totals(connection, Whose(caller.account_id, wanted, sells), by, span)
+        whose = Whose(caller.account_id, wanted, sells)
+        return await read_totals(connection, whose, grouping, span)
 
 
 async def _purses(

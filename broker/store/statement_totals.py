@@ -41,10 +41,22 @@ class By(enum.StrEnum):
     KEY = "key"
     ENDPOINT = "endpoint"
     DOMAIN = "domain"
+    MODEL = "model"
+    """As it was asked for."""
     TASK = "task"
-    """The caller's own label."""
+    """The caller's own task label."""
+    LABEL = "label"
+    """One of the caller's other labels."""
     DAY = "day"
     """Of UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """What entries are summed by; `label` is the name of a label, of By.LABEL alone."""
+
+    by: By
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +100,15 @@ class Totals:
     whole: Sums
 
 
-async def read_totals(connection: AsyncConnection, whose: Whose, by: By, span: Span) -> Totals:
+async def read_totals(
+    connection: AsyncConnection, whose: Whose, grouping: Grouping, span: Span
+) -> Totals:
     """Return at most ROWS_MAX groups, and the sums of all of them."""
     others = [_plain(rows) for rows in other_transfers(whose, span)]
-    by_lines = whose.sells or by is By.ENDPOINT
+    by_lines = whose.sells or grouping.by is By.ENDPOINT
     traded = _traded(whose, span) if by_lines else _charged(whose, span)
     entries = sa.union_all(traded, _credited(whose, span), *others).subquery()
-    grouped = _grouped(entries, by, by_lines=by_lines).subquery()
+    grouped = _grouped(entries, grouping, by_lines=by_lines).subquery()
     whole = [sa.func.sum(column).over() for column in grouped.c if column.name != "label"]
     query = (
         sa.select(*grouped.c, *whole)
@@ -113,11 +127,11 @@ async def read_totals(connection: AsyncConnection, whose: Whose, by: By, span: S
     )
 
 
-def _grouped(entries: sa.Subquery, by: By, *, by_lines: bool) -> Select[Any]:
+def _grouped(entries: sa.Subquery, grouping: Grouping, *, by_lines: bool) -> Select[Any]:
     amount, kind = entries.c.amount_nanos, entries.c.kind
     # A call has one settlement, but maybe several lines; telling those apart sorts all there are.
     called = entries.c.call_id.distinct() if by_lines else entries.c.call_id
-    label, joined = _label(entries, by)
+    label, joined = _label(entries, grouping)
 
     def of(wanted: str) -> ColumnElement[int]:
         return sa.func.coalesce(sa.func.sum(amount).filter(kind == wanted), 0)
@@ -135,8 +149,9 @@ def _grouped(entries: sa.Subquery, by: By, *, by_lines: bool) -> Select[Any]:
     )
 
 
-def _label(entries: sa.Subquery, by: By) -> tuple[ColumnElement[Any], sa.FromClause]:
+def _label(entries: sa.Subquery, grouping: Grouping) -> tuple[ColumnElement[Any], sa.FromClause]:
     """Return what to group by, and the tables that it takes."""
+    by = grouping.by
     if by is By.DAY:
         return sa.func.date(sa.func.timezone("UTC", entries.c.at)), entries
     if by is By.ENDPOINT:
@@ -150,8 +165,13 @@ def _label(entries: sa.Subquery, by: By) -> tuple[ColumnElement[Any], sa.FromCla
             holds, sa.and_(holds.c.call_id == entries.c.call_id, held)
         )
     same = sa.and_(calls.c.id == entries.c.call_id, _near(calls.c.created_at, entries))
-    column = calls.c.domain if by is By.DOMAIN else calls.c.task_label
-    return column, entries.outerjoin(calls, same)
+    columns: dict[By, ColumnElement[Any]] = {
+        By.DOMAIN: calls.c.domain,
+        By.MODEL: calls.c.model,
+        By.TASK: calls.c.task_label,
+        By.LABEL: calls.c.labels[grouping.label].astext,
+    }
+    return columns[by], entries.outerjoin(calls, same)
 
 
 def _near(at: ColumnElement[Any], entries: sa.Subquery) -> ColumnElement[bool]:

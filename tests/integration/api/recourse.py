@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -45,6 +47,8 @@ class Told:
     task_label: str | None = "summarise"
     stream: bool = False
     duration_ms: float = 500.0
+    model: str = "auto"
+    labels: Mapping[str, str] | None = None
 
 
 async def open_market(broker: SmallBroker, *providers: Person) -> None:
@@ -98,7 +102,7 @@ def _record(consumer: Person, hold: Hold, amount: int, told: Told, story: bytes)
         account_id=consumer.account.id,
         key_id=told.key_id,
         task=told.task,
-        model="auto",
+        model=told.model,
         domain=told.domain,
         stream=told.stream,
         status=200,
@@ -113,7 +117,7 @@ def _record(consumer: Person, hold: Hold, amount: int, told: Told, story: bytes)
         duration_ms=told.duration_ms,
         task_label=told.task_label,
         session_id=None,
-        labels_json=None,
+        labels_json=None if told.labels is None else json.dumps(told.labels),
         story=story,
     )
 

@@ -52,6 +52,8 @@ async def trade(broker: SmallBroker, operator: Person, shop: Person, random: Ran
             key_id=random.choice(["k1", "k2"]),
             domain=random.choice(["law", "tickets", None]),
             task_label=random.choice(["summarise", "+1", None]),
+            model=random.choice(["auto", "tiny"]),
+            labels=random.choice([{"team": "a", "run": "7"}, {"team": "=b"}, {"run": "8"}, None]),
         )
         shares = [(number, random.randint(1, 999)) for number in range(random.randint(1, 2))]
         called.append(await charge(broker, shop, *shares, told=told))
@@ -78,7 +80,7 @@ async def test_totals_sum_to_the_movement_of_the_balance_by_whatever_they_are(
     await pay_out(broker, provider.account, pending // 2)
     spans = [(BEGINNING, END), (BEGINNING, middle), (middle, END)]
     for person, kinds in (
-        (shop, ("key", "endpoint", "domain", "task", "day")),
+        (shop, ("key", "endpoint", "domain", "model", "task", "day", "label")),
         (provider, ("endpoint", "day")),
     ):
         for since, until in spans:
@@ -105,6 +107,8 @@ async def folded(broker: SmallBroker, person: Person, since: datetime, until: da
 
 async def totals(person: Person, by: str, since: datetime, until: datetime) -> dict:
     params = {"by": by, "from": since.isoformat(), "to": until.isoformat()}
+    if by == "label":
+        params["label"] = "team"
     answer = await person.http.get("/api/statement/totals", params=params)
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -113,27 +117,36 @@ async def totals(person: Person, by: str, since: datetime, until: datetime) -> d
 async def test_a_refund_counts_for_the_key_endpoint_and_label_of_its_call(
     broker: SmallBroker, operator: Person, shop: Person
 ) -> None:
-    call_id = await charge(broker, shop, (0, 300), (1, 100), told=Told("k9", "chat", "law", "a"))
+    told = Told("k9", "chat", "law", "a", model="tiny", labels={"team": "b", "run": "7"})
+    call_id = await charge(broker, shop, (0, 300), (1, 100), told=told)
     await give_back(operator, call_id, amount_usd="0.00004")
     for by, group, back in (
         ("key", "k9", "0.00004"),
         ("domain", "law", "0.00004"),
         ("task", "a", "0.00004"),
+        ("model", "tiny", "0.00004"),
+        ("label", "b", "0.00004"),
         ("endpoint", "globex/law", "0.00001"),
     ):
-        told = await totals(shop, by, BEGINNING, END)
-        [row] = [each for each in told["groups"] if each["group"] == group]
+        found = await totals(shop, by, BEGINNING, END)
+        [row] = [each for each in found["groups"] if each["group"] == group]
         assert (row["calls"], row["credits_usd"], row["other_usd"]) == (1, back, "0.00")
 
 
 async def test_who_bought_what_is_none_of_a_providers_affairs(
     broker: SmallBroker, shop: Person, provider: Person
 ) -> None:
-    for by in ("key", "domain", "task"):
-        answer = await provider.http.get("/api/statement/totals", params={"by": by})
+    for asked in ("by=key", "by=domain", "by=task", "by=model", "by=label&label=team"):
+        answer = await provider.http.get(f"/api/statement/totals?{asked}")
         assert answer.status_code == 400
-    unknown = await shop.http.get("/api/statement/totals", params={"by": "colour"})
-    assert unknown.status_code == 400
+
+
+async def test_a_label_is_named_where_it_is_asked_for_and_nowhere_else(shop: Person) -> None:
+    for asked in ("by=colour", "by=label", "by=label&label=", "by=key&label=team", "label=team"):
+        answer = await shop.http.get(f"/api/statement/totals?{asked}")
+        assert answer.status_code == 400, asked
+    unused = await shop.http.get("/api/statement/totals?by=label&label=none")
+    assert [each["group"] for each in unused.json()["groups"]] == [None]
 
 
 @pytest.mark.parametrize("asked", ["query", "header"])
@@ -154,6 +167,8 @@ async def test_a_statement_as_a_table_holds_every_entry_and_runs_nothing(
         broker, shop, BEGINNING, END
     )
     assert "'+1" in {each["task"] for each in sums}
+    by_team = await get(shop, "/api/statement/totals?by=label&label=team")
+    assert {each["team"] for each in csv.DictReader(io.StringIO(by_team))} >= {"a", "'=b", ""}
 
 
 async def by_query(person: Person, path: str) -> str:
