@@ -7,6 +7,11 @@ are easily taken for each other, groups hold what models do between them. Prompt
 centres, several times over, for where a group ends is chance. That takes ten times as long as to
 learn what the domains are: so groups go on with the recogniser that they were made with, and what
 was counted in them, until those of newer domains are made.
+
+What a group adds has two parts, each shrunk for itself, as in a layout of two ways with random
+effects (Searle, Casella and McCulloch, "Variance Components", 1992): how hard its prompts are for
+all models, and what one model does beyond that. The first is told by all answers and varies much
+more; were the two one, who was never asked the hard prompts would look good at them.
 """
 
 from __future__ import annotations
@@ -127,18 +132,52 @@ def _look(standard: Floats, meaning: int, odds: Floats) -> Floats:
     return np.hstack((shape, ODDS_REACH * odds, MEANING_REACH * meant))
 
 
-def gains(cells: Numbers, apart: Floats, weights: Floats, size: int) -> Floats:
-    """Return by how much scores were better than expected in each of `size` cells, shrunk.
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """Answers to prompts of known groups; arrays of one length."""
 
-    `cells` has GROUPINGS columns, a row for each score; `apart` is by how much that was better.
-    All gains are scaled by how well those without a score foretell it, by least squares: where
-    groups tell nothing they add nothing, and where they tell more than domains do they add more.
+    groups: Numbers
+    """(answers, GROUPINGS)"""
+    models: Numbers
+    prompts: Numbers
+    """The same number for answers to the same prompt, counted from 0."""
+    apart: Floats
+    """By how much each was better than its domain makes one expect."""
+    weights: Floats
+
+
+def gains(answers: Answers, shape: tuple[int, int]) -> Floats:
+    """Return by how much scores are better than expected: (groups, models), which is `shape`.
+
+    Both parts, of a group and of a model in it, are shrunk by GROUP_PRIOR and scaled by how well
+    they foretell a score without what was said of its prompt, by least squares: where they tell
+    nothing they add nothing, and where they tell more than domains do they add more.
     """
-    flat, count = cells.ravel(), cells.shape[1]
-    own = (weights * apart)[:, None]
-    told = np.bincount(flat, np.repeat(weights, count), size)
-    good = np.bincount(flat, np.repeat(own, count), size)
-    without = (good[cells] - own) / (told[cells] - weights[:, None] + GROUP_PRIOR)
-    foretold = without.mean(axis=1)
-    share = float((weights * apart * foretold).sum() / ((weights * foretold**2).sum() + _TINY))
-    return np.asarray(min(max(share, 0.0), SCALE_MAX) * good / (told + GROUP_PRIOR))
+    own, weights, good = answers.groups, answers.weights, answers.weights * answers.apart
+    cells = own * shape[1] + answers.models[:, None]
+    told_each, good_each = (_summed(cells, each, shape) for each in (weights, good))
+    told_all, good_all = told_each.sum(axis=1), good_each.sum(axis=1)
+    prompts, others = answers.prompts, told_each.ravel()[cells] - weights[:, None]
+    without = (good_all[own] - np.bincount(prompts, good)[prompts, None]) / (
+        told_all[own] - np.bincount(prompts, weights)[prompts, None] + GROUP_PRIOR
+    )
+    beyond = (good_each.ravel()[cells] - good[:, None] - others * without) / (others + GROUP_PRIOR)
+    for_all = without.mean(axis=1)
+    shared = _scale(weights, answers.apart, for_all)
+    own_share = _scale(weights, answers.apart - shared * for_all, beyond.mean(axis=1))
+    usual = (good_all / (told_all + GROUP_PRIOR))[:, None]
+    return np.asarray(
+        shared * usual + own_share * (good_each - told_each * usual) / (told_each + GROUP_PRIOR)
+    )
+
+
+def _summed(cells: Numbers, amounts: Floats, shape: tuple[int, int]) -> Floats:
+    """Sum the amounts of answers in each of their cells."""
+    sums = np.bincount(cells.ravel(), np.repeat(amounts, cells.shape[1]), shape[0] * shape[1])
+    return np.asarray(sums.reshape(shape), dtype=np.float64)
+
+
+def _scale(weights: Floats, apart: Floats, foretold: Floats) -> float:
+    """Return what times the foretold comes nearest to what came, within 0..SCALE_MAX."""
+    scale = float((weights * apart * foretold).sum() / ((weights * foretold**2).sum() + _TINY))
+    return min(max(scale, 0.0), SCALE_MAX)

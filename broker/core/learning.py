@@ -32,7 +32,7 @@ from broker.core.fading import (
     expected_before,
     faded,
 )
-from broker.core.groups import Groups, gains
+from broker.core.groups import Answers, Groups, gains
 from broker.core.lessons import Lessons
 from broker.core.notebook import NOBODY, OTHERS, UNKNOWN, Heard
 from broker.core.own_words import hear_own
@@ -234,14 +234,18 @@ def _gains(
     size = estimates[0].quality.shape[1]
     if groups is None:
         return np.zeros((0, size))
-    grouped = heard.grouped[weights[heard.grouped] > 0.0]
-    own = heard.groups[weights[heard.grouped] > 0.0]
+    heavy = weights[heard.grouped] > 0.0
+    grouped = heard.grouped[heavy]
     at = heard.domains[grouped], heard.endpoints[grouped]
     exact, graded = (each.quality[at] for each in estimates)
-    apart = heard.scores[grouped] - np.where(heard.graded[grouped], graded, exact)
-    count = groups.count * size
-    cells = own * size + heard.endpoints[grouped][:, None]
-    return gains(cells, apart, weights[grouped], count).reshape(-1, size)
+    answers = Answers(
+        groups=heard.groups[heavy],
+        models=heard.endpoints[grouped],
+        prompts=heard.prompts[heavy],
+        apart=heard.scores[grouped] - np.where(heard.graded[grouped], graded, exact),
+        weights=weights[grouped],
+    )
+    return gains(answers, (groups.count, size))
 
 
 def taught_on(

@@ -29,7 +29,8 @@ NOBODY: Final = 0
 OTHERS: Final = tuple(Other)
 _OTHER_PLACES: Final = {None: UNKNOWN} | {each: at for at, each in enumerate(OTHERS)}
 
-_NONE_GROUPED: Final = np.zeros(0, dtype=np.int64), np.zeros((0, GROUPINGS), dtype=np.int64)
+_NONE: Final = np.zeros(0, dtype=np.int64)
+_NONE_GROUPED: Final = _NONE, np.zeros((0, GROUPINGS), dtype=np.int64), _NONE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +58,8 @@ class Heard:
     """The places of those of which it is known which groups of prompts they are of."""
     groups: Numbers
     """Theirs, a row for each; see `broker.core.groups`."""
+    prompts: Numbers
+    """Theirs, counted from 0: those of one prompt have the same."""
     voices: tuple[UUID | None, ...] = ()
     """The accounts that `accounts` are places of."""
 
@@ -126,7 +129,7 @@ class Notebook:
         if len(self._pieces) > PIECES_MAX * 5 // 4:
             self._drop()
         pieces = list(self._pieces.values())
-        grouped, groups = _grouped(pieces, *known) if known else _NONE_GROUPED
+        grouped, groups, prompts = _grouped(pieces, *known) if known else _NONE_GROUPED
         accounts: dict[UUID | None, int] = {None: NOBODY}
         return Heard(
             endpoints=_codes([numbers.get(each.endpoint_id, UNKNOWN) for each in pieces]),
@@ -144,6 +147,7 @@ class Notebook:
             others=_codes([_OTHER_PLACES[each.compared] for each in pieces]),
             grouped=grouped,
             groups=groups,
+            prompts=prompts,
             voices=tuple(accounts),
         )
 
@@ -168,9 +172,11 @@ def _kind(piece: Piece) -> tuple[Source, UUID]:
     return piece.source, piece.endpoint_id
 
 
-def _grouped(pieces: Sequence[Piece], known: Groups, encoder: str) -> tuple[Numbers, Numbers]:
-    """Return the places of pieces of which groups are known, and these: of the newest vectors, and
-    of calls that were placed in these very groups."""
+def _grouped(
+    pieces: Sequence[Piece], known: Groups, encoder: str
+) -> tuple[Numbers, Numbers, Numbers]:
+    """Return the places of pieces of which groups are known, these, and their prompts: of the
+    newest vectors, and of calls that were placed in these very groups."""
     seen = [at for at, each in enumerate(pieces) if each.vector and each.encoder == encoder]
     seen = seen[-VECTORS_MAX:]
     found = np.zeros((0, GROUPINGS), dtype=np.int64)
@@ -180,9 +186,16 @@ def _grouped(pieces: Sequence[Piece], known: Groups, encoder: str) -> tuple[Numb
     placed = [(at, each.groups) for at, each in enumerate(pieces) if each.groups]
     told = [(at, known.read(groups)) for at, groups in placed]
     calls = [(at, groups) for at, groups in told if groups is not None]
-    places = _codes([*seen, *(at for at, _ in calls)])
+    places = [*seen, *(at for at, _ in calls)]
     rows = _codes([group for _, groups in calls for group in groups]).reshape(-1, GROUPINGS)
-    return places, np.vstack((found, rows))
+    prompts: dict[object, int] = {}
+    own = [prompts.setdefault(_prompt(pieces[at]) or at, len(prompts)) for at in places]
+    return _codes(places), np.vstack((found, rows)), _codes(own)
+
+
+def _prompt(piece: Piece) -> bytes | UUID | None:
+    """Return what tells a piece's prompt from others', None where nothing does."""
+    return piece.vector or piece.call_id
 
 
 def _told(values: list[float | None]) -> Floats:

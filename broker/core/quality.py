@@ -3,9 +3,10 @@
 Evidence is scores within 0..1, counted as Beta(good, bad). `q_dom` is the mean of the domains'
 cells by p(domain | prompt), each shrunk towards what the model's overall ability and the domain's
 difficulty make one expect, for of nine models the luckiest would win. The gain is by how much
-better or worse each model did in the groups that a prompt is of than that makes one expect, shrunk
-and scaled by how well it foretells (`broker.core.groups`). What is strange to all domains is judged
-by the nearest. Domain means and k-means equal learned routers (Zhang et al., "Avengers-Pro", 2025).
+better or worse than that all models did in the groups that a prompt is of, and each beyond all,
+shrunk and scaled by how well it foretells (`broker.core.groups`). What is strange to all domains is
+judged by the nearest. Domain means and k-means equal learned routers (Zhang et al.,
+"Avengers-Pro", 2025).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from broker.core.columns import Bools, Floats, Numbers
 from broker.core.domains import Recogniser, among_held_out
-from broker.core.groups import Groups, gains
+from broker.core.groups import Answers, Groups, gains
 
 DOMAIN_PRIOR = 40.0
 """A cell's prior weighs as much as so many answers."""
@@ -79,13 +80,14 @@ def learn_quality(groups: Groups, seen: Evidence) -> Learned:
     own = groups.nearest(standard, odds)
     models = seen.scores.shape[1]
     rows, asked = np.nonzero(seen.asked)
-    gain = gains(
-        own[rows] * models + asked[:, None],
-        seen.scores[rows, asked] - (odds @ by_domain)[rows, asked],
-        np.ones(rows.size),
-        groups.count * models,
+    answers = Answers(
+        groups=own[rows],
+        models=asked,
+        prompts=rows,
+        apart=seen.scores[rows, asked] - (odds @ by_domain)[rows, asked],
+        weights=np.ones(rows.size),
     )
-    return Learned(groups, by_domain, gain.reshape(-1, models))
+    return Learned(groups, by_domain, gains(answers, (groups.count, models)))
 
 
 def _by_domain(domains: int, seen: Evidence) -> Floats:

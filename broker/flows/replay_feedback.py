@@ -119,6 +119,7 @@ def _learn(lesson: Lesson, labels: Numbers, chosen: Numbers, got: Floats) -> Les
         others=np.full(got.size, UNKNOWN),
         grouped=np.zeros(0, dtype=np.int64),
         groups=np.zeros((0, GROUPINGS), dtype=np.int64),
+        prompts=np.zeros(0, dtype=np.int64),
     )
     return learn(heard, catalog, Beside(np.full((len(names) + 1, models), np.nan)), 0.0)
 

@@ -18,7 +18,7 @@ from broker.core.domains import Recogniser
 from broker.core.domains import learn as learn_domains
 from broker.core.evidence import Grade, Piece, Source, pack
 from broker.core.fading import HALF_LIFE_S, changed_at, expected_before, faded
-from broker.core.groups import make_groups
+from broker.core.groups import GROUPINGS, make_groups
 from broker.core.learning import Beside, learn, read_catalog, taught_on, told_apart
 from broker.core.lengths import ANSWERS_KEPT, NAMES_MAX, PRIOR, AnswerLengths, Batch
 from broker.core.lessons import Lessons
@@ -197,6 +197,22 @@ def test_groups_find_what_is_good_at_a_part_of_a_domain(of_calls: bool) -> None:
     assert good > bad + 0.15
     other = notes.read(numbers, catalog.places, (replace(groups, key="taught anew"), "x"))
     assert len(other.grouped) == (0 if of_calls else 600), "its groups are other ones"
+
+
+def test_answers_to_one_prompt_are_known_as_such() -> None:
+    """Of a suite's prompts by their vectors, of callers' by their call."""
+    random = np.random.default_rng(3)
+    labels, vectors = np.repeat((0, 1), 20), random.normal(0.0, 1.0, (40, LENGTH))
+    groups = make_groups(learn_domains(NAMES, labels, vectors, vectors), vectors, labels)
+    placed, call_id = groups.told([0] * GROUPINGS), UUID(int=7)
+    notes = Notebook()
+    for number, at in ((0, 4), (1, 4), (1, 5)):
+        notes.take(piece(number, 1.0, encoder="x", vector=pack(vectors[at])))
+    for number, told in ((0, call_id), (1, call_id), (2, None), (2, None)):
+        notes.take(piece(number, 0.0, source=Source.JUDGE, groups=placed, call_id=told))
+    numbers = {each.id: each.number for each in ENDPOINTS}
+    heard = notes.read(numbers, {}, (groups, "x"))
+    assert heard.prompts.tolist() == [0, 0, 1, 2, 2, 3, 4]
 
 
 def test_a_domain_that_is_new_is_expected_what_is_without_evidence_and_groups_stay() -> None:

@@ -79,6 +79,35 @@ def test_where_domains_tell_nothing_groups_tell_how_far_models_differ() -> None:
     assert 0.7 < slope < 1.4, "what is expected is about as much apart as what comes"
 
 
+def test_a_model_that_was_asked_little_is_expected_to_find_hard_what_others_do() -> None:
+    random = np.random.default_rng(9)
+    labels, hard = np.repeat((0, 1), 300), random.random(600) < 0.5
+    vectors = random.normal(0.0, 0.3, (600, LENGTH))
+    vectors[:, 0] += 4.0 * labels
+    vectors[:, 1] += 4.0 * hard
+    chance = np.where(hard, 0.3, 0.9)[:, None]
+    scores = (random.random((600, 4)) < chance).astype(float)
+    scores[random.random(600) > 0.1, 3] = np.nan
+    estimate = learned(Evidence(vectors, labels, scores)).estimate(vectors)
+    for at_hard in (True, False):
+        of_each = estimate[hard == at_hard].mean(axis=0)
+        assert abs(of_each[3] - of_each[:3].mean()) < 0.15, "by what it was asked of these alone"
+
+
+def test_how_hard_prompts_are_makes_no_model_stand_out() -> None:
+    random = np.random.default_rng(10)
+    labels = np.zeros(400, dtype=np.int64)
+    vectors = random.normal(0.0, 1.0, (400, LENGTH))
+    chance = 1.0 / (1.0 + np.exp(-2.0 * vectors[:, 1:2]))
+    scores = (random.random((400, 1)) < chance).astype(float).repeat(5, axis=1)
+    slips = random.random(scores.shape) < 0.2
+    seen = Evidence(vectors, labels, np.where(slips, 1.0 - scores, scores))
+    estimate = learned(seen).estimate(vectors)
+    told, apart = estimate.mean(axis=1), estimate - estimate.mean(axis=1, keepdims=True)
+    assert told.std() > 0.1, "groups tell what is hard"
+    assert (apart - apart.mean(axis=0)).std() < 0.2 * told.std(), "and all slip alike"
+
+
 def test_a_model_that_was_hardly_asked_is_taken_for_what_is_usual() -> None:
     seen = evidence(5)
     scores = seen.scores.copy()
