@@ -9,7 +9,10 @@ import structlog
 
 
 def configure_logging() -> None:
-    """Log to standard error. Locals are never shown: they may hold keys or prompts."""
+    """Log to the process's own standard error, whatever stands in its place for a while; a second
+    time changes nothing. Locals are never shown: they may hold keys or prompts."""
+    if structlog.is_configured():
+        return
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -21,6 +24,6 @@ def configure_logging() -> None:
             ),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(sys.__stderr__ or sys.stderr),
         cache_logger_on_first_use=True,
     )

@@ -22,6 +22,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.valkey import EmbeddedValkey
+from broker.logs import configure_logging
 from broker.store.database import create_engine
 from broker.store.migrate import upgrade
 
@@ -33,6 +34,12 @@ _ORDER = ("e2e", "integration", "simulation", "architecture", "unit")
 _TOGETHER = ("tests/e2e/test_demo", "tests/e2e/", "tests/architecture/")
 """The demos start the same servers, the other floors share one broker, and both many processes, in
 each other's way on two cores: as one group they would end last. The others parse all sources."""
+
+
+def pytest_configure() -> None:
+    """Log as a broker's process does: else what one that a test runs in its own process logs would
+    stand among what a command says beside it."""
+    configure_logging()
 
 
 @pytest.hookimpl(wrapper=True)

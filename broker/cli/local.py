@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.cli.state import StateFolder
 from broker.errors import Unavailable
 from broker.flows.authenticate import Caller
+from broker.logs import configure_logging
 from broker.settings import Settings
 from broker.store.accounts import Role
 from broker.store.database import create_engine
@@ -36,6 +37,7 @@ def run_with_engine(
     of another version.
     """
     database_url = folder.database_url()
+    configure_logging()  # or it would stand among what the command says
 
     async def connected() -> Answer:
         engine = create_engine(database_url, connections_max=2)

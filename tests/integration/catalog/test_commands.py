@@ -11,6 +11,8 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+import structlog
+import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 from typer.testing import CliRunner
 
@@ -28,6 +30,18 @@ from tests.integration.commands import command
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold, fund, ledger_connection
 
 _WITHIN_S = 60.0
+_LOGS = """
+import structlog
+from pathlib import Path
+from broker.cli.local import run_with_engine
+from broker.cli.state import StateFolder
+
+async def work(engine):
+    structlog.get_logger().warning("logged")
+    return "said"
+
+print(run_with_engine(StateFolder(Path("none")), work))
+"""
 _TIMES = Times(timedelta(days=30), timedelta(days=7))
 
 
@@ -83,6 +97,36 @@ async def test_a_key_is_made_for_less_rotated_given_a_budget_and_shown_so(
     listed = (await command(environment | {"COLUMNS": "250"}, "keys", "list", "acme")).said
     for limit in ("scopes calls read", "60 calls/min", "9000 tokens/min", "0.00 of 3.00 USD/total"):
         assert limit in listed, listed
+
+
+async def test_what_is_logged_beside_a_command_is_not_among_what_it_says() -> None:
+    saying, logged = typer.Typer(), asyncio.Event()
+
+    @saying.command()
+    def say() -> None:
+        loop.call_soon_threadsafe(log)
+        asyncio.run_coroutine_threadsafe(logged.wait(), loop).result(_WITHIN_S)
+        typer.echo("said")
+
+    def log() -> None:
+        structlog.get_logger().warning("logged")
+        logged.set()
+
+    loop = asyncio.get_running_loop()
+    ended = await asyncio.to_thread(CliRunner().invoke, saying)
+    assert ended.output == "said\n"
+
+
+async def test_what_a_command_logs_goes_to_standard_error(database_url: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _LOGS),
+        env=os.environ | {"DATABASE_URL": database_url},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    said, complained = await asyncio.wait_for(process.communicate(), _WITHIN_S)
+    assert (process.returncode, said) == (0, b"said\n"), complained
+    assert b"event=logged" in complained
 
 
 def test_a_scope_that_there_is_not_is_refused_with_those_that_there_are() -> None:
