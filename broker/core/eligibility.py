@@ -300,7 +300,7 @@ def reject(
         return None
     pulse, now_s = moment
     strikes = _Strikes(load.size)
-    needed = wanted.tokens_in_expected + (wanted.tokens_out_max or 0)
+    needed = wanted.tokens_in_context + (wanted.tokens_out_max or 0)
     if listed.context_tokens_min < needed:
         strikes.strike(listed.context_tokens < needed, Rejection.CONTEXT_TOO_SHORT)
     if wanted.tokens_out_max is not None and listed.output_tokens_min < wanted.tokens_out_max:

@@ -69,7 +69,7 @@ def _is_special(wanted: Requirements, market: Market) -> bool:
 def output_limit(wanted: Requirements, listed: Shortlist, limits: RoutingLimits) -> int | None:
     """Return the output limit; None where it may differ from endpoint to endpoint, or be more
     than one of them can do."""
-    expected, most = wanted.tokens_in_expected, wanted.tokens_out_max
+    expected, most = wanted.tokens_in_context, wanted.tokens_out_max
     if most is not None:
         fits = listed.output_tokens_min >= most and listed.context_tokens_min >= expected + most
     else:

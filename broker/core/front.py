@@ -188,7 +188,7 @@ def _limit(wanted: Requirements, listed: Shortlist, limits: RoutingLimits) -> in
         or wanted.latency_ms_max is not None
         or wanted.providers_order
         or wanted.tokens_in_expected < 1
-        or listed.context_tokens_min < wanted.tokens_in_expected + (wanted.tokens_out_max or 0)
+        or listed.context_tokens_min < wanted.tokens_in_context + (wanted.tokens_out_max or 0)
         or listed.output_tokens_min < (wanted.tokens_out_max or 0)
     ):
         return None

@@ -62,7 +62,7 @@ def _may_be_rejected(wanted: Requirements, one: Lone) -> bool:
         wanted.tier is not STANDARD
         or wanted.max_cost_nanos is not None
         or wanted.latency_ms_max is not None
-        or one.context_tokens < wanted.tokens_in_expected + most
+        or one.context_tokens < wanted.tokens_in_context + most
         or one.output_tokens < most
     )
 
@@ -71,7 +71,7 @@ def output_limit(wanted: Requirements, one: Lone, limits: RoutingLimits) -> int:
     """Of a call without a limit of its own."""
     if not wanted.task.generates:
         return 0
-    prompt = min(wanted.tokens_in_bound, 2 * wanted.tokens_in_expected + 64)
+    prompt = min(wanted.tokens_in_bound, 2 * wanted.tokens_in_context + 64)
     return min(one.output_tokens, limits.tokens_out_default, max(one.context_tokens - prompt, 1))
 
 

@@ -56,20 +56,20 @@ def read_members(body: bytes) -> dict[str, msgspec.Raw]:
     return _members(body)
 
 
-def count_prompts(raw: msgspec.Raw) -> int:
-    """Return how many prompts a `prompt` is: one text, or one list of tokens, is one.
-
-    Raises RequestMalformed for more than PROMPTS_MAX, and what msgspec raises.
+def sizes_of_prompts(raw: msgspec.Raw) -> list[int] | None:
+    """Return the bytes of each text of a `prompt` or `input`: one text, or one list of tokens, is
+    one. None: a large list has more than PROMPTS_MAX. Raises what msgspec raises.
     """
+    size_bytes = memoryview(raw).nbytes
     if memoryview(raw)[0] != ord("["):
-        return 1
+        return [size_bytes]
     first = memoryview(_first(raw).first)
     if not first.nbytes or first[0] not in b'"[':
-        return 1
-    if memoryview(raw).nbytes <= LARGE_BYTES:
-        return len(_several(raw))
+        return [size_bytes]
+    if size_bytes <= LARGE_BYTES:
+        return [memoryview(each).nbytes for each in _several(raw)]
     try:
         told = msgspec.structs.astuple(_prompts()(raw))
-        return sum(memoryview(each).nbytes > 0 for each in told)
     except msgspec.ValidationError:
-        raise RequestMalformed(f"'prompt': at most {PROMPTS_MAX} may be so long.") from None
+        return None
+    return [size for each in told if (size := memoryview(each).nbytes)]

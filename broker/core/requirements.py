@@ -75,6 +75,9 @@ class Requirements(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     choices: int = 1
     """How many answers are asked for at once; each may be as long as the limit."""
     version: str | None = None
+    tokens_in_longest: int | None = None
+    """Expected of the longest of several texts, each of which has a context of its own; None: there
+    is one."""
     domain: str | None = None
     max_rate_in_micros: int | None = None
     max_rate_out_micros: int | None = None
@@ -116,6 +119,11 @@ class Requirements(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     answer teaches these as well."""
     skipped: tuple[str, ...] = ()
     """Of several models, those that could not be asked, each with why: `name: code`."""
+
+    @property
+    def tokens_in_context(self) -> int:
+        """What is expected to be in one context."""
+        return self.tokens_in_longest or self.tokens_in_expected
 
     @property
     def named_domain(self) -> str | None:

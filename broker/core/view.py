@@ -144,7 +144,7 @@ def output_limit(wanted: Requirements, listed: Shortlist, limits: RoutingLimits)
         return wanted.tokens_out_max
     # A server refuses a prompt and output limit that exceed its context together, and how many
     # tokens the prompt makes is known only roughly: twice the estimate leaves room.
-    prompt = min(wanted.tokens_in_bound, 2 * wanted.tokens_in_expected + 64)
+    prompt = min(wanted.tokens_in_bound, 2 * wanted.tokens_in_context + 64)
     most = limits.tokens_out_default
     if min(listed.output_tokens_min, listed.context_tokens_min - prompt) >= most:
         return most

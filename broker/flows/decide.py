@@ -134,8 +134,9 @@ def _too_long(
     short = decision.rejected[decision.reasons == Rejection.CONTEXT_TOO_SHORT].tolist()
     contexts = [runtime.market.endpoint(each).context_length_tokens or 0 for each in short]
     asked = f" and up to {wanted.tokens_out_max:,} of the answer" if wanted.tokens_out_max else ""
+    what = "prompt" if wanted.tokens_in_longest is None else "longest text"
     return NothingFits(
-        f"About {wanted.tokens_in_expected:,} tokens of the prompt{asked} are too many: the "
+        f"About {wanted.tokens_in_context:,} tokens of the {what}{asked} are too many: the "
         f"longest context is {max(contexts):,} tokens. Shorten the prompt, or ask for less.",
         code="context_length_exceeded",
         status=400,

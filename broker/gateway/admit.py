@@ -41,6 +41,8 @@ class Asked(msgspec.Struct, frozen=True, eq=False, gc=False):
     tokens_out_max: int | None = None
     choices: int = 1
     version: str | None = None
+    longest_bytes: int | None = None
+    """Of several texts at once, the longest."""
 
 
 def admit(
@@ -102,15 +104,18 @@ def demands(asked: Asked, account_id: UUID) -> Requirements:
     stream = isinstance(asked.body, OpenAiBody) and asked.body.stream
     size = bound, expected, asked.tokens_out_max
     plain = (account_id, asked.task, asked.model, *size, asked.choices, asked.version)
+    longest = None if asked.longest_bytes is None else tokens_in_expected(asked.longest_bytes)
     if wishes is NO_WISHES:
         return Requirements(
             *plain,
+            tokens_in_longest=longest,
             stream=stream,
             preset=wishes.preset() if asked.model == AUTO else None,
         )
     rate_in, rate_out = wishes.max_rates()
     return Requirements(
         *plain,
+        tokens_in_longest=longest,
         domain=wishes.domain,
         max_rate_in_micros=rate_in,
         max_rate_out_micros=rate_out,

@@ -9,7 +9,7 @@ import msgspec
 
 from broker.core.call import OpenAiBody
 from broker.core.catalog import Task
-from broker.core.members import count_prompts, read_members
+from broker.core.members import PROMPTS_MAX, read_members, sizes_of_prompts
 from broker.errors import RequestMalformed
 from broker.flows.exchange import Verdict, WholeAnswer
 from broker.flows.replay import Replay, serve_once
@@ -130,7 +130,7 @@ def parse(path: str, headers: Headers, body: bytes) -> Asked:
             limit = _member(members, "max_completion_tokens", _count)
         if limit is None and "max_tokens" in members:
             limit = _member(members, "max_tokens", _count)
-    choices = _asked_choices(task, members)
+    choices, longest_bytes = _asked_choices(task, members)
     own = members.get("broker")
     size_bytes = len(body) if own is None else len(body) - memoryview(own).nbytes
     return Asked(
@@ -141,6 +141,7 @@ def parse(path: str, headers: Headers, body: bytes) -> Asked:
         OpenAiBody(_PATHS[path], members, size_bytes, stream, usage_asked, choices),
         limit,
         choices,
+        longest_bytes=longest_bytes,
     )
 
 
@@ -175,19 +176,27 @@ def _model(members: dict[str, msgspec.Raw]) -> str:
     return model
 
 
-def _asked_choices(task: Task, members: dict[str, msgspec.Raw]) -> int:
-    """Return how many answers may come back, each as long as the output limit."""
+def _asked_choices(task: Task, members: dict[str, msgspec.Raw]) -> tuple[int, int | None]:
+    """Return how many answers may come back, each as long as the output limit, and of a list of
+    texts, each of which is read by itself, the bytes of the longest."""
     if task is _CHAT:
         messages = memoryview(members["messages"])
         brief = messages.nbytes < _BRIEF_BYTES or messages[0] != _LIST_BEGINS
         if brief and not _member(members, "messages", _list):
             raise RequestMalformed("'messages' is empty.")
-        return (_member(members, "n", _choices) or 1) if "n" in members else 1
+        return ((_member(members, "n", _choices) or 1) if "n" in members else 1), None
     if task is Task.EMBEDDING:
-        return 1
+        return 1, _longest(sizes_of_prompts(members["input"]))
     choices = max(_member(members, "n", _choices) or 1, _member(members, "best_of", _choices) or 1)
     _member(members, "prompt", _prompt)
-    return choices * count_prompts(members["prompt"])
+    sizes = sizes_of_prompts(members["prompt"])
+    if sizes is None:
+        raise RequestMalformed(f"'prompt': at most {PROMPTS_MAX} may be so long.")
+    return choices * len(sizes), _longest(sizes)
+
+
+def _longest(sizes_bytes: list[int] | None) -> int | None:
+    return max(sizes_bytes) if sizes_bytes is not None and len(sizes_bytes) > 1 else None
 
 
 def _member(

@@ -168,6 +168,19 @@ def test_without_a_limit_of_its_own_a_call_fits_wherever_its_prompt_does() -> No
     assert decision.plan[0].tokens_out_max == 600 - (2 * 100 + 64)
 
 
+@pytest.mark.parametrize("endpoints", [1, 3, 40])
+def test_of_a_list_of_texts_each_has_a_context_of_its_own(endpoints: int) -> None:
+    several = [endpoint(number, context_length_tokens=512) for number in range(endpoints)]
+    where = market(several)
+    asked = {"tokens_in_expected": 4_000, "tokens_in_bound": 16_000, "tokens_out_max": 12}
+    assert len(decide(where, tokens_in_longest=500, **asked).plan) == min(endpoints, 4)
+    for longest in (None, 501):
+        refused = reasons(decide(where, tokens_in_longest=longest, **asked))
+        assert set(refused.values()) == {"CONTEXT_TOO_SHORT"}
+    roomy = decide(where, tokens_in_longest=100, **asked | {"tokens_out_max": None})
+    assert roomy.plan[0].tokens_out_max == 512 - (2 * 100 + 64)
+
+
 @pytest.mark.parametrize("model", ["small", "auto", "zeta/secret"])
 def test_a_private_endpoint_is_never_named_to_others(model: str) -> None:
     secret = endpoint(1, "zeta/secret", visible_to=[OTHER_ACCOUNT])

@@ -142,6 +142,8 @@ def test_what_an_endpoint_missed_is_known_at_the_next_decision_among_a_few() -> 
         {"home": 1},
         {"tokens_out_max": 2_100},
         {"tokens_in_expected": 8_150, "tokens_out_max": 100},
+        {"tokens_in_expected": 90_000, "tokens_in_longest": 10_000, "tokens_out_max": 100},
+        {"tokens_in_expected": 90_000, "tokens_in_longest": 100, "tokens_out_max": None},
         {"task": Task.EMBEDDING, "tokens_out_max": None},
     ],
 )

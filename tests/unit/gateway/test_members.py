@@ -7,7 +7,7 @@ import pytest
 from broker.errors import RequestMalformed
 from broker.gateway.openai import parse
 
-CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETION, EMBEDDING = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 
 
 def body(*members: str) -> bytes:
@@ -63,3 +63,22 @@ def test_all_that_is_asked_about_may_be_long_and_full_of_names(name: str) -> Non
 )
 def test_prompts_are_counted_however_long_they_are(members: tuple[str, ...], choices: int) -> None:
     assert asked_choices(*members) == choices
+
+
+@pytest.mark.parametrize(
+    ("texts", "longest_bytes"),
+    [
+        ('"a"', None),
+        ("[]", None),
+        ("[1,2,3]", None),
+        ('["abc"]', None),
+        ('["a","abc","ab"]', 5),
+        ("[[1],[2,3]]", 5),
+        (f'["{"a" * 200_000}","{"b" * 200_001}"]', 200_003),
+        (f"[{NAMES}]", None),
+    ],
+)
+def test_of_several_texts_the_longest_is_told(texts: str, longest_bytes: int | None) -> None:
+    assert parse(EMBEDDING, [], body(f'"input":{texts}')).longest_bytes == longest_bytes
+    if texts != f"[{NAMES}]":  # so many prompts are refused
+        assert parse(COMPLETION, [], body(f'"prompt":{texts}')).longest_bytes == longest_bytes

@@ -6,17 +6,21 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
+from broker.core.catalog import Task
 from broker.core.market import Market, Presence
 from broker.core.requirements import Requirements
 from broker.core.view import RoutingLimits
 from broker.errors import BrokerError, ModelUnknown, NothingFits, TooManyCalls
 from broker.flows.decide import choose, refusal
+from broker.gateway.admit import demands
+from broker.gateway.openai import parse
 from broker.gateway.refusals import kserve_refusal, openai_refusal
 from pricing.book import Rate
 from pricing.tiers import Tier
-from tests.fakes import endpoint, market, pulse, requirements
+from tests.fakes import ACCOUNT, endpoint, market, pulse, requirements
 
 
 def running(where: Market) -> Any:
@@ -93,6 +97,22 @@ def test_a_prompt_that_is_too_long_is_told_so_as_openai_s_clients_know_it() -> N
     assert (error.status, error.code) == (400, "context_length_exceeded")
     assert "9,000 tokens of the prompt and up to 100 of the answer" in error.detail
     assert "the longest context is 8,000 tokens" in error.detail
+
+
+def test_many_short_texts_to_embed_at_once_are_not_too_long_but_one_long_one_is() -> None:
+    only = endpoint(0, tasks=[Task.EMBEDDING], context_length_tokens=512)
+    runtime = running(market([only]))
+    texts = ["a dozen words or so that somebody wants to find again"] * 500
+    assert choose(embedding(texts), runtime).plan
+    wanted = embedding([*texts, "word " * 1_000])
+    error = refusal(wanted, choose(wanted, runtime), runtime)
+    assert error.code == "context_length_exceeded"
+    assert "About 1,250 tokens of the longest text are too many" in error.detail
+
+
+def embedding(texts: list[str]) -> Requirements:
+    asked = parse("/v1/embeddings", [], msgspec.json.encode({"model": "auto", "input": texts}))
+    return demands(asked, ACCOUNT)
 
 
 def test_the_rejected_are_told_with_their_reasons() -> None:
