@@ -31,6 +31,7 @@ from web.login import HOME, LOGIN, log_in, log_out, show_login
 from web.pages import market, series, show_board, show_call, show_endpoint
 from web.painter import STATIC, Painter
 from web.parts import Parts
+from web.search import find_calls
 from web.simulations import cancel_simulation, order_simulation, show_report, show_simulations
 from web.viewer import Viewer, require_viewer
 
@@ -81,7 +82,7 @@ def _litestar(desk: Desk) -> Litestar:
     )
     return LeanLitestar(
         route_handlers=[
-            market, show_board, show_endpoint, series, show_call, events,
+            market, show_board, show_endpoint, series, find_calls, show_call, events,
             show_login, log_in, log_out, static,
             show_simulations, order_simulation, cancel_simulation, show_report,
             show_domains, teach, forget,

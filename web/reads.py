@@ -39,6 +39,7 @@ _CALLS_SERVED = text(
     " WHERE e.provider_id = :account ORDER BY c.id DESC LIMIT :limit"
 )
 _ONE_CALL = text(f"{_CALL} WHERE id = :id")
+_CALLS = text(f"{_CALL} WHERE id = ANY(:ids) ORDER BY id DESC")
 _STORIES = text("SELECT id, story FROM console_calls WHERE id = ANY(:ids)")
 _CHARGES = text("SELECT * FROM console_charges WHERE call_id = ANY(:ids) ORDER BY call_id, attempt")
 _NAMES = text(
@@ -95,6 +96,11 @@ async def last_calls(connection: AsyncConnection, caller: Caller, limit: int) ->
 async def call(connection: AsyncConnection, call_id: UUID) -> Row[Any] | None:
     """Return one call, whoever it concerns."""
     return (await connection.execute(_ONE_CALL, {"id": call_id})).first()
+
+
+async def calls(connection: AsyncConnection, ids: Sequence[UUID]) -> list[Row[Any]]:
+    """Return these calls, whoever they concern, newest first."""
+    return list(await connection.execute(_CALLS, {"ids": list(ids)}))
 
 
 async def stories(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, bytes]:

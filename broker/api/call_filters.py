@@ -74,7 +74,7 @@ def _given(told: dict[str, str | None]) -> dict[str, str]:
 
 def _statuses(status: str) -> tuple[int, int]:
     if not _STATUS.fullmatch(status):
-        raise _malformed("status", "such as 502, or 5xx for all of them")
+        raise _malformed("status", "a number such as 502, or 5xx for all of them")
     if status.endswith("xx"):
         return int(status[0]) * 100, int(status[0]) * 100 + 100
     return int(status), int(status) + 1

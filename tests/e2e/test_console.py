@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -16,6 +17,7 @@ from tests.e2e.browser import MISSING, chromium
 from tests.integration.serving import serving
 from tests.integration.web.bourse import Bourse, chat, server, wanted
 from web.app import create_console
+from web.search import SHOWN
 
 pytestmark = [
     pytest.mark.e2e,
@@ -100,5 +102,43 @@ async def test_an_empty_market_fills_before_the_viewers_eyes(bourse: Bourse) -> 
         for page in ("simulations", "domains"):
             link = f"document.querySelector('.top a[href=\"/console/{page}\"]')"
             assert await tab.ask(f"{link}.offsetWidth > 0"), "the other pages are found there too"
+        assert tab.complaints == []
+        bourse.stopping = True
+
+
+async def test_a_browser_finds_calls_by_a_form_and_its_address_tells_which(bourse: Bourse) -> None:
+    clinic = await bourse.account(Role.CONSUMER, "clinic", 10 * 10**9)
+    acme = await bourse.account(Role.PROVIDER, "acme")
+    await bourse.offer(acme, server("gpu1", chat("general"), chat("other", "llama")))
+    now = bourse.clock()
+    for number in range(SHOWN + 2):
+        at = now - timedelta(minutes=number)
+        await bourse.call(clinic, wanted(clinic, model="llama"), at=at)
+    other = await bourse.call(clinic, wanted(clinic, model="acme/general"))
+    count = "document.querySelectorAll('.call').length"
+    async with serving(create_console(bourse)) as origin, chromium() as tab:
+        await tab.look(width=390, height=800)
+        await tab.send("Emulation.setTimezoneOverride", timezoneId="Asia/Kolkata")
+        token = await make_link(bourse.engine, clinic.id, bourse.clock())
+        await tab.open(f"{origin}/console/login?token={token}")
+        await tab.until("!!document.querySelector('form button')")
+        await tab.ask("document.querySelector('form button').click()")
+        await tab.until("document.body?.dataset.live === 'on'")
+        await tab.ask("document.querySelector('.top a[href=\"/console/calls\"]').click()")
+        await tab.until(f"!document.querySelector('[data-zone]') && {count} === {SHOWN}")
+        wide = await tab.ask("document.documentElement.scrollWidth <= innerWidth")
+        assert wide, "nothing sticks out of a narrow window"
+
+        await tab.ask("document.querySelector('#search [name=model]').value = 'llama'")
+        await tab.ask("document.querySelector('#search [name=from]').value = '2026-01-01T05:30'")
+        await tab.ask("document.querySelector('#search .go').click()")
+        asked = "?model=llama&from=2026-01-01T00%3A00%3A00.000Z"
+        await tab.until(f"location.search === '{asked}' && document.readyState === 'complete'")
+        start = "document.querySelector('#search [name=from]').value"
+        await tab.until(f"{start} === '2026-01-01T05:30'")
+        assert await tab.ask(f"document.getElementById('call-{other}')") is None
+        await tab.ask("document.querySelector('#older a').click()")
+        await tab.until(f"{count} === {SHOWN + 2}")
+        await tab.until("![...document.querySelectorAll('time')].some(t => t.title.includes('+'))")
         assert tab.complaints == []
         bourse.stopping = True

@@ -18,6 +18,19 @@
     each.title = whole;
   });
 
+  /* the search: what is left empty is not in its address, and times are the viewer's */
+  const local = (moment) => new Date(moment - moment.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+  const search = (form) => {
+    all("[data-zone]", form).forEach((each) => each.remove());
+    all("[data-at]", form).forEach((each) => { each.value = local(new Date(each.dataset.at)); });
+    form.addEventListener("formdata", ({ formData }) => {
+      for (const [name, value] of [...formData]) {
+        if (!value.trim()) formData.delete(name);
+        else if (form.elements[name].type === "datetime-local") formData.set(name, new Date(value).toISOString());
+      }
+    });
+  };
+
   /* the market */
   const patch = (root, cells) => {
     for (const name of ["price", "beside", "change", "busy", "equilibrium", "earning"]) all(`[data-cell="${name}"]`, root).forEach((each) => say(each, cells[name]));
@@ -158,6 +171,8 @@
 
   const start = () => {
     localise(document);
+    document.addEventListener("htmx:after:swap", () => localise(document));
+    all("#search").forEach(search);
     const panel = document.getElementById("endpoint");
     if (!panel) return;
     new MutationObserver(draw).observe(panel, { childList: true });
