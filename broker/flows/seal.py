@@ -18,7 +18,7 @@ from broker.store import maintenance
 AGE_MIN: Final = timedelta(hours=1)
 OPEN_MAX: Final = 50_000
 """Settlements that the checks of each minute fold, which takes them half a second of a processor;
-with more, it is sealed between two days too. Each seal is a row for each account."""
+with more, it is sealed between two days too. Each seal is a row for each account that moved."""
 
 _LOCK: Final = 0x7365616C  # any number that nothing else locks on
 
@@ -29,20 +29,20 @@ async def seal_due(engine: AsyncEngine, now: datetime, open_max: int = OPEN_MAX)
     before = (now - AGE_MIN).replace(minute=0, second=0, microsecond=0)
     async with engine.connect() as connection:
         last = await maintenance.last_seal(connection)
-        extra = last is not None and last.astimezone(UTC).date() >= before.astimezone(UTC).date()
-        if last is not None and extra:
+        again = last is not None and last.astimezone(UTC).date() >= before.astimezone(UTC).date()
+        if last is not None and again:
             settled = await maintenance.count_settled(connection, last, before, open_max + 1)
             if settled <= open_max:
                 return False
-    return await seal(engine, before, now, extra=extra)
+    return await seal(engine, before, now, for_checks=again)
 
 
 async def seal(
-    engine: AsyncEngine, sealed_before: datetime, now: datetime, *, extra: bool = False
+    engine: AsyncEngine, sealed_before: datetime, now: datetime, *, for_checks: bool = False
 ) -> bool:
     """Seal all balances as of `sealed_before`; False when that much is sealed already.
 
-    An `extra` seal is there for the checks alone: earnings mature by the others.
+    Earnings mature by no seal that was made `for_checks`.
 
     Raises RequestMalformed for a moment less than an hour before `now`, by the database's clock
     too: by that one settlements and transfers are dated, and this process's may be fast.
@@ -54,5 +54,5 @@ async def seal(
         last = await maintenance.last_seal(connection)
         if last is not None and last >= sealed_before:
             return False
-        await maintenance.insert_seals(connection, sealed_before, last, extra=extra)
+        await maintenance.insert_seals(connection, sealed_before, last, for_checks=for_checks)
     return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Final
 
 import structlog
@@ -32,17 +32,29 @@ SELECT count(*) FROM (SELECT FROM settlements WHERE settled_at >= :since AND set
                        LIMIT :most) AS settled
 """)
 _PERIOD = text("""
-INSERT INTO seal_periods (sealed_before, created_at, extra) VALUES (:before, now(), :extra)
+INSERT INTO seal_periods (sealed_before, created_at, for_checks)
+VALUES (:before, now(), :for_checks)
 """)
-_SEAL = """
+_SEAL = text("""
 INSERT INTO seals (ledger_account_id, sealed_before, posted_nanos)
-SELECT b.ledger_account_id, :before, coalesce(s.posted_nanos, 0) + coalesce(e.folded_nanos, 0)
-  FROM balances b
-  LEFT JOIN seals s ON s.ledger_account_id = b.ledger_account_id AND s.sealed_before = :last
-  LEFT JOIN (SELECT ledger_account_id, sum(amount_nanos) AS folded_nanos FROM ledger_entries
-              WHERE at >= :last AND at < :before GROUP BY ledger_account_id) e
-         ON e.ledger_account_id = b.ledger_account_id
-"""
+SELECT b.ledger_account_id, :before, coalesce(s.posted_nanos, 0) + e.folded_nanos
+  FROM (SELECT ledger_account_id, sum(amount_nanos) AS folded_nanos FROM ledger_entries
+         WHERE at >= :last AND at < :before GROUP BY ledger_account_id) e
+  JOIN balances b ON b.ledger_account_id = e.ledger_account_id
+  LEFT JOIN LATERAL (SELECT posted_nanos FROM seals
+                      WHERE ledger_account_id = b.ledger_account_id AND sealed_before <= :last
+                      ORDER BY sealed_before DESC LIMIT 1) s ON true
+""")
+_SEAL_BUDGETS = text("""
+INSERT INTO budget_seals (sealed_before, key_id, begins_at, charged_nanos)
+SELECT :before, key_id, begins_at, sum(charged_nanos)
+  FROM (SELECT key_id, begins_at, charged_nanos FROM budget_seals WHERE sealed_before = :last
+        UNION ALL SELECT key_id, begins_at, charge_nanos FROM budget_charges(:last, :before)) c
+ WHERE begins_at >= date_trunc('day', CAST(:before AS timestamptz), 'UTC')
+ GROUP BY key_id, begins_at
+""")
+_FORGET_BUDGETS = text("DELETE FROM budget_seals WHERE sealed_before < :last")
+_BEGINNING: Final = datetime(1, 1, 2, tzinfo=UTC)
 
 
 async def ensure_partitions(
@@ -116,12 +128,19 @@ async def count_settled(
 
 
 async def insert_seals(
-    connection: AsyncConnection, sealed_before: datetime, last: datetime | None, *, extra: bool
+    connection: AsyncConnection, sealed_before: datetime, last: datetime | None, *, for_checks: bool
 ) -> int:
-    """Seal every balance as of `sealed_before`, on top of the seals of `last`; return how many."""
-    await connection.execute(_PERIOD, {"before": sealed_before, "extra": extra})
-    beginning = last or datetime.fromisoformat("0001-01-02T00:00:00+00:00")
-    done = await connection.execute(text(_SEAL), {"before": sealed_before, "last": beginning})
+    """Seal every balance that moved, as of `sealed_before`, on top of the seals of `last`; return
+    how many.
+
+    What is counted in budgets of that day is sealed too. A check that has just begun may still go
+    by `last`; what budgets had at former seals is of no use to anybody.
+    """
+    await connection.execute(_PERIOD, {"before": sealed_before, "for_checks": for_checks})
+    span = {"before": sealed_before, "last": last or _BEGINNING}
+    done = await connection.execute(_SEAL, span)
+    await connection.execute(_SEAL_BUDGETS, span)
+    await connection.execute(_FORGET_BUDGETS, {"last": span["last"]})
     return done.rowcount
 
 

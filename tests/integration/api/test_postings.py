@@ -128,7 +128,7 @@ async def test_what_the_monitor_last_found_is_on_the_metrics_and_in_the_health(
     assert (await operator.http.get("/api/ledger/health")).json()["ok"]
     text = (await operator.http.get("/metrics")).text
     assert 'broker_ledger_alarms{view="invariant_books_sum_to_zero"} 0.0' in text
-    assert 'broker_ledger_alarms{view="replay_seal_is_its_entries"} 0.0' in text
+    assert 'broker_ledger_alarms{view="replay_balance_is_its_entries"} 0.0' in text
     stamp = text.partition('broker_ledger_checked_timestamp_seconds{check="invariants"} ')[2]
     assert float(stamp.split()[0]) == pytest.approx(now.timestamp(), abs=0.01)
 

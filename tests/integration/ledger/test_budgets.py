@@ -322,7 +322,7 @@ async def test_a_tampered_budget_is_an_alarm(
 ) -> None:
     if sealed:  # in the middle of the day
         now = datetime.now(UTC)
-        assert await seal(engine, now - timedelta(hours=1), now, extra=True)
+        assert await seal(engine, now - timedelta(hours=1), now, for_checks=True)
     await set_budgets(engine, key, Budgets(day_nanos=LIMIT_NANOS))
     first, second = (a_hold(consumer, 10_000, key_id=key) for _ in range(2))
     assert await hold(connection, first, second) == [True, True]

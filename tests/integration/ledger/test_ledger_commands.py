@@ -38,7 +38,7 @@ async def test_books_that_balance_are_status_0_with_a_line_for_each_check(
     lines = [line.split() for line in fine.said.splitlines()]
     counts = {line[0]: line[1] for line in lines if line and line[0].startswith(("inv", "replay"))}
     assert set(counts.values()) == {"0"}
-    assert {"invariant_books_sum_to_zero", "replay_seal_is_its_entries"} <= counts.keys()
+    assert {"invariant_books_sum_to_zero", "replay_balance_is_its_entries"} <= counts.keys()
     assert "The monitor last checked the open period" in fine.said
     assert "has not made its check of all records yet" in fine.said
     short = await command(environment, "check")

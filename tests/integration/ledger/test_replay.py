@@ -66,7 +66,7 @@ async def test_a_seal_that_is_false_or_missing_is_found(
     ):
         async with _undone(filled):
             await filled.execute(change, *row)
-            found = await filled.fetch("SELECT * FROM replay_seal_is_its_entries")
+            found = await filled.fetch("SELECT * FROM replay_balance_is_its_entries")
             assert [(each[0], each[1]) for each in found] == [tuple(row)]
             assert found[0]["folded_nanos"] == 900
     assert not await check(engine, replay=True)

@@ -75,9 +75,11 @@ async def test_a_hold_from_before_a_seal_may_settle_after_it(
 
 
 async def test_a_seal_is_old_and_immutable(
-    engine: AsyncEngine, connection: asyncpg.Connection
+    engine: AsyncEngine, connection: asyncpg.Connection, consumer: UUID
 ) -> None:
     now = datetime.now(UTC)
+    assert consumer, "funded"
+    await backdate(connection, timedelta(hours=3))
     with pytest.raises(RequestMalformed):
         await seal(engine, now - timedelta(minutes=59), now)
     await seal(engine, now - timedelta(hours=1), now)
@@ -125,7 +127,7 @@ async def test_a_day_is_sealed_once_and_again_only_after_many_calls(
     assert not await seal_due(engine, at(6.4), open_max=1), "what was sealed counts no more"
     assert await seal_due(engine, at(25.4)), "a day has begun"
     periods = await connection.fetch("SELECT * FROM seal_periods ORDER BY sealed_before")
-    found = [(row["sealed_before"], row["extra"]) for row in periods]
+    found = [(row["sealed_before"], row["for_checks"]) for row in periods]
     assert found == [(at(0), False), (at(4), True), (at(24), False)]
     assert await check(engine, replay=True) == []
 
@@ -142,7 +144,7 @@ async def test_every_tampered_record_raises_an_alarm(
     if sealed:
         await trade(connection, consumer, provider, take)
         await backdate(connection, timedelta(hours=3))
-        await seal(engine, NOW - timedelta(hours=2), NOW, extra=True)
+        await seal(engine, NOW - timedelta(hours=2), NOW, for_checks=True)
     await trade(connection, consumer, provider, take)
     opened = a_hold(consumer, 5_000)
     await ledger.hold_batch(connection, [opened], PROCESS)

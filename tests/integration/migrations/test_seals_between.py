@@ -37,8 +37,10 @@ async def test_books_that_were_sealed_by_days_are_sealed_between_them_too(
         await old.upgrade()
         engine = create_engine(old.url, connections_max=2)
         assert await check(engine, replay=True) == []
-        assert await seal(engine, now - HOUR, now, extra=True)
+        assert await seal(engine, now - HOUR, now, for_checks=True)
         assert await check(engine, replay=True) == []
         await engine.dispose()
-        periods = await old.driver.fetch("SELECT extra FROM seal_periods ORDER BY sealed_before")
-        assert [row["extra"] for row in periods] == [False, True]
+        periods = await old.driver.fetch(
+            "SELECT for_checks FROM seal_periods ORDER BY sealed_before"
+        )
+        assert [row["for_checks"] for row in periods] == [False, True]

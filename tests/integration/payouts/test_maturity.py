@@ -38,7 +38,7 @@ async def test_earnings_mature_by_the_seals_of_days_alone(till: Till, acme: Acco
     await till.earn(acme, 1_000)
     await grow_older(till.driver, timedelta(days=15))
     now = datetime.now(UTC)
-    assert await seal(till.engine, now - timedelta(days=14, hours=3), now, extra=True)
+    assert await seal(till.engine, now - timedelta(days=14, hours=3), now, for_checks=True)
     assert (await till.mature(acme, TERMS)).matured_nanos == 0
     assert await seal(till.engine, now - timedelta(days=14, hours=2), now)
     assert (await till.mature(acme, TERMS)).matured_nanos == CALL_NANOS
