@@ -27,6 +27,7 @@ from broker.server.files import allow_files, connections_max
 from broker.server.limits import ServerLimits
 from broker.server.listener import Listener, signals
 from broker.server.request import Handler, Request
+from broker.server.sharing import BOARD, Board, Shared
 from broker.settings import Limits, Settings
 
 STOP_LIMIT_S = 30
@@ -38,16 +39,19 @@ YOUNG_MAX = 20_000
 class Worker:
     """One of several processes on one port."""
 
-    listening: socket.socket
-    """On which all of them listen."""
+    shared: Shared
+    """The port, on which all of them listen."""
     tallies: Tallies
 
     @classmethod
     def enlisted(cls, told: str) -> Worker:
         """Return which one this process is, as the fleet that started it has told it: the number,
-        the descriptor of the socket, the folder of what each has counted."""
+        the descriptor of the socket, the folder of what each has counted and of their board. Raises
+        OSError."""
         number, descriptor, folder = told.split(":", 2)
-        return cls(socket.socket(fileno=int(descriptor)), Tallies(Path(folder), int(number)))
+        board = Board(Path(folder) / BOARD, int(number))
+        shared = Shared(socket.socket(fileno=int(descriptor)), board)
+        return cls(shared, Tallies(Path(folder), int(number)))
 
 
 class Broker:
@@ -95,7 +99,7 @@ class Broker:
         listener = Listener(self._open, _limits(self._settings.limits))
         self._stack.push_async_callback(self._stop, listener, runtime)
         self.port = await listener.start(
-            *self._place, self._worker.listening if self._worker is not None else None
+            *self._place, self._worker.shared if self._worker is not None else None
         )
         if tallies is not None:
             counting = asyncio.create_task(tallies.keep(registry))

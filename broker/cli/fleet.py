@@ -1,7 +1,7 @@
 """Several broker processes on one port: started, watched, replaced when they die, stopped together.
 
-The socket is bound here and inherited by all: whoever is free takes the next connection, and the
-connections that wait to be taken survive the death of any of them.
+The socket is bound here and inherited by all: whoever is free takes the next connection, see
+`broker.server.sharing`, and the connections that wait to be taken survive the death of any of them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
@@ -24,6 +25,7 @@ from broker.embedded.leash import leashed
 from broker.embedded.readiness import answers
 from broker.server import door
 from broker.server.listener import BACKLOG, signals
+from broker.server.sharing import BOARD, Board
 
 BACK_OFF_S: Final = 0.1
 BACK_OFF_S_MAX: Final = 10.0
@@ -49,7 +51,7 @@ class Fleet:
     _children: dict[int, asyncio.subprocess.Process] = field(default_factory=dict)
     """By the number of the worker."""
     _tallies: str = ""
-    """The folder of what each counts."""
+    """The folder of what each counts, and of the board on which they tell each other."""
 
     async def run(self) -> int:
         """Run until SIGTERM or SIGINT; return the exit status: 0 when all were told to end and did,
@@ -61,6 +63,7 @@ class Fleet:
             _bound(self.host, self.port) as listening,
         ):
             self.port = listening.getsockname()[1]
+            Board.lay_out(Path(self._tallies) / BOARD, self.count)
             told = asyncio.create_task(asked.wait())
             # One first: what keeps it from beginning would keep all of them.
             first = asyncio.create_task(self._first(listening))

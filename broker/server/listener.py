@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final
+
+import structlog
 
 from broker.server import door
 from broker.server.blocks import Blocks
@@ -16,6 +17,7 @@ from broker.server.limits import ServerLimits
 from broker.server.reader import SCRATCH_BYTES
 from broker.server.request import Handler, Request
 from broker.server.room import Room
+from broker.server.sharing import FULL_S, Shared, Turns
 from broker.server.shedding import Shedding, TurnedAway
 from broker.server.uploads import Uploads
 
@@ -29,6 +31,8 @@ BACKLOG: Final = 2_048
 _POLL_S: Final = 0.02
 _SPEAKS_S: Final = 0.1
 """Who has connected says within so long what it wants."""
+
+_log = structlog.get_logger(__name__)
 
 
 class Listener:
@@ -49,30 +53,36 @@ class Listener:
         )
         self._turned_away: set[TurnedAway] = set()
         self._server: asyncio.Server | None = None
-        self._shares = False
+        self._shared: Shared | None = None
+        self._turns: Turns | None = None
+        self._returning: asyncio.Task[None] | None = None
         self._taken_at = 0.0
         """Loop time at which the last connection was taken."""
         self._sweeper: asyncio.TimerHandle | None = None
         self._sweep_at = 0.0
 
-    async def start(self, host: str, port: int, inherited: socket.socket | None = None) -> int:
-        """Listen, on a socket that others listen on too if one is `inherited`; return the port,
+    async def start(self, host: str, port: int, shared: Shared | None = None) -> int:
+        """Listen, on a socket that others listen on too if one is `shared`; return the port,
         which is a free one for 0. Raises OSError."""
-        self._shares = inherited is not None
-        if inherited is None:
-            place: dict[str, Any] = {"host": host, "port": port}
+        if shared is None:
+            self._server = await self._listening(host=host, port=port)
         else:
-            place = {"sock": inherited}
-        self._server = await self.loop.create_server(self._accept, **place, backlog=BACKLOG)
+            self._shared, self._turns = shared, Turns(shared.board, self.limits.connections_max)
+            self._server = await self._listening(sock=shared.socket())
         self._sweep_at = self.loop.time()
         self._sweep()
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
+    async def _listening(self, **place: Any) -> asyncio.Server:
+        return await self.loop.create_server(self._accept, **place, backlog=BACKLOG)
+
     async def stop(self, limit_s: float) -> None:
         """Take no more connections, and of those there are what was asked by then; cut off what is
         not done within `limit_s`."""
         self.stopping = True
+        if self._turns is not None:
+            self._turns.withdraw()
         due = self.loop.time() + limit_s
         server, self._server = self._server, None
         if server is not None:
@@ -89,7 +99,7 @@ class Listener:
 
     async def _shut(self, server: asyncio.Server) -> None:
         """Listen no more, and hear out who has just connected: what it sends may be on its way."""
-        if self._shares:
+        if self._shared is not None:
             await asyncio.sleep(_SPEAKS_S)  # where all stop, whoever told them deafens the socket
             server.close()
         else:
@@ -98,7 +108,46 @@ class Listener:
 
     def _accept(self) -> asyncio.BaseProtocol:
         self._taken_at = self.loop.time()
-        return Connection(self) if self._shedding.make_room() else TurnedAway(self._turned_away)
+        has_room = self._shedding.make_room()
+        if self._turns is not None:
+            connections = len(self.connections) + has_room  # which are only counted later
+            self.loop.call_soon(self._share, self._turns, connections)
+        return Connection(self) if has_room else TurnedAway(self._turned_away)
+
+    def _tell(self, turns: Turns) -> None:
+        connections = len(self.connections)
+        turns.tell(connections)
+        if connections >= self.limits.connections_max:
+            self._share(turns, connections)  # another may have room by now
+
+    def _share(self, turns: Turns, connections: int) -> None:
+        """Listen no more for a while, where it is for others on the port to take the next."""
+        server, pause_s = self._server, turns.pause_s(connections)
+        if pause_s and server is not None:
+            self._server = None
+            server.close()
+            self.loop.call_later(pause_s, self._come_back, turns)
+
+    def _come_back(self, turns: Turns) -> None:
+        if self.stopping:
+            return
+        if pause_s := turns.pause_s(len(self.connections)):
+            self.loop.call_later(pause_s, self._come_back, turns)
+        else:
+            self._returning = self.loop.create_task(self._return(turns))
+
+    async def _return(self, turns: Turns) -> None:
+        assert self._shared is not None, "who shares no port always listens"
+        try:
+            server = await self._listening(sock=self._shared.socket())
+        except OSError as error:
+            _log.error("listening_failed", error=str(error))
+            self.loop.call_later(FULL_S, self._come_back, turns)
+            return
+        if self.stopping:
+            server.close()
+        else:
+            self._server = server
 
     def _sweep(self) -> None:
         now = self.loop.time()
@@ -109,6 +158,8 @@ class Listener:
             else:  # what has come meanwhile is read before the next look
                 connection.excuse(late_s)
         self.uploads.forget_ended()
+        if self._turns is not None and not self.stopping:
+            self._tell(self._turns)
         self._sweep_at = now + SWEEP_S
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
