@@ -125,7 +125,8 @@ async def test_a_browser_finds_calls_by_a_form_and_its_address_tells_which(bours
         await tab.ask("document.querySelector('form button').click()")
         await tab.until("document.body?.dataset.live === 'on'")
         await tab.ask("document.querySelector('.top a[href=\"/console/calls\"]').click()")
-        await tab.until(f"!document.querySelector('[data-zone]') && {count} === {SHOWN}")
+        ready = "document.querySelector('#search') && !document.querySelector('[data-zone]')"
+        await tab.until(f"{ready} && {count} === {SHOWN}")
         wide = await tab.ask("document.documentElement.scrollWidth <= innerWidth")
         assert wide, "nothing sticks out of a narrow window"
 
@@ -135,7 +136,8 @@ async def test_a_browser_finds_calls_by_a_form_and_its_address_tells_which(bours
         asked = "?model=llama&from=2026-01-01T00%3A00%3A00.000Z"
         await tab.until(f"location.search === '{asked}' && document.readyState === 'complete'")
         start = "document.querySelector('#search [name=from]').value"
-        await tab.until(f"{start} === '2026-01-01T05:30'")
+        powered = "document.querySelector('#older a').hasAttribute('data-htmx-powered')"
+        await tab.until(f"{powered} && {start} === '2026-01-01T05:30'")
         assert await tab.ask(f"document.getElementById('call-{other}')") is None
         await tab.ask("document.querySelector('#older a').click()")
         await tab.until(f"{count} === {SHOWN + 2}")
