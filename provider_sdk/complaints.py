@@ -12,22 +12,27 @@ import msgspec
 from provider_sdk.deployment import Deployment
 from provider_sdk.protocol import CallBand, EndpointOffer, TokenBand
 
-_PLACE: Final = " - at `$."
+_PLACE: Final = re.compile(r" - at (`key` in )?`\$\.")
 _DECIMAL: Final = 'a decimal in quotes, such as "0.10"'
+_OF_TWO_BANDS: Final = (
+    "prices are by tokens (floor_in, ...) or by the call (floor_call, ...), not both"
+)
+_ELSEWHERE: Final = "does not belong here"
 _KNOWN: Final = (Deployment, EndpointOffer, TokenBand, CallBand)
 
 
 def spoken(message: str) -> str:
     """Return what msgspec says of a file ("... - at `$.a[0].b`") with the field first."""
-    text, _, place = message.rpartition(_PLACE)
-    place = place.removesuffix("`") if text else ""
-    text = text or message
+    parts = _PLACE.split(message, maxsplit=1)
+    text, place = parts[0], parts[-1].removesuffix("`") if len(parts) > 1 else ""
     named = re.fullmatch(r"Object (missing required|contains unknown) field `(.+)`", text)
     if named is None:
         return f"field `{place}`: {_mended(place, text)}" if place else text
     field = f"{place}.{named[2]}".removeprefix(".")
     if named[1] == "missing required":
         return f"field `{field}`: missing"
+    if named[2] in _field_names():
+        return f"field `{field}`: {_OF_TWO_BANDS if place.endswith('.price') else _ELSEWHERE}"
     near = difflib.get_close_matches(named[2], _field_names(), 1)
     return f"field `{field}`: there is no such field" + (f"; `{near[0]}`?" if near else "")
 

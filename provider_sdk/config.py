@@ -16,6 +16,7 @@ from provider_sdk.deployment import Deployment
 from provider_sdk.protocol import CallBand, TokenBand
 
 KEY_VARIABLE = "BROKER_PROVIDER_KEY"
+_ADDED = ("/v1", "/v2", "/api")
 
 EXAMPLE = """\
 broker = "https://broker.example"
@@ -171,8 +172,9 @@ def _check(path: Path, field: str, deployment: Deployment) -> None:
 def _check_url(path: Path, field: str, url: str) -> None:
     if not url.startswith(("http://", "https://")):
         raise ConfigWrong(f"{path}: field `{field}`: {url!r} does not begin with http(s)://")
-    if url.rstrip("/").endswith(("/v1", "/v2")):
-        raise ConfigWrong(f"{path}: field `{field}`: leave off /v1 or /v2, which is added")
+    added = next((each for each in _ADDED if url.rstrip("/").endswith(each)), None)
+    if added is not None:
+        raise ConfigWrong(f"{path}: field `{field}`: leave off {added}, which is added")
 
 
 def _check_band(path: Path, field: str, band: TokenBand | CallBand) -> None:

@@ -137,10 +137,10 @@ class Station:
             try:
                 return await call()
             except ProviderError as error:
-                pause_s = self._backoff.next_s()
+                pause_s, why = self._backoff.next_s(), str(error).removesuffix(".")
                 # What the broker refuses it will refuse again, until somebody mends it.
                 level = logging.ERROR if isinstance(error, BrokerRefused) else logging.WARNING
-                log.log(level, "%s %s: %s; again in %.1f s", doing, self.name, error, pause_s)
+                log.log(level, "%s %s: %s; again in %.1f s", doing, self.name, why, pause_s)
             await asyncio.sleep(pause_s)
 
     def _say_how_to_prove(self, registered: Registered) -> None:

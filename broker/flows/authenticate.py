@@ -43,7 +43,7 @@ async def by_key(engine: AsyncEngine, text: str, now: datetime) -> Caller:
     """
     parts = parse(text)
     if parts is None:
-        raise CallerUnknown("A key looks like bk_<id>_<secret>.")
+        raise CallerUnknown("That is not a key. One looks like bk_<id>_<secret>.")
     key_id, secret = parts
     async with engine.connect() as connection:
         key = await key_store.find(connection, key_id, now)

@@ -123,7 +123,7 @@ class FakeBroker:
         if self._away == "unavailable":
             await _problem(exchange, 503, "unavailable", "the broker has no database now")
         elif exchange.header("authorization") != f"Bearer {self.key}":
-            await _problem(exchange, 401, "unauthorized", "this key is not known")
+            await _problem(exchange, 401, "unauthorized", "This key is not known.")
         else:
             try:
                 await self._serve(exchange, body)

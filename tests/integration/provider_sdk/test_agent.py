@@ -181,7 +181,7 @@ async def test_a_refused_key_is_logged_and_does_not_end_it(
     right, broker.key = broker.key, "bk_other"
     agent = Agent([fronted(provider.url)], broker=broker.url, key=right, retry_s=(0.02, 0.05))
     task = asyncio.create_task(agent.run())
-    await until(lambda: "this key is not known" in caplog.text)
+    await until(lambda: "This key is not known; again in 0." in caplog.text)
     broker.key = right
     await until(lambda: broker.heartbeats)
     agent.stop()

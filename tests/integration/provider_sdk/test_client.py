@@ -39,7 +39,7 @@ async def test_a_refusal_speaks_in_the_brokers_words(
     broker: FakeBroker, provider: ScriptedProvider
 ) -> None:
     async with BrokerClient(broker.url, "bk_wrong") as client:
-        with pytest.raises(BrokerRefused, match=r"^this key is not known$") as refused:
+        with pytest.raises(BrokerRefused, match=r"^This key is not known\.$") as refused:
             await client.register(fronted(provider.url).offer())
     assert (refused.value.status, refused.value.code) == (401, "unauthorized")
     async with BrokerClient(broker.url, broker.key) as client:

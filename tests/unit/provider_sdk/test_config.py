@@ -68,6 +68,18 @@ def test_a_tokenizer_is_read_from_the_file_beside(tmp_path: Path) -> None:
         ("gpu1.acme.example", "gpu1.acme.example/v1", r"\.url`: leave off /v1"),
         ("http://127.0.0.1:8001", "http://127.0.0.1:8001/v1/", r"\.server`: leave off /v1"),
         ("https://broker.example", "https://broker.example/v1", r"`broker`: leave off /v1"),
+        ("https://broker.example", "https://broker.example/api/", r"`broker`: leave off /api"),
+        (
+            'list_in = "0.20"',
+            'list_in = "0.2"\nfloor_call = "1"',
+            r"`: prices are by tokens.*or by",
+        ),
+        (
+            'tasks = ["chat"]',
+            'tasks = ["chat"]\ncapacity = 1',
+            r"\.capacity`: does not belong here",
+        ),
+        ("# tiers = {", "tiers = { gold = '2' } # ", r"tiers`: 'gold' is none of priority, flex"),
         ('credential = "..."', 'proof = "credential" #', r"\[0\]\.credential`: missing.*`proof`"),
         ('name = "gpu1"', 'name = "GPU 1"', r"field `deployments\[0\]\.name`"),
         ('tasks = ["chat"]', 'tasks = ["sing"]', r"endpoints\[0\]\.tasks\[0\]`.*sing"),
