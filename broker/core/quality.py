@@ -7,6 +7,11 @@ better or worse than that all models did in the groups that a prompt is of, and 
 shrunk and scaled by how well it foretells (`broker.core.groups`). What is strange to all domains is
 judged by the nearest. Domain means and k-means equal learned routers (Zhang et al.,
 "Avengers-Pro", 2025).
+
+By cross-validation on five tables nothing of this foretold better: ridge and kernel regression on
+the vectors, other numbers of groups and groupings, scales of each model or principal component,
+cells fitted to the odds, logistic and quadratic discriminants, words weighed by rarity or place.
+Of one hundred prompts 0.4 more would be answered right if all domains were told without a mistake.
 """
 
 from __future__ import annotations
