@@ -114,6 +114,28 @@ def test_late_is_later_than_nineteen_of_twenty(scale: float) -> None:
     assert tails.late_ms(4, streamed=False) is None
 
 
+def test_most_of_the_tail_is_gone_for_a_twentieth_more_calls() -> None:
+    random, calls = np.random.default_rng(3), 4_000
+    tails, budget = Tails(), HedgeBudget()
+
+    def took_ms() -> float:
+        return float(900.0 if random.random() < 0.02 else random.lognormal(np.log(15.0), 0.3))
+
+    plain, hedged = np.zeros(calls), np.zeros(calls)
+    for call in range(calls):
+        budget.deposit()
+        plain[call] = hedged[call] = first_ms = took_ms()
+        late_ms = tails.late_ms(0, streamed=False)
+        if late_ms is not None and first_ms > late_ms and budget.withdraw():
+            hedged[call] = min(first_ms, late_ms + took_ms())
+        if hedged[call] == first_ms:  # who is overtaken is cut, and never heard of
+            tails.tell(0, first_ms, streamed=False)
+    before_ms, after_ms = (float(np.quantile(each, 0.99)) for each in (plain, hedged))
+    assert before_ms == 900.0
+    assert after_ms < 60.0
+    assert budget.made <= SHARE * calls
+
+
 def test_before_enough_was_seen_nothing_is_late() -> None:
     tails = Tails()
     for _ in range(SEEN_MIN - 1):
