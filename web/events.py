@@ -84,13 +84,14 @@ def _changes(board: Board, told: _Told) -> ServerSentEventMessage:
 
 async def _news(desk: Desk, viewer: Viewer, told: _Told) -> list[ServerSentEventMessage]:
     async with desk.parts.engine.connect() as connection:
-        calls = await desk.teller.last_calls(connection, viewer.caller, CALLS_SHOWN)
+        calls = await reads.last_calls(connection, viewer.caller, CALLS_SHOWN)
+        fresh = [each for each in calls if each.id not in told.calls]
+        lines = await desk.teller.lines(connection, viewer.caller, fresh) if fresh else []
         purse = await reads.purse(connection, viewer.caller)
     messages = []
-    fresh = [each for each in calls if each.call.id not in told.calls]
-    if fresh:
-        told.calls = {each.call.id for each in calls}
-        html = desk.painter.html("_calls.html", calls=fresh, viewer=viewer)
+    if lines:
+        told.calls = {each.id for each in calls}
+        html = desk.painter.html("_calls.html", calls=lines, viewer=viewer)
         messages.append(ServerSentEventMessage(event="calls", data=html))
     shown = desk.painter.html("_purse.html", purse=purse)
     if shown != told.purse:

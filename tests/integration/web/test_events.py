@@ -6,10 +6,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 from litestar.types import ASGIApp
+from sqlalchemy import event
 
 from broker.api.streams import STREAMS_OF_ACCOUNT_MAX
 from broker.flows.login import SESSION_COOKIE, close_session
@@ -18,6 +21,7 @@ from tests.integration.serving import serving
 from tests.integration.web.bourse import Bourse, chat, server, wanted
 from tests.integration.web.conftest import Enter, People
 from tests.plain import TRUSTS_NOBODY
+from web.events import CALLS_EVERY_BEATS
 
 WITHIN_S = 20.0
 
@@ -129,6 +133,32 @@ async def test_a_new_call_arrives_at_its_owner_alone(
         assert str(others) not in told
         assert f"call-{others}" in (told := await notary.next("calls"))
         assert str(own) not in told
+
+
+async def test_of_calls_that_were_told_already_nothing_is_read_again(
+    bourse: Bourse, people: People, enter: Enter, origin: str
+) -> None:
+    read: list[list[UUID]] = []
+
+    def note(*asked: Any) -> None:
+        if "console_charges" in asked[2]:
+            read.append(next(each for each in asked[3] if isinstance(each, list)))
+
+    event.listen(bourse.engine.sync_engine, "before_cursor_execute", note)
+    try:
+        first = await bourse.call(people.clinic, wanted(people.clinic, model="acme/general"))
+        async with AsyncExitStack() as stack:
+            session = await session_of(enter, people.acme)
+            listener = Listener(await listen(stack, origin, session))
+            assert f"call-{first}" in await listener.next("calls")
+            for _ in range(CALLS_EVERY_BEATS + 1):
+                await listener.next("board")
+            asked = wanted(people.clinic, model="acme/general")
+            second = await bourse.call(people.clinic, asked)
+            assert f"call-{second}" in await listener.next("calls")
+    finally:
+        event.remove(bourse.engine.sync_engine, "before_cursor_execute", note)
+    assert read == [[first], [second]]
 
 
 async def test_the_stream_ends_with_the_session(
