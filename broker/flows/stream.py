@@ -144,8 +144,12 @@ class Stream:
         """Charge what was delivered, then say that it broke off: never a clean end."""
         if outcome.fault is Fault.TOTAL_TIMEOUT:
             outcome = Outcome(Fault.DEADLINE, status=200)
-        await end_counted(self._tab, outcome, self._delivered(complete=False))
         code = "deadline_passed" if outcome.fault is Fault.DEADLINE else "provider_cut_off"
+        try:
+            await end_counted(self._tab, outcome, self._delivered(complete=False))
+        except asyncio.CancelledError:
+            self._tab.settle_later(200, code)  # the caller has left, and hears no more of it
+            raise
         try:
             await self._tab.settle(200, code)
         except Unavailable as error:

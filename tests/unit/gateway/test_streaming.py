@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 
 from broker.core.call import OpenAiBody
+from broker.core.outcome import Fault, Outcome
+from broker.flows.count_tokens import PromptCount
 from broker.flows.exchange import StreamedAnswer
 from broker.flows.stream import Stream
 from broker.gateway.openai import _send_stream
+from broker.upstream.faults import AttemptFailed
 from broker.upstream.request import Limits, Timeouts
 from broker.upstream.response import Response
 from broker.upstream.streaming import StreamReader
@@ -99,6 +102,7 @@ async def test_chunks_that_arrive_together_leave_together() -> None:
     tab: Any = SimpleNamespace(
         turn=None,
         call=SimpleNamespace(body=OpenAiBody(b"", {}, 0, True, False, 1)),
+        endpoint=SimpleNamespace(tokenizer_json=None),
         end=lambda *_: None,
         settle_later=lambda *_: None,
     )
@@ -110,6 +114,38 @@ async def test_chunks_that_arrive_together_leave_together() -> None:
     loop.call_soon(response.chunks.append, EVENT % 65)  # this one came too late to go along
     assert await anext(pieces) == EVENT % 64
     await pieces.aclose()
+
+
+async def test_who_leaves_while_what_broke_off_is_counted_has_it_settled_all_the_same() -> None:
+    loop = asyncio.get_running_loop()
+    counting, settled = loop.create_future(), list[tuple[int, str]]()
+    body = OpenAiBody(b"", {}, 9_999, True, False, 1)
+    tab: Any = SimpleNamespace(
+        turn=None,
+        call=SimpleNamespace(body=body, continues=False),
+        asked=SimpleNamespace(body=body),
+        prompts=[PromptCount(body, "{}", "a prompt", counting)],
+        is_under_way=True,
+        uncounted=None,
+        endpoint=SimpleNamespace(tokenizer_json="{}"),
+        runtime=SimpleNamespace(now_s=lambda: 1.0),
+        settle_later=lambda *end: settled.append(end),
+    )
+    broken: Any = SimpleNamespace(next_chunk=broken_off, abort=lambda: None)
+    reader, attempt = StreamReader(usage_asked=False, keep_text=True), cast(Any, None)
+    pieces = Stream(tab, StreamedAnswer(broken, reader, attempt, b"opening")).pieces()
+    assert await anext(pieces) == b"opening"
+    waiting = loop.create_task(cast(Coroutine[Any, Any, bytes], anext(pieces)))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert tab.uncounted.outcome.fault is Fault.RESET
+    assert settled == [(200, "provider_cut_off")]
+
+
+async def broken_off() -> None:
+    raise AttemptFailed(Outcome(Fault.RESET))
 
 
 @pytest.mark.parametrize("room", [0, 1, 2])
