@@ -8,6 +8,7 @@ from the entry points of the group `broker.tasks`, each a function `register(app
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Final
 
@@ -28,12 +29,9 @@ from broker.jobs import (
 from broker.jobs.room import QUICK, Bridge, Job
 from broker.logs import configure_logging
 from broker.settings import Settings
-from broker.store.away import is_database_away
-from broker.store.database import create_engine
-from broker.store.revision import require_newest
+from broker.store.revision import require_newest_at
 
 TASKS_GROUP: Final = "broker.tasks"
-_LOOK_S: Final = 5.0
 
 JOBS: Final[tuple[Job, ...]] = (
     *upkeep.JOBS,
@@ -104,8 +102,8 @@ def __getattr__(name: str) -> Celery:
     return _built[name]
 
 
-def main() -> None:
-    """Run Celery's worker with the options of the command line; ends the process.
+def main(options: Sequence[str], *, quiet: bool) -> None:
+    """Run Celery's worker with its options, without its banner if `quiet`; ends the process.
 
     By its own command it would import this module from the folder where it is started. Raises
     SchemaUnfit where the database is of another version.
@@ -116,19 +114,6 @@ def main() -> None:
 
     configure_logging()
     settings = Settings.from_env()
-    asyncio.run(_require_newest(settings.database_url))
-    told = CLIContext(create_app(settings), no_color=True, workdir=None)
-    worker.main(prog_name="broker worker", obj=told)
-
-
-async def _require_newest(database_url: str) -> None:
-    """Raise SchemaUnfit; a database that is away says nothing, and tasks will wait for it."""
-    engine = create_engine(database_url, connections_max=1)
-    try:
-        async with asyncio.timeout(_LOOK_S), engine.connect() as connection:
-            await require_newest(connection)
-    except Exception as error:
-        if not is_database_away(error):
-            raise
-    finally:
-        await engine.dispose()
+    asyncio.run(require_newest_at(settings.database_url))
+    told = CLIContext(create_app(settings), no_color=True, workdir=None, quiet=quiet)
+    worker.main(list(options), prog_name="broker worker", obj=told)

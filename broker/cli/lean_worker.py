@@ -2,16 +2,19 @@
 
     python -m broker.cli.lean_worker OPTIONS
 
-The options are those of `celery worker`.
+The options are those of `celery worker`, and `--quiet`, which spares its banner.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 import click  # noqa: F401 - Celery's command line is made of it: here it is not to be spared
 
 from broker.cli.lean import sparing, spin_not
+
+QUIET: Final = "--quiet"
 
 
 def main() -> None:
@@ -24,7 +27,7 @@ def main() -> None:
     from broker.errors import BrokerError
 
     try:
-        work()
+        work([each for each in sys.argv[1:] if each != QUIET], quiet=QUIET in sys.argv)
     except BrokerError as error:
         sys.exit(f"broker: {error.detail}")
 

@@ -57,6 +57,8 @@ def worker(
     for the other; if one ends, so does the other.
     """
     from broker.cli import workers
+    from broker.settings import Settings
+    from broker.store.revision import require_newest_at
 
     folder = StateFolder(state)
     env = os.environ | {
@@ -66,9 +68,12 @@ def worker(
     }
     if simulations:
         workers.become(workers.simulator_command(), env)
-    quick, slow = workers.quick_command(folder, beat=beat), workers.slow_command()
+    quick = workers.quick_command(folder, beat=beat)
+    slow = workers.slow_command(quiet=queue == "both")
     if queue != "both":
         workers.become(quick if queue == "quick" else slow, env)
+    # What keeps one from beginning keeps both, and each would say it.
+    asyncio.run(require_newest_at(Settings.from_env(env).database_url))
     raise typer.Exit(asyncio.run(workers.run_together([quick, slow], env)))
 
 

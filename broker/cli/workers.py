@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from broker.cli.lean_worker import QUIET
 from broker.cli.state import StateFolder
 from broker.embedded.leash import leashed
 from broker.jobs.room import QUICK, SLOW
@@ -26,9 +27,10 @@ def quick_command(folder: StateFolder, *, beat: bool) -> list[str]:
     return [*_worker(QUICK), "--concurrency", "1", *schedule]
 
 
-def slow_command() -> list[str]:
-    """Return the command line of a worker for what may take minutes."""
-    return [*_worker(SLOW), "--pool", "solo", "--prefetch-multiplier", "1"]
+def slow_command(*, quiet: bool = False) -> list[str]:
+    """Return the command line of a worker for what may take minutes, `quiet` beside another."""
+    options = [QUIET] if quiet else []
+    return [*_worker(SLOW), "--pool", "solo", "--prefetch-multiplier", "1", *options]
 
 
 def simulator_command(processes: int | None = None) -> list[str]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib import resources
+from typing import Final
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.errors import SchemaUnfit
+from broker.store.away import is_database_away
+from broker.store.database import create_engine
+
+_LOOK_S: Final = 5.0
 
 
 def newest_revision() -> str:
@@ -46,3 +52,17 @@ async def require_newest(connection: AsyncConnection) -> None:
             f"The database is at revision {found}, and this version needs {newest}:"
             " run 'broker migrate' first."
         )
+
+
+async def require_newest_at(database_url: str) -> None:
+    """Raise SchemaUnfit as `require_newest` does; a database that is away says nothing, for who
+    works on it will wait for it."""
+    engine = create_engine(database_url, connections_max=1)
+    try:
+        async with asyncio.timeout(_LOOK_S), engine.connect() as connection:
+            await require_newest(connection)
+    except Exception as error:
+        if not is_database_away(error):
+            raise
+    finally:
+        await engine.dispose()

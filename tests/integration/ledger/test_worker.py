@@ -128,6 +128,7 @@ async def test_every_task_runs_and_a_slow_one_keeps_no_quick_one_waiting(
         await until(done, timeout_s=60)
     log = (tmp_path / "worker.log").read_text()
     assert "Traceback" not in log
+    assert log.count("[config]") == 1, "of two processes one shows the banner"
     assert await swept()
     await asyncio.to_thread(app.close)
     await lease.release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,7 +44,7 @@ async def _begun(old: OldDatabase, *words: str) -> tuple[int | None, str]:
 
 
 async def test_whoever_begins_on_the_database_of_a_newer_version_refuses(
-    database_at: DatabaseAt,
+    database_at: DatabaseAt, tmp_path: Path
 ) -> None:
     async with database_at("head") as old:
         await old.driver.execute(_LATER)
@@ -55,7 +56,7 @@ async def test_whoever_begins_on_the_database_of_a_newer_version_refuses(
         )
         ends = await asyncio.gather(_begun(old, *_SERVE), _begun(old, *_WORK))
         assert ends == [(1, refusal), (1, refusal)]
-        for words in (["migrate"], ["accounts", "list"]):
+        for words in (["migrate"], ["accounts", "list"], ["worker", "--state", str(tmp_path)]):
             ended = await command(_environment(old.url), *words)
             assert (ended.status, ended.complained, ended.said) == (1, refusal, "")
         assert await old.driver.fetchval("SELECT version_num FROM alembic_version") == "9999"
