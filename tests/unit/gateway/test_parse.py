@@ -12,7 +12,7 @@ import pytest
 
 from broker.core.call import OpenAiBody, Payer
 from broker.core.catalog import Task
-from broker.errors import RequestMalformed, TooManyCalls, Unavailable, UnknownField
+from broker.errors import RequestMalformed, TooManyCalls, UnknownField
 from broker.gateway.admit import Asked, admit, require_room
 from broker.gateway.openai import parse
 from broker.settings import Limits
@@ -237,7 +237,6 @@ class TestAdmitted:
         ),
         now_s=lambda: 50.0,
         clock=lambda: datetime(2025, 1, 1, tzinfo=UTC),
-        stopping=False,
         calls_in_flight=1,
     )
     payer = Payer(ACCOUNT, "key", ACCOUNT)
@@ -316,7 +315,3 @@ class TestAdmitted:
         require_room(self.runtime)
         with pytest.raises(TooManyCalls):
             require_room(SimpleNamespace(**(vars(self.runtime) | {"calls_in_flight": 2})))
-
-    def test_a_broker_that_is_stopping_takes_nothing_new(self) -> None:
-        with pytest.raises(Unavailable):
-            require_room(SimpleNamespace(**(vars(self.runtime) | {"stopping": True})))
