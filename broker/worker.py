@@ -26,6 +26,7 @@ from broker.jobs import (
     upkeep,
     webhooks,
 )
+from broker.jobs.quieting import quiet
 from broker.jobs.room import QUICK, Bridge, Job
 from broker.logs import configure_logging
 from broker.settings import Settings
@@ -49,6 +50,7 @@ JOBS: Final[tuple[Job, ...]] = (
 
 def create_app(settings: Settings) -> Celery:
     """Return the app with all tasks and their schedule; connects to nothing yet."""
+    quiet()
     app = Celery("broker", broker=settings.valkey_url)
     app.conf.update(
         accept_content=["json"],
@@ -62,6 +64,8 @@ def create_app(settings: Settings) -> Celery:
         timezone="UTC",
         enable_utc=True,
         broker_connection_retry_on_startup=True,
+        # Else a Valkey that takes no writes for a while, for its disk is full say, ends the worker.
+        broker_channel_error_retry=True,
         worker_redirect_stdouts=False,
         beat_schedule={
             job.name: {

@@ -21,6 +21,7 @@ from broker.flows.lane_ahead import AheadLane, HoldTerms, Neighbours
 from broker.flows.lane_doubts import DoubtLane
 from broker.flows.lane_holds import HoldLane
 from broker.flows.lane_settlements import RecordLane, SettlementLane
+from broker.flows.outage import ledger_outage
 from broker.store.budgeted_keys import BudgetedKeys
 
 
@@ -42,6 +43,8 @@ class LedgerBatcher:
         self.turnover = self._settlements.turnover
         """What the calls of this process came to."""
         self._records = RecordLane(pool, rows_max, self.turnover)
+        self.outage = ledger_outage("beside")
+        """Of what calls ask of the database beside the lanes."""
         self._doubts = DoubtLane(pool, rows_max, self._settlements)
         beside = Neighbours(self._settlements, self._doubts, known)
         self.ahead = AheadLane(pool, terms, beside)

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker.core.webhooks import DISABLED, GONE, SETTLED, Patience
 from broker.outbound.webhooks import TOTAL_S, Message, Receipt, post
 from broker.store import deliveries, events, queueing, settled_calls, webhooks
-from broker.store.away import DATABASE_AWAY
+from broker.store.away import DATABASE_AWAY, told
 from broker.store.deliveries import Delivery, Tried
 from broker.store.events import Event
 from broker.store.sealing import Sealer, SecretUnreadable
@@ -112,7 +112,7 @@ class Courier:
         except SecretUnreadable as error:
             _log.error("webhook_not_served", webhook=str(webhook.id), reason=error.detail)
         except DATABASE_AWAY as error:
-            _log.warning("webhook_left_for_later", webhook=str(webhook.id), reason=str(error))
+            _log.warning("webhook_left_for_later", webhook=str(webhook.id), reason=told(error))
         except Exception:  # one bad turn must not go unseen; when its lease ends, another is had
             _log.exception("webhook_turn_failed", webhook=str(webhook.id))
 

@@ -26,7 +26,7 @@ from broker.core.suites import Item, Suite
 from broker.flows.ask_endpoint import NOT_EXAMINED, form_of
 from broker.flows.mark_answers import Marked, Marker, Task
 from broker.store import evidence, examinations, suites
-from broker.store.away import DATABASE_AWAY
+from broker.store.away import DATABASE_AWAY, told
 from broker.store.examinations import Order
 from broker.store.listed import Listed
 
@@ -122,7 +122,7 @@ class Examiner:
                 if paper is not None:
                     await self._end(order, paper, await self._put(order, paper))
         except DATABASE_AWAY as error:
-            _log.warning("examination_left_for_later", order=str(order.id), reason=str(error))
+            _log.warning("examination_left_for_later", order=str(order.id), reason=told(error))
         except Exception:  # one must not go unseen; when its lease ends, it is begun anew
             _log.exception("examination_failed", order=str(order.id))
 
@@ -145,7 +145,7 @@ class Examiner:
                     until = self._hall.clock() + self._leased
                     await examinations.keep(connection, order.id, until)
             except DATABASE_AWAY as error:
-                _log.warning("examination_not_kept", order=str(order.id), reason=str(error))
+                _log.warning("examination_not_kept", order=str(order.id), reason=told(error))
 
     async def _prepare(self, connection: AsyncConnection, order: Order) -> _Paper | None:
         """Lay an examination out; None where it is not to be, which is written down."""

@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from broker.flows.outage import Outage
 from broker.live.beats import SEQUENCE_MAX, Beats
 from broker.live.sheet import Beat
 from broker.store import deployments
@@ -71,6 +72,11 @@ class HeartbeatDesk:
         self._current = False
         self._changes = 0
         self._loading = asyncio.Lock()
+        self._outage = Outage(
+            "signing_keys_not_loaded",
+            "signing_keys_loaded_again",
+            "heartbeats of new deployments are not believed until PostgreSQL answers",
+        )
 
     def forget_keys(self) -> None:
         """Be told that the catalog has changed: a deployment may have come or gone."""
@@ -178,8 +184,9 @@ class HeartbeatDesk:
                 told = await deployments.load_signing_keys(connection, self._sealer, wanted)
         except DATABASE_AWAY as error:
             self._current = False
-            _log.warning("signing keys are not loaded", reason=str(error))
+            self._outage.met(error)
             return
+        self._outage.over()
         self._keys = {**kept, **{each.bytes: key for each, key in told.items()}}
         self._current = changes == self._changes
 

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from typing import Final, Generic, TypeVar
 
 import asyncpg
-import structlog
 
 from broker.core.durations import Durations
 from broker.errors import Unavailable
+from broker.flows.outage import ledger_outage
 from broker.store import ledger
 from broker.store.away import DRIVER_AWAY
 from broker.upstream.patience import patience
@@ -29,8 +29,6 @@ Result = TypeVar("Result")
 
 _RETRY_FIRST_S: Final = 0.1
 _RETRY_MAX_S: Final = 1.0
-
-_log = structlog.get_logger()
 
 
 class Lane(ABC, Generic[Item, Result]):
@@ -46,6 +44,7 @@ class Lane(ABC, Generic[Item, Result]):
         """How long each statement took to be durable."""
         self.waits = Durations()
         """How long callers waited until what they asked for was; empty where none waits."""
+        self.outage = ledger_outage(type(self).__name__)
         self._idle: asyncio.Future[None] | None = None
         self._closing = False
         self._connection: ledger.Connection | None = None
@@ -122,6 +121,7 @@ class Lane(ABC, Generic[Item, Result]):
             async with patience(asyncio.get_running_loop().time() + self._statement_s):
                 results = await self._send(connection, items)
             self.commits.add(time.monotonic() - begun_s)
+            self.outage.over()
         except Exception as error:
             if ledger.is_away(error):
                 await self._drop()

@@ -222,7 +222,7 @@ class AheadLane(Lane[_Opening, HoldResult]):
         try:
             await self._execute(batch)
         except Exception as error:
-            _log.warning("ledger_away", error=repr(error), holds_ahead=len(batch))
+            self.outage.met(error, holds_ahead=len(batch))
             self._forgo(batch)
             self._abandon()
             self.shut(time.monotonic() + AWAY_S)

@@ -43,7 +43,7 @@ class DoubtLane(Lane[Hold, bool]):
         except Exception as error:
             # What is there by then is released once: whoever comes second finds the hold gone.
             self.queue.extendleft(reversed(batch))
-            _log.warning("ledger_away", error=repr(error), doubts=len(self.queue))
+            self.outage.met(error, doubts=len(self.queue))
             await self._back_off.sleep()
         if not self.queue:
             await self._release()

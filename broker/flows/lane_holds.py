@@ -123,7 +123,7 @@ class HoldLane(Lane[_Asked, HoldResult]):
         except Exception as error:
             self._away_until_s = asyncio.get_running_loop().time() + AWAY_S
             self._ahead.shut(self._away_until_s)
-            _log.warning("ledger_away", error=repr(error), holds=len(batch))
+            self.outage.met(error, holds=len(batch))
             self._give_up(batch)
             self._abandon()
         except asyncio.CancelledError:

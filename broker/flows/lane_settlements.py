@@ -87,7 +87,7 @@ class SettlementLane(Lane[_Closing, SettleResult]):
         except Exception as error:
             self._put_back(batch)
             self.failures += 1
-            _log.warning("ledger_away", error=repr(error), settlements=len(self.queue))
+            self.outage.met(error, settlements=len(self.queue))
             await self._back_off.sleep()
 
     def _next_batch(self) -> list[_Closing]:
@@ -187,7 +187,7 @@ class RecordLane(Lane[CallRecord, None]):
         except Exception as error:
             # Writing a record twice is harmless, so the whole batch goes back.
             self.queue.extendleft(reversed(batch))
-            _log.warning("ledger_away", error=repr(error), records=len(self.queue))
+            self.outage.met(error, records=len(self.queue))
             await self._back_off.sleep()
 
     async def _send(

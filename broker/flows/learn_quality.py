@@ -27,6 +27,7 @@ from broker.core.lengths import AnswerLengths, Batch
 from broker.core.lessons import Lessons
 from broker.core.notebook import PIECES_MAX, Notebook
 from broker.encoding.encoder import Encoder
+from broker.flows.outage import Outage
 from broker.flows.write_evidence import Diary
 from broker.store import evidence
 from broker.store.answer_lengths import read_lengths
@@ -98,6 +99,11 @@ class QualitySchool:
         self._new = self._longer = False
         self._due_at = self._rests_until = self._lengths_due_at = clock()
         self._woken = asyncio.Event()
+        self._outage = Outage(
+            "evidence_away",
+            "evidence_back",
+            "'auto' goes by what was learned before, until PostgreSQL reads and writes again",
+        )
 
     def wake(self) -> None:
         """Be told that the scene is another."""
@@ -114,7 +120,7 @@ class QualitySchool:
                 if learned is not None:
                     teach(now, learned)
             except DATABASE_AWAY as error:
-                _log.warning("evidence was not read", reason=str(error))
+                self._outage.met(error, did="read")
             except Exception:  # what is wrong with one piece must not end all learning
                 _log.exception("nothing was learned")
             with contextlib.suppress(TimeoutError):
@@ -172,8 +178,9 @@ class QualitySchool:
         try:
             async with asyncio.timeout(WRITTEN_WITHIN_S):
                 await self._diary.write()
+            self._outage.over()
         except DATABASE_AWAY as error:
-            _log.warning("evidence was not written", reason=str(error))
+            self._outage.met(error, did="write")
 
     async def _read_new(self) -> tuple[int, list[Batch]]:
         count, begun = 0, self._clock()

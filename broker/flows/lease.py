@@ -20,8 +20,9 @@ from typing import Final
 import asyncpg
 import structlog
 
+from broker.flows.outage import Outage
 from broker.store import leases, ledger
-from broker.store.away import DRIVER_AWAY
+from broker.store.away import DRIVER_AWAY, told
 
 _RETRY_S: Final = 1.0
 _ANSWER_S: Final = 10.0
@@ -40,6 +41,12 @@ class Lease:
         self._connection: ledger.Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._process_id = 0
+        self._outage = Outage(
+            "lease_lost",
+            "lease_held_again",
+            "while PostgreSQL is away others may take this process for dead, and release the holds"
+            " of its calls: those end unpaid",
+        )
 
     @property
     def process_id(self) -> int:
@@ -74,7 +81,7 @@ class Lease:
                 async with asyncio.timeout(_FAREWELL_S):
                     await leases.give_up(connection, self._process_id)
         except DRIVER_AWAY as error:
-            _log.warning("lease_left_to_a_sweep", error=repr(error))
+            _log.warning("lease_left_to_a_sweep", error=told(error))
         finally:
             await self._hand_back(connection)
 
@@ -83,9 +90,10 @@ class Lease:
             held = self.is_held
             try:
                 await self._beat()
+                self._outage.over()
                 pause_s = self._beat_s
             except Exception as error:
-                _log.warning("lease_lost", process_id=self._process_id, error=repr(error))
+                self._outage.met(error, process_id=self._process_id)
                 # At once, the first time: a sweep that has long suspected a process which was
                 # halted would release the holds of the calls that it serves again.
                 pause_s = 0.0 if held else _RETRY_S

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from broker.store import changes
-from broker.store.away import DATABASE_AWAY
+from broker.store.away import DATABASE_AWAY, told
 
 _log = structlog.get_logger(__name__)
 
@@ -55,7 +55,7 @@ class ChangeListener:
                 listener = await changes.Listener.connect(self._database_url, self._heard)
             except DATABASE_AWAY as error:
                 if not complained:
-                    _log.warning("changes are not heard of", reason=str(error))
+                    _log.warning("changes are not heard of", reason=told(error))
                 complained = True
                 await asyncio.sleep(RETRIED_EVERY_S)
                 continue

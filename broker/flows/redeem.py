@@ -13,7 +13,6 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
-import structlog
 
 from broker.core.call import Call, OpenAiBody
 from broker.core.columns import AUTO
@@ -34,8 +33,6 @@ from broker.store.quotes import Quote
 _DATABASE_S: Final = 5.0
 """The database has so long for each question."""
 _RETRY_AFTER_S: Final = 1.0
-
-_log = structlog.get_logger()
 
 
 async def redeem(call: Call, quote_id: UUID, runtime: Runtime) -> tuple[Call, Decision, Market]:
@@ -92,7 +89,7 @@ async def give_back(call: Call, runtime: Runtime) -> None:
         async with asyncio.timeout(_DATABASE_S), runtime.engine.begin() as connection:
             await quote_store.give_back(connection, quote_id, call.id)
     except DATABASE_AWAY as error:
-        _log.warning("quote_not_given_back", quote_id=str(quote_id), error=repr(error))
+        runtime.ledger.outage.met(error, quote_not_given_back=str(quote_id))
 
 
 def give_back_later(call: Call, runtime: Runtime) -> None:
@@ -109,7 +106,7 @@ async def require_ours(call: Call, quote_id: UUID, runtime: Runtime) -> None:
         async with asyncio.timeout(_DATABASE_S), runtime.engine.begin() as connection:
             ours = await quote_store.stands(connection, quote_id, call.id)
     except DATABASE_AWAY as error:
-        raise _away(error) from None
+        raise _away(error, runtime) from None
     if not ours:
         raise _used()
 
@@ -119,7 +116,7 @@ async def _find(call: Call, quote_id: UUID, runtime: Runtime) -> Quote:
         async with asyncio.timeout(_DATABASE_S), runtime.engine.connect() as connection:
             quote = await quote_store.find(connection, quote_id, call.payer.account_id)
     except DATABASE_AWAY as error:
-        raise _away(error) from None
+        raise _away(error, runtime) from None
     if quote is None:
         raise QuoteRefused("There is no such quote.", code="quote_unknown", status=404)
     return quote
@@ -132,7 +129,7 @@ async def _use(call: Call, quote_id: UUID, runtime: Runtime) -> None:
             used = await quote_store.use(connection, quote_id, call.id, process_id)
     except DATABASE_AWAY as error:
         give_back_later(call, runtime)  # it may have committed
-        raise _away(error) from None
+        raise _away(error, runtime) from None
     except BaseException:
         give_back_later(call, runtime)
         raise
@@ -197,6 +194,6 @@ def _used(call_id: UUID | None = None) -> QuoteRefused:
     return QuoteRefused(f"The quote was used by {by}.", code="quote_used", facts=facts)
 
 
-def _away(error: BaseException) -> Unavailable:
-    _log.warning("ledger_away", error=repr(error))
+def _away(error: BaseException, runtime: Runtime) -> Unavailable:
+    runtime.ledger.outage.met(error)
     return Unavailable("The ledger is away; nothing was charged.", retry_after_s=_RETRY_AFTER_S)

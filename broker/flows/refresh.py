@@ -19,7 +19,7 @@ from broker.flows.price_newcomers import Newcomers
 from broker.live.room import Live
 from broker.live.sheet import Roster, judge
 from broker.store import changes, domains, keys, plans, prices
-from broker.store.away import DATABASE_AWAY
+from broker.store.away import DATABASE_AWAY, told
 from broker.store.listed import Listed
 from broker.store.sealing import Sealer
 
@@ -150,7 +150,7 @@ class Refresher:
         except DATABASE_AWAY as error:
             self._due |= due
             if not self._complained:
-                _log.warning("going on with the catalog last known", reason=str(error))
+                _log.warning("going on with the catalog last known", reason=told(error))
             self._complained = True
         else:
             self._complained = False

@@ -88,7 +88,7 @@ async def _wait(turn: Turn, call: Call, keyed: Keyed, runtime: Runtime) -> Forme
                 former = await _ask(turn, runtime)
         except AWAY as error:
             turn.free_later()  # it may have been claimed, and the answer lost
-            raise away(error) from None
+            raise away(error, runtime) from None
         if former is None:
             return None
         if former.request_sha256 != keyed.meaning_sha256:
@@ -129,7 +129,7 @@ async def _replay(former: Former, call: Call, runtime: Runtime) -> Replay:
         async with asyncio.timeout(DATABASE_S), runtime.pool.acquire() as connection:
             kept = await answers.find(connection, former.call_id, runtime.sealer, runtime.clock())
     except AWAY as error:
-        raise away(error) from None
+        raise away(error, runtime) from None
     except SecretUnreadable as error:
         _log.warning("answer_unreadable", call_id=str(former.call_id), error=error.detail)
         kept = None

@@ -20,7 +20,7 @@ from broker.flows.ask_endpoint import form_of
 from broker.flows.examine import Hall
 from broker.flows.mark_answers import Task
 from broker.store import canaries, evidence, examinations, suites
-from broker.store.away import DATABASE_AWAY
+from broker.store.away import DATABASE_AWAY, told
 from broker.store.canaries import Perch
 
 LOOK_S: Final = 60.0
@@ -68,7 +68,7 @@ class Aviary:
         try:
             await self._send(perch)
         except DATABASE_AWAY as error:
-            _log.warning("canary_lost", reason=str(error))
+            _log.warning("canary_lost", reason=told(error))
         except Exception:  # one must not go unseen
             _log.exception("canary_failed")
 

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.core.catalog import Endpoint
 from broker.flows.choose_pricing import choice_of
 from broker.flows.measure import Ground, ground_of, infer_fluid, measure, member_of
+from broker.flows.outage import Outage
 from broker.flows.tell_incidents import tell_incidents
 from broker.live.room import Live
 from broker.store import prices, pricing_choices
@@ -98,6 +99,11 @@ class Ticker:
         self._policy = policy or TickPolicy()
         self._lead: _Lead | None = None
         self._plan: _Plan | None = None
+        self._outage = Outage(
+            "prices_not_stored",
+            "prices_stored_again",
+            "prices stand still until PostgreSQL takes them: see to it and to its disk",
+        )
         self._choices: tuple[list[StoredChoice], list[Choice]] = ([], [])
 
     @property
@@ -130,13 +136,15 @@ class Ticker:
             self._lead = None
             return None
         try:
-            return await self._move(now_s)
+            book = await self._move(now_s)
+            self._outage.over()
+            return book
         except prices.VersionTaken as taken:
             _log.warning("this process stops leading the price tick", reason=str(taken))
             self.close()
         except DATABASE_AWAY as error:
             # Whether the book was stored is not known: the next step resumes from what is.
-            _log.warning("the prices were not stored", reason=str(error))
+            self._outage.met(error)
             self._lead = None
         return None
 

@@ -19,7 +19,6 @@ from datetime import timedelta
 from typing import Final, Literal
 
 import msgspec
-import structlog
 
 from broker.core.call import Call
 from broker.errors import Conflict, Unavailable
@@ -35,8 +34,6 @@ DATABASE_S: Final = 5.0
 """The database has so long for each question."""
 _RETRY_S: Final = 0.5
 AWAY: Final = DRIVER_AWAY
-
-_log = structlog.get_logger()
 
 
 class Keyed(msgspec.Struct, frozen=True):
@@ -81,7 +78,7 @@ class Turn:
             async with asyncio.timeout(DATABASE_S), self._runtime.pool.acquire() as connection:
                 ours = await claims.stands(connection, claim.place, claim.call_id)
         except AWAY as error:
-            raise away(error) from None
+            raise away(error, self._runtime) from None
         if not ours:
             # This process had been taken for dead, and the key was given to another call.
             raise Conflict(
@@ -144,10 +141,10 @@ class Turn:
             async with asyncio.timeout(DATABASE_S), self._runtime.pool.acquire() as connection:
                 await answers.put(connection, owner, whole, self._runtime.sealer)
         except AWAY as error:
-            _log.warning("answer_not_kept", call_id=str(claim.call_id), error=repr(error))
+            self._runtime.ledger.outage.met(error, answer_not_kept=str(claim.call_id))
 
 
-def away(cause: Exception) -> Unavailable:
+def away(cause: Exception, runtime: Runtime) -> Unavailable:
     """Return the error for a key that cannot be looked up, and log why."""
-    _log.warning("ledger_away", error=repr(cause))
+    runtime.ledger.outage.met(cause)
     return Unavailable("The ledger is away; nothing was charged.", retry_after_s=1.0)

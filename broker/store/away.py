@@ -63,6 +63,14 @@ def is_unkeepable(error: BaseException) -> bool:
     return isinstance(cause, _UNKEEPABLE) or type(cause) is asyncpg.DataError
 
 
+def told(error: BaseException) -> str:
+    """Return one line of what was raised, its kind first: a time-out has no other words."""
+    if isinstance(error, DBAPIError):
+        error = driver_error(error) or error
+    words = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
 def driver_error(error: DBAPIError) -> BaseException | None:
     """Return what the driver raised: SQLAlchemy's adapter wraps it once more."""
     return error.orig.__cause__ if error.orig is not None else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import structlog
 
-from broker.store.away import DATABASE_AWAY
+from broker.store.away import DATABASE_AWAY, told
 from broker.store.database import sqlalchemy_url
 
 _log = structlog.get_logger(__name__)
@@ -41,7 +41,7 @@ class Leadership:
                     _log.info("this process leads the price tick")
         except DATABASE_AWAY as error:
             if self._leads:
-                _log.warning("this process no longer leads the price tick", reason=str(error))
+                _log.warning("this process no longer leads the price tick", reason=told(error))
             self.release()
         return self._leads
 

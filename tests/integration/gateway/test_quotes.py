@@ -15,12 +15,14 @@ import asyncpg
 import httpx
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
 from broker.core.key_terms import Allowance, Rates, Scope
 from broker.embedded.valkey import EmbeddedValkey
 from broker.errors import BalanceTooLow, QuoteRefused, Unavailable
 from broker.flows.grant import undo
+from broker.flows.outage import ledger_outage
 from broker.flows.redeem import give_back, redeem, require_ours
 from broker.flows.sweep import open_orphaned_quotes
 from broker.store import quotes as quote_store
@@ -444,12 +446,17 @@ async def test_a_caller_who_leaves_before_the_hold_and_a_lost_connection_leave_t
         assert await _standing(shop, made["quote_id"]) == "open"
 
     away: Any = SimpleNamespace(
-        engine=create_engine("postgresql://nobody@127.0.0.1:1/none"), running=running
+        engine=create_engine("postgresql://nobody@127.0.0.1:1/none"),
+        ledger=SimpleNamespace(outage=ledger_outage("beside")),
+        running=running,
     )
-    with pytest.raises(Unavailable) as raised:
-        await redeem(call, quote_id, away)
-    assert raised.value.retryable
-    await give_back(call, away)
+    with capture_logs() as logs:
+        for _ in range(3):
+            with pytest.raises(Unavailable) as raised:
+                await redeem(call, quote_id, away)
+            assert raised.value.retryable
+            await give_back(call, away)
+    assert [each["event"] for each in logs] == ["ledger_away"], "no line for each call"
     await away.engine.dispose()
 
 

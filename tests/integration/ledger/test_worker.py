@@ -6,13 +6,14 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
 import asyncpg
 import pytest
+import redis.asyncio
 
 from broker.flows.lease import Lease
 from broker.settings import Settings
@@ -132,6 +133,53 @@ async def test_every_task_runs_and_a_slow_one_keeps_no_quick_one_waiting(
     assert await swept()
     await asyncio.to_thread(app.close)
     await lease.release()
+
+
+@pytest.mark.parametrize("pool_kind", ["prefork", "solo"])
+async def test_a_worker_outlives_a_valkey_that_takes_no_writes_and_says_so_in_a_line(
+    environment: dict[str, str],
+    valkey_url: str,
+    tmp_path: Path,
+    connection: asyncpg.Connection,
+    consumer: UUID,
+    pool_kind: str,
+) -> None:
+    """As where its disk is full: it answers, and refuses."""
+    app = create_app(Settings.from_env(environment))
+    log = tmp_path / "worker.log"
+    pool = ("--pool", pool_kind) if pool_kind == "solo" else ()
+    async with redis.asyncio.from_url(valkey_url) as valkey, worker(environment, tmp_path, *pool):
+        await until(_is_listened_to(valkey), timeout_s=60)
+        await valkey.config_set("min-replicas-to-write", 1)
+        try:
+            await until(lambda: _says(log, "jobs_wait_for_valkey"), timeout_s=60)
+            await asyncio.sleep(1.0)
+        finally:
+            await valkey.config_set("min-replicas-to-write", 0)
+        await ledger.hold_batch(connection, [a_hold(consumer, 500, lasts_s=-1)], _NOBODY)
+        await asyncio.to_thread(app.send_task, "broker.sweep")
+
+        async def swept() -> bool:
+            return (await standing(connection, consumer)).held_nanos == 0
+
+        await until(swept, timeout_s=60)
+    await asyncio.to_thread(app.close)
+    told = log.read_text()
+    assert told.count("jobs_wait_for_valkey") == 1
+    assert "Traceback" not in told
+
+
+async def _says(log: Path, words: str) -> bool:
+    return words in log.read_text()
+
+
+def _is_listened_to(valkey: redis.asyncio.Redis) -> Callable[[], Awaitable[bool]]:
+    """Return whether a worker waits for what comes into a queue."""
+
+    async def listens() -> bool:
+        return any(each["cmd"] in ("brpop", "bzmpop") for each in await valkey.client_list())
+
+    return listens
 
 
 async def test_an_alarm_is_in_the_workers_log(

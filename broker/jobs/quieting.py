@@ -1,0 +1,72 @@
+"""Says in one line what Celery tells with a page of traceback: that PostgreSQL or Valkey is away.
+
+Each task that is due meets it, each second for as long as it lasts; whatever else a task or the
+schedule fails for is told in full.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from billiard.exceptions import RestartFreqExceeded
+from celery.beat import SchedulingError
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from broker.flows.outage import Outage
+from broker.store.away import is_database_away
+
+_LOGGERS: Final = (
+    "celery.app.trace",
+    "celery.beat",
+    "celery.worker.consumer.consumer",
+    "kombu.transport.redis",
+)
+_VALKEY: Final = (SchedulingError, OperationalError, RedisError, RestartFreqExceeded)
+
+
+class Quieting(logging.Filter):
+    """Lets through what is none of that, and tells the rest now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._database = Outage(
+            "jobs_wait_for_the_database",
+            "jobs_go_on",
+            "what is due is done once PostgreSQL is back: see to it, and restart no worker",
+        )
+        self._valkey = Outage(
+            "jobs_wait_for_valkey",
+            "jobs_go_on",
+            "no job is ordered until Valkey is back: see to it, and restart no worker",
+        )
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = _error_of(record)
+        if error is None:
+            return True
+        if isinstance(error, _VALKEY):
+            self._valkey.met(error)
+        elif is_database_away(error):
+            self._database.met(error, job=getattr(record, "data", {}).get("name"))
+        else:
+            return True
+        return False
+
+
+def _error_of(record: logging.LogRecord) -> BaseException | None:
+    """Return what was raised: told as such, or among what the message is made of."""
+    if record.exc_info and record.exc_info[1] is not None:
+        return record.exc_info[1]
+    parts = record.args if isinstance(record.args, tuple) else ()
+    return next((each for each in parts if isinstance(each, BaseException)), None)
+
+
+def quiet() -> None:
+    """Have Celery's own loggers filtered, in this process and those that it forks; once."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    if not any(isinstance(each, Quieting) for each in loggers[0].filters):
+        quieting = Quieting()
+        for logger in loggers:
+            logger.addFilter(quieting)
