@@ -146,6 +146,7 @@ def on_quote(promised: Promise, wanted: Requirements) -> Requirements:
         providers_only=_both(wanted.providers_only, asked.providers_only),
         providers_ignore=wanted.providers_ignore | asked.providers_ignore,
         tier=asked.tier,
+        skipped=asked.skipped,
     )
 
 

@@ -146,6 +146,7 @@ def test_a_call_is_bound_by_what_the_quote_was_asked_for_and_by_its_own_words(
         regions=frozenset({"eu", "ch"}),
         domain="law",
         providers_only=frozenset({"cheap", "dear"}),
+        skipped=("nobody: model_not_found",),
     )
     wanted = on_quote(
         made, requirements(allow_retention=False, regions=frozenset({"eu"}), tokens_out_max=None)
@@ -154,6 +155,7 @@ def test_a_call_is_bound_by_what_the_quote_was_asked_for_and_by_its_own_words(
     assert wanted.regions == {"eu"}
     assert wanted.domain == "law"
     assert wanted.providers_only == {"cheap", "dear"}
+    assert wanted.skipped == made.wanted.skipped, "the story of the call says so"
     assert wanted.tokens_out_max == 100
     assert on_quote(made, requirements()).regions == {"eu", "ch"}
 
