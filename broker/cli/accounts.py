@@ -112,7 +112,8 @@ def list_(state: State = DEFAULT_STATE) -> None:
     from broker.flows.open_account import list_accounts
 
     async def work(engine: AsyncEngine) -> Table:
-        table = Table("name", "role", "available USD", "held USD", "opened", "closed", box=None)
+        times = ("opened (UTC)", "closed (UTC)")
+        table = Table("name", "role", "available USD", "held USD", *times, box=None)
         for account in await list_accounts(engine, role=None, after=None, limit=1_000):
             table.add_row(
                 account.name,

@@ -42,7 +42,8 @@ def list_(
     for entry in run_with_engine(StateFolder(state), work):
         deed = entry.deed
         # No table: it would cut what is there to be copied.
-        typer.echo(f"{entry.at:%Y-%m-%d %H:%M:%S}  {deed.author}  {deed.action}  {deed.target}")
+        when = f"{entry.at:%Y-%m-%d %H:%M:%S} UTC"
+        typer.echo(f"{when}  {deed.author}  {deed.action}  {deed.target}")
         if detail := ", ".join(f"{name}={value}" for name, value in deed.detail.items()):
             typer.echo(f"  {detail}")
 

@@ -45,7 +45,11 @@ def list_(
         typer.echo(f"{each.id}  {each.status.value}, of call {each.call_id}")
         typer.echo(f"  {each.account} asks for {format_usd(each.asked_nanos)} USD: {each.reason}")
         for part in each.parts:
-            typer.echo(f"  {part.provider}: {part.answer} {part.words}".rstrip())
+            words = f": {part.words}" if part.words else ""
+            typer.echo(f"  {part.provider}: {part.answer}{words}")
+        if each.verdict is not None:
+            given = f"{format_usd(each.refunded_nanos)} USD went back"
+            typer.echo(f"  {each.verdict.value}, {given}: {each.verdict_words}")
 
 
 @app.command("decide")

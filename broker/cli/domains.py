@@ -63,7 +63,7 @@ def list_(state: State = DEFAULT_STATE) -> None:
     for each in run_with_engine(StateFolder(state), work):
         changed = f"{each.changed_at:%Y-%m-%d %H:%M}"
         table.add_row(each.name, str(each.examples), each.author, changed)
-    print_table(table)
+    print_table(table, if_empty="No domain is taught.")
 
 
 @app.command("forget")

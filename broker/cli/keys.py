@@ -119,7 +119,9 @@ def list_(name: Name, state: State = DEFAULT_STATE) -> None:
     from broker.flows.issue_key import list_keys
 
     async def work(engine: AsyncEngine) -> Table:
-        table = Table("id", "label", "limits", "made", "expires", "revoked", box=None)
+        table = Table(
+            "id", "label", "limits", "made (UTC)", "expires (UTC)", "revoked (UTC)", box=None
+        )
         for owned in await list_keys(engine, OPERATOR, name, now()):
             key = owned.key
             times = (key.created_at, key.terms.expires_at, key.revoked_at)

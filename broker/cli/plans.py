@@ -103,5 +103,5 @@ def _tier(words: str) -> Tier:
 def _told(tiers: tuple[Tier, ...]) -> str:
     from pricing.money import format_usd
 
-    told = ", ".join(f"{each.take_bps} bps from {format_usd(each.from_nanos)}" for each in tiers)
-    return told or "ended"
+    told = (f"{each.take_bps / 100:g} % from {format_usd(each.from_nanos)} USD" for each in tiers)
+    return ", ".join(told) or "ended"

@@ -119,9 +119,9 @@ def _tell(choice: StoredChoice, stands: str) -> None:
     # No table: it would cut the ids, which are there to be copied.
     subject = f"{choice.scope} {choice.subject}".strip()
     typer.echo(f"{choice.id}  {subject}: {controller}{clock}{stands}")
-    until = "on" if choice.valid_to is None else f"to {choice.valid_to:%Y-%m-%d %H:%M}"
+    until = "on" if choice.valid_to is None else f"to {choice.valid_to:%Y-%m-%d %H:%M} UTC"
     why = f": {choice.reason}" if choice.reason else ""
-    typer.echo(f"  from {choice.valid_from:%Y-%m-%d %H:%M} {until} (UTC){why}")
+    typer.echo(f"  from {choice.valid_from:%Y-%m-%d %H:%M} UTC {until}{why}")
 
 
 def _parameter(words: str) -> tuple[str, float]:

@@ -63,5 +63,5 @@ def list_(
     for note in found:
         # No table: it would cut the ids, which are there to be copied.
         amount = f"{format_usd(note.amount_nanos)} USD to {note.account}"
-        typer.echo(f"{note.created_at:%Y-%m-%d %H:%M}  {amount}, for call {note.call_id}")
+        typer.echo(f"{note.created_at:%Y-%m-%d %H:%M} UTC  {amount}, for call {note.call_id}")
         typer.echo(f"  {note.kind}, its note {note.number}: {note.reason}")

@@ -74,7 +74,7 @@ def list_(state: State = DEFAULT_STATE) -> None:
     for each in run_with_engine(StateFolder(state), work):
         changed = f"{each.changed_at:%Y-%m-%d %H:%M}"
         table.add_row(each.domain, str(each.rows), each.author, changed)
-    print_table(table)
+    print_table(table, if_empty="There are no suites.")
 
 
 @app.command("show")
@@ -188,7 +188,7 @@ def gaps(as_json: AsJson = False, state: State = DEFAULT_STATE) -> None:
             apart,
             "knows canaries" if gap.shows else "",
         )
-    print_table(table)
+    print_table(table, if_empty="Nobody has answered canaries yet.")
 
 
 @app.command("compare")
@@ -288,4 +288,4 @@ def _print(examinations: Sequence[Examination]) -> None:
             "" if verdict is None else verdict.on(each.claimed).value,
             f"{each.created_at:%Y-%m-%d %H:%M}",
         )
-    print_table(table)
+    print_table(table, if_empty="Nobody was examined yet.")

@@ -10,11 +10,14 @@ if TYPE_CHECKING:
 _WHOLE_COLUMNS: Final = 10_000
 
 
-def print_table(table: Table) -> None:
+def print_table(table: Table, *, if_empty: str = "") -> None:
     """Print a table that cuts nothing: what is too long for the terminal goes on in the next line,
-    for ids and names are there to be copied and told apart."""
+    for ids and names are there to be copied and told apart. Without rows, `if_empty` is said."""
     from rich.console import Console
 
+    if if_empty and not table.rows:
+        print(if_empty)
+        return
     for column in table.columns:
         column.overflow = "fold"
     console = Console()

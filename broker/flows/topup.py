@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
-from broker.errors import NotAllowed, NotFound, RequestMalformed
+from broker.errors import Conflict, NotAllowed, NotFound, RequestMalformed
 from broker.flows.authenticate import Caller
 from broker.store import accounts as account_store
 from broker.store import audit, events, transfers
@@ -72,7 +72,8 @@ async def move(connection: AsyncConnection, author: Caller, order: Order, now: d
     Doing it once under an `Idempotency-Key` is `broker.flows.once`'s affair. Raises NotAllowed
     unless the author is an operator; RequestMalformed with code `amount_out_of_bounds`,
     `reason_missing`, `reason_too_long` or `not_funds`; NotFound for an account that is unknown or
-    has no balance; BalanceTooLow when an adjustment takes more than is available.
+    has no balance; Conflict for a top-up of a closed one; BalanceTooLow when an adjustment takes
+    more than is available.
     """
     if author.role is not Role.OPERATOR:
         raise NotAllowed("Only an operator moves money by hand.")
@@ -129,6 +130,8 @@ def _check(order: Order) -> None:
 def _check_fits(order: Order, account: Account, balance: Balance) -> None:
     if order.kind is TransferKind.TOPUP and account.role is not Role.CONSUMER:
         raise RequestMalformed("Only a consumer's funds are topped up.", code="not_funds")
+    if order.kind is TransferKind.TOPUP and account.closed_at is not None:
+        raise Conflict(f"'{account.name}' is closed: only an adjustment moves its balance.")
     if balance.posted_nanos + order.amount_nanos > BALANCE_MAX_NANOS:
         raise RequestMalformed(
             f"A balance is at most {format_usd(BALANCE_MAX_NANOS)} USD.",

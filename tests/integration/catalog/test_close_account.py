@@ -14,6 +14,7 @@ from broker.flows import enroll
 from broker.flows.authenticate import Caller
 from broker.flows.close_account import close_account
 from broker.flows.enroll import Enrolment
+from broker.flows.topup import adjust, top_up
 from broker.store import accounts, audit, deployments, keys
 from broker.store.accounts import Role
 from broker.upstream.addresses import AddressPolicy
@@ -61,3 +62,17 @@ async def test_the_account_of_the_consoles_links_and_ones_own_stay_open(engine):
     for name in ("operator", "boss"):
         with pytest.raises(Conflict, match="stays open"):
             await close_account(engine, own, name, "no", NOW)
+
+
+async def test_a_closed_account_is_topped_up_no_more_but_its_balance_can_be_corrected(engine):
+    boss, shop = [await open_account(engine, *each) for each in _BOSS_AND_SHOP]
+    operator = Caller(boss.id, boss.name, boss.role)
+    await top_up(engine, operator, shop.name, 5_000, "paid", NOW)
+    await close_account(engine, operator, shop.name, "left", NOW)
+    with pytest.raises(Conflict, match="'shop' is closed"):
+        await top_up(engine, operator, shop.name, 5_000, "paid", NOW)
+    corrected = await adjust(engine, operator, shop.name, -5_000, "paid back", NOW)
+    assert corrected.available_nanos == 0
+
+
+_BOSS_AND_SHOP = ((Role.OPERATOR, "boss"), (Role.CONSUMER, "shop"))

@@ -77,6 +77,7 @@ async def test_an_account_is_opened_and_given_money_and_a_key_that_expires(
     assert timedelta(days=6) < left < timedelta(days=7)
     listed = (await command(environment, "keys", "list", "acme")).said
     assert f"{key.terms.expires_at:%Y-%m-%d %H:%M}" in listed
+    assert "expires (UTC)" in listed
 
 
 async def test_a_key_is_made_for_less_rotated_given_a_budget_and_shown_so(
@@ -233,7 +234,7 @@ async def test_an_operator_gives_a_part_back_and_sees_it(
     above = await command(environment, *words, "0.0007")
     assert (above.status, above.complained.count("\n")) == (1, 1)
     listed = (await command(environment, "refunds", "list")).said
-    assert f"0.0004 USD to shop, for call {call[0]}\n" in listed
+    assert f" UTC  0.0004 USD to shop, for call {call[0]}\n" in listed
     assert "[sorry]" in listed
 
 
@@ -250,11 +251,13 @@ async def test_an_operator_decides_what_is_contested(
     assert listed.status == 0
     assert f"{dispute.id}  contested, of call {call_id}\n" in listed.said
     assert "shop asks for 0.001 USD: bad\n" in listed.said
-    assert "gpus: contested good\n" in listed.said
+    assert "gpus: contested: good\n" in listed.said
     decided = await command(
         environment, "disputes", "decide", str(dispute.id), "uphold", "--reason", "it was bad"
     )
     assert decided.said == "Decided: 0.001 USD in all went back to shop.\n"
+    listed = await command(environment, "disputes", "list")
+    assert "  upheld, 0.001 USD went back: it was bad\n" in listed.said
 
 
 async def test_a_controller_is_chosen_listed_and_ended(

@@ -44,7 +44,7 @@ async def test_an_operator_sets_and_ends_plans(environment: Mapping[str, str]) -
     said = await broker(environment, "plans", "set", *tiers, "--reason", "next year")
     plan = said.split()[0]
     listed = await broker(environment, "plans", "list")
-    terms = "any provider, any domain: 1000 bps from 0.00, 800 bps from 10000.00"
+    terms = "any provider, any domain: 10 % from 0.00 USD, 8 % from 10000.00 USD"
     assert f"{plan}  {terms}\n" in listed
     assert "in force: next year" in listed
     await broker(environment, "plans", "end", plan)

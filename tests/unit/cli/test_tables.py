@@ -30,3 +30,10 @@ def test_on_a_terminal_what_is_too_long_goes_on_in_the_next_line(
     told = printed(capsys)
     assert "…" not in told
     assert len(told.splitlines()) > 3
+
+
+def test_of_a_table_without_rows_it_is_said_what_that_means(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_table(Table("id", "name", box=None), if_empty="There are none.")
+    assert capsys.readouterr().out == "There are none.\n"
