@@ -1,4 +1,5 @@
--- One consumer's 30,000 calls to one provider in the last two hours, all but the last minute of them sealed, and all of it true.
+-- One consumer's 30,000 calls to one provider in the last two hours, all but the last minute of them sealed, and all of it true;
+-- they count in a budget.
 CREATE TEMP TABLE called AS
     SELECT id_at(at) AS call, at
       FROM (SELECT now() - interval '2 hours' + n * interval '2 hours' / 30000 AS at FROM generate_series(1, 30000) AS n) AS times;
@@ -11,8 +12,12 @@ INSERT INTO ledger_accounts (id, owner_id, kind, created_at) SELECT funds, owner
 INSERT INTO balances (ledger_account_id) SELECT funds FROM purse UNION ALL SELECT earnings FROM purse;
 INSERT INTO transfers (id, debit_id, credit_id, amount_nanos, kind, author, created_at)
     SELECT uuidv7(), l.id, funds, 10000000, 'topup', 'test', now() - interval '1 day' FROM purse, ledger_accounts l WHERE l.kind = 'world';
-INSERT INTO holds (call_id, ledger_account_id, key_id, amount_nanos, created_at, expires_at)
-    SELECT call, funds, 'key', 500, at, at FROM called, purse;
+INSERT INTO keys (id, account_id, secret_sha256, created_at) SELECT 'key', owner, sha256(''), now() - interval '1 day' FROM purse;
+INSERT INTO budgets (key_id, day_nanos, generation, created_at) VALUES ('key', 10000000, 1, now() - interval '1 day');
+INSERT INTO budget_periods (key_id, begins_at, kind, spent_nanos)
+    SELECT 'key', begins_at, kind, count(*) * 100 FROM called CROSS JOIN budget_periods_of(at) GROUP BY 2, 3;
+INSERT INTO holds (call_id, ledger_account_id, key_id, amount_nanos, created_at, expires_at, budgeted)
+    SELECT call, funds, 'key', 500, at, at, true FROM called, purse;
 INSERT INTO settlements (call_id, ledger_account_id, kind, hold_nanos, charge_nanos, held_at, settled_at)
     SELECT call, funds, 'captured', 500, 100, at, at FROM called, purse;
 INSERT INTO settlement_lines (call_id, attempt, settled_at, endpoint_id, payer_id, payee_id, take_id, tokens_in,
@@ -30,3 +35,6 @@ INSERT INTO seals
       FROM balances b CROSS JOIN seal_periods p
       LEFT JOIN ledger_entries e ON e.ledger_account_id = b.ledger_account_id AND e.at < p.sealed_before
      GROUP BY 1, 2;
+INSERT INTO budget_seals
+    SELECT sealed_before, 'key', date_trunc('day', at, 'UTC'), count(*) * 100 FROM called, seal_periods
+     WHERE at < sealed_before AND at >= date_trunc('day', sealed_before, 'UTC') GROUP BY 1, 3;

@@ -16,7 +16,8 @@ from broker.store import budgets, invariants, ledger
 from broker.store.budgeted_keys import open_periods
 from broker.store.budgets import Budgets
 from broker.store.database import create_engine
-from tests.integration.ledger.books import PROCESS, a_capture, a_hold, open_account, open_key
+from tests.integration.ledger.books import PROCESS, a_capture, a_hold, fund, open_account, open_key
+from tests.integration.ledger.conftest import FUNDS_NANOS
 
 NOW = datetime.now(UTC)
 LONG_AGO = (NOW - timedelta(days=40)).replace(hour=5)
@@ -95,6 +96,10 @@ async def called(
                 change = f"UPDATE {table} SET settled_at = $2 WHERE call_id = $1"
                 await _as_replica(connection, change, wanted.call_id, at)
             assert await seal(engine, sealed, NOW, for_checks=True)
+        if sealed == OLD_SEAL:
+            await fund(connection, consumer, 7)
+            change = "UPDATE transfers SET created_at = $1 WHERE amount_nanos = 7"
+            await _as_replica(connection, change, OLD_SEAL + timedelta(hours=1))
     assert await check(engine, replay=True) == []
     return calls
 
@@ -132,7 +137,7 @@ async def test_a_seal_has_a_row_for_each_account_that_moved_and_no_other(
     found = [(row["ledger_account_id"], row["posted_nanos"]) for row in rows]
     assert [nanos for account, nanos in found if account == provider] == [9_000, 18_000]
     assert [nanos for account, nanos in found if account == idle] == [5_000]
-    assert len(found) == 5 + 3, "world, take, and those that trade; then without the world"
+    assert len(found) == 5 + 4, "world, take, and those that trade; then without the idle one"
 
 
 async def test_a_record_of_any_age_that_was_altered_deleted_or_doubled_is_found(
@@ -180,3 +185,25 @@ async def test_charges_that_are_sealed_count_in_their_budgets_day(
     assert await seal(engine, NOW - timedelta(hours=1), NOW, for_checks=True)
     assert await check(engine) == []
     assert OLD_SEAL not in [row[0] for row in await connection.fetch(query)], "of no use any more"
+
+
+async def test_an_invoice_is_proved_by_the_last_seal_of_its_month_and_what_came_after(
+    connection: asyncpg.Connection, engine: AsyncEngine, called: list[UUID], consumer: UUID
+) -> None:
+    assert called
+    month, closing_nanos = LONG_AGO.date().replace(day=1), FUNDS_NANOS - 10_000 + 7
+    await connection.execute(_INVOICE, consumer, month, closing_nanos)
+    assert await check(engine, replay=True) == []
+    for change, value in (
+        ("UPDATE invoices SET closing_nanos = closing_nanos + 1 WHERE number = $1", 1),
+        ("UPDATE transfers SET amount_nanos = 8 WHERE amount_nanos = $1", 7),
+        ("UPDATE seals SET posted_nanos = posted_nanos + 1 WHERE sealed_before = $1", OLD_SEAL),
+    ):
+        assert "replay_invoice_is_its_entries" in await _found(engine, change, value), change
+
+
+_INVOICE = """
+INSERT INTO invoices
+    (id, account_id, number, month, opening_nanos, closing_nanos, content, issued_at)
+SELECT uuidv7(), owner_id, 1, $2, 0, $3, '{}', now() FROM ledger_accounts WHERE id = $1
+"""
