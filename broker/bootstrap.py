@@ -28,6 +28,7 @@ from broker.flows.leave import Leave
 from broker.flows.origins import Origins
 from broker.flows.runtime import Runtime
 from broker.flows.targets import Targets
+from broker.flows.tell_traces import send_last_spans, tell_troubles
 from broker.live.room import Live
 from broker.outbound.traces import open_traces
 from broker.settings import Limits, Settings
@@ -90,7 +91,8 @@ async def _build(settings: Settings, stack: contextlib.AsyncExitStack, leave: Le
     stack.push_async_callback(leave.within, upstream.aclose)
     traces = open_traces(settings.traces_share, SystemRandom().random)
     if traces is not None:
-        stack.push_async_callback(leave.within, asyncio.to_thread, traces.close)
+        tell_troubles()
+        stack.push_async_callback(leave.within, send_last_spans, traces)
     pulse, routing = Pulse(), _routing_limits(settings.limits)
     return Runtime(
         settings=settings,

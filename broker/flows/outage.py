@@ -42,7 +42,7 @@ class Outage:
         self._is_told = False
         self._since_s = self._met_s = self._told_s = -math.inf
 
-    def met(self, error: BaseException, **facts: object) -> None:
+    def met(self, error: BaseException | str, **facts: object) -> None:
         """Be told that it was met, once more or for the first time; `facts` go into the log."""
         now_s = self._now_s()
         if not self._times or now_s - self._met_s >= _OVER_S:
@@ -53,7 +53,8 @@ class Outage:
             self._told_s, self._is_told = now_s, True
             times = {"times": self._times} if self._times > 1 else {}
             facts = self._facts | facts | times
-            _log.warning(self._event, error=told(error), **facts, advice=self._advice)
+            words = error if isinstance(error, str) else told(error)
+            _log.warning(self._event, error=words, **facts, advice=self._advice)
 
     def over(self) -> None:
         """Be told that it works."""

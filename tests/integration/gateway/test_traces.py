@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.errors import SettingInvalid
 from broker.outbound.traces import open_traces
 from broker.settings import Settings
 from provider_sdk.testing.scripted import Script, ScriptedProvider
+from tests.e2e.process import free_port
 from tests.integration.gateway.house import Consumer, House, Stall, open_house, until
 
 NEEDED = {"DATABASE_URL": "d", "VALKEY_URL": "v", "BROKER_SECRET_KEY": "ab" * 32}
@@ -76,14 +78,15 @@ def _attributes(pairs: Iterable[Any]) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def traced_house(
-    database_url: str, valkey_server: Any, monkeypatch: pytest.MonkeyPatch
+    database_url: str, valkey_server: Any, monkeypatch: pytest.MonkeyPatch, *, absent: bool = False
 ) -> AsyncIterator[tuple[House, Collector]]:
-    """A house all of whose calls are told to a collector."""
+    """A house all of whose calls are told to a collector, or to where none is."""
     pytest.importorskip("opentelemetry.sdk.trace")
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
     collector = Collector()
     async with collector.listening():
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.port}")
+        port = free_port() if absent else collector.port
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
         monkeypatch.setenv("OTEL_SERVICE_NAME", "our-broker")
@@ -157,6 +160,24 @@ def _is_told_by_the_conventions(call: dict[str, Any], served: dict[str, Any]) ->
     assert call["gen_ai.request.max_tokens"] == 20
     assert call["gen_ai.conversation.id"] == "talk-1"
     assert served["server.address"] == "127.0.0.1"
+
+
+async def test_where_no_collector_takes_them_the_log_says_so_once_and_calls_are_served(
+    database_url: str, valkey_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with capture_logs() as logs:
+        async with traced_house(database_url, valkey_server, monkeypatch, absent=True) as (
+            house,
+            _,
+        ):
+            shop = await house.consumer("shop")
+            body = {"model": "pair", "messages": [{"role": "user", "content": PROMPT}]}
+            assert (await shop.http.post("/v1/chat/completions", json=body)).status_code == 200
+            await until(lambda: any(each["event"] == "traces_not_sent" for each in logs))
+            await asyncio.sleep(1.0)  # it tries again meanwhile
+    [told] = [each for each in logs if each["event"] == "traces_not_sent"]
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in told["advice"]
+    assert "Max retries" in told["error"]
 
 
 async def test_while_traces_are_off_no_provider_is_told_of_its_callers_trace(
