@@ -161,7 +161,7 @@ def _shown(entry: Entry) -> EntryShown:
 def _line(entry: Entry) -> str:
     return tables.line(
         (
-            entry.at.isoformat(),
+            entry.at.isoformat().replace("+00:00", "Z"),  # as everywhere under /api
             entry.kind.value,
             format_usd(entry.amount_nanos),
             entry.source,

@@ -156,7 +156,7 @@ async def _show_one(http: httpx.AsyncClient, ask: Ask) -> Shown:
     return Shown(
         title=ask.title,
         endpoint=endpoint,
-        price=f"{await _price(http, endpoint)} (book {version})",
+        price=f"{_priced(answer.headers.get('x-broker-price', ''))} (book {version})",
         cost=f"${cost}",
         why=_why(story),
         answer=answer.text,
@@ -214,15 +214,12 @@ async def _story(http: httpx.AsyncClient, call_id: str) -> _Story:
     return _Story()
 
 
-async def _price(http: httpx.AsyncClient, endpoint: str) -> str:
-    """The endpoint's price now, which may be a tick younger than the one that was charged."""
-    for each in await _prices(http):
-        price = each.get("price")
-        if each.get("name") == endpoint and price:
-            if float(price["price_call_usd"]):
-                return f"${price['price_call_usd']} a call"
-            return f"${price['price_in_usd']} in, ${price['price_out_usd']} out per Mtok"
-    return "-"
+def _priced(header: str) -> str:
+    """The price that was charged: the market's may have moved since."""
+    price = dict(part.partition("=")[::2] for part in header.split(",") if part)
+    if "call" in price:
+        return f"${price['call']} a call"
+    return f"${price['in']} in, ${price['out']} out per Mtok" if "in" in price else "-"
 
 
 async def _prices(http: httpx.AsyncClient) -> list[dict[str, Any]]:

@@ -46,6 +46,8 @@ def set_value(plain: Plain, name: str, value: object) -> None:
     if short is not None:
         short(plain, value, path)
         return
+    if path[0] in _HEADS:
+        raise Fault(path, f"there is no such value to set; there are {', '.join(sorted(_SHORT))}.")
     if path[0] == "controller":
         path = ("prices", "parameters", *path[1:])
     if not all(path):
@@ -169,3 +171,5 @@ _SHORT: Mapping[str, Callable[[Plain, object, Path], None]] = {
     "demand.scale": _scale_rates,
     LIST_SCALE: _scale_lists,
 }
+_HEADS = {name.partition(".")[0] for name in _SHORT} - {"controller"}
+"""What no scenario has by itself: only short names begin so."""

@@ -17,8 +17,6 @@ from provider_sdk.exchange import Exchange
 from provider_sdk.listener import Listener
 
 PROVIDERS = ["flaky", "generalist", "smolchat", "tinyclass", "vectorworks"]
-PER_CALL = {"price_in_usd": "0.00", "price_out_usd": "0.00", "price_call_usd": "0.00001"}
-PER_TOKEN = {"price_in_usd": "0.04", "price_out_usd": "0.10", "price_call_usd": "0.00"}
 
 
 class Broker:
@@ -71,16 +69,13 @@ class Broker:
         await exchange.end()
 
     def _prices(self) -> dict[str, Any]:
-        prices = {
-            "tinyclass/topic": PER_CALL,
-            **dict.fromkeys(("smolchat/chat", "generalist/chat", "flaky/chat"), PER_TOKEN),
-            "vectorworks/e5-small": PER_TOKEN,
-        }
+        moved = {"price_in_usd": "0.03", "price_out_usd": "0.09", "price_call_usd": "0.00"}
+        names = ("tinyclass/topic", "smolchat/chat", "generalist/chat", "flaky/chat")
         endpoints = [
-            {"name": name, "provider": name.split("/")[0], "price": price, "health": "ready"}
-            for name, price in prices.items()
+            {"name": name, "provider": name.split("/")[0], "price": moved, "health": "ready"}
+            for name in (*names, "vectorworks/e5-small")
         ]
-        return {"version": 7, "endpoints": endpoints}
+        return {"version": 8, "endpoints": endpoints}
 
     def _story(self, path: str) -> dict[str, Any]:
         served = path.removeprefix("/api/calls/").replace("--", "/")
@@ -93,7 +88,9 @@ class Broker:
 
 
 def _headers(endpoint: str) -> list[tuple[bytes, bytes]]:
+    price = b"call=0.00001" if endpoint == "tinyclass/topic" else b"in=0.04,out=0.10"
     return [
+        (b"x-broker-price", price),
         (b"x-broker-call-id", endpoint.replace("/", "--").encode()),
         (b"x-broker-endpoint", endpoint.encode()),
         (b"x-broker-price-version", b"7"),
@@ -114,7 +111,9 @@ async def shown(broker: Broker) -> dict[str, Shown]:
         return dict(zip([*titles[:-1], "failover"], await ask_all(http, PROVIDERS), strict=True))
 
 
-def test_an_answer_is_told_with_endpoint_price_cost_and_scores(shown: dict[str, Shown]) -> None:
+def test_an_answer_is_told_with_endpoint_price_paid_cost_and_scores(
+    shown: dict[str, Shown],
+) -> None:
     chat = shown["chat"]
 
     assert chat.endpoint == "smolchat/chat"

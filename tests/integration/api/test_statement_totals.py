@@ -161,6 +161,7 @@ async def test_a_statement_as_a_table_holds_every_entry_and_runs_nothing(
         broker, shop, BEGINNING, END
     )
     assert [each["at"] for each in rows] == sorted(each["at"] for each in rows)
+    assert {each["at"][-1] for each in rows} == {"Z"}
     assert {each["reason"] for each in rows if each["kind"] == "topup"} == {"'=cmd()"}
     sums = list(csv.DictReader(io.StringIO(await get(shop, "/api/statement/totals?by=task"))))
     assert sum(usd(each["total_usd"]) for each in sums) == await folded(

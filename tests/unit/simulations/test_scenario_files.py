@@ -169,6 +169,11 @@ def test_another_controller_keeps_the_numbers_that_it_has_too() -> None:
         (("controller.gain", -1.0), "above zero"),
         (("controller", "magic"), "is one of posted, excess"),
         (("controller.magic", 1.0), "takes target, k_s"),
+        (
+            ("demand.scal", 1.5),
+            "there are controller, controller.gain, demand.elasticity, demand.sc",
+        ),
+        (("list.prices", 1.5), "there is no such value to set"),
         (("demand.elasticity", "much"), "must be a number"),
     ],
 )
