@@ -11,7 +11,7 @@ from broker.live.beats import Beats
 from broker.live.breakers import Ejections
 from broker.live.bulletin import Bulletin, sign_of_life
 from broker.live.callers import Callers
-from broker.live.connection import Valkey
+from broker.live.connection import TIMEOUT_S, Valkey
 from broker.live.feed import BookFeed
 from broker.live.homes import Homes
 from broker.live.limits import RateLimits
@@ -35,10 +35,11 @@ class Live:
     paces: Paces
 
     @classmethod
-    def connect(cls, valkey_url: str, market: str = "") -> Live:
-        """Return the view of the market of that id, whether or not Valkey is there."""
+    def connect(cls, valkey_url: str, market: str = "", *, timeout_s: float = TIMEOUT_S) -> Live:
+        """Return the view of the market of that id, whether or not Valkey is there; it is away when
+        it does not answer within `timeout_s`."""
         process = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        valkey = Valkey(valkey_url, market)
+        valkey = Valkey(valkey_url, market, timeout_s=timeout_s)
         return cls(
             process=process,
             valkey=valkey,
