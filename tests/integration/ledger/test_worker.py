@@ -165,7 +165,7 @@ async def test_a_worker_outlives_a_valkey_that_takes_no_writes_and_says_so_in_a_
         await until(swept, timeout_s=60)
     await asyncio.to_thread(app.close)
     told = log.read_text()
-    assert told.count("jobs_wait_for_valkey") == 1
+    assert told.count("jobs_wait_for_valkey") <= 2, "one in half a minute"
     assert "Traceback" not in told
 
 
