@@ -35,6 +35,8 @@ DEPLOYMENTS_PER_INTERVAL: Final = 200
 INTERVAL_MS_MAX: Final = 30_000
 KEYS_LOADED_EVERY_S: Final = 1.0
 """Strangers' ids make us look for new deployments no more often than this."""
+_DATABASE_S: Final = 5.0
+"""The database has so long to tell them."""
 TOGETHER: Final = 50
 """So many of a batch are examined without a break: a millisecond and a half."""
 
@@ -160,8 +162,11 @@ class HeartbeatDesk:
         )
 
     async def _know(self, ids: Sequence[UUID | None]) -> None:
-        """Load the keys when they have changed, or those of ids that are not among them."""
-        if not self._is_due(ids):
+        """Load the keys when they have changed, or those of ids that are not among them.
+
+        Who is known waits for nobody else's look, which may hang for as long as the database.
+        """
+        if not self._is_due(ids) or (self._loading.locked() and not self._strange(ids)):
             return
         async with self._loading:  # what is read first is kept first: none puts older keys back
             if self._is_due(ids):
@@ -180,10 +185,11 @@ class HeartbeatDesk:
         changes = self._changes
         kept, wanted = (self._keys, strange) if self._current else ({}, None)
         try:
-            async with self._engine.connect() as connection:
+            async with asyncio.timeout(_DATABASE_S), self._engine.connect() as connection:
                 told = await deployments.load_signing_keys(connection, self._sealer, wanted)
         except DATABASE_AWAY as error:
             self._current = False
+            self._load_again_at_s = self._now_s() + KEYS_LOADED_EVERY_S  # all who waited, too
             self._outage.met(error)
             return
         self._outage.over()

@@ -58,6 +58,22 @@ class LateEngine:
                 await self.may_end.wait()
 
 
+class HungEngine:
+    """An engine that connects to nothing, and takes its time to say so."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.is_asked, self.may_fail = asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[AsyncConnection]:
+        self.asked += 1
+        self.is_asked.set()
+        await self.may_fail.wait()
+        raise ConnectionError
+        yield
+
+
 @pytest.fixture
 def wall() -> Time:
     """The brokers' wall clock."""
@@ -233,6 +249,23 @@ async def test_a_late_look_for_a_stranger_puts_no_older_keys_back(
     late.may_end.set()
     await asyncio.gather(looking, loading)
     assert await reasons(desk, signed(gpu1, 3)) == ["unknown_deployment"]
+
+
+async def test_known_deployments_go_on_while_a_look_for_a_stranger_hangs(desk, gpu1, monotonic):
+    assert await reasons(desk, signed(gpu1, 1)) == [""]
+    monotonic.now_s += 1.0
+    desk._engine = hung = HungEngine()
+    strangers = [signed(gpu1, 1, deployment_id=str(uuid4())) for _ in range(3)]
+    first = asyncio.create_task(beat(desk, strangers[0]))
+    await hung.is_asked.wait()
+    desk.forget_keys()  # there is news, which the database cannot tell
+    others = [asyncio.create_task(beat(desk, each)) for each in strangers[1:]]
+    async with asyncio.timeout(5):
+        assert await reasons(desk, signed(gpu1, 2)) == [""]
+        monotonic.now_s += 60.0
+        hung.may_fail.set()
+        await asyncio.gather(first, *others)
+    assert hung.asked == 1, "who waited goes by what became of it"
 
 
 async def test_known_deployments_go_on_while_the_database_is_away(gpu1, database_url, here, wall):
