@@ -7,6 +7,8 @@ schedule fails for is told in full.
 from __future__ import annotations
 
 import logging
+import traceback
+from types import FrameType
 from typing import Final
 
 from billiard.exceptions import RestartFreqExceeded
@@ -17,8 +19,9 @@ from redis.exceptions import RedisError
 from broker.flows.outage import Outage
 from broker.store.away import is_database_away
 
+_TASKS: Final = "celery.app.trace"
 _LOGGERS: Final = (
-    "celery.app.trace",
+    _TASKS,
     "celery.beat",
     "celery.worker.consumer.consumer",
     "kombu.transport.redis",
@@ -46,9 +49,10 @@ class Quieting(logging.Filter):
         error = _error_of(record)
         if error is None:
             return True
-        if isinstance(error, _VALKEY):
+        # Whoever reads orders, or gives them, asks nobody but Valkey.
+        if isinstance(error, _VALKEY) or (record.name != _TASKS and isinstance(error, OSError)):
             self._valkey.met(error)
-        elif is_database_away(error):
+        elif is_database_away(error) and _is_of_a_database(error):
             self._database.met(error, job=getattr(record, "data", {}).get("name"))
         else:
             return True
@@ -61,6 +65,22 @@ def _error_of(record: logging.LogRecord) -> BaseException | None:
         return record.exc_info[1]
     parts = record.args if isinstance(record.args, tuple) else ()
     return next((each for each in parts if isinstance(each, BaseException)), None)
+
+
+def _is_of_a_database(error: BaseException) -> bool:
+    """Tell what the driver met from a task's own trouble with a file or with somebody else."""
+    if not isinstance(error, OSError):
+        return True
+    met: BaseException | None = error
+    while met is not None:  # of a time-out, what it put an end to
+        if any(_is_the_drivers(frame) for frame, _ in traceback.walk_tb(met.__traceback__)):
+            return True
+        met = met.__cause__ or met.__context__
+    return False
+
+
+def _is_the_drivers(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "asyncpg"
 
 
 def quiet() -> None:

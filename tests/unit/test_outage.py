@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import Any
+import socket
+from pathlib import Path
 
 import asyncpg
+import pytest
 from celery.beat import SchedulingError
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
@@ -90,10 +93,10 @@ def test_what_sqlalchemy_wraps_is_told_in_the_drivers_own_words() -> None:
     assert told(_wrapped(error)) == "CannotConnectNowError: the database system is starting up"
 
 
-def _record(error: Exception, **data: Any) -> logging.LogRecord:
-    exc_info = (type(error), error, None)
-    record = logging.LogRecord("celery.app.trace", logging.ERROR, "", 0, "failed", (), exc_info)
-    record.data = data
+def _record(error: Exception, name: str = "celery.app.trace", job: str = "") -> logging.LogRecord:
+    exc_info = (type(error), error, error.__traceback__)
+    record = logging.LogRecord(name, logging.ERROR, "", 0, "failed", (), exc_info)
+    record.data = {"name": job}
     return record
 
 
@@ -102,7 +105,7 @@ def test_jobs_that_find_no_database_or_valkey_are_two_lines_and_other_faults_are
     away = _wrapped(asyncpg.CannotConnectNowError("the database system is starting up"))
     with capture_logs() as logs:
         for _ in range(100):
-            assert not quieting.filter(_record(away, name="broker.sweep"))
+            assert not quieting.filter(_record(away, job="broker.sweep"))
             assert not quieting.filter(_record(SchedulingError("connection refused")))
     assert [(each["event"], each.get("job")) for each in logs] == [
         ("jobs_wait_for_the_database", "broker.sweep"),
@@ -110,3 +113,31 @@ def test_jobs_that_find_no_database_or_valkey_are_two_lines_and_other_faults_are
     ]
     assert quieting.filter(_record(ValueError("a bug")))
     assert quieting.filter(_record(_wrapped(asyncpg.UniqueViolationError("twice"))))
+
+
+async def test_a_file_that_a_job_cannot_open_is_no_database_that_is_away() -> None:
+    quieting = Quieting()
+    with pytest.raises(FileNotFoundError) as met:
+        Path("/nowhere/at/all").read_bytes()
+    with capture_logs() as logs:
+        assert quieting.filter(_record(met.value, job="broker.sweep")), "told in full"
+        assert quieting.filter(_record(TimeoutError("its provider is slow"), job="broker.sweep"))
+    assert logs == []
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        place = f"postgresql://127.0.0.1:{deaf.getsockname()[1]}/broker"
+        with pytest.raises(TimeoutError) as late:
+            async with asyncio.timeout(0.1):
+                await asyncpg.connect(place)
+    with pytest.raises(OSError, match="Connect call failed") as refused:
+        await asyncpg.connect(place)
+    with capture_logs() as logs:
+        for error in (late.value, refused.value):
+            assert not quieting.filter(_record(error, job="broker.sweep"))
+    assert [each["event"] for each in logs] == ["jobs_wait_for_the_database"]
+
+
+def test_a_worker_that_cannot_read_its_orders_waits_for_valkey() -> None:
+    with capture_logs() as logs:
+        lost = _record(ConnectionResetError(), "celery.worker.consumer.consumer")
+        assert not Quieting().filter(lost)
+    assert [each["event"] for each in logs] == ["jobs_wait_for_valkey"]
