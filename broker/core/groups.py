@@ -157,11 +157,12 @@ def gains(answers: Answers, shape: tuple[int, int]) -> Floats:
     cells = own * shape[1] + answers.models[:, None]
     told_each, good_each = (_summed(cells, each, shape) for each in (weights, good))
     told_all, good_all = told_each.sum(axis=1), good_each.sum(axis=1)
-    prompts, others = answers.prompts, told_each.ravel()[cells] - weights[:, None]
+    prompts, (told_own, good_own) = answers.prompts, _alike(answers, weights, good)
+    others = told_each.ravel()[cells] - told_own
     without = (good_all[own] - np.bincount(prompts, good)[prompts, None]) / (
         told_all[own] - np.bincount(prompts, weights)[prompts, None] + GROUP_PRIOR
     )
-    beyond = (good_each.ravel()[cells] - good[:, None] - others * without) / (others + GROUP_PRIOR)
+    beyond = (good_each.ravel()[cells] - good_own - others * without) / (others + GROUP_PRIOR)
     for_all = without.mean(axis=1)
     shared = _scale(weights, answers.apart, for_all)
     own_share = _scale(weights, answers.apart - shared * for_all, beyond.mean(axis=1))
@@ -169,6 +170,14 @@ def gains(answers: Answers, shape: tuple[int, int]) -> Floats:
     return np.asarray(
         shared * usual + own_share * (good_each - told_each * usual) / (told_each + GROUP_PRIOR)
     )
+
+
+def _alike(answers: Answers, *amounts: Floats) -> list[Floats]:
+    """Sum amounts over each model's answers to the same prompt, as columns: who is asked again, as
+    by checks that repeat, says again what it said."""
+    pairs = answers.prompts * (int(answers.models.max(initial=0)) + 1) + answers.models
+    same = np.unique(pairs, return_inverse=True)[1]
+    return [np.asarray(np.bincount(same, each)[same, None], np.float64) for each in amounts]
 
 
 def _summed(cells: Numbers, amounts: Floats, shape: tuple[int, int]) -> Floats:

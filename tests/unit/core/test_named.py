@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from broker.core import eligibility
 from broker.core.catalog import Task
 from broker.core.market import Presence, Shortlist
 from broker.core.named import shortlist_of_named
-from pricing.book import Rate
+from pricing.book import PriceBook, Rate
 from pricing.tiers import Tier
 from tests.fakes import ACCOUNT, OTHER_ACCOUNT, endpoint, market, requirements
 
@@ -97,8 +97,9 @@ def test_so_is_who_is_away_has_no_price_yet_or_shares_the_name_with_a_family() -
     one = endpoint(5, NAME)
     away = market([*OTHERS, one], {5: Presence.DRAINING})
     unpriced = market([*OTHERS, endpoint(5, NAME, rate=Rate(0, 0, 0))])
+    newcomer = replace(unpriced, book=PriceBook.empty(7))
     family = market([one, endpoint(6, "beta/any", model=NAME)])
-    for where in (away, unpriced, family):
+    for where in (away, unpriced, newcomer, family):
         assert shortlist_of_named(requirements(**PLAIN), where) is None
     assert shortlist_of_named(requirements(model="nobody/none"), away) is None
 
