@@ -135,10 +135,12 @@ class QualitySchool:
     async def learn(self, scene: Scene) -> Lessons | None:
         """Read what is new and return what is known; None where that has not changed, and where no
         domain is taught, for then nobody asks."""
-        await self._write_down()
+        is_written = await self._write_down()
         first = self._since is None
         async with asyncio.timeout(FIRST_READ_WITHIN_S if first else READ_WITHIN_S):
             new, batches = await self._read_new()
+        if is_written:
+            self._outage.over()
         self._lengths.take(batches)
         self._new, self._longer = self._new or bool(new), self._longer or bool(batches)
         now = self._clock()
@@ -173,14 +175,15 @@ class QualitySchool:
         due = self._longer and now >= self._lengths_due_at
         return due and scene.is_like(self._learned_for)
 
-    async def _write_down(self) -> None:
-        """Write what was heard; where that fails, it stays, and what others wrote is read."""
+    async def _write_down(self) -> bool:
+        """Write what was heard; where that fails, False, it stays, and others' is read."""
         try:
             async with asyncio.timeout(WRITTEN_WITHIN_S):
                 await self._diary.write()
-            self._outage.over()
         except DATABASE_AWAY as error:
             self._outage.met(error, did="write")
+            return False
+        return True
 
     async def _read_new(self) -> tuple[int, list[Batch]]:
         count, begun = 0, self._clock()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from structlog.testing import capture_logs
 
 from broker.core.domains import learn
 from broker.core.evidence import Grade, Piece, Source
@@ -150,3 +151,26 @@ async def test_after_learning_comes_a_rest_and_nothing_is_learned_of_nothing_new
     assert await school.learn(scene) is None
     now += timedelta(seconds=FADES_EVERY_S)
     assert await school.learn(scene) is not None
+
+
+class Away:
+    """An engine of a database that is away."""
+
+    def __init__(self) -> None:
+        self.asked: asyncio.Queue[None] = asyncio.Queue()
+
+    def connect(self) -> AsyncConnection:
+        self.asked.put_nowait(None)
+        raise ConnectionRefusedError
+
+
+async def test_an_outage_is_not_over_because_there_was_nothing_to_write() -> None:
+    away: Any = Away()
+    school = QualitySchool(away, lambda: datetime.now(UTC), deque())
+    with capture_logs() as logs:
+        learning = asyncio.create_task(school.run(lambda: NOBODY, lambda *_: None))
+        for _ in range(3):
+            await away.asked.get()
+            school.wake()
+        learning.cancel()
+    assert [each["event"] for each in logs] == ["evidence_away"]
