@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import socket
 import struct
@@ -24,22 +25,20 @@ async def shut(server: asyncio.Server) -> None:
     first hears nothing more: who connects now tries again, and is refused once it is closed. Where
     the system knows no such filter, those few are cut off.
     """
-    with server.sockets[0].dup() as listening:
-        if deafen(listening):
-            for _ in range(_TURNS):
-                await asyncio.sleep(0)
+    for each in server.sockets:  # one name may stand for several addresses
+        with each.dup() as listening:
+            deafen(listening)
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
     server.close()
 
 
-def deafen(listening: socket.socket) -> bool:
+def deafen(listening: socket.socket) -> None:
     """Have the kernel drop all that comes for a listening socket, for good and for all who share
     it; connections hear on. Linux alone can do it, and needs no privilege for that."""
     if sys.platform != "linux":
-        return False
+        return
     code = ctypes.create_string_buffer(_RETURN_NOTHING, len(_RETURN_NOTHING))
     program = struct.pack("HP", 1, ctypes.addressof(code))
-    try:
+    with contextlib.suppress(OSError):
         listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
-    except OSError:
-        return False
-    return True
