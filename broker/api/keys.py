@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from litestar import Controller, Response, delete, get, patch, post
 from litestar.params import FromPath, JSONBody
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,11 +21,12 @@ from broker.api.key_messages import (
     key_shown,
     terms_of,
 )
-from broker.api.once import GivenOnce
-from broker.api.parts import GivenCaller, GivenEngine, GivenTime
+from broker.api.once import GivenOnce, Once
+from broker.api.parts import GivenCaller, GivenEngine, GivenParts, GivenTime, Parts
 from broker.core.key_terms import Scope
 from broker.flows.change_key import change_key, rotate_in
 from broker.flows.issue_key import issue_in, list_keys, revoke_key
+from broker.store.keys import IssuedKey
 
 
 class KeyController(Controller):
@@ -40,14 +43,14 @@ class KeyController(Controller):
         caller: GivenCaller,
         now: GivenTime,
         once: GivenOnce,
+        parts: GivenParts,
     ) -> Response[KeyIssued]:
         limits = budgets_of(data.budget)
 
-        async def act(connection: AsyncConnection) -> KeyIssued:
-            issued = await issue_in(connection, caller, name, terms_of(data), limits, now)
-            return KeyIssued(id=issued.id, key=issued.text)
+        async def make(connection: AsyncConnection) -> IssuedKey:
+            return await issue_in(connection, caller, name, terms_of(data), limits, now)
 
-        return await once(act, secret=True)
+        return await _shown(parts, once, make)
 
     @get("/accounts/{name:str}/keys", summary="List an account's keys")
     async def list(
@@ -76,18 +79,35 @@ class KeyController(Controller):
         caller: GivenCaller,
         now: GivenTime,
         once: GivenOnce,
+        parts: GivenParts,
         data: JSONBody[RotationWanted | None] = None,
     ) -> Response[KeyIssued]:
         overlap_s = (data or RotationWanted()).overlap_s
 
-        async def act(connection: AsyncConnection) -> KeyIssued:
-            rotated = await rotate_in(connection, caller, key_id, overlap_s, now)
-            return KeyIssued(id=rotated.id, key=rotated.text)
+        async def make(connection: AsyncConnection) -> IssuedKey:
+            return await rotate_in(connection, caller, key_id, overlap_s, now)
 
-        return await once(act, secret=True)
+        return await _shown(parts, once, make)
 
     @delete("/keys/{key_id:str}", summary="Revoke a key")
     async def revoke(
         self, key_id: FromPath[str], caller: GivenCaller, engine: GivenEngine, now: GivenTime
     ) -> None:
         await revoke_key(engine, caller, key_id, now)
+
+
+async def _shown(
+    parts: Parts, once: Once, make: Callable[[AsyncConnection], Awaitable[IssuedKey]]
+) -> Response[KeyIssued]:
+    """Show a key that is made as soon as it opens calls: who used it at once was told 401."""
+    made: list[str] = []
+
+    async def act(connection: AsyncConnection) -> KeyIssued:
+        issued = await make(connection)
+        made.append(issued.text)
+        return KeyIssued(id=issued.id, key=issued.text)
+
+    answered = await once(act, secret=True)
+    for text in made:
+        await parts.keyring.learn(text, parts.clock)
+    return answered

@@ -18,6 +18,7 @@ from broker.core.market import Market
 from broker.core.pulse import Pulse
 from broker.flows.authenticate import Caller
 from broker.flows.heartbeat import HeartbeatDesk
+from broker.flows.keyring import Keyring
 from broker.live.room import Live
 from broker.settings import Settings
 from broker.store.sealing import Sealer
@@ -43,6 +44,8 @@ class Parts(Protocol):
     def addresses(self) -> AddressPolicy: ...
     @property
     def heartbeats(self) -> HeartbeatDesk: ...
+    @property
+    def keyring(self) -> Keyring: ...
     @property
     def live(self) -> Live: ...
     @property

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from broker.core.call import Payer
@@ -17,6 +18,8 @@ HEADERS_KEPT_MAX = 10_000
 """So many `Authorization` headers are remembered with their keys, until the keys are swapped."""
 _HEADER_BYTES_MAX = 256
 """A longer header, which no honest client sends, is not remembered."""
+LEARNS_WITHIN_S = 1.0
+_LOOK_S = 0.005
 _DEAD = "The key is wrong, revoked or expired."
 KEY_SHAPE = "Send 'Authorization: Bearer bk_...' with a key of your account."
 
@@ -68,6 +71,17 @@ class Keyring:
         if key is None or not key.opens(parts[1], now):
             raise CallerUnknown(_DEAD)
         return key, parts[1]
+
+    async def learn(self, text: str, clock: Callable[[], datetime]) -> None:
+        """Return as soon as a key that was made just now opens calls here, or after a while."""
+        key_id, secret = parse(text) or ("", "")
+        for _ in range(int(LEARNS_WITHIN_S / _LOOK_S)):
+            if self._keys is None:
+                return
+            key = self._keys.get(key_id)
+            if key is not None and key.opens(secret, clock()):
+                return
+            await asyncio.sleep(_LOOK_S)
 
     def payer(self, key: StoredKey) -> Payer:
         """Return whose money a key spends. Raises NotAllowed: only consumers' keys buy."""

@@ -23,6 +23,7 @@ from broker.core.pulse import Pulse
 from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.valkey import EmbeddedValkey
 from broker.flows.heartbeat import HeartbeatDesk
+from broker.flows.keyring import Keyring
 from broker.flows.quote import QuoteDesk
 from broker.gateway.quoting import read_demands
 from broker.live.room import Live
@@ -45,6 +46,7 @@ class SmallBroker:
     engine: AsyncEngine
     market: Market = field(default_factory=lambda: build_market([], PriceBook.empty(), {}))
     pulse: Pulse = field(default_factory=Pulse)
+    keyring: Keyring = field(default_factory=Keyring)
     settles: bool = True
     leaving: bool = False
     stopping: bool = False

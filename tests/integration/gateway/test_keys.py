@@ -201,6 +201,16 @@ async def test_a_rotated_key_opens_both_brokers_with_both_secrets_until_it_is_en
         await until(lambda http=http: _is_dead(http))
 
 
+async def test_a_key_opens_calls_as_soon_as_it_is_shown(house: House) -> None:
+    shop = await house.consumer("shop")
+    for _ in range(3):
+        made = (await shop.http.post("/api/accounts/shop/keys", json={})).json()
+        assert await _is_known(house.client(made["key"]))
+        place = f"/api/keys/{made['id']}/rotate"
+        rotated = (await shop.http.post(place, json={"overlap_s": 0})).json()
+        assert await _is_known(house.client(rotated["key"]))
+
+
 async def _is_dead(http: httpx.AsyncClient) -> bool:
     return _told(await _ask(http)) == (401, "invalid_api_key")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -151,3 +152,18 @@ def test_calls_are_counted_in_and_out() -> None:
         keyring.enter(two)
     keyring.leave(two)
     keyring.enter(two)
+
+
+async def test_who_made_a_key_waits_until_it_opens_calls_here_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keyring = ring(key(secret_sha256=sha256_of("former")))
+    learning = asyncio.create_task(keyring.learn("bk_one_secret", lambda: NOW))
+    await asyncio.sleep(0.02)
+    assert not learning.done()
+    keyring.swap({"one": key()})
+    await learning
+    assert keyring.find(HEADER, NOW).id == "one"
+    monkeypatch.setattr(keyrings, "LEARNS_WITHIN_S", 0.02)
+    await keyring.learn("bk_other_secret", lambda: NOW)
+    await Keyring().learn("bk_one_secret", lambda: NOW)
