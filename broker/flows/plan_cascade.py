@@ -33,15 +33,15 @@ def choose_first(
     """Return the demands on who is asked first, what may be asked after it, and the decision, which
     may be without a candidate; `counts` as in `refusal`. Raises ModelUnknown.
 
-    Of several models that are to stand in for each other, those that are not here, and those before
-    the first that somebody can serve now, are skipped and told so; unless that leaves none.
+    Those before the first model that somebody can serve now are skipped and told so, and where all
+    are to stand in for each other those that are not here; unless that leaves none.
     """
-    if cascade is None or not cascade.falls_back:
+    if cascade is None or not cascade.stages:
         return wanted, cascade, choose(wanted, runtime, whole=cascade is not None)
     refused: list[tuple[Requirements, Decision]] = []
     for at, stage in enumerate(cascade.stages):
         asked = _of(wanted, stage)
-        if not _is_here(asked, runtime):
+        if cascade.falls_back and not _is_here(asked, runtime):
             continue
         decision = choose(asked, runtime)
         if decision.plan:
@@ -59,9 +59,9 @@ def _without_skipped(
 ) -> tuple[Requirements, Cascade]:
     """Return demands and cascade from the stage `at` on; `codes` are of those before that are
     here."""
-    first, *others = cascade.stages[at:]
-    later = [each for each in others if _is_here(_of(asked, each), runtime)]
-    kept = (first, *later)
+    kept = cascade.stages[at:]
+    if cascade.falls_back:
+        kept = tuple(each for each in kept if _is_here(_of(asked, each), runtime))
     skipped = tuple(
         f"{each.model}: {codes.get(each.model, ModelUnknown.code)}"
         for each in cascade.stages

@@ -449,3 +449,23 @@ async def test_what_all_of_several_models_are_refused_for_is_told_of_the_first_t
     )
     assert refused.status_code == 404
     assert refused.json()["error"]["code"] == "nothing_within_price"
+
+
+async def test_of_a_chain_whose_first_model_nobody_can_serve_the_next_answers(
+    house: House, shop: Consumer
+) -> None:
+    models = [{"model": "dear", "keep_from": UNSURE}, {"model": "cheap", "keep_from": SURE}]
+    wishes = {"cascade": {"policy": "chain", "chain": models}, "max_price": {"in": 1, "out": 2}}
+    messages = [{"role": "user", "content": "Why?"}]
+    body = {"model": "dear", "messages": messages, "max_tokens": 9, "broker": wishes}
+    answer = await shop.http.post("/v1/chat/completions", json=body)
+    assert answer.headers["x-broker-endpoint"] == "acme/cheap", answer.text
+    story = await house.story(shop, answer.headers["x-broker-call-id"])
+    assert story["requirements"]["skipped"] == ["dear: nothing_within_price"]
+    for place in (0, 1):
+        wrong = [dict(each) for each in models]
+        wrong[place]["model"] = "nope"
+        wishes["cascade"] = {"policy": "chain", "chain": wrong}
+        refused = await shop.http.post("/v1/chat/completions", json=body)
+        code = refused.json()["error"]["code"]
+        assert code == "model_not_found", "its threshold was meant for another"
