@@ -80,6 +80,11 @@ class Cascade(msgspec.Struct, frozen=True):
         """Answers are kept whatever they are worth: a stage is for where none before can answer."""
         return bool(self.stages) and not any(each.keep_from for each in self.stages)
 
+    @property
+    def keeps_any(self) -> bool:
+        """It falls back, and no answer need be judged before its caller has it."""
+        return self.falls_back and not self.keep_from and self.agreement is None
+
 
 SAMPLE = "sample"
 """The same endpoint answers once more."""

@@ -76,7 +76,7 @@ def _is_held(tab: Tab, attempt: Attempt) -> bool:
     """True where an answer is judged before the caller has any of it."""
     cascade = _cascade(tab.call)
     closes = cascade.below is Below.REFUSE and cascade.keep_from is not None
-    return closes or not _is_last(tab, attempt)
+    return closes or not (cascade.keeps_any or _is_last(tab, attempt))
 
 
 def _is_last(tab: Tab, attempt: Attempt) -> bool:
@@ -144,7 +144,8 @@ def _verdict_at_end(tab: Tab, reply: Reply) -> Verdict:
     attempt, before = reply.attempt, reply.attempt.judged
     judged = look_at(tab, reply)
     if before is None:
-        reason = judged.reason + "it went out as it came, for there is nobody else to ask"
+        why = "there is nobody else to ask" if _is_last(tab, attempt) else "any is kept"
+        reason = f"{judged.reason}it went out as it came, for {why}"
         attempt.judged = msgspec.structs.replace(judged, reason=reason)
         attempt.notes.append(f"kept: {reason}")
     return _verdict(tab, judged, reply)

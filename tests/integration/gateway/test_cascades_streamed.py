@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -313,3 +314,26 @@ async def test_who_leaves_before_anything_went_out_pays_nothing(
 
 async def _nothing_held(house: House) -> bool:
     return await house.open_holds() == 0
+
+
+async def test_of_several_models_the_first_that_answers_streams_as_it_comes(
+    house: House, shop: Consumer
+) -> None:
+    provider = house.providers["acme/cheap"]
+    body = {"model": "acme/cheap", "models": ["dear"], "messages": MESSAGES, "stream": True}
+    provider.script = Script(models=("upstream-name",), tokens_per_s=100.0)
+    answer = await shop.http.post("/v1/chat/completions", json=body)
+    assert TEXT.split()[-1] in answer.text
+    [attempt] = (await house.story(shop, answer.headers["x-broker-call-id"]))["attempts"]
+    assert attempt["notes"][-1].endswith("it went out as it came, for any is kept")
+    provider.script = Script(models=("upstream-name",), stall_after_chunks=3)
+    async with (
+        asyncio.timeout(10),
+        shop.http.stream("POST", "/v1/chat/completions", json=body) as answer,
+    ):
+        async for line in answer.aiter_lines():
+            if TEXT.split()[0] in line:
+                break
+    provider.script = Script(models=("upstream-name",), status=500)
+    answer = await shop.http.post("/v1/chat/completions", json=body)
+    assert answer.headers["x-broker-endpoint"] == "globex/dear"
