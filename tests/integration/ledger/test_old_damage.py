@@ -140,6 +140,19 @@ async def test_a_seal_has_a_row_for_each_account_that_moved_and_no_other(
     assert len(found) == 5 + 4, "world, take, and those that trade; then without the idle one"
 
 
+async def test_an_account_that_moves_again_is_sealed_on_top_of_its_newest_row(
+    connection: asyncpg.Connection, engine: AsyncEngine, called: list[UUID], idle: UUID
+) -> None:
+    assert called
+    await fund(connection, idle, 11)
+    change = "UPDATE transfers SET created_at = $1 WHERE amount_nanos = 11"
+    await _as_replica(connection, change, NOW - timedelta(minutes=70))
+    assert await seal(engine, NOW - timedelta(hours=1), NOW)
+    assert await check(engine, replay=True) == []
+    query = "SELECT posted_nanos FROM seals WHERE ledger_account_id = $1 ORDER BY sealed_before"
+    assert [row[0] for row in await connection.fetch(query, idle)] == [5_000, 5_011]
+
+
 async def test_a_record_of_any_age_that_was_altered_deleted_or_doubled_is_found(
     engine: AsyncEngine, called: list[UUID]
 ) -> None:
