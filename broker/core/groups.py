@@ -64,8 +64,13 @@ class Groups:
     def of(self, vectors: Floats) -> Numbers:
         """Return the nearest group of each grouping: (vectors, GROUPINGS); as an encoder made
         them."""
+        return self.of_with_odds(vectors)[0]
+
+    def of_with_odds(self, vectors: Floats) -> tuple[Numbers, Floats]:
+        """Return the same, and the odds of the recogniser's domains by which they look so."""
         standard = self.recogniser.standardise(vectors)
-        return self.nearest(standard, self.recogniser.among_known(standard))
+        odds = self.recogniser.among_known(standard)
+        return self.nearest(standard, odds), odds
 
     def nearest(self, standard: Floats, odds: Floats) -> Numbers:
         """Return the same of vectors as the recogniser standardised them, and of their odds."""

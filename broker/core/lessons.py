@@ -2,7 +2,7 @@
 
 A prompt is a few cells and their shares: its domains by p(domain | prompt), and the groups that it
 is of. Its expected score at every endpoint is the shares times the cells' rows: `q = q_dom + gain`,
-as in `broker.core.quality`.
+as `broker.core.learning` makes them.
 """
 
 from __future__ import annotations

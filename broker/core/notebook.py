@@ -29,8 +29,28 @@ NOBODY: Final = 0
 OTHERS: Final = tuple(Other)
 _OTHER_PLACES: Final = {None: UNKNOWN} | {each: at for at, each in enumerate(OTHERS)}
 
-_NONE: Final = np.zeros(0, dtype=np.int64)
-_NONE_GROUPED: Final = _NONE, np.zeros((0, GROUPINGS), dtype=np.int64), _NONE
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placed:
+    """The pieces of which it is known which groups of prompts they are of; arrays of one length."""
+
+    at: Numbers
+    """Their places."""
+    groups: Numbers
+    """Theirs, a row for each; see `broker.core.groups`."""
+    prompts: Numbers
+    """Theirs, counted from 0: those of one prompt have the same."""
+    odds: Floats
+    """Of the first of them: what their prompts make one take them for, by the places of domains,
+    and last by no domain. (so many, domains + 1). The others are of the domain that they name."""
+
+
+NONE_PLACED: Final = Placed(
+    at=np.zeros(0, dtype=np.int64),
+    groups=np.zeros((0, GROUPINGS), dtype=np.int64),
+    prompts=np.zeros(0, dtype=np.int64),
+    odds=np.zeros((0, 0)),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,14 +74,28 @@ class Heard:
     """How far another answer was like it; NaN where none was compared."""
     others: Numbers
     """Whose that was, as a place in OTHERS; UNKNOWN where nobody knows."""
-    grouped: Numbers
-    """The places of those of which it is known which groups of prompts they are of."""
-    groups: Numbers
-    """Theirs, a row for each; see `broker.core.groups`."""
-    prompts: Numbers
-    """Theirs, counted from 0: those of one prompt have the same."""
+    placed: Placed = NONE_PLACED
     voices: tuple[UUID | None, ...] = ()
     """The accounts that `accounts` are places of."""
+
+
+def heard_together(endpoints: Numbers, domains: Numbers, scores: Floats, graded: Bools) -> Heard:
+    """Return answers of one moment that nobody in particular judged, of no known groups; each
+    weighs 1. Arrays are of one length."""
+    unknown = np.full(scores.size, np.nan)
+    return Heard(
+        endpoints=endpoints,
+        domains=domains,
+        accounts=np.full(scores.size, NOBODY),
+        graded=graded,
+        checks=np.zeros(scores.size, dtype=bool),
+        scores=scores,
+        weights=np.ones(scores.size),
+        at_s=np.zeros(scores.size),
+        confidences=unknown,
+        agreements=unknown,
+        others=np.full(scores.size, UNKNOWN),
+    )
 
 
 class Notebook:
@@ -129,7 +163,6 @@ class Notebook:
         if len(self._pieces) > PIECES_MAX * 5 // 4:
             self._drop()
         pieces = list(self._pieces.values())
-        grouped, groups, prompts = _grouped(pieces, *known) if known else _NONE_GROUPED
         accounts: dict[UUID | None, int] = {None: NOBODY}
         return Heard(
             endpoints=_codes([numbers.get(each.endpoint_id, UNKNOWN) for each in pieces]),
@@ -145,9 +178,7 @@ class Notebook:
             confidences=_told([each.confidence for each in pieces]),
             agreements=_told([each.agreement for each in pieces]),
             others=_codes([_OTHER_PLACES[each.compared] for each in pieces]),
-            grouped=grouped,
-            groups=groups,
-            prompts=prompts,
+            placed=_placed(pieces, places, *known) if known else NONE_PLACED,
             voices=tuple(accounts),
         )
 
@@ -172,25 +203,36 @@ def _kind(piece: Piece) -> tuple[Source, UUID]:
     return piece.source, piece.endpoint_id
 
 
-def _grouped(
-    pieces: Sequence[Piece], known: Groups, encoder: str
-) -> tuple[Numbers, Numbers, Numbers]:
-    """Return the places of pieces of which groups are known, these, and their prompts: of the
-    newest vectors, and of calls that were placed in these very groups."""
+def _placed(
+    pieces: Sequence[Piece], places: Mapping[str, int], known: Groups, encoder: str
+) -> Placed:
+    """Place the newest vectors, and the calls that were placed in these very groups."""
     seen = [at for at, each in enumerate(pieces) if each.vector and each.encoder == encoder]
     seen = seen[-VECTORS_MAX:]
-    found = np.zeros((0, GROUPINGS), dtype=np.int64)
+    found, odds = NONE_PLACED.groups, NONE_PLACED.odds
     if seen:
         vectors = np.array([unpack(pieces[at].vector or b"") for at in seen])
-        found = known.of(vectors)
-    placed = [(at, each.groups) for at, each in enumerate(pieces) if each.groups]
-    told = [(at, known.read(groups)) for at, groups in placed]
-    calls = [(at, groups) for at, groups in told if groups is not None]
-    places = [*seen, *(at for at, _ in calls)]
+        found, told = known.of_with_odds(vectors)
+        odds = by_place(told, known.recogniser.names, places)
+    calls = [
+        (at, groups)
+        for at, each in enumerate(pieces)
+        if each.groups and (groups := known.read(each.groups)) is not None
+    ]
+    at = [*seen, *(each for each, _ in calls)]
     rows = _codes([group for _, groups in calls for group in groups]).reshape(-1, GROUPINGS)
     prompts: dict[object, int] = {}
-    own = [prompts.setdefault(_prompt(pieces[at]) or at, len(prompts)) for at in places]
-    return _codes(places), np.vstack((found, rows)), _codes(own)
+    own = [prompts.setdefault(_prompt(pieces[each]) or each, len(prompts)) for each in at]
+    return Placed(_codes(at), np.vstack((found, rows)), _codes(own), odds)
+
+
+def by_place(odds: Floats, names: Sequence[str], places: Mapping[str, int]) -> Floats:
+    """Return the odds of domains of these names by their places; of who has none, as of no
+    domain."""
+    told = np.zeros((len(odds), len(places) + 1))
+    for column, name in zip(odds.T, names, strict=True):
+        told[:, places.get(name, len(places))] += column
+    return told
 
 
 def _prompt(piece: Piece) -> bytes | UUID | None:

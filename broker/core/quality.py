@@ -1,12 +1,10 @@
-"""How well each model answers a prompt, from what was counted: q = q_dom + gain of its groups.
+"""How well each model answers a prompt, learned of a table as brokers learn of what they are told.
 
-Evidence is scores within 0..1, counted as Beta(good, bad). `q_dom` is the mean of the domains'
-cells by p(domain | prompt), each shrunk towards what the model's overall ability and the domain's
-difficulty make one expect, for of nine models the luckiest would win. The gain is by how much
-better or worse than that all models did in the groups that a prompt is of, and each beyond all,
-shrunk and scaled by how well it foretells (`broker.core.groups`). What is strange to all domains is
-judged by the nearest. Domain means and k-means equal learned routers (Zhang et al.,
-"Avengers-Pro", 2025).
+Evidence is scores within 0..1, of which `broker.core.learning` makes q = q_dom + gain: `q_dom` is
+the mean of the domains' cells by p(domain | prompt), and the gain is by how much better or worse
+than that all models did in the groups that a prompt is of, and each beyond all
+(`broker.core.groups`). What is strange to all domains is judged by the nearest. Domain means and
+k-means equal learned routers (Zhang et al., "Avengers-Pro", 2025).
 
 By cross-validation on three to five tables nothing of this chose better beyond its noise, though
 some foretold better how hard a prompt is: ridge and kernel regression on the vectors, other numbers
@@ -17,16 +15,17 @@ tasks, of a hundred prompts 0.4 more would be answered right if no task were tak
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from broker.core.columns import Bools, Floats, Numbers
 from broker.core.domains import Recogniser, among_held_out
-from broker.core.groups import Answers, Groups, gains
+from broker.core.groups import Groups
+from broker.core.learning import Beside, learn, undeclared
+from broker.core.notebook import Placed, by_place, heard_together
 
-DOMAIN_PRIOR = 40.0
-"""A cell's prior weighs as much as so many answers."""
+_GOLDEN = (5.0**0.5 - 1.0) / 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,46 +66,33 @@ class Evidence:
     """(prompts, models), within 0..1; NaN where a model was not asked."""
 
     @property
-    def good(self) -> Floats:
-        """Scores, 0 where not asked."""
-        return np.where(self.asked, self.scores, 0.0)
-
-    @property
     def asked(self) -> Bools:
         """Who was asked."""
         return np.asarray(~np.isnan(self.scores))
 
+    @property
+    def graded(self) -> Bools:
+        """Of each domain, whether its answers are right or wrong, or have degrees."""
+        degrees = self.asked & ~np.isin(self.scores, (0.0, 1.0))
+        return np.bincount(self.labels, degrees.any(axis=1)) > 0.0
+
 
 def learn_quality(groups: Groups, seen: Evidence) -> Learned:
-    """Count what was seen of the examples that groups were made of, or some of them."""
+    """Learn of what was seen of the examples that groups were made of, or some of them; nothing is
+    declared of any model."""
     recogniser = groups.recogniser
-    by_domain = _by_domain(len(recogniser.names), seen)
     standard = recogniser.standardise(seen.vectors)
     odds = among_held_out(recogniser, standard, seen.labels, np.arange(len(seen.labels)))
     own = groups.nearest(standard, odds)
-    models = seen.scores.shape[1]
-    rows, asked = np.nonzero(seen.asked)
-    answers = Answers(
-        groups=own[rows],
-        models=asked,
-        prompts=rows,
-        apart=seen.scores[rows, asked] - (odds @ by_domain)[rows, asked],
-        weights=np.ones(rows.size),
-    )
-    return Learned(groups, by_domain, gains(answers, (groups.count, models)))
-
-
-def _by_domain(domains: int, seen: Evidence) -> Floats:
-    good, asked, members = seen.good, seen.asked, _members(seen.labels, domains)
-    usual = (good.sum(axis=0) + 0.5) / (asked.sum(axis=0) + 1.0)
-    told, reached = members @ asked, members @ good
-    ease = (reached - told * usual).sum(axis=1) / np.maximum(told.sum(axis=1), 1.0)
-    prior = np.clip(usual + ease[:, None], 0.01, 0.99)
-    return np.asarray((reached + DOMAIN_PRIOR * prior) / (told + DOMAIN_PRIOR))
-
-
-def _members(labels: Numbers, count: int) -> Floats:
-    """Return a row for each label, 1 where a prompt has it."""
-    members = np.zeros((count, len(labels)))
-    members[labels, np.arange(len(labels))] = 1.0
-    return members
+    prompts, models = np.nonzero(seen.asked)
+    # Apart: rows that lie together are alike, and would tell of a model that got worse.
+    order = np.argsort(np.arange(prompts.size) * _GOLDEN % 1.0)
+    prompts, models = prompts[order], models[order]
+    labels, (domains, size) = seen.labels[prompts], (len(recogniser.names), seen.scores.shape[1])
+    heard = heard_together(models, labels, seen.scores[prompts, models], seen.graded[labels])
+    catalog = undeclared(recogniser.names, size)
+    taken_for = by_place(odds, recogniser.names, catalog.places)[prompts]
+    placed = Placed(np.arange(prompts.size), own[prompts], prompts, taken_for)
+    beside = Beside(np.full((domains + 1, size), np.nan), groups=groups)
+    table = learn(replace(heard, placed=placed), catalog, beside, 0.0).table
+    return Learned(groups, table[:domains], table[domains + 1 :])

@@ -17,16 +17,14 @@ import numpy as np
 from broker.core.columns import Floats, Numbers
 from broker.core.domains import Recogniser
 from broker.core.exploring import draw, good_enough, propensities, spread_of
-from broker.core.groups import GROUPINGS
-from broker.core.learning import Beside, Catalog, learn
+from broker.core.learning import Beside, learn, undeclared
 from broker.core.lessons import Lessons
-from broker.core.notebook import NOBODY, UNKNOWN, Heard
+from broker.core.notebook import UNKNOWN, heard_together
 
 LEARNS_EVERY: Final = 20
 """Calls; live it is every few seconds."""
 STREAMS: Final = 10
 """Orders in which the prompts come; figures are means over these."""
-_UNDECLARED: Final = 0.5
 
 
 class LearnedBy(msgspec.Struct, frozen=True):
@@ -100,28 +98,9 @@ def _choose(known: Lessons, among: Floats, random: Random) -> int:
 
 def _learn(lesson: Lesson, labels: Numbers, chosen: Numbers, got: Floats) -> Lessons:
     names, models = lesson.recogniser.names, lesson.train[1].shape[1]
-    catalog = Catalog(
-        {name: at for at, name in enumerate(names)},
-        np.full((len(names), models), _UNDECLARED),
-        np.full(models, _UNDECLARED),
-    )
-    heard = Heard(
-        endpoints=chosen,
-        domains=labels,
-        accounts=np.full(got.size, NOBODY),
-        graded=~np.isin(got, (0.0, 1.0)),
-        checks=np.zeros(got.size, dtype=bool),
-        scores=got,
-        weights=np.ones(got.size),
-        at_s=np.zeros(got.size),
-        confidences=np.full(got.size, np.nan),
-        agreements=np.full(got.size, np.nan),
-        others=np.full(got.size, UNKNOWN),
-        grouped=np.zeros(0, dtype=np.int64),
-        groups=np.zeros((0, GROUPINGS), dtype=np.int64),
-        prompts=np.zeros(0, dtype=np.int64),
-    )
-    return learn(heard, catalog, Beside(np.full((len(names) + 1, models), np.nan)), 0.0)
+    heard = heard_together(chosen, labels, got, ~np.isin(got, (0.0, 1.0)))
+    beside = Beside(np.full((len(names) + 1, models), np.nan))
+    return learn(heard, undeclared(names, models), beside, 0.0)
 
 
 def _by_domain(known: Lessons) -> Floats:

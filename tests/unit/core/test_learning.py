@@ -19,10 +19,10 @@ from broker.core.domains import learn as learn_domains
 from broker.core.evidence import Grade, Piece, Source, pack
 from broker.core.fading import HALF_LIFE_S, changed_at, expected_before, faded
 from broker.core.groups import GROUPINGS, make_groups
-from broker.core.learning import Beside, learn, read_catalog, taught_on, told_apart
+from broker.core.learning import Beside, learn, read_catalog, taught_on, told_apart, undeclared
 from broker.core.lengths import ANSWERS_KEPT, NAMES_MAX, PRIOR, AnswerLengths, Batch
 from broker.core.lessons import Lessons
-from broker.core.notebook import Notebook
+from broker.core.notebook import Notebook, Placed, heard_together
 from broker.core.requirements import Prompt
 from broker.core.syllabus import DOMAINS_MAX
 from tests.fakes import ACCOUNT, endpoint, requirements
@@ -189,14 +189,35 @@ def test_groups_find_what_is_good_at_a_part_of_a_domain(of_calls: bool) -> None:
             told = {"source": Source.FEEDBACK, "groups": placed}
         notes.take(piece(2, right, NAMES[label], **told))
     heard = notes.read(numbers, catalog.places, (groups, "x"))
-    assert len(heard.grouped) == len(heard.groups) == 600
+    assert len(heard.placed.at) == len(heard.placed.groups) == 600
     known = learn(heard, catalog, beside, NOW.timestamp())
     even, uneven = np.zeros(LENGTH), np.zeros(LENGTH)
     uneven[1] = 4.0
     good, bad = (quality(known, each)[2] for each in (uneven, even))
     assert good > bad + 0.15
     other = notes.read(numbers, catalog.places, (replace(groups, key="taught anew"), "x"))
-    assert len(other.grouped) == (0 if of_calls else 600), "its groups are other ones"
+    assert len(other.placed.at) == (0 if of_calls else 600), "its groups are other ones"
+
+
+def test_what_prompts_are_taken_for_wrongly_their_groups_make_good() -> None:
+    """Half the time they seem to be of a domain in which the model is bad; it is good at them."""
+    random = np.random.default_rng(4)
+    labels, vectors = np.repeat((0, 1), 20), random.normal(0.0, 1.0, (40, LENGTH))
+    groups = make_groups(learn_domains(NAMES, labels, vectors, vectors), vectors, labels)
+    prompts, own = np.arange(400), np.repeat((0, 1), 200)
+    scores = (random.random(400) < np.where(own == 0, 0.9, 0.1)).astype(float)
+    of_first, of_last = np.arange(GROUPINGS) * (groups.count // GROUPINGS), groups.count - 1
+    placed = Placed(
+        at=prompts,
+        groups=np.where(own[:, None] == 0, of_first, of_last),
+        prompts=prompts,
+        odds=np.where(own[:, None] == 0, (0.5, 0.5, 0.0), (0.0, 1.0, 0.0)),
+    )
+    heard = heard_together(np.zeros(400, dtype=int), own, scores, np.zeros(400, dtype=bool))
+    known = Beside(np.full((3, 1), np.nan), groups=groups)
+    table = learn(replace(heard, placed=placed), undeclared(NAMES, 1), known, 0.0).table
+    expected = 0.5 * table[:2].sum() + table[3 + of_first].mean()
+    assert expected == pytest.approx(0.9, abs=0.1)
 
 
 def test_answers_to_one_prompt_are_known_as_such() -> None:
@@ -212,7 +233,7 @@ def test_answers_to_one_prompt_are_known_as_such() -> None:
         notes.take(piece(number, 0.0, source=Source.JUDGE, groups=placed, call_id=told))
     numbers = {each.id: each.number for each in ENDPOINTS}
     heard = notes.read(numbers, {}, (groups, "x"))
-    assert heard.prompts.tolist() == [0, 0, 1, 2, 2, 3, 4]
+    assert heard.placed.prompts.tolist() == [0, 0, 1, 2, 2, 3, 4]
 
 
 def test_a_domain_that_is_new_is_expected_what_is_without_evidence_and_groups_stay() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from random import Random
 
 import numpy as np
+import pytest
 
 from broker.core.clusters import group
 from broker.core.domains import learn
@@ -106,6 +107,22 @@ def test_how_hard_prompts_are_makes_no_model_stand_out() -> None:
     told, apart = estimate.mean(axis=1), estimate - estimate.mean(axis=1, keepdims=True)
     assert told.std() > 0.1, "groups tell what is hard"
     assert (apart - apart.mean(axis=0)).std() < 0.2 * told.std(), "and all slip alike"
+
+
+def test_in_which_order_a_table_has_its_rows_tells_nothing() -> None:
+    """Brokers take a model whose answers get worse and worse for one that has changed."""
+    seen = evidence(11)
+    by_score = np.argsort(-seen.scores[:, 0], kind="stable")
+    rows = (each[by_score] for each in (seen.vectors, seen.labels, seen.scores))
+    ordered, mean = learned(Evidence(*rows)).by_domain, learned(seen).by_domain
+    assert np.abs(ordered - mean).max() < 0.03
+
+
+def test_where_answers_have_degrees_those_that_are_quite_right_are_of_the_same_kind() -> None:
+    seen = evidence(12)
+    often = np.random.default_rng(12).random(seen.scores.shape) < (0.9, 0.1, 0.5)
+    known = learned(replace(seen, scores=np.where(often, 1.0, 0.4))).by_domain
+    assert known == pytest.approx(np.array([(0.94, 0.46, 0.7)] * 2), abs=0.06)
 
 
 def test_a_model_that_was_hardly_asked_is_taken_for_what_is_usual() -> None:
