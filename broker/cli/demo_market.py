@@ -38,7 +38,7 @@ async def run(wanted: Launch, console: Console, environments: Path | None = None
     `environments` is where the servers' environments are, if not below the state folder.
     """
     folder = wanted.folder
-    async with occupy(wanted) as up:
+    async with occupy(wanted, console) as up:
         market, servers = await _open(wanted, up, console, environments)
         key = await _key(market, folder)
         await show(market.running.url, key, console, [each.provider.name for each in servers])
@@ -47,7 +47,7 @@ async def run(wanted: Launch, console: Console, environments: Path | None = None
         console.print(f"\nConsole (this link works once, for 15 minutes):\n  {market.console_link}")
         console.print("\nThe market stays open until Ctrl-C.")
         await up.run()
-    console.print("\nStopped. The data is kept for the next start.")
+    console.print("Stopped. The data is kept for the next start.")
 
 
 async def _open(
@@ -60,6 +60,8 @@ async def _open(
             servers = await prepare_servers(
                 wanted.folder.path / "demo", console.print, environments=environments
             )
+            names = ", ".join(each.provider.name for each in servers)
+            console.print(f"Starting the broker, and the servers of {names} ...")
             for server in servers:
                 group.create_task(_enter(server, opening, up, wanted.folder))
     except* Exception as failures:

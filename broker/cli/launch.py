@@ -59,8 +59,9 @@ class Market:
 
 
 @contextlib.asynccontextmanager
-async def occupy(wanted: Launch) -> AsyncIterator[Supervisor]:
-    """Take the folder and the port; everything stops when the block ends or a signal comes.
+async def occupy(wanted: Launch, console: Console) -> AsyncIterator[Supervisor]:
+    """Take the folder and the port; everything stops when the block ends or a signal comes, which
+    is said at once, for it takes seconds.
 
     Raises AlreadyRunning, SettingInvalid for a port that is taken.
     """
@@ -70,6 +71,8 @@ async def occupy(wanted: Launch) -> AsyncIterator[Supervisor]:
             try:
                 yield up
             finally:
+                if up.stopped_by is not None:
+                    console.print("\nStopping ...")
                 wanted.folder.retract()
 
 
@@ -184,17 +187,12 @@ def _broker(wanted: Launch, env: Mapping[str, str]) -> Service:
 
 
 def workers(folder: StateFolder, env: Mapping[str, str]) -> list[Service]:
-    """Return the workers that every market needs: for quick jobs, with the schedule in it, and for
-    slow ones."""
+    """Return the workers that every market needs: for quick jobs, with the schedule in it, for slow
+    ones, and for the simulations that operators order, one at a time."""
     logs = folder.path / "logs"
     quick, slow = quick_command(folder, beat=True), slow_command()
     return [
         Service(Command("worker", quick, logs / "worker.log", env=env)),
         Service(Command("worker for slow jobs", slow, logs / "worker-slow.log", env=env)),
+        Service(Command("simulator", simulator_command(1), logs / "simulator.log", env=env)),
     ]
-
-
-def simulator(folder: StateFolder, env: Mapping[str, str]) -> Service:
-    """Return a worker that runs the simulations that operators order, one at a time."""
-    log = folder.path / "logs" / "simulator.log"
-    return Service(Command("simulator", simulator_command(1), log, env=env))

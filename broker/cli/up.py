@@ -37,14 +37,11 @@ def up(
 
 
 async def _up(wanted: Launch, console: Console) -> None:
-    from broker.cli.launch import occupy, open_market, simulator, workers
+    from broker.cli.launch import occupy, open_market, workers
 
-    async with occupy(wanted) as up:
+    async with occupy(wanted, console) as up:
         market = await open_market(wanted, up, console)
-        for service in (
-            *workers(wanted.folder, market.env),
-            simulator(wanted.folder, market.env),
-        ):
+        for service in workers(wanted.folder, market.env):
             await up.start(service)
         console.print(f"\nThe market is open at [bold]{wanted.url}[/bold]")
         console.print(f"Console (this link works once, for 15 minutes):\n  {market.console_link}")
@@ -52,7 +49,7 @@ async def _up(wanted: Launch, console: Console) -> None:
         console.print(f"  {' && '.join(next_steps(wanted.folder.path))}", markup=False)
         console.print("Ctrl-C stops everything and keeps the data.")
         await up.run()
-    console.print("\nStopped. The data is kept for the next start.")
+    console.print("Stopped. The data is kept for the next start.")
 
 
 def next_steps(state: Path) -> list[str]:

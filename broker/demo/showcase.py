@@ -26,9 +26,11 @@ async def show(base_url: str, key: str, console: Console, providers: Collection[
     not listed in time is named and left out; a request that is refused shows why.
     """
     async with consumer(base_url, key) as http:
+        console.print("Waiting until the broker has checked and listed them ...")
         listed = await wait_for(http, providers)
         for name in sorted(set(providers) - listed):
             console.print(f"{name} is not listed yet; the log of its agent says why")
+        console.print("Sending a few requests ...\n")
         print_shown(console, await ask_all(http, listed))
     print_invitation(console, base_url, key, has_triton="tinyclass" in listed)
 

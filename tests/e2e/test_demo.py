@@ -272,6 +272,21 @@ async def test_the_books_balance(demo: Demo) -> None:
     assert said.endswith("The books balance.")
 
 
+async def test_a_simulation_that_is_ordered_begins(demo: Demo) -> None:
+    code, key = await demo.command("keys", "issue", "operator", "--state", str(demo.state))
+    assert code == 0, key
+    headers = {"authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(base_url=demo.url, headers=headers, timeout=30.0) as http:
+        ordered = await http.post("/api/simulations", json={"scenario": "steady", "seeds": 1})
+        place = f"/api/simulations/{ordered.json()['id']}"
+        async with asyncio.timeout(STOP_LIMIT_S):
+            status = "waiting"
+            while status == "waiting":
+                await asyncio.sleep(0.1)
+                status = (await http.get(place)).json()["status"]
+        assert (await http.post(f"{place}/cancel")).is_success
+
+
 async def test_a_second_demo_on_the_same_folder_says_that_it_runs_already(demo: Demo) -> None:
     words = ("demo", "--state", str(demo.state), "--port", str(free_port()))
     code, said = await demo.command(*words)

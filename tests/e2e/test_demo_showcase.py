@@ -168,6 +168,7 @@ async def test_the_table_and_the_lines_to_paste_are_printed(broker: Broker) -> N
     await show(broker.url, "bk_a_b", Console(file=out, width=160, soft_wrap=True), PROVIDERS)
 
     printed = out.getvalue()
+    assert printed.index("Waiting until") < printed.index("Sending a few") < printed.index("What")
     for heading in ("request", "routed to", "price", "cost", "why"):
         assert heading in printed
     assert "Hello [bold]there[/bold]." in printed  # shown as it came, not read as markup

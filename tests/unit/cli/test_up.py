@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
+from asyncio import sleep
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from broker.cli.launch import Launch, open_market
+from broker.cli.launch import Launch, occupy, open_market, workers
 from broker.cli.state import StateFolder
 from broker.cli.up import next_steps
 from broker.embedded.supervise import Supervisor
 from broker.errors import SettingInvalid, Unavailable
+from broker.jobs.room import QUICK, SLOW
 
 
 def test_the_next_steps_name_the_state_folder_where_it_is_not_the_usual_one() -> None:
@@ -54,3 +59,21 @@ async def test_a_database_that_does_not_answer_is_told_as_that(
     async with Supervisor() as up:
         with pytest.raises(Unavailable, match="The database cannot be reached"):
             await open_market(Launch(StateFolder(tmp_path), "127.0.0.1", 1), up, Console())
+
+
+def test_every_market_has_somebody_for_each_queue_of_jobs(tmp_path: Path) -> None:
+    lines = [each.command.argv for each in workers(StateFolder(tmp_path), {})]
+    queues = [line[line.index("--queues") + 1] for line in lines]
+    assert queues == [QUICK, SLOW, "simulations"]
+
+
+async def test_that_it_stops_is_said_at_once_where_a_signal_asked_for_it(
+    alone: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for signalled in (True, False):
+        out = io.StringIO()
+        async with occupy(Launch(StateFolder(tmp_path), "127.0.0.1", 0), Console(file=out)):
+            if signalled:
+                os.kill(os.getpid(), signal.SIGINT)
+                await sleep(60)
+        assert ("Stopping ..." in out.getvalue()) == signalled
