@@ -6,6 +6,7 @@ That it got worse is told by one-sided CUSUM on what its scores fall short of wh
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -17,8 +18,14 @@ HALF_LIFE_S: Final = 30 * 86_400.0
 SLACK: Final = 0.1
 """To fall short by so much is chance."""
 ALARM: Final = 8.0
-"""To fall short by so much in sum, beyond the slack, is not: a fall by 0.3 is found in 40 answers.
-At even odds chance alone does that once in many thousands."""
+"""To fall short by so much in sum, beyond the slack, is not. A fall by 0.3 is found in 40
+answers."""
+ALARM_FOR: Final = 200
+"""By chance that is seldom in so many answers. In a longer stream it takes more, for there are more
+places from which to fall short: the logarithm of how many times as many, over RARER."""
+RARER: Final = 0.8
+"""At even odds a sum larger by 1 is exp(-0.8) times as likely: the root of
+cosh(x / 2) = exp(SLACK * x)."""
 VOICE_MAX: Final = ALARM / 2
 """So much weighs at most what one account says of an endpoint, where the others' is at stake: alone
 it sounds no alarm, and hardly moves what is expected."""
@@ -40,7 +47,8 @@ def changed_at(short: Floats) -> int:
     `short` is what was expected less what came, in the order of time.
     """
     sums = np.concatenate(([0.0], (short - SLACK).cumsum()))
-    alarms = np.flatnonzero(sums - np.minimum.accumulate(sums) > ALARM)
+    alarm = ALARM + math.log(max(short.size / ALARM_FOR, 1.0)) / RARER
+    alarms = np.flatnonzero(sums - np.minimum.accumulate(sums) > alarm)
     return int(sums[: alarms[-1] + 1].argmin()) if alarms.size else 0
 
 

@@ -154,6 +154,8 @@ def test_chance_alone_seldom_sounds_an_alarm_and_a_fall_soon_does() -> None:
     assert expected_before(none, none, none.astype(int), none, 10.0).size == 0
     steady = [changed_at(0.7 - (random.random(500) < 0.7)) > 0 for _ in range(200)]
     assert np.mean(steady) < 0.05
+    even = [changed_at(0.5 - (random.random(5_000) < 0.5)) > 0 for _ in range(100)]
+    assert np.mean(even) < 0.1
     found = []
     for _ in range(50):
         scores = random.random(300) < np.where(np.arange(300) < 240, 0.8, 0.4)
