@@ -79,7 +79,16 @@ def refusal(
         return _priced_out(wanted, decision, runtime, facts)
     if Rejection.CONTEXT_TOO_SHORT in decision.reasons:
         return _too_long(wanted, decision, runtime, facts)
-    return NothingFits(f"No endpoint fits: {counted(decision.reasons.tolist())}.", facts=facts)
+    return _unfit(decision, runtime, facts)
+
+
+def _unfit(decision: Decision, runtime: Runtime, facts: dict[str, object]) -> NothingFits:
+    said = f"No endpoint fits: {counted(decision.reasons.tolist())}."
+    short = decision.rejected[decision.reasons == Rejection.OUTPUT_TOO_SHORT].tolist()
+    if short:
+        longest = max(runtime.market.endpoint(each).max_output_tokens or 0 for each in short)
+        said += f" The longest answer is {longest:,} tokens."
+    return NothingFits(said, facts=facts)
 
 
 def room_in_s(full: list[int], runtime: Runtime) -> float:
@@ -106,7 +115,7 @@ def _priced_out(
     chance = (runtime.random, runtime.now_s())
     fitting = route(anyhow, runtime.market, runtime.pulse, everyone, chance)
     if fitting is None or not fitting.plan:
-        return NothingFits(f"No endpoint fits: {counted(decision.reasons.tolist())}.", facts=facts)
+        return _unfit(decision, runtime, facts)
     cheapest = min(fitting.plan, key=lambda each: each.ceiling_nanos)
     name, rate = runtime.market.endpoint(cheapest.number).name, cheapest.rate
     price_in, price_out = format_rate(rate.rate_in_micros), format_rate(rate.rate_out_micros)

@@ -115,6 +115,14 @@ def embedding(texts: list[str]) -> Requirements:
     return demands(asked, ACCOUNT)
 
 
+def test_an_answer_that_is_asked_for_too_long_is_told_how_long_it_may_be() -> None:
+    lengths = (512, 2_048)
+    where = market([endpoint(at, max_output_tokens=each) for at, each in enumerate(lengths)])
+    error = refused(running(where), tokens_out_max=3_000)
+    assert (error.status, error.code) == (404, "nothing_fits")
+    assert "2 output limit too low. The longest answer is 2,048 tokens." in error.detail
+
+
 def test_the_rejected_are_told_with_their_reasons() -> None:
     error = refused(running(market([endpoint(0, "acme/small", quality=0.1)])), quality_min=0.4)
     assert (error.status, error.code) == (404, "nothing_fits")
