@@ -246,14 +246,19 @@ def _gains(
     placed = heard.placed
     heavy = weights[placed.at] > 0.0
     at = placed.at[heavy]
+    # One more than were asked: it stands for all that were not, of which there may be thousands.
+    asked, models = np.unique(heard.endpoints[at], return_inverse=True)
     answers = Answers(
         groups=placed.groups[heavy],
-        models=heard.endpoints[at],
+        models=models,
         prompts=placed.prompts[heavy],
         apart=heard.scores[at] - _expected(heard, *known)[heavy],
         weights=weights[at],
     )
-    return gains(answers, (groups.count, size))
+    told = gains(answers, (groups.count, asked.size + 1))
+    of_all = np.repeat(told[:, -1:], size, axis=1)
+    of_all[:, asked] = told[:, :-1]
+    return of_all
 
 
 def _expected(heard: Heard, exact: Estimate, graded: Estimate, quality: Floats) -> Floats:

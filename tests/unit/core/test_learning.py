@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -220,6 +221,31 @@ def test_what_prompts_are_taken_for_wrongly_their_groups_make_good() -> None:
     table = learn(replace(heard, placed=placed), undeclared(NAMES, 1), known, 0.0).table
     expected = 0.5 * table[:2].sum() + table[3 + of_first].mean()
     assert expected == pytest.approx(0.9, abs=0.1)
+
+
+def test_what_is_learned_of_a_few_among_very_many_takes_little_more_than_it_is() -> None:
+    random = np.random.default_rng(5)
+    labels, vectors = np.repeat((0, 1), 400), random.normal(0.0, 0.5, (800, LENGTH))
+    vectors[:, 1] *= 8.0
+    groups = make_groups(learn_domains(NAMES, labels, vectors, vectors), vectors, labels)
+    asked, size, prompts = random.integers(0, 5_000, 40), 5_000, np.arange(800)
+    of_one, kind = prompts % 40, vectors[:, 1] > 0.0
+    endpoints, scores = asked[of_one], (kind == of_one % 2).astype(float)
+    heard = heard_together(endpoints, labels, scores, np.zeros(800, dtype=bool))
+    odds = np.eye(3)[labels]
+    heard = replace(heard, placed=Placed(prompts, groups.of(vectors), prompts, odds))
+    known = Beside(np.full((3, size), np.nan), groups=groups)
+    tracemalloc.start()
+    try:
+        table = learn(heard, undeclared(NAMES, size), known, 0.0).table
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 3 * table.nbytes
+    gained = table[3:]
+    never = np.setdiff1d(np.arange(size), asked)
+    assert (gained[:, never] == gained[:, never[:1]]).all(), "of who was not asked as of any"
+    assert (gained[:, asked] != gained[:, never[:1]]).any()
 
 
 def test_answers_to_one_prompt_are_known_as_such() -> None:
