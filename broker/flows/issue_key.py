@@ -145,7 +145,8 @@ def _within_own_limits(own: KeyTerms, terms: KeyTerms) -> None:
     if most is not None and (terms.calls_max is None or terms.calls_max > most):
         raise NotAllowed(f"The calling key allows only keys with a calls_max of {most} or less.")
     if last is not None and (terms.expires_at is None or terms.expires_at > last):
-        raise NotAllowed(f"The calling key allows only keys that expire by {last.isoformat()}.")
+        latest = f"{last:%Y-%m-%d %H:%M:%S} UTC"
+        raise NotAllowed(f"The calling key allows only keys that expire by {latest}.")
     _require_scopes(own, terms.scopes)
     mine, theirs = own.allowance or NO_ALLOWANCE, terms.allowance or NO_ALLOWANCE
     for name in ("models", "providers", "domains"):

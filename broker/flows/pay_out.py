@@ -69,7 +69,7 @@ async def pay_out(
     if terms.place is None:
         raise Conflict("No bank or Stripe account was named.", code="payout_destination_missing")
     if not is_rested(terms, now):
-        first = (terms.place.created_at + REST).isoformat(timespec="seconds")
+        first = f"{terms.place.created_at + REST:%Y-%m-%d %H:%M:%S} UTC"
         raise Conflict(
             f"The destination is new: it can be paid to from {first}.",
             code="payout_destination_resting",

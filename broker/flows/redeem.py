@@ -167,7 +167,7 @@ def _require_open(quote: Quote) -> None:
         raise _used(quote.used_by)
     if quote.has_expired:
         raise QuoteRefused(
-            f"The quote was firm until {quote.expires_at.isoformat()}.",
+            f"The quote was firm until {quote.expires_at:%Y-%m-%d %H:%M:%S} UTC.",
             code="quote_expired",
             status=410,
         )

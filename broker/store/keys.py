@@ -130,7 +130,7 @@ async def rotate(
     if row.former_until is not None and now < row.former_until and now < former_until:
         raise Conflict(
             f"The key was rotated before, and its former secret works until "
-            f"{row.former_until.isoformat()}. An overlap_s of 0 ends it now.",
+            f"{row.former_until:%Y-%m-%d %H:%M:%S} UTC. An overlap_s of 0 ends it now.",
             code="rotation_under_way",
         )
     await connection.execute(

@@ -219,6 +219,7 @@ async def test_a_promised_overlap_is_kept_unless_it_is_ended_on_purpose(
     second = (await consumer.http.post(place, json={})).json()
     refused = await consumer.http.post(place, json={"overlap_s": 60})
     assert (refused.status_code, refused.json()["code"]) == (409, "rotation_under_way")
+    assert re.search(r"until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\.", refused.json()["detail"])
     assert await works(stranger, first["key"])
     third = (await consumer.http.post(place, json={"overlap_s": 0})).json()
     standing = [await works(stranger, each["key"]) for each in (first, second, third)]

@@ -291,7 +291,8 @@ async def test_a_quote_ends_by_the_clock_of_the_database(house: House, shop: Con
     await until(lambda: _is_expired(shop, made["quote_id"]))
     refused = await _ask(shop.http, made["quote_id"])
     assert _told(refused) == (410, "quote_expired")
-    assert made["expires_at"][:19] in refused.json()["error"]["message"]
+    ended = made["expires_at"][:19].replace("T", " ")
+    assert f"until {ended} UTC." in refused.json()["error"]["message"]
     assert all(each.calls == 0 for each in house.providers.values())
 
 

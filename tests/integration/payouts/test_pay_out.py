@@ -142,6 +142,7 @@ async def test_who_has_no_destination_or_a_new_one_waits(till: Till) -> None:
     with pytest.raises(Conflict) as resting:
         await till.pay(acme)
     assert resting.value.code == "payout_destination_resting"
+    assert f"from {now + REST:%Y-%m-%d %H:%M:%S} UTC." in resting.value.detail
     assert await run_due(till, now + timedelta(hours=23)) == []
     assert len(await run_due(till, now + REST + timedelta(days=1))) == 1
 
