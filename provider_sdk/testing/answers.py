@@ -23,6 +23,8 @@ quartz raven reed ridge river saffron sage silver slate spruce
 """
 WORDS = _WORDS.split()
 EMBEDDING_DIMENSIONS = 8
+EMBEDDING_DIMENSIONS_MAX = 8_192
+"""More than any model has: whoever asks for more gets so many."""
 CREATED_S = 1_700_000_000
 
 
@@ -278,6 +280,7 @@ def embeddings(told: Told) -> Answer:
     single = isinstance(asked, str) or (bool(asked) and isinstance(asked[0], int))
     texts = [str(text) for text in ([asked] if single else asked)]
     dimensions = int(told.request.get("dimensions") or EMBEDDING_DIMENSIONS)
+    dimensions = min(dimensions, EMBEDDING_DIMENSIONS_MAX)
     data: list[dict[str, Any]] = []
     for index, text in enumerate(texts):
         vector: list[float] | str = embedding_vector(text, dimensions)

@@ -14,6 +14,7 @@ import httpx
 import msgspec
 import pytest
 
+from provider_sdk.testing.answers import EMBEDDING_DIMENSIONS_MAX
 from provider_sdk.testing.scripted import (
     Script,
     ScriptedProvider,
@@ -99,6 +100,9 @@ async def test_completions_and_embeddings_answer(
     body = {"model": "scripted", "input": ["x"], "encoding_format": "float"}
     data = (await http.post(f"{provider.url}/v1/embeddings", json=body)).json()["data"]
     assert data[0]["embedding"] == embedding_vector("x")
+    body |= {"dimensions": 10**6}
+    data = (await http.post(f"{provider.url}/v1/embeddings", json=body)).json()["data"]
+    assert len(data[0]["embedding"]) == EMBEDDING_DIMENSIONS_MAX
 
 
 @pytest.mark.parametrize("status", [400, 429, 500, 503])
