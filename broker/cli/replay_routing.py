@@ -44,9 +44,9 @@ _MEANS = {
 
 
 def replay_routing(
-    table: Annotated[Path, typer.Argument(help="JSON lines: prompt, task, and scores or arms.")],
+    table: Annotated[Path, typer.Argument(help="JSON lines, as above.")],
     prices: Annotated[
-        Path | None, typer.Option(help="JSON: USD per million tokens by model, for scores.")
+        Path | None, typer.Option(help="JSON, as above; rows of scores need it.")
     ] = None,
     train: Annotated[
         Path | None, typer.Option(help="A table to learn from, instead of a split of this one.")
@@ -58,7 +58,13 @@ def replay_routing(
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead.")] = False,
 ) -> None:
-    """Replay routing offline: accuracy, cost and what each part adds."""
+    """Replay routing offline: accuracy, cost and what each part adds.
+
+    A row is {"prompt": "...", "task": "law", "split": "train", "scores": {"MODEL": 1.0}}, or has
+    "arms": {"MODEL": {"reward": 1.0, "cost_usd": 0.001}} in place of scores. Some rows are of the
+    split to learn from, the others are routed. Prices are
+    {"MODEL": {"input_usd_per_mtok": 0.1, "output_usd_per_mtok": 0.3}}.
+    """
     import msgspec
     import numpy as np
 

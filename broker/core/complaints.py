@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -11,6 +12,8 @@ import msgspec
 from msgspec import inspect
 
 _NO_CHOICE: Final = "Invalid enum value "
+_NAME_CHARACTERS_MAX: Final = 64
+"""A longer name is like none, and to compare it takes long."""
 
 
 def worded(reason: str, kind: Any, path: str) -> str:
@@ -24,6 +27,13 @@ def worded(reason: str, kind: Any, path: str) -> str:
     if "`str" in reason and path.endswith("_usd"):
         return f'{reason}; an amount is a decimal in quotes, such as "0.25"'
     return reason
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """Return which of the names was meant, as the end of a sentence; empty where none is near."""
+    if len(name) > _NAME_CHARACTERS_MAX:
+        return ""
+    return "".join(f"; was '{each}' meant?" for each in difflib.get_close_matches(name, names, 1))
 
 
 @lru_cache(maxsize=256)

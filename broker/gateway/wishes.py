@@ -11,7 +11,7 @@ import msgspec
 
 from broker.core.cascade import Below, Cascade, Stage
 from broker.core.columns import AUTO
-from broker.core.complaints import worded
+from broker.core.complaints import nearest, worded
 from broker.core.requirements import PRESETS, Weights
 from broker.errors import RequestMalformed, UnknownField
 from pricing.money import AmountMalformed, MoneyError, parse_rate_micros, parse_usd_nanos
@@ -324,7 +324,9 @@ def _refused(reason: str) -> RequestMalformed | UnknownField:
     told, _, place = reason.partition(" - at ")
     path = place.strip("`").removeprefix("$")
     if "unknown field" in told:
-        return UnknownField(f"broker{path}: there is no field '{told.split('`')[1]}'.")
+        name = told.split("`")[1]
+        meant = "" if path else nearest(name, Wishes.__struct_fields__)
+        return UnknownField(f"broker{path}: there is no field '{name}'{meant or '.'}")
     return RequestMalformed(f"broker{path}: {worded(told, Wishes, path)}.")
 
 

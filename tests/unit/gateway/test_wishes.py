@@ -160,6 +160,10 @@ def test_what_may_stand_in_a_field_of_words_is_told() -> None:
         of_body(cascade={"policy": "auto", "pay": "none"})
     with pytest.raises(UnknownField, match=r"^broker\.providers: there is no field 'olny'"):
         of_body(providers={"olny": []})
+    for name, told in (("max_prise", "; was 'max_price' meant?"), ("x" * 100_000, "x'.")):
+        with pytest.raises(UnknownField) as caught:
+            of_body(**{name: 1})
+        assert caught.value.detail.endswith(told)
 
 
 @pytest.mark.parametrize("name", ["domian", "providers-olny", "call-id"])
