@@ -81,8 +81,9 @@ class LedgerBatcher:
 
     @property
     def is_stuck(self) -> bool:
-        """True while settlements cannot be written; until they can, no call is let in."""
-        return self._settlements.is_stuck
+        """True while settlements cannot be written, or where a lane has died; no call is let in."""
+        died = any(each.has_died for each in self.lanes().values())
+        return died or self._settlements.is_stuck
 
     @property
     def holds_limit(self) -> float:

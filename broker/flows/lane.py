@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Final, Generic, TypeVar
 
 import asyncpg
+import structlog
 
 from broker.core.durations import Durations
 from broker.errors import Unavailable
@@ -29,6 +30,9 @@ Result = TypeVar("Result")
 
 _RETRY_FIRST_S: Final = 0.1
 _RETRY_MAX_S: Final = 1.0
+_RESTART: Final = "This is a fault of the broker. It takes no more calls: restart this process."
+
+_log = structlog.get_logger()
 
 
 class Lane(ABC, Generic[Item, Result]):
@@ -53,6 +57,12 @@ class Lane(ABC, Generic[Item, Result]):
     def start(self) -> None:
         """Begin to send."""
         self._task = asyncio.create_task(self._run(), name=type(self).__name__)
+        self._task.add_done_callback(self._tell_of_death)
+
+    @property
+    def has_died(self) -> bool:
+        """True where it has ended by a fault of its own: this process will send nothing more."""
+        return self._task is not None and self._task.done() and not self._closing
 
     async def close(self, timeout_s: float) -> None:
         """Send what waits, for at most `timeout_s`, and let go of the connection."""
@@ -74,6 +84,10 @@ class Lane(ABC, Generic[Item, Result]):
         self.queue.append(item)
         if self._idle is not None:
             self._wake()
+
+    def _tell_of_death(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            _log.error("lane_died", lane=type(self).__name__, advice=_RESTART, exc_info=fault)
 
     def _wake(self) -> None:
         idle, self._idle = self._idle, None

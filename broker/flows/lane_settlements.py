@@ -58,7 +58,7 @@ class SettlementLane(Lane[_Closing, SettleResult]):
     @property
     def is_stuck(self) -> bool:
         """True while what waits could not be written though it was tried again."""
-        return self.failures >= _STUCK_FROM
+        return self.failures >= _STUCK_FROM or self.has_died
 
     def settle(
         self, settlement: Settlement, draft: Callable[[], CallRecord] | None = None

@@ -26,6 +26,8 @@ _CONNECTIONS_MAX = 16
 
 AWAY = (RedisError, OSError, TimeoutError)
 """What is raised when Valkey is away, or so unwell that it makes no difference."""
+_LOST = "the handler is closed"
+"""So does uvloop say, as a RuntimeError, that the connection was lost that is to be written to."""
 
 
 class Valkey:
@@ -91,7 +93,9 @@ class Valkey:
         cancelled = cancellations()
         try:
             answer = await question(self._client)
-        except AWAY as error:
+        except Exception as error:
+            if not is_away(error):
+                raise
             self.failed(error)
             answer = fallback
         else:
@@ -126,7 +130,9 @@ class Valkey:
         try:
             # It must take writes: a replica, or one that is full, answers but is of no use.
             await self._client.set(self.key("found"), b"", px=1_000)
-        except AWAY as error:
+        except Exception as error:
+            if not is_away(error):
+                raise
             self.failed(error)
         else:
             self.succeeded()
@@ -137,6 +143,11 @@ class Valkey:
             self._looking.cancel()
             await asyncio.wait([self._looking])
         await self._client.aclose()
+
+
+def is_away(error: Exception) -> bool:
+    """Whether something failed because Valkey is away."""
+    return isinstance(error, AWAY) or (isinstance(error, RuntimeError) and _LOST in str(error))
 
 
 def cancellations() -> int:

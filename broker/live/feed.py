@@ -15,7 +15,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from broker.live.connection import AWAY, Valkey, backoff_s, heed_cancellation
+from broker.live.connection import Valkey, backoff_s, heed_cancellation, is_away
 from pricing.book import BookMalformed, PriceBook
 
 _log = structlog.get_logger(__name__)
@@ -70,7 +70,9 @@ class BookFeed:
                 async with client.pubsub() as channel:
                     await channel.subscribe(*self._channels)
                     await self._follow(client, channel, heard)
-            except AWAY as error:
+            except Exception as error:
+                if not is_away(error):
+                    raise
                 self._valkey.failed(error)
             finally:
                 failures = 0 if self.listening else failures + 1

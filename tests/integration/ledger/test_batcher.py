@@ -50,6 +50,28 @@ async def test_many_calls_at_once_are_held_and_settled_exactly(
     assert await connection.fetchval("SELECT count(*) FROM calls") == 600
 
 
+async def test_a_lane_that_dies_of_a_fault_of_ours_is_told_and_no_call_is_let_in(
+    batcher: LedgerBatcher,
+    consumer: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    hold = a_hold(consumer, 1_000)
+    await batcher.hold(hold)
+    assert not batcher.is_stuck
+    lane = batcher.lanes()["settlements"]
+    monkeypatch.setattr(lane, "_next_batch", lambda: 1 / 0)
+    batcher.release(hold)
+
+    async def died() -> bool:
+        return batcher.is_stuck
+
+    await until(died)
+    assert "event=lane_died lane=SettlementLane" in capfd.readouterr().err
+    with pytest.raises(Unavailable):
+        await batcher.hold(a_hold(consumer, 1_000))
+
+
 async def test_a_hold_behind_one_too_big_is_asked_again_and_fits(
     batcher: LedgerBatcher, consumer: UUID
 ) -> None:
