@@ -40,8 +40,13 @@ class Stretch:
 
 
 def asked_stretch(since: Since = None, until: Until = None) -> Stretch:
-    """Read `from` and `to`; a dependency of the handlers that take them."""
-    return Stretch(in_utc(since), in_utc(until))
+    """Read `from` and `to`; a dependency of the handlers that take them. Raises RequestMalformed
+    where there is no time between them."""
+    stretch = Stretch(in_utc(since), in_utc(until))
+    if stretch.since and stretch.until and stretch.since >= stretch.until:
+        fields = [{"field": "to", "in": "query", "problem": "not after 'from'"}]
+        raise RequestMalformed("to: not after 'from'.", facts={"fields": fields})
+    return stretch
 
 
 GivenStretch = NamedDependency[Stretch]

@@ -196,6 +196,10 @@ async def test_calls_of_a_stretch_of_time_are_listed(
     assert await ids(**{"from": between}) == made[1:]
     assert await ids(to=between) == made[:1]
     assert await ids(**{"from": "2020-01-01T00:00:00Z", "to": "2020-02-01T00:00:00Z"}) == []
+    for until in ("2020-01-01T00:00:00Z", "2019-12-31T00:00:00Z"):
+        asked = {"from": "2020-01-01T00:00:00Z", "to": until}
+        refused = await consumer.http.get("/api/calls", params=asked)
+        assert (refused.status_code, refused.json()["fields"][0]["field"]) == (400, "to")
 
 
 FILTERS = {

@@ -38,6 +38,30 @@ async def test_an_empty_market_says_what_to_do(bourse: Bourse, enter: Enter) -> 
         assert "No calls yet" in page.text
 
 
+PLACES = {
+    "/console": "Market",
+    "/console/calls": "Calls",
+    "/console/simulations": "Simulations",
+    "/console/domains": "Domains",
+}
+
+
+async def test_each_page_leads_to_all_others_that_its_viewer_may_see_and_out(
+    bourse: Bourse, enter: Enter
+) -> None:
+    for role in Role:
+        client = await enter(await bourse.account(role, f"walker-{role}"))
+        pages = {path: await client.get(path) for path in PLACES}
+        seen = {path for path, page in pages.items() if page.status_code == 200}
+        assert len(seen) == {"consumer": 2, "provider": 3, "operator": 4}[role]
+        for path in seen:
+            text = pages[path].text
+            linked = {to for to, name in PLACES.items() if f'href="{to}">{name}</a>' in text}
+            assert linked == seen - {path}, (role, path)
+            assert 'action="/console/logout"' in text
+            assert re.search(r'name="csrf_token" value="[^"]+"', text), (role, path)
+
+
 async def test_the_market_shows_price_load_and_state(
     bourse: Bourse, people: People, enter: Enter
 ) -> None:
