@@ -158,7 +158,7 @@ async def test_a_call_with_an_id_older_than_the_overlap_is_found_by_the_look_bac
 ) -> None:
     """Its hold waited long, or its broker's clock is behind; it settles between two rounds."""
     await trade.office.subscribe(trade.consumer, target.url, "call.settled")
-    await trade.round(seconds=1)
+    await trade.round(minutes=6)  # it looks back now, however old the database is
     old = await trade.settle(await trade.hold(timedelta(minutes=50)))
     await trade.round(seconds=1)
     assert target.got == []
