@@ -100,7 +100,7 @@ def _asked(data: dict[str, Any]) -> dict[str, Any]:
     chosen = {"from_broker_days": _value(market)} if market != what else {"scenario": what}
     order = chosen | {
         "controllers": _texts(data, "controllers"),
-        "seeds": int(seeds) if seeds.isdecimal() else SEEDS_DEFAULT,
+        "seeds": _value(seeds) if seeds else SEEDS_DEFAULT,
         "settings": dict(_pairs(_text(data, "settings"))),
         "grid": {
             name: [_value(each) for each in str(values).split(",")]

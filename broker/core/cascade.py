@@ -74,6 +74,8 @@ class Cascade(msgspec.Struct, frozen=True):
     """They were asked for by the broker alone."""
     named: str | None = None
     """The model that the request itself names, in whose place the first stage is asked."""
+    of_models: bool = False
+    """It came as `models`, which stand in for each other: nobody asked how good answers are."""
 
     @property
     def falls_back(self) -> bool:

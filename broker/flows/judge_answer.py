@@ -163,13 +163,16 @@ def _once_more(call: Call) -> OpenAiBody:
 
 
 def _is_kept(tab: Tab, attempt: Attempt, judged: Judged) -> Kept:
-    chain = tab.decision
+    chain, cascade = tab.decision, tab.call.cascade
     assert isinstance(chain, Chain)
+    assert cascade is not None
     chance = judged.chance
     stage = chain.stage_of(attempt.candidate)
     least, groups = chain.keep_from[stage], chain.groups
     if stage + 1 >= len(groups) and not least:
         return Kept(True, "there is nobody else to ask")
+    if cascade.keeps_any:
+        return Kept(True, "any is kept")
     if least is not None:
         return above(chance, least)
     quality, cost_nanos = chain.quality_and_cost(groups[stage + 1][0])

@@ -84,19 +84,23 @@ def _is_here(wanted: Requirements, runtime: Runtime) -> bool:
 def lay_out(call: Call, first: Decision, runtime: Runtime) -> tuple[Call, Decision]:
     """Return the call as it is sent, and whom it goes to. Raises as `plan_cascade` does."""
     assert call.cascade is not None
-    chain = plan_cascade(call.cascade, call.wanted, first, runtime)
+    wanted, chain = plan_cascade(call.cascade, call.wanted, first, runtime)
+    if wanted is not call.wanted:
+        call = msgspec.structs.replace(call, wanted=wanted)
     return asking_for_logprobs(call), chain
 
 
 def plan_cascade(
     cascade: Cascade, wanted: Requirements, first: Decision, runtime: Runtime
-) -> Chain:
-    """Return the plan; `first` is the decision of the first stage, and has candidates.
+) -> tuple[Requirements, Chain]:
+    """Return the demands with whom the plan skips, and the plan; `first` is the decision of the
+    first stage, and has candidates.
 
     Raises NothingFits where the whole may cost more than the caller allows, ModelUnknown.
     """
+    skipped: tuple[str, ...] = ()
     if cascade.stages:
-        decisions, groups, least = _named(cascade, wanted, first, runtime)
+        (decisions, groups, least), skipped = _named(cascade, wanted, first, runtime)
     else:
         decisions, groups = [first], _best_then_better(first, runtime)
         least = [None] * (len(groups) - 1) + [0.0]
@@ -108,25 +112,33 @@ def plan_cascade(
         second = next(iter(choose(asked, runtime).plan), None)
     chain = _joined(decisions, groups, tuple(least))
     chain = msgspec.structs.replace(chain, second=second, samples=cascade.agreement == SAMPLE)
-    return within(chain, wanted.max_cost_nanos)
+    chain = within(chain, wanted.max_cost_nanos)
+    if skipped:
+        wanted = msgspec.structs.replace(wanted, skipped=wanted.skipped + skipped)
+    return wanted, chain
 
 
 def _named(
     cascade: Cascade, wanted: Requirements, first: Decision, runtime: Runtime
-) -> tuple[list[Decision], list[Group], list[float | None]]:
+) -> tuple[tuple[list[Decision], list[Group], list[float | None]], tuple[str, ...]]:
     """Plan those of each stage that no stage before has taken; a stage that nobody can serve at
-    the moment is left out."""
-    decisions, groups = [first], [first.plan]
+    the moment is left out, and told as skipped."""
+    decisions, groups, skipped = [first], [first.plan], []
     least: list[float | None] = [cascade.stages[0].keep_from]
     for stage in cascade.stages[1:]:
-        decision = choose(_of(wanted, stage), runtime)
+        asked = _of(wanted, stage)
+        decision = choose(asked, runtime)
+        if not decision.plan:
+            # It is no demand: others serve the call.
+            code = refusal(asked, decision, runtime, counts=False).code
+            skipped.append(f"{stage.model}: {code}")
         taken = {each.number for group in groups for each in group}
         free = tuple(each for each in decision.plan if each.number not in taken)
         if free:
             decisions.append(decision)
             groups.append(free)
             least.append(stage.keep_from)
-    return decisions, groups, least
+    return (decisions, groups, least), tuple(skipped)
 
 
 def _best_then_better(decision: Decision, runtime: Runtime) -> list[Group]:
@@ -234,11 +246,12 @@ def _beyond(chain: Chain) -> NothingFits:
 
 
 def asking_for_logprobs(call: Call) -> Call:
-    """Return the call of a cascade as it is sent."""
+    """Return the call of a cascade as it is sent: how sure a model is tells nothing that matters
+    where models merely stand in for each other."""
     body = call.body
     assert isinstance(body, OpenAiBody)
     assert call.cascade is not None
-    if _asked_by_caller(body):
+    if call.cascade.of_models or _asked_by_caller(body):
         return call
     raw = msgspec.Raw(_ASKED[call.wanted.task])
     members = {**body.members, "logprobs": raw}

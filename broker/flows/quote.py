@@ -103,7 +103,7 @@ class QuoteDesk:
         if not decision.plan:
             raise refusal(known, decision, runtime, counts=False)
         if cascade is not None:
-            decision = plan_cascade(cascade, known, decision, runtime)
+            known, decision = plan_cascade(cascade, known, decision, runtime)
         # What its prompt told ends here: the promise has the demands as they were made.
         wanted = msgspec.structs.replace(wanted, model=known.model, skipped=known.skipped)
         promised = promise(wanted, decision, market, cascade)
@@ -122,7 +122,7 @@ class QuoteDesk:
         refused = None if decision.plan else refusal(wanted, decision, runtime, counts=False)
         if cascade is not None and refused is None:
             try:
-                decision = plan_cascade(cascade, wanted, decision, runtime)
+                wanted, decision = plan_cascade(cascade, wanted, decision, runtime)
             except NothingFits as error:
                 refused = error
         return Rehearsal(wanted, decision, runtime.market, refused, cascade)

@@ -56,7 +56,7 @@ def admit(
     deadline_s = min(wishes.deadline_s or limits.deadline_s, limits.deadline_s_max)
     asked, cascade = begun(asked)
     if cascade is not None and wishes.quote_id is not None:
-        raise RequestMalformed("broker.cascade: a call on a quote is escalated as its quote says.")
+        raise _told_already(cascade)
     wanted = demands(asked, payer.account_id)
     if payer.explore is not None:
         explores = payer.explore and wishes.explore is not False
@@ -81,6 +81,15 @@ def admit(
         wishes.continue_on_cut and cascade is None and wanted.stream,
         None if runtime.traces is None else _traced(fields, runtime),
     )
+
+
+def _told_already(cascade: Cascade) -> RequestMalformed:
+    """Return the refusal of a call on a quote that says who else is to be asked."""
+    if cascade.of_models:
+        return RequestMalformed(
+            "'models': a call on a quote asks those that its quote was made for; leave it out."
+        )
+    return RequestMalformed("broker.cascade: a call on a quote is escalated as its quote says.")
 
 
 def _traced(fields: Mapping[bytes, bytes] | None, runtime: Runtime) -> TraceContext | None:

@@ -18,8 +18,9 @@ from broker.flows.serve import serve
 from broker.flows.stream import Stream
 from broker.flows.tab import Tab
 from broker.gateway.admit import Asked, admit
+from broker.gateway.fallbacks import with_fallbacks
 from broker.gateway.keyed import read_keyed
-from broker.gateway.wishes import Names, Wishes, in_tier, read_wishes, with_fallbacks
+from broker.gateway.wishes import Names, Wishes, in_tier, read_wishes
 from broker.server.request import Headers, Request, header_lines
 from broker.store.keys import StoredKey
 from pricing.book import Rate

@@ -10,7 +10,6 @@ from uuid import UUID
 import msgspec
 
 from broker.core.cascade import Below, Cascade, Stage
-from broker.core.columns import AUTO
 from broker.core.complaints import nearest, worded
 from broker.core.requirements import PRESETS, Weights
 from broker.errors import RequestMalformed, UnknownField
@@ -272,25 +271,6 @@ _SERVICE_TIERS = {
     "flex": Tier.FLEX,
     "priority": Tier.PRIORITY,
 }
-
-
-def with_fallbacks(model: str, models: list[str], wishes: Wishes) -> tuple[str, Wishes]:
-    """Return what is asked first, and wishes by which the next of the models is asked where none
-    that serves the one before can. Raises RequestMalformed.
-
-    As other gateways take `models`: after `model`, or, where that is `auto`, alone. A chain whose
-    answers are kept whatever they are worth is just that.
-    """
-    named = list(dict.fromkeys(models if model == AUTO and models else [model, *models]))
-    if len(named) == 1:
-        return named[0], wishes
-    if wishes.cascade is not None:
-        raise RequestMalformed("'models': say either this or broker.cascade.")
-    if len(named) > CHAIN_MAX:
-        raise RequestMalformed(f"'models': at most {CHAIN_MAX} models, 'model' among them.")
-    chain = [StageWish(model=each, keep_from=0.0) for each in named]
-    cascade = CascadeWish(policy="chain", chain=chain)
-    return model, msgspec.structs.replace(wishes, cascade=cascade)
 
 
 def _from_headers(named: dict[bytes, bytes]) -> dict[str, Any]:

@@ -410,7 +410,8 @@ async def test_of_several_models_the_next_answers_where_one_cannot_and_alone_is_
             "acme/cheap",
             ["dear: nothing_within_price", "nope: model_not_found"],
         ),
-        (["broken", "dear", "cheap"], "acme/cheap", None),
+        (["broken", "dear", "cheap"], "acme/cheap", ["dear: nothing_within_price"]),
+        (["cheap", "dear"], "acme/cheap", ["dear: nothing_within_price"]),
     ],
 )
 async def test_of_several_models_those_that_cannot_be_asked_are_skipped_and_told(
@@ -429,6 +430,37 @@ async def test_of_several_models_those_that_cannot_be_asked_are_skipped_and_told
     rehearsed = (await shop.http.post("/api/route", json=asked)).json()
     assert rehearsed["requirements"].get("skipped") == skipped
     assert rehearsed["plan"][0]["endpoint"] == story["attempts"][0]["endpoint"]
+
+
+async def test_of_several_models_each_answer_is_kept_and_none_is_asked_how_sure_it_is(
+    house: House, shop: Consumer
+) -> None:
+    messages = [{"role": "user", "content": "Why?"}]
+    body = {"model": "cheap", "models": ["dear"], "messages": messages, "max_tokens": 9}
+    answer = await shop.http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    assert "logprobs" not in house.providers["acme/cheap"].work_received[-1].json
+    assert answer.headers["x-broker-endpoint"] == "acme/cheap"
+    assert answer.json()["broker"]["flagged"] is False
+    [attempt] = await attempts_of(house, shop, answer)
+    assert attempt["notes"] == ["kept: any is kept"]
+
+
+async def test_of_several_models_a_quote_names_them_and_a_call_on_it_that_does_is_told_so(
+    shop: Consumer,
+) -> None:
+    messages = [{"role": "user", "content": "Why?"}]
+    body = {"model": "cheap", "messages": messages, "max_tokens": 9}
+    asked = {"task": "chat", "request": body | {"models": ["dear"]}}
+    quote = await shop.http.post("/api/quotes", json=asked)
+    assert quote.status_code == 201, quote.text
+    on_it = body | {"broker": {"quote_id": quote.json()["quote_id"]}}
+    refused = await shop.http.post("/v1/chat/completions", json=on_it | {"models": ["dear"]})
+    assert refused.status_code == 400
+    assert "'models'" in refused.text
+    assert "broker.cascade" not in refused.text
+    served = await shop.http.post("/v1/chat/completions", json=on_it)
+    assert served.status_code == 200, served.text
 
 
 async def test_of_several_models_of_which_none_is_here_the_call_is_refused(shop: Consumer) -> None:

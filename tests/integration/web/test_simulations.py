@@ -78,6 +78,8 @@ async def test_this_market_can_be_played_again(bourse: Bourse, operator: httpx.A
         ({"what": "steady", "settings": "no.such.thing=1"}, "there is no such field"),
         ({"what": "steady", "seeds": "0"}, "seeds"),
         ({"what": "steady", "seeds": "101"}, "seeds"),
+        ({"what": "steady", "seeds": "many"}, "seeds"),
+        ({"what": "steady", "seeds": "9" * 400}, "seeds"),
         ({"what": "steady", "settings": "demand.scale=1e999"}, "must be a number"),
         ({"what": "steady", "settings": f"demand.scale={10**400}"}, "must be a number"),
         ({"what": "market:nan"}, "from_broker_days"),

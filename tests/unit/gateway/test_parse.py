@@ -170,8 +170,11 @@ def test_several_models_are_a_chain_whose_answers_are_kept_whatever_they_are_wor
 ) -> None:
     asked = parsed(model=model, models=models)
     assert asked.wishes.cascade is not None
-    assert [each.model for each in asked.wishes.cascade.chain] == chain
-    assert {each.keep_from for each in asked.wishes.cascade.chain} == {0.0}
+    cascade = asked.wishes.cascade.plan()
+    assert cascade is not None
+    assert [each.model for each in cascade.stages] == chain
+    assert cascade.keeps_any
+    assert cascade.keep_from is None, "so that none of them is flagged"
     assert "models" not in openai(asked).members
 
 
