@@ -7,11 +7,6 @@ are easily taken for each other, groups hold what models do between them. Prompt
 centres, several times over, for where a group ends is chance. That takes ten times as long as to
 learn what the domains are: so groups go on with the recogniser that they were made with, and what
 was counted in them, until those of newer domains are made.
-
-What a group adds has two parts, each shrunk for itself, as in a layout of two ways with random
-effects (Searle, Casella and McCulloch, "Variance Components", 1992): how hard its prompts are for
-all models, and what one model does beyond that. The first is told by all answers and varies much
-more; were the two one, who was never asked the hard prompts would look good at them.
 """
 
 from __future__ import annotations
@@ -32,15 +27,9 @@ EXAMPLES_PER_GROUP: Final = 8
 ODDS_REACH: Final = 6.0
 """To be surely of one domain instead of none is as far as so many deviations of one number of the
 shape."""
-GROUP_PRIOR: Final = 15.0
-"""To be no better or worse than expected counts as so many answers."""
-SCALE_MAX: Final = 2.0
-"""Where domains tell little and groups much, shrunk gains are too small: they are scaled up to so
-much. Without that what is expected of models is too much alike, and off by what groups know."""
 MEANING_REACH: Final = 0.4
 """A number of the meaning, of which there are many, counts so much of one of the shape."""
 _GOLDEN: Final = (5.0**0.5 - 1.0) / 2.0
-_TINY: Final = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,63 +124,3 @@ def _look(standard: Floats, meaning: int, odds: Floats) -> Floats:
     numbers are the meaning, and of the odds of domains."""
     meant, shape = standard[:, :meaning], standard[:, meaning:]
     return np.hstack((shape, ODDS_REACH * odds, MEANING_REACH * meant))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answers:
-    """Answers to prompts of known groups; arrays of one length."""
-
-    groups: Numbers
-    """(answers, GROUPINGS)"""
-    models: Numbers
-    prompts: Numbers
-    """The same number for answers to the same prompt, counted from 0."""
-    apart: Floats
-    """By how much each was better than its domain makes one expect."""
-    weights: Floats
-
-
-def gains(answers: Answers, shape: tuple[int, int]) -> Floats:
-    """Return by how much scores are better than expected: (groups, models), which is `shape`.
-
-    Both parts, of a group and of a model in it, are shrunk by GROUP_PRIOR and scaled by how well
-    they foretell a score without what was said of its prompt, by least squares: where they tell
-    nothing they add nothing, and where they tell more than domains do they add more.
-    """
-    own, weights, good = answers.groups, answers.weights, answers.weights * answers.apart
-    cells = own * shape[1] + answers.models[:, None]
-    told_each, good_each = (_summed(cells, each, shape) for each in (weights, good))
-    told_all, good_all = told_each.sum(axis=1), good_each.sum(axis=1)
-    prompts, (told_own, good_own) = answers.prompts, _alike(answers, weights, good)
-    others = told_each.ravel()[cells] - told_own
-    without = (good_all[own] - np.bincount(prompts, good)[prompts, None]) / (
-        told_all[own] - np.bincount(prompts, weights)[prompts, None] + GROUP_PRIOR
-    )
-    beyond = (good_each.ravel()[cells] - good_own - others * without) / (others + GROUP_PRIOR)
-    for_all = without.mean(axis=1)
-    shared = _scale(weights, answers.apart, for_all)
-    own_share = _scale(weights, answers.apart - shared * for_all, beyond.mean(axis=1))
-    usual = (good_all / (told_all + GROUP_PRIOR))[:, None]
-    return np.asarray(
-        shared * usual + own_share * (good_each - told_each * usual) / (told_each + GROUP_PRIOR)
-    )
-
-
-def _alike(answers: Answers, *amounts: Floats) -> list[Floats]:
-    """Sum amounts over each model's answers to the same prompt, as columns: who is asked again, as
-    by checks that repeat, says again what it said."""
-    pairs = answers.prompts * (int(answers.models.max(initial=0)) + 1) + answers.models
-    same = np.unique(pairs, return_inverse=True)[1]
-    return [np.asarray(np.bincount(same, each)[same, None], np.float64) for each in amounts]
-
-
-def _summed(cells: Numbers, amounts: Floats, shape: tuple[int, int]) -> Floats:
-    """Sum the amounts of answers in each of their cells."""
-    sums = np.bincount(cells.ravel(), np.repeat(amounts, cells.shape[1]), shape[0] * shape[1])
-    return np.asarray(sums.reshape(shape), dtype=np.float64)
-
-
-def _scale(weights: Floats, apart: Floats, foretold: Floats) -> float:
-    """Return what times the foretold comes nearest to what came, within 0..SCALE_MAX."""
-    scale = float((weights * apart * foretold).sum() / ((weights * foretold**2).sum() + _TINY))
-    return min(max(scale, 0.0), SCALE_MAX)

@@ -32,7 +32,8 @@ from broker.core.fading import (
     expected_before,
     faded,
 )
-from broker.core.groups import Answers, Groups, gains
+from broker.core.gains import NO_GAINS, Answers, Gains, find_gains
+from broker.core.groups import Groups
 from broker.core.lessons import Lessons
 from broker.core.notebook import NOBODY, OTHERS, UNKNOWN, Heard
 from broker.core.own_words import hear_own
@@ -123,17 +124,13 @@ def learn(heard: Heard, catalog: Catalog, beside: Beside, now_s: float) -> Lesso
     told = np.vstack((told, told.sum(axis=0)))
     return Lessons(
         places=catalog.places,
-        table=np.vstack(
-            (
-                quality * _form(heard, catalog, weights),
-                _gains(heard, beside.groups, weights * judged, (exact, graded, quality)),
-            )
-        ),
+        table=quality * _form(heard, catalog, weights),
         doubt=DECLARED / (DECLARED + told),
         weight=told + DOMAIN_PRIOR * told[-1] / (told[-1] + DOMAIN_PRIOR),
         tokens_out=beside.tokens_out,
         recogniser=beside.recogniser,
         groups=beside.groups,
+        gains=_gains(heard, beside.groups, weights * judged, (exact, graded, quality)),
         curves=curves,
         agreements=agreements,
         own=hear_own(heard, (exact.quality, graded.quality), uncut),
@@ -237,28 +234,22 @@ def _gains(
     groups: Groups | None,
     weights: Floats,
     known: tuple[Estimate, Estimate, Floats],
-) -> Floats:
-    """Return what each group adds to what is expected by domains: (groups, endpoints). `known` is
-    the estimates of both grades, and what they are blended to."""
-    size = known[2].shape[1]
+) -> Gains:
+    """Return what each group adds to what is expected by domains. `known` is the estimates of both
+    grades, and what they are blended to."""
     if groups is None:
-        return np.zeros((0, size))
+        return NO_GAINS
     placed = heard.placed
     heavy = weights[placed.at] > 0.0
     at = placed.at[heavy]
-    # One more than were asked: it stands for all that were not, of which there may be thousands.
-    asked, models = np.unique(heard.endpoints[at], return_inverse=True)
     answers = Answers(
         groups=placed.groups[heavy],
-        models=models,
+        models=heard.endpoints[at],
         prompts=placed.prompts[heavy],
         apart=heard.scores[at] - _expected(heard, *known)[heavy],
         weights=weights[at],
     )
-    told = gains(answers, (groups.count, asked.size + 1))
-    of_all = np.repeat(told[:, -1:], size, axis=1)
-    of_all[:, asked] = told[:, :-1]
-    return of_all
+    return find_gains(answers, groups.count)
 
 
 def _expected(heard: Heard, exact: Estimate, graded: Estimate, quality: Floats) -> Floats:
@@ -297,5 +288,4 @@ def taught_on(
             lessons.tokens_out, [last] * len(new), alike * lessons.tokens_out[-1], axis=0
         ),
         recogniser=recogniser,
-        cuts={},
     )

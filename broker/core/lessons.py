@@ -1,8 +1,8 @@
 """What was learned of endpoints, as plain numbers that a decision mixes for the prompt at hand.
 
 A prompt is a few cells and their shares: its domains by p(domain | prompt), and the groups that it
-is of. Its expected score at every endpoint is the shares times the cells' rows: `q = q_dom + gain`,
-as `broker.core.learning` makes them.
+is of. Its expected score at every endpoint is the shares times the domains' rows, and what the
+groups add: `q = q_dom + gain`, as `broker.core.learning` makes them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from broker.core.catalog import Endpoint
 from broker.core.columns import Floats, Numbers
 from broker.core.confidence import Curves
 from broker.core.domains import Recogniser
+from broker.core.gains import NO_GAINS, Gains
 from broker.core.groups import GROUPINGS, Groups
 from broker.core.own_words import Own, add_own
 from broker.core.requirements import Prompt, Requirements
@@ -28,6 +29,8 @@ TOKENS_OUT_USUAL: Final = 256
 CUTS_MAX: Final = 256
 CUT_SIZE_MAX: Final = 500
 """What is known of more endpoints is not remembered apart."""
+TABLES_BYTES_MAX: Final = 8_000_000
+"""So much may the tables of those that are remembered take together."""
 _UNLIKELY: Final = 0.02
 _NEUTRAL: Final = 0.5
 """The domain fit of who claims nothing."""
@@ -43,7 +46,9 @@ class Cut:
 
     numbers: Numbers
     table: Floats
-    """(cells, these endpoints), or (cells, all endpoints) where these are very many."""
+    """(cells, these endpoints), or (domains + 1, all endpoints) where these are very many."""
+    gains: Gains | None
+    """What groups add; None where that is in the table."""
     fit: Floats
     """The domain fit: what is claimed counts the less, the more is known."""
     tokens_out: Floats
@@ -55,12 +60,24 @@ class Cut:
 
     def quality(self, prompt: Prompt) -> Floats:
         """Return the expected score of each, within 0..1."""
-        rows = self.table[np.array(prompt.cells)]
-        if rows.shape[1] != self.numbers.size:
-            rows = rows[:, self.numbers]
-        quality: Floats = np.array(prompt.shares).dot(rows)
+        if self.gains is None:
+            quality: Floats = np.array(prompt.shares).dot(self.table[np.array(prompt.cells)])
+        else:
+            quality = self._summed(prompt, self.gains)
+            if quality.size != self.numbers.size:
+                quality = quality[self.numbers]
         np.maximum(quality, 0.0, out=quality)
         np.minimum(quality, 1.0, out=quality)
+        return quality
+
+    def _summed(self, prompt: Prompt, gains: Gains) -> Floats:
+        """Return the expected score of all endpoints, within no bounds yet."""
+        cells, shares, row = prompt.cells, prompt.shares, len(self.table)
+        groups = [cell - row for cell in cells if cell >= row]
+        domains = len(cells) - len(groups)
+        quality: Floats = np.array(shares[:domains]).dot(self.table[np.array(cells[:domains])])
+        if groups:
+            gains.add(groups, quality)
         return quality
 
 
@@ -71,7 +88,7 @@ class Lessons:
     places: Mapping[str, int]
     """The rows of the domains; the one after them is of prompts of none."""
     table: Floats
-    """(domains + 1 + groups, endpoints): expected scores, and what groups add to them."""
+    """(domains + 1, endpoints): expected scores, as far as domains tell."""
     doubt: Floats
     """(domains + 1, endpoints): how far what is claimed is all that is known, 1 to 0."""
     weight: Floats
@@ -81,15 +98,19 @@ class Lessons:
     recogniser: Recogniser | None = None
     """Tells the domains of prompts."""
     groups: Groups | None = None
-    """Those that the last rows of `table` are of."""
+    """Those that `gains` are of."""
+    gains: Gains = NO_GAINS
+    """What groups add to expected scores."""
     curves: Curves | None = None
     """How sure answers are read."""
     agreements: Mapping[Other, Curves] = field(default_factory=dict)
     """What agreement with another answer adds to that, by whose it is."""
     own: Own = field(default_factory=dict)
     """What accounts' words add on their own calls."""
-    cuts: dict[tuple[int, int], Cut] = field(default_factory=dict)
+    cuts: dict[tuple[int, int], Cut] = field(default_factory=dict, init=False)
     """Filled on first use."""
+    tables: dict[int, tuple[Numbers, Floats]] = field(default_factory=dict, init=False)
+    """Of cuts, which are the same for all domains; filled on first use."""
 
     def mix(self, vector: Floats, domain: str | None) -> Mix:
         """Return what a prompt is made of. `domain` is what its caller named, if anything."""
@@ -128,7 +149,7 @@ class Lessons:
         if known is not None:
             return known
         if len(self.cuts) >= CUTS_MAX:
-            self.cuts.clear()
+            self.forget_cuts()
         cut = self._cut(place, numbers, claimed)
         if numbers.size <= CUT_SIZE_MAX:
             self.cuts[id(numbers), place] = cut
@@ -174,25 +195,44 @@ class Lessons:
             )
         )
         for each in newcomers:
-            table[: len(self.places) + 1, each.number] = each.quality
+            table[:, each.number] = each.quality
             for name, quality in each.domains.items():
                 if name in self.places:
                     table[self.places[name], each.number] = quality
-        return replace(
-            self, table=table, doubt=doubt, weight=weight, tokens_out=tokens_out, cuts={}
-        )
+        return replace(self, table=table, doubt=doubt, weight=weight, tokens_out=tokens_out)
+
+    def forget_cuts(self) -> None:
+        """Forget what is remembered of some endpoints, as where nobody has these numbers now."""
+        self.cuts.clear()
+        self.tables.clear()
 
     def _cut(self, place: int, numbers: Numbers, claimed: Floats) -> Cut:
         tokens_out = self.tokens_out[place, numbers]
         tokens_out = np.where(np.isnan(tokens_out), float(TOKENS_OUT_USUAL), tokens_out)
         return Cut(
             numbers,
-            self.table if numbers.size > CUT_SIZE_MAX else self.table[:, numbers],
+            *self._known_of(numbers),
             _NEUTRAL + (claimed - _NEUTRAL) * self.doubt[place, numbers],
             tokens_out,
             float(tokens_out.max(initial=0.0)),
             float(np.median(tokens_out)) if tokens_out.size else 0.0,
         )
+
+    def _known_of(self, numbers: Numbers) -> tuple[Floats, Gains | None]:
+        """Return the table of a cut, and what groups add where that is not in it."""
+        if numbers.size > CUT_SIZE_MAX:
+            return self.table, self.gains
+        known = self.tables.get(id(numbers))
+        if known is None:
+            row = len(self.table)
+            table = np.empty((row + len(self.gains.for_all), numbers.size))
+            self.table.take(numbers, axis=1, out=table[:row])
+            self.gains.write(numbers, table[row:])
+            held = sum([each.nbytes for _, each in self.tables.values()])
+            if held + table.nbytes > TABLES_BYTES_MAX:
+                self.forget_cuts()
+            known = self.tables[id(numbers)] = numbers, table
+        return known[1], None
 
 
 def _hundredths(likely: list[float]) -> list[float]:

@@ -142,6 +142,8 @@ class Market:
         self.shortlists.clear()
         self.fronts.clear()
         self.rates.clear()
+        if self.lessons is not None:
+            self.lessons.forget_cuts()
 
     def visible(self, account_id: UUID) -> list[Endpoint]:
         """Return the endpoints that an account may see, by name."""

@@ -94,5 +94,5 @@ def learn_quality(groups: Groups, seen: Evidence) -> Learned:
     taken_for = by_place(odds, recogniser.names, catalog.places)[prompts]
     placed = Placed(np.arange(prompts.size), own[prompts], prompts, taken_for)
     beside = Beside(np.full((domains + 1, size), np.nan), groups=groups)
-    table = learn(replace(heard, placed=placed), catalog, beside, 0.0).table
-    return Learned(groups, table[:domains], table[domains + 1 :])
+    known = learn(replace(heard, placed=placed), catalog, beside, 0.0)
+    return Learned(groups, known.table[:domains], known.gains.table(np.arange(size)))

@@ -156,7 +156,7 @@ class QualitySchool:
             self._longer = False
             places, size = self._learned.places, self._learned.table.shape[1]
             table = self._lengths.table(places, size)
-            self._learned = replace(self._learned, tokens_out=table, cuts={})
+            self._learned = replace(self._learned, tokens_out=table)
         else:
             return None
         self._lengths_due_at = now + timedelta(seconds=LENGTHS_EVERY_S)

@@ -61,5 +61,16 @@ def test_a_tick_of_prices_takes_over_what_was_learned_as_it_is() -> None:
     assert rebuilt(market(ENDPOINTS), ENDPOINTS[:1]).lessons is None
 
 
+def test_what_was_worked_out_for_the_lists_of_one_market_is_not_kept_with_the_next() -> None:
+    before = replace(market(ENDPOINTS), lessons=replace(REFUTED))
+    scores(before.lessons, [0, 1, 2])
+    after = rebuilt(before, ENDPOINTS).lessons
+    assert after is not None
+    assert after.cuts
+    before.retire()
+    assert not after.cuts
+    assert not after.tables
+
+
 def rebuilt(before: Market, endpoints: list[Endpoint]) -> Market:
     return build_market(endpoints, before.book, {}, before)

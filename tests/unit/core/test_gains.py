@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from broker.core.columns import Floats
-from broker.core.groups import GROUP_PRIOR, GROUPINGS, SCALE_MAX, Answers, gains
+from broker.core.columns import Floats, Numbers
+from broker.core.gains import GROUP_PRIOR, SCALE_MAX, Answers, find_gains
+from broker.core.groups import GROUPINGS
+from broker.core.lessons import CUT_SIZE_MAX, TABLES_BYTES_MAX, Lessons
+from broker.core.requirements import Prompt
 
 EACH, MODELS = 3, 4
 SHAPE = EACH * GROUPINGS, MODELS
@@ -28,6 +31,10 @@ def mean_of(seen: Answers, chosen: Floats, beyond: float = 0.0) -> float:
     """By how much the chosen answers were better than `beyond`, shrunk."""
     good = (seen.weights * (seen.apart - beyond))[chosen].sum()
     return float(good / (seen.weights[chosen].sum() + GROUP_PRIOR))
+
+
+def gains(seen: Answers) -> Floats:
+    return find_gains(seen, SHAPE[0]).table(np.arange(MODELS))
 
 
 def told_one_by_one(seen: Answers) -> Floats:
@@ -63,7 +70,24 @@ def scale(weights: Floats, apart: Floats, foretold: Floats) -> float:
 @pytest.mark.parametrize("seed", range(5))
 def test_gains_are_what_all_other_prompts_foretell_shrunk_and_scaled(seed: int) -> None:
     seen = some(seed)
-    assert gains(seen, SHAPE) == pytest.approx(told_one_by_one(seen))
+    assert gains(seen) == pytest.approx(told_one_by_one(seen))
+
+
+def test_as_much_is_known_of_very_many_as_of_each_part_of_them() -> None:
+    random, size = np.random.default_rng(2), 2 * CUT_SIZE_MAX
+    table, unknown = random.random((2, size)), np.full((2, size), np.nan)
+    known = Lessons({"law": 0}, table, table, table, unknown, gains=find_gains(some(4), SHAPE[0]))
+    groups = tuple(2 + EACH * at for at in range(GROUPINGS))
+    prompt = Prompt((0, 1, *groups), (0.7, 0.3, *[1.0 / GROUPINGS] * GROUPINGS))
+    numbers = np.sort(random.permutation(size)[: CUT_SIZE_MAX + 100])
+
+    def of(numbers: Numbers) -> Floats:
+        return known.cut("law", numbers, np.ones(numbers.size)).quality(prompt)
+
+    parts = [of(each) for each in np.split(numbers, 4)]
+    assert of(numbers) == pytest.approx(np.concatenate(parts))
+    assert of(np.arange(size))[numbers] == pytest.approx(np.concatenate(parts))
+    assert len(known.cuts) == 4
 
 
 def test_an_answer_that_is_told_in_two_halves_counts_as_one() -> None:
@@ -73,4 +97,28 @@ def test_an_answer_that_is_told_in_two_halves_counts_as_one() -> None:
         apart=np.concatenate((seen.apart, seen.apart)),
         weights=np.concatenate((seen.weights, seen.weights)) / 2.0,
     )
-    assert gains(twice, SHAPE) == pytest.approx(gains(seen, SHAPE))
+    assert gains(twice) == pytest.approx(gains(seen))
+
+
+def test_a_prompt_gains_the_mean_of_its_groups_of_all_models_and_of_some() -> None:
+    seen, random = some(3), np.random.default_rng(1)
+    known, table = find_gains(seen, SHAPE[0]), gains(seen)
+    groups = (random.integers(0, EACH, GROUPINGS) + EACH * np.arange(GROUPINGS)).tolist()
+    never_asked, numbers = MODELS + 2, np.array([1, 3, MODELS + 1])
+    expected = np.full(never_asked, np.mean([known.for_all[each] for each in groups]))
+    expected[:MODELS] = table[groups].mean(axis=0)
+    quality = np.ones(never_asked)
+    known.add(groups, quality)
+    assert quality == pytest.approx(1.0 + expected)
+    assert known.table(numbers)[groups].mean(axis=0) == pytest.approx(expected[numbers])
+
+
+def test_however_many_lists_are_asked_for_what_is_remembered_of_them_has_an_end() -> None:
+    random, size = np.random.default_rng(2), 2 * CUT_SIZE_MAX
+    table, groups = random.random((200, size)), 40 * GROUPINGS
+    known = Lessons({"law": 0}, table, table, table, table, gains=find_gains(some(4), groups))
+    for _ in range(20):
+        known.cut("law", random.permutation(size)[:CUT_SIZE_MAX], np.ones(CUT_SIZE_MAX))
+        tables = [cut.table for cut in known.cuts.values()]
+        assert sum(each.nbytes for each in tables) <= TABLES_BYTES_MAX
+    assert len(known.cuts) > 1

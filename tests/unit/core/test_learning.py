@@ -218,8 +218,8 @@ def test_what_prompts_are_taken_for_wrongly_their_groups_make_good() -> None:
     )
     heard = heard_together(np.zeros(400, dtype=int), own, scores, np.zeros(400, dtype=bool))
     known = Beside(np.full((3, 1), np.nan), groups=groups)
-    table = learn(replace(heard, placed=placed), undeclared(NAMES, 1), known, 0.0).table
-    expected = 0.5 * table[:2].sum() + table[3 + of_first].mean()
+    lessons = learn(replace(heard, placed=placed), undeclared(NAMES, 1), known, 0.0)
+    expected = 0.5 * lessons.table[:2].sum() + lessons.gains.table(np.arange(1))[of_first].mean()
     assert expected == pytest.approx(0.9, abs=0.1)
 
 
@@ -237,12 +237,12 @@ def test_what_is_learned_of_a_few_among_very_many_takes_little_more_than_it_is()
     known = Beside(np.full((3, size), np.nan), groups=groups)
     tracemalloc.start()
     try:
-        table = learn(heard, undeclared(NAMES, size), known, 0.0).table
+        lessons = learn(heard, undeclared(NAMES, size), known, 0.0)
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert most < 3 * table.nbytes
-    gained = table[3:]
+    gained = lessons.gains.table(np.arange(size))
+    assert most < gained.nbytes / 4, "a table of all groups and endpoints is never made"
     never = np.setdiff1d(np.arange(size), asked)
     assert (gained[:, never] == gained[:, never[:1]]).all(), "of who was not asked as of any"
     assert (gained[:, asked] != gained[:, never[:1]]).any()
