@@ -100,7 +100,6 @@ class Settings:
     allowed_networks: tuple[Network, ...] = ()
     public_url: str = "http://127.0.0.1:8000"
     take_bps: int = 1_000
-    tick_s: float = 1.0
     canaries_per_hour: int = 1
     """For an endpoint that was examined and has traffic, by domain; 0 sends none."""
     evidence_kept_days: int = 400

@@ -37,42 +37,29 @@ class Guardrails:
             raise ValueError("hysteresis is a share from 0 to below 1")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Clamped:
-    """A book fit to publish, and the endpoints for which the controller proposed nonsense."""
-
-    book: PriceBook
-    misbehaving: IntArray
-
-
 def clamp(
     previous: PriceBook,
     proposed: ProposedRates,
     bands: Bands,
     version: int,
     limits: Guardrails = Guardrails(),
-) -> Clamped:
+) -> PriceBook:
     """The book of `version` that is nearest to the proposal and allowed.
 
     A rate without a previous price moves from its list price. NaN, infinite or negative proposals
-    leave an endpoint where it was and name it as misbehaving. The band has the last word: where it
-    moved away from the price, the price jumps into it. Raises ValueError on a proposal whose shape
-    is not that of the bands.
+    leave an endpoint where it was. The band has the last word: where it moved away from the price,
+    the price jumps into it. Raises ValueError on a proposal whose shape is not that of the bands.
     """
     wanted = proposed.rates
     if wanted.shape != bands.floor.shape:
         raise ValueError(f"proposed {wanted.shape}, but the bands have {bands.floor.shape}")
     before = previous.matrix(len(bands))
     rates = np.empty(before.shape, dtype=np.int64)
-    misbehaving = np.empty(len(bands), dtype=np.bool_)
     for start in range(0, len(bands), _BLOCK):
         at = slice(start, start + _BLOCK)
         bounds = (bands.floor[:, at], bands.listed[:, at], bands.ceiling[:, at])
-        rates[:, at], misbehaving[at] = _clamped(before[:, at], wanted[:, at], bounds, limits)
-    return Clamped(
-        book=PriceBook.from_matrix(version, rates),
-        misbehaving=np.flatnonzero(misbehaving).astype(np.int64),
-    )
+        rates[:, at] = _clamped(before[:, at], wanted[:, at], bounds, limits)
+    return PriceBook.from_matrix(version, rates)
 
 
 _BLOCK = 4_096
@@ -84,18 +71,17 @@ def _clamped(
     wanted: FloatArray,
     bounds: tuple[IntArray, IntArray, IntArray],
     limits: Guardrails,
-) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Rates, and who misbehaves; `bounds` are floor, list and ceiling."""
+) -> FloatArray:
+    """The rates to publish; `bounds` are floor, list and ceiling."""
     floor, listed, ceiling = bounds
     anchor = np.where(before > 0, before, listed).astype(np.float64)
     priced = ceiling > 0
     nonsense = (~np.isfinite(wanted) | (wanted < 0.0)) & priced
-    misbehaving = np.asarray(nonsense.any(axis=0), dtype=np.bool_)
-    usable = priced & ~misbehaving
+    usable = priced & ~nonsense.any(axis=0)
     stepped = _stepped(anchor, np.where(usable, wanted, anchor), limits.max_step_ratio)
     bounded = np.clip(stepped, floor, ceiling)
     moved = _worth_publishing(anchor, bounded, (floor, ceiling), limits.hysteresis)
-    return np.where(moved, bounded, anchor), misbehaving
+    return np.where(moved, bounded, anchor)
 
 
 def gain_limit(tau_ticks: int) -> float:

@@ -125,14 +125,12 @@ class ReceiptBook:
 class ReceiptSender:
     """Sends the receipts of all deployments of an agent, in batches."""
 
-    def __init__(
-        self, client: BrokerClient, backoff: Backoff, *, gather_s: float = GATHER_S
-    ) -> None:
+    def __init__(self, client: BrokerClient, backoff: Backoff) -> None:
         self.books: list[ReceiptBook] = []
         self.sent = 0
         self._client = client
         self._backoff = backoff
-        self.gather_s = gather_s
+        self.gather_s = GATHER_S
         self._wake = asyncio.Event()
         self._in_hand: list[SignedReceipt] = []
         """Signed, and perhaps sent, and not answered yet."""

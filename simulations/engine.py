@@ -30,7 +30,6 @@ from simulations.record import Code, Run
 from simulations.scenario import Scenario
 from simulations.sites import Change, Site, sites_of
 from simulations.supply import QueueingServer
-from simulations.ticker import FluidAt
 from simulations.visit import Visit, hold_of, places_of
 from simulations.world import Seen, World
 
@@ -38,9 +37,9 @@ from simulations.world import Seen, World
 class Engine:
     """One run, made once."""
 
-    def __init__(self, scenario: Scenario, seed: int, fluid_at: FluidAt | None = None) -> None:
+    def __init__(self, scenario: Scenario, seed: int) -> None:
         self._scenario = scenario
-        self._world = World(scenario, seed, fluid_at)
+        self._world = World(scenario, seed)
         self._sites = sites_of(scenario, seed)
         self._callers = Callers(scenario.classes, seed)
         self._random = source(seed, "patience")

@@ -221,7 +221,6 @@ class Run:
     counted_s: float
     """From the warm-up to the end."""
     endpoint_names: tuple[str, ...]
-    class_names: tuple[str, ...]
     provider_names: tuple[str, ...]
     provider_of: NDArray[np.int64]
     """By endpoint."""

@@ -67,8 +67,6 @@ class Prices:
     schedule: Schedule | None = None
     guardrails: Guardrails = field(default_factory=Guardrails)
     tick_s: float = 1.0
-    knows_demand: bool = False
-    """True: `shadow` is told the true classes; False: it infers them, as the live broker does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,6 @@ from simulations.sites import AT_ONCE_S, Change, sites_of
 from simulations.strategies import reported
 from simulations.strays import Strays, may_fail
 from simulations.supply import SharingServer
-from simulations.ticker import FluidAt
 from simulations.underway import Underway
 from simulations.world import Seen, World
 
@@ -43,9 +42,9 @@ from simulations.world import Seen, World
 class Slices:
     """One run, made once, of a scenario that slices can tell (`simulations.pace`)."""
 
-    def __init__(self, scenario: Scenario, seed: int, fluid_at: FluidAt | None = None) -> None:
+    def __init__(self, scenario: Scenario, seed: int) -> None:
         self._scenario = scenario
-        self._world = world = World(scenario, seed, fluid_at)
+        self._world = world = World(scenario, seed)
         servers = [each.server for _, each in scenario.endpoints]
         self._hall = Hall([each for each in servers if isinstance(each, SharingServer)])
         first_account = world.books.first_account

@@ -6,7 +6,6 @@ Heartbeat -> Load -> MarketSnapshot -> (state, rates) -> clamped PriceBook -> pu
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,7 +28,6 @@ from simulations.scenario import Scenario
 MISSED_MAX = 3
 """Heartbeats that may be missing before a deployment is taken for down."""
 INCIDENTS_MAX = 100
-FluidAt = Callable[[float], FluidMarket]
 """The true demand at a moment, over the endpoints by number."""
 
 
@@ -46,12 +44,9 @@ class _Beat:
 class Ticker:
     """Moves the prices of what is on offer."""
 
-    def __init__(
-        self, scenario: Scenario, listing: Listing, seed: int, fluid_at: FluidAt | None = None
-    ) -> None:
+    def __init__(self, scenario: Scenario, listing: Listing, seed: int) -> None:
         self._scenario = scenario
         self._listing = listing
-        self._fluid_at = fluid_at
         self._rng = generator(seed, "heartbeats")
         self._mail: deque[_Beat] = deque()
         self._heard_s = np.full(listing.size, -np.inf)
@@ -109,11 +104,11 @@ class Ticker:
         )
         state = self._state or self._ensemble.resume(self.book, bands)
         if any(each.name == "shadow" for each in self._ensemble.groups):
-            snapshot = replace(snapshot, fluid=self._fluid(now_s, state))
+            snapshot = replace(snapshot, fluid=self._fluid(state))
         self._state, proposed = self._ensemble.step(state, snapshot)
         self._tell_incidents()
         limits = self._scenario.prices.guardrails
-        book = clamp(self.book, proposed, bands, self.book.version + 1, limits).book
+        book = clamp(self.book, proposed, bands, self.book.version + 1, limits)
         if book.changed(self.book).size:
             self.book = book
         return self.book
@@ -146,9 +141,7 @@ class Ticker:
         reports = Reports(self._running, self._waiting, self._heard_s < oldest_s)
         return utilization(own, reports, self._listing.capacity)
 
-    def _fluid(self, now_s: float, state: EnsembleState) -> FluidMarket:
-        if self._fluid_at is not None:
-            return self._fluid_at(now_s)
+    def _fluid(self, state: EnsembleState) -> FluidMarket:
         bands, size = self._listing.bands, self._listing.size
         fleet = Fleet(self._listing.family, np.arange(size), self._listing.capacity)
         elasticity = np.nan_to_num(fitted(state.elasticity, size), nan=1.0)

@@ -21,7 +21,7 @@ from simulations.sites import Change
 from simulations.strategies import Sight, acts_every_s, band_for
 from simulations.tally import Sample, Tally
 from simulations.thinning import Series
-from simulations.ticker import FluidAt, Ticker
+from simulations.ticker import Ticker
 from simulations.turns import Turns
 
 _SUMMED = frozenset({"refused", "served", "offered", "offer_nanos", "worth_nanos"})
@@ -40,14 +40,14 @@ class Seen:
 class World:
     """A scenario brought to life, but for calls and servers, which are the engine's."""
 
-    def __init__(self, scenario: Scenario, seed: int, fluid_at: FluidAt | None = None) -> None:
+    def __init__(self, scenario: Scenario, seed: int) -> None:
         self.scenario = scenario
         self.seed = seed
         self.listing = Listing(scenario)
         for number, (_, spec) in enumerate(scenario.endpoints):
             if spec.enters_s <= 0.0:
                 self.listing.enter(number)
-        self.ticker = Ticker(scenario, self.listing, seed, fluid_at)
+        self.ticker = Ticker(scenario, self.listing, seed)
         self.desk = Desk(scenario, self.listing, seed)
         self.books = Books(scenario.classes, self.listing.payees)
         size, classes, pacing = self.listing.size, len(scenario.classes), scenario.pacing
@@ -65,7 +65,6 @@ class World:
         self._acts = _Acts(scenario, size)
         self._presence: dict[int, Presence] = {}
         self._published: tuple[object, ...] = ()
-        self._presented_s = np.zeros(size)
         self.desk.publish(self.ticker.book, {})
 
     def change(self, change: Change) -> None:
@@ -134,7 +133,6 @@ class World:
             ended_s=ended_s,
             counted_s=max(ended_s - scenario.warm_up_s, 0.0),
             endpoint_names=scenario.endpoint_names,
-            class_names=tuple(each.name for each in scenario.classes),
             provider_names=tuple(places),
             provider_of=np.array([places[each.name] for each, _ in scenario.endpoints]),
             totals=self.tally.totals(),

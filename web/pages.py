@@ -110,8 +110,7 @@ async def show_call(
 ) -> Page:
     """The story of one call, as a piece or as a page."""
     async with desk.parts.engine.connect() as connection:
-        now = desk.parts.clock()
-        tale = await tell(connection, desk.teller, viewer.caller, call_id, now)
+        tale = await tell(connection, desk.teller, viewer.caller, call_id)
     template = "_tale.html" if "hx-request" in request.headers else "tale.html"
     return desk.painter.page(template, viewer=viewer, tale=tale)
 

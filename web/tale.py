@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -92,14 +91,11 @@ class Tale:
     rejected: tuple[RejectedGroup, ...]
     attempts: tuple[ShownAttempt, ...]
     charges: tuple[ShownCharge, ...]
-    told_at: datetime
     forgotten: bool
     """It was so long ago that only what it cost is known."""
 
 
-async def tell(
-    connection: AsyncConnection, teller: Teller, caller: Caller, call_id: UUID, now: datetime
-) -> Tale:
+async def tell(connection: AsyncConnection, teller: Teller, caller: Caller, call_id: UUID) -> Tale:
     """Return the tale of a call. Raises NotFound for one that does not concern the caller."""
     call = await reads.call(connection, call_id)
     if call is None or (caller.role is Role.CONSUMER and call.account_id != caller.account_id):
@@ -131,7 +127,6 @@ async def tell(
         rejected=tuple(_rejected(story, names)) if whole else (),
         attempts=tuple(_attempts(attempts, names, call.duration_ms if whole else None)),
         charges=tuple(_charges(charges, names, caller)),
-        told_at=now,
         forgotten=story.end == FORGOTTEN,
     )
 

@@ -69,13 +69,13 @@ def fit_logistic(values: Floats, outcomes: Floats, weights: Floats) -> tuple[flo
     return start - rise * centre / spread, rise / spread
 
 
-def fit_ridge_logistic(design: Floats, outcomes: Floats, ridge: float = 1.0) -> Floats:
+def fit_ridge_logistic(design: Floats, outcomes: Floats) -> Floats:
     """Return weights of p = 1 / (1 + exp(-design @ w)), outcomes within 0..1, by Newton's method.
 
-    The first column is of ones, and its weight free of the ridge.
+    The ridge is 1. The first column is of ones, and its weight free of it.
     """
     weights = np.zeros(design.shape[1])
-    penalty = ridge * np.eye(design.shape[1])
+    penalty = np.eye(design.shape[1])
     penalty[0, 0] = 1e-3
     for _ in range(_STEPS):
         chances = 1.0 / (1.0 + np.exp(-np.clip(design @ weights, -30.0, 30.0)))

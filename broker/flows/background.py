@@ -25,7 +25,7 @@ from broker.flows.leave import Leave
 from broker.flows.listen import ChangeListener
 from broker.flows.refresh import Refresher
 from broker.flows.runtime import Runtime
-from broker.flows.tick import Ticker
+from broker.flows.tick import TICK_S, Ticker
 from broker.flows.watch import Watch
 from broker.live.loads import RefusalMeter
 from broker.store import changes
@@ -42,7 +42,7 @@ class Background:
     def __init__(self, runtime: Runtime) -> None:
         settings = runtime.settings
         self._runtime = runtime
-        self._refusals = RefusalMeter(settings.tick_s)
+        self._refusals = RefusalMeter(TICK_S)
         self._school = DomainSchool()
         self._taught: tuple[Domain, ...] = ()
         self._groups: Groups | None = None
@@ -56,7 +56,7 @@ class Background:
             now_s=runtime.now_s,
             hears=lambda: self._listener.listening,
         )
-        self._accord = Accord(runtime.live, self._own, self._take_others, settings.tick_s)
+        self._accord = Accord(runtime.live, self._own, self._take_others, TICK_S)
         self._ticker = Ticker(
             runtime.engine,
             Leadership(settings.database_url),
@@ -74,7 +74,7 @@ class Background:
         runtime = self._runtime
         work = (
             self._listener.run(),
-            self._refresher.run(runtime.settings.tick_s, self._apply),
+            self._refresher.run(TICK_S, self._apply),
             self._accord.run(runtime.now_s),
             self._ticker.run(runtime.now_s),
             runtime.live.books.listen(self._refresher.wake),

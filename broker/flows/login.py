@@ -31,19 +31,14 @@ class Login:
     session: ConsoleSession
 
 
-async def make_link(
-    engine: AsyncEngine,
-    account_id: UUID,
-    now: datetime,
-    lifetime: timedelta = LINK_LIFETIME,
-    author: str = "command-line",
-) -> str:
-    """Return the token of a login link that works once, for `lifetime`. Raises NotFound."""
+async def make_link(engine: AsyncEngine, account_id: UUID, now: datetime) -> str:
+    """Return the token of a login link that works once, for LINK_LIFETIME, and have the audit log
+    say that the command line made it. Raises NotFound."""
     token = secrets.token_urlsafe(32)
     async with engine.begin() as connection:
         account = await account_store.by_id(connection, account_id)
-        await session_store.insert_link(connection, token, account_id, now, now + lifetime)
-        deed = Deed(author, "make_login_link", f"accounts/{account.name}")
+        await session_store.insert_link(connection, token, account_id, now, now + LINK_LIFETIME)
+        deed = Deed("command-line", "make_login_link", f"accounts/{account.name}")
         await audit.record(connection, deed, now)
     return token
 

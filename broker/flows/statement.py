@@ -55,12 +55,6 @@ async def balance(engine: AsyncEngine, caller: Caller) -> Balance:
         return await _balance(connection, account)
 
 
-async def balance_of(engine: AsyncEngine, name: str) -> Balance:
-    """Return an account's balance by its name, nothing for an operator. Raises NotFound."""
-    async with engine.connect() as connection:
-        return await _balance(connection, await account_store.by_name(connection, name))
-
-
 async def statement(
     engine: AsyncEngine, caller: Caller, span: Span, purse: PurseKind | None = None
 ) -> list[Entry]:

@@ -18,32 +18,32 @@ import structlog
 from broker.store import leases, ledger, quotes
 
 SPARE_S: Final = 900.0
+HOLDS_MAX: Final = 1_000
+"""Of one statement."""
 
 _log = structlog.get_logger()
 
 
-async def sweep_expired(
-    pool: asyncpg.Pool, now: datetime, limit: int = 1_000, spare_s: float = SPARE_S
-) -> int:
-    """Settle up to `limit` holds past their expiry as expired; return how many.
+async def sweep_expired(pool: asyncpg.Pool, now: datetime) -> int:
+    """Settle up to HOLDS_MAX holds past their expiry as expired; return how many.
 
     A hold that is being settled at this moment is passed over.
     """
     async with pool.acquire() as connection:
         living = await leases.registered(connection)
-        lasting = await leases.find_lasting(connection, spare_s)
-        count = await ledger.expire_holds(connection, now, limit, living)
-        if lasting and count < limit:
+        lasting = await leases.find_lasting(connection, SPARE_S)
+        count = await ledger.expire_holds(connection, now, HOLDS_MAX, living)
+        if lasting and count < HOLDS_MAX:
             spared = [each for each in living if each not in lasting]
-            long_ago = now - timedelta(seconds=spare_s)
-            count += await ledger.expire_holds(connection, long_ago, limit - count, spared)
+            long_ago = now - timedelta(seconds=SPARE_S)
+            count += await ledger.expire_holds(connection, long_ago, HOLDS_MAX - count, spared)
     if count:
         _log.warning("holds_expired", count=count)
     return count
 
 
-async def release_orphans(pool: asyncpg.Pool, grace_s: float = 30.0, limit: int = 1_000) -> int:
-    """Settle up to `limit` holds of broker processes that are dead as released; return how many.
+async def release_orphans(pool: asyncpg.Pool, grace_s: float = 30.0) -> int:
+    """Settle up to HOLDS_MAX holds of broker processes that are dead as released; return how many.
 
     A process is dead when its lease (`broker.flows.lease`) was found free by a sweep `grace_s` ago
     and has not been taken since.
@@ -52,7 +52,7 @@ async def release_orphans(pool: asyncpg.Pool, grace_s: float = 30.0, limit: int 
         dead = await leases.find_dead(connection, grace_s)
         if not dead:
             return 0
-        count = await ledger.release_holds_of(connection, dead, limit)
+        count = await ledger.release_holds_of(connection, dead, HOLDS_MAX)
         await leases.forget(connection, dead)
     _log.warning("orphaned_holds_released", count=count, processes=dead)
     return count

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -29,12 +29,13 @@ from broker.store.pricing_choices import StoredChoice
 from pricing.book import FloatArray, IntArray, PriceBook, ProposedRates
 from pricing.choice import Choice, Scope, ensemble_of, in_force
 from pricing.ensemble import Ensemble, EnsembleState
-from pricing.guardrails import Guardrails, clamp
+from pricing.guardrails import clamp
 from pricing.scarcity import fitted
 from pricing.snapshot import MarketSnapshot
 
 _log = structlog.get_logger(__name__)
 
+TICK_S: Final = 1.0
 DT_S_MAX: Final = 10.0
 """A tick that comes later than this counts as this long: what happened meanwhile is not known."""
 REPUBLISHED_EVERY_S: Final = 10.0
@@ -43,14 +44,6 @@ LOGGED_MAX: Final = 20
 """Endpoint numbers in one line of the log."""
 SHADOW: Final = "shadow"
 """The controller that wants to know who competes with whom."""
-
-
-@dataclass(frozen=True, slots=True)
-class TickPolicy:
-    """How prices are moved, whatever the controllers that are chosen."""
-
-    guardrails: Guardrails = field(default_factory=Guardrails)
-    tick_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,14 +82,12 @@ class Ticker:
         listed: Callable[[], Sequence[Endpoint]],
         *,
         clock: Callable[[], datetime],
-        policy: TickPolicy | None = None,
     ) -> None:
         self._engine = engine
         self._leadership = leadership
         self._live = live
         self._listed = listed
         self._clock = clock
-        self._policy = policy or TickPolicy()
         self._lead: _Lead | None = None
         self._plan: _Plan | None = None
         self._outage = Outage(
@@ -121,7 +112,7 @@ class Ticker:
                 except Exception:  # one bad tick must not stop the prices for good
                     _log.exception("a price tick failed")
                     self._lead = None
-                await asyncio.sleep(max(0.0, begun_s + self._policy.tick_s - now_s()))
+                await asyncio.sleep(max(0.0, begun_s + TICK_S - now_s()))
         finally:
             self.close()
 
@@ -157,16 +148,15 @@ class Ticker:
         bands = plan.ground.bands
         lead = self._lead or await self._resume(plan, now_s)
         dt_s = min(max(now_s - lead.at_s, 0.0), DT_S_MAX)
-        seen = measure(plan.ground, self._live, self._policy.tick_s)
+        seen = measure(plan.ground, self._live, TICK_S)
         snapshot = MarketSnapshot(
             now.timestamp(), dt_s, seen.load, bands, lead.book, seen.delay_ticks
         )
         state, proposed = await _stepped(plan, lead.state, snapshot)
-        version = lead.book.version + 1
-        clamped = clamp(lead.book, proposed, bands, version, self._policy.guardrails)
-        moved = clamped.book.changed(lead.book)
+        clamped = clamp(lead.book, proposed, bands, lead.book.version + 1)
+        moved = clamped.changed(lead.book)
         changed = moved.size > 0
-        book = clamped.book if changed else lead.book
+        book = clamped if changed else lead.book
         if changed or state.incidents:
             await self._store(plan, state, book, (moved, _loads(moved, seen.load)))
         told_at_s = lead.told_at_s

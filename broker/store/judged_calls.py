@@ -27,10 +27,8 @@ class JudgedCall:
     score: float
 
 
-async def judged_calls(
-    connection: AsyncConnection, since: datetime, limit: int = CALLS_MAX
-) -> list[JudgedCall]:
-    """Return the newest calls to `auto` of which something was said since then."""
+async def judged_calls(connection: AsyncConnection, since: datetime) -> list[JudgedCall]:
+    """Return the newest CALLS_MAX calls to `auto` of which something was said since then."""
     said = (
         select(evidence.c.call_id, evidence.c.score)
         .ext(distinct_on(evidence.c.call_id))
@@ -43,7 +41,7 @@ async def judged_calls(
         .join(said, said.c.call_id == calls.c.id)
         .where(calls.c.created_at >= since - _EARLIER, calls.c.model == "auto")
         .order_by(calls.c.id.desc())
-        .limit(limit)
+        .limit(CALLS_MAX)
     )
     rows = await connection.execute(query)
     return [JudgedCall(each.story, each.endpoint_number, each.score) for each in rows]

@@ -163,13 +163,9 @@ async def read(connection: AsyncConnection, key_id: str, *, owner: UUID | None =
     return _listed_key(row)
 
 
-async def revoke(
-    connection: AsyncConnection, key_id: str, now: datetime, *, owner: UUID | None = None
-) -> None:
-    """Revoke a key, again without effect. With `owner`, another account's key is NotFound."""
+async def revoke(connection: AsyncConnection, key_id: str, now: datetime) -> None:
+    """Revoke a key, again without effect. Raises NotFound."""
     condition = keys.c.id == key_id
-    if owner is not None:
-        condition = and_(condition, keys.c.account_id == owner)
     row = (await connection.execute(select(keys.c.revoked_at).where(condition))).one_or_none()
     if row is None:
         raise NotFound("There is no such key.")

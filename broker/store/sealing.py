@@ -63,10 +63,6 @@ class Sealer:
                 f"The secret of {bound_to} was altered, or belongs to another row."
             ) from None
 
-    def is_current(self, sealed: bytes) -> bool:
-        """True when `sealed` was made with the current key; if not, it is due to be sealed anew."""
-        return sealed[1 : 1 + _KEY_ID_BYTES] == self._current
-
 
 def _key_id(key: str) -> bytes:
     return hashlib.sha256(b"model-broker key id" + bytes.fromhex(key)).digest()[:_KEY_ID_BYTES]

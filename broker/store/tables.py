@@ -1,4 +1,4 @@
-"""The columns of every table, for SQLAlchemy Core; `migrations/sql` alone makes the tables."""
+"""The columns of tables, for SQLAlchemy Core; `migrations/sql` alone makes the tables."""
 
 from __future__ import annotations
 
@@ -198,25 +198,6 @@ transfers = table(
     """
     id uuid, debit_id uuid, credit_id uuid, amount_nanos bigint, kind text, reason text,
     author text, created_at timestamptz, call_id uuid, about_id uuid
-    """,
-)
-seal_periods = table(
-    "seal_periods",
-    """
-    sealed_before timestamptz, created_at timestamptz
-    """,
-)
-seals = table(
-    "seals",
-    """
-    ledger_account_id uuid, sealed_before timestamptz, posted_nanos bigint
-    """,
-)
-# A view over the lines of settlements and over transfers.
-ledger_entries = table(
-    "ledger_entries",
-    """
-    ledger_account_id uuid, amount_nanos bigint, at timestamptz, source uuid
     """,
 )
 

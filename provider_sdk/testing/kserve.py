@@ -38,12 +38,12 @@ def server_metadata() -> dict[str, Any]:
     return {"name": "scripted", "version": "1.0.0", "extensions": ["binary_tensor_data"]}
 
 
-def model_metadata(name: str, datatype: str, version: str = "1") -> dict[str, Any]:
+def model_metadata(name: str, datatype: str) -> dict[str, Any]:
     """The answer of `GET /v2/models/M`."""
     tensor = {"datatype": datatype, "shape": [-1]}
     return {
         "name": name,
-        "versions": [version],
+        "versions": ["1"],
         "platform": "scripted",
         "inputs": [{"name": "INPUT0", **tensor}],
         "outputs": [{"name": "OUTPUT0", **tensor}],

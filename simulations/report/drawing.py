@@ -45,7 +45,6 @@ class Look:
     width: float = 640.0
     height: float = 260.0
     title: str = ""
-    y_title: str = ""
     y_unit: str = ""
     is_log: bool = False
     zero: bool = False

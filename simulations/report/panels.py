@@ -26,7 +26,7 @@ class Row:
     interval: Interval
 
 
-def intervals_plot(rows: Sequence[Row], unit: str, width: float = 640.0) -> str:
+def intervals_plot(rows: Sequence[Row], unit: str, width: float) -> str:
     """Means as dots and intervals as whiskers, around an upright line at zero where it is near."""
     told = [each for row in rows for each in _bounds(row.interval)]
     low, high = spanning([*told, 0.0])

@@ -68,7 +68,7 @@ def measure(controller: Controller[Any], bands: Bands) -> list[list[float]]:
         marks = [time.process_time()]
         state, proposed = controller.step(state, snapshot)
         marks.append(time.process_time())
-        before, book = book, clamp(book, proposed, bands, tick + 1).book
+        before, book = book, clamp(book, proposed, bands, tick + 1)
         marks.append(time.process_time())
         book.changed(before)
         marks.append(time.process_time())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import itertools
 import json
@@ -109,10 +108,6 @@ class Tab:
                     return value
             await asyncio.sleep(0.05)
         raise PageBroken(f"never true: {expression}; complaints: {self.complaints}")
-
-    async def picture(self) -> bytes:
-        """Return the page as a PNG."""
-        return base64.b64decode((await self.send("Page.captureScreenshot", format="png"))["data"])
 
     def _notice(self, told: dict[str, Any]) -> None:
         parameters = told.get("params", {})

@@ -70,7 +70,7 @@ def test_a_rush_lifts_the_published_price_and_its_end_brings_it_back_without_del
     for tick in range(240):
         load = np.array([1.5 if tick < 120 else 0.2])
         state, proposed = controller.step(state, MarketSnapshot(float(tick), 1.0, load, BAND))
-        book = clamp(book, proposed, BAND, tick + 2).book
+        book = clamp(book, proposed, BAND, tick + 2)
         path.append(book.rate(0).rate_in_micros)
     assert path[:120] == sorted(path[:120])
     assert path[119:] == sorted(path[119:], reverse=True)

@@ -42,7 +42,7 @@ def played(
     for version, (load, dt_s) in enumerate(script):
         at_s += dt_s
         state, proposed = controller.step(state, moment(at_s, dt_s, load, of, book))
-        book = clamp(book, proposed, of, version + 2).book
+        book = clamp(book, proposed, of, version + 2)
         seen += [proposed.rates, book.matrix().astype(np.float64)]
     return seen
 
@@ -122,7 +122,7 @@ def test_endpoints_may_come_and_go(controller: Controller[Any]) -> None:
     state = controller.resume(book, sizes[0])
     for at, of in enumerate(sizes):
         state, proposed = controller.step(state, moment(60.0 * at, 60.0, 0.9, of, book))
-        book = clamp(book, proposed, of, at + 1).book
+        book = clamp(book, proposed, of, at + 1)
         assert (book.matrix() >= of.floor).all()
         assert (book.matrix() <= of.ceiling).all()
 

@@ -33,7 +33,7 @@ def searched(
         load = scale * np.exp(-price / best + noise * rng.normal(size=COUNT))
         moment = MarketSnapshot(20.0 * tick, 20.0, load, OF, book)
         state, proposed = controller.step(state, moment)
-        book = clamp(book, proposed, OF, tick + 2).book
+        book = clamp(book, proposed, OF, tick + 2)
     return state, 0.2 * np.exp(state.centre)
 
 
