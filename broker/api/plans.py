@@ -1,4 +1,4 @@
-"""Commission plans: operators set and end them, providers see theirs."""
+"""Plans of the broker's take: operators set and end them, providers see theirs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from broker.api.callers import OPERATORS, allow
 from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenParts, GivenTime
 from broker.api.wire import Body, Reply, in_utc
-from broker.core.commission import Plan, Tier
+from broker.core.takes import Plan, Tier
 from broker.flows.read_plans import PlanList, read_plans
 from broker.flows.set_plan import TIERS_MAX, PlanWanted, end_plan, set_plan
 from broker.flows.wording import REASON_MAX_CHARACTERS
@@ -89,9 +89,9 @@ class PlanController(Controller):
     """`/api/plans`"""
 
     path = "/plans"
-    tags = ("Commission",)
+    tags = ("Take",)
 
-    @post(summary="Set a commission plan", guards=(OPERATORS,))
+    @post(summary="Set a plan of the broker's take", guards=(OPERATORS,))
     async def set(
         self, data: JSONBody[PlanAsked], caller: GivenCaller, now: GivenTime, once: GivenOnce
     ) -> Response[PlanWritten]:
@@ -118,7 +118,7 @@ class PlanController(Controller):
 
         return await once(act)
 
-    @get(summary="List plans", guards=(allow(Role.PROVIDER, Role.OPERATOR),))
+    @get(summary="List plans of the broker's take", guards=(allow(Role.PROVIDER, Role.OPERATOR),))
     async def list(self, parts: GivenParts, caller: GivenCaller, now: GivenTime) -> PlansShown:
         found = await read_plans(parts.engine, caller, parts.settings.take_bps, now)
         return PlansShown(

@@ -116,7 +116,7 @@ def credit_note_shown(note: CreditNote, caller: Caller) -> CreditNoteShown:
     amount_nanos = note.amount_nanos if bought else sum(each.amount_nanos for each in note.lines)
     return CreditNoteShown(
         id=note.id,
-        number=number_shown(note) if bought else str(note.id),
+        number=note.title if bought else str(note.id),
         created_at=note.created_at,
         kind=note.kind,
         account=note.account if bought else None,
@@ -127,11 +127,6 @@ def credit_note_shown(note: CreditNote, caller: Caller) -> CreditNoteShown:
         author=note.author,
         lines=[_line(each) for each in note.lines],
     )
-
-
-def number_shown(note: CreditNote) -> str:
-    """Return a note's number as it is printed."""
-    return f"CN-{note.account}-{note.number:06}"
 
 
 def _line(line: NotedLine) -> CreditLine:

@@ -68,8 +68,8 @@ _MONEY: tuple[tuple[str, str, Callable[[Sums], int]], ...] = (
         lambda sums: sums.charged_nanos,
     ),
     (
-        "broker_commission_usd",
-        "The broker's commission on what was charged, in USD.",
+        "broker_take_usd",
+        "The broker's take of what was charged, in USD.",
         lambda sums: sums.take_nanos,
     ),
     (

@@ -1,4 +1,4 @@
-"""`broker plans`: set, list and end commission plans."""
+"""`broker plans`: set, list and end plans of the broker's take."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from broker.cli.state import StateFolder
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from broker.core.commission import Plan, Tier
+    from broker.core.takes import Plan, Tier
     from broker.flows.read_plans import PlanList
 
-app = typer.Typer(help="Set, list and end commission plans.", no_args_is_help=True)
+app = typer.Typer(help="Set, list and end plans of the broker's take.", no_args_is_help=True)
 
 Reason = Annotated[str, typer.Option(help="Kept with the plan.")]
 
@@ -91,7 +91,7 @@ def list_(state: State = DEFAULT_STATE) -> None:
 
 
 def _tier(words: str) -> Tier:
-    from broker.core.commission import Tier
+    from broker.core.takes import Tier
     from pricing.money import parse_usd_nanos
 
     amount_usd, _, bps = words.partition(":")

@@ -39,7 +39,9 @@ def give(
         amount = None if amount_usd is None else parse_usd_nanos(amount_usd)
         async with engine.begin() as connection:
             note = await refund(connection, OPERATOR, call_id, amount, reason, now())
-        return f"{format_usd(note.amount_nanos)} USD went back to {note.account}."
+        return (
+            f"{format_usd(note.amount_nanos)} USD went back to {note.account}, under {note.title}."
+        )
 
     typer.echo(run_with_engine(StateFolder(state), work))
 
@@ -64,4 +66,4 @@ def list_(
         # No table: it would cut the ids, which are there to be copied.
         amount = f"{format_usd(note.amount_nanos)} USD to {note.account}"
         typer.echo(f"{note.created_at:%Y-%m-%d %H:%M} UTC  {amount}, for call {note.call_id}")
-        typer.echo(f"  {note.kind}, its note {note.number}: {note.reason}")
+        typer.echo(f"  {note.kind}, {note.title}: {note.reason}")

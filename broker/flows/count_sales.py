@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.core.commission import has_tiers
+from broker.core.takes import has_tiers
 from broker.store import plans
 
 

@@ -1,4 +1,4 @@
-"""Reads commission plans: an operator all, a provider those that are for it."""
+"""Reads plans of the broker's take: an operator all, a provider those that are for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.core.commission import Plan, commission_at, in_force
+from broker.core.takes import Plan, in_force, takes_at
 from broker.flows.authenticate import Caller
 from broker.store import accounts as account_store
 from broker.store import plans
@@ -51,6 +51,6 @@ async def read_plans(
     current = frozenset(each.id for each in in_force(known, now).values())
     take = None
     if caller.role is Role.PROVIDER:
-        bps, by_domain = commission_at(known, now, sales).take(caller.account_id, usual_bps)
+        bps, by_domain = takes_at(known, now, sales).take(caller.account_id, usual_bps)
         take = Take(bps, by_domain, sales.get(caller.account_id, 0))
     return PlanList(known, current, names, take)

@@ -166,9 +166,9 @@ class Refresher:
         if changes.CATALOG in due:
             listed = self._listed
             await listed.read(connection)
-            commission = await plans.load_commission(connection, self._clock())
-            endpoints = commission.applied(listed.endpoints)
-            self._takes_change_at = commission.changes_at
+            takes = await plans.load_takes(connection, self._clock())
+            endpoints = takes.applied(listed.endpoints)
+            self._takes_change_at = takes.changes_at
             taught = await domains.load_domains(connection, before.domains)
             # The same objects stay while nothing changed: others remember things by them.
             if listed.deployments is not before.deployments:

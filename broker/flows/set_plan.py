@@ -1,4 +1,4 @@
-"""Sets and ends commission plans, which never touches a call admitted before."""
+"""Sets and ends plans of the broker's take, which never touches a call admitted before."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from broker.core.commission import Plan, Tier, in_force
+from broker.core.takes import Plan, Tier, in_force
 from broker.errors import Conflict, NotAllowed, NotFound, RequestMalformed
 from broker.flows.authenticate import Caller
 from broker.flows.wording import checked_reason
@@ -133,7 +133,7 @@ def told_tiers(tiers: Sequence[Tier]) -> list[dict[str, object]]:
 
 def _require_operator(author: Caller) -> None:
     if author.role is not Role.OPERATOR:
-        raise NotAllowed("Only an operator sets commission plans.")
+        raise NotAllowed("Only an operator sets plans of the broker's take.")
 
 
 def _check_tiers(tiers: Sequence[Tier]) -> None:

@@ -91,15 +91,15 @@ def _endpoint(market: Market, endpoint: Endpoint) -> dict[str, object]:
     try:
         rate = market.book.rate(endpoint.number)
     except EndpointUnpriced:
-        return entry | {"pricing": None}
+        return entry | {"price": None}
     return entry | {
         "model": endpoint.model,
         "version": endpoint.version,
         "domains": sorted(endpoint.domains),
-        "context_length": endpoint.context_length_tokens,
-        "pricing": {
-            "in_per_mtok_usd": format_rate(rate.rate_in_micros),
-            "out_per_mtok_usd": format_rate(rate.rate_out_micros),
-            "per_call_usd": format_usd(rate.rate_call_nanos),
+        "context_length_tokens": endpoint.context_length_tokens,
+        "price": {
+            "price_in_usd": format_rate(rate.rate_in_micros),
+            "price_out_usd": format_rate(rate.rate_out_micros),
+            "price_call_usd": format_usd(rate.rate_call_nanos),
         },
     }

@@ -61,6 +61,11 @@ class CreditNote:
     created_at: datetime
     lines: tuple[NotedLine, ...]
 
+    @property
+    def title(self) -> str:
+        """Its number as it is printed, such as CN-acme-000002."""
+        return f"CN-{self.account}-{self.number:06}"
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:

@@ -231,7 +231,7 @@ async def release_holds_of(connection: Connection, process_ids: Sequence[int], l
 
 
 async def take_account(connection: Connection, process_id: int) -> UUID:
-    """Return this process's shard of the commission account, which is sharded to have no hot row.
+    """Return this process's shard of the account of takes, which is sharded to have no hot row.
 
     Raises LookupError when the schema has none.
     """

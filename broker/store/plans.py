@@ -1,4 +1,4 @@
-"""Commission plans, which are only ever added to, and what providers have sold by the hour."""
+"""Plans of the broker's take, only ever added to, and what providers have sold by the hour."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Row, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.commission import Commission, Plan, Tier, commission_at, has_tiers, month_of
+from broker.core.takes import Plan, Takes, Tier, has_tiers, month_of, takes_at
 from broker.store.tables import table
 
 commission_plans = table(
@@ -70,12 +70,12 @@ async def list_plans(connection: AsyncConnection) -> list[Plan]:
     return [_plan(row) for row in await connection.execute(query)]
 
 
-async def load_commission(connection: AsyncConnection, now: datetime) -> Commission:
+async def load_takes(connection: AsyncConnection, now: datetime) -> Takes:
     """Return what the broker takes at `now`."""
     plans = await list_plans(connection)
     tiered = has_tiers(plans)
     sales = await sales_of_month(connection, now) if tiered else {}
-    return commission_at(plans, now, sales)
+    return takes_at(plans, now, sales)
 
 
 async def sales_of_month(connection: AsyncConnection, now: datetime) -> Mapping[UUID, int]:

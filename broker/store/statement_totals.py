@@ -43,8 +43,8 @@ class By(enum.StrEnum):
     DOMAIN = "domain"
     MODEL = "model"
     """As it was asked for."""
-    TASK = "task"
-    """The caller's own task label."""
+    TASK_LABEL = "task_label"
+    """What the caller said as `task` in its `broker` object."""
     LABEL = "label"
     """One of the caller's other labels."""
     DAY = "day"
@@ -168,7 +168,7 @@ def _label(entries: sa.Subquery, grouping: Grouping) -> tuple[ColumnElement[Any]
     columns: dict[By, ColumnElement[Any]] = {
         By.DOMAIN: calls.c.domain,
         By.MODEL: calls.c.model,
-        By.TASK: calls.c.task_label,
+        By.TASK_LABEL: calls.c.task_label,
         By.LABEL: calls.c.labels[grouping.label].astext,
     }
     return columns[by], entries.outerjoin(calls, same)

@@ -1,4 +1,4 @@
-"""Commission plans over HTTP: who sets them, who sees them, and what is refused."""
+"""Plans of the broker's take over HTTP: who sets them, who sees them, and what is refused."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ async def test_a_plan_called_off_leaves_what_stands_before_it(
     async def take_at(hours: float) -> int:
         async with broker.engine.connect() as connection:
             now = later + timedelta(hours=hours)
-            commission = await plans.load_commission(connection, now)
-        return commission.take(provider.account.id, 1_000)[0]
+            takes = await plans.load_takes(connection, now)
+        return takes.take(provider.account.id, 1_000)[0]
 
     assert [await take_at(-0.5), await take_at(1)] == [800, 100]
     assert (await operator.http.post(f"/api/plans/{coming}/end", json={})).status_code == 201

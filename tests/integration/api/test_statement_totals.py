@@ -80,7 +80,7 @@ async def test_totals_sum_to_the_movement_of_the_balance_by_whatever_they_are(
     await pay_out(broker, provider.account, pending // 2)
     spans = [(BEGINNING, END), (BEGINNING, middle), (middle, END)]
     for person, kinds in (
-        (shop, ("key", "endpoint", "domain", "model", "task", "day", "label")),
+        (shop, ("key", "endpoint", "domain", "model", "task_label", "day", "label")),
         (provider, ("endpoint", "day")),
     ):
         for since, until in spans:
@@ -123,7 +123,7 @@ async def test_a_refund_counts_for_the_key_endpoint_and_label_of_its_call(
     for by, group, back in (
         ("key", "k9", "0.00004"),
         ("domain", "law", "0.00004"),
-        ("task", "a", "0.00004"),
+        ("task_label", "a", "0.00004"),
         ("model", "tiny", "0.00004"),
         ("label", "b", "0.00004"),
         ("endpoint", "globex/law", "0.00001"),
@@ -136,13 +136,14 @@ async def test_a_refund_counts_for_the_key_endpoint_and_label_of_its_call(
 async def test_who_bought_what_is_none_of_a_providers_affairs(
     broker: SmallBroker, shop: Person, provider: Person
 ) -> None:
-    for asked in ("by=key", "by=domain", "by=task", "by=model", "by=label&label=team"):
+    for asked in ("by=key", "by=domain", "by=task_label", "by=model", "by=label&label=team"):
         answer = await provider.http.get(f"/api/statement/totals?{asked}")
         assert answer.status_code == 400
 
 
 async def test_a_label_is_named_where_it_is_asked_for_and_nowhere_else(shop: Person) -> None:
-    for asked in ("by=colour", "by=label", "by=label&label=", "by=key&label=team", "label=team"):
+    wrong = ("by=label", "by=label&label=", "by=key&label=team", "label=team")
+    for asked in ("by=colour", "by=task", *wrong):
         answer = await shop.http.get(f"/api/statement/totals?{asked}")
         assert answer.status_code == 400, asked
     unused = await shop.http.get("/api/statement/totals?by=label&label=none")
@@ -163,11 +164,11 @@ async def test_a_statement_as_a_table_holds_every_entry_and_runs_nothing(
     assert [each["at"] for each in rows] == sorted(each["at"] for each in rows)
     assert {each["at"][-1] for each in rows} == {"Z"}
     assert {each["reason"] for each in rows if each["kind"] == "topup"} == {"'=cmd()"}
-    sums = list(csv.DictReader(io.StringIO(await get(shop, "/api/statement/totals?by=task"))))
+    sums = list(csv.DictReader(io.StringIO(await get(shop, "/api/statement/totals?by=task_label"))))
     assert sum(usd(each["total_usd"]) for each in sums) == await folded(
         broker, shop, BEGINNING, END
     )
-    assert "'+1" in {each["task"] for each in sums}
+    assert "'+1" in {each["task_label"] for each in sums}
     by_team = await get(shop, "/api/statement/totals?by=label&label=team")
     assert {each["team"] for each in csv.DictReader(io.StringIO(by_team))} >= {"a", "'=b", ""}
 

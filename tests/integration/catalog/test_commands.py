@@ -230,12 +230,12 @@ async def test_an_operator_gives_a_part_back_and_sees_it(
 ) -> None:
     words = ("refunds", "give", str(call[0]), "--reason", "[sorry]", "--amount-usd")
     given = await command(environment, *words, "0.0004")
-    assert given.said == "0.0004 USD went back to shop.\n"
+    assert given.said == "0.0004 USD went back to shop, under CN-shop-000001.\n"
     above = await command(environment, *words, "0.0007")
     assert (above.status, above.complained.count("\n")) == (1, 1)
     listed = (await command(environment, "refunds", "list")).said
     assert f" UTC  0.0004 USD to shop, for call {call[0]}\n" in listed
-    assert "[sorry]" in listed
+    assert ", CN-shop-000001: [sorry]\n" in listed
 
 
 async def test_an_operator_decides_what_is_contested(

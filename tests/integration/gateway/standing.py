@@ -54,7 +54,7 @@ SAID: Final[Words] = {
     "models": (["small"], []),
     "providers": (["acme"], []),
     "tasks": (["chat"],),
-    "by": ("key", "endpoint", "domain", "task", "day", "model", "label"),
+    "by": ("key", "endpoint", "domain", "task_label", "day", "model", "label"),
     "destination": ({"method": "bank", "holder": "Ltd", "iban": "DE89370400440532013000"},),
 }
 _EXAMPLES: Final = [f"May a landlord raise the rent by {each} percent?" for each in range(20)]

@@ -252,12 +252,18 @@ async def test_embeddings_come_as_floats_and_as_base64(
     assert Decimal(raw.headers["x-broker-cost-usd"]) == _cost_usd(4, 0)
 
 
-async def test_models_are_listed_with_prices_and_found_one_by_one(client: AsyncOpenAI) -> None:
+async def test_models_are_listed_with_prices_and_found_one_by_one(
+    client: AsyncOpenAI, shop: Consumer
+) -> None:
     models = {model.id: model async for model in await client.models.list()}
     assert set(models) == {"auto", "small", "acme/small"}
     assert models["acme/small"].owned_by == "acme"
     told: Any = (await client.models.retrieve("acme/small")).model_extra
-    assert told["pricing"]["out_per_mtok_usd"] == "1.50"
+    in_prices = (await shop.http.get("/api/prices")).json()["endpoints"]
+    [listed] = [each for each in in_prices if each["name"] == "acme/small"]
+    assert told["price"] == listed["price"]
+    assert told["price"]["price_out_usd"] == "1.50"
+    assert told["context_length_tokens"] == listed["context_length_tokens"]
     assert (await client.models.retrieve("auto")).id == "auto"
     with pytest.raises(openai.NotFoundError):
         await client.models.retrieve("acme/none")

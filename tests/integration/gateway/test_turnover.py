@@ -19,7 +19,7 @@ from tests.plain import TRUSTS_NOBODY
 TENSOR = b'{"inputs":[{"name":"INPUT0","shape":[1],"datatype":"FP32","data":[1.0]}]}'
 README = Path(__file__).parents[3] / "README.md"
 CHAT = "/v1/chat/completions"
-MONEY = ("charged_usd", "commission_usd", "provider_earnings_usd")
+MONEY = ("charged_usd", "take_usd", "provider_earnings_usd")
 Samples = dict[tuple[str, tuple[str, ...]], float]
 
 
@@ -119,7 +119,7 @@ async def test_what_the_readme_tells_to_watch_is_there(house: House) -> None:
 
 async def _stated(shop: Consumer) -> int:
     """Return what the consumer's statement says that calls cost, in nano-dollars."""
-    answer = await shop.http.get("/api/statement/totals", params={"by": "task"})
+    answer = await shop.http.get("/api/statement/totals", params={"by": "task_label"})
     whole: dict[str, Any] = answer.json()["whole"]
     assert Decimal(whole["credits_usd"]) > 0
     return -int(Decimal(whole["calls_usd"]) * 10**9)

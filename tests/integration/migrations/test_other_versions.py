@@ -17,7 +17,7 @@ _SERVE = ("broker.cli.lean", "127.0.0.1", "0")
 _WORK = ("broker.cli.lean_worker", "--queues", "broker", "--loglevel", "warning")
 _LATER = "UPDATE alembic_version SET version_num = '9999'"
 _ACCOUNTS = "SELECT count(*) FROM ledger_accounts"
-"""Each broker that begins opens one for its commission."""
+"""Each broker that begins opens one for its take."""
 
 
 def _environment(url: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.cli.local import OPERATOR
-from broker.core.commission import Tier
+from broker.core.takes import Tier
 from broker.flows.count_sales import count_sales
 from broker.flows.set_plan import PlanWanted, set_plan
 from broker.store import ledger, plans
@@ -86,5 +86,5 @@ async def test_the_tier_that_is_reached_is_the_take_of_the_next_market(
         await sell(connection, payer, payee, tokens)
         await count_sales(engine, NOW)
         async with engine.connect() as reading:
-            takes.append((await plans.load_commission(reading, NOW)).take(provider, 0)[0])
+            takes.append((await plans.load_takes(reading, NOW)).take(provider, 0)[0])
     assert takes == [1_000, 500]

@@ -302,7 +302,7 @@ async def test_the_story_of_a_call_tells_candidates_rejected_attempts_and_charge
     charge = story.partition(">Charge")[2].partition("</section>")[0]
     # 800 x 0.10 + 100 x 0.40 dollars per million tokens
     assert "$0.00012</b>" in charge
-    assert "commission" not in charge
+    assert "broker's take" not in charge
 
 
 async def test_the_story_of_a_call_that_names_no_limits_tells_what_it_named(
@@ -367,7 +367,7 @@ async def test_a_provider_sees_of_a_call_its_own_attempts_only(
     assert "Nothing was charged" in told["borealis"]
     assert "acme/general" in told["acme"]
     assert "borealis/law" not in told["acme"]
-    assert "commission" in told["acme"]
+    assert "broker's take" in told["acme"]
     for name in ("acme", "borealis"):
         for inner in ("clinic", "Candidates", "Asked for", "abcdef"):
             assert inner not in told[name]

@@ -1,4 +1,4 @@
-"""A change of the commission holds for calls admitted after it, and never touches one before."""
+"""A change of the broker's take holds for calls admitted after it, and never touches one before."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Commission:
+class Takes:
     """The plans in force at one moment; `changes_at` is when they will be others."""
 
     plans: Mapping[PlanScope, Plan] = field(default_factory=dict)
@@ -105,15 +105,13 @@ def has_tiers(plans: Iterable[Plan]) -> bool:
     return any(len(each.tiers) > 1 for each in plans)
 
 
-def commission_at(
-    plans: Sequence[Plan], now: datetime, sales_nanos: Mapping[UUID, int]
-) -> Commission:
+def takes_at(plans: Sequence[Plan], now: datetime, sales_nanos: Mapping[UUID, int]) -> Takes:
     """Return what holds at `now`. It changes with the next plan, and tiers with the month."""
     current = in_force(plans, now)
     changes = [each.effective_from for each in plans if each.effective_from > now]
     if has_tiers(current.values()):
         changes.append(next_month(now))
-    return Commission(current, min(changes, default=None), sales_nanos)
+    return Takes(current, min(changes, default=None), sales_nanos)
 
 
 def month_of(moment: datetime) -> datetime:

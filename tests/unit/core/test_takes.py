@@ -7,7 +7,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 import pytest
 
-from broker.core.commission import Plan, Tier, commission_at, in_force, next_month
+from broker.core.takes import Plan, Tier, in_force, next_month, takes_at
 from tests.fakes import endpoint
 
 NOW = datetime(2030, 5, 10, 12, tzinfo=UTC)
@@ -48,10 +48,10 @@ def plan(
     ],
 )
 def test_the_most_specific_plan_wins(plans: list[Plan], usual: int, law: int) -> None:
-    take_bps, by_domain = commission_at(plans, NOW, {}).take(ACME, _OWN)
+    take_bps, by_domain = takes_at(plans, NOW, {}).take(ACME, _OWN)
     assert (take_bps, by_domain.get("law", take_bps)) == (usual, law)
     listed = endpoint(name="acme/small", take_bps=_OWN)
-    [applied] = commission_at(plans, NOW, {}).applied([listed])
+    [applied] = takes_at(plans, NOW, {}).applied([listed])
     assert (applied.take_of(None), applied.take_of("law")) == (usual, law)
     assert applied.take_of("medicine") == usual
 
@@ -60,7 +60,7 @@ def test_a_plan_holds_from_its_very_moment_on_and_until_the_next() -> None:
     day = timedelta(days=1)
     plans = [plan(900, at=NOW), plan(500, at=NOW + day), plan(None, at=NOW + 2 * day)]
     takes = [
-        commission_at(plans, at, {}).take(ACME, _OWN)[0]
+        takes_at(plans, at, {}).take(ACME, _OWN)[0]
         for at in (NOW - timedelta(microseconds=1), NOW, NOW + day, NOW + 2 * day)
     ]
     assert takes == [_OWN, 900, 500, _OWN]
@@ -73,11 +73,11 @@ def test_of_two_plans_for_one_moment_the_one_written_later_holds() -> None:
 
 def test_the_next_change_is_known() -> None:
     later = NOW + timedelta(hours=1)
-    assert commission_at([], NOW, {}).changes_at is None
-    assert commission_at([plan(900)], NOW, {}).changes_at is None
-    assert commission_at([plan(900), plan(800, at=later)], NOW, {}).changes_at == later
+    assert takes_at([], NOW, {}).changes_at is None
+    assert takes_at([plan(900)], NOW, {}).changes_at is None
+    assert takes_at([plan(900), plan(800, at=later)], NOW, {}).changes_at == later
     tiered = plan(0, tiers=(Tier(0, 900), Tier(10, 500)))
-    assert commission_at([tiered], NOW, {}).changes_at == datetime(2030, 6, 1, tzinfo=UTC)
+    assert takes_at([tiered], NOW, {}).changes_at == datetime(2030, 6, 1, tzinfo=UTC)
     assert next_month(datetime(2030, 12, 31, 23, 59, tzinfo=UTC)) == datetime(
         2031, 1, 1, tzinfo=UTC
     )
@@ -88,10 +88,10 @@ def test_the_next_change_is_known() -> None:
 )
 def test_a_tier_is_reached_exactly_at_its_threshold(sold: int, take_bps: int) -> None:
     tiered = plan(0, tiers=(Tier(0, 900), Tier(10, 500), Tier(100, 100)))
-    assert commission_at([tiered], NOW, {ACME: sold}).take(ACME, _OWN) == (take_bps, {})
+    assert takes_at([tiered], NOW, {ACME: sold}).take(ACME, _OWN) == (take_bps, {})
 
 
 def test_a_market_without_plans_keeps_the_very_same_endpoints() -> None:
     listed = endpoint()
-    [applied] = commission_at([], NOW, {}).applied([listed])
+    [applied] = takes_at([], NOW, {}).applied([listed])
     assert applied is listed
