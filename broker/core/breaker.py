@@ -54,8 +54,8 @@ class Breaker:
 
     def begin(self, now_s: float) -> None:
         """Be told that a call goes there."""
-        if now_s >= self.open_until_s and self.admits(now_s):
-            self.probing_since_s = now_s if self.ejection_s else None
+        if self.ejection_s and self.admits(now_s):
+            self.probing_since_s = now_s
 
     def doubt(self) -> None:
         """Be told that another process had ejected it until now: a probe is due."""
@@ -71,7 +71,7 @@ class Breaker:
 
     def prove(self, now_s: float, began_s: float) -> bool:
         """Be told that the answer to a call has begun; True when that closes it."""
-        if not self.ejection_s or began_s != self.probing_since_s:
+        if began_s != self.probing_since_s:
             return False
         proved = began_s, self.ejection_s
         self.succeed(now_s)

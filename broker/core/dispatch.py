@@ -171,22 +171,23 @@ class Dispatch:
     def hedge(self, now_s: float, admits: Callable[[int], bool] | None = None) -> Attempt | None:
         """Return an attempt to make beside the one under way, which is late; None: there is to be
         none. Of two side by side `record` is told which, and `lose` of the later one."""
-        late = self.attempts[-1]
-        assert late.outcome is None, "nothing is under way"
-        barred = self.hedges is None or self._stages or len(self.attempts) >= self._attempts_max
-        if barred or late.hedge or self._next == len(self._plan) or now_s >= self._deadline_s:
+        made = self.attempts
+        assert made[-1].outcome is None, "nothing is under way"
+        barred = self.hedges is None or self._stages or any(each.hedge for each in made)
+        none_left = self._next == len(self._plan) or len(made) >= self._attempts_max
+        if barred or none_left or now_s >= self._deadline_s:
             return None
         if admits is not None:
             self._bring_forward(admits)
             if not admits(self._plan[self._next].number):
                 return None
         assert self.hedges is not None
-        if any(each.hedge for each in self.attempts) or not self.hedges.withdraw():
+        if not self.hedges.withdraw():
             return None
         candidate = self._plan[self._next]
         self._next += 1
-        attempt = Attempt(len(self.attempts), candidate, 0.0, now_s, hedge=True)
-        self.attempts.append(attempt)
+        attempt = Attempt(len(made), candidate, 0.0, now_s, hedge=True)
+        made.append(attempt)
         return attempt
 
     def lose(self, attempt: Attempt, now_s: float) -> Outcome:

@@ -61,21 +61,30 @@ class TestClosed:
         assert breaker.admits(0.0)
 
     def test_the_window_before_counts_too(self) -> None:
-        breaker = Breaker()
-        alternating(breaker, SAMPLES_MIN - 2)
-        breaker.fail(WINDOW_S)
-        breaker.succeed(WINDOW_S)
-        breaker.fail(WINDOW_S)
-        assert not breaker.admits(WINDOW_S)
-
-    def test_what_is_older_than_two_windows_is_forgotten(self) -> None:
-        breaker = Breaker()
-        alternating(breaker, SAMPLES_MIN - 2)
-        later_s = 2 * WINDOW_S
+        breaker = Breaker(window_started_s=100.0)
+        alternating(breaker, SAMPLES_MIN - 2, 100.0)
+        later_s = 100.0 + WINDOW_S
+        breaker.fail(later_s)
         breaker.succeed(later_s)
         breaker.fail(later_s)
-        breaker.fail(later_s)
-        assert breaker.admits(later_s)
+        assert not breaker.admits(later_s)
+
+    @pytest.mark.parametrize(
+        ("before", "since", "stays"),
+        [
+            ("fs" * 4, "ff", True),
+            ("fs" * 4, "ssssff", True),
+            ("fs" * 4, "sfsfsfsfsf", False),
+        ],
+    )
+    def test_what_is_older_than_two_windows_is_forgotten(
+        self, before: str, since: str, *, stays: bool
+    ) -> None:
+        breaker = Breaker()
+        for now_s, outcomes in ((0.0, before), (2 * WINDOW_S, since)):
+            for outcome in outcomes:
+                breaker.fail(now_s) if outcome == "f" else breaker.succeed(now_s)
+        assert breaker.admits(2 * WINDOW_S) is stays
 
 
 class TestOpen:
@@ -115,6 +124,22 @@ class TestHalfOpen:
         assert breaker.admits(EJECTION_S)
         breaker.fail(EJECTION_S)
         assert breaker.admits(EJECTION_S), "one failure after it has closed is no reason to open"
+
+    def test_what_failed_before_it_has_closed_is_forgotten(self) -> None:
+        breaker = Breaker()
+        alternating(breaker, SAMPLES_MIN)
+        breaker.fail(0.0)
+        assert not breaker.admits(0.0)
+        breaker.begin(EJECTION_S)
+        breaker.succeed(EJECTION_S)
+        breaker.fail(EJECTION_S)
+        assert breaker.admits(EJECTION_S)
+
+    def test_the_ejection_for_a_probe_that_fails_counts_from_when_it_began(self) -> None:
+        breaker = opened()
+        breaker.begin(EJECTION_S)
+        breaker.fail(EJECTION_S + 1.5, EJECTION_S)
+        assert breaker.open_until_s == EJECTION_S + 2 * EJECTION_S
 
     def test_a_probe_that_fails_ejects_for_twice_as_long_up_to_a_maximum(self) -> None:
         breaker, now_s, lengths = opened(), 0.0, []
@@ -165,5 +190,16 @@ class TestHalfOpen:
         breaker = opened()
         breaker.begin(EJECTION_S)
         breaker.prove(2.0, EJECTION_S)
+        breaker.fail(2.5, 2.2)
+        assert breaker.admits(2.5), "another call that fails is no probe"
         breaker.fail(3.0, EJECTION_S)
         assert breaker.open_until_s == 3.0 + 2 * EJECTION_S
+
+    def test_one_that_fails_so_again_and_again_is_not_ejected_for_ever_longer(self) -> None:
+        breaker = opened()
+        for _ in range(4):
+            began_s = breaker.open_until_s
+            breaker.begin(began_s)
+            breaker.prove(began_s, began_s)
+            breaker.fail(began_s, began_s)
+        assert breaker.open_until_s - began_s == EJECTION_S_MAX

@@ -144,6 +144,12 @@ class TestAdmission:
             assert attempt.candidate.number == number
             calls.record(Outcome(Fault.RESET), 0.0)
 
+    def test_nobody_of_a_later_stage_comes_first_for_being_admitted(self) -> None:
+        calls = staged(0, 0, 1)
+        attempt = calls.next_attempt(0.0, lambda number: number == 2)
+        assert attempt is not None
+        assert attempt.candidate.number == 0
+
 
 class TestRepeats:
     @pytest.mark.parametrize("fault", REPEATABLE)
@@ -283,6 +289,21 @@ def test_an_attempt_beside_an_answer_leaves_it_as_it_is() -> None:
     run(calls, None)
     assert tried(calls) == [0, 0, 1]
     assert calls.begin_beside(beside.candidate, 100.0) is None, "out of time"
+
+
+def test_what_becomes_of_an_attempt_beside_an_answer_does_not_undo_the_answer() -> None:
+    for fault in (Fault.CALLER_FAULT, Fault.DEADLINE):
+        calls = dispatch(1)
+        run(calls, None)
+        calls.begin_beside(calls.attempts[0].candidate, 1.0)
+        calls.record(Outcome(fault), 2.0)
+        assert calls.end is End.DELIVERED
+
+
+def test_a_call_without_stages_has_no_next_one() -> None:
+    calls = dispatch(2)
+    run(calls, None)
+    assert not calls.go_on()
 
 
 def test_content_that_is_held_back_commits_to_nothing() -> None:

@@ -48,6 +48,58 @@ def test_a_late_attempt_gets_one_beside_it_and_no_third() -> None:
     assert (calls.hedges.made, calls.hedges.won) == (1, 1)
 
 
+def test_an_attempt_that_lost_says_so_and_when_and_one_beside_it_that_lost_has_won_nothing() -> (
+    None
+):
+    calls = dispatch(3, rich())
+    calls.next_attempt(0.0)
+    second = calls.hedge(1.0)
+    assert second is not None
+    calls.lose(second, 2.0)
+    assert (second.lost, second.ended_s) == (True, 2.0)
+    assert calls.hedges is not None
+    assert calls.hedges.won == 0
+
+
+def test_a_call_has_one_attempt_beside_another_whatever_became_of_it() -> None:
+    calls = dispatch(4, rich())
+    first = calls.next_attempt(0.0)
+    calls.hedge(1.0)
+    calls.record(Outcome(Fault.RESET), 1.5)
+    calls.record(Outcome(Fault.RESET), 1.5, first)
+    calls.next_attempt(2.0)
+    assert calls.hedge(3.0) is None
+    assert calls.hedges is not None
+    assert calls.hedges.made == 1
+
+
+def test_neither_a_cascade_nor_a_call_that_may_try_no_more_has_one_beside() -> None:
+    for told in ({"stages": (0, 1)}, {"attempts_max": 1}):
+        given = {"deadline_s": 100.0, "attempts_max": 4, "random": Random(1)} | told
+        calls = Dispatch(plan(2), RetryBudget(0.0), **given)  # type: ignore[arg-type]
+        calls.hedges = rich()
+        calls.next_attempt(0.0)
+        assert calls.hedge(1.0) is None
+
+
+def test_the_first_that_is_admitted_is_asked_beside_a_late_one() -> None:
+    calls = dispatch(4, rich())
+    calls.next_attempt(0.0)
+    second = calls.hedge(1.0, lambda number: number > 1)
+    assert second is not None
+    assert second.candidate.number == 2
+
+
+def test_each_call_that_may_be_hedged_adds_to_their_budget_once() -> None:
+    hedges = HedgeBudget()
+    for _ in range(round(1 / SHARE) + 1):
+        calls = dispatch(2, hedges)
+        calls.next_attempt(0.0)
+        calls.record(Outcome(Fault.RESET), 0.0)
+        calls.next_attempt(0.0)
+    assert [hedges.withdraw() for _ in range(2)] == [True, False]
+
+
 def test_of_two_that_both_fail_the_next_goes_on_as_ever() -> None:
     calls = dispatch(3, rich())
     first = calls.next_attempt(0.0)
@@ -183,6 +235,25 @@ def test_a_continuation_takes_of_the_retry_budget() -> None:
     calls.attempts[-1].first_content_s = 0.0
     calls.record(Outcome(Fault.RESET), 0.0)
     assert calls.go_on_after_cut(0.0) is None
+
+
+def test_nobody_goes_on_where_nobody_is_left_or_no_time_is() -> None:
+    for candidates, now_s in ((1, 2.0), (2, 100.0)):
+        calls = dispatch(candidates, None)
+        calls.next_attempt(0.0)
+        cut(calls)
+        assert calls.go_on_after_cut(now_s) is None
+        assert calls.end is End.COMMITTED
+
+
+def test_the_first_that_is_admitted_goes_on_and_the_call_with_it() -> None:
+    calls = dispatch(3, None)
+    calls.next_attempt(0.0)
+    cut(calls)
+    attempt = calls.go_on_after_cut(2.0, lambda number: number == 2)
+    assert attempt is not None
+    assert attempt.candidate.number == 2
+    assert calls.end is None
 
 
 def decided(*ceilings: int) -> Decision:

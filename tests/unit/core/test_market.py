@@ -122,6 +122,12 @@ def test_accounts_do_not_share_a_shortlist_where_something_is_private() -> None:
     assert set(planned(decide(where, account_id=OTHER_ACCOUNT))) == {0, 1}
 
 
+def test_calls_that_ask_for_other_qualities_do_not_share_a_shortlist() -> None:
+    where = market([endpoint(0, quality=0.9), endpoint(1, quality=0.5)])
+    for least, served in ((0.8, {0}), (0.4, {0, 1}), (None, {0, 1})):
+        assert set(planned(decide(where, quality_min=least))) == served
+
+
 def test_an_account_sees_what_is_public_and_what_lists_it_by_name() -> None:
     listed = endpoint(0, "zeta/secret", visible_to=[OTHER_ACCOUNT])
     where = market([listed, endpoint(1, "acme/small")])

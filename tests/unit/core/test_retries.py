@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from broker.core.retries import FLOOR_PER_S, RESERVE_S, SHARE, RetryBudget
 
 
@@ -34,6 +36,23 @@ def test_deposits_grow_old() -> None:
         budget.deposit(0.0)
     budget.deposit(RESERVE_S)
     assert budget.balance <= FLOOR_PER_S * RESERVE_S + SHARE
+
+
+def test_half_of_what_was_put_in_is_there_after_half_of_its_time() -> None:
+    budget = RetryBudget(0.0)
+    for _ in range(1_000):
+        budget.deposit(0.0)
+    assert budget.withdraw(RESERVE_S / 2)
+    assert budget.balance == pytest.approx(FLOOR_PER_S * RESERVE_S + SHARE * 500 - 1)
+
+
+def test_after_a_long_silence_as_many_may_fail_over_as_at_first() -> None:
+    budget = RetryBudget(0.0)
+    budget.deposit(0.0)
+    assert budget.withdraw(1_000 * RESERVE_S)
+    assert sum(budget.withdraw(1_000 * RESERVE_S) for _ in range(1_000)) == (
+        FLOOR_PER_S * RESERVE_S - 1
+    )
 
 
 def test_a_clock_that_steps_back_is_no_income() -> None:

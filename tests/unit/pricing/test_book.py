@@ -34,12 +34,19 @@ def test_the_price_of_a_huge_call_does_not_overflow() -> None:
 def test_token_counts_below_zero_are_refused() -> None:
     with pytest.raises(ValueError, match="below zero"):
         Rate(1, 1, 1).picos(-1, 0)
+    with pytest.raises(ValueError, match="below zero"):
+        Rate(1, 1, 1).picos(9, -1)
 
 
 def test_a_rate_is_read_by_endpoint_number_as_plain_ints() -> None:
     rate = book(3, (1, 2, 3), (4, 5, 6)).rate(1)
     assert rate == Rate(4, 5, 6)
     assert type(rate.rate_in_micros) is int
+
+
+@pytest.mark.parametrize("rates", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
+def test_one_rate_alone_is_a_price(rates: tuple[int, int, int]) -> None:
+    assert book(1, rates).rate(0) == Rate(*rates)
 
 
 @pytest.mark.parametrize("number", [-1, 0, 2, 10**9])
@@ -58,11 +65,11 @@ def test_a_book_cannot_be_written_to_nor_through_the_arrays_it_came_from() -> No
         priced.rate_in_micros[0] = 5
 
 
-@pytest.mark.parametrize("rates", [[-1], [10**12 + 1]])
+@pytest.mark.parametrize("rates", [[-1, 5], [10**12 + 1, 5], [[1, 5]]])
 def test_absurd_rates_make_no_book(rates: list[int]) -> None:
-    array, one = np.array(rates), np.array([1])
+    array, ones = np.array(rates), np.array([1, 1])
     with pytest.raises(BookMalformed):
-        PriceBook(1, array, one, one)
+        PriceBook(1, array, ones, ones)
 
 
 def test_arrays_that_do_not_fit_make_no_book() -> None:
@@ -148,7 +155,10 @@ def test_changed_names_what_moved_came_and_went() -> None:
 
 
 def test_a_part_of_a_book_is_renumbered_and_without_what_there_is_not() -> None:
-    part = book(5, (1, 2, 3), (4, 5, 6)).only(np.array([1, 3]))
-    assert part.version == 5
-    assert part.matrix().T.tolist() == [[4, 5, 6], [0, 0, 0]]
+    whole = book(5, (1, 2, 3), (4, 5, 6))
+    for missing in (2, 3):
+        part = whole.only(np.array([1, missing]))
+        assert part.version == 5
+        assert part.matrix().T.tolist() == [[4, 5, 6], [0, 0, 0]]
+    assert whole.matrix(1).T.tolist() == [[1, 2, 3]]
     assert len(book(5, (1, 2, 3)).only(np.array([], dtype=np.int64))) == 0

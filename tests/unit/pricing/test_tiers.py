@@ -52,6 +52,12 @@ def test_a_factor_that_is_not_what_the_tier_is_for_is_refused(
         check_factor(tier, factor_bps)
 
 
-def test_a_factor_may_be_one() -> None:
-    for tier in (Tier.PRIORITY, Tier.FLEX, Tier.BATCH):
-        check_factor(tier, BPS)
+@pytest.mark.parametrize(
+    ("tier", "least_bps", "most_bps"),
+    [(Tier.PRIORITY, BPS, 100 * BPS), (Tier.FLEX, 1, BPS), (Tier.BATCH, 1, BPS)],
+)
+def test_a_factor_may_be_all_that_the_tier_is_for(
+    tier: Tier, least_bps: int, most_bps: int
+) -> None:
+    check_factor(tier, least_bps)
+    check_factor(tier, most_bps)

@@ -32,6 +32,7 @@ def test_the_same_head_with_another_length_is_known() -> None:
     [
         longer(b"1234") + b"x" * 1_233,
         longer(b"1234") + b"x" * 1_235,
+        longer(b"8") + b"x" * 9,
         longer(b"5") + b"hello" + HEAD + b"hello",
         longer(b"+5") + b"hello",
         longer(b"5 ") + b"hello",

@@ -58,9 +58,10 @@ def test_details_of_usage_are_read_where_they_are() -> None:
         ({"content": "a", "reasoning_content": "bb"}, 3, "a"),
         ({"content": "a", "reasoning": "bb"}, 3, "a"),
         ({"content": "a", "reasoning": "bb", "reasoning_content": "bb"}, 3, "a"),
-        ({"content": [{"type": "text", "text": "ab"}, {"type": "image"}]}, 2, "ab"),
+        ({"content": [{"type": "text", "text": "ab"}, {"type": "image"}, "c"]}, 2, "ab"),
         ({"tool_calls": [{"function": {"name": "f", "arguments": '{"x":1}'}}]}, 8, ""),
         ({"tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]}, 8, ""),
+        ({"tool_calls": [{"function": {"name": None, "arguments": "{}"}}, {}]}, 2, ""),
         ({"content": "", "tool_calls": None}, 0, ""),
         ({"function_call": {"name": "ff", "arguments": "{}"}}, 4, ""),
     ],
@@ -81,6 +82,19 @@ def test_all_choices_count_and_all_must_have_finished() -> None:
     assert (facts.text, facts.text_bytes, facts.finished) == ("ab", 2, False)
     choices[1]["finish_reason"] = "length"
     assert read_completion(json.dumps({"choices": choices}).encode()).finished
+
+
+def test_all_choices_of_a_chunk_count_and_one_may_finish_before_the_others() -> None:
+    choices = (
+        b'{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"},'
+        b'{"index":1,"delta":{"content":"bc"},"finish_reason":null}]}'
+    )
+    facts = read_chunk(choices)
+    assert (facts.text, facts.text_bytes, facts.finished) == ("abc", 3, True)
+
+
+def test_a_choice_without_any_text_delivers_nothing() -> None:
+    assert not read_chunk(b'{"choices":[{"index":0,"finish_reason":"stop"}]}').has_content
 
 
 def test_the_older_completions_have_text() -> None:
@@ -181,6 +195,8 @@ def test_embeddings_are_counted_in_both_encodings() -> None:
         b'{"data":[{"embedding":null}]}',
         b'{"data":[{"embedding":[ ]}]}',
         b'{"data":[{"embedding":""}]}',
+        b'{"data":[{"embedding":[1]},{"embedding":[]}]}',
+        b'{"data":[{"embedding":[1]},{"embedding":1}]}',
     ],
 )
 def test_embeddings_without_vectors_are_malformed(body: bytes) -> None:

@@ -65,12 +65,19 @@ def test_no_byte_is_lost_and_cutting_changes_nothing(pieces: list[bytes], cuts: 
     assert seen == events
 
 
+def test_events_whose_lines_end_in_several_ways_are_told_apart() -> None:
+    events = [b"data: x\r\n\r\n", b"data: y\n\n", b"data: z\r\r\n"]
+    assert SseSplitter().feed(b"".join(events)) == events
+
+
 def test_an_event_over_the_limit_is_malformed_whole_or_not() -> None:
     for pieces in (
         [b"data: " + b"x" * 100 + b"\n\n"],
         [b"data: " + b"x" * 100],
         [b"x"] * 100,
         [b"data: y\r\n\r\ndata: " + b"x" * 100 + b"\r\n\r\n"],
+        [b"data: y\n\ndata: " + b"x" * 100 + b"\n\n"],
+        [b"data: " + b"x" * 100 + b"\r\n\r\ndata: y\r\n\r\n"],
     ):
         with pytest.raises(AttemptFailed) as failed:
             fed(SseSplitter(limit_bytes=64), pieces)
@@ -92,6 +99,7 @@ def test_many_small_events_may_be_more_than_the_limit_together() -> None:
         (b"data: x\r\r", b"x"),
         (b"event: e\ndata: x\nid: 1\n\n", b"x"),
         (b"data: x\ndata: y\n\n", b"x\ny"),
+        (b"data: x\rdata: y\n\n", b"x\ny"),
         (b"data\n\n", b""),
         (b"data: \n\n", b""),
         (b"\ndata: x\n\n", b"x"),
