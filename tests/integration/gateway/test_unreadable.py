@@ -22,7 +22,8 @@ WORDS_MAX = 20
 def read_back(numbers: NDArray[np.float64], encoder: WordEncoder) -> set[str]:
     """Guess the words of a vector by orthogonal matching pursuit: Pati, Rezaiifar,
     Krishnaprasad, 1993."""
-    weights = encoder._weights.astype(np.float64)
+    known = encoder.kept.weights
+    weights = np.array([known[row] for row in range(known.shape[0])], dtype=np.float64)
     steps = weights / np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-9)
     sought = numbers[: encoder.meaning]
     left, chosen = sought, list[int]()
