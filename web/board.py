@@ -173,7 +173,7 @@ class Boards:
             equilibrium=_at(self._best.clearing.get(endpoint.number), endpoint),
             earning=_at(self._best.earning.get(endpoint.number), endpoint),
             spark=sparkline.path(points, since, now.timestamp()),
-            change=sparkline.change(points),
+            change=sparkline.change(points, since),
         )
 
     async def _read(self, numbers: set[int]) -> None:

@@ -38,8 +38,12 @@ def under(path: str) -> str:
     return f"{path}V{HEIGHT:.0f}H{path[1:].split()[0]}Z" if path else ""
 
 
-def change(points: Sequence[Point]) -> float:
-    """Return how much the last price is above the first, as a share of it."""
-    if not points or not points[0][1]:
+def change(points: Sequence[Point], since_s: float) -> float:
+    """Return how much the last price is above that at `since_s`, as a share of it.
+
+    0 where none was in force by then: the first price since is of no certain moment, for `points`
+    tell only where prices stood after each step, and steps begin elsewhere at the next look.
+    """
+    if not points or points[0][0] > since_s or not points[0][1]:
         return 0.0
     return points[-1][1] / points[0][1] - 1

@@ -44,7 +44,7 @@ def open_(
     typer.echo(f"Give it a key: {again(state, f'keys issue {name}')}")
 
 
-@app.command("topup")
+@app.command("topup", context_settings={"ignore_unknown_options": True})
 def topup(
     name: Name,
     amount_usd: Annotated[str, typer.Argument(help="In USD, such as 25 or 0.50.")],
@@ -54,10 +54,10 @@ def topup(
     """Credit a consumer's account."""
     from broker.cli.local import OPERATOR, now, run_with_engine
     from broker.flows.topup import top_up
-    from pricing.money import format_usd, parse_usd_nanos
+    from pricing.money import format_usd, parse_signed_usd_nanos
 
     async def work(engine: AsyncEngine) -> str:
-        amount = parse_usd_nanos(amount_usd)
+        amount = parse_signed_usd_nanos(amount_usd)
         credited = await top_up(engine, OPERATOR, name, amount, reason, now())
         return format_usd(credited.available_nanos)
 

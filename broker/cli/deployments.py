@@ -9,6 +9,7 @@ import typer
 
 from broker.cli.options import DEFAULT_STATE, State
 from broker.cli.state import StateFolder
+from broker.errors import SettingInvalid
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -27,24 +28,30 @@ def list_(
     provider: Annotated[str | None, typer.Option(help="Only of this account.")] = None,
     state: State = DEFAULT_STATE,
 ) -> None:
-    """List deployments, oldest first, with what their last check found wrong."""
+    """List deployments, oldest first, with what their last check found wrong, and which of those
+    that are listed are not there."""
     from broker.cli.local import OPERATOR, run_with_engine
-    from broker.flows.read_deployments import read_deployments
+    from broker.flows.read_deployments import read_deployments, read_heartbeats, why_absent
 
-    async def work(engine: AsyncEngine) -> list[DeploymentRecord]:
+    folder = StateFolder(state)
+
+    async def work(engine: AsyncEngine) -> list[tuple[DeploymentRecord, str | None]]:
+        valkey_url = _valkey_url(folder)
+        heard = None if valkey_url is None else await read_heartbeats(engine, valkey_url)
         return [
-            each
+            (each, None if heard is None else why_absent(each, heard))
             for each in await read_deployments(engine, OPERATOR)
             if status in (None, each.deployment.status.value)
             and provider in (None, each.deployment.provider)
         ]
 
-    found = run_with_engine(StateFolder(state), work)
+    found = run_with_engine(folder, work)
     if not found:
         typer.echo("There are none.")
-    for record in found:
+    for record, absent in found:
         each = record.deployment
-        typer.echo(f"{each.id}  {each.provider}, {each.name}: {each.status.value}")
+        stands = f"{each.status.value}, but {absent}" if absent else each.status.value
+        typer.echo(f"{each.id}  {each.provider}, {each.name}: {stands}")
         typer.echo(f"  {each.kind.value} at {each.url}, {each.capacity} at once, {each.region}")
         for report in record.reports:
             if not report.ok:
@@ -69,3 +76,11 @@ def withdraw(
 
     run_with_engine(StateFolder(state), work)
     typer.echo(f"{deployment_id} is off the market.")
+
+
+def _valkey_url(folder: StateFolder) -> str | None:
+    """Return where heartbeats are told; None where only the database is known here."""
+    try:
+        return folder.valkey_url()
+    except SettingInvalid:
+        return None

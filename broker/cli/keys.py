@@ -21,7 +21,21 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Issue, list, rotate, limit and revoke keys.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The account's name.")]
-KeyId = Annotated[str, typer.Argument(help="The part of the key between the underscores.")]
+
+
+def _id_of(told: str) -> str:
+    """Return a key's id, also where the whole key was told."""
+    head, _, rest = told.partition("_")
+    return rest.partition("_")[0] if head == "bk" and rest else told
+
+
+KeyId = Annotated[
+    str,
+    typer.Argument(
+        callback=_id_of,
+        help="What stands between the underscores of the key, as 'broker keys list' shows it.",
+    ),
+]
 Day = Annotated[str | None, typer.Option("--day", help="USD that it may spend in a UTC day.")]
 Month = Annotated[str | None, typer.Option("--month", help="USD in a UTC month.")]
 Total = Annotated[str | None, typer.Option("--total", help="USD in all.")]

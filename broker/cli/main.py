@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import entry_points, version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
+from typer.core import TyperGroup
 
 from broker.cli import (
     accounts,
@@ -37,8 +38,26 @@ from broker.cli.lean import spin_not
 from broker.errors import BrokerError
 from pricing.money import MoneyError
 
+
+class _Commands(TyperGroup):
+    """The commands; who leaves out the group of one is told it."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        wanted = args[0] if args else ""
+        if wanted not in self.commands:
+            full = [
+                f"'{name} {wanted}'"
+                for name, group in self.commands.items()
+                if isinstance(group, TyperGroup) and wanted in group.commands
+            ]
+            if full:
+                ctx.fail(f"No such command '{wanted}'. Did you mean {' or '.join(full)}?")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="broker",
+    cls=_Commands,
     help="A brokerage for specialist models. Begin with 'broker demo'.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -163,7 +163,7 @@ def _require_scopes(own: KeyTerms, asked: frozenset[Scope]) -> None:
 
 async def _account(connection: AsyncConnection, caller: Caller, name: str) -> Account:
     if caller.role is not Role.OPERATOR and name != caller.name:
-        raise NotFound("There is no such account.")
+        raise NotFound(f"There is no account '{name}'.")
     return await account_store.by_name(connection, name)
 
 

@@ -112,11 +112,14 @@ async def move(connection: AsyncConnection, author: Caller, order: Order, now: d
 
 
 def _check(order: Order) -> None:
-    low = 1 if order.kind is TransferKind.TOPUP else -MAX_AMOUNT_NANOS
-    if order.amount_nanos == 0 or not low <= order.amount_nanos <= MAX_AMOUNT_NANOS:
+    if order.kind is TransferKind.TOPUP and order.amount_nanos <= 0:
         raise RequestMalformed(
-            f"An amount is not zero and at most {format_usd(MAX_AMOUNT_NANOS)} USD; "
-            "only an adjustment may be below zero.",
+            "A top-up is above zero; an adjustment takes money away.",
+            code="amount_out_of_bounds",
+        )
+    if order.amount_nanos == 0 or abs(order.amount_nanos) > MAX_AMOUNT_NANOS:
+        raise RequestMalformed(
+            f"An amount is not zero and at most {format_usd(MAX_AMOUNT_NANOS)} USD.",
             code="amount_out_of_bounds",
         )
     if order.kind is TransferKind.ADJUSTMENT and not order.reason.strip():

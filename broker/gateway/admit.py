@@ -25,6 +25,7 @@ from broker.core.trace_context import TraceContext, begin_trace
 from broker.errors import RequestMalformed, TooManyCalls
 from broker.flows.runtime import Runtime
 from broker.gateway.wishes import BUDGET, NO_WISHES, Wishes
+from broker.settings import Limits
 from broker.store.call_ids import new_call_id
 
 _INFER: Final = Task.INFER
@@ -53,7 +54,7 @@ def admit(
     wishes = asked.wishes
     limits = runtime.settings.limits
     now_s = runtime.now_s()
-    deadline_s = min(wishes.deadline_s or limits.deadline_s, limits.deadline_s_max)
+    deadline_s = _within(wishes.deadline_s, limits)
     asked, cascade = begun(asked)
     if cascade is not None and wishes.quote_id is not None:
         raise _told_already(cascade)
@@ -90,6 +91,17 @@ def _told_already(cascade: Cascade) -> RequestMalformed:
             "'models': a call on a quote asks those that its quote was made for; leave it out."
         )
     return RequestMalformed("broker.cascade: a call on a quote is escalated as its quote says.")
+
+
+def _within(wished_s: float | None, limits: Limits) -> float:
+    """Return how long the call may take. Raises RequestMalformed for longer than any call may."""
+    if wished_s is None:
+        return limits.deadline_s
+    if wished_s > limits.deadline_s_max:
+        raise RequestMalformed(
+            f"broker.deadline_s: a call takes {limits.deadline_s_max:,g} s at most."
+        )
+    return wished_s
 
 
 def _traced(fields: Mapping[bytes, bytes] | None, runtime: Runtime) -> TraceContext | None:

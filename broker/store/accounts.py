@@ -90,12 +90,18 @@ async def _open_ledger_account(
 
 async def by_id(connection: AsyncConnection, account_id: UUID) -> Account:
     """Return the account. Raises NotFound."""
-    return await _one(connection, accounts.c.id == account_id)
+    found = await _one(connection, accounts.c.id == account_id)
+    if found is None:
+        raise NotFound("There is no such account.")
+    return found
 
 
 async def by_name(connection: AsyncConnection, name: str) -> Account:
     """Return the account. Raises NotFound."""
-    return await _one(connection, accounts.c.name == name)
+    found = await _one(connection, accounts.c.name == name)
+    if found is None:
+        raise NotFound(f"There is no account '{name}'.")
+    return found
 
 
 async def list_accounts(
@@ -149,11 +155,9 @@ def _accounts() -> Select[Any]:
     )
 
 
-async def _one(connection: AsyncConnection, condition: ColumnElement[bool]) -> Account:
+async def _one(connection: AsyncConnection, condition: ColumnElement[bool]) -> Account | None:
     row = (await connection.execute(_accounts().where(condition))).one_or_none()
-    if row is None:
-        raise NotFound("There is no such account.")
-    return _account(row)
+    return None if row is None else _account(row)
 
 
 def _account(row: Row[Any]) -> Account:

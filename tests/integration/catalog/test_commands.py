@@ -100,6 +100,30 @@ async def test_a_key_is_made_for_less_rotated_given_a_budget_and_shown_so(
         assert limit in listed, listed
 
 
+async def test_a_key_is_known_by_its_whole_text_too_and_its_secret_is_told_to_nobody(
+    environment: Mapping[str, str], engine: AsyncEngine
+) -> None:
+    async with engine.begin() as connection:
+        await account_store.create(connection, Role.CONSUMER, "acme", datetime.now(UTC))
+    issued = await command(environment, "keys", "issue", "acme")
+    key_id = issued.said.split("_")[1]
+    revoked = await command(environment, "keys", "revoke", issued.said.strip())
+    assert (revoked.status, key_id in revoked.said) == (0, True), revoked.complained
+    assert issued.said.split("_", 2)[2].strip() not in revoked.said
+
+
+async def test_who_tops_up_by_less_than_nothing_or_a_stranger_is_told_what_is_wrong(
+    environment: Mapping[str, str], engine: AsyncEngine
+) -> None:
+    async with engine.begin() as connection:
+        await account_store.create(connection, Role.CONSUMER, "acme", datetime.now(UTC))
+    less = await command(environment, "accounts", "topup", "acme", "-3")
+    told = "broker: A top-up is above zero; an adjustment takes money away.\n"
+    assert (less.status, less.complained) == (1, told)
+    stranger = await command(environment, "accounts", "topup", "acne", "3")
+    assert (stranger.status, stranger.complained) == (1, "broker: There is no account 'acne'.\n")
+
+
 async def test_what_is_logged_beside_a_command_is_not_among_what_it_says() -> None:
     saying, logged = typer.Typer(), asyncio.Event()
 

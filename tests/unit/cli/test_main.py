@@ -63,3 +63,25 @@ def test_a_database_that_cannot_be_reached_is_told_as_such_by_migrate_too(
     with pytest.raises(SystemExit):
         main()
     assert capsys.readouterr().err.startswith("broker: The database cannot be reached: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("topup", "acme", "5"), "Did you mean 'accounts topup'?"),
+        (("rotate", "abc"), "Did you mean 'keys rotate'?"),
+        (("end",), "Did you mean 'plans end' or 'pricing end'?"),
+        (("account", "list"), "Did you mean 'accounts'?"),
+    ],
+)
+def test_who_leaves_out_the_group_of_a_command_or_misspells_one_is_told_which_was_meant(
+    words: tuple[str, ...], meant: str
+) -> None:
+    ended = CliRunner().invoke(app, words, env={"COLUMNS": "120"})
+    assert (ended.exit_code, meant in ended.output) == (2, True), ended.output
+
+
+def test_what_is_no_command_of_any_group_is_said_to_be_none() -> None:
+    ended = CliRunner().invoke(app, ["qwertz"])
+    assert (ended.exit_code, "Did you mean" in ended.output) == (2, False)
+    assert "No such command 'qwertz'." in ended.output

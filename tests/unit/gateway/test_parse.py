@@ -249,12 +249,16 @@ class TestAdmitted:
 
     @pytest.mark.parametrize(
         ("wishes", "deadline_s"),
-        [({}, 150.0), ({"deadline_s": 5}, 55.0), ({"deadline_s": 900}, 250.0)],
+        [({}, 150.0), ({"deadline_s": 5}, 55.0), ({"deadline_s": 200}, 250.0)],
     )
-    def test_the_deadline_is_what_was_asked_for_within_the_brokers_own(
+    def test_the_deadline_is_what_was_asked_for_or_the_usual_one(
         self, wishes: dict[str, Any], deadline_s: float
     ) -> None:
         assert self.admitted(**wishes).deadline_s == deadline_s
+
+    def test_who_would_wait_longer_than_any_call_takes_is_told_how_long_that_is(self) -> None:
+        with pytest.raises(RequestMalformed, match="deadline_s: a call takes 200 s at most"):
+            self.admitted(deadline_s=200.1)
 
     @pytest.mark.parametrize(
         ("policy", "retention", "training"),

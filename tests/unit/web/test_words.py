@@ -101,7 +101,7 @@ def test_the_area_below_a_price_begins_where_the_price_does() -> None:
 def test_no_history_draws_nothing() -> None:
     assert sparkline.path([], 0.0, 600.0) == ""
     assert sparkline.under("") == ""
-    assert sparkline.change([]) == 0.0
+    assert sparkline.change([], 0.0) == 0.0
 
 
 def test_the_scale_is_logarithmic_from_floor_to_ceiling() -> None:
@@ -111,3 +111,11 @@ def test_the_scale_is_logarithmic_from_floor_to_ceiling() -> None:
     assert scale(CALLS, Rate(0, 0, 100_000)).now_share == 0.0
     assert scale(CALLS, Rate(0, 0, 10_000_000)).now_share == 1.0
     assert scale(CALLS, None).now_share is None
+
+
+def test_a_change_is_told_since_the_window_began_and_of_nobody_who_had_no_price_by_then() -> None:
+    points = [(300.0, 1.0), (450.0, 2.0), (600.0, 1.5)]
+    assert sparkline.change([(-50.0, 1.2), *points], 0.0) == pytest.approx(0.25)
+    assert sparkline.change(points, 300.0) == pytest.approx(0.5)
+    assert sparkline.change(points, 0.0) == 0.0
+    assert sparkline.change([(0.0, 0.0), *points], 0.0) == 0.0, "nothing is a share of no price"
