@@ -25,6 +25,9 @@ _POSITIVE = frozenset(
 )
 _SHARES = frozenset({"loss", "failures", "quality", "quality_min", "domains", "declared", "swing"})
 _FINITE = frozenset({"horizon_s", "tick_s", "heartbeat_s", "warm_up_s"})
+_RATES = frozenset({"rate_per_s", "rates_per_s"})
+RATE_MAX = 1e7
+"""Calls a second of one class at most: those that come in one slice are all in memory."""
 Place = tuple[str | int, ...]
 
 
@@ -75,6 +78,8 @@ def _number(name: str, value: float, path: Place) -> None:
         raise _amiss(path, f"must be from 0 to 1, not {value}")
     if name == "headroom" and value < 1:
         raise _amiss(path, f"must be at least 1, not {value}")
+    if name in _RATES and value > RATE_MAX:
+        raise _amiss(path, f"must be at most {RATE_MAX:,.0f} calls a second, not {value:g}")
     if name in _FINITE and math.isinf(value):
         raise _amiss(path, "must have an end")
 

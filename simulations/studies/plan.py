@@ -24,6 +24,12 @@ from simulations.files.recorded import SETTINGS
 BEST_STATIC = "best static"
 """The policy of posted prices that a search found best for the scenario."""
 CELLS_MAX = 100_000
+OWN = {
+    "seed": "'seeds'",
+    "controller": "the policies",
+    "prices.controller": "the policies",
+}
+"""What a study goes through by itself, and by what it does."""
 TUNING_SEEDS = (1_000_001, 1_000_002)
 """The static price is searched on seeds of its own, not on those by which it is judged."""
 
@@ -94,8 +100,8 @@ def make_plan(
 ) -> Plan:
     """Plan a study, and build each of its points once so that nothing malformed is begun.
 
-    No policy at all stands for the scenario's own. Recorded demand is read here and nowhere else.
-    Raises ScenarioFileMalformed.
+    No policy at all stands for the scenario's own; a value that an axis has twice is run once.
+    Recorded demand is read here and nowhere else. Raises ScenarioFileMalformed.
     """
     of_files = [each for each in settings if each[0].endswith(SETTINGS)]
     settings = [each for each in settings if each not in of_files]
@@ -109,6 +115,7 @@ def make_plan(
             )
     if seeds < 1:
         raise ScenarioFileMalformed("A study has at least one seed.")
+    grid = tuple(_axes(grid))
     size = prod(len(each.values) for each in grid) * len(wanted) * seeds
     if size > CELLS_MAX:
         raise ScenarioFileMalformed(f"{size} cells are more than {CELLS_MAX}.")
@@ -117,7 +124,7 @@ def make_plan(
         policies=(*wanted, BEST_STATIC) if static else tuple(wanted),
         seeds=tuple(range(first.seed, first.seed + seeds)),
         settings=tuple(settings),
-        grid=tuple(grid),
+        grid=grid,
         static=static,
         text="\n".join((written.text, *(f"# {name} = {value}" for name, value in of_files))),
     )
@@ -125,6 +132,22 @@ def make_plan(
         # With the file's own text, so that an error names its line.
         written.build(plan.cell(point, policy, 0).settings)
     return plan
+
+
+def _axes(grid: Sequence[Axis]) -> Iterator[Axis]:
+    """Each axis with each of its values once. Raises ScenarioFileMalformed."""
+    seen = set[str]()
+    for axis in grid:
+        if axis.name in OWN:
+            raise ScenarioFileMalformed(
+                f"'{axis.name}' is no axis of a grid: {OWN[axis.name]} of a study go through it."
+            )
+        if axis.name in seen:
+            raise ScenarioFileMalformed(f"'{axis.name}' is an axis twice: give all values at once.")
+        if not axis.values:
+            raise ScenarioFileMalformed(f"'{axis.name}' is an axis without values.")
+        seen.add(axis.name)
+        yield Axis(axis.name, tuple(dict.fromkeys(axis.values)))
 
 
 def parse_axis(text: str) -> Axis:

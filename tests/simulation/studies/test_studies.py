@@ -23,7 +23,7 @@ from simulations.report.write import write_report
 from simulations.studies.bench import Bench
 from simulations.studies.folder import StudyFolder
 from simulations.studies.local import LocalRunner
-from simulations.studies.plan import BEST_STATIC, Plan, make_plan, parse_axis
+from simulations.studies.plan import BEST_STATIC, Axis, Plan, make_plan, parse_axis
 from simulations.studies.results import Results
 from simulations.studies.study import Study, size_of
 from simulations.tables import write_tables
@@ -190,6 +190,32 @@ def test_axes_are_spread_evenly_or_by_a_factor() -> None:
 def test_an_axis_that_is_none_is_refused(wrong: str) -> None:
     with pytest.raises(ScenarioFileMalformed):
         parse_axis(wrong)
+
+
+def test_a_value_that_an_axis_has_twice_is_run_once(tmp_path: Path) -> None:
+    plan = a_plan(grid=[parse_axis("demand.scale=1,1,1")])
+    assert [axis.values for axis in plan.grid] == [(1,)]
+    write_report(Study(plan, LocalRunner(1)).run(), tmp_path, "broker sweep")
+    assert (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("grid", "told"),
+    [
+        (["controller=pi,excess"], "the policies of a study go through it."),
+        (["prices.controller=pi"], "the policies of a study go through it."),
+        (["seed=1,2"], "'seeds' of a study go through it."),
+        (["demand.scale=1", "demand.scale=2"], "is an axis twice"),
+    ],
+)
+def test_what_a_study_goes_through_already_is_no_axis(grid: list[str], told: str) -> None:
+    with pytest.raises(ScenarioFileMalformed, match=told):
+        a_plan(grid=[parse_axis(each) for each in grid])
+
+
+def test_an_axis_without_values_is_refused() -> None:
+    with pytest.raises(ScenarioFileMalformed, match="without values"):
+        a_plan(grid=[Axis("demand.scale", ())])
 
 
 def test_dataframes_have_the_same_rows() -> None:

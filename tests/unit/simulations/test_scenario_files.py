@@ -82,6 +82,7 @@ def test_a_file_says_what_it_means() -> None:
         ("capacity = 8", "capcity = 8", "was 'capacity' meant?"),
         ("capacity = 8", "capacity = 8.5", "must be a whole number, not 8.5."),
         ("rate_per_s = 3.0", "rate_per_s = true", "must be a number, not true."),
+        ("rate_per_s = 3.0", "rate_per_s = 1e12", "at most 10,000,000 calls a second"),
         ('"poisson"', '"poison"', "it is one of poisson, gamma_bursts"),
         ("copies = 2", "copies = 0", "must be from 1 to 1000."),
         ("[0.1, 0.4, 8.0]", "[0.5, 0.4, 8.0]", "must be 0 < floor <= list <= ceiling."),
