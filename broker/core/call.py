@@ -176,6 +176,8 @@ class TensorBody(msgspec.Struct, frozen=True, eq=False):
     payload: bytes
     rest: tuple[memoryview, ...] = ()
     size_bytes: int = 0
+    classified: frozenset[str] = frozenset()
+    """Outputs of which it asks for the likeliest classes in place of their numbers."""
 
     def pieces(self) -> bytes | tuple[bytes | memoryview, ...]:
         """Return what is to be sent."""

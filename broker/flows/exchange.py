@@ -15,7 +15,7 @@ from broker.core.dispatch import Attempt
 from broker.core.metering import Delivered
 from broker.core.outcome import Fault, Outcome
 from broker.core.transcript import Transcript
-from broker.flows.inferred import begun, blamed, inferred
+from broker.flows.inferred import begun, blamed, inferred, require_numbers
 from broker.flows.refused import REFUSAL_BYTES_MAX, refused
 from broker.flows.tab import Tab
 from broker.upstream.client import Body, Origin, Response, Room, Timeouts
@@ -241,6 +241,7 @@ def _request(tab: Tab, attempt: Attempt) -> tuple[Origin, bytes, Body, Timeouts]
     endpoint = tab.market.endpoint(attempt.candidate.number)
     body: Body
     if isinstance(call.body, TensorBody):
+        require_numbers(call.body.classified, endpoint)
         path = model_path(endpoint) + b"/infer"
         target = runtime.targets.of(endpoint, path, call.body.headers)
         body = call.body.pieces()

@@ -19,6 +19,7 @@ from broker.core.catalog import Endpoint
 from broker.core.metering import Delivered
 from broker.core.outcome import Fault, Outcome
 from broker.core.tensor_form import HEAD_BYTES_MAX, asked_outputs, find_fault
+from broker.errors import RequestMalformed
 from broker.upstream.client import Response
 from broker.upstream.faults import AttemptFailed, malformed
 from broker.upstream.kserve import HEADER_LENGTH, read_infer, request_id
@@ -26,6 +27,7 @@ from broker.upstream.kserve import HEADER_LENGTH, read_infer, request_id
 DELIVERED: Final = Delivered(claimed_in=0, claimed_out=0, text_bytes=0, generates=False)
 """An inference has one price, whatever it brings."""
 _ENCODING: Final = b"content-encoding"
+_TEXT: Final = "BYTES"
 
 
 def inferred(body: TensorBody, response: Response, answer: bytes) -> Delivered:
@@ -54,6 +56,20 @@ def begun(body: TensorBody, response: Response, opening: bytes) -> None:
     if json_bytes <= len(opening):
         tail_bytes = None if size is None else int(size) - json_bytes
         _require_sound(body, opening[:json_bytes], tail_bytes)
+
+
+def require_numbers(classified: Iterable[str], endpoint: Endpoint) -> None:
+    """Refuse to ask for the likeliest classes of an output of texts: Triton divides by the bytes of
+    an element, which it takes for none there, and ends. Raises RequestMalformed."""
+    if endpoint.signature is None:
+        return
+    for name in classified:
+        declared = endpoint.signature.output(name)
+        if declared is not None and declared.datatype == _TEXT:
+            raise RequestMalformed(
+                f"Output '{name}' of {endpoint.name} is of texts (BYTES): there are no classes to "
+                "rank. Ask for it without 'classification'."
+            )
 
 
 def blamed(

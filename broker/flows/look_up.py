@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+
 from broker.core.catalog import Endpoint
 from broker.errors import NotFound, ProviderFailed
 from broker.flows.exchange import model_path
@@ -11,12 +15,11 @@ from broker.upstream.client import Timeouts, sized
 from broker.upstream.faults import AttemptFailed
 
 _ANSWER_BYTES_MAX = 1 << 20
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-async def look_up_model(
-    endpoint: Endpoint, verb: str, runtime: Runtime
-) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """Return (headers, body) of the provider's answer. Raises NotFound, ProviderFailed.
+async def look_up_model(endpoint: Endpoint, verb: str, runtime: Runtime) -> dict[str, Any]:
+    """Return the members of the provider's answer, raw. Raises NotFound, ProviderFailed.
 
     `verb` is `config`, or empty for the metadata.
     """
@@ -33,4 +36,7 @@ async def look_up_model(
         raise ProviderFailed(f"{endpoint.name} did not answer: {failure.outcome.detail}.") from None
     if response.status != 200:
         raise NotFound(f"{endpoint.name} does not tell that of itself.")
-    return [(b"content-type", b"application/json")], body
+    try:
+        return _members(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise ProviderFailed(f"{endpoint.name} answered with no JSON object.") from None

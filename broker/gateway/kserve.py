@@ -102,7 +102,8 @@ async def tell_server(request: Request, runtime: Runtime, _: object) -> None:
 
 async def tell_model(request: Request, runtime: Runtime, key: StoredKey) -> None:
     """Answer with readiness, metadata or configuration of a model, for nothing; with the metadata
-    that its answers are held against, where that was seen."""
+    that its answers are held against, where that was seen. Its name is the one that was asked for:
+    perf_analyzer asks for what it reads there."""
     path = parse_path(request.path)
     wishes = read_wishes(None, request.headers)
     asked = Asked(Task.INFER, path.model or "auto", wishes, _NO_BODY, version=path.version)
@@ -120,11 +121,11 @@ async def tell_model(request: Request, runtime: Runtime, key: StoredKey) -> None
         return
     endpoint = runtime.market.endpoint(number)
     if not path.verb and endpoint.signature is not None:
-        told = described(endpoint.signature, endpoint.upstream_model)
-        request.answer(200, JSON_LINE, msgspec.json.encode(told))
-        return
-    headers, body = await look_up_model(endpoint, path.verb, runtime)
-    request.answer(200, header_lines(headers), body)
+        told = described(endpoint.signature, asked.model)
+    else:
+        told = await look_up_model(endpoint, path.verb, runtime) | {"name": asked.model}
+    served_by = b"x-broker-endpoint: %b\r\n" % endpoint.name.encode()
+    request.answer(200, served_by + JSON_LINE, msgspec.json.encode(told))
 
 
 def _best_of(decision: Decision) -> int | None:
@@ -142,7 +143,8 @@ async def infer(request: Request, runtime: Runtime, key: StoredKey) -> None:
     wishes = read_wishes(None, request.headers)
     headers = tuple(each for each in request.headers if each[0] in _PASSED_ON)
     body = TensorBody(headers, request.body, request.rest, request.size_bytes)
-    check_infer(body)
+    if classified := check_infer(body):
+        body = msgspec.structs.replace(body, classified=classified)
     asked = Asked(Task.INFER, path.model or "auto", wishes, body, version=path.version)
     call = admit(asked, payer, runtime, request.fields)
     request.take_within(call.deadline_s - call.started_s + runtime.settings.limits.stall_s)

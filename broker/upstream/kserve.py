@@ -1,8 +1,8 @@
 """What the broker must know of KServe v2 with Triton's binary tensors: refusals, errors in a 200.
 
 A body is JSON, or with `Inference-Header-Content-Length: n` n bytes of JSON and then raw tensors.
-The broker reads that JSON only to refuse what would reach into a provider's host: shared memory
-regions.
+The broker reads that JSON only for what would reach into a provider's host, shared memory regions,
+and for what may end its server: Triton dies of being asked for the classes of texts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -34,6 +35,8 @@ _INFLATED_BYTES_MAX: Final = 268_435_456
 _ID_WITHIN_BYTES: Final = 256
 _DENIED_IN_MODEL: Final = re.compile(r"/(?:trace/setting|load|unload)(?:/|$)")
 _SLASHES: Final = re.compile(r"/{2,}")
+_LOOKED_INTO: Final = (b"shared_memory", b"classification", b"\\u")
+"""Only JSON that has these words, or an escape that could spell them, is parsed."""
 _WINDOW_BITS: Final = {b"gzip": 31, b"deflate": 47}
 
 
@@ -63,8 +66,20 @@ def is_denied(path: str) -> bool:
     return plain.startswith("/v2/models/") and _DENIED_IN_MODEL.search(plain) is not None
 
 
-def check_infer(body: TensorBody) -> None:
-    """Check the JSON of an infer request, its header names in lower case.
+class _Object(list[tuple[str, Any]]):
+    """The members of a JSON object, all of them: parsers differ on which of two equal keys they
+    believe."""
+
+    def each(self, key: str) -> Iterator[Any]:
+        """Yield what is told under a key, and of a list each element."""
+        for name, value in self:
+            if name == key:
+                yield from value if type(value) is list else (value,)
+
+
+def check_infer(body: TensorBody) -> frozenset[str]:
+    """Check the JSON of an infer request, its header names in lower case; return the outputs of
+    which it asks for classes.
 
     Raises `RequestMalformed` for a header length that cannot be and for unknown encodings,
     `NotAllowed` for shared memory, `BodyTooLarge` for a body that inflates without bounds.
@@ -83,7 +98,7 @@ def check_infer(body: TensorBody) -> None:
         if needed > len(payload):
             raise RequestMalformed("Inference-Header-Content-Length is over the length of the body")
         payload = payload[:needed]
-    refuse_shared_memory(payload)
+    return _look_into(payload)
 
 
 def check_header_length(value: bytes) -> int:
@@ -93,18 +108,29 @@ def check_header_length(value: bytes) -> int:
     return int(value)
 
 
-def refuse_shared_memory(header_json: bytes) -> None:
-    """Raise `NotAllowed` when the JSON of a request names a shared memory region.
-
-    Only JSON that has the words, or an escape that could spell them, is parsed; with a hook that
-    sees every key, for parsers differ on which of two equal keys they believe.
+def _look_into(header_json: bytes) -> frozenset[str]:
+    """Return the outputs of which the JSON of a request asks for the likeliest classes in place of
+    their numbers. Raises `NotAllowed` when it names a shared memory region, `RequestMalformed`.
     """
-    if b"shared_memory" not in header_json and b"\\u" not in header_json:
-        return
+    if not any(word in header_json for word in _LOOKED_INTO):
+        return frozenset()
     try:
-        json.loads(header_json, object_pairs_hook=_refuse_keys)
+        request = json.loads(header_json, object_pairs_hook=_read_object)
     except (ValueError, RecursionError) as error:
         raise RequestMalformed("the JSON of the request cannot be read") from error
+    outputs = request.each("outputs") if isinstance(request, _Object) else ()
+    return frozenset(
+        name
+        for output in outputs
+        if isinstance(output, _Object) and _asks_for_classes(output)
+        for name in output.each("name")
+        if isinstance(name, str)
+    )
+
+
+def _asks_for_classes(output: _Object) -> bool:
+    told = [each for each in output.each("parameters") if isinstance(each, _Object)]
+    return any(count for each in told for count in each.each("classification"))
 
 
 def request_id(header_length: bytes | None, body: bytes) -> str | None:
@@ -153,10 +179,11 @@ def _error_of(body: bytes) -> str | None:
     return text[:200] or "an error without words"
 
 
-def _refuse_keys(pairs: list[tuple[str, Any]]) -> None:
+def _read_object(pairs: list[tuple[str, Any]]) -> _Object:
     for key, _ in pairs:
         if key.startswith("shared_memory"):
             raise NotAllowed("Shared memory regions are not served.", code="shared_memory_denied")
+    return _Object(pairs)
 
 
 def _inflated(payload: bytes, encoding: bytes, needed: int | None) -> bytes:

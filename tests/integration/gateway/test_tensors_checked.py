@@ -80,7 +80,7 @@ async def test_what_was_declared_is_told_without_asking_again(pair: Pair) -> Non
     inputs, outputs = [{"name": "INPUT0", **tensor}], [{"name": "OUTPUT0", **tensor}]
     told = (await pair.shop.http.get(f"/v2/models/{pair.model}-a/it")).json()
     assert told == {
-        "name": "m-1",
+        "name": f"{pair.model}-a/it",
         "versions": ["1"],
         "platform": "scripted",
         "inputs": inputs,
@@ -193,3 +193,23 @@ async def test_where_another_takes_it_a_server_that_fails_is_failed_over_whateve
     calls = (await shop.http.get("/api/calls")).json()["calls"]
     first, second = (await house.story(shop, calls[0]["id"]))["attempts"]
     assert (first["outcome"], second["outcome"]) == ("server_error", "delivered")
+
+
+async def test_nobody_is_asked_for_the_classes_of_texts_for_tritons_server_would_end(
+    house: House, shop: Consumer
+) -> None:
+    pair = Pair(house, shop, f"kind{next(_numbers)}")
+    stall = Stall(name=f"{pair.model}-a/it", model=pair.model, kind="kserve", upstream="m-1")
+    await house.enrol(replace(stall, script=Script(datatype="BYTES")))
+    text = triton.InferInput("INPUT0", [1], "BYTES")
+    text.set_data_from_numpy(np.array(["bill"], dtype=np.object_))
+    ranked = triton.InferRequestedOutput("OUTPUT0", class_count=2)
+    for squeezed in (None, "gzip"):
+        with pytest.raises(InferenceServerException, match="no classes to rank") as caught:
+            await pair.infer(
+                inputs=[text], outputs=[ranked], request_compression_algorithm=squeezed
+            )
+        assert caught.value.status() == "400"
+    assert pair.first.calls == 0
+    await pair.infer(inputs=[text], outputs=[triton.InferRequestedOutput("OUTPUT0")])
+    assert pair.first.calls == 1

@@ -133,12 +133,23 @@ async def test_metadata_comes_from_the_provider_and_a_missing_configuration_is_s
         await client.get_model_config("acme/topic", headers=headers)
 
 
-async def test_metadata_comes_from_where_the_same_wishes_lead_an_inference(
-    client: Any, headers: dict[str, str]
+@pytest.mark.parametrize("name", ["acme/topic", "acme--topic", "text-kind", "auto"])
+async def test_who_asks_for_the_model_that_its_metadata_names_gets_it_as_perf_analyzer_does(
+    client: Any, headers: dict[str, str], name: str
 ) -> None:
-    for provider, model in (("acme", "m-1"), ("lexis", "m-2")):
-        wishing = headers | {"x-broker-providers-only": provider}
-        assert (await client.get_model_metadata("auto", headers=dict(wishing)))["name"] == model
+    told = await client.get_model_metadata(name, headers=headers)
+    assert told["name"] == name.replace("--", "/")
+    result = await client.infer(told["name"], [_numbers()], headers=headers)
+    assert np.array_equal(result.as_numpy("OUTPUT0"), NUMBERS)
+
+
+async def test_metadata_comes_from_where_the_same_wishes_lead_an_inference(
+    client: Any, shop: Consumer, headers: dict[str, str]
+) -> None:
+    for endpoint, model in (("acme/topic", "m-1"), ("lexis/law", "m-2")):
+        wishing = headers | {"x-broker-providers-only": endpoint.partition("/")[0]}
+        told = await shop.http.get("/v2/models/auto", headers=wishing)
+        assert told.headers["x-broker-endpoint"] == endpoint
         result = await client.infer("auto", [_numbers()], headers=wishing)
         assert result.get_response()["model_name"] == model
 
@@ -344,7 +355,7 @@ async def test_a_model_tells_of_itself_while_it_is_full(house: House, shop: Cons
         await until(lambda: tiny.calls == len(calls))
         assert (await infer()).status_code == 429
         assert (await shop.http.get(f"{path}/ready")).status_code == 200
-        assert (await shop.http.get(path)).json()["name"] == "m-3"
+        assert (await shop.http.get(path)).json()["name"] == "narrow"
     finally:
         for call in calls:
             call.cancel()

@@ -22,8 +22,8 @@ SHARED = json.dumps(
 LENGTH = b"inference-header-content-length"
 
 
-def _check(headers: Sequence[tuple[bytes, bytes]], payload: bytes) -> None:
-    check_infer(TensorBody(tuple(headers), payload, size_bytes=len(payload)))
+def _check(headers: Sequence[tuple[bytes, bytes]], payload: bytes) -> frozenset[str]:
+    return check_infer(TensorBody(tuple(headers), payload, size_bytes=len(payload)))
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,46 @@ def test_shared_memory_is_not_allowed_however_it_is_spelt(body: bytes) -> None:
     ):
         with pytest.raises(NotAllowed):
             _check(headers, payload)
+
+
+CLASSES = (
+    b'{"inputs":[],"outputs":[{"name":"TOPIC","parameters":{"classification":2,"binary_data":true}},'
+    b'{"name":"SURE","parameters":{"classification":0,"binary_data":true}},{"name":"REST"}]}'
+)
+"""As tritonclient writes `InferRequestedOutput("TOPIC", class_count=2)`."""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        CLASSES,
+        CLASSES.replace(b"classification", b"cl\\u0061ssification"),
+        CLASSES.replace(b"TOPIC", b"TOP\\u0049C"),
+        b'{"outputs":[{"name":"TOPIC","parameters":{"classification":1,"classification":0}}]}',
+        b'{"outputs":[{"name":"TOPIC","parameters":{"classification":1},"parameters":{}}]}',
+        b'{"outputs":[{"name":"TOPIC","parameters":{"classification":1}}],"outputs":[]}',
+    ],
+)
+def test_outputs_of_which_classes_are_asked_for_are_found_however_that_is_spelt(
+    body: bytes,
+) -> None:
+    assert _check([], body) == {"TOPIC"}
+    assert _check([(b"content-encoding", b"gzip")], gzip.compress(body)) == {"TOPIC"}
+    tail = [(LENGTH, b"%d" % len(body))]
+    assert _check(tail, body + b'{"outputs":[{"name":"TAIL"}]}') == {"TOPIC"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps(REQUEST).encode(),
+        b'{"id":"classification","outputs":"classification"}',
+        b'["classification"]',
+        b'{"outputs":[{"parameters":{"classification":1}},{"name":["A"]},7,{"name":"B"}]}',
+    ],
+)
+def test_of_what_asks_for_no_output_s_classes_none_are_found(body: bytes) -> None:
+    assert not _check([], body)
 
 
 @pytest.mark.parametrize(
