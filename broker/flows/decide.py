@@ -139,14 +139,20 @@ def _priced_out(
 def _too_long(
     wanted: Requirements, decision: Decision, runtime: Runtime, facts: dict[str, object]
 ) -> NothingFits:
-    """What is rejected for its context meets the terms, so a shorter prompt would be served."""
+    """What is rejected for its context meets the terms, so a shorter prompt would be served.
+
+    Libraries above OpenAI's client know it by its words, LangChain by those before the colon and
+    LiteLLM by those after it, and then shorten the prompt by themselves.
+    """
     short = decision.rejected[decision.reasons == Rejection.CONTEXT_TOO_SHORT].tolist()
     contexts = [runtime.market.endpoint(each).context_length_tokens or 0 for each in short]
-    asked = f" and up to {wanted.tokens_out_max:,} of the answer" if wanted.tokens_out_max else ""
+    longest, asked = max(contexts), wanted.tokens_out_max or 0
     what = "prompt" if wanted.tokens_in_longest is None else "longest text"
+    answer = f" and up to {asked:,} of the answer" if asked else ""
     return NothingFits(
-        f"About {wanted.tokens_in_context:,} tokens of the {what}{asked} are too many: the "
-        f"longest context is {max(contexts):,} tokens. Shorten the prompt, or ask for less.",
+        f"The {what if asked < longest else 'answer asked for'} is too long: this model's maximum "
+        f"context length is {longest:,} tokens, about {wanted.tokens_in_context:,} tokens of the "
+        f"{what}{answer} are too many. Shorten the prompt, or ask for less.",
         code="context_length_exceeded",
         status=400,
         facts=facts,

@@ -23,6 +23,8 @@ _REFUSAL_OF: Final[dict[str, Refusal]] = {OPENAI: openai_refusal, KSERVE: kserve
 _SERVED: Final = (*openai.TASKS, "/v1/models")
 ASTRAY: Final = frozenset({"/v1", *(path.removeprefix("/v1") for path in _SERVED)})
 """Where clients come whose base URL lacks its end."""
+_RESPONSES: Final = "/v1/responses"
+"""What OpenAI's Agents SDK and others ask for by themselves."""
 _SHED: Final = (429, 503)
 _LEFT = 499
 """Counted as the status of an answer that its caller did not wait for."""
@@ -65,8 +67,7 @@ class Gateway:
             _require(request, "GET")
             request.told = self._key(request)
             return partial(self._look_up, models.list_models, openai_refusal)
-        hint = " The base URL of a client ends in /v1." if path in ASTRAY else ""
-        raise NotFound(f"There is nothing at {path}.{hint} Served are {', '.join(_SERVED)}.")
+        raise NotFound(f"There is nothing at {path}.{_hint(path)} Served are {', '.join(_SERVED)}.")
 
     def _open_kserve(self, request: Request) -> Handler:
         path = kserve.parse_path(request.path)
@@ -145,6 +146,15 @@ async def _fail(error: Exception, refusal: Refusal, request: Request) -> int:
 async def _refuse(error: BrokerError, refusal: Refusal, request: Request) -> None:
     status, headers, body = refusal(error)
     request.answer(status, header_lines(headers), body)
+
+
+def _hint(path: str) -> str:
+    """Return what the client of a path that is not served may be set to."""
+    if path in ASTRAY:
+        return " The base URL of a client ends in /v1."
+    if path.startswith(_RESPONSES):
+        return " Set the client to chat completions."
+    return ""
 
 
 def _require(request: Request, method: str) -> None:

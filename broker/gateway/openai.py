@@ -117,8 +117,7 @@ def parse(path: str, headers: Headers, body: bytes) -> Asked:
     if _NEEDED[task] not in members:
         raise RequestMalformed(f"'{_NEEDED[task]}' is missing.")
     if not _NOT_TAKEN.keys().isdisjoint(members):
-        name = next(each for each in _NOT_TAKEN if each in members)
-        raise RequestMalformed(f"'{name}' is not taken here; say {_NOT_TAKEN[name]}.")
+        _require_none(members)
     model, wishes = _wished(members, headers)
     stream = usage_asked = False
     limit = None
@@ -144,6 +143,14 @@ def parse(path: str, headers: Headers, body: bytes) -> Asked:
         choices,
         longest_bytes=longest_bytes,
     )
+
+
+def _require_none(members: dict[str, msgspec.Raw]) -> None:
+    """Take off what is not taken where it is null, as clients send what nobody has set. Raises
+    RequestMalformed for any other."""
+    for name, instead in _NOT_TAKEN.items():
+        if bytes(members.pop(name, b"null")) != b"null":
+            raise RequestMalformed(f"'{name}' is not taken here; say {instead}.")
 
 
 def _wished(members: dict[str, msgspec.Raw], headers: Headers) -> tuple[str, Wishes]:

@@ -55,6 +55,13 @@ async def test_the_id_of_a_call_is_its_request_id_in_answers_and_errors(
     assert (await house.story(shop, caught.value.request_id))["status"] == 404
 
 
+async def test_who_asks_for_responses_is_told_to_ask_by_chat_completions(
+    client: AsyncOpenAI,
+) -> None:
+    with pytest.raises(openai.NotFoundError, match="Set the client to chat completions"):
+        await client.responses.create(model="auto", input="hello")
+
+
 async def test_a_base_url_without_its_end_is_told_what_it_lacks(
     house: House, shop: Consumer
 ) -> None:

@@ -157,6 +157,14 @@ def test_demands_in_the_words_of_other_gateways_are_refused_with_ours(
         parsed(**{name: {"data_collection": "deny"}})
 
 
+@pytest.mark.parametrize("name", ["n_predict", "n_cmpl", "provider", "fallbacks"])
+def test_what_is_not_taken_may_be_null_and_then_goes_to_nobody(name: str) -> None:
+    body = parsed(**{name: None, "user": None}).body
+    assert isinstance(body, OpenAiBody)
+    assert name not in body.members
+    assert "user" in body.members, "what the broker knows nothing of is the model's own business"
+
+
 @pytest.mark.parametrize(
     ("model", "models", "chain"),
     [

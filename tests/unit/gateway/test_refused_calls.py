@@ -96,7 +96,15 @@ def test_a_prompt_that_is_too_long_is_told_so_as_openai_s_clients_know_it() -> N
     error = refused(running(market(members)), quality_min=0.4, tokens_in_expected=9_000)
     assert (error.status, error.code) == (400, "context_length_exceeded")
     assert "9,000 tokens of the prompt and up to 100 of the answer" in error.detail
-    assert "the longest context is 8,000 tokens" in error.detail
+    assert "prompt is too long" in error.detail, "by this LangChain knows it"
+    known = "this model's maximum context length is"
+    assert f"{known} 8,000 tokens" in error.detail, "by this LiteLLM knows it"
+
+
+def test_who_asks_for_too_long_an_answer_is_not_told_that_the_prompt_is_too_long() -> None:
+    error = refused(running(market([endpoint(0, context_length_tokens=50)])), tokens_out_max=60)
+    assert error.code == "context_length_exceeded"
+    assert error.detail.startswith("The answer asked for is too long: ")
 
 
 def test_many_short_texts_to_embed_at_once_are_not_too_long_but_one_long_one_is() -> None:
@@ -107,7 +115,7 @@ def test_many_short_texts_to_embed_at_once_are_not_too_long_but_one_long_one_is(
     wanted = embedding([*texts, "word " * 1_000])
     error = refusal(wanted, choose(wanted, runtime), runtime)
     assert error.code == "context_length_exceeded"
-    assert "About 1,250 tokens of the longest text are too many" in error.detail
+    assert "about 1,250 tokens of the longest text are too many" in error.detail
 
 
 def embedding(texts: list[str]) -> Requirements:
