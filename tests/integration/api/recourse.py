@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from random import Random
 from uuid import UUID
 
+import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
@@ -56,6 +57,20 @@ async def open_market(broker: SmallBroker, *providers: Person) -> None:
     for provider in providers:
         await list_endpoints(broker, provider.account)
     await publish(broker, 1, 1_000_000)
+
+
+@pytest.fixture
+async def shop(
+    broker: SmallBroker,
+    operator: Person,
+    consumer: Person,
+    provider: Person,
+    other_provider: Person,
+) -> Person:
+    """A consumer with a dollar, in a market of two equal endpoints."""
+    await open_market(broker, provider, other_provider)
+    await operator.http.post("/api/accounts/shop/topups", json={"amount_usd": "1"})
+    return consumer
 
 
 async def charge(

@@ -16,26 +16,12 @@ from broker.flows.invoice import issue_due
 from broker.store.statement_totals import Whose, _traded
 from broker.store.statements import Span
 from tests.integration.api.conftest import Person, SmallBroker
-from tests.integration.api.recourse import charge, open_market, posted
+from tests.integration.api.recourse import charge, posted, shop
 from tests.integration.api.test_refunds import give_back
 from tests.integration.api.test_statement_totals import usd
 from tests.integration.api.wall import Tell, tell
 
-__all__ = ["tell"]
-
-
-@pytest.fixture
-async def shop(
-    broker: SmallBroker,
-    operator: Person,
-    consumer: Person,
-    provider: Person,
-    other_provider: Person,
-) -> Person:
-    """A consumer with a dollar, in a market of two endpoints."""
-    await open_market(broker, provider, other_provider)
-    await operator.http.post("/api/accounts/shop/topups", json={"amount_usd": "1"})
-    return consumer
+__all__ = ["shop", "tell"]
 
 
 async def invoice(person: Person, month: datetime | str, **params: str) -> httpx.Response:

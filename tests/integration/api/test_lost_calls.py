@@ -6,29 +6,16 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-import pytest
 from sqlalchemy import event
 
 from broker.flows.count_lost_calls import KEPT_FOR, count_lost_calls, forget_lost_calls
 from tests.integration.api.beside import done_beside
 from tests.integration.api.conftest import Person, SmallBroker
-from tests.integration.api.recourse import a_story, charge, open_market
+from tests.integration.api.recourse import a_story, charge, shop
+
+__all__ = ["shop"]
 
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-async def shop(
-    broker: SmallBroker,
-    operator: Person,
-    consumer: Person,
-    provider: Person,
-    other_provider: Person,
-) -> Person:
-    """A consumer with a dollar, in a market of two equal endpoints."""
-    await open_market(broker, provider, other_provider)
-    await operator.http.post("/api/accounts/shop/topups", json={"amount_usd": "1"})
-    return consumer
 
 
 async def count(broker: SmallBroker) -> int:

@@ -8,28 +8,15 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-import pytest
 from uuid_utils.compat import uuid7
 
 from tests.integration.api.conftest import Person, SmallBroker
-from tests.integration.api.recourse import charge, mature, open_market, pay_out, posted, taken
+from tests.integration.api.recourse import charge, mature, pay_out, posted, shop, taken
 from tests.integration.api.sales import hold_only
 
+__all__ = ["shop"]
+
 FUNDS_NANOS = 1_000_000_000
-
-
-@pytest.fixture
-async def shop(
-    broker: SmallBroker,
-    operator: Person,
-    consumer: Person,
-    provider: Person,
-    other_provider: Person,
-) -> Person:
-    """A consumer with a dollar, in a market of two endpoints."""
-    await open_market(broker, provider, other_provider)
-    await operator.http.post("/api/accounts/shop/topups", json={"amount_usd": "1"})
-    return consumer
 
 
 async def give_back(operator: Person, call_id: UUID, **body: Any) -> httpx.Response:
