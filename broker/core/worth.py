@@ -28,16 +28,9 @@ def choose(quality: Floats, costs_usd: Floats, price: float) -> Numbers:
 def price_for(quality: Floats, costs_usd: Floats, budget_usd: float) -> tuple[float, float]:
     """Return (low, high): neighbouring prices between which the mean cost passes the budget.
 
-    (0, 0) where even the best costs no more.
+    (0, 0) where even the best costs no more. The arrays have a row for each model: numpy takes the
+    best of few long rows ten times as fast as of many short ones.
     """
-    return _price_for(
-        np.ascontiguousarray(quality.T), np.ascontiguousarray(costs_usd.T), budget_usd
-    )
-
-
-def _price_for(quality: Floats, costs_usd: Floats, budget_usd: float) -> tuple[float, float]:
-    """As `price_for`, of arrays with a row for each model: numpy takes the best of few long rows
-    ten times as fast as of many short ones."""
 
     def spent(price: float) -> float:
         worth = quality - price * costs_usd
@@ -88,7 +81,7 @@ class Pacer:
             target = max(self.left_usd, 0.0) / max(self.calls_left, 1)
             seen = slice(min(self._seen, WINDOW_CALLS))
             known = self._volumes[:, seen] * prices[:, None]
-            self.price = _price_for(self._quality[:, seen], known, target)[1]
+            self.price = price_for(self._quality[:, seen], known, target)[1]
             self._least_usd = float(known.min(axis=0).mean())
         costs = volumes * prices
         able = np.where(costs <= self._most_usd(costs), quality, -np.inf)

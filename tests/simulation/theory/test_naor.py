@@ -10,8 +10,8 @@ import math
 
 import pytest
 
-from pricing.queues import Thresholds, naor_thresholds
 from simulations.demand import Foresight, Shape, Value
+from tests.simulation.theory.queues import Thresholds, naor_thresholds
 from tests.simulation.theory.single_queue import UNIT_USD, Found, callers, simulated
 
 REWARD, ARRIVALS = 10.0, 0.8

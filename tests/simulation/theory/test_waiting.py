@@ -11,12 +11,12 @@ import math
 import pytest
 
 from broker.core.catalog import Band
-from pricing.queues import waiting_s
 from simulations.demand import ConsumerClass, Lengths, Poisson, Shape, Value
 from simulations.market import run
 from simulations.record import Code
 from simulations.scenario import Prices, Scenario, Signals
 from simulations.supply import EndpointSpec, ProviderSpec, QueueingServer
+from tests.simulation.theory.queues import waiting_s
 
 SEEDS = (1, 2, 3)
 HORIZON_S, WARM_UP_S = 9_000.0, 500.0

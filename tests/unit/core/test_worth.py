@@ -25,7 +25,7 @@ def test_quality_alone_takes_the_best_and_of_equals_the_cheapest() -> None:
 def test_the_price_of_money_keeps_to_the_budget(seed: int, budget: float) -> None:
     random = np.random.default_rng(seed)
     quality, costs = random.random((60, 4)), random.random((60, 4)) * [1.0, 0.3, 0.1, 0.01]
-    low, high = price_for(quality, costs, budget)
+    low, high = price_for(quality.T, costs.T, budget)
     rows = np.arange(60)
     spent = costs[rows, choose(quality, costs, high)].mean()
     assert spent <= budget

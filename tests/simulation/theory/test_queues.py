@@ -6,7 +6,13 @@ import math
 
 import pytest
 
-from pricing.queues import Thresholds, mendelson_free, mendelson_optimum, naor_thresholds, waiting_s
+from tests.simulation.theory.queues import (
+    Thresholds,
+    mendelson_free,
+    mendelson_optimum,
+    naor_thresholds,
+    waiting_s,
+)
 
 
 def value(rate: float) -> float:
