@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar, cast
 from uuid import UUID
 
 import numpy as np
@@ -28,6 +28,9 @@ NOBODY: Final = 0
 """Stands for no account."""
 OTHERS: Final = tuple(Other)
 _OTHER_PLACES: Final = {None: UNKNOWN} | {each: at for at, each in enumerate(OTHERS)}
+
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,6 +112,8 @@ class Notebook:
         """The place of the latest feedback on each call."""
         self._runs: dict[tuple[UUID, str | None], tuple[UUID, list[int]]] = {}
         """The latest examination of each endpoint in each domain, and the places of its pieces."""
+        self._same: dict[object, object] = {}
+        """What pieces have alike, once: who answered and who says so, domains, suites' prompts."""
 
     def __len__(self) -> int:
         return len(self._pieces)
@@ -121,10 +126,27 @@ class Notebook:
         if piece.source is Source.FEEDBACK and piece.call_id is not None:
             self._pieces.pop(self._said.get(piece.call_id, -1), None)
             self._said[piece.call_id] = self._taken
-        self._pieces[self._taken] = piece
+        self._pieces[self._taken] = self._spared(piece)
         self._taken += 1
         if len(self._pieces) > 2 * PIECES_MAX:
             self._drop()
+
+    def _spared(self, piece: Piece) -> Piece:
+        """Return the same in a third of the memory: without what nobody asks for any more."""
+        same = self._once
+        return replace(
+            piece,
+            endpoint_id=same(piece.endpoint_id),
+            account_id=same(piece.account_id),
+            domain=same(piece.domain),
+            encoder=same(piece.encoder),
+            vector=same(piece.vector),
+            run_id=None,
+        )
+
+    def _once(self, value: _Value) -> _Value:
+        """Return the first that equalled this."""
+        return cast(_Value, self._same.setdefault(value, value))
 
     def _is_of_latest(self, piece: Piece, run_id: UUID) -> bool:
         """Make room for a piece of an examination; False where there has been a later one."""
@@ -150,6 +172,7 @@ class Notebook:
                 too_many[kind] -= 1
                 del self._pieces[place]
         self._said = {call: at for call, at in self._said.items() if at in self._pieces}
+        self._same.clear()
 
     def read(
         self,
@@ -211,9 +234,11 @@ def _placed(
     seen = seen[-VECTORS_MAX:]
     found, odds = NONE_PLACED.groups, NONE_PLACED.odds
     if seen:
-        vectors = np.array([unpack(pieces[at].vector or b"") for at in seen])
-        found, told = known.of_with_odds(vectors)
-        odds = by_place(told, known.recogniser.names, places)
+        # All who were examined were asked the same.
+        asked: dict[bytes, int] = {}
+        of_each = [asked.setdefault(pieces[at].vector or b"", len(asked)) for at in seen]
+        found, told = known.of_with_odds(np.array([unpack(each) for each in asked]))
+        found, odds = found[of_each], by_place(told, known.recogniser.names, places)[of_each]
     calls = [
         (at, groups)
         for at, each in enumerate(pieces)

@@ -89,10 +89,10 @@ class QualitySchool:
         self._clock = clock
         self._notes = Notebook()
         self._lengths = AnswerLengths()
-        self._read: deque[UUID] = deque(maxlen=2 * PIECES_MAX)
-        self._known: set[UUID] = set()
         self._since: UUID | None = None
         """Where to read on; None before anything was read."""
+        self._known: set[UUID] = set()
+        """What was read of what comes after that."""
         self._lengths_since = id_at(clock() - _LENGTHS_SINCE)
         self._learned_for: Scene | None = None
         self._learned: Lessons | None = None
@@ -199,7 +199,8 @@ class QualitySchool:
                 unknown = [each for each in ids if each not in self._known]
                 found = await evidence.find(connection, unknown) if unknown else []
                 count += sum(self._take(each) for each in found)
-            self._since = max(self._since, min(cursor, id_at(begun - _LATE)))
+            self._since = since = max(self._since, min(cursor, id_at(begun - _LATE)))
+            self._known = {each for each in self._known if each > since}
             batches, self._lengths_since = await read_lengths(connection, self._lengths_since)
         return count, batches
 
@@ -207,9 +208,6 @@ class QualitySchool:
         """Write a piece down; False for one that was read before."""
         if recorded.id in self._known:
             return False
-        if len(self._read) == self._read.maxlen:
-            self._known.discard(self._read[0])
-        self._read.append(recorded.id)
         self._known.add(recorded.id)
         self._notes.take(recorded.piece)
         return True

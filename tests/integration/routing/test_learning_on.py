@@ -143,8 +143,10 @@ async def test_after_learning_comes_a_rest_and_nothing_is_learned_of_nothing_new
     async with engine.begin() as connection:
         await record(connection, [check(scene, score=0.0)] * 20)
     assert await school.learn(scene) is None
+    assert len(school._known) == 20, "they are read again, for some seconds"
     now += timedelta(seconds=60.0)
     learned = await school.learn(scene)
+    assert not school._known
     assert learned is not None
     assert learned.table[learned.places["law"], 0] < learned.table[learned.places["food"], 0]
     now += timedelta(seconds=60.0)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from uuid import UUID, uuid5
 
 import pytest
 
-from broker.core.evidence import Source
+from broker.core.evidence import Piece, Source
 from broker.core.notebook import PIECES_MAX, Notebook, share_of
 from tests.fakes import ACCOUNT
-from tests.unit.core.test_learning import learned, of, piece
+from tests.unit.core.test_learning import ENDPOINTS, learned, of, piece
 
+RUN = UUID(int=7)
 CHECK, FEEDBACK = Source.CHECK, Source.FEEDBACK
 MANY = PIECES_MAX * 5 // 4 + 100
 
@@ -70,6 +72,26 @@ def test_what_nobody_reads_is_bounded_too() -> None:
     for _ in range(2 * PIECES_MAX + 1):
         notes.take(passed)
     assert len(notes) == PIECES_MAX
+
+
+def test_what_pieces_have_alike_is_held_once() -> None:
+    def read() -> Piece:
+        answerer = UUID(int=ENDPOINTS[0].id.int)
+        vector, encoder = bytes(bytearray(600)), "".join(["a long", " name"])
+        told = piece(0, 1.0, "".join(["la", "w"]), encoder=encoder, vector=vector, run_id=RUN)
+        return replace(told, endpoint_id=answerer)
+
+    notes = Notebook()
+    notes.take(read())
+    tracemalloc.start()
+    try:
+        for _ in range(1_000):
+            notes.take(read())
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held / 1_000 < 400, "of 1,000 bytes"
+    assert len(notes) == 1_001
 
 
 def test_nobody_has_more_than_a_share_where_there_is_too_much() -> None:
