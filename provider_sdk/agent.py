@@ -99,7 +99,9 @@ class Agent:
             await self._end()
 
     async def _end(self) -> None:
-        log.info("draining")
+        patience = f" for {self._drain_s:g} s at most; once more cuts them off"
+        fronted = any(station.front is not None for station in self.stations)
+        log.info("draining%s", f": calls under way may end,{patience}" if fronted else "")
         await self._send(draining=True)
         await asyncio.gather(*(station.close(self._drain_s) for station in self.stations))
         await self.receipts.flush(LAST_WORD_TIMEOUT_S)

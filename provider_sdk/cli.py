@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -71,6 +72,9 @@ def main(arguments: list[str] | None = None) -> int:
         if told.command == "rotate-key":
             return rotate(config, told.deployment)
         run(*config.deployments, broker=config.broker, key=config.key)
+    except KeyboardInterrupt:  # a second one, which does not wait for calls under way
+        print("broker-provider: stopped at once", file=sys.stderr)
+        return 128 + signal.SIGINT
     except KeyUnusable as error:
         print(f"broker-provider: {error}", file=sys.stderr)
         return 1

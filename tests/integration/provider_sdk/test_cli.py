@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import tomllib
 from pathlib import Path
 
+import httpx
 import pytest
 
 from provider_sdk.cli import advise, main
@@ -104,6 +106,40 @@ async def test_run_registers_and_drains_on_sigterm(
     assert process.returncode == 0, said.decode()
     assert broker.heartbeats[-1].status == "draining"
     assert b"gpu1 is listed" in said
+
+
+async def test_a_second_ctrl_c_ends_a_long_drain_in_a_line(
+    tmp_path: Path, provider: ScriptedProvider, broker: FakeBroker
+) -> None:
+    provider.script = Script(tokens_per_s=5.0, output_tokens=500)
+    path = provider_file(tmp_path, provider, broker.url, broker.key)
+    front = tomllib.loads(path.read_text())["deployments"][0]["url"]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "provider_sdk.cli", "run", str(path)),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    said = b""
+    try:
+        async with asyncio.timeout(20), httpx.AsyncClient() as client:
+            while b"is listed" not in said:
+                said = await process.stderr.readline()
+            url, body = f"{front}/v1/chat/completions", {"model": "scripted", "stream": True}
+            async with client.stream("POST", url, json=body) as answer:
+                await anext(answer.aiter_bytes())
+                process.send_signal(signal.SIGINT)
+                while b"draining" not in said:
+                    said = await process.stderr.readline()
+                assert b"once more cuts them off" in said
+                process.send_signal(signal.SIGINT)
+                _out, rest = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 130
+    assert rest.decode().splitlines()[-1] == "broker-provider: stopped at once"
+    assert b"Traceback" not in rest
 
 
 async def test_a_taken_front_port_is_said_plainly(
