@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ssl
 from functools import cache
+from http import HTTPStatus
 from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import quote
@@ -148,5 +149,6 @@ def _refusal(response: httpx.Response) -> ProviderError:
         problem = Problem()
     text = problem.detail or problem.title
     if not text:
-        return BrokerUnreachable(f"{response.url} answered {response.status_code}")
+        hint = ": is that a broker?" if response.status_code == HTTPStatus.NOT_FOUND else ""
+        return BrokerUnreachable(f"{response.url} answered {response.status_code}{hint}")
     return BrokerRefused(text, status=response.status_code, code=problem.code)

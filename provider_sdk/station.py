@@ -177,9 +177,9 @@ class Station:
         state = await self._reader.read()
         if self._state is None or state.alive != self._state.alive:
             if state.alive:
-                log.info("%s is up: %s", self.name, state.detail)
+                log.info("the server of %s is up: %s", self.name, state.detail)
             else:
-                log.warning("%s is down: %s", self.name, state.detail)
+                log.warning("the server of %s is down: %s", self.name, state.detail)
         self._state = state
         self._state_at_s = time.monotonic()
 

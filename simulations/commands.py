@@ -28,7 +28,7 @@ Controllers = Annotated[
 Seeds = Annotated[int, typer.Option(min=1, help="How many seeds each policy is run with.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="KEY=VALUE, such as controller.k_s=30; as often as needed."),
+    typer.Option("--set", help="KEY=VALUE, such as controller.k_s=30; again for more."),
 ]
 Out = Annotated[
     Path | None, typer.Option(help="Where report and tables go; below simulated/ by default.")

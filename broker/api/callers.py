@@ -53,7 +53,7 @@ async def caller_of(connection: Connection, parts: Parts) -> Caller:
     # A cookie travels with what other sites send too, so it opens reading only.
     if cookie and connection.scope.get("method") in ("GET", "HEAD"):
         return await authenticate.by_session(engine, cookie, now)
-    raise CallerUnknown("No key was given: send 'Authorization: Bearer bk_...'.")
+    raise CallerUnknown(authenticate.KEY_MISSING)
 
 
 def _bearer(authorization: str) -> str:

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Read the audit log, and prove it.", no_args_is_help=True)
 
-Exactly = Annotated[str | None, typer.Option(help="Exactly this.")]
+Author = Annotated[str | None, typer.Option(help="Who did it: an account, or command-line.")]
+Action = Annotated[str | None, typer.Option(help="What was done, such as close_account.")]
 
 
 @app.command("list")
 def list_(
-    author: Exactly = None,
-    action: Exactly = None,
+    author: Author = None,
+    action: Action = None,
     object_: Annotated[str | None, typer.Option("--object", help="Such as keys/abc.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many at most.")] = 50,
     state: State = DEFAULT_STATE,

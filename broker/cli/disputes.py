@@ -55,7 +55,10 @@ def list_(
 @app.command("decide")
 def decide(
     dispute_id: Annotated[UUID, typer.Argument(help="As 'broker disputes list' shows it.")],
-    verdict: Annotated[Literal["uphold", "reject"], typer.Argument(help="For or against.")],
+    verdict: Annotated[
+        Literal["uphold", "reject"],
+        typer.Argument(help="For the consumer, who gets money back, or the provider."),
+    ],
     reason: Annotated[str, typer.Option(help="Both sides are told.")],
     amount_usd: Annotated[
         str | None, typer.Option(help="In USD; all that is contested if not given.")

@@ -54,7 +54,9 @@ KeepAnswers = Annotated[
 ]
 KeepAll = Annotated[
     bool,
-    typer.Option("--keep-all", help="Keep these, and the words of feedback, encrypted."),
+    typer.Option(
+        "--keep-all", help="Keep such answers, and what feedback says in words, encrypted."
+    ),
 ]
 Explore = Annotated[
     bool | None,

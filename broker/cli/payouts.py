@@ -98,10 +98,19 @@ def export(
     format_: Annotated[
         Literal["pain001", "csv"], typer.Option("--format", help="What to write.")
     ] = "pain001",
-    out: Annotated[Path | None, typer.Option(help="The file; its own name without.")] = None,
-    name: Annotated[str, typer.Option(envvar="BROKER_PAYOUT_NAME", help="Who pays.")] = "",
-    iban: Annotated[str, typer.Option(envvar="BROKER_PAYOUT_IBAN", help="From where.")] = "",
-    bic: Annotated[str, typer.Option(envvar="BROKER_PAYOUT_BIC", help="Its bank.")] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where to write it; if not told, here, by a name of its own."),
+    ] = None,
+    name: Annotated[
+        str, typer.Option(envvar="BROKER_PAYOUT_NAME", help="The holder of the account that pays.")
+    ] = "",
+    iban: Annotated[
+        str, typer.Option(envvar="BROKER_PAYOUT_IBAN", help="The account that pays.")
+    ] = "",
+    bic: Annotated[
+        str, typer.Option(envvar="BROKER_PAYOUT_BIC", help="The bank of that account.")
+    ] = "",
     old_keys: Annotated[str, typer.Option(envvar="BROKER_SECRET_KEYS_OLD", hidden=True)] = "",
     state: State = DEFAULT_STATE,
 ) -> None:

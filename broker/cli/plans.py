@@ -26,10 +26,13 @@ Reason = Annotated[str, typer.Option(help="Kept with the plan.")]
 def set_(
     tier: Annotated[
         list[str],
-        typer.Option(help="USD:BPS, such as 0:1000: from that much sold in the month, 10 %."),
+        typer.Option(
+            help="USD:BPS, in hundredths of a percent: 0:1000 is 10 % from 0 USD sold in the month "
+            "on; again for more."
+        ),
     ],
     reason: Reason,
-    provider: Annotated[str | None, typer.Option(help="For this one only.")] = None,
+    provider: Annotated[str | None, typer.Option(help="For this provider only.")] = None,
     domain: Annotated[str | None, typer.Option(help="For calls of this domain only.")] = None,
     effective: Annotated[
         datetime | None, typer.Option("--from", help="In UTC; at once when not given.")

@@ -24,8 +24,12 @@ def _policy() -> None:
 
 @app.command("evaluate")
 def evaluate(
-    policy: Annotated[str, typer.Argument(help="A preset, or uniform.")],
-    days: Annotated[int, typer.Option(min=1, help="What was said in so many days.")] = 30,
+    policy: Annotated[
+        str, typer.Argument(help="A preset of broker.weights, or uniform: anybody alike.")
+    ],
+    days: Annotated[
+        int, typer.Option(min=1, help="Of what was said of calls in the last so many days.")
+    ] = 30,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead.")] = False,
     state: State = DEFAULT_STATE,
 ) -> None:

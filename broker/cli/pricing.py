@@ -27,7 +27,7 @@ app = typer.Typer(
 def set_(
     controller: Annotated[str, typer.Argument(help="posted, excess, pi, shadow or revenue.")],
     param: Annotated[
-        list[str] | None, typer.Option(help="NAME=NUMBER, such as k_s=30; as often as needed.")
+        list[str] | None, typer.Option(help="NAME=NUMBER, such as k_s=30; again for more.")
     ] = None,
     domain: Annotated[str, typer.Option(help="For endpoints best in this domain.")] = "",
     provider: Annotated[str, typer.Option(help="For this provider's endpoints.")] = "",

@@ -29,7 +29,7 @@ def add(
     account: Account,
     url: Annotated[str, typer.Argument(help="https://host/path")],
     kind: Annotated[
-        list[str], typer.Option(help="Such as refund.posted, refund.* or *; may be repeated.")
+        list[str], typer.Option(help="Such as refund.posted, refund.* or *; again for more.")
     ],
     state: State = DEFAULT_STATE,
 ) -> None:

@@ -31,6 +31,6 @@ WORDS: Final[Mapping[Rejection, str]] = {
 
 
 def counted(reasons: Iterable[int]) -> str:
-    """Return how many fell to which reason, in words, the most first."""
+    """Return what they fell to and how many to each, in words, the most first."""
     counts = Counter(map(Rejection, reasons))
-    return ", ".join(f"{count} {WORDS[reason]}" for reason, count in counts.most_common())
+    return ", ".join(f"{WORDS[reason]} ({count})" for reason, count in counts.most_common())

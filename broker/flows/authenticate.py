@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -15,6 +16,11 @@ from broker.store import sessions as session_store
 from broker.store.accounts import Role
 from broker.store.key_text import parse
 from broker.store.sessions import ConsoleSession
+
+_SEND: Final = "Send 'Authorization: Bearer bk_...' with a key of your account."
+KEY_MISSING: Final = f"There is no key in the request. {_SEND}"
+NO_KEY: Final = f"That is not a key. {_SEND}"
+KEY_DEAD: Final = "The key is wrong, revoked or expired."
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +49,12 @@ async def by_key(engine: AsyncEngine, text: str, now: datetime) -> Caller:
     """
     parts = parse(text)
     if parts is None:
-        raise CallerUnknown("That is not a key. One looks like bk_<id>_<secret>.")
+        raise CallerUnknown(NO_KEY)
     key_id, secret = parts
     async with engine.connect() as connection:
         key = await key_store.find(connection, key_id, now)
     if key is None or not key.opens(secret, now):
-        raise CallerUnknown("The key is wrong, revoked or expired.")
+        raise CallerUnknown(KEY_DEAD)
     return Caller(
         account_id=key.account_id,
         name=key.account_name,

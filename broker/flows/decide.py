@@ -7,6 +7,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
+from broker.core.columns import AUTO
 from broker.core.decision import Decision
 from broker.core.eligibility import Rejection
 from broker.core.reasons import counted
@@ -29,9 +30,9 @@ def choose(wanted: Requirements, runtime: Runtime, *, whole: bool = True) -> Dec
     chance = (runtime.random, runtime.now_s())
     decision = route(wanted, runtime.market, runtime.pulse, runtime.routing, chance, whole=whole)
     if decision is None:
+        named = "" if wanted.model == AUTO else f" named '{wanted.model}'"
         raise ModelUnknown(
-            f"No endpoint named '{wanted.model}' serves {wanted.task} here. "
-            "GET /v1/models lists what there is."
+            f"No endpoint{named} serves {wanted.task} here. GET /v1/models lists what there is."
         )
     return decision
 

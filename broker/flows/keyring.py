@@ -11,6 +11,7 @@ from datetime import datetime
 from broker.core.call import Payer
 from broker.core.key_terms import Scope
 from broker.errors import CallerUnknown, NotAllowed, ScopeMissing, TooManyCalls, Unavailable
+from broker.flows.authenticate import KEY_DEAD, KEY_MISSING, NO_KEY
 from broker.store.key_text import parse
 from broker.store.keys import StoredKey
 
@@ -20,8 +21,6 @@ _HEADER_BYTES_MAX = 256
 """A longer header, which no honest client sends, is not remembered."""
 LEARNS_WITHIN_S = 1.0
 _LOOK_S = 0.005
-_DEAD = "The key is wrong, revoked or expired."
-KEY_SHAPE = "Send 'Authorization: Bearer bk_...' with a key of your account."
 
 
 class Keyring:
@@ -63,13 +62,13 @@ class Keyring:
         if self._keys is None:
             raise Unavailable("The broker has not read its keys yet.", retry_after_s=1.0)
         if not authorization:
-            raise CallerUnknown(f"There is no key in the request. {KEY_SHAPE}")
+            raise CallerUnknown(KEY_MISSING)
         parts = parse(_token(authorization))
         if parts is None:
-            raise CallerUnknown(f"That is not a key. {KEY_SHAPE}")
+            raise CallerUnknown(NO_KEY)
         key = self._keys.get(parts[0])
         if key is None or not key.opens(parts[1], now):
-            raise CallerUnknown(_DEAD)
+            raise CallerUnknown(KEY_DEAD)
         return key, parts[1]
 
     async def learn(self, text: str, clock: Callable[[], datetime]) -> None:
@@ -97,7 +96,7 @@ class Keyring:
         """Count a call in. Raises TooManyCalls when the key has its most under way, CallerUnknown
         when it was revoked while the request was still coming."""
         if self._keys is None or key.id not in self._keys:  # as in `require`: each call comes here
-            raise CallerUnknown(_DEAD)
+            raise CallerUnknown(KEY_DEAD)
         under_way = self._under_way.get(key.id, 0)
         most = key.terms.calls_max
         if most is not None and under_way + self._elsewhere.get(key.id, 0) >= most:
@@ -111,7 +110,7 @@ class Keyring:
     def require(self, key: StoredKey) -> None:
         """Raise CallerUnknown when the key has been revoked."""
         if self._keys is None or key.id not in self._keys:
-            raise CallerUnknown(_DEAD)
+            raise CallerUnknown(KEY_DEAD)
 
     def counted(self) -> dict[str, int]:
         """Return the calls under way here of the keys that may have only so many."""

@@ -154,7 +154,7 @@ def _hint(path: str) -> str:
         return " The base URL of a client ends in /v1."
     if path.startswith(_RESPONSES):
         return " Set the client to chat completions."
-    return ""
+    return " /v1 stands there twice." if path.startswith("/v1/v1/") else ""
 
 
 def _require(request: Request, method: str) -> None:

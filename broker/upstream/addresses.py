@@ -124,7 +124,10 @@ def permitted(host: str, addresses: list[Address], policy: AddressPolicy) -> lis
     if not allowed:
         at = str(addresses[0].sockaddr[0])
         who = host if host == at else f"{host}, at {at},"
-        detail = f"{who} is in a network that is not allowed; operators may (BROKER_ALLOW_NETWORKS)"
+        detail = (
+            f"{who} is in a network that is not allowed; an operator may allow it "
+            "(BROKER_ALLOW_NETWORKS)"
+        )
         raise AttemptFailed(Outcome(Fault.ADDRESS_REFUSED, detail=detail, sent=False))
     return allowed
 

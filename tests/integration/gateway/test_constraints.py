@@ -144,7 +144,7 @@ async def test_quality_region_and_data_policy_are_hard(shop: Consumer) -> None:
     assert _reasons(error)["cheap/chat"] in ("region", "retains_data")
     error = await _refused(shop, quality_min=0.95)
     assert error["code"] == "nothing_fits"
-    assert error["message"] == "No endpoint fits: 3 quality below the minimum."
+    assert error["message"] == "No endpoint fits: quality below the minimum (3)."
 
 
 async def test_providers_are_named_excluded_and_put_in_order(shop: Consumer) -> None:

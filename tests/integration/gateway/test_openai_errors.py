@@ -62,11 +62,14 @@ async def test_who_asks_for_responses_is_told_to_ask_by_chat_completions(
         await client.responses.create(model="auto", input="hello")
 
 
-async def test_a_base_url_without_its_end_is_told_what_it_lacks(
+async def test_a_base_url_without_its_end_or_with_it_twice_is_told_so(
     house: House, shop: Consumer
 ) -> None:
     async with AsyncOpenAI(base_url=house.url, api_key=shop.key, timeout=20.0) as client:
         with pytest.raises(openai.NotFoundError, match="base URL of a client ends in /v1"):
+            await _ask(client)
+    async with AsyncOpenAI(base_url=f"{house.url}/v1/v1", api_key=shop.key, timeout=20.0) as client:
+        with pytest.raises(openai.NotFoundError, match="/v1 stands there twice"):
             await _ask(client)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from provider_sdk.client import BrokerClient, BrokerRefused, BrokerUnreachable
@@ -54,7 +56,9 @@ async def test_a_broker_that_is_away_is_unreachable(broker: FakeBroker) -> None:
             await client.verify("d")
 
 
-@pytest.mark.parametrize(("status", "body"), [(502, b"<html>bad gateway</html>"), (200, b"{}")])
+@pytest.mark.parametrize(
+    ("status", "body"), [(502, b"<html>bad gateway</html>"), (404, b"?"), (200, b"{}")]
+)
 async def test_an_answer_that_no_broker_gives_is_no_answer(status: int, body: bytes) -> None:
     async def somebody_else(exchange: Exchange) -> None:
         await exchange.answer(status, body)
@@ -63,5 +67,6 @@ async def test_an_answer_that_no_broker_gives_is_no_answer(status: int, body: by
         Listener(somebody_else) as listener,
         BrokerClient(f"http://127.0.0.1:{listener.port}", "bk") as client,
     ):
-        with pytest.raises(BrokerUnreachable):
+        hint = "answered 404: is that a broker?" if status == 404 else "answer"
+        with pytest.raises(BrokerUnreachable, match=re.escape(hint)):
             await client.verify("d")

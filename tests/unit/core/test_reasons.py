@@ -13,4 +13,4 @@ def test_every_reason_has_words_of_its_own() -> None:
 
 def test_reasons_are_counted_in_words_the_most_first() -> None:
     fell = [Rejection.FULL, Rejection.REGION, Rejection.REGION]
-    assert counted(map(int, fell)) == "2 outside the asked region, 1 full"
+    assert counted(map(int, fell)) == "outside the asked region (2), full (1)"

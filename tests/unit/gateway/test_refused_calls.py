@@ -45,6 +45,12 @@ def test_a_model_that_nobody_serves_is_unknown() -> None:
         choose(requirements(model="large"), running(market([endpoint(0)])))
 
 
+def test_where_nobody_does_what_is_asked_for_no_model_is_blamed() -> None:
+    wanted = requirements(model="auto", task=Task.EMBEDDING)
+    with pytest.raises(ModelUnknown, match=r"^No endpoint serves embedding here"):
+        choose(wanted, running(market([endpoint(0)])))
+
+
 def test_a_price_that_nobody_meets_is_answered_with_the_cheapest_that_would_have_fitted() -> None:
     members = [
         endpoint(0, "acme/dear", rate=Rate(10**6, 10**6, 0)),
@@ -128,14 +134,14 @@ def test_an_answer_that_is_asked_for_too_long_is_told_how_long_it_may_be() -> No
     where = market([endpoint(at, max_output_tokens=each) for at, each in enumerate(lengths)])
     error = refused(running(where), tokens_out_max=3_000)
     assert (error.status, error.code) == (404, "nothing_fits")
-    assert "2 output limit too low. The longest answer is 2,048 tokens." in error.detail
+    assert "output limit too low (2). The longest answer is 2,048 tokens." in error.detail
 
 
 def test_the_rejected_are_told_with_their_reasons() -> None:
     error = refused(running(market([endpoint(0, "acme/small", quality=0.1)])), quality_min=0.4)
     assert (error.status, error.code) == (404, "nothing_fits")
     assert error.facts["rejected"] == [{"endpoint": "acme/small", "reason": "quality_too_low"}]
-    assert "1 quality below the minimum" in error.detail
+    assert "quality below the minimum (1)" in error.detail
 
 
 def test_when_all_that_fit_are_full_the_caller_may_come_again_and_demand_is_counted() -> None:
