@@ -42,7 +42,8 @@ Purse = Annotated[PurseKind | None, QueryParameter(description="One of a provide
 class BalanceShown(Reply):
     """`available` = `posted` - `held`; what is held belongs to calls under way.
 
-    Of a provider, `posted` is all that it is due, and held what is pending or on its way to it.
+    Of a provider, `posted` is all that it is due; `held` is what `GET /api/earnings` tells apart as
+    `pending_usd` and `in_transit_usd`.
     """
 
     posted_usd: str

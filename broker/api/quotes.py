@@ -86,18 +86,18 @@ class StageShown(Reply):
 
 
 class CascadeShown(Reply):
-    """How a call may be answered more than once; `ceiling_usd` is the most that all may cost."""
+    """How a call may be answered more than once; all together costs `ceiling_cost_usd` at most."""
 
     stages: list[StageShown]
     keep_from: float | None
     below: Below
     pay: Literal["both", "kept"]
     agreement: str | None
-    ceiling_usd: str
+    ceiling_cost_usd: str
 
 
 class QuoteShown(Reply):
-    """A quote: `ceiling_usd` is the most that its call can cost, and what it will hold.
+    """A quote: `ceiling_cost_usd` is the most that its call can cost, and what it will hold.
 
     A call is made on it with `broker.quote_id`, or the header `x-broker-quote-id`.
     """
@@ -113,7 +113,7 @@ class QuoteShown(Reply):
     tokens_in: int
     tokens_out_max: int
     choices: int
-    ceiling_usd: str
+    ceiling_cost_usd: str
     offers: list[OfferShown]
     cascade: CascadeShown | None
 
@@ -237,7 +237,7 @@ def cascade_shown(cascade: Cascade, groups: Sequence[Stage], ceiling_nanos: int)
         below=cascade.below,
         pay="both" if cascade.pays_all else "kept",
         agreement=cascade.agreement,
-        ceiling_usd=format_usd(ceiling_nanos),
+        ceiling_cost_usd=format_usd(ceiling_nanos),
     )
 
 
@@ -268,7 +268,7 @@ def _members(quote: Quote, names: dict[int, str]) -> dict[str, Any]:
         "tokens_in": promised.tokens_in,
         "tokens_out_max": promised.tokens_out_max,
         "choices": promised.wanted.choices,
-        "ceiling_usd": format_usd(promised.ceiling_nanos),
+        "ceiling_cost_usd": format_usd(promised.ceiling_nanos),
         "offers": [
             OfferShown(
                 endpoint=names.get(each.number),

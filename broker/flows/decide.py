@@ -126,7 +126,7 @@ def _priced_out(
         "price_in_usd": price_in,
         "price_out_usd": price_out,
         "price_call_usd": format_usd(rate.rate_call_nanos),
-        "cost_max_usd": cost_max,
+        "ceiling_cost_usd": cost_max,
     }
     return NothingFits(
         f"Nothing fits within the price asked for. The cheapest that otherwise fits is {name} at "

@@ -184,7 +184,7 @@ async def test_what_all_of_it_may_cost_is_told_before_and_quoted(
     assert float(told["ceiling_cost_usd"]) == pytest.approx(whole)
     assert (told["cascade"]["pay"], told["cascade"]["below"]) == ("kept", "refuse")
     made = (await shop.http.post("/api/quotes", json={"request": request})).json()
-    assert float(made["ceiling_usd"]) == pytest.approx(whole)
+    assert float(made["ceiling_cost_usd"]) == pytest.approx(whole)
     assert made["cascade"] == told["cascade"]
     plain = {name: each for name, each in request.items() if name != "broker"}
     called = plain | {"model": "cheap", "broker": {"quote_id": made["quote_id"]}}

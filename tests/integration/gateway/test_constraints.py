@@ -126,7 +126,7 @@ async def test_a_price_bound_holds_for_each_side_alone(shop: Consumer) -> None:
 async def test_a_cost_bound_holds_the_whole_call(shop: Consumer) -> None:
     error = await _refused(shop, max_cost="0.000001")
     assert error["code"] == "nothing_within_price"
-    needed = error["broker"]["cheapest"]["cost_max_usd"]
+    needed = error["broker"]["cheapest"]["ceiling_cost_usd"]
     assert await _served_by(shop, max_cost=needed, weights="quality") == "cheap/chat"
     assert await _served_by(shop, max_cost=1, weights="quality") == "dear/chat"
 

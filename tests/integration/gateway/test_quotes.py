@@ -109,7 +109,7 @@ async def test_a_quote_tells_what_a_call_would_cost_and_where(shop: Consumer) ->
     assert cheap["price"]["price_out_usd"] == "0.20"
     assert parse_usd_nanos(cheap["ceiling_cost_usd"]) == _cost(100, 64, "0.10", "0.20")
     assert parse_usd_nanos(dear["ceiling_cost_usd"]) == _cost(100, 64, "2", "6")
-    assert made["ceiling_usd"] == dear["ceiling_cost_usd"]
+    assert made["ceiling_cost_usd"] == dear["ceiling_cost_usd"]
     assert 0 < parse_usd_nanos(dear["expected_cost_usd"]) <= _cost(100, 64, "2", "6")
     assert set(cheap["parts"]) == {"quality", "domain_fit", "cost", "latency", "availability"}
     assert cheap["score"] > dear["score"]
@@ -144,7 +144,7 @@ async def test_what_the_market_does_meanwhile_does_not_touch_a_quote(
     assert parse_usd_nanos(line["charge_usd"]) == charge
     take, earnings = (parse_usd_nanos(line[name]) for name in ("take_usd", "earnings_usd"))
     assert take + earnings == charge
-    assert story["hold_usd"] == made["ceiling_usd"]
+    assert story["hold_usd"] == made["ceiling_cost_usd"]
     assert story["requirements"]["quote_id"] == made["quote_id"]
     assert await _standing(shop, made["quote_id"]) == "used"
     await _sell_at(house, CHEAP, "0.10", "0.20")
@@ -179,7 +179,7 @@ async def test_a_stream_and_an_inference_are_served_on_a_quote_as_well(
     assert streamed.status_code == 200
     assert streamed.text.rstrip().endswith("[DONE]")
     tensors = await _quote(shop, task="infer", model="topic", tokens_in=None, tokens_out_max=None)
-    assert (tensors["tokens_in"], tensors["ceiling_usd"]) == (0, "0.001")
+    assert (tensors["tokens_in"], tensors["ceiling_cost_usd"]) == (0, "0.001")
     header = {"x-broker-quote-id": tensors["quote_id"]}
     served = await shop.http.post("/v2/models/topic/infer", content=TENSOR, headers=header)
     assert served.status_code == 200, served.text

@@ -95,8 +95,8 @@ async def on_quote(shop: Consumer, body: dict[str, Any]) -> tuple[dict[str, Any]
     quote = await shop.http.post("/api/quotes", json={"task": "chat", "request": body})
     if quote.status_code != 201:
         return body, None
-    ceiling_usd = Decimal(quote.json()["ceiling_usd"])
-    return body | {"broker": {"quote_id": quote.json()["quote_id"]}}, ceiling_usd
+    ceiling_cost_usd = Decimal(quote.json()["ceiling_cost_usd"])
+    return body | {"broker": {"quote_id": quote.json()["quote_id"]}}, ceiling_cost_usd
 
 
 async def ask(shop: Consumer, lots: Random) -> tuple[httpx.Response, Decimal | None]:

@@ -67,7 +67,7 @@ def test_a_price_that_nobody_meets_is_answered_with_the_cheapest_that_would_have
         "price_in_usd": "0.50",
         "price_out_usd": "0.50",
         "price_call_usd": "0.00",
-        "cost_max_usd": "0.000282",
+        "ceiling_cost_usd": "0.000282",
     }
     assert "acme/cheap at 0.50" in error.detail
 
@@ -78,7 +78,7 @@ def test_the_cheapest_that_is_named_would_be_taken_at_its_cost() -> None:
     error = refused(runtime, max_cost_nanos=1, tokens_out_max=None)
     assert error.code == "nothing_within_price"
     told: Any = error.facts["cheapest"]
-    nanos = round(float(told["cost_max_usd"]) * 10**9)
+    nanos = round(float(told["ceiling_cost_usd"]) * 10**9)
     assert choose(requirements(max_cost_nanos=nanos, tokens_out_max=None), runtime).plan
     assert not choose(requirements(max_cost_nanos=nanos - 1, tokens_out_max=None), runtime).plan
 
