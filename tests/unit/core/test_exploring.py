@@ -63,6 +63,13 @@ def test_nobody_below_the_quality_that_is_asked_for_is_tried() -> None:
     assert good_enough(quality, 0.75).tolist() == [True, False, False]
 
 
+def test_where_nothing_was_learned_what_is_declared_has_to_be_good_enough() -> None:
+    declared = market([endpoint(0, quality=0.2), endpoint(1, quality=0.9)])
+    unread = {"prompt": Prompt((), ()), "model": "auto"}
+    for where, asked in ((declared, ASKED), (replace(declared, lessons=LESSONS), unread)):
+        assert planned(decide(where, **asked, quality_min=0.5)) == [1]
+
+
 def test_who_is_shown_to_be_good_enough_is_so_whatever_it_declares() -> None:
     humble = market([endpoint(0, "acme/0", quality=0.2), endpoint(1, "acme/1", quality=0.9)])
     where = replace(humble, lessons=replace(LESSONS, table=np.array([[0.8, 0.3]])))

@@ -9,7 +9,7 @@ from broker.core.catalog import Task
 from broker.core.columns import AUTO, build_columns
 from broker.core.market import Presence, build_market
 from pricing.book import EndpointUnpriced, PriceBook
-from tests.fakes import OTHER_ACCOUNT, decide, endpoint, market, planned
+from tests.fakes import OTHER_ACCOUNT, decide, endpoint, market, planned, requirements
 
 
 def test_a_price_tick_takes_the_columns_over() -> None:
@@ -97,6 +97,13 @@ def test_callers_who_name_one_endpoint_after_the_other_have_no_long_list_forgott
     for each in there.by_name:
         decide(there, model=each)
     assert any(each is long for each in there.shortlists.values())
+    assert len(there.shortlists) <= eligibility.SHORTLISTS_MAX
+
+
+def test_names_that_nobody_has_are_forgotten_as_any_other_list() -> None:
+    there = market([endpoint(0)])
+    for number in range(2 * eligibility.SHORTLISTS_MAX):
+        assert eligibility.shortlist(requirements(model=f"nobody/{number}"), there) is None
     assert len(there.shortlists) <= eligibility.SHORTLISTS_MAX
 
 
