@@ -293,6 +293,16 @@ async def test_a_body_in_tiny_chunks_takes_little_more_room_than_it_has_bytes(pl
         assert await wire.answer() == (200, b"POST /a " + b"xy" * 20_000)
 
 
+async def test_a_body_in_small_pieces_may_be_larger_than_a_head(place: Place) -> None:
+    async with place.wire() as wire:
+        await wire.send(CHUNKED.replace(b"/headers", b"/a"))
+        for number in range(1, 8):
+            await wire.send(b"3e8\r\n" + b"x" * 1_000 + b"\r\n")
+            await _until(lambda so_many=number: place.listener.room.held_bytes == 1_000 * so_many)
+        await wire.send(b"0\r\n\r\n")
+        assert await wire.answer() == (200, b"POST /a " + b"x" * 7_000)
+
+
 async def test_requests_behind_the_end_of_a_body_are_no_trailers(place: Place) -> None:
     behind = post("/b", b"x" * 900) * 20
     async with place.wire() as wire:

@@ -292,6 +292,20 @@ async def test_a_body_in_tiny_chunks_takes_little_more_room_than_it_has_bytes() 
         assert await response.read() == b"xy" * 100_000
 
 
+async def test_small_heads_in_two_pieces_are_no_giant_one_together() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_request(reader)
+            writer.write(OK[:30])
+            await asyncio.sleep(0.002)
+            writer.write(OK[30:])
+
+    async with serving(handle) as server, client_of(Limits(head_bytes=200)) as client:
+        for _ in range(10):
+            assert await (await ask(client, server)).read() == b"ok"
+        assert server.connections == 1
+
+
 async def test_a_small_head_with_a_large_body_in_one_packet_is_no_giant_head() -> None:
     answer = b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n" + b"y" * 5000
     async with answering(answer) as server, client_of(Limits(head_bytes=2000)) as client:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pricing.book import PriceBook, ProposedRates
-from pricing.guardrails import Guardrails, clamp, gain_limit, gain_share
+from pricing.guardrails import Guardrails, clamp, gain_limit, gain_share, kick_shares
 from pricing.snapshot import Bands, MarketSnapshot
 from tests.unit.pricing.markets import BY_CALL, TOKENS, bands, list_book, markets, snapshot
 
@@ -182,7 +183,24 @@ def test_a_delay_between_ticks_counts_as_the_longer() -> None:
 
 
 def test_where_delay_or_elasticity_are_not_measured_no_gain_is_cut() -> None:
-    assert gain_share(9.0, snapshot(1.0, bands(TOKENS))) == 1.0
+    known = measured([5.0], [3.0])
+    for unknown in (
+        snapshot(1.0, bands(TOKENS)),
+        replace(known, elasticity=None),
+        replace(known, delay_ticks=None),
+    ):
+        assert gain_share(9.0, unknown) == 1.0
+        assert kick_shares(9.0, 9.0, unknown) == (1.0, 1.0)
+
+
+def test_what_is_given_back_and_what_adds_up_leave_room_for_each_other() -> None:
+    known = measured([0.0, 1.0, 4.0, 4.0], [0.0, 0.0, 0.0, 3.0])
+    kick, push = kick_shares(0.1, 0.4, known)
+    np.testing.assert_allclose(kick, [1.0, 1.0, 0.25 / 0.4, 0.25 / 0.4])
+    left = np.array([1.0, 0.8, 0.5, 0.5])
+    limits = 0.5 * np.array([2.0, 2.0, 2.0, gain_limit(3)])
+    used = 0.4 * np.array([1e-9, 1.0, 4.0, 4.0])
+    np.testing.assert_allclose(push, np.minimum(1.0, limits * left / used))
 
 
 def test_what_was_mismeasured_never_frees_a_gain() -> None:

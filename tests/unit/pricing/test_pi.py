@@ -63,6 +63,22 @@ def test_without_a_proportional_part_it_is_cumulative_excess_load() -> None:
         np.testing.assert_allclose(by_integral.rates, by_excess.rates)
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"kp": -0.1},
+        {"kp": math.inf},
+        {"ki_per_s": 0.0},
+        {"ki_per_s": math.inf},
+        {"target": 0.0},
+        {"target": 8.0},
+    ],
+)
+def test_a_controller_that_makes_no_sense_is_refused(told: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"is finite|target lies"):
+        ProportionalIntegral(**told)
+
+
 def test_one_long_tick_and_ten_short_ones_agree() -> None:
     start, _ = ticks(0.5)
     once = PI.step(start, snapshot(1.2, OF, dt_s=3.0))[1].rates
