@@ -64,7 +64,7 @@ async def _open(
             console.print(f"Starting the broker, and the servers of {names} ...")
             for server in servers:
                 group.create_task(_enter(server, opening, up, wanted.folder))
-    except* Exception as failures:
+    except ExceptionGroup as failures:  # what an "except*" raises would be a group again
         raise failures.exceptions[0] from None
     return opening.result(), servers
 

@@ -131,7 +131,8 @@ async def _database(wanted: Launch, up: Supervisor, console: Console) -> str:
     server = EmbeddedPostgres(folder.path / "postgres")
     server.connections_max = max(server.connections_max, connections_of(wanted.workers))
     await up.host(server)
-    console.print(f"PostgreSQL: embedded, kept in {folder.path / 'postgres'}")
+    # Not always below the state folder: who copies that must know.
+    console.print(f"PostgreSQL: embedded, kept in {server.cluster.parent}")
     return server.url
 
 

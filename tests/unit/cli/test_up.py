@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from broker.cli.demo_market import run
 from broker.cli.launch import Launch, occupy, open_market, workers
 from broker.cli.state import StateFolder
 from broker.cli.up import next_steps
+from broker.demo.start import prepare_servers
 from broker.embedded.supervise import Supervisor
 from broker.errors import SettingInvalid, Unavailable
 from broker.jobs.room import QUICK, SLOW
@@ -77,3 +79,20 @@ async def test_that_it_stops_is_said_at_once_where_a_signal_asked_for_it(
                 os.kill(os.getpid(), signal.SIGINT)
                 await sleep(60)
         assert ("Stopping ..." in out.getvalue()) == signalled
+
+
+@pytest.mark.timeout(60)
+async def test_a_demo_that_does_not_come_up_fails_with_what_it_was_that_failed(
+    alone: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    alone.setenv("DATABASE_URL", "mysql://somewhere")
+    wanted = Launch(StateFolder(tmp_path), "127.0.0.1", 0)
+    with pytest.raises(SettingInvalid, match="DATABASE_URL"):
+        await run(wanted, Console(file=io.StringIO()), tmp_path / "environments")
+
+
+async def test_an_environment_that_is_not_made_is_told_by_itself(tmp_path: Path) -> None:
+    closed = tmp_path / "a file"
+    closed.touch()
+    with pytest.raises(NotADirectoryError):
+        await prepare_servers(tmp_path, str, environments=closed)
