@@ -28,9 +28,8 @@ from broker.flows.leave import Leave
 from broker.flows.origins import Origins
 from broker.flows.runtime import Runtime
 from broker.flows.targets import Targets
-from broker.flows.tell_traces import send_last_spans, tell_troubles
+from broker.flows.tell_traces import open_told_traces, send_last_spans
 from broker.live.room import Live
-from broker.outbound.traces import open_traces
 from broker.settings import Limits, Settings
 from broker.store.away import is_database_away
 from broker.store.database import create_engine, create_pool
@@ -89,9 +88,8 @@ async def _build(settings: Settings, stack: contextlib.AsyncExitStack, leave: Le
         names=Names(owner_of=origins.owner_of),
     )
     stack.push_async_callback(leave.within, upstream.aclose)
-    traces = open_traces(settings.traces_share, SystemRandom().random)
+    traces = open_told_traces(settings.traces_share, SystemRandom().random)
     if traces is not None:
-        tell_troubles()
         stack.push_async_callback(leave.within, send_last_spans, traces)
     pulse, routing = Pulse(), _routing_limits(settings.limits)
     return Runtime(

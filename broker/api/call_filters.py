@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final
 
+import msgspec
 from litestar.di import NamedDependency, Provide
 from litestar.params import QueryParameter
 
@@ -21,7 +22,10 @@ _Status = Annotated[
 ]
 _Labels = Annotated[
     str | None,
-    QueryParameter(max_length=10_000, description="Each of `name=value,...`, among others."),
+    QueryParameter(
+        max_length=10_000,
+        description="Each of `name=value,...`, or of a JSON object, among others.",
+    ),
 ]
 
 
@@ -33,7 +37,7 @@ def asked_use(
 ) -> Match:
     """Read what the caller says of its calls."""
     told = {"key_id": key_id, "task_label": task_label, "session_id": session_id}
-    return Match(_given(told), labels=_pairs(labels) if labels else {})
+    return Match(_given(told), labels=_labelled(labels) if labels else {})
 
 
 def asked_service(
@@ -78,6 +82,19 @@ def _statuses(status: str) -> tuple[int, int]:
     if status.endswith("xx"):
         return int(status[0]) * 100, int(status[0]) * 100 + 100
     return int(status), int(status) + 1
+
+
+def _labelled(labels: str) -> dict[str, str]:
+    """Return labels that are told as pairs, or, with commas and whatever is in them, as JSON."""
+    if not labels.lstrip().startswith("{"):
+        return _pairs(labels)
+    try:
+        told = msgspec.json.decode(labels, type=dict[str, str])
+    except msgspec.DecodeError:
+        raise _malformed("labels", "a JSON object of texts") from None
+    if any("\0" in each for pair in told.items() for each in pair):
+        raise _malformed("labels", "without a NUL, which no label has")
+    return told
 
 
 def _pairs(labels: str) -> dict[str, str]:

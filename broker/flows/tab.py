@@ -265,22 +265,27 @@ class Tab:
         now = max(runtime.clock(), call.created_at)
         closing = ledger.settlement(self.hold, tuple(self.lines), now, None)
         draft = partial(self._record, status, code, runtime.now_s())
-        if runtime.traces is not None and call.trace is not None:
-            trace_call(runtime.traces, call, draft(), self.dispatch.attempts, self.market)
-        if not await runtime.ledger.settle(closing, draft):
-            raise self._outlived(draft())
+        gone: CallRecord | None = None
+        try:
+            if not await runtime.ledger.settle(closing, draft):
+                gone = self._outlived(draft())
+                error = HoldExpired("The call outlived its hold and was not charged.")
+                error.call_id = call.id_text
+                raise error
+        finally:  # not before, for the caller waits for it
+            if (traces := runtime.traces) is not None and call.trace is not None:
+                trace_call(traces, call, gone or draft(), self.dispatch.attempts, self.market)
 
-    def _outlived(self, record: CallRecord) -> HoldExpired:
+    def _outlived(self, record: CallRecord) -> CallRecord:
         """Log a call whose hold was gone: it cost nothing, whatever was delivered."""
-        error = HoldExpired("The call outlived its hold and was not charged.")
-        error.call_id = self.call.id_text
         self.charge_nanos = 0
         # A hold that was ready may have been gone before its call came. No settlement is older than
         # its call: this one's record is as old as its hold, so that the books agree.
         begun_at = min(record.created_at, self.hold.created_at)
-        told = {"status": error.status, "code": error.code, "charge_nanos": 0}
-        self.runtime.ledger.record(msgspec.structs.replace(record, created_at=begun_at, **told))
-        return error
+        told = {"status": HoldExpired.status, "code": HoldExpired.code, "charge_nanos": 0}
+        gone = msgspec.structs.replace(record, created_at=begun_at, **told)
+        self.runtime.ledger.record(gone)
+        return gone
 
     async def keep(self, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Keep the answer for replays where the caller's key wants it, before it is settled."""

@@ -55,6 +55,26 @@ class _Given:
         return False
 
 
+class _Telling:
+    """An exporter that tells what it has sent; `exporter` is a SpanExporter of the SDK."""
+
+    def __init__(self, exporter: Any, sent: Callable[[], None]) -> None:
+        self._exporter = exporter
+        self._sent = sent
+
+    def export(self, spans: Sequence[Any]) -> Any:
+        result = self._exporter.export(spans)
+        if result.name == "SUCCESS":
+            self._sent()
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return bool(self._exporter.force_flush(timeout_millis))
+
+
 class Traces:
     """Draws whose calls are told, and tells them; `provider` is a TracerProvider of the SDK."""
 
@@ -117,9 +137,11 @@ def _resource(resources: Any) -> Any:
     return told.merge(resources.Resource({"service.name": SERVICE}))
 
 
-def open_traces(share: float, chance: Callable[[], float]) -> Traces | None:
-    """Return what sends the traces of a share of the calls; None for none. Raises SettingInvalid
-    where the packages are missing."""
+def open_traces(
+    share: float, chance: Callable[[], float], sent: Callable[[], None] = lambda: None
+) -> Traces | None:
+    """Return what sends the traces of a share of the calls; None for none. `sent` is called in a
+    thread whenever some have arrived. Raises SettingInvalid where the packages are missing."""
     if not share:
         return None
     try:
@@ -133,5 +155,6 @@ def open_traces(share: float, chance: Callable[[], float]) -> Traces | None:
             "opentelemetry-exporter-otlp-proto-http."
         ) from None
     provider = sdk.TracerProvider(resource=_resource(resources))
-    provider.add_span_processor(export.BatchSpanProcessor(otlp.OTLPSpanExporter()))
+    exporter = _Telling(otlp.OTLPSpanExporter(), sent)
+    provider.add_span_processor(export.BatchSpanProcessor(exporter))
     return Traces(provider, share, chance)

@@ -245,6 +245,9 @@ async def test_filters_are_asked_together_and_a_malformed_one_is_told(
         {"status": "abc"},
         {"labels": "team"},
         {"labels": "=a"},
+        {"labels": '{"team": 7}'},
+        {"labels": '{"team": "a"'},
+        {"labels": '{"team": "\\u0000"}'},
     ):
         refused = await consumer.http.get("/api/calls", params=asked)
         assert refused.status_code == 400

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 from broker.errors import SettingInvalid
 from broker.outbound.traces import open_traces
 from broker.settings import Settings
+from broker.store import ledger
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.e2e.process import free_port
 from tests.integration.gateway.house import Consumer, House, Stall, open_house, until
@@ -38,6 +40,8 @@ class Collector:
         self.heard: list[bytes] = []
         """The bodies of requests."""
         self.port = 0
+        self.refusals = 0
+        """So many requests more are refused."""
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -46,7 +50,9 @@ class Collector:
                 lines = head.lower().split(b"\r\n")
                 [length] = [each for each in lines if each.startswith(b"content-length:")]
                 self.heard.append(await reader.readexactly(int(length.split(b":")[1])))
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                status = b"400 Bad Request" if self.refusals else b"200 OK"
+                self.refusals = max(self.refusals - 1, 0)
+                writer.write(b"HTTP/1.1 %b\r\ncontent-length: 0\r\n\r\n" % status)
         writer.close()
 
     @contextlib.asynccontextmanager
@@ -178,6 +184,45 @@ async def test_where_no_collector_takes_them_the_log_says_so_once_and_calls_are_
     [told] = [each for each in logs if each["event"] == "traces_not_sent"]
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in told["advice"]
     assert "Max retries" in told["error"]
+
+
+async def test_when_a_collector_takes_them_again_the_log_says_so(
+    database_url: str, valkey_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with capture_logs() as logs:
+        async with traced_house(database_url, valkey_server, monkeypatch) as (house, collector):
+            collector.refusals = 1
+            shop = await house.consumer("shop")
+            body = {"model": "pair", "messages": [{"role": "user", "content": PROMPT}]}
+            assert (await shop.http.post("/v1/chat/completions", json=body)).status_code == 200
+            await until(lambda: any(each["event"] == "traces_not_sent" for each in logs))
+            assert (await shop.http.post("/v1/chat/completions", json=body)).status_code == 200
+            await until(lambda: any(each["event"] == "traces_sent_again" for each in logs))
+    events = [each["event"] for each in logs]
+    assert events.index("traces_not_sent") < events.index("traces_sent_again")
+
+
+async def test_a_call_is_told_once_it_is_settled_and_as_it_was(
+    database_url: str, valkey_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with traced_house(database_url, valkey_server, monkeypatch) as (house, collector):
+        await house.enrol(Stall(name="acme/slow"))
+        slow = house.providers["acme/slow"]
+        slow.script = Script(models=("upstream-name",), ttft_ms=500)
+        shop = await house.consumer("shop")
+        body = {"model": "acme/slow", "messages": [{"role": "user", "content": PROMPT}]}
+        calling = asyncio.create_task(shop.http.post("/v1/chat/completions", json=body))
+        await until(lambda: slow.in_flight == 1)
+        await house.database.execute("UPDATE open_holds SET expires_at = now()")
+        assert await ledger.expire_holds(house.database, datetime.now(UTC), 10) == 1
+        answer = await calling
+        assert answer.status_code == 503, answer.text
+        call_id = answer.headers["x-broker-call-id"]
+        await until(lambda: call_id.encode() in b"".join(collector.heard))
+    [call] = [each for each in _spans(collector.heard) if "broker.attempt" not in each]
+    assert call["error.type"] == "hold_expired"
+    assert call["http.response.status_code"] == 503
+    assert call["broker.charge_usd"] == "0.00"
 
 
 async def test_while_traces_are_off_no_provider_is_told_of_its_callers_trace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from datetime import timedelta
 from uuid import UUID
@@ -29,6 +30,9 @@ def older(page: str) -> str | None:
     return html.unescape(told[1]) if told else None
 
 
+LABELS = {"team": "a", "run": "7", "topics": "rent, repairs"}
+
+
 @pytest.fixture
 async def two(bourse: Bourse, people: People) -> tuple[UUID, UUID]:
     """A call that failed at borealis two hours ago, and one that acme served after it."""
@@ -39,8 +43,8 @@ async def two(bourse: Bourse, people: People) -> tuple[UUID, UUID]:
     asked = wanted(people.clinic, model="acme/general")
     served = await bourse.call(people.clinic, asked, at=now - timedelta(hours=1))
     async with bourse.engine.begin() as connection:
-        told = text('UPDATE calls SET labels = \'{"team": "a", "run": "7"}\' WHERE id = :id')
-        await connection.execute(told, {"id": served})
+        told = text("UPDATE calls SET labels = CAST(:labels AS jsonb) WHERE id = :id")
+        await connection.execute(told, {"id": served, "labels": json.dumps(LABELS)})
     return lost, served
 
 
@@ -59,6 +63,8 @@ async def test_who_paid_and_operators_find_a_call_by_what_is_known_of_it(
             ({"endpoint": "borealis/none"}, []),
             ({"labels": "run=7, team=a"}, [served]),
             ({"labels": "team=b"}, []),
+            ({"labels": json.dumps(LABELS)}, [served]),
+            ({"labels": '{"topics": "rent"}'}, []),
             ({"from": between}, [served]),
             ({"to": between}, [lost]),
             ({"domain": "law", "status": "200"}, []),
