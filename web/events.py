@@ -13,6 +13,7 @@ from litestar import get
 from litestar.response import ServerSentEventMessage
 
 from broker.api.streams import CountedEvents
+from broker.flows.read_call import newest_calls
 from broker.store.away import is_database_away
 from web import reads
 from web.board import Board
@@ -84,13 +85,14 @@ def _changes(board: Board, told: _Told) -> ServerSentEventMessage:
 
 async def _news(desk: Desk, viewer: Viewer, told: _Told) -> list[ServerSentEventMessage]:
     async with desk.parts.engine.connect() as connection:
-        calls = await reads.last_calls(connection, viewer.caller, CALLS_SHOWN)
-        fresh = [each for each in calls if each.id not in told.calls]
-        lines = await desk.teller.lines(connection, viewer.caller, fresh) if fresh else []
+        ids = await newest_calls(connection, viewer.caller, CALLS_SHOWN)
+        fresh = [each for each in ids if each not in told.calls]
+        calls = await reads.calls(connection, fresh) if fresh else []
+        lines = await desk.teller.lines(connection, viewer.caller, calls) if calls else []
         purse = await reads.purse(connection, viewer.caller)
     messages = []
     if lines:
-        told.calls = {each.id for each in calls}
+        told.calls = set(ids)
         html = desk.painter.html("_calls.html", calls=lines, viewer=viewer)
         messages.append(ServerSentEventMessage(event="calls", data=html))
     shown = desk.painter.html("_purse.html", purse=purse)

@@ -31,13 +31,6 @@ _CALL = (
     " endpoint_number, price_version, hold_nanos, charge_nanos, tokens_in, tokens_out, ttft_ms,"
     " duration_ms, task_label, session_id, labels FROM console_calls"
 )
-_ALL_CALLS = text(f"{_CALL} ORDER BY id DESC LIMIT :limit")
-_OWN_CALLS = text(f"{_CALL} WHERE account_id = :account ORDER BY id DESC LIMIT :limit")
-_CALLS_SERVED = text(
-    "SELECT c.* FROM console_endpoints e CROSS JOIN LATERAL ("  # noqa: S608 - only constants
-    f" {_CALL} WHERE endpoint_number = e.number ORDER BY id DESC LIMIT :limit) c"
-    " WHERE e.provider_id = :account ORDER BY c.id DESC LIMIT :limit"
-)
 _ONE_CALL = text(f"{_CALL} WHERE id = :id")
 _CALLS = text(f"{_CALL} WHERE id = ANY(:ids) ORDER BY id DESC")
 _STORIES = text("SELECT id, story FROM console_calls WHERE id = ANY(:ids)")
@@ -75,22 +68,6 @@ async def price_steps(
     before = await connection.execute(_BEFORE, values)
     after = await connection.execute(_SINCE, {**values, "step": step})
     return [*before, *after]
-
-
-async def last_calls(connection: AsyncConnection, caller: Caller, limit: int) -> list[Row[Any]]:
-    """Return the newest calls that concern the caller, newest first.
-
-    A provider's are those whose last attempt was at one of its endpoints.
-    """
-    query = {
-        Role.OPERATOR: _ALL_CALLS,
-        Role.CONSUMER: _OWN_CALLS,
-        Role.PROVIDER: _CALLS_SERVED,
-    }[caller.role]
-    values: dict[str, Any] = {"limit": limit}
-    if caller.role is not Role.OPERATOR:
-        values["account"] = caller.account_id
-    return list(await connection.execute(query, values))
 
 
 async def call(connection: AsyncConnection, call_id: UUID) -> Row[Any] | None:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.story import FORGOTTEN, Story, decode
 from broker.flows.authenticate import Caller
+from broker.flows.read_call import newest_calls
 from broker.store.accounts import Role
 from web import reads, words
 from web.reads import Named
@@ -91,8 +92,8 @@ class Teller:
         self, connection: AsyncConnection, caller: Caller, limit: int
     ) -> list[CallLine]:
         """Return the newest calls that concern the caller, newest first."""
-        calls = await reads.last_calls(connection, caller, limit)
-        return await self.lines(connection, caller, calls)
+        ids = await newest_calls(connection, caller, limit)
+        return await self.lines(connection, caller, await reads.calls(connection, ids))
 
     async def lines(
         self, connection: AsyncConnection, caller: Caller, calls: Sequence[Row[Any]]

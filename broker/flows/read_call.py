@@ -94,6 +94,15 @@ async def list_calls(engine: AsyncEngine, caller: Caller, asked: Asked, *, limit
     return ToldPage(told, page.after)
 
 
+async def newest_calls(connection: AsyncConnection, caller: Caller, limit: int) -> list[UUID]:
+    """Return the newest calls that `list_calls` would tell, newest first."""
+    if caller.role is Role.PROVIDER:
+        own = await endpoint_names.numbers_of_provider(connection, caller.account_id)
+        return await call_store.newest_ids(connection, Filter(endpoint_numbers=own), limit)
+    whose = caller.account_id if caller.role is Role.CONSUMER else None
+    return await call_store.newest_ids(connection, Filter(whose), limit)
+
+
 async def _numbers_named(engine: AsyncEngine, name: str) -> list[int]:
     async with engine.connect() as connection:
         return [each.number for each in await endpoint_names.by_name(connection, name)]
