@@ -95,6 +95,18 @@ async def test_no_more_than_a_bound_waits_to_be_counted_and_the_rest_is_not() ->
     assert await counter.count_beside(market.id, text) == 2 * LONG_CHARACTERS
 
 
+async def test_a_text_whose_caller_has_left_takes_its_room_until_it_is_counted() -> None:
+    text = "a b " * LONG_CHARACTERS
+    counter, (market,) = TokenCounter(queued_max=len(text)), endpoints(tokenizer("a", "b"))
+    await counter.prepare((market,))
+    leaving = asyncio.create_task(counter.count_beside(market.id, text))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.sleep(0)  # what a thread has done is heard of one turn of the loop later
+    assert counter.begin(market.id, text) is None
+    assert leaving.cancelled()
+
+
 async def test_a_short_text_is_counted_at_once() -> None:
     counter, (market,) = TokenCounter(), endpoints(tokenizer("a", "b"))
     await counter.prepare((market,))
