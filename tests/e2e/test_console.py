@@ -36,10 +36,24 @@ async def bourse(database_url: str) -> AsyncIterator[Bourse]:
     await engine.dispose()
 
 
+LONG = "germantenancyspecialist"
+ROWS_OF_NAMES = """(() => {
+  const rows = [], walk = document.createTreeWalker(
+    document.querySelector("#call-%s .route"), NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const range = document.createRange();
+    range.selectNodeContents(walk.currentNode);
+    if (walk.currentNode.textContent.trim()) rows.push(range.getClientRects().length);
+  }
+  return rows;
+})()"""
+"""Over how many rows each part of a call's names goes, as it may be broken after a slash."""
+
+
 async def test_a_browser_shows_the_market_live_and_a_call_with_its_story(bourse: Bourse) -> None:
     clinic = await bourse.account(Role.CONSUMER, "clinic", 10 * 10**9)
     acme = await bourse.account(Role.PROVIDER, "acme")
-    await bourse.offer(acme, server("gpu1", chat("general"), chat("other", "llama")))
+    await bourse.offer(acme, server("gpu1", chat("general"), chat("other", "llama"), chat(LONG)))
     number, other = (bourse.market.by_name[f"acme/{each}"] for each in ("general", "other"))
     async with serving(create_console(bourse)) as origin, chromium() as tab:
         token = await make_link(bourse.engine, clinic.id, bourse.clock())
@@ -68,7 +82,10 @@ async def test_a_browser_shows_the_market_live_and_a_call_with_its_story(bourse:
         assert wide, "nor does a story stick out of a narrow window"
         route = f"document.querySelector('#call-{call} .route')"
         assert await tab.ask(f"{route}.scrollWidth <= {route}.clientWidth"), "who served is whole"
-        whole = f"document.querySelector('#call-{call} .story time[data-whole]').textContent"
+        call = await bourse.call(clinic, wanted(clinic, model=f"acme/{LONG}"))
+        await tab.until(f"!!document.getElementById('call-{call}')")
+        assert set(await tab.ask(ROWS_OF_NAMES % call)) == {1}, "no name is broken inside a word"
+        whole = "document.querySelector('.story time[data-whole]').textContent"
         assert len(await tab.ask(whole)) > len("00:00:00"), "a story tells the day of its call"
         await tab.look()
 
