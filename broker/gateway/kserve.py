@@ -43,6 +43,8 @@ _MODEL = re.compile(
     r"/v2/models/(?P<model>[^/]+(?:/(?!(?:versions|infer|ready|config|stats)(?:/|$))[^/]+)?)"
     r"(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>infer|ready|config))?/?"
 )
+_STATISTICS = re.compile(r"/v2/models(?:/.+)?/stats/?")
+"""Where Triton tells them of all models, of one, and of a version of it."""
 _SERVER = {"/v2": "metadata", "/v2/health/live": "live", "/v2/health/ready": "ready"}
 _PASSED_ON = frozenset(
     {b"content-type", b"content-encoding", b"accept-encoding", b"inference-header-content-length"}
@@ -75,6 +77,8 @@ def _parse(path: str) -> Path:
     if is_denied(path):
         raise NotAllowed("Repository, shared memory, trace and log calls are not served.")
     match = _MODEL.fullmatch(path)
+    if _STATISTICS.fullmatch(path):
+        raise NotFound("Statistics are not served; GET /api/calls tells of each of your calls.")
     if match is None:
         raise NotFound(f"There is nothing at {path}.")
     model = unquote(match["model"]).replace("--", "/")

@@ -109,7 +109,7 @@ def parse(path: str, headers: Headers, body: bytes) -> Asked:
     """Read what the broker must know of a request. Raises RequestMalformed, UnknownField."""
     task = TASKS[path]
     if not body.isascii():
-        _require_utf8(body)
+        _require_utf8(body, headers)
     try:
         members = read_members(body)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -166,12 +166,14 @@ def _wished(members: dict[str, msgspec.Raw], headers: Headers) -> tuple[str, Wis
     return with_fallbacks(model, more, wishes)
 
 
-def _require_utf8(body: bytes) -> None:
+def _require_utf8(body: bytes, headers: Headers) -> None:
     """Raise RequestMalformed for a body that is not UTF-8: the decoder skips over slices."""
     try:
         body.decode()
     except UnicodeDecodeError:
-        raise RequestMalformed("The body is not valid UTF-8.") from None
+        packed = any(name == b"content-encoding" for name, _ in headers)
+        hint = " It says it is compressed, which is taken under /v2 alone." if packed else ""
+        raise RequestMalformed(f"The body is not valid UTF-8.{hint}") from None
 
 
 def _model(members: dict[str, msgspec.Raw]) -> str:

@@ -96,7 +96,11 @@ def check_infer(body: TensorBody) -> frozenset[str]:
         payload = body.begin(needed)
     if needed is not None:
         if needed > len(payload):
-            raise RequestMalformed("Inference-Header-Content-Length is over the length of the body")
+            # tritonclient writes it into the headers that it is given, and never takes it out.
+            raise RequestMalformed(
+                "Inference-Header-Content-Length is over the length of the body: is it left from "
+                "another call in headers that are used again?"
+            )
         payload = payload[:needed]
     return _look_into(payload)
 

@@ -81,3 +81,12 @@ def test_what_is_no_path_is_not_found(path: str) -> None:
 def test_what_reaches_into_a_providers_host_is_denied(path: str) -> None:
     with pytest.raises(NotAllowed):
         parse_path(path)
+
+
+@pytest.mark.parametrize(
+    "model", ["", "/small", "/acme/small", "/acme--small", "/small/versions/1", "/stats"]
+)
+def test_who_asks_for_statistics_is_told_where_the_broker_tells_of_calls(model: str) -> None:
+    with pytest.raises(NotFound, match=r"Statistics are not served; GET /api/calls"):
+        parse_path(f"/v2/models{model}/stats")
+    assert parse_path("/v2/models/stats/infer") == Path("infer", "stats")

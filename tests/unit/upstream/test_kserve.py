@@ -208,3 +208,9 @@ def test_what_is_nested_too_deeply_is_malformed_and_not_our_fault() -> None:
         read_infer(None, b'{"error":%b}' % nested)
     assert failed.value.outcome.fault is Fault.MALFORMED
     assert request_id(None, b'{"id":"a","x":%b}' % nested) is None
+
+
+def test_who_left_the_length_of_another_call_in_its_headers_is_asked_whether_it_did() -> None:
+    body = b'{"inputs":[{"name":"TEXT","shape":[1,1],"datatype":"BYTES","data":["My invoice"]}]}'
+    with pytest.raises(RequestMalformed, match="left from another call in headers"):
+        _check([(LENGTH, b"139")], body)
