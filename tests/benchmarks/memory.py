@@ -1,12 +1,12 @@
 """What memory a broker takes: with a large catalog, with many streams under way, under load.
 
-    python -m tests.benchmarks.memory [--market N] [--streams N] [--seconds S]
+    python -m tests.benchmarks.memory [--market N] [--streams N] [--seconds S] [--taught PIECES]
 
 Resident memory of one `broker serve`, which the kernel tells. Streams are measured first, in a
 process that has served little, so that no memory that a load has left behind is taken for theirs:
 all stand open at once, slow, their callers reading. Then comes the load: callers one after the
-other, named and `auto`, whole and streamed, with all heartbeats arriving and prices ticking. The
-last line is one JSON object.
+other, named and `auto`, whole and streamed, with all heartbeats arriving and prices ticking. With
+`--taught` the market knows ten domains and so much evidence. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ import json
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 
 from tests.benchmarks.crowd import Agent, Caller, Callers, body_of, memory_kb, open_broker, rss_kb
 from tests.benchmarks.paced import Pace, open_upstream
 from tests.benchmarks.processes import stop_when_told
-from tests.benchmarks.stand import FAMILY, open_stand
+from tests.benchmarks.stand import FAMILY, Stand, open_stand
+from tests.benchmarks.taught import teach
 
 NAMED = "benchmark-provider/e0"
+PROMPT = "Where is my order?"
 WARM_CALLS = 200
 CONNECTIONS = 32
 SETTLES_S = 3.0
@@ -39,6 +42,7 @@ def main() -> None:
     parser.add_argument("--market", type=int, default=10_000, help="registered endpoints")
     parser.add_argument("--streams", type=int, default=1_000, help="under way at once")
     parser.add_argument("--seconds", type=float, default=20.0, help="of load")
+    parser.add_argument("--taught", type=int, default=0, help="pieces of evidence, of ten domains")
     stop_when_told()
     print(json.dumps(asyncio.run(run(parser.parse_args()))))
 
@@ -52,26 +56,39 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
         async with (
             open_upstream(pace) as upstream,
             open_stand(folder, upstream, options.market) as stand,
-            open_broker(stand.env) as (port, pid),
         ):
-            figures: dict[str, object] = {"endpoints": options.market}
-            figures["rss_ready_mb"] = _mb(pid)
-            beating = asyncio.create_task(Agent(port, stand.signing_keys).run())
-            try:
-                callers = Callers(port, stand.key)
-                await _load(callers, WARM_CALLS)
-                await asyncio.sleep(SETTLES_S)
-                figures["rss_warm_mb"] = _mb(pid)
-                if options.streams:
-                    figures |= await _streams((port, pid, stand.key), options, pace)
-                begun_s = time.monotonic()
-                figures["load_calls"] = await _load(callers, None, begun_s + options.seconds)
-                figures["rss_load_mb"] = _mb(pid)
-                kinds = memory_kb(pid)
-                figures["anonymous_load_mb"] = round(kinds["Anonymous"] / 1_000, 1)
-                callers.close()
-            finally:
-                beating.cancel()
+            prompts = await teach(stand, options.taught) if options.taught else [PROMPT]
+            async with open_broker(stand.env) as place:
+                return await _measure(stand, place, options, pace, prompts)
+
+
+async def _measure(
+    stand: Stand,
+    place: tuple[int, int],
+    options: argparse.Namespace,
+    pace: Pace,
+    prompts: Sequence[str],
+) -> dict[str, object]:
+    """Return the figures of a broker, whose port and process id are its `place`."""
+    port, pid = place
+    figures: dict[str, object] = {"endpoints": options.market, "pieces": options.taught}
+    figures["rss_ready_mb"] = _mb(pid)
+    beating = asyncio.create_task(Agent(port, stand.signing_keys).run())
+    try:
+        callers = Callers(port, stand.key)
+        await _load(callers, prompts, WARM_CALLS)
+        await asyncio.sleep(SETTLES_S)
+        figures["rss_warm_mb"] = _mb(pid)
+        if options.streams:
+            figures |= await _streams((port, pid, stand.key), options, pace)
+        begun_s = time.monotonic()
+        figures["load_calls"] = await _load(callers, prompts, None, begun_s + options.seconds)
+        figures["rss_load_mb"] = _mb(pid)
+        kinds = memory_kb(pid)
+        figures["anonymous_load_mb"] = round(kinds["Anonymous"] / 1_000, 1)
+        callers.close()
+    finally:
+        beating.cancel()
     return figures
 
 
@@ -108,9 +125,20 @@ async def _streams(
     }
 
 
-async def _load(callers: Callers, calls: int | None, until_s: float = float("inf")) -> int:
+async def _load(
+    callers: Callers, prompts: Sequence[str], calls: int | None, until_s: float = float("inf")
+) -> int:
     """Have so many calls made, or until so late, by callers who do not wait; return how many."""
-    kinds = cycle([body_of(NAMED), body_of("auto"), body_of(NAMED, stream=True), body_of(FAMILY)])
+    kinds = cycle(
+        body
+        for prompt in prompts
+        for body in (
+            body_of(NAMED, prompt=prompt),
+            body_of("auto", prompt=prompt),
+            body_of(NAMED, stream=True, prompt=prompt),
+            body_of(FAMILY, prompt=prompt),
+        )
+    )
     made = 0
 
     async def call_on() -> None:
