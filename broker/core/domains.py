@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from broker.core.columns import Floats, Numbers
+from broker.core.columns import Floats, Numbers, middle
 from broker.core.fitting import fit_logistic, fit_temperature, folds, softmax
 
 SHRINKAGES = (0.1, 0.3, 0.7)
@@ -110,7 +110,7 @@ def learn(
     assert len(names) > 0, "there is nothing to recognise"
     everything = np.vstack((vectors, strangers))
     centre, spread = everything.mean(axis=0), everything.std(axis=0)
-    scale = 1.0 / np.maximum(spread, max(float(np.median(spread)) * 0.5, _TINY))
+    scale = 1.0 / np.maximum(spread, max(middle(spread) * 0.5, _TINY))
     examples = _Examples.of((vectors - centre) * scale, labels, len(names))
     shrinkage, temperature = _settle(examples)
     [discriminant] = _fit(examples.whole, [shrinkage])

@@ -17,7 +17,7 @@ _LEVEL = 1e-9
 def folds(labels: Numbers, count: int) -> Numbers:
     """Deal examples out over `count` folds, those of each label evenly; the same each time."""
     places = np.zeros(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
+    for label in set(labels.tolist()):
         members = np.flatnonzero(labels == label)
         places[members] = np.arange(members.size) % count
     return places

@@ -15,7 +15,7 @@ import numpy as np
 
 from broker.core.cascade import AS_USUAL, USUAL, Curve, Other
 from broker.core.catalog import Endpoint
-from broker.core.columns import Floats, Numbers
+from broker.core.columns import Floats, Numbers, middle
 from broker.core.confidence import Curves
 from broker.core.domains import Recogniser
 from broker.core.gains import NO_GAINS, Gains
@@ -215,7 +215,7 @@ class Lessons:
             _NEUTRAL + (claimed - _NEUTRAL) * self.doubt[place, numbers],
             tokens_out,
             float(tokens_out.max(initial=0.0)),
-            float(np.median(tokens_out)) if tokens_out.size else 0.0,
+            middle(tokens_out),
         )
 
     def _known_of(self, numbers: Numbers) -> tuple[Floats, Gains | None]:
