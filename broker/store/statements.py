@@ -37,7 +37,6 @@ class EntryKind(enum.StrEnum):
     RECOVERY = "recovery"
     REFUND = "refund"
     SLA_CREDIT = "sla_credit"
-    EVALUATION = "evaluation"
 
 
 _ROWS_AT_ONCE = 1_000

@@ -32,7 +32,6 @@ class TransferKind(enum.StrEnum):
     RECOVERY = "recovery"
     REFUND = "refund"
     SLA_CREDIT = "sla_credit"
-    EVALUATION = "evaluation"
 
 
 @dataclass(frozen=True, slots=True)
