@@ -15,6 +15,7 @@ from broker.core.ledger import CallRecord
 from broker.errors import BalanceTooLow, BrokerError, Conflict, TooManyCalls, Unavailable
 from broker.flows.batch import LedgerBatcher
 from broker.flows.lane_ahead import HoldTerms
+from broker.store import ledger
 from tests.integration.ledger.books import (
     PROCESS,
     Standing,
@@ -154,6 +155,26 @@ async def test_a_settlement_with_an_unknown_payee_fails_alone_and_keeps_its_hold
     assert isinstance(results[0], BrokerError)
     assert results[1] is True
     assert await standing(connection, consumer) == Standing(FUNDS_NANOS - 10_000, 200_000)
+
+
+async def test_a_settlement_whose_take_would_go_nowhere_fails_and_can_be_made_again(
+    connection: asyncpg.Connection, consumer: UUID, provider: UUID, take: UUID
+) -> None:
+    hold = a_hold(consumer, 100_000)
+    await ledger.hold_batch(connection, [hold], PROCESS)
+    capture = a_capture(hold, (provider, 10))
+    [refused] = await ledger.settle_batch(connection, [capture], uuid7())
+    assert refused == ledger.SettleResult(settled=False, fault="a ledger account is missing")
+    [settled] = await ledger.settle_batch(connection, [capture], take)
+    assert settled.settled
+
+
+async def test_a_hold_is_refused_with_what_those_before_it_have_left(
+    connection: asyncpg.Connection, consumer: UUID
+) -> None:
+    holds = [a_hold(consumer, 6_000_000), a_hold(consumer, FUNDS_NANOS)]
+    [_, refused] = await ledger.hold_batch(connection, holds, PROCESS)
+    assert (refused.accepted, refused.available_nanos) == (False, FUNDS_NANOS - 6_000_000)
 
 
 async def test_a_charge_above_its_hold_fails_alone(

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from broker.flows.batch import LedgerBatcher
 from broker.flows.lane_ahead import HoldTerms
@@ -90,6 +91,25 @@ async def test_a_settlement_kept_back_longer_than_its_hold_lasts_is_made_all_the
     assert await standing(connection, provider) == Standing(9_000, 0)
     await batcher.drain()
     await cut_off.close()
+
+
+async def test_the_end_of_a_hold_that_is_told_late_falls_behind_no_seal(
+    pool: asyncpg.Pool,
+    connection: asyncpg.Connection,
+    consumer: UUID,
+    provider: UUID,
+    take: UUID,
+) -> None:
+    now, hour = datetime.now(UTC), timedelta(hours=1)
+    kept = a_hold(consumer, 100_000, at=now - 3 * hour)
+    left = a_hold(consumer, 1_000, lasts_s=-7_200, at=now - 3 * hour)
+    await ledger.hold_batch(connection, [kept, left], PROCESS)
+    closing = replace(a_capture(kept, (provider, 10)), settled_at=now - 2 * hour)
+    await ledger.settle_batch(connection, [closing], take)
+    assert await sweep_expired(pool, now - hour) == 1
+    dates = await connection.fetch("SELECT settled_at FROM settlements")
+    assert len(dates) == 2
+    assert all(each["settled_at"] >= now - hour / 2 for each in dates)
 
 
 async def test_a_hold_that_a_living_process_has_lost_expires_in_the_end(

@@ -89,6 +89,14 @@ def test_what_is_opened_is_for_a_little_more_than_the_largest_call_of_late() -> 
     assert shelf.amount_nanos == (AMOUNT + 16) * 17 // 16
 
 
+def test_what_is_opened_is_for_less_again_once_calls_have_become_smaller() -> None:
+    shelf = a_shelf()
+    now_s = ask(shelf, 20, 0.0, 100 * AMOUNT)
+    shelf.take(AMOUNT, now_s + WINDOW_S)
+    ask(shelf, 20, now_s + WINDOW_S)
+    assert shelf.amount_nanos == AMOUNT * 17 // 16
+
+
 def test_the_oldest_is_taken_first_and_once() -> None:
     shelf = a_shelf()
     first, second = put(shelf, AMOUNT, 0.0, 1), put(shelf, AMOUNT, 0.1, 2)

@@ -76,6 +76,7 @@ def test_providers_are_narrowed_and_one_that_is_named_is_refused(bourse: Market)
     assert refused(bourse, one, model="auto", providers_only=only) == "provider_not_allowed"
     both = frozenset({"globex", "acme"})
     assert served(bourse, one, model="auto", providers_only=both) == [0, 2]
+    assert served(bourse, allowed(providers=["acme", "globex"]), providers_only=only) == [1]
     ignored = frozenset({"globex"})
     assert served(bourse, allowed(providers=["acme", "globex"]), providers_ignore=ignored) == [0]
 
@@ -116,7 +117,12 @@ def test_the_list_of_models_shows_what_may_be_named() -> None:
     one = allowed(models=["big", "acme/small"], providers=["acme"])
     shown = [
         may_name(one, *each)
-        for each in (("big", "acme/big"), ("big", "globex/big"), ("small", "acme/small"))
+        for each in (
+            ("big", "acme/big"),
+            ("big", "globex/big"),
+            ("small", "acme/small"),
+            ("small", "acme/other"),
+        )
     ]
-    assert shown == [True, False, True]
+    assert shown == [True, False, True, False]
     assert may_name(Allowance(), "any", "who/ever")

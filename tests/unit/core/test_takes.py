@@ -76,6 +76,8 @@ def test_the_next_change_is_known() -> None:
     assert takes_at([], NOW, {}).changes_at is None
     assert takes_at([plan(900)], NOW, {}).changes_at is None
     assert takes_at([plan(900), plan(800, at=later)], NOW, {}).changes_at == later
+    latest = plan(700, ACME, at=later + timedelta(hours=1))
+    assert takes_at([latest, plan(800, at=later)], NOW, {}).changes_at == later
     tiered = plan(0, tiers=(Tier(0, 900), Tier(10, 500)))
     assert takes_at([tiered], NOW, {}).changes_at == datetime(2030, 6, 1, tzinfo=UTC)
     assert next_month(datetime(2030, 12, 31, 23, 59, tzinfo=UTC)) == datetime(
