@@ -140,7 +140,8 @@ def _best(heat: Heat) -> tuple[int, int] | None:
     ]
     if heat.best_is_high is None or len(known) < 2:
         return None
-    return (max if heat.best_is_high else min)(known)[1]
+    # Of those alike the first, as the words above the maps have it.
+    return (max if heat.best_is_high else min)(known, key=lambda each: each[0])[1]
 
 
 def _told(value: float, heat: Heat) -> str:

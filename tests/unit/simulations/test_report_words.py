@@ -7,6 +7,7 @@ import math
 import pytest
 
 from simulations.report.drawing import Line, Look, lines_plot
+from simulations.report.panels import Heat, heat_map
 from simulations.report.scales import apart, clock, clock_unit, lasting, setting
 from simulations.report.words import best_of
 from simulations.statistics import Interval
@@ -79,3 +80,12 @@ def test_the_name_of_a_level_is_drawn_over_the_lines_that_would_cross_it_out() -
     line = Line("excess", "p-excess", [0.5, 1.5])
     plot = lines_plot([0.0, 1.0], [line], Look(title="Load", levels=((0.9, "target"),)))
     assert plot.index(">target<") > plot.index("<path")
+
+
+@pytest.mark.parametrize("best_is_high", [True, False])
+def test_of_cells_that_are_as_good_the_first_is_framed(best_is_high: bool) -> None:
+    best = 0.8 if best_is_high else 0.2
+    cells = [[0.5, best], [0.5, best]]
+    heat = Heat("x", ["1", "2"], "gain", ["3", "4"], cells, "%", (0.2, 0.8), best_is_high)
+    (framed,) = (each for each in heat_map(heat).split("<rect ") if 'class="best"' in each)
+    assert "x 2, gain 3:" in framed
