@@ -35,8 +35,6 @@ _INFLATED_BYTES_MAX: Final = 268_435_456
 _ID_WITHIN_BYTES: Final = 256
 _DENIED_IN_MODEL: Final = re.compile(r"/(?:trace/setting|load|unload)(?:/|$)")
 _SLASHES: Final = re.compile(r"/{2,}")
-_LOOKED_INTO: Final = (b"shared_memory", b"classification", b"\\u")
-"""Only JSON that has these words, or an escape that could spell them, is parsed."""
 _WINDOW_BITS: Final = {b"gzip": 31, b"deflate": 47}
 
 
@@ -115,8 +113,11 @@ def check_header_length(value: bytes) -> int:
 def _look_into(header_json: bytes) -> frozenset[str]:
     """Return the outputs of which the JSON of a request asks for the likeliest classes in place of
     their numbers. Raises `NotAllowed` when it names a shared memory region, `RequestMalformed`.
+
+    Only JSON that has the words, or an escape that could spell them, is parsed.
     """
-    if not any(word in header_json for word in _LOOKED_INTO):
+    find = header_json.find  # `in` takes half as long again on bytes
+    if find(b"shared_memory") < 0 and find(b"classification") < 0 and find(b"\\u") < 0:
         return frozenset()
     try:
         request = json.loads(header_json, object_pairs_hook=_read_object)
