@@ -20,7 +20,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from broker.core.ledger import CallRecord, Hold, Settlement, SettlementKind
+from broker.core.ledger import CallRecord, ChargeLine, Hold, Settlement, SettlementKind
 from broker.store.away import DRIVER_AWAY
 from broker.store.budgeted_keys import BudgetedKeys, open_periods
 from broker.store.budgets import BudgetKind, BudgetStanding
@@ -61,26 +61,33 @@ _VERDICTS: Final = {
 
 
 class _Wanted(msgspec.Struct, frozen=True, gc=False):
+    n: int
     call_id: UUID
     kind: SettlementKind
-    charge_nanos: int
+    due_nanos: int
     settled_at: datetime
 
 
 class _Line(msgspec.Struct, frozen=True, gc=False):
-    n: int
     attempt: int
     endpoint_id: UUID
     payee: UUID
-    tokens_in: int
-    tokens_out: int
+    line_tokens_in: int
+    line_tokens_out: int
     rate_in_micros: int
     rate_out_micros: int
     rate_call_nanos: int
-    price_version: int
-    charge_nanos: int
+    line_price_version: int
+    line_nanos: int
     take_nanos: int
     earnings_nanos: int
+
+
+class _Nothing(msgspec.Struct, frozen=True, gc=False):
+    pass
+
+
+_NOTHING: Final = _Nothing()
 
 
 def is_away(error: Exception) -> bool:
@@ -171,16 +178,15 @@ async def settle_batch(
     asyncpg's error when a row breaks a constraint, such as a charge above its hold: of that
     statement nothing is written then.
     """
-    wanted = [
-        _Wanted(each.call_id, each.kind, each.charge_nanos, each.settled_at) for each in settlements
-    ]
-    assert len({each.call_id.int for each in wanted}) == len(wanted), "a batch settles a call once"
-    records = [each.record for each in settlements if each.record is not None]
-    counts = known is None or known.vouch(record.key_id for record in records) is None
+    wanted, lines, records = _rows(settlements)
+    called = {each.call_id.int for each in settlements}
+    assert len(called) == len(settlements), "a batch settles a call once"
+    keys = (each.record.key_id for each in settlements if each.record is not None)
+    counts = known is None or known.vouch(keys) is None
     left = await connection.fetch(
         statement("settle", budgets=counts),
         _json(wanted),
-        _json(_lines(settlements)),
+        _json(lines),
         _json(records),
         take_account,
         counts,
@@ -241,26 +247,39 @@ async def take_account(connection: Connection, process_id: int) -> UUID:
     return UUID(bytes=ids[process_id % len(ids)]["id"].bytes)
 
 
-def _lines(settlements: Sequence[Settlement]) -> list[_Line]:
-    return [
-        _Line(
-            n,
-            line.attempt,
-            line.endpoint_id,
-            line.payee,
-            line.tokens_in,
-            line.tokens_out,
-            line.rate.rate_in_micros,
-            line.rate.rate_out_micros,
-            line.rate.rate_call_nanos,
-            line.price_version,
-            line.charge_nanos,
-            line.take_nanos,
-            line.earnings_nanos,
-        )
-        for n, settlement in enumerate(settlements, 1)
-        for line in settlement.lines
-    ]
+def _rows(
+    settlements: Sequence[Settlement],
+) -> tuple[list[_Wanted], list[_Line | _Nothing], list[CallRecord | _Nothing]]:
+    """Settlements, lines and records side by side: a row for each line, one where there is none."""
+    wanted: list[_Wanted] = []
+    lines: list[_Line | _Nothing] = []
+    records: list[CallRecord | _Nothing] = []
+    for n, each in enumerate(settlements, 1):
+        row = _Wanted(n, each.call_id, each.kind, each.charge_nanos, each.settled_at)
+        lines += map(_line, each.lines) if each.lines else (_NOTHING,)
+        records.append(_NOTHING if each.record is None else each.record)
+        wanted.append(row)
+        for _ in each.lines[1:]:
+            wanted.append(row)
+            records.append(_NOTHING)
+    return wanted, lines, records
+
+
+def _line(line: ChargeLine) -> _Line:
+    return _Line(
+        line.attempt,
+        line.endpoint_id,
+        line.payee,
+        line.tokens_in,
+        line.tokens_out,
+        line.rate.rate_in_micros,
+        line.rate.rate_out_micros,
+        line.rate.rate_call_nanos,
+        line.price_version,
+        line.charge_nanos,
+        line.take_nanos,
+        line.earnings_nanos,
+    )
 
 
 _json: Final = msgspec.json.encode

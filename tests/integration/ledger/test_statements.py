@@ -91,6 +91,45 @@ async def test_one_call_pays_every_attempt_that_delivered(
     assert (await standing(connection, consumer)).posted_nanos == FUNDS_NANOS - 3_500_000
 
 
+async def test_each_of_a_batch_gets_its_own_lines_and_its_own_record(
+    connection: asyncpg.Connection, consumer: UUID, provider: UUID, take: UUID
+) -> None:
+    twice, silent, released, last = holds = [a_hold(consumer, 1_000_000) for _ in range(4)]
+    await ledger.hold_batch(connection, holds, PROCESS)
+    batch = [
+        a_capture(twice, (provider, 1), (provider, 2)),
+        a_capture(a_hold(consumer, 1_000_000), (provider, 50)),
+        a_capture(silent, (provider, 4), (provider, 8), recorded=False),
+        a_capture(released),
+        a_capture(last, (provider, 16)),
+    ]
+    results = await ledger.settle_batch(connection, batch, take)
+    assert [each.settled for each in results] == [True, False, True, True, True]
+
+    lines = await connection.fetch(
+        "SELECT call_id, attempt, charge_nanos FROM settlement_lines"
+        " WHERE call_id = ANY($1::uuid[]) ORDER BY 3",
+        [each.call_id for each in batch],
+    )
+    assert [tuple(each) for each in lines] == [
+        (twice.call_id, 1, 1_000),
+        (twice.call_id, 2, 2_000),
+        (silent.call_id, 1, 4_000),
+        (silent.call_id, 2, 8_000),
+        (last.call_id, 1, 16_000),
+    ]
+    records = await connection.fetch(
+        "SELECT id, charge_nanos FROM calls WHERE id = ANY($1::uuid[]) ORDER BY 2",
+        [each.call_id for each in batch],
+    )
+    assert [tuple(each) for each in records] == [
+        (released.call_id, 0),
+        (twice.call_id, 3_000),
+        (last.call_id, 16_000),
+    ]
+    assert await standing(connection, consumer) == Standing(FUNDS_NANOS - 31_000, 0)
+
+
 async def test_a_release_gives_everything_back(
     connection: asyncpg.Connection, consumer: UUID, take: UUID
 ) -> None:
