@@ -54,6 +54,19 @@ def test_who_does_not_ask_for_it_gets_the_best() -> None:
     assert not wished.rows[-1].any()
 
 
+def test_a_conversation_stays_where_its_context_is_whoever_else_may_be_better() -> None:
+    for seed in range(50):
+        decision = decide(WHERE, seed=seed, **ASKED, explore=True, home=1)
+        assert planned(decision)[0] == 1
+        assert not decision.rows[-1].any()
+
+
+def test_of_many_alike_the_chances_of_those_drawn_from_are_told() -> None:
+    alike = market([endpoint(at, f"acme/{at}") for at in range(40)])
+    told = decide(alike).rows[-1]
+    assert told == pytest.approx(np.full(40, 1 / 40))
+
+
 def test_nobody_below_the_quality_that_is_asked_for_is_tried() -> None:
     for seed in range(50):
         decision = decide(WHERE, seed=seed, **ASKED, explore=True, quality_min=0.45)
