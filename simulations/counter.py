@@ -66,6 +66,7 @@ class Counter:
         self._classes = classes
         self._kinds = [_kind(each) for each in classes]
         self._headroom = np.array([each.headroom for each in classes])
+        self._longest = np.array([each.longest_part for each in classes])
         self._generates = np.array([each.task.generates for each in classes])
         self._is_wary = np.array([each.foresight is not Foresight.PRICE for each in classes])
         self._has_budget = np.array([math.isfinite(each.budget_usd) for each in classes])
@@ -207,6 +208,7 @@ class Counter:
             kind=place,
             tokens_in_bound=np.ceil(room * askers.tokens_in).astype(np.int64),
             tokens_in_expected=askers.tokens_in,
+            tokens_in_context=np.ceil(self._longest[place] * askers.tokens_in).astype(np.int64),
             tokens_out_max=np.where(self._generates[place], limits, NO_LIMIT),
             max_cost_nanos=np.floor(room * askers.offer_nanos),
             chance=self._chance.random(askers.size),

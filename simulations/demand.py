@@ -149,6 +149,9 @@ class ConsumerClass:
     quality_taste: float = 0.0
     """An answer is worth value * quality^taste; 0: any answer is worth the same."""
     quality_min: float | None = None
+    longest_part: float = 1.0
+    """Of a prompt's tokens, in the longest of its texts: each of several has a context of its own.
+    """
     headroom: float = 1.0
     """Bounds on tokens, and so holds, are this multiple of what is used."""
     accounts: int = 1

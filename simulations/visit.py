@@ -140,7 +140,13 @@ class Visit:
             quality_min=of.quality_min,
             weights=of.weights,
             tier=of.tier,
+            tokens_in_longest=self._longest,
         )
+
+    @property
+    def _longest(self) -> int | None:
+        part = self.of_class.longest_part
+        return None if part == 1.0 else math.ceil(part * self.tokens_in)
 
     def meter(self, attempt: Attempt, made: int, claimed: int, pulse: Pulse) -> None:
         """Tell an attempt the tokens that are paid for, of what it delivered and claims."""

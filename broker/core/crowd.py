@@ -37,6 +37,8 @@ class Asked:
     """A row of the grid."""
     tokens_in_bound: Numbers
     tokens_in_expected: Numbers
+    tokens_in_context: Numbers
+    """What is expected to be in one context: of several texts, the longest."""
     tokens_out_max: Numbers
     """NO_LIMIT where the caller sets none."""
     max_cost_nanos: Floats
@@ -157,7 +159,7 @@ class Crowd:
         asked, grid = self.asked, self.grid
         wanted = asked.tokens_out_max[:, np.newaxis]
         if (wanted == NO_LIMIT).any():
-            prompt = np.minimum(asked.tokens_in_bound, 2 * asked.tokens_in_expected + 64)
+            prompt = np.minimum(asked.tokens_in_bound, 2 * asked.tokens_in_context + 64)
             room = np.maximum(grid.context_tokens - prompt[:, np.newaxis], 1)
             most = np.minimum(grid.output_tokens, limits.tokens_out_default)
             wanted = np.where(wanted == NO_LIMIT, np.minimum(most, room), wanted)
@@ -170,7 +172,7 @@ class Crowd:
         """Who is struck whenever the call comes."""
         asked, grid, strikes = self.asked, self.grid, []
         most = np.maximum(asked.tokens_out_max, 0)
-        needed = asked.tokens_in_expected + most
+        needed = asked.tokens_in_context + most
         if grid.context_tokens.min(initial=NO_LIMIT_TOKENS) < needed.max(initial=0):
             short = grid.context_tokens < needed[:, np.newaxis]
             strikes.append((short, Rejection.CONTEXT_TOO_SHORT))

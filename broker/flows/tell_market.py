@@ -103,6 +103,7 @@ def _told(
             "endpoint": names.get(row.endpoint_number),
             "served": row.status == 200,
             "tokens_in": row.tokens_in or wanted.get("tokens_in_expected", 0),
+            "longest_part": _longest_part(wanted),
             "tokens_out": row.tokens_out,
             "charge_nanos": row.charge_nanos,
             "limit_nanos": _limit_nanos(wanted, row),
@@ -116,6 +117,12 @@ def _demands(packed: bytes) -> Mapping[str, Any]:
         return story.decode(packed).requirements
     except (msgspec.MsgspecError, ValueError):
         return {}  # a story that another version wrote
+
+
+def _longest_part(wanted: Mapping[str, Any]) -> float:
+    """Of the prompt, in the longest of its texts."""
+    longest, whole = wanted.get("tokens_in_longest"), wanted.get("tokens_in_expected")
+    return min(longest / whole, 1.0) if longest and whole else 1.0
 
 
 def _limit_nanos(wanted: Mapping[str, Any], row: sa.Row[Any]) -> float | None:

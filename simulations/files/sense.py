@@ -20,10 +20,15 @@ _POSITIVE = frozenset(
         *("kv_tokens_max", "step_tokens_max", "c0_s", "mean_service_s", "slowdown", "every_s"),
         *("mean", "most", "mean_usd", "most_usd", "elasticity", "deadline_s", "memory_s"),
         *("headroom", "accounts", "budget_period_s", "patience_s", "ttft_goal_s", "tpot_goal_s"),
-        *("mean_stay_s", "multiple"),
+        *("mean_stay_s", "multiple", "longest_part"),
     }
 )
-_SHARES = frozenset({"loss", "failures", "quality", "quality_min", "domains", "declared", "swing"})
+_SHARES = frozenset(
+    {
+        *("loss", "failures", "quality", "quality_min", "domains", "declared", "swing"),
+        "longest_part",
+    }
+)
 _FINITE = frozenset({"horizon_s", "tick_s", "heartbeat_s", "warm_up_s"})
 _RATES = frozenset({"rate_per_s", "rates_per_s"})
 RATE_MAX = 1e7

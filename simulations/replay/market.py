@@ -122,11 +122,12 @@ def _endpoint(told: Told) -> dict[str, Any]:
 
 
 def _classes(calls: Sequence[Call], folder: Path, elasticity: float) -> list[dict[str, Any]]:
-    """Callers who ask for the same, those with a limit apart; the most frequent ones first."""
+    """Callers who ask for the same, apart those with a limit, and those who send several texts at
+    once; the most frequent ones first."""
     groups: dict[tuple[Any, ...], list[Call]] = defaultdict(list)
     for each in calls:
-        has_limit = each["limit_nanos"] is not None
-        key = (each["model"], each["task"], each["domain"] or "", each["tier"], has_limit)
+        apart = each["limit_nanos"] is not None, each["longest_part"] < 1.0
+        key = (each["model"], each["task"], each["domain"] or "", each["tier"], apart)
         groups[key].append(each)
     ranked = sorted(groups.items(), key=lambda pair: (-len(pair[1]), pair[0]))[:CLASSES_MAX]
     begin_s = calls[0]["at_s"]
@@ -139,7 +140,7 @@ def _classes(calls: Sequence[Call], folder: Path, elasticity: float) -> list[dic
 def _class(
     key: tuple[Any, ...], calls: Sequence[Call], folder: Path, terms: tuple[float, float]
 ) -> dict[str, Any]:
-    place, model, task, domain, tier, has_limit = key
+    place, model, task, domain, tier, (has_limit, has_several) = key
     begin_s, elasticity = terms
     answered = [each for each in calls if each["tokens_out"]]
     usual = round(np.mean([each["tokens_out"] for each in answered])) if answered else 1
@@ -165,6 +166,8 @@ def _class(
         "accounts": len({each["caller"] for each in calls}),
         "stream": bool(np.mean([each["stream"] for each in calls]) >= 0.5),
     }
+    if has_several:
+        made["longest_part"] = round(float(np.mean([each["longest_part"] for each in calls])), 4)
     return made | ({"domain": domain} if domain else {})
 
 

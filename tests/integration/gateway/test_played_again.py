@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from broker.core.catalog import Task
 from broker.flows.tell_market import tell_market
 from broker.store.sealing import Sealer
 from simulations.demand import Shape, Trace
@@ -59,11 +60,15 @@ async def test_the_calls_of_the_log_come_again(
     await ask(shop, 200, broker={"max_cost": "0.50"})
     await ask(shop, 404, broker={"max_price": "0.01"})
     await ask(shop, 404, model="nobody's")
-    found = await all_told(house, 7)
+    texts = {"model": "small", "input": [SECRET * each for each in (20, 40, 20)]}
+    assert (await shop.http.post("/v1/embeddings", json=texts)).status_code == 200
+    found = await all_told(house, 8)
 
     assert SECRET not in str(found)
     assert shop.name not in str(found)
     assert shop.key not in str(found)
+    parts = [each["longest_part"] for each in found["calls"]]
+    assert [each for each in parts if each != 1.0] == [pytest.approx(0.5, abs=0.1)]
     assert [each["served"] for each in found["calls"]].count(False) == 1
     written = load(str(write_market(found, tmp_path, 2.0)))
     scenario = written.build()
@@ -72,7 +77,11 @@ async def test_the_calls_of_the_log_come_again(
     assert (spec.band.list_in_micros, spec.band.list_out_micros) == (500_000, 1_500_000)
     assert spec.capacity == 50
     assert list(spec.tiers_bps.values()) == [5_000]
-    classes = {(each.tier.value, each.value.shape): each for each in scenario.classes}
+    [several] = [each for each in scenario.classes if each.longest_part < 1.0]
+    assert several.task is Task.EMBEDDING
+    classes = {
+        (each.tier.value, each.value.shape): each for each in scenario.classes if each != several
+    }
     usual = classes["standard", Shape.ISOELASTIC]
     assert isinstance(usual.arrivals, Trace)
     assert (len(usual.arrivals.arrival_s), usual.value.elasticity) == (4, 2.0)
@@ -86,5 +95,5 @@ async def test_the_calls_of_the_log_come_again(
     plan = make_plan(written, ["posted", "excess"], 1, settings=[("warm_up_s", 0)], static=False)
     for cell in plan.cells():
         again = run(cell.text.build(cell.settings), 1)
-        assert again.arrived == 7
-        assert again.totals.count() + again.under_way == 7
+        assert again.arrived == 8
+        assert again.totals.count() + again.under_way == 8

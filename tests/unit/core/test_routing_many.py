@@ -124,6 +124,7 @@ def _call(kind: Requirements, random: Random) -> Requirements:
         kind,
         tokens_in_expected=expected,
         tokens_in_bound=4 * expected + 64,
+        tokens_in_longest=random.choice([None, None, random.randint(1, expected)]),
         tokens_out_max=random.choice([None, 50, random.randint(1, 5_000)]),
         max_cost_nanos=random.choice([None, random.randint(1, 10**7)]),
     )
@@ -136,6 +137,7 @@ def _asked(rows: list[int], calls: list[Requirements], random: Random) -> Asked:
         kind=np.array(rows, dtype=np.int64),
         tokens_in_bound=np.array([each.tokens_in_bound for each in calls], dtype=np.int64),
         tokens_in_expected=np.array([each.tokens_in_expected for each in calls], dtype=np.int64),
+        tokens_in_context=np.array([each.tokens_in_context for each in calls], dtype=np.int64),
         tokens_out_max=np.array(limits, dtype=np.int64),
         max_cost_nanos=np.array(costs, dtype=np.float64),
         chance=np.array([random.random() for _ in calls]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import numpy as np
 import pytest
 
 from simulations.files.load import load
+from simulations.market import run
+from simulations.record import Code
 from simulations.replay.market import write_market
 from simulations.replay.servers import server_of
 from simulations.replay.writing import toml_of
+from simulations.scenario import Pace, Pacing
 
 ENDPOINT: dict[str, Any] = {
     "provider": "acme",
@@ -46,6 +50,7 @@ def call(at_s: float, **facts: Any) -> dict[str, Any]:
         "endpoint": "acme/chat",
         "served": True,
         "tokens_in": 100,
+        "longest_part": 1.0,
         "tokens_out": 50,
         "charge_nanos": 20_000,
         "limit_nanos": None,
@@ -95,6 +100,27 @@ def test_endpoints_of_one_deployment_share_its_capacity(tmp_path: Path) -> None:
     assert refused.arrivals.arrival_s == (3.25,)  # type: ignore[union-attr]
     assert (refused.domain, refused.tier.value) == ("law", "flex")
     assert first.value.elasticity == 1.5
+
+
+@pytest.mark.parametrize("pace", [Pace.EVENTS, Pace.SLICES])
+def test_several_texts_at_once_are_held_each_against_the_context(
+    tmp_path: Path, pace: Pace
+) -> None:
+    several = {"tokens_in": 4_000, "tokens_out": 1, "longest_part": 0.1}
+    told = {
+        "endpoints": [ENDPOINT | {"context_tokens": 512}],
+        "calls": [call(float(at), **several) for at in range(60)],
+    }
+    scenario = load(str(write_market(told, tmp_path, 1.5))).build()
+    scenario = replace(scenario, pacing=Pacing(pace), warm_up_s=0.0)
+    (several_texts,) = scenario.classes
+    assert several_texts.longest_part == 0.1
+    one_text = replace(several_texts, longest_part=1.0)
+    unfit = [
+        run(replace(scenario, classes=(x,)), 1).totals.count(Code.UNFIT)
+        for x in (several_texts, one_text)
+    ]
+    assert unfit == [0, 60]
 
 
 @pytest.mark.parametrize(
