@@ -11,7 +11,7 @@ from uuid import UUID
 from litestar import Request, get
 
 from broker.api.call_filters import asked_calls, asked_service, asked_use
-from broker.api.wire import Stretch, in_utc
+from broker.api.wire import asked_stretch, in_utc
 from broker.errors import RequestMalformed
 from broker.flows.read_call import Asked, list_calls
 from broker.store.accounts import Role
@@ -97,7 +97,7 @@ def _asked(told: Mapping[str, str], times: Mapping[str, datetime | None]) -> Ask
     """Return what the form asks for. Raises RequestMalformed."""
     use = asked_use(**{name: told.get(name) for name in _USE})
     service = asked_service(**{name: told.get(name) for name in _SERVICE})
-    stretch = Stretch(times["from"], times["to"])
+    stretch = asked_stretch(times["from"], times["to"])
     return asked_calls(stretch, use, service, told.get("endpoint"), _cursor(told.get("cursor")))
 
 
