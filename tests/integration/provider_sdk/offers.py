@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
+from broker.embedded.port import free_port
 from provider_sdk.deployment import Deployment
 from provider_sdk.protocol import CallBand, EndpointOffer
 
 PRICE = CallBand(floor_call="0.001", list_call="0.002", ceiling_call="0.01")
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def fronted(server: str, name: str = "gpu1", **more: Any) -> Deployment:

@@ -15,6 +15,7 @@ from uuid import UUID
 import httpx
 import msgspec
 
+from broker.embedded.port import free_port
 from broker.flows.reconcile import reconcile
 from broker.store.receipt_cases import Case
 from provider_sdk.agent import Agent
@@ -32,7 +33,6 @@ from provider_sdk.receipt_key import KeyFile, ReceiptKey
 from provider_sdk.signing import receipt_message
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.gateway.house import Consumer, House, until
-from tests.integration.provider_sdk.offers import free_port
 
 BAND = TokenBand(
     floor_in="1", list_in="1", ceiling_in="1", floor_out="2", list_out="2", ceiling_out="2"
