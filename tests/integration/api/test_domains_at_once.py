@@ -19,8 +19,8 @@ from broker.store.accounts import Role
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.market import list_endpoints
 from tests.integration.catalog.offers import endpoint_offer, open_account
-from tests.integration.live.waiting import until
 from tests.integration.routing.examples import LAW
+from tests.waiting import until
 
 KINDS = range(60)
 PROMPT = "May a landlord raise the rent before the contract ends?"

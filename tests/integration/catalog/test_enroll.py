@@ -31,7 +31,7 @@ from tests.integration.catalog.offers import (
     offer,
     open_account,
 )
-from tests.integration.live.waiting import until
+from tests.waiting import until
 
 LOOPBACK = AddressPolicy([ip_network("127.0.0.0/8")])
 

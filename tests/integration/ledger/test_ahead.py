@@ -28,8 +28,8 @@ from tests.integration.ledger.books import (
     standing,
 )
 from tests.integration.ledger.conftest import FUNDS_NANOS
-from tests.integration.ledger.waiting import until
 from tests.integration.ledger.way import Way
+from tests.waiting import until
 
 CALL_NANOS = 1_000
 CALLS = 40

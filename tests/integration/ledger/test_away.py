@@ -17,8 +17,9 @@ from broker.store import ledger
 from broker.store.database import create_pool
 from tests.integration.ledger.books import PROCESS, Standing, a_capture, a_hold, a_record, standing
 from tests.integration.ledger.conftest import FUNDS_NANOS
-from tests.integration.ledger.waiting import until, until_blocked, until_idle
+from tests.integration.ledger.waiting import until_blocked, until_idle
 from tests.integration.ledger.way import Way
+from tests.waiting import until
 
 
 @pytest.fixture

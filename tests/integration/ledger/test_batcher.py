@@ -26,7 +26,8 @@ from tests.integration.ledger.books import (
     standing,
 )
 from tests.integration.ledger.conftest import FUNDS_NANOS
-from tests.integration.ledger.waiting import until, until_blocked
+from tests.integration.ledger.waiting import until_blocked
+from tests.waiting import until
 
 
 async def test_many_calls_at_once_are_held_and_settled_exactly(

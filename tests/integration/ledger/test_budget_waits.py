@@ -27,7 +27,7 @@ from tests.integration.ledger.books import (
     standing,
 )
 from tests.integration.ledger.conftest import FUNDS_NANOS
-from tests.integration.ledger.waiting import until
+from tests.waiting import until
 
 CALL_NANOS = 5_000
 PATIENCE_S = 60.0

@@ -18,8 +18,8 @@ from broker.store import leases, ledger
 from broker.store.database import create_pool
 from tests.integration.ledger.books import PROCESS, Standing, a_capture, a_hold, standing
 from tests.integration.ledger.conftest import FUNDS_NANOS
-from tests.integration.ledger.waiting import until
 from tests.integration.ledger.way import Way
+from tests.waiting import until
 
 
 @pytest.fixture

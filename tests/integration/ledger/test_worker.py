@@ -21,7 +21,8 @@ from broker.store import ledger
 from broker.worker import JOBS, create_app
 from tests.integration.ledger.books import PROCESS, Standing, a_hold, standing
 from tests.integration.ledger.conftest import FUNDS_NANOS
-from tests.integration.ledger.waiting import until, until_blocked
+from tests.integration.ledger.waiting import until_blocked
+from tests.waiting import until
 
 _WORKER = (sys.executable, "-P", "-m", "broker.cli.lean_worker")
 _CELERY = (sys.executable, "-m", "celery", "--app", "broker.worker", "worker")
@@ -86,7 +87,7 @@ async def test_the_beat_has_expired_holds_given_back(
         async def swept() -> bool:
             return await standing(connection, consumer) == Standing(FUNDS_NANOS, 500)
 
-        await until(swept, timeout_s=60)
+        await until(swept, within_s=60)
     kinds = await connection.fetch("SELECT kind FROM settlements")
     assert [row["kind"] for row in kinds] == ["expired"]
     assert "celerybeat-schedule" not in names_in(tmp_path)
@@ -125,8 +126,8 @@ async def test_every_task_runs_and_a_slow_one_keeps_no_quick_one_waiting(
             await until_blocked(connection, timeout_s=60)
             for name in (job.name for job in JOBS):
                 await asyncio.to_thread(app.send_task, name)
-            await until(swept, timeout_s=60)
-        await until(done, timeout_s=60)
+            await until(swept, within_s=60)
+        await until(done, within_s=60)
     log = (tmp_path / "worker.log").read_text()
     assert "Traceback" not in log
     assert log.count("[config]") == 1, "of two processes one shows the banner"
@@ -149,10 +150,10 @@ async def test_a_worker_outlives_a_valkey_that_takes_no_writes_and_says_so_in_a_
     log = tmp_path / "worker.log"
     pool = ("--pool", pool_kind) if pool_kind == "solo" else ()
     async with redis.asyncio.from_url(valkey_url) as valkey, worker(environment, tmp_path, *pool):
-        await until(_is_listened_to(valkey), timeout_s=60)
+        await until(_is_listened_to(valkey), within_s=60)
         await valkey.config_set("min-replicas-to-write", 1)
         try:
-            await until(lambda: _says(log, "jobs_wait_for_valkey"), timeout_s=60)
+            await until(lambda: _says(log, "jobs_wait_for_valkey"), within_s=60)
             await asyncio.sleep(1.0)
         finally:
             await valkey.config_set("min-replicas-to-write", 0)
@@ -162,7 +163,7 @@ async def test_a_worker_outlives_a_valkey_that_takes_no_writes_and_says_so_in_a_
         async def swept() -> bool:
             return (await standing(connection, consumer)).held_nanos == 0
 
-        await until(swept, timeout_s=60)
+        await until(swept, within_s=60)
     await asyncio.to_thread(app.close)
     told = log.read_text()
     assert told.count("jobs_wait_for_valkey") <= 2, "one in half a minute"
@@ -195,7 +196,7 @@ async def test_an_alarm_is_in_the_workers_log(
         async def told() -> bool:
             return "invariant_balance_is_its_entries" in log.read_text()
 
-        await until(told, timeout_s=60)
+        await until(told, within_s=60)
     await connection.execute(tamper, consumer, -7)
     await asyncio.to_thread(app.close)
     assert "ledger_alarm" in log.read_text()

@@ -11,8 +11,8 @@ from broker.settings import Settings
 from broker.worker import create_app
 from tests.integration.ledger.test_worker import environment, worker
 from tests.integration.ledger.test_worker_stops import only_child
-from tests.integration.ledger.waiting import until
 from tests.integration.live.passage import Passage
+from tests.waiting import until
 
 __all__ = ["environment"]
 
@@ -27,7 +27,7 @@ async def test_a_connection_that_breaks_before_a_job_is_acknowledged_is_made_ane
         async def found() -> bool:
             return log.read_text().count(words) >= times
 
-        await until(found, timeout_s=60)
+        await until(found, within_s=60)
 
     async with Passage(valkey_url) as passage:
         broken = environment | {"VALKEY_URL": passage.url}

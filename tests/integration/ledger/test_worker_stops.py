@@ -10,7 +10,7 @@ from pathlib import Path
 from broker.settings import Settings
 from broker.worker import create_app
 from tests.integration.ledger.test_worker import environment, worker
-from tests.integration.ledger.waiting import until
+from tests.waiting import until
 
 __all__ = ["environment"]
 
@@ -30,7 +30,7 @@ async def test_work_that_nobody_waits_for_does_not_keep_a_worker_from_ending(
         async def found() -> bool:
             return log.read_text().count(words) >= times
 
-        await until(found, timeout_s=60)
+        await until(found, within_s=60)
 
     async with worker(environment, tmp_path, "--loglevel", "debug") as process:
         await asyncio.to_thread(app.send_task, "broker.sweep")

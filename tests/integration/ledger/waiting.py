@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-
 import asyncpg
 
-
-async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 15.0) -> None:
-    """Return once `condition` holds; fail with TimeoutError when it never does."""
-    async with asyncio.timeout(timeout_s):
-        while not await condition():  # noqa: ASYNC110 - the state is another process's
-            await asyncio.sleep(0.01)
+from tests.waiting import until
 
 
 async def until_blocked(

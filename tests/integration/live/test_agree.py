@@ -25,7 +25,7 @@ from broker.store.accounts import Role
 from broker.store.key_text import sha256_of
 from broker.store.keys import StoredKey
 from tests.integration.live.passage import Passage
-from tests.integration.live.waiting import until
+from tests.waiting import until
 
 KEY = StoredKey(
     id="one",

@@ -7,7 +7,7 @@ from uuid import UUID
 from broker.live import homes
 from broker.live.room import Live
 from tests.integration.live.passage import Passage
-from tests.integration.live.waiting import until
+from tests.waiting import until
 
 A, B = UUID(int=1), UUID(int=2)
 

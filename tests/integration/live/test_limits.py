@@ -14,7 +14,7 @@ from broker.errors import RequestRefused, TooManyCalls
 from broker.live.limits import LEASE_PARTS, RateLimits
 from broker.live.room import Live
 from tests.integration.live.passage import Passage
-from tests.integration.live.waiting import until
+from tests.waiting import until
 
 A, B = UUID(int=1), UUID(int=2)
 SIXTY = Rates(requests_per_minute=60)

@@ -39,7 +39,7 @@ from tests.integration.catalog.offers import (
 )
 from tests.integration.live.passage import Passage
 from tests.integration.live.test_sharing import make_old, stored
-from tests.integration.live.waiting import until
+from tests.waiting import until
 
 
 def clock() -> datetime:

@@ -19,7 +19,7 @@ from broker.live.room import Live
 from broker.live.sheet import Beat, Roster, judge
 from pricing.book import PriceBook
 from tests.integration.live.passage import Passage
-from tests.integration.live.waiting import until
+from tests.waiting import until
 
 A, B, C, D = (UUID(int=each) for each in range(1, 5))
 

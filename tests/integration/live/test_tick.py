@@ -37,7 +37,7 @@ from tests.integration.catalog.offers import (
     offer,
     register,
 )
-from tests.integration.live.waiting import until
+from tests.waiting import until
 
 MakeTicker = Callable[..., Ticker]
 Clock = Callable[[], datetime]

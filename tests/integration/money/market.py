@@ -27,7 +27,7 @@ from broker.store import keys, leases, ledger, maintenance
 from broker.store.accounts import Account, Role
 from broker.store.database import create_engine, create_pool
 from broker.store.sealing import Sealer
-from tests.integration.ledger.waiting import until
+from tests.waiting import until
 
 CONSUMERS = ("c0", "c1", "c2")
 PROVIDERS = ("p0", "p1", "p2")

@@ -21,7 +21,7 @@ from provider_sdk.protocol import ProbeReport
 from provider_sdk.testing.broker import FakeBroker
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.provider_sdk.offers import fronted
-from tests.integration.provider_sdk.waiting import until
+from tests.waiting import until
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from provider_sdk.receipt_key import KeyFile
 from provider_sdk.testing.broker import FakeBroker
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.provider_sdk.offers import fronted
-from tests.integration.provider_sdk.waiting import until
+from tests.waiting import until
 
 
 def provider_file(folder: Path, provider: ScriptedProvider, broker: str, key: str) -> Path:

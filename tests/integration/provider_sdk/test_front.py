@@ -17,7 +17,7 @@ from provider_sdk.front import Front
 from provider_sdk.listener import Listener
 from provider_sdk.protocol import WELL_KNOWN_PATH
 from provider_sdk.testing.scripted import Script, ScriptedProvider, answer_text, chat_prompt
-from tests.integration.provider_sdk.waiting import until
+from tests.waiting import until
 
 MESSAGES = [{"role": "user", "content": "Name a tree"}]
 CHAT = {"model": "scripted", "messages": MESSAGES}

@@ -23,7 +23,7 @@ from provider_sdk.signing import key_id_of, receipt_message
 from provider_sdk.testing.broker import FakeBroker
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.provider_sdk.offers import fronted
-from tests.integration.provider_sdk.waiting import until
+from tests.waiting import until
 
 CHAT = {"model": "scripted", "messages": [{"role": "user", "content": "Name a tree"}]}
 STREAM = {**CHAT, "stream": True, "stream_options": {"include_usage": True}}

@@ -22,7 +22,7 @@ from provider_sdk.testing.scripted import (
     chat_prompt,
     embedding_vector,
 )
-from tests.integration.provider_sdk.waiting import until
+from tests.waiting import until
 
 MESSAGES = [{"role": "user", "content": "Name a tree"}]
 PROMPT = chat_prompt(MESSAGES)

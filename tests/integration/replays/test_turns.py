@@ -27,8 +27,9 @@ from broker.store.database import create_pool
 from broker.store.sealing import Sealer
 from tests.fakes import requirements
 from tests.integration.ledger.books import ledger_connection, open_account
-from tests.integration.ledger.waiting import until, until_blocked
+from tests.integration.ledger.waiting import until_blocked
 from tests.integration.ledger.way import Way
+from tests.waiting import until
 
 KEYED = Keyed("order-1", b"m" * 32, "wait", keeps=True)
 

@@ -12,8 +12,8 @@ from broker.bootstrap import open_runtime
 from broker.cli.main import app
 from broker.encoding.words import load_encoder
 from broker.settings import Settings
-from tests.integration.live.waiting import until
 from tests.integration.routing.examples import COOKING, LAW
+from tests.waiting import until
 
 
 async def test_a_running_broker_recognises_what_is_taught_from_the_command_line(

@@ -18,8 +18,8 @@ from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.catalog import offers
 from tests.integration.catalog.offers import endpoint_offer, offer, open_account
 from tests.integration.ledger.test_worker import worker
-from tests.integration.live.waiting import until
 from tests.integration.routing.hall import TOKENS, found, rows
+from tests.waiting import until
 
 
 async def test_a_suite_is_imported_run_by_a_worker_and_its_results_are_shown(

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.integration.ledger.waiting import until
 from tests.integration.simulations.tiny import TOML
+from tests.waiting import until
 
 LONG = TOML.replace("horizon_s = 40.0", "horizon_s = 40_000.0")
 """One that nobody waits for."""

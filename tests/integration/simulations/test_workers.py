@@ -9,9 +9,9 @@ from typing import Any
 from simulations.jobs import QUEUE
 from tests.integration.api.conftest import Person
 from tests.integration.ledger.test_worker import environment, worker
-from tests.integration.ledger.waiting import until
 from tests.integration.simulations.test_orders import order, shown
 from tests.integration.simulations.tiny import TOML
+from tests.waiting import until
 
 __all__ = ["environment"]
 LIMIT_S = 120.0

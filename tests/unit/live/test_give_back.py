@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from broker.flows.give_back import WORTH_BYTES, GiveBack, Heap, Held, give_back_now_and_then
-from tests.integration.live.waiting import until
+from tests.waiting import until
 
 BLOCKS, BLOCK_BYTES = 20_000, 2_000
 

@@ -17,4 +17,4 @@ async def until(holds: Callable[[], Any], within_s: float = 20.0) -> None:
                 answer = await answer
             if answer:
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.01)
