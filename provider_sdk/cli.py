@@ -16,7 +16,8 @@ from provider_sdk.agent import run
 from provider_sdk.config import EXAMPLE, Config, ConfigWrong, load
 from provider_sdk.deployment import Deployment
 from provider_sdk.load import LoadReader
-from provider_sdk.receipts import KeyUnusable, key_file
+from provider_sdk.receipts import key_file
+from provider_sdk.signing import KeyUnusable
 
 USUAL = "provider.toml"
 LISTED_MAX = 10

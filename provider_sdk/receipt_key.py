@@ -21,8 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from provider_sdk.protocol import ReceiptKeyClaim, ReceiptKeyOffer
-from provider_sdk.receipts import KeyUnusable
-from provider_sdk.signing import claim_message, key_id_of
+from provider_sdk.signing import KeyUnusable, claim_message, key_id_of
 
 OTHERS = 0o077
 """The bits of a file's mode that let anybody but its owner at it."""

@@ -22,7 +22,7 @@ from provider_sdk.backoff import Backoff
 from provider_sdk.client import BrokerClient, BrokerRefused, ProviderError
 from provider_sdk.protocol import Receipt, ReceiptBatch, ReceiptReply, SignedReceipt
 from provider_sdk.served import Served
-from provider_sdk.signing import receipt_message
+from provider_sdk.signing import KeyUnusable, receipt_message
 
 if TYPE_CHECKING:
     from provider_sdk.receipt_key import KeyFile
@@ -38,10 +38,6 @@ _UNREADABLE: Final = frozenset({400, 413, 422})
 """The broker will never take this batch."""
 _UNKNOWN: Final = frozenset({404, 405})
 """This broker knows no receipts."""
-
-
-class KeyUnusable(Exception):
-    """The key for receipts cannot be read, made or used; the text says why."""
 
 
 def key_file(path: str) -> KeyFile:

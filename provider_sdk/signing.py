@@ -18,6 +18,10 @@ from provider_sdk.protocol import REPLAY_WINDOW_MS, Heartbeat, SignedHeartbeat
 Doubt = Literal["bad_signature", "replayed", "clock_skew", "malformed"]
 
 
+class KeyUnusable(Exception):
+    """The key for receipts cannot be read, made or used; the text says why."""
+
+
 def signature_of(text: str, signing_key: str) -> str:
     """The hex HMAC-SHA256 of `text`; `signing_key` is hex, `ValueError` when it is not."""
     return hmac.new(bytes.fromhex(signing_key), text.encode(), hashlib.sha256).hexdigest()

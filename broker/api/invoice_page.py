@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from broker.api.invoices import InvoiceShown
+from broker.api.invoice_messages import InvoiceShown
 
 _STYLE = """
 body { font: 11pt/1.5 system-ui, sans-serif; max-width: 44rem; margin: 3rem auto; color: #111 }

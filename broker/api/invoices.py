@@ -10,70 +10,24 @@ from litestar.params import FromPath
 
 from broker.api import tables
 from broker.api.callers import OPERATORS, TRADERS
+from broker.api.invoice_messages import (
+    EndpointLine,
+    InvoiceHead,
+    InvoiceList,
+    InvoiceShown,
+    NumbersOfNotes,
+    TransferLine,
+)
 from broker.api.invoice_page import page
 from broker.api.long_reads import LONG
 from broker.api.parts import CallerRequest, GivenCaller, GivenEngine, GivenTime
 from broker.api.statements import SumsShown
 from broker.api.tables import AskedForm, Form, form_of
-from broker.api.wire import Reply
 from broker.errors import RequestMalformed
 from broker.flows.invoice import list_invoices, read_invoice
 from broker.flows.statement import owner
 from broker.store.invoices import Invoice
 from pricing.money import format_usd
-
-
-class EndpointLine(SumsShown):
-    """The calls that an endpoint worked for, and what went back for them."""
-
-    endpoint: str | None
-
-
-class TransferLine(Reply):
-    """Top-ups, payouts and their like, of one kind on one day of UTC."""
-
-    day: date
-    kind: str
-    count: int
-    amount_usd: str
-
-
-class NumbersOfNotes(Reply):
-    """The credit notes of the month, which are numbered without a gap."""
-
-    count: int
-    first_number: int | None
-    last_number: int | None
-
-
-class InvoiceHead(Reply):
-    """A month; `number` and `issued_at` are null while it is open."""
-
-    month: str
-    status: str
-    number: str | None
-    currency: str
-    opening_usd: str
-    closing_usd: str
-    issued_at: datetime | None
-
-
-class InvoiceShown(InvoiceHead):
-    """A month in full: `opening` + the sums' total = `closing`."""
-
-    account: str
-    role: str
-    endpoints: list[EndpointLine]
-    transfers: list[TransferLine]
-    credit_notes: NumbersOfNotes | None
-    sums: SumsShown
-
-
-class InvoiceList(Reply):
-    """The closed months, newest first."""
-
-    invoices: list[InvoiceHead]
-
 
 _SAFE = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
 

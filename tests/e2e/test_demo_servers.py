@@ -111,14 +111,15 @@ async def test_a_chat_model_streams_and_tells_the_usage(servers: dict[str, DemoS
             model=CHAT_FAMILY,
             messages=[{"role": "user", "content": "Count from one to ten."}],
             max_tokens=16,
-            temperature=0,  # else it may have counted after three tokens
+            temperature=0,
             stream=True,
+            extra_body={"ignore_eos": True},  # however soon it would have had enough
             stream_options={"include_usage": True},
         )
         chunks = [chunk async for chunk in stream]
 
     pieces = [c.choices[0].delta.content for c in chunks if c.choices and c.choices[0].delta]
-    assert len([piece for piece in pieces if piece]) > 3
+    assert len([piece for piece in pieces if piece]) > 1, "it came in parts"
     assert chunks[-1].usage is not None
     assert 0 < chunks[-1].usage.completion_tokens <= 16
 

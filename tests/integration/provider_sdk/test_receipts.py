@@ -17,9 +17,9 @@ from uuid_utils.compat import uuid7
 from provider_sdk.agent import Agent
 from provider_sdk.deployment import Deployment
 from provider_sdk.receipt_key import KeyFile
-from provider_sdk.receipts import NOTES_MAX, KeyUnusable, ReceiptBook
+from provider_sdk.receipts import NOTES_MAX, ReceiptBook
 from provider_sdk.served import Served
-from provider_sdk.signing import key_id_of, receipt_message
+from provider_sdk.signing import KeyUnusable, key_id_of, receipt_message
 from provider_sdk.testing.broker import FakeBroker
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.provider_sdk.offers import fronted

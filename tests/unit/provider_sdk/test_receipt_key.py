@@ -15,8 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from provider_sdk.protocol import ReceiptKeyClaim
 from provider_sdk.receipt_key import KeyFile, ReceiptKey
-from provider_sdk.receipts import KeyUnusable
-from provider_sdk.signing import claim_message
+from provider_sdk.signing import KeyUnusable, claim_message
 
 
 def verify(key: ReceiptKey, signature: str | None, message: bytes) -> None:
@@ -92,7 +91,8 @@ WITHOUT = """\
 import sys
 sys.modules["cryptography"] = None
 import provider_sdk.agent, provider_sdk.cli
-from provider_sdk.receipts import KeyUnusable, key_file
+from provider_sdk.receipts import key_file
+from provider_sdk.signing import KeyUnusable
 try:
     key_file("key.pem")
 except KeyUnusable as error:
