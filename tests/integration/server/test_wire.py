@@ -293,6 +293,14 @@ async def test_a_body_in_tiny_chunks_takes_little_more_room_than_it_has_bytes(pl
         assert await wire.answer() == (200, b"POST /a " + b"xy" * 20_000)
 
 
+async def test_a_body_without_a_length_that_grows_beyond_the_limit_is_refused(place: Place) -> None:
+    chunk = b"3e8\r\n" + b"x" * 1_000 + b"\r\n"
+    for chunks, status in ((100, 200), (101, 413)):
+        async with place.wire() as wire:
+            await wire.send(CHUNKED.replace(b"/headers", b"/a") + chunk * chunks + b"0\r\n\r\n")
+            assert (await wire.answer())[0] == status
+
+
 async def test_a_body_in_small_pieces_may_be_larger_than_a_head(place: Place) -> None:
     async with place.wire() as wire:
         await wire.send(CHUNKED.replace(b"/headers", b"/a"))
