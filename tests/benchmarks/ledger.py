@@ -52,6 +52,7 @@ OFFERED_PER_S: Final = 2_500
 BURST: Final = 10_000
 FUNDS_NANOS: Final = 10**16
 HOLD_NANOS: Final = 1_000_000
+_AS_USUAL: Final = HoldTerms(PROCESS)
 
 Pair = tuple[Hold, Settlement]
 
@@ -110,12 +111,12 @@ class Traders:
 
 
 @asynccontextmanager
-async def batcher_on(url: str) -> AsyncIterator[LedgerBatcher]:
-    """A batcher as a broker process has it."""
+async def batcher_on(url: str, terms: HoldTerms = _AS_USUAL) -> AsyncIterator[LedgerBatcher]:
+    """A batcher, mostly as a broker process has it."""
     pool = await create_pool(url)
     async with pool.acquire() as connection:
         take = await ledger.take_account(connection, PROCESS)
-    batcher = LedgerBatcher(pool, take, HoldTerms(PROCESS))
+    batcher = LedgerBatcher(pool, take, terms)
     batcher.start()
     yield batcher
     await batcher.drain()
@@ -227,6 +228,8 @@ async def measure(url: str, seconds: float) -> dict[str, float]:
         single = await at_once(batcher, one, seconds)
         half = await offered(batcher, traders, seconds)
         lone = await alone(batcher, traders)
+    # A broker would refuse most of so many at once.
+    async with batcher_on(url, HoldTerms(PROCESS, queue_max=BURST)) as batcher:
         accept_s, drain_s = await burst(batcher, traders)
         await give_budgets(url, limited.keys)
         budgeted = await at_once(batcher, limited, seconds / 2)

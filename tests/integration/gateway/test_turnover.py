@@ -17,7 +17,7 @@ from tests.integration.gateway.house import Consumer, House, Stall, until
 from tests.plain import TRUSTS_NOBODY
 
 TENSOR = b'{"inputs":[{"name":"INPUT0","shape":[1],"datatype":"FP32","data":[1.0]}]}'
-README = Path(__file__).parents[3] / "README.md"
+README = Path(__file__).parents[3] / "broker" / "README.md"
 CHAT = "/v1/chat/completions"
 MONEY = ("charged_usd", "take_usd", "provider_earnings_usd")
 Samples = dict[tuple[str, tuple[str, ...]], float]

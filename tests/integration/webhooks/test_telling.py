@@ -22,12 +22,14 @@ from tests.integration.webhooks.office import SEALER, Office, caller, tell
 from tests.integration.webhooks.target import BROKEN, OK, Got, Target
 from tests.integration.webhooks.target import target as a_target
 
+README = Path(__file__).parents[3] / "broker" / "gateway" / "README.md"
+
 
 def the_readmes() -> Callable[[str, str, bytes, float], bool]:
     """The check that the README shows, at a time of the test's choice."""
     [block] = [
         each
-        for each in (Path(__file__).parents[3] / "README.md").read_text().split("```python\n")
+        for each in README.read_text().split("```python\n")
         if "def verify(" in each.split("```")[0]
     ]
     shown: dict[str, Any] = {}
