@@ -31,7 +31,9 @@ SUITE = 40
 """Prompts of each domain's."""
 _OF_SUITES = 0.6
 _BATCH = 5_000
-_TEXT = Path(__file__).parents[2] / "README.md"
+_ROOT = Path(__file__).parents[2]
+_ROOMS = (".", "broker", "broker/gateway", "provider_sdk", "simulations", "tests/benchmarks")
+"""Whose pages have the words."""
 
 
 class Prompts:
@@ -39,7 +41,8 @@ class Prompts:
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        words = sorted(set(re.findall("[A-Za-z]{3,14}", _TEXT.read_text())))
+        text = "".join((_ROOT / each / "README.md").read_text() for each in _ROOMS)
+        words = sorted(set(re.findall("[A-Za-z]{3,14}", text)))
         random.shuffle(words)
         self._words, self._each = words, len(words) // DOMAINS
 
