@@ -12,6 +12,7 @@ moves the price by a coin.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from pricing.scarcity import fitted
 
 LOAD_MIN, LOAD_MAX = 0.05, 1e6
 """A load below or above counts as this: of a few calls the logarithm is nothing but chance."""
+_LOG_LOAD_MIN = math.log(LOAD_MIN) + 1e-9  # arrays' logarithms may be rounded otherwise
 _PRICE_MIN, _PRICE_MAX = 1e-30, 1e30
 """A price beyond these is none."""
 _NOISE_PRIOR = 0.05
@@ -96,7 +98,8 @@ class ElasticityEstimator:
         price = state.price_s / state.elapsed_s
         log_price = np.log(np.where(price > _PRICE_MIN, price, np.nan))
         x, y = log_price - state.before_log_price, log_load - state.before_log_load
-        told = np.isfinite(x) & np.isfinite(y)
+        # Of two windows without load nobody knows what demand was, nor how it answered.
+        told = np.isfinite(x) & (np.maximum(log_load, state.before_log_load) > _LOG_LOAD_MIN)
         x, y = np.where(told, x, 0.0), np.where(told, y, 0.0)
         keep = np.where(told, self.forgetting, 1.0)
         none = np.zeros(x.size)

@@ -68,6 +68,18 @@ def test_a_price_that_never_moves_teaches_nothing() -> None:
     assert estimator.estimate(state).mean[0] == pytest.approx(1.0)
 
 
+def test_of_whom_nobody_asks_nothing_is_learned_until_somebody_does() -> None:
+    estimator = ElasticityEstimator()
+    state = estimator.start(2)
+    for window in range(40):
+        price = np.full(2, 1.1 if window % 2 else 0.9)
+        load = np.array([0.0, 0.2 if window % 2 else 0.0])
+        state = estimator.close(estimator.watch(state, price, load, 1.0))
+    known = estimator.estimate(state)
+    assert (known.mean[0], state.weight[0]) == (1.0, 0.0)
+    assert known.mean[1] < -2.0  # asked when it is dear: either step tells
+
+
 def test_an_endpoint_that_joins_starts_from_nothing_and_disturbs_no_other() -> None:
     estimator = ElasticityEstimator()
     state = seen(estimator, 0.8)

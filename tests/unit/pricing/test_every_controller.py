@@ -140,3 +140,38 @@ def test_no_parameter_of_a_controller_may_be_absurd(name: str, field: str) -> No
     for absurd in (math.nan, -1.0):
         with pytest.raises(ValueError, match=r"\w+"):
             CONTROLLERS[name](**{field: absurd})
+
+
+EDGES: list[tuple[str, dict[str, float], dict[str, float]]] = [
+    # The controller, settings at the edge of sense, and one that is beyond it.
+    ("revenue", {}, {"half_s": math.inf}),
+    ("revenue", {}, {"half_s": 0.0}),
+    ("revenue", {"settle_share": 0.0}, {"settle_share": 1.0}),
+    ("revenue", {"explore": 0.04}, {"explore": 0.039}),
+    ("revenue", {"explore": 0.5}, {"explore": 0.51}),
+    ("revenue", {"explore_min": 0.001}, {"explore_min": 0.0}),
+    ("revenue", {"speed": 0.001}, {"speed": 0.0}),
+    ("revenue", {"speed": 1.0}, {"speed": 1.01}),
+    ("revenue", {"max_move": 0.001}, {"max_move": 0.0}),
+    ("revenue", {"max_move": 0.5}, {"max_move": 0.51}),
+    ("revenue", {"full": 0.001}, {"full": 0.0}),
+    ("revenue", {"forgetting": 0.5}, {"forgetting": 0.49}),
+    ("revenue", {"forgetting": 1.0}, {"forgetting": 1.01}),
+    ("shadow", {"target": 0.001}, {"target": 0.0}),
+    ("shadow", {"target": 7.99}, {"target": 8.0}),
+    ("shadow", {"speed": 0.001}, {"speed": 0.0}),
+    ("shadow", {"speed": 1.0}, {"speed": 1.01}),
+    ("shadow", {"solve_every_s": 0.0}, {"solve_every_s": math.inf}),
+    ("shadow", {"elasticity": 0.001}, {"elasticity": 0.0}),
+    ("shadow", {}, {"elasticity": math.inf}),
+]
+
+
+@pytest.mark.parametrize(("name", "edge", "beyond"), EDGES)
+def test_settings_at_the_edge_of_sense_are_taken_and_beyond_it_refused(
+    name: str, edge: dict[str, float], beyond: dict[str, float]
+) -> None:
+    made = CONTROLLERS[name](**edge)
+    assert {field: getattr(made, field) for field in edge} == edge
+    with pytest.raises(ValueError, match=r"\w+"):
+        CONTROLLERS[name](**beyond)

@@ -18,6 +18,7 @@ amounts = st.integers(0, money.MAX_AMOUNT_NANOS)
         ("0.000000001", 1),
         ("007.1", 7_100_000_000),
         ("1000000000", money.MAX_AMOUNT_NANOS),
+        ("0" * 39 + "7", 7_000_000_000),
     ],
 )
 def test_a_decimal_string_becomes_nano_dollars(text: str, nanos: int) -> None:
@@ -49,10 +50,36 @@ def test_a_caller_may_set_a_lower_maximum() -> None:
         money.parse_usd_nanos("2.01", maximum_nanos=2 * money.NANOS_PER_USD)
 
 
+@pytest.mark.parametrize(
+    ("text", "nanos"),
+    [("-0.50", -500_000_000), ("0.50", 500_000_000), ("-0", 0), ("12", 12 * 10**9)],
+)
+def test_an_amount_that_may_be_below_zero_has_one_sign_at_most(text: str, nanos: int) -> None:
+    assert money.parse_signed_usd_nanos(text) == nanos
+    for malformed in ("-" + "-" + text, "+" + text, text + "-", "- " + text, "-"):
+        with pytest.raises(money.AmountMalformed):
+            money.parse_signed_usd_nanos(malformed)
+
+
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_an_amount_below_zero_is_bounded_as_one_above_is(sign: str) -> None:
+    most = money.parse_signed_usd_nanos(f"{sign}1000000000")
+    assert abs(most) == money.MAX_AMOUNT_NANOS
+    with pytest.raises(money.AmountOutOfRange):
+        money.parse_signed_usd_nanos(f"{sign}1000000000.000000001")
+
+
+@given(st.integers(-money.MAX_AMOUNT_NANOS, money.MAX_AMOUNT_NANOS))
+def test_what_is_shown_of_either_sign_reads_back_the_same(nanos: int) -> None:
+    assert money.parse_signed_usd_nanos(money.format_usd(nanos)) == nanos
+
+
 def test_a_token_rate_has_six_decimals_and_a_call_rate_nine() -> None:
     assert money.parse_rate_micros("0.15") == 150_000
     assert money.parse_rate_micros("0.000001") == 1
     assert money.parse_call_rate_nanos("0.000000001") == 1
+    assert money.parse_rate_micros("1000000") == money.MAX_RATE_MICROS
+    assert money.parse_call_rate_nanos("1000000") == money.MAX_RATE_CALL_NANOS
     with pytest.raises(money.AmountMalformed):
         money.parse_rate_micros("0.0000001")
     with pytest.raises(money.AmountOutOfRange):
@@ -90,11 +117,6 @@ def test_a_rate_is_shown_with_two_to_six_decimals() -> None:
         "0.15",
         "2.00",
     ]
-
-
-@given(amounts)
-def test_what_is_shown_reads_back_the_same(nanos: int) -> None:
-    assert money.parse_usd_nanos(money.format_usd(nanos)) == nanos
 
 
 @given(st.integers(0, money.MAX_RATE_MICROS))
