@@ -92,6 +92,8 @@ def _by_steps(steps: Steps, rng: np.random.Generator) -> Iterator[FloatArray]:
 
 def _by_states(states: Mmpp, rng: np.random.Generator) -> Iterator[FloatArray]:
     """Each state's calls are a Poisson process of their own while it lasts."""
+    if not any(states.rates_per_s):
+        return
     begun_s = 0.0
     for rate, stay_s in cycle(zip(states.rates_per_s, states.mean_stay_s, strict=True)):
         stays_s = rng.exponential(stay_s)

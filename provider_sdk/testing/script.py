@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Literal
 
 import msgspec
+
+from provider_sdk.complaints import spoken
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -130,6 +133,22 @@ _DEFAULT = Script()
 def without_faults(script: Script) -> Script:
     """The same provider on a good day; `refuse` stays, as it is no matter of single calls."""
     return msgspec.structs.replace(script, **{name: getattr(_DEFAULT, name) for name in FAULTS})
+
+
+class ScriptWrong(Exception):
+    """A script that cannot be played; the text names the file, the field and what is wrong."""
+
+
+def read_script(path: Path) -> Script:
+    """Return the script in a JSON file. Raises ScriptWrong."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Script)
+    except OSError as error:
+        raise ScriptWrong(f"{path}: {error.strerror}") from error
+    except msgspec.ValidationError as error:
+        raise ScriptWrong(f"{path}: {spoken(str(error), (Script,))}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ScriptWrong(f"{path}: {error}") from error
 
 
 class Playback:

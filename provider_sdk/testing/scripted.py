@@ -26,7 +26,7 @@ from provider_sdk.protocol import WELL_KNOWN_PATH
 from provider_sdk.testing import answers, kserve
 from provider_sdk.testing.answers import Answer, Told, answer_text, chat_prompt, embedding_vector
 from provider_sdk.testing.delivery import deliver
-from provider_sdk.testing.script import Playback, Script
+from provider_sdk.testing.script import Playback, Script, ScriptWrong, read_script
 from provider_sdk.testing.slots import QueueFull, Slots
 
 __all__ = [
@@ -303,7 +303,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--script", type=Path, help="a JSON file with the fields of Script")
     told = parser.parse_args(arguments)
-    script = msgspec.json.decode(told.script.read_bytes(), type=Script) if told.script else Script()
+    try:
+        script = read_script(told.script) if told.script else Script()
+    except ScriptWrong as error:
+        parser.error(str(error))
     asyncio.run(_main(told.port, told.host, script))
 
 

@@ -6,8 +6,10 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from broker.core.columns import AUTO
+from simulations.demand import Arrivals, Mmpp, Steps, Trace
 from simulations.scenario import Scenario, ScenarioMalformed
 from simulations.supply import Brownout, EndpointSpec, Outage
 
@@ -29,10 +31,16 @@ _SHARES = frozenset(
         "longest_part",
     }
 )
-_FINITE = frozenset({"horizon_s", "tick_s", "heartbeat_s", "warm_up_s"})
+_FINITE = frozenset(
+    {"horizon_s", "tick_s", "heartbeat_s", "warm_up_s", "period_s", "mean_stay_s", "speed"}
+)
 _RATES = frozenset({"rate_per_s", "rates_per_s"})
 RATE_MAX = 1e7
 """Calls a second of one class at most: those that come in one slice are all in memory."""
+CHANGES_MAX = 1e6
+"""Of a rate that changes at random, before the horizon or until a call comes: each is drawn."""
+CV_LEAST, CV_MAX = 0.001, 100.0
+"""Of the gaps between calls: of a larger one next to all are 0, and there would be no next call."""
 Place = tuple[str | int, ...]
 
 
@@ -49,6 +57,8 @@ def make_sense(scenario: Scenario) -> None:
         _names_apart([each.name for each in provider.endpoints], at)
         for number, endpoint in enumerate(provider.endpoints):
             _times(endpoint, (*at, number))
+    for place, each in enumerate(scenario.classes):
+        _arrivals(each.arrivals, scenario.horizon_s, ("classes", place, "arrivals"))
     _models(scenario)
 
 
@@ -104,6 +114,49 @@ def _spans(spans: Sequence[Outage | Brownout], path: Place) -> None:
         if each.from_s < over_s:
             raise _amiss((*path, place, "from_s"), "begins before another is over")
         over_s = each.to_s
+
+
+def _arrivals(arrivals: Arrivals, horizon_s: float, path: Place) -> None:
+    cv = getattr(arrivals, "cv", 1.0)
+    if cv != 0.0 and not CV_LEAST <= cv <= CV_MAX:
+        told = f"must be 0, or from {CV_LEAST:g} to {CV_MAX:g}, not {cv:g}"
+        raise _amiss((*path, "cv"), told)
+    match arrivals:
+        case Mmpp():
+            _states(arrivals, horizon_s, path)
+        case Steps(from_s, rates_per_s):
+            _alike(rates_per_s, from_s, (*path, "rates_per_s"), "'from_s'")
+            _ascending(from_s, (*path, "from_s"))
+        case Trace(arrival_s):
+            _ascending(arrival_s, (*path, "arrival_s"))
+            for name in ("tokens_in", "tokens_out"):
+                if told_of := getattr(arrivals, name):
+                    _alike(told_of, arrival_s, (*path, name), "'arrival_s'")
+
+
+def _states(states: Mmpp, horizon_s: float, path: Place) -> None:
+    rates_per_s, stays_s = states.rates_per_s, states.mean_stay_s
+    _alike(stays_s, rates_per_s, (*path, "mean_stay_s"), "'rates_per_s'")
+    cycle_s = math.fsum(stays_s)
+    calls = math.fsum(rate * stay for rate, stay in zip(rates_per_s, stays_s, strict=True))
+    cycles = max(horizon_s / cycle_s, 1.0 / calls if calls else 0.0)
+    if cycles * len(stays_s) > CHANGES_MAX:
+        raise _amiss(
+            (*path, "mean_stay_s"),
+            f"are so short that the rate would change {cycles * len(stays_s):.2g} times before "
+            f"the horizon or until a call comes: at most {CHANGES_MAX:,.0f} are drawn",
+        )
+
+
+def _alike(one: Sequence[float], other: Sequence[float], path: Place, named: str) -> None:
+    if not other or len(one) != len(other):
+        raise _amiss(path, f"must have one value for each of {named}, and at least one")
+
+
+def _ascending(moments_s: Sequence[float], path: Place) -> None:
+    for place, (one, other) in enumerate(pairwise(moments_s)):
+        if other < one:
+            raise _amiss((*path, place + 1), f"must not be below the one before it, {one:g}")
 
 
 def _names_apart(names: Sequence[str], path: Place) -> None:

@@ -36,8 +36,7 @@ def titled(measure: Measure) -> str:
 def verdict(results: Results, point: Point = ()) -> list[str]:
     """The sentences at the head of a report."""
     return [
-        *_welfare(results, point),
-        *_against_static(results, point),
+        *_of_welfare(results, point),
         *_stability(results, point),
         *pace(results, point),
     ]
@@ -51,11 +50,19 @@ def pace(results: Results, point: Point = ()) -> Iterator[str]:
         yield told
 
 
-def _welfare(results: Results, point: Point) -> Iterator[str]:
+def _of_welfare(results: Results, point: Point) -> Iterator[str]:
     found = {each: results.interval("welfare_share", each, point) for each in results.policies}
     known = [each for each in found if math.isfinite(found[each].mean)]
     if not known:
+        yield "No call came that is worth what it costs to serve: there is no welfare to compare."
         return
+    yield from _welfare(results, point, found, known)
+    yield from _against_static(results, point)
+
+
+def _welfare(
+    results: Results, point: Point, found: Mapping[str, Interval], known: Sequence[str]
+) -> Iterator[str]:
     best = max(known, key=_welfare_of(results, point))
     alike = [
         each

@@ -19,6 +19,7 @@ from simulations.cell import Cell, Outcome, run_cell
 from simulations.console import summarize
 from simulations.files.load import ScenarioFileMalformed, parse
 from simulations.measures import MEASURES
+from simulations.report.words import verdict
 from simulations.report.write import write_report
 from simulations.studies.bench import Bench
 from simulations.studies.folder import StudyFolder
@@ -68,6 +69,13 @@ def test_a_study_compares_its_policies_with_the_best_static_price() -> None:
     assert len(tuned.tried) >= 9
     assert tuned.factor == max(tuned.tried, key=lambda each: each[1])[0]
     assert size_of(results.plan) >= len(results.outcomes)
+
+
+def test_of_a_study_without_calls_no_welfare_is_claimed() -> None:
+    none = a_plan(static=True, settings=(("demand.scale", 0.0),))
+    told = verdict(Study(none, LocalRunner(1)).run())
+    assert told[0].startswith("No call came that is worth what it costs to serve")
+    assert not any("best static price" in each or "seeds" in each for each in told)
 
 
 def test_the_parts_of_welfare_add_up_in_every_run() -> None:

@@ -76,6 +76,10 @@ def test_a_day_has_its_peak_where_it_says_and_silence_opposite() -> None:
     assert angle * 1_000.0 == pytest.approx(300.0, abs=10.0)
 
 
+def test_where_no_state_has_calls_there_are_none() -> None:
+    assert list(moments(Mmpp((0.0, 0.0), (1.0, 2.0)), generator(1, "arrivals"))) == []
+
+
 def test_a_trace_comes_as_it_came_only_faster() -> None:
     came = until(Trace((0.0, 1.0, 5.0), speed=2.0), 100.0)
     assert came.tolist() == [0.0, 0.5, 2.5]

@@ -118,6 +118,35 @@ def test_what_is_wrong_is_told_with_file_and_line(written: str, wrong: str, told
     assert caught.value.facts["line"] == line
 
 
+@pytest.mark.parametrize(
+    ("arrivals", "told"),
+    [
+        ('"mmpp", rates_per_s = [1.0, 0.0], mean_stay_s = [1e-9, 1e-9]', "change 1e+11 times"),
+        ('"mmpp", rates_per_s = [1e-300, 0.0], mean_stay_s = [1.0, 1.0]', "until a call comes"),
+        ('"mmpp", rates_per_s = [1.0], mean_stay_s = [1.0, 2.0]', "one value for each of 'rates"),
+        ('"mmpp", rates_per_s = [], mean_stay_s = []', "and at least one."),
+        ('"mmpp", rates_per_s = [1.0], mean_stay_s = [inf]', "must have an end."),
+        ('"steps", from_s = [0.0], rates_per_s = [1.0, 2.0]', "one value for each of 'from_s'"),
+        ('"steps", from_s = [50.0, 10.0], rates_per_s = [1.0, 2.0]', "below the one before it, 50"),
+        ('"trace", arrival_s = [0.0, 1.0], tokens_in = [9]', "one value for each of 'arrival_s'"),
+        ('"trace", arrival_s = [2.0, 1.0]', "must not be below the one before it, 2."),
+        (
+            '"gamma_bursts", rate_per_s = 1.0, cv = 1e9',
+            "must be 0, or from 0.001 to 100, not 1e+09",
+        ),
+        ('"day_night", rate_per_s = 1.0, period_s = inf', "must have an end."),
+    ],
+)
+def test_arrivals_that_would_never_come_to_a_call_or_an_end_are_refused(
+    arrivals: str, told: str
+) -> None:
+    usual = '"poisson", rate_per_s = 3.0'
+    with pytest.raises(ScenarioFileMalformed) as caught:
+        small(SMALL.replace(usual, arrivals)).build()
+    assert caught.value.detail.startswith("small.toml:16: classes.0.arrivals.")
+    assert told in caught.value.detail
+
+
 def test_what_is_missing_is_told_where_it_should_stand() -> None:
     with pytest.raises(ScenarioFileMalformed, match=r"small.toml:8: .*'name' is missing"):
         small(SMALL.replace('\nname = "chat"', "")).build()
