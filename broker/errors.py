@@ -2,7 +2,7 @@
 
     BrokerError
     ├── RequestRefused                    the caller's request cannot be served as it stands
-    │   ├── RequestMalformed (400) ── ValueUnkeepable
+    │   ├── RequestMalformed (400) ── ParameterMalformed, ValueUnkeepable
     │   ├── UnknownField (400)
     │   ├── BodyTooSlow (408)
     │   ├── BodyTooLarge (413)            ├── ModelUnknown (404)
@@ -58,6 +58,8 @@ class BrokerError(Exception):
         self.status = status or type(self).status
         self.retry_after_s = retry_after_s
         self.facts: Mapping[str, object] = facts or {}
+        self.param: str | None = None
+        """The parameter of the request that is meant, where one is."""
         self.call_id: str | None = None
         """Of the call that it ended, under which its story can be looked up."""
 
@@ -69,6 +71,12 @@ class RequestRefused(BrokerError):
 
 class RequestMalformed(RequestRefused):
     code = "request_malformed"
+
+
+class ParameterMalformed(RequestMalformed):
+    def __init__(self, param: str, detail: str) -> None:
+        super().__init__(detail)
+        self.param = param
 
 
 class ValueUnkeepable(RequestMalformed):

@@ -1,4 +1,4 @@
-"""Says in plain words what is wrong with a file, a provider's or a script, and what would be right."""
+"""Says in plain words what is wrong with a provider's file or a script, and what would be right."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KNOWN: Final = (Deployment, EndpointOffer, TokenBand, CallBand)
 
 
 def spoken(message: str, kinds: Sequence[type[msgspec.Struct]] = _KNOWN) -> str:
-    """Return what msgspec says of a file of these kinds ("... - at `$.a[0].b`"), the field first."""
+    """Return what msgspec says of a file of these kinds, "... - at `$.a[0].b`", field first."""
     parts = _PLACE.split(message, maxsplit=1)
     text, place = parts[0], parts[-1].removesuffix("`") if len(parts) > 1 else ""
     named = re.fullmatch(r"Object (missing required|contains unknown) field `(.+)`", text)

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from broker.core.complaints import placed
 from broker.errors import RequestMalformed
 from pricing.choice import CONTROLLERS
 from simulations.files.load import ScenarioFileMalformed, ScenarioText, load, names, parse
@@ -102,7 +103,7 @@ def _read(asked: Mapping[str, Any]) -> Asked:
     try:
         order = msgspec.convert(asked, Asked)
     except msgspec.ValidationError as error:
-        raise RequestMalformed(f"{error}.") from None
+        raise RequestMalformed(f"{placed(str(error), Asked)}.") from None
     if sum(map(bool, (order.scenario, order.toml, order.from_broker_days))) != 1:
         raise RequestMalformed(
             "Name a 'scenario', or send one as 'toml', or ask for this market by "

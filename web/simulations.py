@@ -13,6 +13,7 @@ from litestar.params import FromPath, URLEncodedBody
 from litestar.response import Redirect
 
 from broker.api.simulations import REPORT_HEADERS, SimulationAsked
+from broker.core.complaints import placed
 from broker.errors import BrokerError, NotFound, RequestMalformed
 from broker.flows import order_simulation as orders
 from broker.store.accounts import Role
@@ -24,7 +25,16 @@ PAGE = "/console/simulations"
 SHOWN = 20
 SEEDS_DEFAULT, SEEDS_MAX = 5, 100
 DAYS = (1, 7, 30)
-USUAL = ("posted", "excess")
+Filled = dict[str, Any]
+"""What stands in the form."""
+USUAL: Filled = {
+    "what": "flash_crowd",
+    "controllers": ("posted", "excess"),
+    "seeds": SEEDS_DEFAULT,
+    "settings": "",
+    "grid": "",
+    "static": True,
+}
 
 AnyRequest = Request[Any, Any, Any]
 Form = URLEncodedBody[dict[str, Any]]
@@ -48,7 +58,7 @@ async def order_simulation(desk: GivenDesk, viewer: GivenViewer, data: Form) -> 
             now = desk.parts.clock()
             await orders.order_simulation(connection, viewer.caller, asked, now)
     except BrokerError as error:
-        return await _page(desk, viewer, "simulations.html", error)
+        return await _page(desk, viewer, "simulations.html", (error, _filled(data)))
     return Redirect(PAGE, status_code=303)
 
 
@@ -75,8 +85,9 @@ async def show_report(
 
 
 async def _page(
-    desk: Desk, viewer: Viewer, template: str, error: BrokerError | None = None
+    desk: Desk, viewer: Viewer, template: str, wrong: tuple[BrokerError, Filled] | None = None
 ) -> Page:
+    error, filled = wrong or (None, USUAL)
     found = await orders.read_simulations(desk.parts.engine, SHOWN)
     offered = await asyncio.to_thread(orders.offered) if template == "simulations.html" else {}
     return desk.painter.page(
@@ -87,10 +98,16 @@ async def _page(
         is_open=any(each.ended_at is None for each in found),
         offered=offered,
         days=DAYS,
-        usual=USUAL,
-        seeds=(SEEDS_DEFAULT, SEEDS_MAX),
+        filled=filled,
+        seeds_max=SEEDS_MAX,
         error=error,
     )
+
+
+def _filled(data: dict[str, Any]) -> Filled:
+    """What somebody filled in, who should not have to do so twice."""
+    words = {name: _text(data, name) for name in ("what", "seeds", "settings", "grid")}
+    return words | {"controllers": _texts(data, "controllers"), "static": "static" in data}
 
 
 def _asked(data: dict[str, Any]) -> dict[str, Any]:
@@ -111,13 +128,18 @@ def _asked(data: dict[str, Any]) -> dict[str, Any]:
     try:
         return cast("dict[str, Any]", msgspec.to_builtins(msgspec.convert(order, SimulationAsked)))
     except msgspec.ValidationError as error:
-        raise RequestMalformed(f"{error}.") from None
+        raise RequestMalformed(f"{placed(str(error), SimulationAsked)}.") from None
 
 
 def _pairs(told: str, *, typed: bool = True) -> list[tuple[str, Any]]:
-    """What is written NAME=VALUE, apart by blanks."""
-    parts = (each.partition("=") for each in told.split())
-    return [(name, _value(value) if typed else value) for name, _, value in parts if name]
+    """What is written NAME=VALUE, apart by blanks. Raises RequestMalformed."""
+    pairs = []
+    for each in told.split():
+        name, _, value = each.partition("=")
+        if not name or not value:
+            raise RequestMalformed(f"'{each}' is not written NAME={'VALUE' if typed else 'A,B,C'}.")
+        pairs.append((name, _value(value) if typed else value))
+    return pairs
 
 
 def _value(told: str) -> float | str | bool:

@@ -16,6 +16,7 @@ from litestar import Request
 from litestar.datastructures import State
 from litestar.serialization import decode_json
 
+from broker.core.complaints import plain
 from broker.core.members import read_members
 from broker.errors import RequestMalformed
 from broker.flows.authenticate import Caller
@@ -70,7 +71,9 @@ def require_terms(body: bytes) -> None:
     try:
         (endpoints,) = msgspec.structs.astuple(_offer()(body))
     except msgspec.DecodeError as error:
-        raise RequestMalformed(f"endpoints: {error}", facts={"field": "endpoints"}) from None
+        raise RequestMalformed(
+            f"endpoints: {plain(str(error))}", facts={"field": "endpoints"}
+        ) from None
     told = sum(each.text_bytes for each in msgspec.structs.astuple(endpoints) if each)
     if len(body) - told > TERMS_BYTES_MAX:
         raise RequestMalformed(
@@ -97,7 +100,9 @@ def read_draft(body: bytes) -> dict[str, Any]:
         }
         return read | {"request": read_members(bytes(told.request))}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestMalformed(f"request: {error}", facts={"field": "request"}) from None
+        raise RequestMalformed(
+            f"request: {plain(str(error))}", facts={"field": "request"}
+        ) from None
 
 
 class OfferRequest(Request[Caller, None, State]):

@@ -12,6 +12,25 @@ import msgspec
 from msgspec import inspect
 
 _NO_CHOICE: Final = "Invalid enum value "
+_EXPECTED: Final = re.compile(
+    r"Expected `(?P<kinds>[^`]*)`"
+    r"(?:, got `(?P<got>[^`]*)`| (?P<sign>[<>]=?) (?P<bound>\S+)| of length (?P<length>.+))?"
+)
+_FIELD: Final = re.compile(r"Object (missing required|contains unknown) field `(.+)`")
+_KINDS: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "decimal": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "datetime": "a time",
+    "date": "a day",
+    "uuid": "an id",
+}
+_BOUNDS: Final = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
+_PARTS: Final = {"str": "characters", "array": "elements", "object": "members"}
 _NAME_CHARACTERS_MAX: Final = 64
 """A longer name is like none, and to compare it takes long."""
 
@@ -25,8 +44,37 @@ def worded(reason: str, kind: Any, path: str) -> str:
     if "RFC3339" in reason:
         return f"{reason}; a time is written 2026-01-31T00:00:00Z"
     if "`str" in reason and path.endswith("_usd"):
-        return f'{reason}; an amount is a decimal in quotes, such as "0.25"'
-    return reason
+        return f'{plain(reason)}; an amount is a decimal in quotes, such as "0.25"'
+    return plain(reason)
+
+
+def placed(reason: str, kind: Any) -> str:
+    """Return what msgspec says of a message of this kind ("... - at `$.a[0]`"), the place first."""
+    told, _, place = reason.partition(" - at ")
+    path = place.strip("`").removeprefix("$").removeprefix(".")
+    found = _FIELD.fullmatch(told)
+    if found is not None:
+        path = ".".join(filter(None, (path, found[2])))
+        told = "there is no such field" if found[1] == "contains unknown" else "is missing"
+    return ": ".join(filter(None, (path, worded(told, kind, path))))
+
+
+def plain(reason: str) -> str:
+    """Return what msgspec says of a value in plain words; what it says of others, as it is."""
+    found = _EXPECTED.fullmatch(reason)
+    if found is None:
+        return reason
+    kinds = found["kinds"].split(" | ")
+    if found["length"] is not None:
+        sign, _, count = found["length"].rpartition(" ")
+        parts = _PARTS.get(kinds[0], "parts")
+        told = (_BOUNDS.get(sign, "just"), count, parts[:-1] if count == "1" else parts)
+        return f"must have {' '.join(told)}"
+    if found["sign"] is not None:
+        return f"must be {_BOUNDS[found['sign']]} {found['bound'].removesuffix('.0')}"
+    wanted = " or ".join(dict.fromkeys(_KINDS.get(each, each) for each in kinds))
+    got = "a decimal number" if found["got"] == "float" else _KINDS.get(found["got"], found["got"])
+    return f"must be {wanted}, not {got}" if got else f"must be {wanted}"
 
 
 def nearest(name: str, names: Sequence[str]) -> str:

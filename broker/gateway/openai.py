@@ -9,8 +9,9 @@ import msgspec
 
 from broker.core.call import OpenAiBody
 from broker.core.catalog import Task
+from broker.core.complaints import plain
 from broker.core.members import PROMPTS_MAX, read_members, sizes_of_prompts
-from broker.errors import RequestMalformed
+from broker.errors import ParameterMalformed, RequestMalformed
 from broker.flows.exchange import Verdict, WholeAnswer
 from broker.flows.replay import Replay, serve_once
 from broker.flows.runtime import Runtime
@@ -67,13 +68,15 @@ class _Listed(msgspec.Struct, array_like=True):
     """A list, with whatever in it."""
 
 
-_Count = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
+_TOKENS_MAX = 10_000_000
+_Count = Annotated[int, msgspec.Meta(ge=1, le=_TOKENS_MAX)]
 _Choices = Annotated[int, msgspec.Meta(ge=1, le=128)]
 _text = msgspec.json.Decoder(Annotated[str, msgspec.Meta(min_length=1, max_length=200)])
 _flag = msgspec.json.Decoder(bool | None)
 _named = msgspec.json.Decoder(str | None)
 _names = msgspec.json.Decoder(Names | None)
 _count = msgspec.json.Decoder(_Count | None)
+_number = msgspec.json.Decoder(float)
 _choices = msgspec.json.Decoder(_Choices | None)
 _options = msgspec.json.Decoder(_StreamOptions | None)
 _list = msgspec.json.Decoder(list[msgspec.Raw])
@@ -115,7 +118,7 @@ def parse(path: str, headers: Headers, body: bytes) -> Asked:
     except (msgspec.DecodeError, RecursionError) as error:
         raise RequestMalformed(f"The body is not a JSON object: {error}.") from None
     if _NEEDED[task] not in members:
-        raise RequestMalformed(f"'{_NEEDED[task]}' is missing.")
+        raise ParameterMalformed(_NEEDED[task], f"'{_NEEDED[task]}' is missing.")
     if not _NOT_TAKEN.keys().isdisjoint(members):
         _require_none(members)
     model, wishes = _wished(members, headers)
@@ -127,9 +130,9 @@ def parse(path: str, headers: Headers, body: bytes) -> Asked:
             options = _member(members, "stream_options", _options)
             usage_asked = options is not None and options.include_usage
         if "max_completion_tokens" in members:
-            limit = _member(members, "max_completion_tokens", _count)
+            limit = _limit(members, "max_completion_tokens")
         if limit is None and "max_tokens" in members:
-            limit = _member(members, "max_tokens", _count)
+            limit = _limit(members, "max_tokens")
     choices, longest_bytes = _asked_choices(task, members)
     own = members.get("broker")
     size_bytes = len(body) if own is None else len(body) - memoryview(own).nbytes
@@ -150,7 +153,7 @@ def _require_none(members: dict[str, msgspec.Raw]) -> None:
     RequestMalformed for any other."""
     for name, instead in _NOT_TAKEN.items():
         if bytes(members.pop(name, b"null")) != b"null":
-            raise RequestMalformed(f"'{name}' is not taken here; say {instead}.")
+            raise ParameterMalformed(name, f"'{name}' is not taken here; say {instead}.")
 
 
 def _wished(members: dict[str, msgspec.Raw], headers: Headers) -> tuple[str, Wishes]:
@@ -178,11 +181,11 @@ def _require_utf8(body: bytes, headers: Headers) -> None:
 
 def _model(members: dict[str, msgspec.Raw]) -> str:
     if "model" not in members:
-        raise RequestMalformed("'model' is missing; 'auto' lets the broker choose.")
+        raise ParameterMalformed("model", "'model' is missing; 'auto' lets the broker choose.")
     model: str | None = _member(members, "model", _text)
     assert model is not None
     if "\0" in model:
-        raise RequestMalformed("'model' holds a NUL.")
+        raise ParameterMalformed("model", "'model' holds a NUL.")
     return model
 
 
@@ -193,7 +196,7 @@ def _asked_choices(task: Task, members: dict[str, msgspec.Raw]) -> tuple[int, in
         messages = memoryview(members["messages"])
         brief = messages.nbytes < _BRIEF_BYTES or messages[0] != _LIST_BEGINS
         if brief and not _member(members, "messages", _list):
-            raise RequestMalformed("'messages' is empty.")
+            raise ParameterMalformed("messages", "'messages' is empty.")
         return ((_member(members, "n", _choices) or 1) if "n" in members else 1), None
     if task is Task.EMBEDDING:
         return 1, _longest(sizes_of_prompts(members["input"]))
@@ -201,12 +204,26 @@ def _asked_choices(task: Task, members: dict[str, msgspec.Raw]) -> tuple[int, in
     _member(members, "prompt", _prompt)
     sizes = sizes_of_prompts(members["prompt"])
     if sizes is None:
-        raise RequestMalformed(f"'prompt': at most {PROMPTS_MAX} may be so long.")
+        raise ParameterMalformed("prompt", f"'prompt': at most {PROMPTS_MAX} may be so long.")
     return choices * len(sizes), _longest(sizes)
 
 
 def _longest(sizes_bytes: list[int] | None) -> int | None:
     return max(sizes_bytes) if sizes_bytes is not None and len(sizes_bytes) > 1 else None
+
+
+def _limit(members: dict[str, msgspec.Raw], name: str) -> int | None:
+    """Return an output limit; vLLM, SGLang and llama.cpp take 16.0 for 16, and are sent 16."""
+    try:
+        return _member(members, name, _count)
+    except ParameterMalformed:
+        try:
+            number = _number.decode(members[name])
+        except msgspec.DecodeError:
+            number = 0.0
+        if not number.is_integer() or not 1.0 <= number <= _TOKENS_MAX:
+            raise
+        return int(number)
 
 
 def _member(
@@ -218,8 +235,14 @@ def _member(
     try:
         return decoder.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
-        reason = str(error).partition(" - at ")[0]
-        raise RequestMalformed(f"'{name}': {reason}.") from None
+        reason, _, place = str(error).partition(" - at ")
+        at = place.strip("`").removeprefix("$")
+        raise ParameterMalformed(name, f"'{name}{at}' {_said(reason)}.") from None
+
+
+def _said(reason: str) -> str:
+    told = plain(reason)
+    return told if told.startswith("must ") else f"cannot be read: {told}"
 
 
 def send_whole(request: Request, tab: Tab, answer: WholeAnswer) -> None:

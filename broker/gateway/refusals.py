@@ -29,7 +29,7 @@ def openai_refusal(error: BrokerError) -> Answer:
     shape: dict[str, object] = {
         "message": error.detail,
         "type": _TYPES.get(error.status, kind),
-        "param": None,
+        "param": error.param,
         "code": error.code,
     }
     if error.facts:

@@ -27,6 +27,8 @@ from simulations.pace import pace_of
 from simulations.scenario import Scenario, ScenarioMalformed
 
 ENDING = ".toml"
+BYTE_ORDER_MARK = "\ufeff"
+"""What editors on Windows begin a file with, and TOML does not know."""
 _AT = re.compile(r"\(at line (\d+), column \d+\)")
 
 
@@ -60,7 +62,9 @@ class ScenarioText:
             try:
                 set_value(plain, name, value)
             except Fault as fault:
-                raise _malformed(f"{name}: {dotted(fault.path)} {fault.detail}", fault) from None
+                at = dotted(fault.path)
+                told = fault.detail if name.startswith(at) else f"{at} {fault.detail}"
+                raise _malformed(f"{name}: {told}", fault) from None
         return replace(self, plain=plain)
 
     def read(self) -> ScenarioText:
@@ -101,6 +105,7 @@ def load(source: str) -> ScenarioText:
 
 def parse(text: str, where: str, folder: Path | None = None) -> ScenarioText:
     """Read a scenario from its text. Raises ScenarioFileMalformed."""
+    text = text.removeprefix(BYTE_ORDER_MARK)
     try:
         plain = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -51,7 +51,7 @@ def set_value(plain: Plain, name: str, value: object) -> None:
     if path[0] == "controller":
         path = ("prices", "parameters", *path[1:])
     if not all(path):
-        raise Fault(path, "is no name of a value.")
+        raise Fault(path, f"'{name}' is no name of a value.")
     _put(plain, path, value, ())
 
 

@@ -77,8 +77,10 @@ async def test_this_market_can_be_played_again(bourse: Bourse, operator: httpx.A
         ({"what": "steady", "controllers": "magic"}, "There is no controller"),
         ({"what": "steady", "settings": "no.such.thing=1"}, "there is no such field"),
         ({"what": "steady", "seeds": "0"}, "seeds"),
-        ({"what": "steady", "seeds": "101"}, "seeds"),
-        ({"what": "steady", "seeds": "many"}, "seeds"),
+        ({"what": "steady", "seeds": "101"}, "seeds: must be at most 100."),
+        ({"what": "steady", "seeds": "many"}, "seeds: must be a whole number, not a text."),
+        ({"what": "steady", "grid": "controller.gain"}, "is not written NAME=A,B,C."),
+        ({"what": "steady", "settings": "demand.scale="}, "is not written NAME=VALUE."),
         ({"what": "steady", "seeds": "9" * 400}, "seeds"),
         ({"what": "steady", "settings": "demand.scale=1e999"}, "must be a number"),
         ({"what": "steady", "settings": f"demand.scale={10**400}"}, "must be a number"),
@@ -97,6 +99,19 @@ async def test_what_is_wrong_is_told_above_the_form(
     assert told in answer.text
     assert "<b>" not in answer.text.partition('role="alert"')[2].partition("</p>")[0]
     assert await read_simulations(bourse.engine, 1) == []
+
+
+async def test_what_was_filled_in_is_still_there_above_what_is_wrong(
+    operator: httpx.AsyncClient,
+) -> None:
+    form = {"what": "outage", "controllers": "pi", "seeds": "7", "settings": "list.scale=2"}
+    page = (await send(operator, **form, grid='x="y')).text
+    assert re.search(r'value="outage"[^>]* selected', page)
+    assert page.count(" selected") == 1
+    assert re.findall(r'name="controllers" value="(\w+)" checked', page) == ["pi"]
+    assert 'name="static" value="1">' in page
+    for told in ('value="7"', 'value="list.scale=2"', 'value="x=&#34;y"'):
+        assert told in page
 
 
 async def test_an_order_is_called_off(bourse: Bourse, operator: httpx.AsyncClient) -> None:

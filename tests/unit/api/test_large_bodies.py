@@ -72,7 +72,7 @@ def test_of_a_long_draft_the_request_stays_in_slices() -> None:
     ("body", "why"),
     [
         (b'{"broker":{"x":"%b"},"request":{}}' % (b"x" * LARGE_BYTES), "beside the request"),
-        (b'{"request":"%b"}' % (b"x" * LARGE_BYTES), "Expected `object`"),
+        (b'{"request":"%b"}' % (b"x" * LARGE_BYTES), "must be an object"),
         (b'{"request":{%b"b":1}}' % (b'"a":1,' * 200_000), "10000 members"),
         (b'{"request":%b' % (b"[" * LARGE_BYTES), "request: "),
         (b'{"request":{"prompt":"%b' % (b"x" * LARGE_BYTES), "truncated"),

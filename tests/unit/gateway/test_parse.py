@@ -12,9 +12,10 @@ import pytest
 
 from broker.core.call import OpenAiBody, Payer
 from broker.core.catalog import Task
-from broker.errors import RequestMalformed, TooManyCalls, UnknownField
+from broker.errors import ParameterMalformed, RequestMalformed, TooManyCalls, UnknownField
 from broker.gateway.admit import Asked, admit, require_room
 from broker.gateway.openai import parse
+from broker.gateway.refusals import openai_refusal
 from broker.settings import Limits
 from tests.fakes import ACCOUNT
 
@@ -141,6 +142,40 @@ def test_what_makes_no_sense_is_refused_with_its_name(body: bytes, said: str) ->
         read(body)
 
 
+@pytest.mark.parametrize(
+    ("param", "value", "said"),
+    [
+        ("max_tokens", -1, "'max_tokens' must be at least 1."),
+        ("max_tokens", 10**30, "'max_tokens' must be at most 10000000."),
+        ("max_tokens", 1.5, "'max_tokens' must be a whole number or null, not a decimal number."),
+        ("max_completion_tokens", 0.0, "'max_completion_tokens' must be a whole number or null"),
+        ("max_tokens", "9", "'max_tokens' must be a whole number or null, not a text."),
+        ("n", 129, "'n' must be at most 128."),
+        ("model", "", "'model' must have at least 1 character."),
+        ("stream", "yes", "'stream' must be true or false or null, not a text."),
+        ("messages", [], "'messages' is empty."),
+        ("fallbacks", ["x"], "'fallbacks' is not taken here"),
+    ],
+)
+def test_a_parameter_that_is_wrong_is_named_as_clients_of_openai_read_it(
+    param: str, value: object, said: str
+) -> None:
+    with pytest.raises(ParameterMalformed) as caught:
+        parsed(**{param: value})
+    assert caught.value.detail.startswith(said)
+    status, _, body = openai_refusal(caught.value)
+    error = msgspec.json.decode(body)["error"]
+    assert (status, error["param"], error["type"]) == (400, param, "invalid_request_error")
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_limit_written_with_a_point_is_taken_and_sent_on_as_a_whole_number(name: str) -> None:
+    asked = parsed(**{name: 16.0})
+    assert asked.tokens_out_max == 16
+    assert isinstance(asked.tokens_out_max, int)
+    assert b'"%b":16}' % name.encode() in openai(asked).render("m", asked.tokens_out_max)
+
+
 @pytest.mark.parametrize(("name", "better"), [("n_predict", "max_tokens"), ("n_cmpl", "n")])
 def test_a_limit_by_a_name_that_overrules_the_held_one_is_refused(name: str, better: str) -> None:
     with pytest.raises(RequestMalformed, match=f"'{name}' is not taken here; say '{better}'"):
@@ -200,7 +235,7 @@ def test_of_one_model_beside_auto_that_one_is_asked() -> None:
 @pytest.mark.parametrize(
     ("members", "said"),
     [
-        ({"models": "a"}, "'models': Expected"),
+        ({"models": "a"}, "'models' must be a list"),
         ({"models": list("bcdef")}, "at most 4"),
         ({"models": ["b", "c"], "broker": {"cascade": {"policy": "auto"}}}, "say either this"),
     ],

@@ -45,6 +45,22 @@ def test_a_number_of_hundreds_of_digits_is_none() -> None:
         check(STEADY | {"seeds": 1, "settings": {"demand.scale": 10**400}})
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"seeds": "five"}, "seeds: must be a whole number, not a text."),
+        ({"grid": {"controller.gain": 1.0}}, "grid[...]: must be a list, not a decimal number."),
+        ({"sedes": 5}, "sedes: there is no such field."),
+    ],
+)
+def test_what_is_wrong_with_an_order_is_told_in_plain_words(
+    asked: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(RequestMalformed) as caught:
+        check(STEADY | asked)
+    assert caught.value.detail == told
+
+
 class Noted(Mapping[str, Any]):
     """An order that notes which thread reads it."""
 

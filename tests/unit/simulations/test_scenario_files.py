@@ -132,7 +132,7 @@ def test_what_is_wrong_is_told_with_file_and_line(written: str, wrong: str, told
         ('"trace", arrival_s = [2.0, 1.0]', "must not be below the one before it, 2."),
         (
             '"gamma_bursts", rate_per_s = 1.0, cv = 1e9',
-            "must be 0, or from 0.001 to 100, not 1e+09",
+            "or from 0.001 to 100, not 1e+09",
         ),
         ('"day_night", rate_per_s = 1.0, period_s = inf', "must have an end."),
     ],
@@ -190,6 +190,32 @@ def test_another_controller_keeps_the_numbers_that_it_has_too() -> None:
     assert shared.build([("controller", "pi")]).prices.parameters == {"target": 0.9}
     assert shared.build([("controller", "excess")]).prices.parameters["k_s"] == 30.0
     assert shared.build([("controller", "posted")]).prices.parameters == {}
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL, encoding="utf-8-sig")
+    assert load(str(path)).build() == small().build()
+    with pytest.raises(ScenarioFileMalformed, match=r"small.toml:1: horizon_s: must be above 0"):
+        parse(
+            "\ufeff" + SMALL.replace("# a market of one\nhorizon_s = 1", "horizon_s = -1"),
+            path.name,
+        ).build()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("controller.gain", "x", "controller.gain: must be a number, not 'x'."),
+        ("providers.globex.copies", 1, "providers.globex.copies: there is no 'globex'"),
+        ("a..b", 1, "a..b: 'a..b' is no name of a value."),
+        ("", 1, ": '' is no name of a value."),
+    ],
+)
+def test_what_cannot_be_set_is_named_once(name: str, value: object, told: str) -> None:
+    with pytest.raises(ScenarioFileMalformed) as caught:
+        small().build([(name, value)])
+    assert caught.value.detail.startswith(told)
 
 
 @pytest.mark.parametrize(
