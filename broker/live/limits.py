@@ -24,7 +24,7 @@ from broker.live.connection import Valkey
 
 MINUTE_S: Final = 60.0
 LEASE_PARTS: Final = 50
-"""A lease is this part of a minute's worth, and one at least."""
+"""A lease is this part of a minute's worth, or what is asked for where that is more."""
 BUCKETS_MAX: Final = 10_000
 """So many are kept in memory; a bucket that is forgotten gives up its lease."""
 
@@ -73,13 +73,13 @@ class _Bucket:
 
     @property
     def lease_max(self) -> int:
-        """How much is drawn at a time."""
-        return max(self.limit // LEASE_PARTS, 1)
+        """How much is drawn at a time, and at most kept of what comes back."""
+        return self.limit // LEASE_PARTS
 
     def spend(self, amount: int, now_s: float) -> None:
         """Be told of what was granted, below zero of what came back."""
         self._fill(now_s)
-        self._left = min(self._left - amount, float(self.limit))
+        self._left -= amount
 
     def lacking_s(self, amount: int, now_s: float) -> float:
         """Return in how many seconds this process alone could grant so much; 0 now."""
@@ -87,7 +87,7 @@ class _Bucket:
         return max(amount - self._left, 0.0) * MINUTE_S / self.limit
 
     def _fill(self, now_s: float) -> None:
-        flowed = max(now_s - self._at_s, 0.0) * self.limit / MINUTE_S
+        flowed = (now_s - self._at_s) * self.limit / MINUTE_S
         self._left = min(self._left + flowed, float(self.limit))
         self._at_s = now_s
 
