@@ -17,7 +17,7 @@ from broker.api.app import create_api
 from broker.api.metrics import create_registry
 from broker.api.tallies import Tallies
 from broker.bootstrap import open_runtime
-from broker.flows.quote import QuoteDesk
+from broker.flows.calls.quote import QuoteDesk
 from broker.flows.runtime import Runtime
 from broker.gateway.app import ASTRAY, Gateway
 from broker.gateway.quoting import read_demands

@@ -10,25 +10,25 @@ from random import Random, SystemRandom
 
 import asyncpg
 
+from broker.core.candidates.view import RoutingLimits
+from broker.core.health.pulse import Pulse
+from broker.core.health.throttle import Throttle
 from broker.core.hedging import HedgeBudget, Tails
 from broker.core.market import build_market
-from broker.core.pulse import Pulse
 from broker.core.retries import RetryBudget
-from broker.core.throttle import Throttle
-from broker.core.view import RoutingLimits
 from broker.encoding.tokens import TokenCounter
 from broker.errors import Unavailable
+from broker.flows.access.keyring import Keyring
 from broker.flows.background import Background
-from broker.flows.batch import LedgerBatcher
-from broker.flows.heartbeat import HeartbeatDesk
-from broker.flows.keyring import Keyring
-from broker.flows.lane_ahead import HoldTerms
-from broker.flows.lease import Lease
-from broker.flows.leave import Leave
-from broker.flows.origins import Origins
+from broker.flows.books.batch import LedgerBatcher
+from broker.flows.books.lane_ahead import HoldTerms
+from broker.flows.market.heartbeat import HeartbeatDesk
+from broker.flows.market.origins import Origins
+from broker.flows.market.targets import Targets
+from broker.flows.process.lease import Lease
+from broker.flows.process.leave import Leave
+from broker.flows.process.tell_traces import open_told_traces, send_last_spans
 from broker.flows.runtime import Runtime
-from broker.flows.targets import Targets
-from broker.flows.tell_traces import open_told_traces, send_last_spans
 from broker.live.room import Live
 from broker.settings import Limits, Settings
 from broker.store.away import is_database_away

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from broker.core.maturity import MaturityTerms
+from broker.core.money.maturity import MaturityTerms
 from broker.errors import SettingInvalid
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -15,14 +15,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from simulations.figures import ProviderFigures, figures, provider_figures
 from simulations.files.load import ScenarioText
 from simulations.files.overrides import LIST_SCALE
 from simulations.fluid.yardstick import Yardstick, yardstick
 from simulations.market import run
-from simulations.record import Code, Run
+from simulations.measured.figures import ProviderFigures, figures, provider_figures
+from simulations.measured.record import Code, Run
+from simulations.measured.series import Series, series_of
 from simulations.scenario import Scenario
-from simulations.series import Series, series_of
 
 Setting = tuple[str, Any]
 _PRICES = (LIST_SCALE, "controller", "prices.")

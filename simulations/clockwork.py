@@ -10,7 +10,7 @@ from typing import Protocol
 
 from pricing.book import FloatArray, IntArray
 from simulations.agenda import Agenda
-from simulations.sites import Change, changes_of
+from simulations.servers.sites import Change, changes_of
 from simulations.world import Seen, World
 
 Progress = Callable[[float, int], bool]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from simulations.by_call.engine import Engine
+from simulations.by_slice.slices import Slices
 from simulations.clockwork import Progress
-from simulations.engine import Engine
 from simulations.garbage import rarely_collected
+from simulations.measured.record import Run
 from simulations.pace import pace_of
-from simulations.record import Run
 from simulations.scenario import Pace, Scenario
-from simulations.slices import Slices
 
 
 def run(scenario: Scenario, seed: int, *, progress: Progress | None = None) -> Run:

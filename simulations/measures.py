@@ -1,6 +1,6 @@
 """What is measured of a run: each number's name, its unit, which way it is better, its meaning.
 
-How each is worked out is in `simulations.figures`.
+How each is worked out is in `simulations.measured.figures`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from simulations.turns import SWING
+from simulations.measured.turns import SWING
 
 
 class Better(enum.StrEnum):

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from broker.core.complaints import placed
+from broker.core.wire.complaints import placed
 from broker.errors import RequestMalformed
 from pricing.choice import CONTROLLERS
 from simulations.files.load import ScenarioFileMalformed, ScenarioText, load, names, parse
@@ -62,7 +62,7 @@ def check(asked: Mapping[str, Any]) -> str:
 
 def plan_of(asked: Mapping[str, Any], told: Mapping[str, Any] | None = None) -> Plan:
     """Return the plan of an order; `told` is this market where it is asked for, as it is told by
-    `broker.flows.tell_market`. Raises RequestMalformed, ScenarioFileMalformed, NothingToPlay."""
+    `broker.flows.market.tell_market`. Raises RequestMalformed, ScenarioFileMalformed, NothingToPlay."""
     order = _read(asked)
     plan = make_plan(
         _written(order, told),

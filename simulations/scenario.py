@@ -13,7 +13,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from broker.core.view import RoutingLimits
+from broker.core.candidates.view import RoutingLimits
 from broker.errors import BrokerError
 from pricing.choice import Choice
 from pricing.guardrails import Guardrails

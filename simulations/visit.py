@@ -10,17 +10,17 @@ from uuid import UUID
 from broker.core import ledger
 from broker.core.decision import Decision
 from broker.core.dispatch import Attempt, Dispatch
+from broker.core.health.pulse import Pulse
 from broker.core.ledger import ChargeLine, Hold, Settlement
 from broker.core.metering import Delivered, Expected, meter
-from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
 from pricing.book import Rate
 from pricing.money import PICOS_PER_NANO
 from simulations.demand import ConsumerClass
-from simulations.job import Job
-from simulations.listing import Listing
-from simulations.record import Code
-from simulations.sites import Site
+from simulations.measured.record import Code
+from simulations.servers.job import Job
+from simulations.servers.listing import Listing
+from simulations.servers.sites import Site
 from simulations.supply import QueueingServer
 
 NO_ONE = UUID(int=0)

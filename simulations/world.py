@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from broker.core.market import Presence
 from pricing.book import FloatArray, IntArray, PriceBook
 from pricing.scarcity import price_of
-from simulations.books import Books
+from simulations.broker_side.books import Books
+from simulations.broker_side.desk import Desk
+from simulations.broker_side.ticker import Ticker
 from simulations.chance import generator
-from simulations.desk import Desk
-from simulations.listing import Listing
-from simulations.record import DEMAND_COLUMNS, TICK_COLUMNS, PriceMoves, Run
+from simulations.measured.record import DEMAND_COLUMNS, TICK_COLUMNS, PriceMoves, Run
+from simulations.measured.tally import Sample, Tally
+from simulations.measured.thinning import Series
+from simulations.measured.turns import Turns
 from simulations.scenario import Scenario
-from simulations.sites import Change
-from simulations.strategies import Sight, acts_every_s, band_for
-from simulations.tally import Sample, Tally
-from simulations.thinning import Series
-from simulations.ticker import Ticker
-from simulations.turns import Turns
+from simulations.servers.listing import Listing
+from simulations.servers.sites import Change
+from simulations.servers.strategies import Sight, acts_every_s, band_for
 
 _SUMMED = frozenset({"refused", "served", "offered", "offer_nanos", "worth_nanos"})
 

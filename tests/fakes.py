@@ -9,13 +9,13 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 import numpy as np
 
+from broker.core.candidates.view import RoutingLimits
 from broker.core.catalog import Band, Deployment, Endpoint, Kind, ListingStatus, Task
 from broker.core.decision import Candidate, Decision
+from broker.core.health.pulse import Pulse
 from broker.core.market import Market, Presence, build_market
-from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
 from broker.core.routing import route
-from broker.core.view import RoutingLimits
 from pricing.book import PriceBook, Rate
 
 ACCOUNT = uuid5(NAMESPACE_URL, "account")

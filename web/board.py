@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row
 
 from broker.core.catalog import Endpoint
-from broker.flows.authenticate import Caller
-from broker.flows.find_equilibrium import Equilibrium, find_equilibrium
-from broker.flows.read_prices import Health, Listing, Look, may_see
+from broker.flows.access.authenticate import Caller
+from broker.flows.market.find_equilibrium import Equilibrium, find_equilibrium
+from broker.flows.market.read_prices import Health, Listing, Look, may_see
 from broker.store.accounts import Role
 from broker.store.away import is_database_away
 from pricing.book import Rate

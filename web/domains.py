@@ -8,9 +8,9 @@ from litestar import Response, get, post
 from litestar.params import URLEncodedBody
 from litestar.response import Redirect
 
-from broker.core.syllabus import EXAMPLES_MAX, EXAMPLES_MIN, NAME_CHARACTERS_MAX
+from broker.core.quality.syllabus import EXAMPLES_MAX, EXAMPLES_MIN, NAME_CHARACTERS_MAX
 from broker.errors import BrokerError, NotFound
-from broker.flows.teach_domain import forget_domain, teach_domain
+from broker.flows.quality.teach_domain import forget_domain, teach_domain
 from broker.store.accounts import Role
 from broker.store.domains import Listed, list_domains
 from web.desk import Desk, GivenDesk

@@ -13,7 +13,7 @@ from litestar import get
 from litestar.response import ServerSentEventMessage
 
 from broker.api.streams import CountedEvents
-from broker.flows.read_call import newest_calls
+from broker.flows.calls.read_call import newest_calls
 from broker.store.away import is_database_away
 from web import reads
 from web.board import Board

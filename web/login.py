@@ -12,8 +12,8 @@ from litestar.params import FromQuery, URLEncodedBody
 from litestar.response import Redirect
 
 from broker.errors import BrokerError, CallerUnknown, NotAllowed, ScopeMissing
-from broker.flows import authenticate, login
-from broker.flows.login import SESSION_COOKIE, SESSION_LIFETIME, Login
+from broker.flows.access import authenticate, login
+from broker.flows.access.login import SESSION_COOKIE, SESSION_LIFETIME, Login
 from web.desk import Desk, GivenDesk
 from web.painter import Page
 from web.viewer import GivenViewer, find_viewer

@@ -10,9 +10,9 @@ from litestar import Request, get
 from litestar.params import FromPath, PathParameter, QueryParameter
 from sqlalchemy import Row
 
-from broker.core.pulse import TTFT_MS_PRIOR
+from broker.core.health.pulse import TTFT_MS_PRIOR
 from broker.errors import NotFound
-from broker.flows.read_gaps import read_gaps_of
+from broker.flows.quality.read_gaps import read_gaps_of
 from web import reads, words
 from web.board import BoardRow, owns, rate_of
 from web.desk import Desk, GivenDesk

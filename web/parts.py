@@ -8,8 +8,8 @@ from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from broker.core.health.pulse import Pulse
 from broker.core.market import Market
-from broker.core.pulse import Pulse
 from broker.settings import Settings
 
 

@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.examination import Verdict, judge
-from broker.flows.authenticate import Caller
+from broker.core.answers.examination import Verdict, judge
+from broker.flows.access.authenticate import Caller
 from broker.store.accounts import Role
 
 _BEFORE = text(

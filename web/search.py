@@ -13,7 +13,7 @@ from litestar import Request, get
 from broker.api.call_filters import asked_calls, asked_service, asked_use
 from broker.api.wire import asked_stretch, in_utc
 from broker.errors import RequestMalformed
-from broker.flows.read_call import Asked, list_calls
+from broker.flows.calls.read_call import Asked, list_calls
 from broker.store.accounts import Role
 from broker.store.receipts import time_of
 from web import reads

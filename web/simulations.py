@@ -13,9 +13,9 @@ from litestar.params import FromPath, URLEncodedBody
 from litestar.response import Redirect
 
 from broker.api.simulations import REPORT_HEADERS, SimulationAsked
-from broker.core.complaints import placed
+from broker.core.wire.complaints import placed
 from broker.errors import BrokerError, NotFound, RequestMalformed
-from broker.flows import order_simulation as orders
+from broker.flows.market import order_simulation as orders
 from broker.store.accounts import Role
 from web.desk import Desk, GivenDesk
 from web.painter import Page

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.core.requirements import Weights
 from broker.core.story import FORGOTTEN, Story, decode
 from broker.errors import NotFound
-from broker.flows.authenticate import Caller
+from broker.flows.access.authenticate import Caller
 from broker.store.accounts import Role
 from pricing.book import Rate
 from pricing.money import format_rate, format_usd

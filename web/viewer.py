@@ -11,8 +11,8 @@ from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
 from broker.errors import CallerUnknown, NotAllowed
-from broker.flows.authenticate import Caller, of_session
-from broker.flows.login import SESSION_COOKIE
+from broker.flows.access.authenticate import Caller, of_session
+from broker.flows.access.login import SESSION_COOKIE
 from broker.store import sessions
 from web.parts import Parts
 

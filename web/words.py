@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from broker.core.candidates.reasons import WORDS
 from broker.core.catalog import Band
-from broker.core.reasons import WORDS
 from pricing.book import Rate
 from pricing.money import MICROS_PER_USD, NANOS_PER_USD, format_rate, format_usd
 

@@ -18,7 +18,7 @@ from broker.api.money import (
 from broker.api.parts import CallerRequest, GivenEngine
 from broker.api.tables import AskedForm, form_of
 from broker.api.wire import GivenStretch
-from broker.flows import statement as statements
+from broker.flows.money import statement as statements
 
 
 class AccountMoneyController(Controller):

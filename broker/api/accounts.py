@@ -16,9 +16,9 @@ from broker.api.money import BalanceShown, balance_shown
 from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import After, Body, Limit, Reply
-from broker.flows.close_account import close_account
-from broker.flows.open_account import list_accounts, open_in
-from broker.flows.topup import Order, move
+from broker.flows.access.close_account import close_account
+from broker.flows.access.open_account import list_accounts, open_in
+from broker.flows.money.topup import Order, move
 from broker.store.accounts import Account, Role
 from broker.store.transfers import TransferKind
 from pricing.money import parse_signed_usd_nanos, parse_usd_nanos

@@ -56,7 +56,7 @@ from broker.api.stripe_events import stripe_events
 from broker.api.suites import ExaminationController, SuiteController
 from broker.api.tallies import Tallies
 from broker.api.webhooks import EventController, WebhookController
-from broker.flows.quote import QuoteDesk
+from broker.flows.calls.quote import QuoteDesk
 
 BODY_BYTES_MAX = 1 << 20
 

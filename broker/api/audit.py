@@ -13,7 +13,7 @@ from litestar.params import QueryParameter
 from broker.api.callers import OPERATORS
 from broker.api.parts import GivenEngine
 from broker.api.wire import After, Limit, Reply, Since, Until, in_utc
-from broker.flows.read_audit import read_audit
+from broker.flows.access.read_audit import read_audit
 from broker.store.audit import Entry, Sought
 
 Wanted = Annotated[str | None, QueryParameter(max_length=200, description="Exactly this.")]

@@ -11,7 +11,7 @@ from litestar.params import QueryParameter
 
 from broker.api.wire import After, GivenStretch
 from broker.errors import RequestMalformed
-from broker.flows.read_call import Asked
+from broker.flows.calls.read_call import Asked
 from broker.store.calls import Match
 
 _STATUS: Final = re.compile(r"[1-5](?:[0-9]{2}|xx)")

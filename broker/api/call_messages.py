@@ -11,7 +11,7 @@ import msgspec
 from broker.api.price_messages import Price, price
 from broker.api.wire import Reply
 from broker.core.cascade import Other
-from broker.flows.read_call import ToldCall, ToldStory
+from broker.flows.calls.read_call import ToldCall, ToldStory
 from broker.store.calls import CutCall
 from broker.store.charge_lines import ChargedAttempt
 from pricing.money import format_usd

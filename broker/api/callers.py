@@ -16,9 +16,9 @@ from litestar.types import ASGIApp, Guard
 from broker.api.parts import Parts
 from broker.core.key_terms import Scope
 from broker.errors import CallerUnknown, NotAllowed, UnknownField
-from broker.flows import authenticate
-from broker.flows.authenticate import Caller
-from broker.flows.login import SESSION_COOKIE
+from broker.flows.access import authenticate
+from broker.flows.access.authenticate import Caller
+from broker.flows.access.login import SESSION_COOKIE
 from broker.store.accounts import Role
 
 OPEN = "open_to_all"

@@ -24,8 +24,8 @@ from broker.api.callers import CHANGING
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import STRETCH, Limit
 from broker.core.key_terms import Scope
-from broker.flows.forget_answer import forget_answer
-from broker.flows.read_call import list_calls, read_call
+from broker.flows.calls.forget_answer import forget_answer
+from broker.flows.calls.read_call import list_calls, read_call
 from broker.store.accounts import Role
 from broker.store.calls import CutCall
 

@@ -15,9 +15,9 @@ from broker.api.callers import OPERATORS, allow
 from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import After, Body, Limit, Reply
-from broker.core.receipts import MEANINGS, CaseKind
-from broker.flows.close_case import close_case, read_cases
-from broker.flows.wording import REASON_MAX_CHARACTERS
+from broker.core.money.receipts import MEANINGS, CaseKind
+from broker.flows.money.wording import REASON_MAX_CHARACTERS
+from broker.flows.receipts.close_case import close_case, read_cases
 from broker.store.accounts import Role
 from broker.store.receipt_cases import Case, Wanted
 

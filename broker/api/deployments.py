@@ -17,8 +17,8 @@ from broker.api.patience import VERIFICATIONS_PER_MINUTE, require_measure, unles
 from broker.api.wire import Reply
 from broker.core.catalog import Kind, ListingStatus
 from broker.core.key_terms import Scope
-from broker.flows import enroll
-from broker.flows.read_deployments import read_deployments
+from broker.flows.providers import enroll
+from broker.flows.providers.read_deployments import read_deployments
 from broker.store.deployments import DeploymentRecord
 from provider_sdk.protocol import DeploymentOffer, ProbeReport, Registered, Verified
 

@@ -15,10 +15,10 @@ from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenEngine, GivenParts, GivenTime
 from broker.api.refunds import parse_amount
 from broker.api.wire import After, Body, Limit, Reply
-from broker.flows.answer_dispute import accept, contest, decide
-from broker.flows.authenticate import Caller
-from broker.flows.dispute import Request, Times, open_dispute, withdraw
-from broker.flows.read_recourse import list_disputes, read_dispute
+from broker.flows.access.authenticate import Caller
+from broker.flows.money.answer_dispute import accept, contest, decide
+from broker.flows.money.dispute import Request, Times, open_dispute, withdraw
+from broker.flows.money.read_recourse import list_disputes, read_dispute
 from broker.store.accounts import Role
 from broker.store.disputes import Answer, Dispute, Status, Verdict
 from pricing.money import format_usd

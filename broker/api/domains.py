@@ -12,8 +12,8 @@ from litestar.params import FromPath, JSONBody
 from broker.api.callers import allow
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import Body, Reply
-from broker.core.syllabus import EXAMPLES_MAX, Domain
-from broker.flows.teach_domain import forget_domain, teach_domain
+from broker.core.quality.syllabus import EXAMPLES_MAX, Domain
+from broker.flows.quality.teach_domain import forget_domain, teach_domain
 from broker.store.accounts import Role
 from broker.store.domains import Listed, list_domains
 

@@ -16,9 +16,9 @@ from broker.api.payout_messages import (
     earnings_shown,
     terms_shown,
 )
-from broker.flows.payout_terms import set_delay
-from broker.flows.read_earnings import read_earnings
-from broker.flows.read_payouts import concerned
+from broker.flows.money.payout_terms import set_delay
+from broker.flows.money.read_earnings import read_earnings
+from broker.flows.money.read_payouts import concerned
 from broker.store.accounts import Role
 
 PAYEES = allow(Role.PROVIDER, Role.OPERATOR)

@@ -12,10 +12,10 @@ from litestar.params import FromPath, JSONBody
 from broker.api.callers import CHANGING, CONSUMERS
 from broker.api.parts import GivenCaller, GivenParts, GivenTime
 from broker.api.wire import Body, Reply
-from broker.core.evidence import Grade
 from broker.core.key_terms import Scope
-from broker.flows.give_feedback import Desk, Word, give_feedback
-from broker.flows.keep_words import read_words
+from broker.core.quality.evidence import Grade
+from broker.flows.quality.give_feedback import Desk, Word, give_feedback
+from broker.flows.quality.keep_words import read_words
 
 
 class FeedbackGiven(Body):

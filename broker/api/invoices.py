@@ -24,8 +24,8 @@ from broker.api.parts import CallerRequest, GivenCaller, GivenEngine, GivenTime
 from broker.api.statements import SumsShown
 from broker.api.tables import AskedForm, Form, form_of
 from broker.errors import RequestMalformed
-from broker.flows.invoice import list_invoices, read_invoice
-from broker.flows.statement import owner
+from broker.flows.money.invoice import list_invoices, read_invoice
+from broker.flows.money.statement import owner
 from broker.store.invoices import Invoice
 from pricing.money import format_usd
 

@@ -22,8 +22,8 @@ from broker.core.key_terms import (
     Scope,
 )
 from broker.errors import RequestMalformed
-from broker.flows.change_key import OVERLAP_S_MAX
-from broker.flows.issue_key import NO_BUDGETS, OwnedKey
+from broker.flows.access.change_key import OVERLAP_S_MAX
+from broker.flows.access.issue_key import NO_BUDGETS, OwnedKey
 from broker.store.budgets import BudgetKind, Budgets, BudgetStanding
 from pricing.money import MoneyError, format_usd, parse_usd_nanos
 

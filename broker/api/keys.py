@@ -24,8 +24,8 @@ from broker.api.key_messages import (
 from broker.api.once import GivenOnce, Once
 from broker.api.parts import GivenCaller, GivenEngine, GivenParts, GivenTime, Parts
 from broker.core.key_terms import Scope
-from broker.flows.change_key import change_key, rotate_in
-from broker.flows.issue_key import issue_in, list_keys, revoke_key
+from broker.flows.access.change_key import change_key, rotate_in
+from broker.flows.access.issue_key import issue_in, list_keys, revoke_key
 from broker.store.keys import IssuedKey
 
 

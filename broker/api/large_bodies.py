@@ -16,10 +16,10 @@ from litestar import Request
 from litestar.datastructures import State
 from litestar.serialization import decode_json
 
-from broker.core.complaints import plain
-from broker.core.members import read_members
+from broker.core.wire.complaints import plain
+from broker.core.wire.members import read_members
 from broker.errors import RequestMalformed
-from broker.flows.authenticate import Caller
+from broker.flows.access.authenticate import Caller
 
 LARGE_BYTES: Final = 1 << 20
 DRAFT_BYTES_MAX: Final = 16 << 20

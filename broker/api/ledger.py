@@ -12,8 +12,8 @@ from broker.api.callers import OPERATORS
 from broker.api.long_reads import LONG
 from broker.api.parts import GivenEngine, GivenTime
 from broker.api.wire import Reply
-from broker.flows.check import check
-from broker.flows.monitor import Standing, read_standing
+from broker.flows.books.check import check
+from broker.flows.books.monitor import Standing, read_standing
 from broker.store.ledger_checks import CheckKind
 
 

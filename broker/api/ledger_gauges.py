@@ -11,7 +11,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.flows.monitor import read_last
+from broker.flows.books.monitor import read_last
 from broker.store.away import DATABASE_AWAY
 from broker.store.ledger_checks import LastCheck
 

@@ -14,7 +14,7 @@ from broker.api.long_reads import LONG
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import STRETCH, GivenStretch, Reply
 from broker.core.lost import RANK_MAX, Kind
-from broker.flows.read_lost_calls import LostCalls, read_lost_calls
+from broker.flows.providers.read_lost_calls import LostCalls, read_lost_calls
 from broker.store.accounts import Role
 from broker.store.lost_calls import Counted
 

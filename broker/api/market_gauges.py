@@ -15,7 +15,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from broker.api.parts import Parts
-from broker.flows.read_prices import Health, Listing, Look
+from broker.flows.market.read_prices import Health, Listing, Look
 
 SCRAPES_SHARE: Final = 0.05
 """Of a core, so much at most is spent on scrapes of a large market, however many ask."""

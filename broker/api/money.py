@@ -29,9 +29,9 @@ from broker.api.wire import (
     from_cursor,
     to_cursor,
 )
-from broker.flows import statement as statements
-from broker.flows.authenticate import Caller
-from broker.flows.statement import PurseKind
+from broker.flows.access.authenticate import Caller
+from broker.flows.money import statement as statements
+from broker.flows.money.statement import PurseKind
 from broker.store.accounts import Role
 from broker.store.statements import Balance, Entry, EntryKind, Place, Span
 from pricing.money import format_usd

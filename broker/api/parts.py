@@ -14,11 +14,11 @@ from litestar.types import Dependencies
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.api.price_feed import PriceFeed
+from broker.core.health.pulse import Pulse
 from broker.core.market import Market
-from broker.core.pulse import Pulse
-from broker.flows.authenticate import Caller
-from broker.flows.heartbeat import HeartbeatDesk
-from broker.flows.keyring import Keyring
+from broker.flows.access.authenticate import Caller
+from broker.flows.access.keyring import Keyring
+from broker.flows.market.heartbeat import HeartbeatDesk
 from broker.live.room import Live
 from broker.settings import Settings
 from broker.store.sealing import Sealer

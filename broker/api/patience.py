@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from broker.api.parts import Parts
 from broker.errors import Unavailable
-from broker.flows.authenticate import Caller
+from broker.flows.access.authenticate import Caller
 
 T = TypeVar("T")
 

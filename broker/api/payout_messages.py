@@ -9,10 +9,10 @@ from uuid import UUID
 import msgspec
 
 from broker.api.wire import Body, Reply
-from broker.core.maturity import Trust
-from broker.core.payout import Destination, Method, Schedule
-from broker.flows.export_payouts import Format
-from broker.flows.read_earnings import Earnings
+from broker.core.money.maturity import Trust
+from broker.core.money.payout import Destination, Method, Schedule
+from broker.flows.money.export_payouts import Format
+from broker.flows.money.read_earnings import Earnings
 from broker.store.payout_batches import CURRENCY, Batch
 from broker.store.payout_terms import Terms
 from broker.store.payouts import Item, Payout, PayoutStatus

@@ -33,12 +33,12 @@ from broker.api.payout_messages import (
     terms_shown,
 )
 from broker.api.wire import After, Limit
-from broker.flows import pay_out, payout_events, payout_terms, read_payouts
-from broker.flows.authenticate import Caller
-from broker.flows.export_payouts import Export, export
-from broker.flows.pay_out_due import pay_out_due
-from broker.flows.payout_events import Word
-from broker.flows.payout_terms import Wishes
+from broker.flows.access.authenticate import Caller
+from broker.flows.money import pay_out, payout_events, payout_terms, read_payouts
+from broker.flows.money.export_payouts import Export, export
+from broker.flows.money.pay_out_due import pay_out_due
+from broker.flows.money.payout_events import Word
+from broker.flows.money.payout_terms import Wishes
 from broker.store.accounts import Role
 from broker.store.payouts import Payout, PayoutStatus, Wanted
 from pricing.money import parse_usd_nanos

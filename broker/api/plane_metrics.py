@@ -16,11 +16,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from broker.core.health.pulse import Pulse
+from broker.core.health.throttle import Throttle
 from broker.core.hedging import HedgeBudget
-from broker.core.pulse import Pulse
 from broker.core.retries import RetryBudget
-from broker.core.throttle import Throttle
-from broker.flows.batch import LedgerBatcher
+from broker.flows.books.batch import LedgerBatcher
 from broker.live.room import Live
 from broker.upstream.client import UpstreamClient
 

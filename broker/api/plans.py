@@ -15,10 +15,10 @@ from broker.api.callers import OPERATORS, allow
 from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenParts, GivenTime
 from broker.api.wire import Body, Reply, in_utc
-from broker.core.takes import Plan, Tier
-from broker.flows.read_plans import PlanList, read_plans
-from broker.flows.set_plan import TIERS_MAX, PlanWanted, end_plan, set_plan
-from broker.flows.wording import REASON_MAX_CHARACTERS
+from broker.core.money.takes import Plan, Tier
+from broker.flows.money.read_plans import PlanList, read_plans
+from broker.flows.money.set_plan import TIERS_MAX, PlanWanted, end_plan, set_plan
+from broker.flows.money.wording import REASON_MAX_CHARACTERS
 from broker.store.accounts import Role
 from pricing.money import format_usd, parse_usd_nanos
 

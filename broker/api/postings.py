@@ -10,8 +10,8 @@ from litestar.params import FromPath
 
 from broker.api.parts import GivenCaller, GivenEngine
 from broker.api.wire import Reply
-from broker.core.postings import CallState, Entry, Naming, Posting
-from broker.flows.explain_call import Explained, explain
+from broker.core.money.postings import CallState, Entry, Naming, Posting
+from broker.flows.calls.explain_call import Explained, explain
 from broker.store.accounts import Role
 from pricing.money import format_usd
 

@@ -16,7 +16,7 @@ from broker.api.parts import GivenCaller, GivenEngine, GivenMarket, GivenTime
 from broker.api.price_messages import Price, price
 from broker.api.prices import EndpointName
 from broker.api.wire import Reply
-from broker.flows.advise_price import Advised, advise_price
+from broker.flows.market.advise_price import Advised, advise_price
 from broker.store.accounts import Role
 from pricing import advice
 from pricing.advice import Reason

@@ -7,8 +7,8 @@ from typing import Any
 
 from broker.api.wire import Reply
 from broker.core.catalog import Band, Endpoint, Task
-from broker.flows.authenticate import Caller
-from broker.flows.read_prices import Health, Listing, Look, may_see
+from broker.flows.access.authenticate import Caller
+from broker.flows.market.read_prices import Health, Listing, Look, may_see
 from pricing.book import Rate
 from pricing.money import format_rate, format_usd
 from pricing.tiers import Tier, tier_rate

@@ -16,8 +16,8 @@ from broker.api.parts import Parts
 from broker.api.price_messages import prices
 from broker.core.catalog import Endpoint
 from broker.core.market import Market
-from broker.flows.authenticate import Caller
-from broker.flows.read_prices import Look, may_see
+from broker.flows.access.authenticate import Caller
+from broker.flows.market.read_prices import Look, may_see
 
 KEPT_MAX: Final = 16
 """Texts of one market: who sees yet another choice of private endpoints has its own."""

@@ -32,8 +32,8 @@ from broker.api.streams import CountedEvents, Streams
 from broker.api.wire import STRETCH, GivenStretch, Limit
 from broker.core.key_terms import Scope
 from broker.errors import BrokerError
-from broker.flows.read_price_history import Period, read_price_history
-from broker.flows.read_prices import Look
+from broker.flows.market.read_price_history import Period, read_price_history
+from broker.flows.market.read_prices import Look
 from broker.store.away import DATABASE_AWAY
 from broker.store.prices import PriceChange as Change
 

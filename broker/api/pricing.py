@@ -15,14 +15,14 @@ from broker.api.callers import allow
 from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenMarket, GivenParts, GivenTime
 from broker.api.wire import Body, Reply, in_utc
-from broker.flows.choose_pricing import (
+from broker.flows.market.choose_pricing import (
     REASON_MAX_CHARACTERS,
     ChoiceWanted,
     Clock,
     choose_pricing,
     end_choice,
 )
-from broker.flows.read_pricing import read_pricing
+from broker.flows.market.read_pricing import read_pricing
 from broker.store.accounts import Role
 from broker.store.pricing_choices import StoredChoice
 from pricing.choice import Scope

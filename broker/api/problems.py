@@ -12,7 +12,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
-from broker.core.complaints import worded
+from broker.core.wire.complaints import worded
 from broker.errors import BrokerError, RequestMalformed, Unavailable, ValueUnkeepable
 from broker.store.away import is_database_away, is_unkeepable
 from pricing.money import MoneyError

@@ -23,7 +23,7 @@ from broker.core.cascade import Below, Cascade
 from broker.core.catalog import Task
 from broker.core.quote import Promise
 from broker.errors import RequestMalformed
-from broker.flows.quote import TTL_S_MAX, Draft, Estimate, QuoteDesk
+from broker.flows.calls.quote import TTL_S_MAX, Draft, Estimate, QuoteDesk
 from broker.store.quotes import Quote
 from pricing.money import format_usd
 

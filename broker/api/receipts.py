@@ -14,10 +14,10 @@ from broker.api.large_bodies import BatchRequest
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import Reply
 from broker.core.key_terms import Scope
-from broker.flows.authenticate import Caller
-from broker.flows.keep_receipt_key import keep_key, retire_key
-from broker.flows.read_receipts import read_practices, read_receipts
-from broker.flows.receive_receipts import receive
+from broker.flows.access.authenticate import Caller
+from broker.flows.receipts.keep_receipt_key import keep_key, retire_key
+from broker.flows.receipts.read_receipts import read_practices, read_receipts
+from broker.flows.receipts.receive_receipts import receive
 from broker.store.accounts import Role
 from provider_sdk.protocol import ReceiptBatch, ReceiptKeyKept, ReceiptKeyOffer, ReceiptReply
 

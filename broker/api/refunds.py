@@ -13,9 +13,9 @@ from broker.api.callers import OPERATORS
 from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import After, Body, Limit, Reply
-from broker.flows.authenticate import Caller
-from broker.flows.read_recourse import list_credit_notes, read_credit_note
-from broker.flows.refund import refund
+from broker.flows.access.authenticate import Caller
+from broker.flows.money.read_recourse import list_credit_notes, read_credit_note
+from broker.flows.money.refund import refund
 from broker.store.accounts import Role
 from broker.store.credit_notes import CreditNote, NotedLine
 from pricing.money import format_usd, parse_usd_nanos

@@ -24,7 +24,7 @@ from broker.api.wire import Reply
 from broker.core import story
 from broker.core.chain import Chain
 from broker.core.key_terms import Scope
-from broker.flows.quote import Rehearsal
+from broker.flows.calls.quote import Rehearsal
 from pricing.money import format_usd
 
 CANDIDATES_SHOWN_MAX: Final = 100

@@ -16,7 +16,7 @@ from broker.api.callers import OPERATORS
 from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenParts, GivenTime
 from broker.api.wire import LIMIT_DEFAULT, Body, Limit, Reply
-from broker.flows.order_simulation import (
+from broker.flows.market.order_simulation import (
     cancel_simulation,
     offered,
     order_simulation,

@@ -16,7 +16,7 @@ from broker.api.parts import CallerRequest, GivenCaller, GivenEngine
 from broker.api.tables import AskedForm, Form, form_of
 from broker.api.wire import STRETCH, GivenStretch, Reply
 from broker.errors import RequestMalformed
-from broker.flows.statement import totals
+from broker.flows.money.statement import totals
 from broker.store.statement_totals import ROWS_MAX, By, Grouping, Sums
 from broker.store.statements import Span
 from pricing.money import format_usd

@@ -9,7 +9,7 @@ from litestar.params import HeaderParameter
 
 from broker.api.callers import OPEN
 from broker.api.parts import CallerRequest, GivenParts, GivenTime
-from broker.flows.hear_stripe import hear
+from broker.flows.money.hear_stripe import hear
 
 Signature = Annotated[str, HeaderParameter(name="Stripe-Signature", max_length=4_096)]
 

@@ -19,11 +19,17 @@ from broker.api.long_reads import LONG
 from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import LIMIT_DEFAULT, Body, Limit, Reply
-from broker.core.gap import Gap
-from broker.core.suites import Broken, Item, Suite
-from broker.flows.import_suite import Imported, import_suite, may_read, read_suite, remove_suite
-from broker.flows.order_examination import order_examination, read_examinations, verdict_of
-from broker.flows.read_gaps import read_gaps
+from broker.core.answers.gap import Gap
+from broker.core.answers.suites import Broken, Item, Suite
+from broker.flows.quality.import_suite import (
+    Imported,
+    import_suite,
+    may_read,
+    read_suite,
+    remove_suite,
+)
+from broker.flows.quality.order_examination import order_examination, read_examinations, verdict_of
+from broker.flows.quality.read_gaps import read_gaps
 from broker.store import suites
 from broker.store.accounts import Role
 from broker.store.canaries import Beside

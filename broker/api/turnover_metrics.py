@@ -1,7 +1,7 @@
 """What calls took and came to, read when it is scraped.
 
 All label sets are bounded: tasks are four, and one for money without a call's record; outcomes are
-four, as `broker.core.turnover.outcome_of` has them.
+four, as `broker.core.money.turnover.outcome_of` has them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from broker.core.turnover import Sums, Turnover
+from broker.core.money.turnover import Sums, Turnover
 
 NANOS_PER_USD: Final = 1_000_000_000
 

@@ -32,10 +32,10 @@ from broker.api.webhook_messages import (
 )
 from broker.api.wire import After, Limit, Since, Until, in_utc
 from broker.errors import RequestMalformed
-from broker.flows import subscribe
-from broker.flows.ping_webhook import Postbag, ping_webhook
-from broker.flows.read_webhooks import list_deliveries, list_events, list_webhooks
-from broker.flows.replay_events import replay_events
+from broker.flows.webhooks import subscribe
+from broker.flows.webhooks.ping_webhook import Postbag, ping_webhook
+from broker.flows.webhooks.read_webhooks import list_deliveries, list_events, list_webhooks
+from broker.flows.webhooks.replay_events import replay_events
 from broker.store.deliveries import State
 from broker.store.events import Sought
 

@@ -33,7 +33,7 @@ def open_(
 ) -> None:
     """Open an account."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.open_account import open_account
+    from broker.flows.access.open_account import open_account
     from broker.store.accounts import Role
 
     async def work(engine: AsyncEngine) -> None:
@@ -53,7 +53,7 @@ def topup(
 ) -> None:
     """Credit a consumer's account."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.topup import top_up
+    from broker.flows.money.topup import top_up
     from pricing.money import format_usd, parse_signed_usd_nanos
 
     async def work(engine: AsyncEngine) -> str:
@@ -74,7 +74,7 @@ def adjust_(
 ) -> None:
     """Correct an account's balance, up or down. Nothing that was posted changes."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.topup import adjust
+    from broker.flows.money.topup import adjust
     from pricing.money import format_usd, parse_signed_usd_nanos
 
     async def work(engine: AsyncEngine) -> str:
@@ -94,7 +94,7 @@ def close(
 ) -> None:
     """Close an account for good. Its keys open nothing any more, its books stay."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.close_account import close_account
+    from broker.flows.access.close_account import close_account
 
     async def work(engine: AsyncEngine) -> None:
         await close_account(engine, OPERATOR, name, reason, now())
@@ -109,7 +109,7 @@ def list_(state: State = DEFAULT_STATE) -> None:
     from rich.table import Table
 
     from broker.cli.local import run_with_engine
-    from broker.flows.open_account import list_accounts
+    from broker.flows.access.open_account import list_accounts
 
     async def work(engine: AsyncEngine) -> Table:
         times = ("opened (UTC)", "closed (UTC)")
@@ -129,8 +129,8 @@ def list_(state: State = DEFAULT_STATE) -> None:
 
 async def _amounts(engine: AsyncEngine, account: Account) -> tuple[str, str]:
     """Return what is available and what is held; an operator has neither."""
-    from broker.flows.authenticate import Caller
-    from broker.flows.statement import balance
+    from broker.flows.access.authenticate import Caller
+    from broker.flows.money.statement import balance
     from pricing.money import format_usd
 
     if account.ledger_account is None:

@@ -13,7 +13,7 @@ from broker.cli.state import StateFolder
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from broker.flows.verify_audit import Verdict
+    from broker.flows.access.verify_audit import Verdict
     from broker.store.audit import Entry
     from broker.store.audit_chain import Head
 
@@ -33,7 +33,7 @@ def list_(
 ) -> None:
     """Show who did what, newest first."""
     from broker.cli.local import run_with_engine
-    from broker.flows.read_audit import read_audit
+    from broker.flows.access.read_audit import read_audit
     from broker.store.audit import Sought
 
     async def work(engine: AsyncEngine) -> list[Entry]:
@@ -58,7 +58,7 @@ def verify(
 ) -> None:
     """Recompute the chain through the log and open its seals; exit status 1 on any flaw."""
     from broker.cli.local import run_with_engine, sealer
-    from broker.flows.verify_audit import verify_audit
+    from broker.flows.access.verify_audit import verify_audit
 
     folder = StateFolder(state)
     noted = None if head is None else _noted(head)

@@ -29,8 +29,8 @@ def list_(
 ) -> None:
     """List cases, newest first."""
     from broker.cli.local import OPERATOR, run_with_engine
-    from broker.core.receipts import MEANINGS
-    from broker.flows.close_case import read_cases
+    from broker.core.money.receipts import MEANINGS
+    from broker.flows.receipts.close_case import read_cases
     from broker.store.receipt_cases import Wanted
 
     async def work(engine: AsyncEngine) -> list[Case]:
@@ -57,7 +57,7 @@ def close(
 ) -> None:
     """Close a case. It moves no money: that is for refunds and adjustments."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.close_case import close_case
+    from broker.flows.receipts.close_case import close_case
 
     async def work(engine: AsyncEngine) -> None:
         async with engine.begin() as connection:

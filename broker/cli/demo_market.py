@@ -18,11 +18,11 @@ from broker.demo.showcase import show
 from broker.demo.start import DemoServer, agent, prepare_servers
 from broker.embedded.supervise import Supervisor
 from broker.errors import Conflict
-from broker.flows.authenticate import Caller
-from broker.flows.issue_key import issue_key
-from broker.flows.open_account import open_account
-from broker.flows.statement import balance
-from broker.flows.topup import top_up
+from broker.flows.access.authenticate import Caller
+from broker.flows.access.issue_key import issue_key
+from broker.flows.access.open_account import open_account
+from broker.flows.money.statement import balance
+from broker.flows.money.topup import top_up
 from broker.store import accounts as account_store
 from broker.store.accounts import Role
 from broker.store.database import create_engine

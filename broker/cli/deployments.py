@@ -31,7 +31,11 @@ def list_(
     """List deployments, oldest first, with what their last check found wrong, and which of those
     that are listed are not there."""
     from broker.cli.local import OPERATOR, run_with_engine
-    from broker.flows.read_deployments import read_deployments, read_heartbeats, why_absent
+    from broker.flows.providers.read_deployments import (
+        read_deployments,
+        read_heartbeats,
+        why_absent,
+    )
 
     folder = StateFolder(state)
 
@@ -69,7 +73,7 @@ def withdraw(
     While its provider has a key it can register it again: 'broker keys revoke' shuts that out too.
     """
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows import enroll
+    from broker.flows.providers import enroll
 
     async def work(engine: AsyncEngine) -> None:
         await enroll.withdraw(engine, OPERATOR, deployment_id, now(), reason)

@@ -29,7 +29,7 @@ def list_(
 ) -> None:
     """List the newest disputes."""
     from broker.cli.local import OPERATOR, run_with_engine
-    from broker.flows.read_recourse import list_disputes
+    from broker.flows.money.read_recourse import list_disputes
     from broker.store.disputes import Status
     from pricing.money import format_usd
 
@@ -67,7 +67,7 @@ def decide(
 ) -> None:
     """Decide a contested dispute."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.answer_dispute import decide as decide_dispute
+    from broker.flows.money.answer_dispute import decide as decide_dispute
     from broker.store.disputes import Verdict
     from pricing.money import format_usd, parse_usd_nanos
 

@@ -14,7 +14,7 @@ from broker.cli.tables import print_table
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from broker.core.syllabus import Domain
+    from broker.core.quality.syllabus import Domain
     from broker.store.domains import Listed
 
 app = typer.Typer(help="Teach, list and forget domains.", no_args_is_help=True)
@@ -33,7 +33,7 @@ def teach(
 ) -> None:
     """Teach a domain by examples, or teach it anew; every broker knows it at once."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.teach_domain import teach_domain
+    from broker.flows.quality.teach_domain import teach_domain
 
     # What is no UTF-8 is refused with the number of its example, as half of a character is.
     lines = examples.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
@@ -70,7 +70,7 @@ def list_(state: State = DEFAULT_STATE) -> None:
 def forget(name: Name, state: State = DEFAULT_STATE) -> None:
     """Forget a domain."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.teach_domain import forget_domain
+    from broker.flows.quality.teach_domain import forget_domain
 
     async def work(engine: AsyncEngine) -> None:
         async with engine.begin() as connection:

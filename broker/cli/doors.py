@@ -11,7 +11,7 @@ from celery import Celery
 
 from broker.cli.local import run_with_engine, sealer, settings
 from broker.cli.state import StateFolder
-from broker.flows.tell_market import tell_market
+from broker.flows.market.tell_market import tell_market
 from broker.worker import create_app
 
 
@@ -23,7 +23,7 @@ def celery_app(state: Path) -> Celery:
 
 def market(state: Path, days: float) -> dict[str, Any]:
     """Return the market of the broker of a state folder and its calls of so many days, as told by
-    `broker.flows.tell_market`. Raises SettingInvalid, Unavailable, RequestMalformed."""
+    `broker.flows.market.tell_market`. Raises SettingInvalid, Unavailable, RequestMalformed."""
     folder, until = StateFolder(state), datetime.now(UTC)
     since = until - timedelta(days=days)
     return run_with_engine(folder, lambda engine: tell_market(engine, sealer(folder), since, until))

@@ -12,7 +12,7 @@ from broker.cli.state import StateFolder
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from broker.flows.forget_history import Plan
+    from broker.flows.calls.forget_history import Plan
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _TOLD = {
@@ -31,7 +31,7 @@ def history(
 ) -> None:
     """Say what the worker would forget, and how many bytes that is. Nothing is changed."""
     from broker.cli.local import now, run_with_engine, settings
-    from broker.flows.forget_history import kept_until, plan
+    from broker.flows.calls.forget_history import kept_until, plan
 
     folder = StateFolder(state)
     found = settings(folder)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from broker.flows.issue_key import OwnedKey
+    from broker.flows.access.issue_key import OwnedKey
     from broker.store.budgets import Budgets
 
 app = typer.Typer(help="Issue, list, rotate, limit and revoke keys.", no_args_is_help=True)
@@ -105,7 +105,7 @@ def issue(
     """Make a key and print it; it is shown this once. What is not said is not limited."""
     from broker.cli.local import OPERATOR, now, run_with_engine
     from broker.core.key_terms import ALL_SCOPES, Allowance, KeyTerms, Rates
-    from broker.flows.issue_key import issue_key
+    from broker.flows.access.issue_key import issue_key
 
     lists = [frozenset(each) if each else None for each in (models, providers, domains)]
     terms = KeyTerms(
@@ -132,7 +132,7 @@ def list_(name: Name, state: State = DEFAULT_STATE) -> None:
     from rich.table import Table
 
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.issue_key import list_keys
+    from broker.flows.access.issue_key import list_keys
 
     async def work(engine: AsyncEngine) -> Table:
         table = Table(
@@ -157,7 +157,7 @@ def rotate(
 ) -> None:
     """Give a key a new secret and print it; it is shown this once."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.change_key import rotate_key
+    from broker.flows.access.change_key import rotate_key
 
     async def work(engine: AsyncEngine) -> str:
         return (await rotate_key(engine, OPERATOR, key_id, overlap_s, now())).text
@@ -175,7 +175,7 @@ def budget(
 ) -> None:
     """Set all budgets of a key; one that is left out is lifted."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.change_key import change_key
+    from broker.flows.access.change_key import change_key
 
     limits = _budgets(day, month, total)
 
@@ -190,7 +190,7 @@ def budget(
 def revoke(key_id: KeyId, state: State = DEFAULT_STATE) -> None:
     """Revoke a key; it opens nothing from then on."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.issue_key import revoke_key
+    from broker.flows.access.issue_key import revoke_key
 
     async def work(engine: AsyncEngine) -> None:
         await revoke_key(engine, OPERATOR, key_id, now())

@@ -21,8 +21,8 @@ from broker.embedded.readiness import answering
 from broker.embedded.supervise import Service, Supervisor
 from broker.embedded.valkey import EmbeddedValkey
 from broker.errors import Conflict, SettingInvalid, Unavailable
-from broker.flows.login import make_link
-from broker.flows.open_account import open_account
+from broker.flows.access.login import make_link
+from broker.flows.access.open_account import open_account
 from broker.settings import Settings
 from broker.store import accounts as account_store
 from broker.store.accounts import Role

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from rich.table import Table
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from broker.core.postings import Entry, Postings
-    from broker.flows.check import Checked
-    from broker.flows.monitor import Standing
+    from broker.core.money.postings import Entry, Postings
+    from broker.flows.books.check import Checked
+    from broker.flows.books.monitor import Standing
 
 app = typer.Typer(help="Check the books, and explain a call in them.", no_args_is_help=True)
 
@@ -47,8 +47,8 @@ def check(
     from rich.text import Text
 
     from broker.cli.local import now, run_with_engine
-    from broker.flows.check import check_views
-    from broker.flows.monitor import read_standing
+    from broker.flows.books.check import check_views
+    from broker.flows.books.monitor import read_standing
 
     async def work(engine: AsyncEngine) -> tuple[Sequence[Checked], Sequence[Standing]]:
         checked = await check_views(engine, replay=replay)
@@ -81,7 +81,7 @@ def explain(call_id: Call, state: State = DEFAULT_STATE) -> None:
     from rich.text import Text
 
     from broker.cli.local import OPERATOR, run_with_engine
-    from broker.flows import explain_call
+    from broker.flows.calls import explain_call
 
     async def work(engine: AsyncEngine) -> Postings:
         return (await explain_call.explain(engine, OPERATOR, call_id)).postings
@@ -136,7 +136,7 @@ _KINDS = {"invariants": "the open period", "replay": "all records"}
 
 
 def _told(found: Postings) -> str:
-    from broker.core.postings import CallState
+    from broker.core.money.postings import CallState
     from pricing.money import format_usd
 
     held = format_usd(found.held_nanos)
@@ -169,7 +169,7 @@ class Sheet:
 
 
 def _sheets(found: Postings) -> Iterator[Sheet]:
-    from broker.core.postings import full_name
+    from broker.core.money.postings import full_name
 
     totals = found.totals(full_name)
     width = max([len(name) for name in totals] + [len(HOLD_ROW)])

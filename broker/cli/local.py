@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.cli.state import StateFolder
 from broker.errors import Unavailable
-from broker.flows.authenticate import Caller
+from broker.flows.access.authenticate import Caller
 from broker.logs import configure_logging
 from broker.settings import Settings
 from broker.store.accounts import Role

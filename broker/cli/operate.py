@@ -22,7 +22,7 @@ def approve(
 ) -> None:
     """Approve a deployment whose origin is proved by a credential only."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows import enroll
+    from broker.flows.providers import enroll
 
     async def work(engine: AsyncEngine) -> None:
         await enroll.approve(engine, OPERATOR.name, deployment_id, now())
@@ -37,7 +37,7 @@ def login(
 ) -> None:
     """Print a link that logs in to the console once."""
     from broker.cli.local import now, run_with_engine
-    from broker.flows.login import make_link
+    from broker.flows.access.login import make_link
     from broker.store import accounts as account_store
 
     folder = StateFolder(state)

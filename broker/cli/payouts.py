@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-    from broker.flows.payout_events import Word
+    from broker.flows.money.payout_events import Word
     from broker.store.payouts import Payout
 
     Record = Callable[[AsyncConnection, UUID, Word, datetime], Awaitable[Payout]]
@@ -45,7 +45,7 @@ def list_(
 ) -> None:
     """List payouts, newest first."""
     from broker.cli.local import OPERATOR, run_with_engine
-    from broker.flows import read_payouts
+    from broker.flows.money import read_payouts
     from broker.store.payouts import PayoutStatus, Wanted
     from pricing.money import format_usd
 
@@ -73,8 +73,8 @@ def run(
 ) -> None:
     """Make payouts."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.pay_out import ask
-    from broker.flows.pay_out_due import pay_out_due
+    from broker.flows.money.pay_out import ask
+    from broker.flows.money.pay_out_due import pay_out_due
     from pricing.money import format_usd
 
     async def work(engine: AsyncEngine) -> list[Payout]:
@@ -116,8 +116,8 @@ def export(
 ) -> None:
     """Write a batch's open payouts as a file: ISO 20022 pain.001, or CSV."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.export_payouts import Export, File, Format
-    from broker.flows.export_payouts import export as export_batch
+    from broker.flows.money.export_payouts import Export, File, Format
+    from broker.flows.money.export_payouts import export as export_batch
     from broker.settings import Payouts
     from broker.store.sealing import Sealer
 
@@ -140,8 +140,8 @@ def export(
 @app.command("confirm")
 def confirm(ids: Ids, reference: Reference = "", state: State = DEFAULT_STATE) -> None:
     """Say that the money has gone out."""
-    from broker.flows import payout_events
-    from broker.flows.payout_events import Word
+    from broker.flows.money import payout_events
+    from broker.flows.money.payout_events import Word
 
     _record(payout_events.confirm, ids, Word(_AUTHOR, reference=reference), state)
 
@@ -158,8 +158,8 @@ def fail(
     state: State = DEFAULT_STATE,
 ) -> None:
     """Say that the money will not go out: it is available again."""
-    from broker.flows import payout_events
-    from broker.flows.payout_events import Word
+    from broker.flows.money import payout_events
+    from broker.flows.money.payout_events import Word
 
     _record(payout_events.fail, ids, Word(_AUTHOR, reason, reference, checked), state)
 
@@ -169,8 +169,8 @@ def return_(
     ids: Ids, reason: Reason, reference: Reference = "", state: State = DEFAULT_STATE
 ) -> None:
     """Say that the money came back: it is available again."""
-    from broker.flows import payout_events
-    from broker.flows.payout_events import Word
+    from broker.flows.money import payout_events
+    from broker.flows.money.payout_events import Word
 
     _record(payout_events.give_back, ids, Word(_AUTHOR, reason, reference), state)
 

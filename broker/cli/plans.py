@@ -14,8 +14,8 @@ from broker.cli.state import StateFolder
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from broker.core.takes import Plan, Tier
-    from broker.flows.read_plans import PlanList
+    from broker.core.money.takes import Plan, Tier
+    from broker.flows.money.read_plans import PlanList
 
 app = typer.Typer(help="Set, list and end plans of the broker's take.", no_args_is_help=True)
 
@@ -41,7 +41,7 @@ def set_(
 ) -> None:
     """Set a plan. It holds for calls admitted from then on."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.set_plan import PlanWanted, set_plan
+    from broker.flows.money.set_plan import PlanWanted, set_plan
 
     at = None if effective is None else effective.replace(tzinfo=UTC)
     wanted = PlanWanted(provider, domain, tuple(map(_tier, tier)), at, reason)
@@ -62,7 +62,7 @@ def end(
 ) -> None:
     """End a plan that is in force, or call off one that is still to come."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.set_plan import end_plan
+    from broker.flows.money.set_plan import end_plan
 
     async def work(engine: AsyncEngine) -> None:
         async with engine.begin() as connection:
@@ -76,7 +76,7 @@ def end(
 def list_(state: State = DEFAULT_STATE) -> None:
     """List all plans, the last written first."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.read_plans import read_plans
+    from broker.flows.money.read_plans import read_plans
 
     async def work(engine: AsyncEngine) -> PlanList:
         return await read_plans(engine, OPERATOR, 0, now())
@@ -94,7 +94,7 @@ def list_(state: State = DEFAULT_STATE) -> None:
 
 
 def _tier(words: str) -> Tier:
-    from broker.core.takes import Tier
+    from broker.core.money.takes import Tier
     from pricing.money import parse_usd_nanos
 
     amount_usd, _, bps = words.partition(":")

@@ -12,7 +12,7 @@ from broker.cli.state import StateFolder
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from broker.core.off_policy import Evaluated
+    from broker.core.quality.off_policy import Evaluated
 
 app = typer.Typer(help="Evaluate other ways of choosing.", no_args_is_help=True)
 
@@ -39,7 +39,7 @@ def evaluate(
     import msgspec
 
     from broker.cli.local import now, run_with_engine
-    from broker.flows.evaluate_policy import evaluate_policy
+    from broker.flows.quality.evaluate_policy import evaluate_policy
 
     async def work(engine: AsyncEngine) -> Evaluated:
         return await evaluate_policy(engine, policy, now() - timedelta(days=days))

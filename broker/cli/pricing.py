@@ -15,7 +15,7 @@ from broker.cli.state import StateFolder
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from broker.flows.choose_pricing import Clock
+    from broker.flows.market.choose_pricing import Clock
     from broker.store.pricing_choices import StoredChoice
 
 app = typer.Typer(
@@ -47,7 +47,7 @@ def set_(
 ) -> None:
     """Choose a controller, for the whole market unless a narrower subject is named."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.choose_pricing import ChoiceWanted, choose_pricing
+    from broker.flows.market.choose_pricing import ChoiceWanted, choose_pricing
     from pricing.choice import Scope
 
     named = {Scope.DOMAIN: domain, Scope.PROVIDER: provider, Scope.ENDPOINT: endpoint}
@@ -79,7 +79,7 @@ def end(
 ) -> None:
     """End a choice, or call one off; what it lay over is in force again."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.choose_pricing import end_choice
+    from broker.flows.market.choose_pricing import end_choice
 
     async def work(engine: AsyncEngine) -> None:
         async with engine.begin() as connection:
@@ -136,7 +136,7 @@ def _schedule(path: Path) -> Clock:
     import msgspec
 
     from broker.errors import RequestMalformed
-    from broker.flows.choose_pricing import Clock
+    from broker.flows.market.choose_pricing import Clock
 
     try:
         return msgspec.json.decode(path.read_bytes(), type=Clock)

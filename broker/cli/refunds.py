@@ -32,7 +32,7 @@ def give(
 ) -> None:
     """Refund a call, whole or in part."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.refund import refund
+    from broker.flows.money.refund import refund
     from pricing.money import format_usd, parse_usd_nanos
 
     async def work(engine: AsyncEngine) -> str:
@@ -53,7 +53,7 @@ def list_(
 ) -> None:
     """List the newest credit notes."""
     from broker.cli.local import OPERATOR, run_with_engine
-    from broker.flows.read_recourse import list_credit_notes
+    from broker.flows.money.read_recourse import list_credit_notes
     from pricing.money import format_usd
 
     async def work(engine: AsyncEngine) -> list[CreditNote]:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from broker.flows.replay_cascades import CascadeReport
-    from broker.flows.replay_routing import Report
+    from broker.flows.quality.replay_cascades import CascadeReport
+    from broker.flows.quality.replay_routing import Report
 
 _PLOT_COLUMNS, _PLOT_ROWS = 64, 14
 
@@ -70,8 +70,8 @@ def replay_routing(
 
     from broker.encoding.words import load_encoder
     from broker.errors import RequestMalformed
-    from broker.flows.replay_routing import replay_routing as replay
-    from broker.flows.routing_table import read_table
+    from broker.flows.quality.replay_routing import replay_routing as replay
+    from broker.flows.quality.routing_table import read_table
 
     rows = read_table(table, prices, tokens_out)
     if train is not None:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from broker.api.wire import Reply
-    from broker.core.gap import Tally
-    from broker.core.same_model import Comparison
-    from broker.core.suites import Cover, Suite
-    from broker.flows.import_suite import Imported
+    from broker.core.answers.gap import Tally
+    from broker.core.answers.same_model import Comparison
+    from broker.core.answers.suites import Cover, Suite
+    from broker.flows.quality.import_suite import Imported
     from broker.store.examinations import Examination, Order
 
 app = typer.Typer(help="Examine endpoints on suites of prompts.", no_args_is_help=True)
@@ -42,7 +42,7 @@ def import_(
 ) -> None:
     """Import the suite of a domain; whoever claims the domain is then examined on it."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.import_suite import import_suite
+    from broker.flows.quality.import_suite import import_suite
 
     told = file.read_bytes(), judge or None
 
@@ -83,7 +83,7 @@ def show(domain: DomainName, state: State = DEFAULT_STATE) -> None:
     from rich.table import Table
 
     from broker.cli.local import OPERATOR, run_with_engine
-    from broker.flows.import_suite import read_suite
+    from broker.flows.quality.import_suite import read_suite
 
     async def work(engine: AsyncEngine) -> Suite:
         async with engine.connect() as connection:
@@ -102,7 +102,7 @@ def show(domain: DomainName, state: State = DEFAULT_STATE) -> None:
 def remove(domain: DomainName, state: State = DEFAULT_STATE) -> None:
     """Remove a suite; what was examined on it stays."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.import_suite import remove_suite
+    from broker.flows.quality.import_suite import remove_suite
 
     async def work(engine: AsyncEngine) -> None:
         async with engine.begin() as connection:
@@ -121,7 +121,7 @@ def run(
 ) -> None:
     """Have an endpoint examined again by the broker's workers."""
     from broker.cli.local import OPERATOR, now, run_with_engine
-    from broker.flows.order_examination import order_examination
+    from broker.flows.quality.order_examination import order_examination
 
     async def work(engine: AsyncEngine) -> list[Order]:
         async with engine.begin() as connection:
@@ -146,7 +146,7 @@ def results(
 ) -> None:
     """Show the newest examinations, and which claims they refute."""
     from broker.cli.local import OPERATOR, run_with_engine
-    from broker.flows.order_examination import read_examinations
+    from broker.flows.quality.order_examination import read_examinations
 
     async def work(engine: AsyncEngine) -> Sequence[Examination]:
         async with engine.connect() as connection:
@@ -167,7 +167,7 @@ def gaps(as_json: AsJson = False, state: State = DEFAULT_STATE) -> None:
     from rich.table import Table
 
     from broker.cli.local import now, run_with_engine
-    from broker.flows.read_gaps import read_gaps
+    from broker.flows.quality.read_gaps import read_gaps
 
     found = run_with_engine(StateFolder(state), lambda engine: read_gaps(engine, now()))
     if as_json:
@@ -206,8 +206,8 @@ def compare(
     """
     from broker.cli.local import now, policy, run_with_engine, sealer
     from broker.errors import BrokerError
-    from broker.flows.ask_endpoint import Asker
-    from broker.flows.compare_models import Means, compare_models
+    from broker.flows.calls.ask_endpoint import Asker
+    from broker.flows.quality.compare_models import Means, compare_models
     from broker.upstream.client import UpstreamClient
 
     folder = StateFolder(state)
@@ -249,7 +249,7 @@ async def _follow(engine: AsyncEngine, orders: Sequence[Order]) -> list[Examinat
 
     from rich.progress import Progress
 
-    from broker.flows.order_examination import read_examination
+    from broker.flows.quality.order_examination import read_examination
 
     with Progress(transient=True) as progress:
         bars = {
@@ -270,7 +270,7 @@ async def _follow(engine: AsyncEngine, orders: Sequence[Order]) -> list[Examinat
 def _print(examinations: Sequence[Examination]) -> None:
     from rich.table import Table
 
-    from broker.flows.order_examination import verdict_of
+    from broker.flows.quality.order_examination import verdict_of
 
     headings = ("endpoint", "domain", "status", "claimed", "score (95 %)", "claim", "asked (UTC)")
     table = Table(*headings, box=None)

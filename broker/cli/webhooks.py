@@ -14,8 +14,8 @@ from broker.cli.state import StateFolder
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from broker.flows.authenticate import Caller
-    from broker.flows.read_webhooks import Subscriptions
+    from broker.flows.access.authenticate import Caller
+    from broker.flows.webhooks.read_webhooks import Subscriptions
     from broker.outbound.webhooks import Receipt
 
 app = typer.Typer(help="Be told of what happens to money.", no_args_is_help=True)
@@ -35,7 +35,7 @@ def add(
 ) -> None:
     """Send an account's events to a URL; prints the secret that they are signed with."""
     from broker.cli.local import now, policy, run_with_engine, sealer
-    from broker.flows.subscribe import check_target, subscribe
+    from broker.flows.webhooks.subscribe import check_target, subscribe
 
     folder = StateFolder(state)
 
@@ -53,7 +53,7 @@ def add(
 def list_(account: Account, state: State = DEFAULT_STATE) -> None:
     """List an account's webhooks and what waits for them."""
     from broker.cli.local import run_with_engine
-    from broker.flows.read_webhooks import list_webhooks
+    from broker.flows.webhooks.read_webhooks import list_webhooks
 
     async def work(engine: AsyncEngine) -> Subscriptions:
         return await list_webhooks(engine, await _owner(engine, account))
@@ -75,7 +75,7 @@ def list_(account: Account, state: State = DEFAULT_STATE) -> None:
 def remove(account: Account, webhook: WebhookId, state: State = DEFAULT_STATE) -> None:
     """Tell a webhook no more, and forget it."""
     from broker.cli.local import now, run_with_engine
-    from broker.flows.subscribe import unsubscribe
+    from broker.flows.webhooks.subscribe import unsubscribe
 
     async def work(engine: AsyncEngine) -> None:
         owner = await _owner(engine, account)
@@ -90,7 +90,7 @@ def remove(account: Account, webhook: WebhookId, state: State = DEFAULT_STATE) -
 def enable_(account: Account, webhook: WebhookId, state: State = DEFAULT_STATE) -> None:
     """Tell a webhook again that was disabled."""
     from broker.cli.local import now, run_with_engine
-    from broker.flows.subscribe import enable
+    from broker.flows.webhooks.subscribe import enable
 
     async def work(engine: AsyncEngine) -> None:
         owner = await _owner(engine, account)
@@ -105,7 +105,7 @@ def enable_(account: Account, webhook: WebhookId, state: State = DEFAULT_STATE) 
 def ping(account: Account, webhook: WebhookId, state: State = DEFAULT_STATE) -> None:
     """Send a test event; exit status 1 when it was not taken."""
     from broker.cli.local import now, policy, run_with_engine, sealer
-    from broker.flows.ping_webhook import Postbag, ping_webhook
+    from broker.flows.webhooks.ping_webhook import Postbag, ping_webhook
 
     folder = StateFolder(state)
 
@@ -130,7 +130,7 @@ def replay(
 ) -> None:
     """Send a webhook events once more."""
     from broker.cli.local import now, run_with_engine
-    from broker.flows.replay_events import replay_events
+    from broker.flows.webhooks.replay_events import replay_events
 
     wanted = event or (since.replace(tzinfo=UTC) if since else None)
     if wanted is None:
@@ -149,7 +149,7 @@ def replay(
 async def _owner(engine: AsyncEngine, name: str) -> Caller:
     """Return the account as the command line acts for it."""
     from broker.cli.local import OPERATOR
-    from broker.flows.authenticate import Caller
+    from broker.flows.access.authenticate import Caller
     from broker.store import accounts
 
     async with engine.connect() as connection:

@@ -17,9 +17,9 @@ import msgspec
 from broker.core.cascade import Cascade
 from broker.core.key_terms import Allowance, Rates
 from broker.core.metering import TEMPLATE_TOKENS
-from broker.core.raw_text import text_at_ends
 from broker.core.requirements import Requirements
-from broker.core.trace_context import TraceContext
+from broker.core.wire.raw_text import text_at_ends
+from broker.core.wire.trace_context import TraceContext
 
 BYTES_PER_TOKEN_EXPECTED = 4
 _NAME_CHARACTERS_MAX = 32

@@ -112,7 +112,7 @@ class Judged(msgspec.Struct, frozen=True, omit_defaults=True):
     chance: float | None = None
     """P(good), calibrated; None where nothing tells."""
     flaw: str | None = None
-    """Of its form, see `broker.core.answer_checks`."""
+    """Of its form, see `broker.core.answers.answer_checks`."""
     agreement: float | None = None
     """With another answer, 0 to 1."""
     tokens: int | None = None

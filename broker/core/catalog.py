@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from broker.core.signature import Signature
+from broker.core.wire.signature import Signature
 from pricing.book import Rate
 from pricing.tiers import Factors
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from broker.core.candidates.scoring import PARTS
 from broker.core.columns import Floats, Numbers
 from broker.core.handful import Workings
-from broker.core.scoring import PARTS
 from pricing.book import Rate
 
 COST_ROW = len(PARTS) + 1

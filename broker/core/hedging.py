@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from broker.core.by_number import ByNumber
+from broker.core.health.by_number import ByNumber
 
 SHARE: Final = 0.05
 """So many of the calls that may be hedged are."""

@@ -82,7 +82,7 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False):
     labels_json: str | None
     story: bytes
     answer_tokens_out: int | None = None
-    """Of one whole answer, as `broker.core.lengths.length_of` has it."""
+    """Of one whole answer, as `broker.core.quality.lengths.length_of` has it."""
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False):

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from broker.core.candidates.scoring import PARTS
 from broker.core.outcome import Fault
-from broker.core.scoring import PARTS
 from broker.core.story import ScoredCandidate, Story
 
 RANK_MAX: Final = 10

@@ -1,7 +1,7 @@
 """One immutable picture of the market: endpoints, prices, who may be called; swapped whole.
 
 What changes by the call (in-flight counts, breakers, latencies) is not here but in
-`broker.core.pulse`, which stands beside it. What many calls ask alike of one market is worked out
+`broker.core.health.pulse`, which stands beside it. What many calls ask alike of one market is worked out
 once and remembered with it: the shortlists.
 """
 
@@ -17,9 +17,9 @@ import msgspec
 
 from broker.core.catalog import Endpoint
 from broker.core.columns import Bools, Columns, Floats, Numbers, build_columns
-from broker.core.domains import Recogniser
 from broker.core.handful import Handful
-from broker.core.lessons import Lessons
+from broker.core.quality.domains import Recogniser
+from broker.core.quality.lessons import Lessons
 from pricing.book import EndpointUnpriced, PriceBook, Rate
 from pricing.tiers import STANDARD, Tier, tier_rate
 
@@ -96,7 +96,7 @@ class Market:
     shortlists: dict[Hashable, Shortlist | None] = field(default_factory=dict)
     """By the terms asked for; filled on first use."""
     fronts: dict[Hashable, Any] = field(default_factory=dict)
-    """For `broker.core.front` to remember things of shortlists in; these do not know of it, or all
+    """For `broker.core.ranking.front` to remember things of shortlists in; these do not know of it, or all
     would wait for the garbage collector at each change of prices."""
     rates: dict[int, Rate] = field(default_factory=dict)
     """By endpoint number; filled on first use."""

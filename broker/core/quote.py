@@ -13,12 +13,12 @@ from uuid import UUID
 import msgspec
 import numpy as np
 
+from broker.core.candidates.scoring import PARTS
 from broker.core.cascade import Cascade
 from broker.core.chain import Chain, hold_of
 from broker.core.decision import Candidate, Decision
 from broker.core.market import Market
 from broker.core.requirements import Requirements
-from broker.core.scoring import PARTS
 from broker.errors import QuoteRefused
 from pricing.book import PriceBook, Rate
 from pricing.money import charge_nanos

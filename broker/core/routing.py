@@ -14,18 +14,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from broker.core.columns import Floats, Numbers
-from broker.core.decision import Candidate, Decision, nobody
-from broker.core.eligibility import is_taught, reject, shortlist
-from broker.core.exploring import draw, good_enough, propensities, spread_of
-from broker.core.few import decide_among_few
-from broker.core.front import front
-from broker.core.lessons import Lessons
-from broker.core.lone import decide_alone
-from broker.core.market import Market, Shortlist
-from broker.core.pulse import Pulse
-from broker.core.requirements import TASTES, Requirements
-from broker.core.scoring import (
+from broker.core.candidates.eligibility import is_taught, reject, shortlist
+from broker.core.candidates.scoring import (
     AS_CHEAP,
     AS_GOOD,
     NEAR_BEST,
@@ -36,7 +26,17 @@ from broker.core.scoring import (
     weigh,
     worth,
 )
-from broker.core.view import RoutingLimits, View
+from broker.core.candidates.view import RoutingLimits, View
+from broker.core.columns import Floats, Numbers
+from broker.core.decision import Candidate, Decision, nobody
+from broker.core.health.pulse import Pulse
+from broker.core.market import Market, Shortlist
+from broker.core.quality.exploring import draw, good_enough, propensities, spread_of
+from broker.core.quality.lessons import Lessons
+from broker.core.ranking.few import decide_among_few
+from broker.core.ranking.front import front
+from broker.core.ranking.lone import decide_alone
+from broker.core.requirements import TASTES, Requirements
 from pricing.money import PICOS_PER_NANO, charge_nanos
 
 _SURELY_FIRST = 10.0

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from broker.core.journal import Journal
-from broker.core.pulse import Pulse
+from broker.core.health.journal import Journal
+from broker.core.health.pulse import Pulse
 
 
 class Standing:

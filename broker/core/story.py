@@ -13,15 +13,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from broker.core.candidates.eligibility import Rejection
+from broker.core.candidates.scoring import PARTS
 from broker.core.cascade import Judged
 from broker.core.columns import Floats, Numbers
 from broker.core.decision import Decision
 from broker.core.dispatch import Attempt
-from broker.core.eligibility import Rejection
 from broker.core.handful import Workings
 from broker.core.outcome import Fault
 from broker.core.requirements import Requirements
-from broker.core.scoring import PARTS
 from pricing.money import NANOS_PER_USD, PICOS_PER_NANO, format_usd
 
 CANDIDATES_KEPT_MAX = 100
@@ -66,7 +66,7 @@ class _Packed(msgspec.Struct, array_like=True):
 
 
 class ScoredCandidate(msgspec.Struct, frozen=True):
-    """An eligible endpoint; `parts` are named as in `broker.core.scoring.PARTS`."""
+    """An eligible endpoint; `parts` are named as in `broker.core.candidates.scoring.PARTS`."""
 
     endpoint_number: int
     score: float

@@ -8,25 +8,25 @@ from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from typing import Any, Final
 
-from broker.core.domains import Recogniser
-from broker.core.groups import Groups
-from broker.core.learning import taught_on
-from broker.core.lessons import Lessons
 from broker.core.market import build_market, newcomers
-from broker.core.syllabus import Domain
+from broker.core.quality.domains import Recogniser
+from broker.core.quality.groups import Groups
+from broker.core.quality.learning import taught_on
+from broker.core.quality.lessons import Lessons
+from broker.core.quality.syllabus import Domain
 from broker.encoding.encoder import Encoder
-from broker.flows.agree import Accord, Own, own_of
-from broker.flows.facts import Facts
-from broker.flows.give_back import give_back_now_and_then
-from broker.flows.lateness import watch_lateness
-from broker.flows.learn_domains import DomainSchool
-from broker.flows.learn_quality import QualitySchool, Scene
-from broker.flows.leave import Leave
-from broker.flows.listen import ChangeListener
-from broker.flows.refresh import Refresher
+from broker.flows.calls.watch import Watch
+from broker.flows.market.agree import Accord, Own, own_of
+from broker.flows.market.facts import Facts
+from broker.flows.market.refresh import Refresher
+from broker.flows.market.tick import TICK_S, Ticker
+from broker.flows.process.give_back import give_back_now_and_then
+from broker.flows.process.lateness import watch_lateness
+from broker.flows.process.leave import Leave
+from broker.flows.process.listen import ChangeListener
+from broker.flows.quality.learn_domains import DomainSchool
+from broker.flows.quality.learn_quality import QualitySchool, Scene
 from broker.flows.runtime import Runtime
-from broker.flows.tick import TICK_S, Ticker
-from broker.flows.watch import Watch
 from broker.live.loads import RefusalMeter
 from broker.store import changes
 from broker.store.leadership import Leadership

@@ -14,22 +14,22 @@ from random import Random
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.core.evidence import Piece
+from broker.core.candidates.view import RoutingLimits
+from broker.core.health.pulse import Pulse
+from broker.core.health.throttle import Throttle
 from broker.core.hedging import HedgeBudget, Tails
 from broker.core.market import Market
-from broker.core.pulse import Pulse
-from broker.core.ration import Ration
+from broker.core.money.ration import Ration
+from broker.core.quality.evidence import Piece
 from broker.core.retries import RetryBudget
-from broker.core.throttle import Throttle
-from broker.core.view import RoutingLimits
 from broker.encoding.encoder import Encoder
 from broker.encoding.tokens import TokenCounter
-from broker.flows.batch import LedgerBatcher
-from broker.flows.heartbeat import HeartbeatDesk
-from broker.flows.keyring import Keyring
-from broker.flows.origins import Origins
-from broker.flows.pace import Pacer
-from broker.flows.targets import Targets
+from broker.flows.access.keyring import Keyring
+from broker.flows.books.batch import LedgerBatcher
+from broker.flows.books.pace import Pacer
+from broker.flows.market.heartbeat import HeartbeatDesk
+from broker.flows.market.origins import Origins
+from broker.flows.market.targets import Targets
 from broker.live.room import Live
 from broker.outbound.traces import Traces
 from broker.settings import Settings

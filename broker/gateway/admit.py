@@ -8,7 +8,6 @@ from uuid import UUID
 
 import msgspec
 
-from broker.core.allowance import narrowed
 from broker.core.call import (
     Call,
     OpenAiBody,
@@ -17,11 +16,12 @@ from broker.core.call import (
     tokens_in_bound,
     tokens_in_expected,
 )
+from broker.core.candidates.allowance import narrowed
 from broker.core.cascade import Cascade
 from broker.core.catalog import Task
 from broker.core.columns import AUTO
 from broker.core.requirements import Requirements
-from broker.core.trace_context import TraceContext, begin_trace
+from broker.core.wire.trace_context import TraceContext, begin_trace
 from broker.errors import RequestMalformed, TooManyCalls
 from broker.flows.runtime import Runtime
 from broker.gateway.wishes import BUDGET, NO_WISHES, Wishes

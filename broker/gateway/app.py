@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final
 
 from broker.errors import BrokerError, MethodNotServed, NotFound
-from broker.flows.keyring import Seat
+from broker.flows.access.keyring import Seat
 from broker.flows.runtime import Runtime
 from broker.gateway import kserve, models, openai
 from broker.gateway.admit import require_room

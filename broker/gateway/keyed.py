@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from broker.errors import RequestMalformed
-from broker.flows.keyring import Seat
-from broker.flows.turn import Keyed
+from broker.flows.access.keyring import Seat
+from broker.flows.calls.turn import Keyed
 from broker.gateway.wishes import Wishes
 from broker.server.request import Request
 from broker.store.keys import StoredKey

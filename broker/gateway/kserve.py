@@ -14,21 +14,21 @@ from urllib.parse import unquote
 
 import msgspec
 
-from broker.core.allowance import narrowed
 from broker.core.call import TensorBody
+from broker.core.candidates.allowance import narrowed
+from broker.core.candidates.eligibility import Rejection
 from broker.core.catalog import Task
 from broker.core.decision import Decision
-from broker.core.eligibility import Rejection
-from broker.core.signature import described
+from broker.core.wire.signature import described
 from broker.errors import NotAllowed, NotFound, Unavailable
-from broker.flows.decide import choose, refusal
-from broker.flows.exchange import WholeAnswer
-from broker.flows.look_up import look_up_model
-from broker.flows.passage import Passage
-from broker.flows.replay import Replay, serve_once
+from broker.flows.calls.decide import choose, refusal
+from broker.flows.calls.exchange import WholeAnswer
+from broker.flows.calls.look_up import look_up_model
+from broker.flows.calls.passage import Passage
+from broker.flows.calls.replay import Replay, serve_once
+from broker.flows.calls.serve import serve
+from broker.flows.calls.tab import Tab
 from broker.flows.runtime import Runtime
-from broker.flows.serve import serve
-from broker.flows.tab import Tab
 from broker.gateway.admit import Asked, admit, demands
 from broker.gateway.keyed import read_keyed
 from broker.gateway.openai import broker_head, send_replay, send_whole

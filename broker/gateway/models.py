@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from broker.core.allowance import may_name
+from broker.core.candidates.allowance import may_name
 from broker.core.catalog import Endpoint, Task
 from broker.core.columns import AUTO
 from broker.core.market import Market

@@ -9,15 +9,15 @@ import msgspec
 
 from broker.core.call import OpenAiBody
 from broker.core.catalog import Task
-from broker.core.complaints import plain
-from broker.core.members import PROMPTS_MAX, read_members, sizes_of_prompts
+from broker.core.wire.complaints import plain
+from broker.core.wire.members import PROMPTS_MAX, read_members, sizes_of_prompts
 from broker.errors import ParameterMalformed, RequestMalformed
-from broker.flows.exchange import Verdict, WholeAnswer
-from broker.flows.replay import Replay, serve_once
+from broker.flows.calls.exchange import Verdict, WholeAnswer
+from broker.flows.calls.replay import Replay, serve_once
+from broker.flows.calls.serve import serve
+from broker.flows.calls.stream import Stream
+from broker.flows.calls.tab import Tab
 from broker.flows.runtime import Runtime
-from broker.flows.serve import serve
-from broker.flows.stream import Stream
-from broker.flows.tab import Tab
 from broker.gateway.admit import Asked, admit
 from broker.gateway.fallbacks import with_fallbacks
 from broker.gateway.keyed import read_keyed

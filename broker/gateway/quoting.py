@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from broker.core.call import TensorBody
-from broker.flows.quote import Draft, Estimate, Read
+from broker.flows.calls.quote import Draft, Estimate, Read
 from broker.gateway.admit import Asked, begun, demands
 from broker.gateway.openai import TASKS, parse
 from broker.gateway.wishes import read_wishes

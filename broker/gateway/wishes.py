@@ -10,8 +10,8 @@ from uuid import UUID
 import msgspec
 
 from broker.core.cascade import Below, Cascade, Stage
-from broker.core.complaints import nearest, worded
 from broker.core.requirements import PRESETS, Weights
+from broker.core.wire.complaints import nearest, worded
 from broker.errors import RequestMalformed, UnknownField
 from pricing.money import AmountMalformed, MoneyError, parse_rate_micros, parse_usd_nanos
 from pricing.tiers import Tier

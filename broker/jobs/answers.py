@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from broker.flows.forget_answer import forget_expired
+from broker.flows.calls.forget_answer import forget_expired
 from broker.jobs.room import Job, Room
 
 

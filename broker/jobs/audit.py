@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from broker.flows.verify_audit import seal_audit
+from broker.flows.access.verify_audit import seal_audit
 from broker.jobs.room import Job, Room
 from broker.store.sealing import Sealer
 

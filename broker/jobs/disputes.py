@@ -7,8 +7,8 @@ from typing import Final
 
 import structlog
 
-from broker.flows.answer_dispute import decide_overdue
-from broker.flows.credit_missed import credit_missed
+from broker.flows.money.answer_dispute import decide_overdue
+from broker.flows.money.credit_missed import credit_missed
 from broker.jobs.room import SLOW, Job, Room
 
 _log = structlog.get_logger()

@@ -9,10 +9,10 @@ from typing import Final
 
 from celery.schedules import crontab
 
-from broker.flows.ask_endpoint import Asker
-from broker.flows.examine import Examiner, Hall
-from broker.flows.mark_answers import Marker
-from broker.flows.send_canaries import LOOK_S, Aviary
+from broker.flows.calls.ask_endpoint import Asker
+from broker.flows.quality.examine import Examiner, Hall
+from broker.flows.quality.mark_answers import Marker
+from broker.flows.quality.send_canaries import LOOK_S, Aviary
 from broker.jobs.room import SLOW, Job, Room
 from broker.store.examinations import forget_test_calls
 from broker.store.listed import Listed

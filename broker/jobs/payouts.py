@@ -8,10 +8,10 @@ from typing import Final
 import structlog
 from celery.schedules import crontab
 
-from broker.core.payout import Method
-from broker.flows.mature import mature_all
-from broker.flows.pay_out_due import pay_out_due
-from broker.flows.send_payouts import Sending, send_all
+from broker.core.money.payout import Method
+from broker.flows.money.mature import mature_all
+from broker.flows.money.pay_out_due import pay_out_due
+from broker.flows.money.send_payouts import Sending, send_all
 from broker.jobs.room import SLOW, Job, Room
 from broker.outbound.stripe_extra import open_stripe
 from broker.store import payouts

@@ -7,7 +7,7 @@ from typing import Final
 
 from celery.schedules import crontab
 
-from broker.flows.count_sales import count_sales
+from broker.flows.money.count_sales import count_sales
 from broker.jobs.room import SLOW, Job, Room
 
 

@@ -16,7 +16,7 @@ from celery.beat import SchedulingError
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from broker.flows.outage import Outage
+from broker.flows.process.outage import Outage
 from broker.store.away import is_database_away
 
 _TASKS: Final = "celery.app.trace"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from broker.flows import reconcile
+from broker.flows.receipts import reconcile
 from broker.jobs.room import SLOW, Job, Room
 
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from celery.schedules import crontab
 
-from broker.flows.count_lost_calls import count_lost_calls, forget_lost_calls
-from broker.flows.invoice import issue_due
+from broker.flows.money.invoice import issue_due
+from broker.flows.providers.count_lost_calls import count_lost_calls, forget_lost_calls
 from broker.jobs.room import SLOW, Job, Room
 
 BATCH_ACCOUNTS: Final = 500

@@ -8,10 +8,10 @@ from typing import Final
 import structlog
 from celery.schedules import crontab
 
-from broker.flows import forget_history as history
-from broker.flows.monitor import watch
-from broker.flows.seal import seal_due
-from broker.flows.sweep import open_orphaned_quotes, release_orphans, sweep_expired
+from broker.flows.books.monitor import watch
+from broker.flows.books.seal import seal_due
+from broker.flows.books.sweep import open_orphaned_quotes, release_orphans, sweep_expired
+from broker.flows.calls import forget_history as history
 from broker.jobs.room import SLOW, Job, Room
 from broker.store import late_indexes, maintenance
 

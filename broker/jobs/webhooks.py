@@ -9,7 +9,7 @@ from typing import Final
 
 from celery.schedules import crontab
 
-from broker.flows.deliver_webhooks import PLACES, Courier, Means
+from broker.flows.webhooks.deliver_webhooks import PLACES, Courier, Means
 from broker.jobs.room import SLOW, Job, Room
 from broker.store import deliveries, webhooks
 from broker.store.sealing import Sealer

@@ -10,7 +10,7 @@ from typing import Final, cast
 import msgspec
 from redis.asyncio import Redis
 
-from broker.core.pacing import Pace
+from broker.core.money.pacing import Pace
 from broker.live.connection import Valkey
 
 KEPT_S: Final = 40 * 86_400

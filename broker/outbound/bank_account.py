@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from broker.core.payout import Bank
+from broker.core.money.payout import Bank
 from broker.errors import RequestMalformed
 
 HOLDER_CHARACTERS_MAX: Final = 70

@@ -13,7 +13,7 @@ from typing import Final
 from uuid import UUID
 from xml.etree import ElementTree
 
-from broker.core.payout import Bank
+from broker.core.money.payout import Bank
 from broker.errors import BrokerError
 
 SCHEMA: Final = "pain.001.001.09"

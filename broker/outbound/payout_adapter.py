@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from broker.core.payout import Destination, Method
+from broker.core.money.payout import Destination, Method
 
 
 @dataclass(frozen=True, slots=True)

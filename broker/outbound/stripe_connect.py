@@ -16,7 +16,7 @@ from uuid import UUID
 import httpx
 import stripe
 
-from broker.core.payout import Method, Stripe
+from broker.core.money.payout import Method, Stripe
 from broker.errors import RequestMalformed
 from broker.outbound.payout_adapter import Order, Payment, PaymentRefused, PaymentUnclear
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.lengths import Batch
+from broker.core.quality.lengths import Batch
 from broker.store.tables import calls
 
 CALLS_MAX: Final = 1_000

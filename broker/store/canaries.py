@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.gap import Tally
+from broker.core.answers.gap import Tally
 from broker.store.tables import table
 
 canaries = table(

@@ -10,7 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.refund import ChargedLine
+from broker.core.money.refund import ChargedLine
 from broker.store.credit_notes import credit_note_lines, credit_notes
 from broker.store.tables import (
     calls,

@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.refund import GivenLine
+from broker.core.money.refund import GivenLine
 from broker.store.tables import accounts, endpoints, table
 from broker.store.transfers import dated
 

@@ -11,7 +11,7 @@ from sqlalchemy import delete, exists, func, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.syllabus import Domain
+from broker.core.quality.syllabus import Domain
 from broker.store.tables import endpoints, offers, table
 
 domains = table(

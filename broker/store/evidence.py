@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from broker.core.cascade import Other
-from broker.core.evidence import Grade, Piece, Source
-from broker.core.notebook import share_of
+from broker.core.quality.evidence import Grade, Piece, Source
+from broker.core.quality.notebook import share_of
 from broker.store.tables import table
 
 START: Final = UUID(int=0)

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from broker.core.suites import Metric
+from broker.core.answers.suites import Metric
 from broker.store.tables import table
 
 examinations = table(

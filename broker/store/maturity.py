@@ -14,7 +14,7 @@ from sqlalchemy import Select, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.maturity import MaturityTerms, Track
+from broker.core.money.maturity import MaturityTerms, Track
 from broker.store.purses import Purses
 from broker.store.recourse import maturities
 from broker.store.tables import table

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.payout import Method
+from broker.core.money.payout import Method
 from broker.errors import NotFound
 from broker.store.tables import table
 

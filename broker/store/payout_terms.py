@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from broker.core.payout import Destination, Method, Schedule, method_of, next_due
+from broker.core.money.payout import Destination, Method, Schedule, method_of, next_due
 from broker.store.sealing import Sealer
 from broker.store.tables import table
 

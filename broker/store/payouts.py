@@ -12,7 +12,7 @@ from sqlalchemy import Row, Select, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from broker.core.payout import Method
+from broker.core.money.payout import Method
 from broker.errors import NotFound
 from broker.store.payout_terms import Place, destinations
 from broker.store.purses import Purses

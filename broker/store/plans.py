@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Row, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.takes import Plan, Takes, Tier, has_tiers, month_of, takes_at
+from broker.core.money.takes import Plan, Takes, Tier, has_tiers, month_of, takes_at
 from broker.store.tables import table
 
 commission_plans = table(

@@ -9,7 +9,15 @@ from uuid import UUID
 from sqlalchemy import Row, RowMapping, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.postings import CHARGE, Account, CallState, Entry, HeldMove, Posting, Postings
+from broker.core.money.postings import (
+    CHARGE,
+    Account,
+    CallState,
+    Entry,
+    HeldMove,
+    Posting,
+    Postings,
+)
 from broker.store.tables import (
     accounts,
     calls,

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from broker.core.receipts import CaseKind, Difference
+from broker.core.money.receipts import CaseKind, Difference
 from broker.store.tables import accounts, deployments, table
 
 OPEN_MAX: Final = 100

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.receipts import Billed, ComparedCall, Place, Said
+from broker.core.money.receipts import Billed, ComparedCall, Place, Said
 from broker.core.story import decode
 from broker.store import receipt_keys, receipts
 from broker.store.receipt_horizon import MARGIN

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row, insert, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.receipts import Said
+from broker.core.money.receipts import Said
 from broker.store.receipt_keys import receipt_keys
 from broker.store.tables import deployments, table
 from provider_sdk.protocol import Receipt

@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.signature import Signature
+from broker.core.wire.signature import Signature
 from broker.store.tables import table
 
 signatures: Final = table("signatures", "endpoint_id uuid, seen_at timestamptz, signature jsonb")

@@ -10,7 +10,7 @@ from sqlalchemy import Row, delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.suites import Cover, Item, Suite
+from broker.core.answers.suites import Cover, Item, Suite
 from broker.store.tables import table
 
 suites = table(

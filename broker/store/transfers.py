@@ -61,7 +61,7 @@ async def world(connection: AsyncConnection) -> UUID:
 
 
 def dated(at: datetime) -> ColumnElement[datetime]:
-    """Return a moment that falls behind no seal (`broker.flows.seal`), however late the clock was
+    """Return a moment that falls behind no seal (`broker.flows.books.seal`), however late the clock was
     that told it: half an hour ago at the earliest, by the database's own."""
     return func.greatest(at, func.now() - DATED_BACK_MAX)
 

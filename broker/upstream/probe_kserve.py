@@ -11,7 +11,7 @@ from urllib.parse import quote
 import msgspec
 import numpy as np
 
-from broker.core.signature import Signature, Tensor
+from broker.core.wire.signature import Signature, Tensor
 from broker.errors import RequestMalformed
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.faults import UNREADABLE, AttemptFailed

@@ -19,7 +19,7 @@ from broker.errors import BrokerError
 from simulations.files.lines import Path as Place
 from simulations.files.overrides import Plain
 from simulations.files.scalars import Fault, known, scalar
-from simulations.traces import Part, read_calls, read_rates
+from simulations.traffic.traces import Part, read_calls, read_rates
 
 FILE, PART, POOL = "file", "part_s", "pool"
 SETTINGS = tuple(f".arrivals.{each}" for each in (FILE, PART, POOL))

@@ -49,7 +49,7 @@ class NothingToPlay(BrokerError):
 def write_market(told: Told, folder: Path, elasticity: float) -> Path:
     """Write the files of a market into a folder; return the path of the scenario.
 
-    `told` is as `broker.flows.tell_market` tells it. Raises NothingToPlay.
+    `told` is as `broker.flows.market.tell_market` tells it. Raises NothingToPlay.
     """
     calls = sorted(told["calls"], key=lambda each: each["at_s"])
     if not told["endpoints"] or not calls:

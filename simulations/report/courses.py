@@ -9,11 +9,11 @@ import numpy as np
 
 from pricing.book import FloatArray
 from simulations.fluid.yardstick import Yardstick
+from simulations.measured.series import Series, known, mean_known
+from simulations.measured.settling import shocks_of
 from simulations.report.drawing import Line, Look, lines_plot
 from simulations.report.palette import css_of
 from simulations.scenario import Scenario
-from simulations.series import Series, known, mean_known
-from simulations.settling import shocks_of
 from simulations.studies.results import Point, Results
 
 BOUND = "fluid optimum"

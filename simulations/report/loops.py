@@ -14,11 +14,11 @@ from pricing.controllers.pi import ProportionalIntegral
 from pricing.controllers.shadow import ShadowPrice
 from pricing.guardrails import answer_ticks, gain_limit
 from simulations.fluid.kinds import Kinds
+from simulations.measured.turns import SWING
 from simulations.report.scales import number
 from simulations.scenario import Scenario
 from simulations.studies.plan import BEST_STATIC
 from simulations.studies.results import Point, Results
-from simulations.turns import SWING
 
 _NONE = "does not apply"
 

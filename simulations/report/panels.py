@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from simulations.measured.statistics import Interval
 from simulations.report.scales import MINUS, TIMES, Scale, number, spanning
-from simulations.statistics import Interval
 
 ROW = 26.0
 NAMES = 150.0

@@ -8,8 +8,9 @@ from typing import Any
 
 from simulations.cell import world_of
 from simulations.fluid.yardstick import Yardstick, most_earned_usd
+from simulations.measured.record import Code
+from simulations.measured.statistics import Interval, interval
 from simulations.measures import MEASURES, Group
-from simulations.record import Code
 from simulations.report.courses import Course, demand_plot, load_plots, price_plots
 from simulations.report.drawing import Line, Look, lines_plot
 from simulations.report.loops import loops_of
@@ -19,7 +20,6 @@ from simulations.report.panels import Row, Stack, intervals_plot, stacks_plot
 from simulations.report.scales import apart, lasting, number
 from simulations.report.words import best_of, titled, verdict
 from simulations.scenario import Scenario
-from simulations.statistics import Interval, interval
 from simulations.studies.folder import fingerprint
 from simulations.studies.plan import BEST_STATIC, TUNING_SEEDS
 from simulations.studies.results import Point, Results

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from simulations.measured.statistics import Interval
+from simulations.measured.turns import SWING
 from simulations.measures import MEASURES, Better, Measure
 from simulations.pace import pace_told
 from simulations.report.scales import apart, number
-from simulations.statistics import Interval
 from simulations.studies.plan import BEST_STATIC
 from simulations.studies.results import Point, Results
-from simulations.turns import SWING
 
 GLUE = "\N{NO-BREAK SPACE}"
 STILL = ("posted", BEST_STATIC)

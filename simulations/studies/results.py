@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from simulations.cell import Outcome, Setting
-from simulations.series import Series, mean_series
-from simulations.statistics import Difference, Interval, compare, interval
+from simulations.measured.series import Series, mean_series
+from simulations.measured.statistics import Difference, Interval, compare, interval
 from simulations.studies.plan import Plan
 from simulations.studies.tuning import Tuned
 

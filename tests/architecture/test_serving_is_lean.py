@@ -44,7 +44,7 @@ from tests.benchmarks.route import decider, market, registered
 assert decider(market(registered(100, 100)))() is not None
 import sys
 import numpy as np
-from broker.core.domains import learn
+from broker.core.quality.domains import learn
 vectors = np.random.default_rng(1).normal(size=(80, 8))
 learn(("food", "law"), np.repeat((0, 1), 40), vectors, vectors)
 print("numpy.ma" in sys.modules)

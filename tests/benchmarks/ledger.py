@@ -36,8 +36,8 @@ import uvloop
 
 from broker.core.ledger import Hold, Settlement
 from broker.embedded.postgres import EmbeddedPostgres
-from broker.flows.batch import LedgerBatcher
-from broker.flows.lane_ahead import HoldTerms
+from broker.flows.books.batch import LedgerBatcher
+from broker.flows.books.lane_ahead import HoldTerms
 from broker.store import ledger
 from broker.store.budgets import Budgets, set_budgets
 from broker.store.database import create_engine, create_pool

@@ -27,16 +27,16 @@ import numpy as np
 
 from broker.core import story
 from broker.core.call import Payer
+from broker.core.candidates.view import RoutingLimits
 from broker.core.catalog import Endpoint
 from broker.core.decision import Decision
 from broker.core.dispatch import Dispatch
-from broker.core.lessons import Lessons
 from broker.core.market import Market
 from broker.core.outcome import DELIVERED
+from broker.core.quality.lessons import Lessons
 from broker.core.requirements import Prompt
 from broker.core.retries import RetryBudget
 from broker.core.routing import route
-from broker.core.view import RoutingLimits
 from broker.gateway import openai
 from broker.gateway.admit import admit
 from broker.settings import Limits

@@ -23,7 +23,7 @@ from broker.core.catalog import Band
 from pricing.book import Rate
 from simulations.demand import ConsumerClass, Lengths, Poisson, Shape, Value
 from simulations.market import run
-from simulations.record import Code
+from simulations.measured.record import Code
 from simulations.scenario import Pace, Pacing, Prices, Scenario
 from simulations.supply import EndpointSpec, ProviderSpec, SharingServer
 

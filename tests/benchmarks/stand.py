@@ -15,9 +15,9 @@ from broker.cli.local import OPERATOR
 from broker.core.catalog import ListingStatus
 from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.valkey import EmbeddedValkey
-from broker.flows.issue_key import issue_key
-from broker.flows.open_account import open_account
-from broker.flows.topup import top_up
+from broker.flows.access.issue_key import issue_key
+from broker.flows.access.open_account import open_account
+from broker.flows.money.topup import top_up
 from broker.store import catalog, deployments, listing
 from broker.store.accounts import Account, Role
 from broker.store.database import create_engine

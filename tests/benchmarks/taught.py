@@ -18,9 +18,9 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from broker.cli.local import OPERATOR
-from broker.core.evidence import Grade, Piece, Source, pack
+from broker.core.quality.evidence import Grade, Piece, Source, pack
 from broker.encoding.words import WordEncoder, load_encoder
-from broker.flows.teach_domain import teach_domain
+from broker.flows.quality.teach_domain import teach_domain
 from broker.store import evidence
 from broker.store.database import create_engine
 from tests.benchmarks.stand import Stand

@@ -15,10 +15,10 @@ import httpx
 import msgspec
 import openai
 
-from broker.flows.authenticate import Caller
-from broker.flows.open_account import open_account
-from broker.flows.sweep import release_orphans
-from broker.flows.topup import top_up
+from broker.flows.access.authenticate import Caller
+from broker.flows.access.open_account import open_account
+from broker.flows.books.sweep import release_orphans
+from broker.flows.money.topup import top_up
 from broker.store import keys
 from broker.store.accounts import Role
 from broker.store.database import create_engine, create_pool

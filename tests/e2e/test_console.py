@@ -8,7 +8,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from broker.flows.login import make_link
+from broker.flows.access.login import make_link
 from broker.settings import Settings
 from broker.store.accounts import Role
 from broker.store.database import create_engine

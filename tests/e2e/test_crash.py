@@ -17,7 +17,7 @@ from random import Random
 
 import pytest
 
-from broker.flows.check import check
+from broker.flows.books.check import check
 from tests.e2e.crash.callers import Caller, Kind, Note
 from tests.e2e.crash.faults import Faults
 from tests.e2e.crash.verdict import Books, Verdict, funds_off_by, tell

@@ -20,11 +20,11 @@ import pytest
 from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
+from broker.core.answers.tensor_checks import find_tensor_flaw
 from broker.core.catalog import Kind
-from broker.core.signature import Signature, Tensor
-from broker.core.tensor_checks import find_tensor_flaw
-from broker.core.tensor_form import asked_outputs, find_fault
 from broker.core.terms import check_deployment, make_of
+from broker.core.wire.signature import Signature, Tensor
+from broker.core.wire.tensor_form import asked_outputs, find_fault
 from broker.demo.environments import Environment, EnvironmentNotMade, make_environment
 from broker.demo.interpreters import LAUNCHER, triton_interpreter
 from broker.demo.ports import Ports

@@ -13,7 +13,7 @@ from celery.beat import SchedulingError
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
-from broker.flows.outage import AGAIN_S, Outage
+from broker.flows.process.outage import AGAIN_S, Outage
 from broker.jobs.quieting import Quieting
 from broker.store.away import told
 

@@ -20,7 +20,7 @@ from broker.embedded.child import Child, Command
 from broker.embedded.failures import EmbeddedServerFailed
 from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.valkey import EmbeddedValkey
-from broker.flows.sweep import release_orphans
+from broker.flows.books.sweep import release_orphans
 from broker.store.database import create_pool
 from broker.store.migrate import upgrade
 from tests.conftest import memory, passable_folder

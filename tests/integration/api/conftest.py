@@ -18,13 +18,13 @@ from litestar import Litestar
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.api.app import create_api
+from broker.core.health.pulse import Pulse
 from broker.core.market import Market, build_market
-from broker.core.pulse import Pulse
 from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.valkey import EmbeddedValkey
-from broker.flows.heartbeat import HeartbeatDesk
-from broker.flows.keyring import Keyring
-from broker.flows.quote import QuoteDesk
+from broker.flows.access.keyring import Keyring
+from broker.flows.calls.quote import QuoteDesk
+from broker.flows.market.heartbeat import HeartbeatDesk
 from broker.gateway.quoting import read_demands
 from broker.live.room import Live
 from broker.settings import Settings

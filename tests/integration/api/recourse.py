@@ -14,6 +14,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
+from broker.core.candidates.view import RoutingLimits
 from broker.core.catalog import Task
 from broker.core.dispatch import Attempt, End
 from broker.core.ledger import CallRecord, Hold, line, settlement
@@ -21,7 +22,6 @@ from broker.core.outcome import DELIVERED
 from broker.core.requirements import Requirements
 from broker.core.routing import route
 from broker.core.story import encode
-from broker.core.view import RoutingLimits
 from broker.store import ledger
 from broker.store.accounts import Account
 from broker.store.purses import purse_of

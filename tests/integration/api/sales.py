@@ -10,6 +10,7 @@ import asyncpg
 from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
+from broker.core.candidates.view import RoutingLimits
 from broker.core.catalog import Task
 from broker.core.decision import Candidate, Decision
 from broker.core.dispatch import Attempt, End
@@ -18,7 +19,6 @@ from broker.core.outcome import DELIVERED, Fault, Outcome
 from broker.core.requirements import Requirements
 from broker.core.routing import route
 from broker.core.story import encode
-from broker.core.view import RoutingLimits
 from broker.store import ledger
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.ledger.books import ledger_connection

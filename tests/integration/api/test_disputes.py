@@ -11,7 +11,7 @@ from uuid import UUID
 import httpx
 from uuid_utils.compat import uuid7
 
-from broker.flows.answer_dispute import decide_overdue
+from broker.flows.money.answer_dispute import decide_overdue
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.recourse import charge, posted, shop
 from tests.integration.api.sales import hold_only

@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.core.syllabus import DOMAINS_MAX, DOMAINS_OF_ONE_MAX, Domain
-from broker.flows.teach_domain import forget_domain, teach_domain
+from broker.core.quality.syllabus import DOMAINS_MAX, DOMAINS_OF_ONE_MAX, Domain
+from broker.flows.quality.teach_domain import forget_domain, teach_domain
 from broker.store.domains import load_domains, put
 from tests.integration.api.conftest import Person
 from tests.integration.routing.examples import COOKING, LAW

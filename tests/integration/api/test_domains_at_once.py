@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from broker.bootstrap import open_runtime
-from broker.core.groups import Groups
-from broker.core.syllabus import Domain
+from broker.core.quality.groups import Groups
+from broker.core.quality.syllabus import Domain
 from broker.flows.runtime import Runtime
 from broker.settings import Settings
 from broker.store import changes, domains

@@ -12,15 +12,15 @@ from sqlalchemy import text
 
 from broker.core.catalog import Task
 from broker.core.decision import undecided
-from broker.core.evidence import Grade, Piece, Source
 from broker.core.key_terms import KeyTerms
 from broker.core.ledger import CallRecord
+from broker.core.quality.evidence import Grade, Piece, Source
 from broker.core.requirements import Requirements
 from broker.core.story import encode
-from broker.flows.authenticate import Caller
-from broker.flows.forget_answer import forget_expired
-from broker.flows.give_feedback import FREE_PER_DAY, WORDS_PER_DAY, weight_of
-from broker.flows.keep_words import may_keep
+from broker.flows.access.authenticate import Caller
+from broker.flows.calls.forget_answer import forget_expired
+from broker.flows.quality.give_feedback import FREE_PER_DAY, WORDS_PER_DAY, weight_of
+from broker.flows.quality.keep_words import may_keep
 from broker.store import evidence
 from broker.store.calls import find_call
 from broker.store.database import create_pool

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
-from broker.flows.invoice import issue_due
+from broker.flows.money.invoice import issue_due
 from broker.store.statement_totals import Whose, _traded
 from broker.store.statements import Span
 from tests.integration.api.conftest import Person, SmallBroker

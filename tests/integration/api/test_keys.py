@@ -14,8 +14,8 @@ from litestar.routes import HTTPRoute
 from broker.api.callers import CHANGING
 from broker.core.key_terms import ALL_SCOPES, Rates, Scope
 from broker.errors import CallerUnknown, ScopeMissing, TooManyCalls
-from broker.flows.authenticate import by_key, by_session
-from broker.flows.login import open_session
+from broker.flows.access.authenticate import by_key, by_session
+from broker.flows.access.login import open_session
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.test_roles import ID, RIGHTS
 

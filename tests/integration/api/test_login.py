@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from broker.errors import CallerUnknown
-from broker.flows.login import (
+from broker.flows.access.login import (
     LINK_LIFETIME,
     SESSION_COOKIE,
     SESSION_LIFETIME,

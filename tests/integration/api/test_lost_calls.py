@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import event
 
-from broker.flows.count_lost_calls import KEPT_FOR, count_lost_calls, forget_lost_calls
+from broker.flows.providers.count_lost_calls import KEPT_FOR, count_lost_calls, forget_lost_calls
 from tests.integration.api.beside import done_beside
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.recourse import a_story, charge, shop

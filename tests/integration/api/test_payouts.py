@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from broker.flows.authenticate import Caller
-from broker.flows.topup import adjust
+from broker.flows.access.authenticate import Caller
+from broker.flows.money.topup import adjust
 from broker.settings import Payouts
 from tests.integration.api.conftest import Person, SmallBroker
 

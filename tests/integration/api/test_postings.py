@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
-from broker.flows.monitor import watch
+from broker.flows.books.monitor import watch
 from broker.store import transfers
 from broker.store.database import create_engine
 from broker.store.transfers import Transfer, TransferKind

@@ -19,7 +19,7 @@ from broker.api.price_texts import PriceTexts
 from broker.api.prices import LOOK_AGAIN_S
 from broker.api.streams import STREAMS_OF_ACCOUNT_MAX
 from broker.core.market import Presence
-from broker.flows.authenticate import Caller
+from broker.flows.access.authenticate import Caller
 from tests.integration.api.beside import done_beside
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.market import list_endpoints, publish

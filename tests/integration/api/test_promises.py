@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.flows.credit_missed import BATCH_LINES, credit_missed
+from broker.flows.money.credit_missed import BATCH_LINES, credit_missed
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.market import list_endpoints, publish
 from tests.integration.api.recourse import Told, a_story, charge, posted, taken

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.flows.check import check
-from broker.flows.verify_audit import seal_audit, verify_audit
+from broker.flows.access.verify_audit import seal_audit, verify_audit
+from broker.flows.books.check import check
 from broker.store import audit, maintenance
 from broker.store.audit import Deed
 from broker.store.audit_chain import Head

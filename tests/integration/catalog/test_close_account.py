@@ -10,11 +10,11 @@ import pytest
 from broker.core.catalog import ListingStatus
 from broker.core.key_terms import KeyTerms
 from broker.errors import Conflict, NotFound
-from broker.flows import enroll
-from broker.flows.authenticate import Caller
-from broker.flows.close_account import close_account
-from broker.flows.enroll import Enrolment
-from broker.flows.topup import adjust, top_up
+from broker.flows.access.authenticate import Caller
+from broker.flows.access.close_account import close_account
+from broker.flows.money.topup import adjust, top_up
+from broker.flows.providers import enroll
+from broker.flows.providers.enroll import Enrolment
 from broker.store import accounts, audit, deployments, keys
 from broker.store.accounts import Role
 from broker.upstream.addresses import AddressPolicy

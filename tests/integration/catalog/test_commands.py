@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from broker.cli.main import app
 from broker.errors import RequestMalformed
-from broker.flows.answer_dispute import contest
-from broker.flows.authenticate import Caller
-from broker.flows.dispute import Request, Times, open_dispute
+from broker.flows.access.authenticate import Caller
+from broker.flows.money.answer_dispute import contest
+from broker.flows.money.dispute import Request, Times, open_dispute
 from broker.store import accounts as account_store
 from broker.store import keys as key_store
 from broker.store import ledger, pricing_choices

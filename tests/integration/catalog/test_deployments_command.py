@@ -14,9 +14,9 @@ from sqlalchemy import update
 from typer.testing import CliRunner
 
 from broker.cli.main import app
-from broker.flows import enroll
-from broker.flows.authenticate import Caller
-from broker.flows.enroll import Enrolment
+from broker.flows.access.authenticate import Caller
+from broker.flows.providers import enroll
+from broker.flows.providers.enroll import Enrolment
 from broker.live.beats import Beats
 from broker.live.connection import Valkey
 from broker.live.sheet import Beat

@@ -15,9 +15,9 @@ from sqlalchemy import text
 
 from broker.core.catalog import ListingStatus
 from broker.errors import Conflict, NotAllowed, NotFound
-from broker.flows import enroll
-from broker.flows.authenticate import Caller
-from broker.flows.enroll import DEPLOYMENTS_MAX, ENDPOINTS_MAX, Enrolment
+from broker.flows.access.authenticate import Caller
+from broker.flows.providers import enroll
+from broker.flows.providers.enroll import DEPLOYMENTS_MAX, ENDPOINTS_MAX, Enrolment
 from broker.store import audit, catalog, deployments
 from broker.store.accounts import Role
 from broker.upstream.addresses import AddressPolicy

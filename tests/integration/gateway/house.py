@@ -18,9 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.app import serve
 from broker.cli.local import OPERATOR
 from broker.errors import Conflict
-from broker.flows.issue_key import issue_key
-from broker.flows.open_account import open_account
-from broker.flows.topup import top_up
+from broker.flows.access.issue_key import issue_key
+from broker.flows.access.open_account import open_account
+from broker.flows.money.topup import top_up
 from broker.settings import Limits, Settings
 from broker.store.accounts import Role
 from broker.store.database import create_engine

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from broker.core.cascade import Other
-from broker.core.evidence import Grade, Source
+from broker.core.quality.evidence import Grade, Source
 from broker.store import evidence
 from tests.integration.gateway.house import Consumer, House, Stall, until
 from tests.integration.routing.examples import COOKING, LAW

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from broker.cli.local import OPERATOR
-from broker.flows.issue_key import revoke_key
+from broker.flows.access.issue_key import revoke_key
 from broker.store.accounts import Role
 from tests.integration.gateway.house import BODY_BYTES_MAX, Consumer, House, Stall, until
 from tests.plain import TRUSTS_NOBODY

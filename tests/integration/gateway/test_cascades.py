@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.core.grading import likeness
+from broker.core.answers.grading import likeness
 from provider_sdk.testing.scripted import Script
 from tests.integration.gateway.house import Consumer, House, Stall
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from broker.core.transcript import BYTES_MAX
+from broker.core.answers.transcript import BYTES_MAX
 from provider_sdk.testing.scripted import Script, answer_text, chat_prompt
 from tests.integration.gateway.house import Consumer, House, Stall, until
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.flows.continue_stream import first_event, identity_of
+from broker.flows.calls.continue_stream import first_event, identity_of
 from provider_sdk.testing.scripted import Script
 from tests.integration.gateway.house import Consumer, House, Stall
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker.core.durations import BOUNDS_S, Durations
+from broker.core.health.durations import BOUNDS_S, Durations
 from provider_sdk.testing.scripted import Script
 from tests.integration.gateway.house import Consumer, House, Stall
 from tests.plain import TRUSTS_NOBODY

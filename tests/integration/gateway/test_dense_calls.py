@@ -15,8 +15,8 @@ import asyncpg
 import httpx
 import pytest
 
-from broker.core.ahead import WINDOW_S
 from broker.core.key_terms import Rates
+from broker.core.money.ahead import WINDOW_S
 from broker.store.ledger import release_holds_of
 from pricing.money import format_usd
 from provider_sdk.testing.scripted import Script

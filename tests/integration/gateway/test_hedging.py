@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from broker.core.health.throttle import APART_S
 from broker.core.hedging import SEEN_MIN, SHARE
-from broker.core.throttle import APART_S
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.gateway.house import Consumer, House, Stall, until
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from broker.flows.lateness import EVERY_S, watch_lateness
+from broker.flows.process.lateness import EVERY_S, watch_lateness
 
 
 class Learner:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from broker.core.domains import learn
-from broker.core.evidence import Grade, Piece, Source
-from broker.flows.learn_quality import LENGTHS_EVERY_S, QualitySchool, Scene
+from broker.core.quality.domains import learn
+from broker.core.quality.evidence import Grade, Piece, Source
+from broker.flows.quality.learn_quality import LENGTHS_EVERY_S, QualitySchool, Scene
 from broker.store import catalog, evidence
 from tests.integration.catalog.offers import SEALER
 from tests.integration.gateway.house import Consumer, House, Stall, until

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from broker.core.pacing import VALUE_NANOS_MAX
+from broker.core.money.pacing import VALUE_NANOS_MAX
 from broker.embedded.valkey import EmbeddedValkey
-from broker.flows.pace import EVERY_S, Pacer
+from broker.flows.books.pace import EVERY_S, Pacer
 from broker.live.room import Live
 from broker.store.budgets import Budgets, set_budgets
 from tests.fakes import decide, endpoint, market, requirements

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from broker.core.catalog import Task
-from broker.flows.tell_market import tell_market
+from broker.flows.market.tell_market import tell_market
 from broker.store.sealing import Sealer
 from simulations.demand import Shape, Trace
 from simulations.files.load import load

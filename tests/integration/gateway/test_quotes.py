@@ -21,10 +21,10 @@ from uuid_utils.compat import uuid7
 from broker.core.key_terms import Allowance, Rates, Scope
 from broker.embedded.valkey import EmbeddedValkey
 from broker.errors import BalanceTooLow, QuoteRefused, Unavailable
-from broker.flows.grant import undo
-from broker.flows.outage import ledger_outage
-from broker.flows.redeem import give_back, redeem, require_ours
-from broker.flows.sweep import open_orphaned_quotes
+from broker.flows.books.sweep import open_orphaned_quotes
+from broker.flows.calls.grant import undo
+from broker.flows.calls.redeem import give_back, redeem, require_ours
+from broker.flows.process.outage import ledger_outage
 from broker.store import quotes as quote_store
 from broker.store.accounts import Role
 from broker.store.database import create_engine, create_pool

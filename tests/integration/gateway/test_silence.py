@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from broker.core.health.stalls import SEVERAL, late_s
 from broker.core.hedging import SEEN_MIN
-from broker.core.stalls import SEVERAL, late_s
-from broker.flows.watch import EVERY_S
+from broker.flows.calls.watch import EVERY_S
 from broker.settings import Limits
 from tests.integration.gateway.house import House, until
 from tests.integration.gateway.rack import ANSWER, Trade

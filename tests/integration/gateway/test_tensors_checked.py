@@ -14,8 +14,8 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from broker.core.evidence import Source
-from broker.flows.inspect_answer import INSPECTED
+from broker.core.quality.evidence import Source
+from broker.flows.calls.inspect_answer import INSPECTED
 from broker.store import evidence
 from provider_sdk.testing.script import Script
 from provider_sdk.testing.scripted import ScriptedProvider

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.core.evidence import pack
+from broker.core.quality.evidence import pack
 from broker.encoding.words import WordEncoder, load_encoder
 from tests.integration.gateway.house import Consumer, House, Stall, until
 from tests.integration.gateway.test_recognised import PROMPT, ask

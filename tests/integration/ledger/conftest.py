@@ -8,8 +8,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from broker.flows.batch import LedgerBatcher
-from broker.flows.lane_ahead import HoldTerms
+from broker.flows.books.batch import LedgerBatcher
+from broker.flows.books.lane_ahead import HoldTerms
 from broker.store import ledger
 from broker.store.database import create_pool
 from tests.integration.ledger.books import PROCESS, ledger_connection, open_account

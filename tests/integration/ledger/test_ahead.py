@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from broker.core.ahead import MANY_TIMES, WINDOW_S, Ready
+from broker.core.money.ahead import MANY_TIMES, WINDOW_S, Ready
 from broker.errors import BalanceTooLow, Unavailable
-from broker.flows.batch import LedgerBatcher
-from broker.flows.lane_ahead import SHELVES_MAX, HoldTerms
+from broker.flows.books.batch import LedgerBatcher
+from broker.flows.books.lane_ahead import SHELVES_MAX, HoldTerms
 from broker.store import budgets
 from broker.store.budgets import Budgets
 from broker.store.database import create_pool

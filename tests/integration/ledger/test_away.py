@@ -11,8 +11,8 @@ import pytest
 from msgspec.structs import replace
 
 from broker.errors import Unavailable
-from broker.flows.batch import LedgerBatcher
-from broker.flows.lane_ahead import HoldTerms
+from broker.flows.books.batch import LedgerBatcher
+from broker.flows.books.lane_ahead import HoldTerms
 from broker.store import ledger
 from broker.store.database import create_pool
 from tests.integration.ledger.books import PROCESS, Standing, a_capture, a_hold, a_record, standing

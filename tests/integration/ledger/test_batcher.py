@@ -13,8 +13,8 @@ from uuid_utils.compat import uuid7
 
 from broker.core.ledger import CallRecord
 from broker.errors import BalanceTooLow, BrokerError, Conflict, TooManyCalls, Unavailable
-from broker.flows.batch import LedgerBatcher
-from broker.flows.lane_ahead import HoldTerms
+from broker.flows.books.batch import LedgerBatcher
+from broker.flows.books.lane_ahead import HoldTerms
 from broker.store import ledger
 from tests.integration.ledger.books import (
     PROCESS,

@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.errors import BudgetTooLow, Unavailable
-from broker.flows.batch import LedgerBatcher
-from broker.flows.lane_ahead import HoldTerms
-from broker.flows.sweep import release_orphans, sweep_expired
+from broker.flows.books.batch import LedgerBatcher
+from broker.flows.books.lane_ahead import HoldTerms
+from broker.flows.books.sweep import release_orphans, sweep_expired
 from broker.store import budgets, ledger
 from broker.store.budgets import Budgets
 from broker.store.database import create_pool

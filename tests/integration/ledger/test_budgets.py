@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.errors import NotFound, RequestMalformed
-from broker.flows.seal import seal
-from broker.flows.sweep import sweep_expired
+from broker.flows.books.seal import seal
+from broker.flows.books.sweep import sweep_expired
 from broker.store import budgets, ledger
 from broker.store.budgeted_keys import BudgetedKeys
 from broker.store.budgets import BudgetKind, Budgets, BudgetStanding

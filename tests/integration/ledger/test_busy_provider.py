@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.core.maturity import MaturityTerms
+from broker.core.money.maturity import MaturityTerms
 from broker.store import accounts, maturity, purses
 from broker.store.statements import EntryKind, Span, read_entries
 from tests.integration.reading import go_by_indexes, rows_read

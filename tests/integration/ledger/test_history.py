@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
 from broker.core.story import FORGOTTEN, decode
-from broker.flows.check import check
-from broker.flows.forget_history import forget, plan
-from broker.flows.seal import seal
+from broker.flows.books.check import check
+from broker.flows.books.seal import seal
+from broker.flows.calls.forget_history import forget, plan
 from broker.jobs.room import Room
 from broker.jobs.upkeep import forget_history
 from broker.settings import Settings

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
-from broker.flows.monitor import watch
+from broker.flows.books.monitor import watch
 from broker.store import ledger, transfers
 from broker.store.database import create_engine
 from broker.store.transfers import Transfer, TransferKind

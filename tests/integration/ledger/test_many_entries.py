@@ -12,8 +12,8 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.errors import RequestMalformed
-from broker.flows.authenticate import Caller
-from broker.flows.statement import ENTRIES_MAX, every_entry
+from broker.flows.access.authenticate import Caller
+from broker.flows.money.statement import ENTRIES_MAX, every_entry
 from broker.store.accounts import Role
 from broker.store.database import create_engine
 from broker.store.statements import Span, exceed

@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.flows.check import check
-from broker.flows.seal import seal
+from broker.flows.books.check import check
+from broker.flows.books.seal import seal
 from broker.store import budgets, invariants, ledger
 from broker.store.budgeted_keys import open_periods
 from broker.store.budgets import Budgets

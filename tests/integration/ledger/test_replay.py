@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from broker.flows.check import check, check_views
+from broker.flows.books.check import check, check_views
 from broker.store.database import create_engine
 from broker.store.invariants import alarms_of, looking_through
 

@@ -12,11 +12,11 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.errors import RequestMalformed
-from broker.flows.authenticate import Caller
-from broker.flows.check import check
-from broker.flows.open_account import open_account
-from broker.flows.seal import seal, seal_due
-from broker.flows.topup import top_up
+from broker.flows.access.authenticate import Caller
+from broker.flows.access.open_account import open_account
+from broker.flows.books.check import check
+from broker.flows.books.seal import seal, seal_due
+from broker.flows.money.topup import top_up
 from broker.store import invariants, ledger
 from broker.store.accounts import Role
 from broker.store.database import create_engine

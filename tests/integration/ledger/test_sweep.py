@@ -10,10 +10,10 @@ import asyncpg
 import pytest
 from msgspec.structs import replace
 
-from broker.flows.batch import LedgerBatcher
-from broker.flows.lane_ahead import HoldTerms
-from broker.flows.lease import Lease
-from broker.flows.sweep import SPARE_S, release_orphans, sweep_expired
+from broker.flows.books.batch import LedgerBatcher
+from broker.flows.books.lane_ahead import HoldTerms
+from broker.flows.books.sweep import SPARE_S, release_orphans, sweep_expired
+from broker.flows.process.lease import Lease
 from broker.store import leases, ledger
 from broker.store.database import create_pool
 from tests.integration.ledger.books import PROCESS, Standing, a_capture, a_hold, standing

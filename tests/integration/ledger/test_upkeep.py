@@ -20,9 +20,9 @@ from uuid_utils.compat import uuid7
 
 from broker.core.ledger import CallRecord, SettlementKind
 from broker.errors import BalanceTooLow, BrokerError, NotAllowed, NotFound, RequestMalformed
-from broker.flows.authenticate import Caller
-from broker.flows.open_account import open_account
-from broker.flows.topup import adjust, top_up
+from broker.flows.access.authenticate import Caller
+from broker.flows.access.open_account import open_account
+from broker.flows.money.topup import adjust, top_up
 from broker.store import ledger, maintenance
 from broker.store.accounts import Role
 from broker.store.calls import LOOKED_AT, CutCall, Filter, Match, Page, find_call, list_calls

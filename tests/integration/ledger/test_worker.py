@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 import redis.asyncio
 
-from broker.flows.lease import Lease
+from broker.flows.process.lease import Lease
 from broker.settings import Settings
 from broker.store import ledger
 from broker.worker import JOBS, create_app

@@ -11,13 +11,13 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from broker.core.breaker import CONSECUTIVE
+from broker.core.health.breaker import CONSECUTIVE
+from broker.core.health.pulse import Pulse
 from broker.core.key_terms import KeyTerms
 from broker.core.outcome import Fault, Outcome
-from broker.core.pulse import Pulse
 from broker.errors import TooManyCalls
-from broker.flows.agree import Accord, own_of
-from broker.flows.keyring import Keyring
+from broker.flows.access.keyring import Keyring
+from broker.flows.market.agree import Accord, own_of
 from broker.live.bulletin import QUIET_MS, STALE_MS, Bulletin
 from broker.live.loads import RefusalMeter
 from broker.live.room import Live

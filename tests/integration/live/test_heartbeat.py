@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker.flows.heartbeat import TOGETHER, HeartbeatDesk, interval_ms
+from broker.flows.market.heartbeat import TOGETHER, HeartbeatDesk, interval_ms
 from broker.live.room import Live
 from broker.store import catalog
 from broker.store.catalog import Registration

@@ -14,10 +14,10 @@ import pytest
 
 from broker.core.market import Presence, build_market
 from broker.errors import Unavailable
-from broker.flows import listen
-from broker.flows.facts import Facts
-from broker.flows.listen import ChangeListener
-from broker.flows.refresh import SETTLES_S, Refresher
+from broker.flows.market.facts import Facts
+from broker.flows.market.refresh import SETTLES_S, Refresher
+from broker.flows.process import listen
+from broker.flows.process.listen import ChangeListener
 from broker.live.room import Live
 from broker.live.sheet import Beat
 from broker.store import catalog, keys, prices

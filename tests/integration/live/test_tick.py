@@ -14,11 +14,11 @@ from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
 from broker.core.catalog import Endpoint
-from broker.flows.authenticate import Caller
-from broker.flows.choose_pricing import ChoiceWanted, Step, choose_pricing, end_choice
-from broker.flows.choose_pricing import Clock as Clocked
-from broker.flows.read_webhooks import list_events
-from broker.flows.tick import DT_S_MAX, Ticker
+from broker.flows.access.authenticate import Caller
+from broker.flows.market.choose_pricing import ChoiceWanted, Step, choose_pricing, end_choice
+from broker.flows.market.choose_pricing import Clock as Clocked
+from broker.flows.market.tick import DT_S_MAX, Ticker
+from broker.flows.webhooks.read_webhooks import list_events
 from broker.live.loads import Counts
 from broker.live.room import Live
 from broker.live.sheet import Beat

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from broker.core.maturity import MaturityTerms
-from broker.flows.check import check
-from broker.flows.mature import mature_all
-from broker.flows.seal import AGE_MIN, seal
+from broker.core.money.maturity import MaturityTerms
+from broker.flows.books.check import check
+from broker.flows.books.seal import AGE_MIN, seal
+from broker.flows.money.mature import mature_all
 from broker.store import ledger
 from broker.store.database import create_engine
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold, ledger_connection

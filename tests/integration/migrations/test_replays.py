@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.errors import Conflict
-from broker.flows.once import Memory, Request, once
+from broker.flows.access.once import Memory, Request, once
 from broker.store.database import create_engine
 from broker.store.idempotency import Answer
 from broker.store.sealing import Sealer

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from broker.flows.check import check
-from broker.flows.seal import seal
+from broker.flows.books.check import check
+from broker.flows.books.seal import seal
 from broker.store import ledger
 from broker.store.database import create_engine
 from tests.integration.ledger.books import PROCESS, backdate, open_account, trade

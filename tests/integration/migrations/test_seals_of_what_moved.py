@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from broker.flows.check import check
-from broker.flows.seal import seal
+from broker.flows.books.check import check
+from broker.flows.books.seal import seal
 from broker.store import budgets, ledger
 from broker.store.budgeted_keys import open_periods
 from broker.store.budgets import Budgets

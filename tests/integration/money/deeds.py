@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, Self, TypeVar
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.flows.once import Request, once
+from broker.flows.access.once import Request, once
 from broker.store.idempotency import Answer
 from tests.integration.money.market import OFFICE, Market
 from tests.integration.money.oracle import KEPT, Oracle

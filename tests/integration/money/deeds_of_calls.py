@@ -16,7 +16,7 @@ from broker.core.ledger import CallRecord, Hold, Settlement, SettlementKind
 from broker.core.quote import Offer, Promise
 from broker.core.requirements import Requirements
 from broker.errors import BrokerError, Conflict
-from broker.flows.sweep import release_orphans, sweep_expired
+from broker.flows.books.sweep import release_orphans, sweep_expired
 from broker.store import budgets, claims, quotes
 from broker.store.budgets import Budgets
 from broker.store.claims import Claim, Stage
@@ -137,7 +137,7 @@ class AdmitKeyed(Admit):
         raise Conflict("another runs", code="idempotency_running")
 
     async def _claim(self, connection: object, wanted: Claim, now: datetime) -> None:
-        """As `broker.flows.replay` does."""
+        """As `broker.flows.calls.replay` does."""
         while not await claims.claim(connection, wanted):
             former = await claims.look(connection, wanted.place, now)
             if former is None:

@@ -8,15 +8,15 @@ from typing import ClassVar, Literal, Self
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.core.maturity import MaturityTerms
-from broker.core.payout import Schedule
-from broker.flows import payout_events, payout_terms, topup
-from broker.flows.mature import mature
-from broker.flows.pay_out import pay_out
-from broker.flows.pay_out_due import pay_out_due
-from broker.flows.payout_events import Word
-from broker.flows.payout_terms import Wishes
-from broker.flows.seal import AGE_MIN, seal
+from broker.core.money.maturity import MaturityTerms
+from broker.core.money.payout import Schedule
+from broker.flows.books.seal import AGE_MIN, seal
+from broker.flows.money import payout_events, payout_terms, topup
+from broker.flows.money.mature import mature
+from broker.flows.money.pay_out import pay_out
+from broker.flows.money.pay_out_due import pay_out_due
+from broker.flows.money.payout_events import Word
+from broker.flows.money.payout_terms import Wishes
 from broker.store.transfers import TransferKind
 from tests.integration.money.deeds import Deed, Order, Outcome, picked
 from tests.integration.money.market import CONSUMERS, OFFICE, SEALER, Market

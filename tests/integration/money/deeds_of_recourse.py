@@ -8,9 +8,9 @@ from typing import ClassVar, Self
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.flows import answer_dispute
-from broker.flows.dispute import Request, Times, open_dispute, withdraw
-from broker.flows.refund import refund
+from broker.flows.money import answer_dispute
+from broker.flows.money.dispute import Request, Times, open_dispute, withdraw
+from broker.flows.money.refund import refund
 from broker.store.disputes import Verdict
 from tests.integration.money.deeds import Deed, Order, Outcome, picked
 from tests.integration.money.market import OFFICE, PROVIDERS, Market

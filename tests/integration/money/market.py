@@ -14,15 +14,15 @@ from uuid_utils.compat import uuid7
 
 from broker.core.key_terms import KeyTerms
 from broker.core.ledger import Hold
-from broker.core.payout import Bank, Schedule
-from broker.flows import payout_terms
-from broker.flows.authenticate import Caller
-from broker.flows.batch import LedgerBatcher
-from broker.flows.lane_ahead import HoldTerms
-from broker.flows.once import Memory
-from broker.flows.open_account import open_account
-from broker.flows.pay_out import REST
-from broker.flows.payout_terms import Wishes
+from broker.core.money.payout import Bank, Schedule
+from broker.flows.access.authenticate import Caller
+from broker.flows.access.once import Memory
+from broker.flows.access.open_account import open_account
+from broker.flows.books.batch import LedgerBatcher
+from broker.flows.books.lane_ahead import HoldTerms
+from broker.flows.money import payout_terms
+from broker.flows.money.pay_out import REST
+from broker.flows.money.payout_terms import Wishes
 from broker.store import keys, leases, ledger, maintenance
 from broker.store.accounts import Account, Role
 from broker.store.database import create_engine, create_pool

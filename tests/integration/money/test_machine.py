@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from broker.embedded.postgres import EmbeddedPostgres
 from broker.errors import BrokerError
-from broker.flows.check import check
+from broker.flows.books.check import check
 from broker.store.database import create_engine
 from tests.conftest import fresh_database, named
 from tests.integration.money import clock, drawn

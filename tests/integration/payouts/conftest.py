@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.flows.check import check
+from broker.flows.books.check import check
 from broker.store.accounts import Account
 from tests.integration.ledger.books import ledger_connection
 from tests.integration.payouts.till import Till

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from broker.flows.payout_events import Word, confirm
+from broker.flows.money.payout_events import Word, confirm
 from broker.store import invariants
 from broker.store.accounts import Account
 from tests.integration.payouts.till import Till

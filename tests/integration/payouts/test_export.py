@@ -11,10 +11,10 @@ from xml.etree import ElementTree
 import pytest
 from uuid_utils.compat import uuid7
 
-from broker.core.payout import Bank, Destination, Stripe
+from broker.core.money.payout import Bank, Destination, Stripe
 from broker.errors import BrokerError, Conflict, NotFound, RequestMalformed, SettingInvalid
-from broker.flows.export_payouts import Export, File, Format, export
-from broker.flows.payout_events import Word, confirm, fail
+from broker.flows.money.export_payouts import Export, File, Format, export
+from broker.flows.money.payout_events import Word, confirm, fail
 from broker.outbound import bank_account, pain001
 from broker.outbound.pain001 import Credit, FileInvalid
 from broker.settings import Payouts

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import pytest
 from structlog.testing import capture_logs
 
-from broker.core.payout import Schedule, Stripe
-from broker.flows.payout_terms import Wishes
+from broker.core.money.payout import Schedule, Stripe
+from broker.flows.money.payout_terms import Wishes
 from broker.jobs.payouts import JOBS, make_payouts, mature_earnings, send_payouts
 from broker.jobs.room import Room
 from broker.settings import Settings

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from broker.core.maturity import MaturityTerms, Trust
-from broker.flows.mature import mature_all
-from broker.flows.payout_terms import set_delay
-from broker.flows.read_earnings import read_earnings
-from broker.flows.seal import seal
+from broker.core.money.maturity import MaturityTerms, Trust
+from broker.flows.books.seal import seal
+from broker.flows.money.mature import mature_all
+from broker.flows.money.payout_terms import set_delay
+from broker.flows.money.read_earnings import read_earnings
 from broker.store.accounts import Account
 from broker.store.purses import Contents
 from tests.integration.payouts.till import NO_DELAY, OPERATOR, Till, grow_older

@@ -11,10 +11,10 @@ from random import Random
 
 import pytest
 
-from broker.core.maturity import MaturityTerms
+from broker.core.money.maturity import MaturityTerms
 from broker.errors import Conflict
-from broker.flows import payout_events
-from broker.flows.payout_events import Word
+from broker.flows.money import payout_events
+from broker.flows.money.payout_events import Word
 from broker.store.accounts import Account
 from broker.store.payouts import Payout
 from broker.store.purses import Contents

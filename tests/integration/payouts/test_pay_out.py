@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from broker.core.payout import Schedule
+from broker.core.money.payout import Schedule
 from broker.errors import Conflict, NotFound, RequestMalformed
-from broker.flows.authenticate import Caller
-from broker.flows.pay_out import REST, ask
-from broker.flows.pay_out_due import pay_out_due
-from broker.flows.payout_events import Word, fail
-from broker.flows.payout_terms import Wishes
+from broker.flows.access.authenticate import Caller
+from broker.flows.money.pay_out import REST, ask
+from broker.flows.money.pay_out_due import pay_out_due
+from broker.flows.money.payout_events import Word, fail
+from broker.flows.money.payout_terms import Wishes
 from broker.store import payouts
 from broker.store.accounts import Account, Role
 from broker.store.payouts import Payout, PayoutStatus

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from broker.errors import BrokerError, Conflict, NotFound, RequestMalformed
-from broker.flows.payout_events import Word, confirm, fail, give_back
+from broker.flows.money.payout_events import Word, confirm, fail, give_back
 from broker.store.accounts import Account
 from broker.store.payouts import Payout, PayoutStatus
 from broker.store.purses import Contents

@@ -17,11 +17,11 @@ import pytest
 from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
-from broker.core.payout import Method, Stripe
+from broker.core.money.payout import Method, Stripe
 from broker.errors import Conflict, NotFound, RequestMalformed
-from broker.flows.hear_stripe import hear
-from broker.flows.payout_events import Word, fail
-from broker.flows.send_payouts import Sending, send, send_all
+from broker.flows.money.hear_stripe import hear
+from broker.flows.money.payout_events import Word, fail
+from broker.flows.money.send_payouts import Sending, send, send_all
 from broker.outbound.payout_adapter import Order, Payment, PaymentUnclear
 from broker.outbound.stripe_extra import open_stripe
 from broker.store.accounts import Account

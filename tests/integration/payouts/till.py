@@ -11,16 +11,16 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from broker.core.maturity import MaturityTerms
-from broker.core.payout import Bank, Destination, Schedule
-from broker.flows import payout_terms
-from broker.flows.authenticate import Caller
-from broker.flows.mature import Matured, mature
-from broker.flows.open_account import open_account
-from broker.flows.pay_out import REST, pay_out
-from broker.flows.payout_terms import Wishes
-from broker.flows.seal import AGE_MIN, seal
-from broker.flows.topup import adjust
+from broker.core.money.maturity import MaturityTerms
+from broker.core.money.payout import Bank, Destination, Schedule
+from broker.flows.access.authenticate import Caller
+from broker.flows.access.open_account import open_account
+from broker.flows.books.seal import AGE_MIN, seal
+from broker.flows.money import payout_terms
+from broker.flows.money.mature import Matured, mature
+from broker.flows.money.pay_out import REST, pay_out
+from broker.flows.money.payout_terms import Wishes
+from broker.flows.money.topup import adjust
 from broker.store import ledger, payouts, purses, transfers
 from broker.store.accounts import Account, Role
 from broker.store.payouts import Payout

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.cli.local import OPERATOR
-from broker.core.takes import Tier
-from broker.flows.count_sales import count_sales
-from broker.flows.set_plan import PlanWanted, set_plan
+from broker.core.money.takes import Tier
+from broker.flows.money.count_sales import count_sales
+from broker.flows.money.set_plan import PlanWanted, set_plan
 from broker.store import ledger, plans
 from broker.store.database import create_engine
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold, ledger_connection

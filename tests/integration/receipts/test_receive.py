@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from uuid_utils.compat import uuid7
 
 from broker.cli.cases import app as cases_command
-from broker.flows.authenticate import Caller
-from broker.flows.receive_receipts import FORMER_KEY_GOOD, LATE_MAX, receive
+from broker.flows.access.authenticate import Caller
+from broker.flows.receipts.receive_receipts import FORMER_KEY_GOOD, LATE_MAX, receive
 from broker.store.accounts import Role
 from broker.store.receipt_horizon import least_id_at
 from provider_sdk.client import BrokerClient, BrokerRefused

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from uuid_utils.compat import uuid7
 
 from broker.core.ledger import Hold, SettlementKind, settlement
-from broker.core.receipts import CaseKind, Difference
+from broker.core.money.receipts import CaseKind, Difference
 from broker.store import ledger, receipt_cases, receipt_horizon
 from provider_sdk.protocol import Receipt
 from provider_sdk.signing import receipt_message

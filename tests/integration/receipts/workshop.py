@@ -16,7 +16,7 @@ import httpx
 import msgspec
 
 from broker.embedded.port import free_port
-from broker.flows.reconcile import reconcile
+from broker.flows.receipts.reconcile import reconcile
 from broker.store.receipt_cases import Case
 from provider_sdk.agent import Agent
 from provider_sdk.client import BrokerClient

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from broker.flows.forget_answer import forget_expired
+from broker.flows.calls.forget_answer import forget_expired
 from broker.jobs import answers as answers_jobs
 from broker.store import answers
 from broker.store.answers import Owner, StoredAnswer

@@ -16,11 +16,11 @@ from uuid_utils.compat import uuid7
 
 from broker.core.call import Call, Payer, TensorBody
 from broker.errors import Conflict, Unavailable
-from broker.flows.batch import LedgerBatcher
-from broker.flows.lane_ahead import HoldTerms
-from broker.flows.replay import serve_once
+from broker.flows.books.batch import LedgerBatcher
+from broker.flows.books.lane_ahead import HoldTerms
+from broker.flows.calls.replay import serve_once
+from broker.flows.calls.turn import Keyed, Turn
 from broker.flows.runtime import Runtime
-from broker.flows.turn import Keyed, Turn
 from broker.settings import Limits, Settings
 from broker.store import claims, leases
 from broker.store.database import create_pool

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.flows.ask_endpoint import Asker
-from broker.flows.examine import Examiner, Hall
-from broker.flows.mark_answers import Marker
+from broker.flows.calls.ask_endpoint import Asker
+from broker.flows.quality.examine import Examiner, Hall
+from broker.flows.quality.mark_answers import Marker
 from broker.store.accounts import Account, Role
 from broker.store.listed import Listed
 from broker.upstream.addresses import AddressPolicy

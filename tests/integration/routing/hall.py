@@ -12,10 +12,10 @@ import msgspec
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.flows.authenticate import Caller
-from broker.flows.examine import Examiner
-from broker.flows.import_suite import import_suite
-from broker.flows.order_examination import read_examinations
+from broker.flows.access.authenticate import Caller
+from broker.flows.quality.examine import Examiner
+from broker.flows.quality.import_suite import import_suite
+from broker.flows.quality.order_examination import read_examinations
 from broker.store.accounts import Account, Role
 from broker.store.examinations import Examination
 from provider_sdk.testing.scripted import answer_text

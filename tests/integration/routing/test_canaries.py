@@ -13,11 +13,11 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from broker.core.evidence import Grade, Piece, Source
-from broker.flows.examine import Examiner, Hall
-from broker.flows.inspect_answer import PASSED_KEPT
-from broker.flows.read_gaps import read_gaps
-from broker.flows.send_canaries import Aviary
+from broker.core.quality.evidence import Grade, Piece, Source
+from broker.flows.calls.inspect_answer import PASSED_KEPT
+from broker.flows.quality.examine import Examiner, Hall
+from broker.flows.quality.read_gaps import read_gaps
+from broker.flows.quality.send_canaries import Aviary
 from broker.store import evidence, examinations
 from broker.store.accounts import Account, Role
 from broker.store.tables import calls, endpoints

@@ -11,7 +11,7 @@ from sqlalchemy import delete, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.core.evidence import Grade, Piece, Source, pack, unpack
+from broker.core.quality.evidence import Grade, Piece, Source, pack, unpack
 from broker.store.accounts import Role
 from broker.store.evidence import (
     START,

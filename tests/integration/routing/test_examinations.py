@@ -13,13 +13,13 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.core.evidence import Grade, Source
-from broker.core.examination import Word
-from broker.core.suites import Suite, parse_suite
+from broker.core.answers.examination import Word
+from broker.core.answers.suites import Suite, parse_suite
+from broker.core.quality.evidence import Grade, Source
 from broker.errors import NotFound, RequestMalformed, TooManyCalls
-from broker.flows.authenticate import Caller
-from broker.flows.examine import Examiner, Hall
-from broker.flows.order_examination import order_examination, verdict_of
+from broker.flows.access.authenticate import Caller
+from broker.flows.quality.examine import Examiner, Hall
+from broker.flows.quality.order_examination import order_examination, verdict_of
 from broker.store import evidence, examinations, suites
 from broker.store.accounts import Account, Role
 from broker.store.examinations import Claim

@@ -17,10 +17,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from structlog.testing import capture_logs
 
-from broker.core.domains import learn
-from broker.core.evidence import Grade, Piece, Source
-from broker.flows.learn_quality import FADES_EVERY_S, QualitySchool, Scene
-from broker.flows.write_evidence import Diary
+from broker.core.quality.domains import learn
+from broker.core.quality.evidence import Grade, Piece, Source
+from broker.flows.quality.learn_quality import FADES_EVERY_S, QualitySchool, Scene
+from broker.flows.quality.write_evidence import Diary
 from broker.store import catalog
 from broker.store.accounts import Role
 from broker.store.evidence import START, record, since

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from broker.cli.main import app
 from broker.errors import RequestMalformed
-from broker.flows.routing_table import read_table
+from broker.flows.quality.routing_table import read_table
 
 SPECIALISTS = os.environ.get("ROUTING_TABLES", "")
 """The folder of published tables, which are not part of the project."""

@@ -6,7 +6,7 @@ import asyncio
 
 from broker.app import serve
 from broker.embedded.valkey import EmbeddedValkey
-from broker.flows.leave import LEAVE_S
+from broker.flows.process.leave import LEAVE_S
 from broker.settings import Settings
 from tests.integration.ledger.way import Way
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from broker.core.signature import Signature, Tensor
+from broker.core.wire.signature import Signature, Tensor
 from broker.upstream.addresses import AddressPolicy, checked_httpx_transport
 from broker.upstream.probe import probe_dns, probe_kserve, probe_openai, probe_wellknown
 from broker.upstream.probe_kserve import NOT_CHECKED, signature_in

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from broker.core.stalls import SEVERAL
+from broker.core.health.stalls import SEVERAL
 from broker.upstream.client import Limits, Origin, UpstreamClient, request_head
 from broker.upstream.silence import Silence
 from tests.integration.upstream.scripted import (

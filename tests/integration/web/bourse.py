@@ -15,18 +15,18 @@ from uuid_utils.compat import uuid7
 
 from broker.core import ledger as recipes
 from broker.core import story
+from broker.core.candidates.view import RoutingLimits
 from broker.core.catalog import Endpoint, ListingStatus, Task
 from broker.core.decision import Decision
 from broker.core.dispatch import Attempt, Dispatch
+from broker.core.health.measured import Measured
+from broker.core.health.pulse import Pulse
 from broker.core.ledger import CallRecord, ChargeLine, Hold
 from broker.core.market import Market, Presence, build_market
-from broker.core.measured import Measured
 from broker.core.outcome import DELIVERED, Fault, Outcome
-from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
 from broker.core.retries import RetryBudget
 from broker.core.routing import route
-from broker.core.view import RoutingLimits
 from broker.settings import Settings
 from broker.store import accounts, catalog, deployments, keys, ledger, listing, prices
 from broker.store.accounts import Account, Role

@@ -12,7 +12,7 @@ import pytest
 from litestar.types import ASGIApp
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.flows.login import make_link
+from broker.flows.access.login import make_link
 from broker.settings import Settings
 from broker.store.accounts import Account, Role
 from broker.store.ledger import prepare_session

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from broker.flows.authenticate import Caller
-from broker.flows.read_prices import Listing
+from broker.flows.access.authenticate import Caller
+from broker.flows.market.read_prices import Listing
 from tests.integration.api.beside import done_beside
 from tests.integration.web.bourse import Bourse, chat, server
 from tests.integration.web.conftest import People

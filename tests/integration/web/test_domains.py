@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from broker.core.syllabus import Domain
+from broker.core.quality.syllabus import Domain
 from broker.store.domains import load_domains
 from tests.integration.routing.examples import COOKING, LAW
 from tests.integration.web.bourse import Bourse

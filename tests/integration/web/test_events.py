@@ -15,7 +15,7 @@ from litestar.types import ASGIApp
 from sqlalchemy import event
 
 from broker.api.streams import STREAMS_OF_ACCOUNT_MAX
-from broker.flows.login import SESSION_COOKIE, close_session
+from broker.flows.access.login import SESSION_COOKIE, close_session
 from broker.store.accounts import Account
 from tests.integration.serving import serving
 from tests.integration.web.bourse import Bourse, chat, server, wanted

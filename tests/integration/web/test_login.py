@@ -8,7 +8,7 @@ from datetime import timedelta
 import httpx
 from litestar.types import ASGIApp
 
-from broker.flows.login import LINK_LIFETIME, SESSION_COOKIE, SESSION_LIFETIME, make_link
+from broker.flows.access.login import LINK_LIFETIME, SESSION_COOKIE, SESSION_LIFETIME, make_link
 from tests.integration.web.bourse import Bourse
 from tests.integration.web.conftest import Enter, People, browser, follow, token_in
 from web.app import create_console

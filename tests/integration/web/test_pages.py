@@ -13,9 +13,9 @@ from sqlalchemy import event, text
 from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
-from broker.core.evidence import Grade, Piece, Source
 from broker.core.market import Presence
 from broker.core.outcome import DELIVERED, Fault
+from broker.core.quality.evidence import Grade, Piece, Source
 from broker.store import canaries, evidence, examinations
 from broker.store.accounts import Role
 from broker.store.canaries import Perch

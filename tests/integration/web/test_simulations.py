@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from broker.errors import Conflict
-from broker.flows.authenticate import Caller
-from broker.flows.order_simulation import OPEN_MAX, order_simulation, read_simulations
+from broker.flows.access.authenticate import Caller
+from broker.flows.market.order_simulation import OPEN_MAX, order_simulation, read_simulations
 from broker.store import simulations as store
 from broker.store.accounts import Role
 from tests.integration.web.bourse import Bourse

@@ -14,9 +14,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.core.webhooks import Patience
-from broker.flows.authenticate import Caller
-from broker.flows.deliver_webhooks import Courier, Means
-from broker.flows.subscribe import Subscribed, subscribe
+from broker.flows.access.authenticate import Caller
+from broker.flows.webhooks.deliver_webhooks import Courier, Means
+from broker.flows.webhooks.subscribe import Subscribed, subscribe
 from broker.store import accounts, events
 from broker.store.accounts import Account, Role
 from broker.store.events import Event

@@ -11,9 +11,9 @@ from sqlalchemy import text
 
 from broker.core.webhooks import Patience
 from broker.errors import Conflict, RequestMalformed
-from broker.flows.deliver_webhooks import AT_ONCE, LEASED_S
-from broker.flows.replay_events import replay_events
-from broker.flows.subscribe import WEBHOOKS_MAX, check_target, enable
+from broker.flows.webhooks.deliver_webhooks import AT_ONCE, LEASED_S
+from broker.flows.webhooks.replay_events import replay_events
+from broker.flows.webhooks.subscribe import WEBHOOKS_MAX, check_target, enable
 from broker.jobs.room import Room
 from broker.jobs.webhooks import purge
 from broker.settings import Settings

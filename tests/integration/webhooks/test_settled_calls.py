@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from broker.core.ledger import Hold
-from broker.flows.replay_events import replay_events
+from broker.flows.webhooks.replay_events import replay_events
 from broker.store import ledger
 from broker.store.accounts import Account, Role
 from broker.store.plans import id_at

@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from broker.core.webhooks import Patience
-from broker.flows.subscribe import rotate_secret
+from broker.flows.webhooks.subscribe import rotate_secret
 from broker.store.accounts import Account, Role
 from tests.integration.upstream.scripted import certificates
 from tests.integration.webhooks.office import SEALER, Office, caller, tell

@@ -13,8 +13,8 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from simulations import calibrate_command
-from simulations.calibrate import (
+from simulations.calibration import calibrate_command
+from simulations.calibration.calibrate import (
     E2E_MISSED_MAX,
     TTFT_MISSED_MAX,
     Calibration,
@@ -24,7 +24,7 @@ from simulations.calibrate import (
     fit,
     predict,
 )
-from simulations.observed import ObservationMalformed, Observed, read_observed
+from simulations.calibration.observed import ObservationMalformed, Observed, read_observed
 from simulations.supply import BatchingServer
 
 SERVER = BatchingServer(

@@ -12,10 +12,10 @@ from functools import lru_cache
 import pytest
 
 from simulations.demand import Steps
-from simulations.figures import figures
 from simulations.files.load import load
 from simulations.fluid.yardstick import yardstick
 from simulations.market import run
+from simulations.measured.figures import figures
 from simulations.scenario import Scenario
 
 pytestmark = pytest.mark.timeout(300)  # of a processor that others use too

@@ -8,7 +8,7 @@ import pytest
 from pricing.tiers import Tier
 from simulations.demand import Poisson
 from simulations.market import run
-from simulations.record import Code, Run
+from simulations.measured.record import Code, Run
 from simulations.scenario import Prices, Scenario, Signals
 from simulations.supply import (
     Brownout,

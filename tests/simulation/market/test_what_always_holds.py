@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simulations.market import run
-from simulations.record import Code, Run
+from simulations.measured.record import Code, Run
 from simulations.scenario import Prices
 from tests.simulation.market.rough import rough
 

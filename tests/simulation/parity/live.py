@@ -19,10 +19,10 @@ from broker.core.catalog import Endpoint
 from broker.core.requirements import Requirements
 from broker.core.retries import RetryBudget
 from broker.errors import BrokerError
-from broker.flows.leave import Leave
+from broker.flows.calls.serve import serve
+from broker.flows.calls.stream import Stream
+from broker.flows.process.leave import Leave
 from broker.flows.runtime import Runtime
-from broker.flows.serve import serve
-from broker.flows.stream import Stream
 from broker.gateway.admit import admit
 from broker.gateway.openai import parse
 from broker.settings import Limits, Settings

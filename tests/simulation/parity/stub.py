@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from broker.core.candidates.view import RoutingLimits
 from broker.core.dispatch import Attempt, Dispatch
+from broker.core.health.pulse import Pulse
 from broker.core.market import Market
 from broker.core.outcome import Outcome
-from broker.core.pulse import Pulse
 from broker.core.requirements import Requirements
 from broker.core.retries import RetryBudget
 from broker.core.routing import route
-from broker.core.view import RoutingLimits
 from tests.fakes import pulse
 from tests.simulation.parity.failures import Behaviour, Failures
 

@@ -12,7 +12,7 @@ import pytest
 from broker.core.outcome import Fault
 from broker.core.requirements import Weights
 from simulations.market import run
-from simulations.record import Code, Run
+from simulations.measured.record import Code, Run
 from simulations.scenario import Pace, Pacing, Prices, Scenario
 from simulations.supply import Outage, ProviderSpec, SharingServer
 from tests.simulation.market.rough import rough

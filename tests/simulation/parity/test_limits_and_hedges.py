@@ -19,19 +19,19 @@ from broker.core.metering import Delivered
 from broker.core.outcome import Outcome
 from broker.core.requirements import Weights
 from broker.core.several import several
-from broker.flows.decide import choose
-from broker.flows.reserve import own_hold
+from broker.flows.calls.decide import choose
+from broker.flows.calls.reserve import own_hold
+from broker.flows.calls.tab import Tab
 from broker.flows.runtime import Runtime
-from broker.flows.tab import Tab
 from broker.gateway.admit import Asked, admit
 from broker.gateway.openai import parse
+from simulations.by_call.engine import Engine
 from simulations.clockwork import HEAR_S
 from simulations.demand import ConsumerClass, Lengths, Shape, Steps, Value
-from simulations.engine import Engine
-from simulations.listing import Listing
-from simulations.record import Code, Run
+from simulations.measured.record import Code, Run
 from simulations.scenario import Prices, Scenario
-from simulations.sites import AT_ONCE_S, QUEUE_FULL
+from simulations.servers.listing import Listing
+from simulations.servers.sites import AT_ONCE_S, QUEUE_FULL
 from simulations.supply import LINE_MAX, EndpointSpec, ProviderSpec, SharingServer
 from simulations.visit import BYTES_PER_TOKEN
 from tests.fakes import market

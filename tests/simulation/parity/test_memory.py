@@ -9,10 +9,10 @@ from collections.abc import Callable
 from broker.core.catalog import Band
 from simulations.demand import ConsumerClass, Lengths, Poisson, Shape, Value
 from simulations.market import run
-from simulations.record import Code
+from simulations.measured.record import Code
+from simulations.measured.tally import BLOCK
 from simulations.scenario import Pace, Pacing, Scenario
 from simulations.supply import EndpointSpec, ProviderSpec, SharingServer
-from simulations.tally import BLOCK
 
 SHORT_S, LONG_S = 2.0, 20.0
 

@@ -20,8 +20,8 @@ from pricing.tiers import Tier
 from simulations.demand import ConsumerClass, Foresight, Lengths, Poisson, Shape, Value
 from simulations.files.load import load, names
 from simulations.market import run
+from simulations.measured.record import Code, Run
 from simulations.pace import pace_of, pace_told
-from simulations.record import Code, Run
 from simulations.scenario import Pace, Pacing, Prices, Scenario, ScenarioMalformed
 from simulations.supply import (
     Brownout,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from broker.core.catalog import Band
 from simulations.demand import ConsumerClass, Foresight, Lengths, Poisson, Value
 from simulations.market import run
-from simulations.record import Code
+from simulations.measured.record import Code
 from simulations.scenario import Prices, Scenario, Signals
 from simulations.supply import EndpointSpec, ProviderSpec, QueueingServer
 

@@ -13,7 +13,7 @@ import pytest
 from broker.core.catalog import Band
 from simulations.demand import ConsumerClass, Lengths, Poisson, Shape, Value
 from simulations.market import run
-from simulations.record import Code
+from simulations.measured.record import Code
 from simulations.scenario import Prices, Scenario, Signals
 from simulations.supply import EndpointSpec, ProviderSpec, QueueingServer
 from tests.simulation.theory.queues import waiting_s

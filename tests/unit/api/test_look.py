@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from broker.core.market import Presence, build_market
-from broker.flows.read_prices import Health, Listing, Look
+from broker.flows.market.read_prices import Health, Listing, Look
 from pricing.book import PriceBook
 from tests.fakes import RATE, endpoint, pulse
 from tests.fakes import market as listed

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import UUID
 
-from broker.core.ahead import (
+from broker.core.ledger import Hold
+from broker.core.money.ahead import (
     CALLS_MIN,
     COVER_S,
     LATE_S,
@@ -15,7 +16,6 @@ from broker.core.ahead import (
     Ready,
     Shelf,
 )
-from broker.core.ledger import Hold
 
 ACCOUNT = UUID(int=1)
 AMOUNT = 1_600

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from broker.core.allowance import may_name, narrowed
-from broker.core.eligibility import Rejection
+from broker.core.candidates.allowance import may_name, narrowed
+from broker.core.candidates.eligibility import Rejection
 from broker.core.key_terms import Allowance
 from broker.core.market import Market
 from broker.core.requirements import Requirements

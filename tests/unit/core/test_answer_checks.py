@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.core.answer_checks import Flaw, find_flaw
+from broker.core.answers.answer_checks import Flaw, find_flaw
 
 SHAPE = {
     "type": "object",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core.breaker import (
+from broker.core.health.breaker import (
     CONSECUTIVE,
     EJECTION_S,
     EJECTION_S_MAX,

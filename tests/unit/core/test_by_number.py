@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.by_number import ByNumber
+from broker.core.health.by_number import ByNumber
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.floats(0.0, 1e12))))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from broker.core.catalog import Endpoint
-from broker.core.evidence import Source
-from broker.core.lessons import Lessons
 from broker.core.market import Market, build_market
+from broker.core.quality.evidence import Source
+from broker.core.quality.lessons import Lessons
 from broker.core.requirements import Prompt
 from tests.fakes import endpoint, market
 from tests.unit.core.test_learning import ENDPOINTS, LENGTH, NAMES, learned, piece

@@ -16,7 +16,7 @@ from broker.core.cascade import (
     sureness,
     worth_it,
 )
-from broker.core.fitting import fit_ridge_logistic
+from broker.core.quality.fitting import fit_ridge_logistic
 
 
 def test_confidence_is_the_geometric_mean_of_token_probabilities() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from broker.core.cascade_replay import Asked, Cascader
 from broker.core.columns import Floats
-from broker.core.frontier import reached, replay_of
+from broker.core.quality.cascade_replay import Asked, Cascader
+from broker.core.quality.frontier import reached, replay_of
 
 PRICES = [0.0, *np.geomspace(0.1, 1e5, 40)]
 

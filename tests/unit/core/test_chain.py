@@ -8,7 +8,7 @@ import pytest
 from broker.core.chain import Chain
 from broker.core.decision import Candidate, nobody
 from broker.errors import NothingFits
-from broker.flows.plan_cascade import within
+from broker.flows.calls.plan_cascade import within
 from pricing.book import Rate
 
 _NONE = np.empty(0, dtype=np.int64)

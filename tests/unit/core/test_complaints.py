@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 import pytest
 
-from broker.core.complaints import plain, worded
+from broker.core.wire.complaints import plain, worded
 
 
 class Size(enum.StrEnum):

@@ -10,8 +10,8 @@ import pytest
 
 from broker.core.cascade import AS_USUAL, USUAL, Curve, agreed, sureness
 from broker.core.columns import Floats
-from broker.core.confidence import PRECISION, Curves, Told, fit_agreements, fit_curves
-from broker.core.fitting import calibration_error
+from broker.core.quality.confidence import PRECISION, Curves, Told, fit_agreements, fit_curves
+from broker.core.quality.fitting import calibration_error
 
 TRUE = {
     (0, 0): Curve(-3.0, 1.2),

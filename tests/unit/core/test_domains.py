@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from broker.core.columns import Floats, Numbers
-from broker.core.domains import FOLDS, HELD_OUT_MAX, Recogniser, among_held_out, learn, some
-from broker.core.fitting import (
+from broker.core.quality.domains import FOLDS, HELD_OUT_MAX, Recogniser, among_held_out, learn, some
+from broker.core.quality.fitting import (
     calibration_error,
     calibration_error_by_chance,
     fit_logistic,
@@ -15,7 +15,7 @@ from broker.core.fitting import (
     folds,
     softmax,
 )
-from broker.core.groups import GROUPINGS, make_groups, making
+from broker.core.quality.groups import GROUPINGS, make_groups, making
 
 LENGTH = 40
 NAMES = ("law", "medicine", "code", "poetry")

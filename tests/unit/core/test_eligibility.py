@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
+from broker.core.candidates.eligibility import Rejection
+from broker.core.candidates.view import RoutingLimits
 from broker.core.catalog import Task
 from broker.core.decision import Decision
-from broker.core.eligibility import Rejection
+from broker.core.health.pulse import Pulse
 from broker.core.market import Market, Presence
 from broker.core.outcome import Fault, Outcome
-from broker.core.pulse import Pulse
 from broker.core.routing import route
-from broker.core.view import RoutingLimits
 from pricing.book import Rate
 from tests.fakes import (
     ACCOUNT,

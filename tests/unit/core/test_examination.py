@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core.examination import Word, judge
+from broker.core.answers.examination import Word, judge
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from broker.core import story
-from broker.core.exploring import FLOOR, good_enough, propensities, spread_of
-from broker.core.lessons import Lessons
+from broker.core.candidates.view import RoutingLimits
+from broker.core.quality.exploring import FLOOR, good_enough, propensities, spread_of
+from broker.core.quality.lessons import Lessons
 from broker.core.requirements import Prompt, Weights
 from broker.core.routing import route
-from broker.core.view import RoutingLimits
 from tests.fakes import decide, endpoint, market, planned, pulse, requirements
 
 QUALITY = (0.8, 0.75, 0.7, 0.3)

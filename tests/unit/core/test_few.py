@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.core.candidates.eligibility import Rejection, shortlist
 from broker.core.catalog import Task
-from broker.core.eligibility import Rejection, shortlist
 from broker.core.handful import HANDFUL_MAX
+from broker.core.health.measured import Measured
+from broker.core.health.pulse import Pulse
 from broker.core.market import Market
-from broker.core.measured import Measured
 from broker.core.outcome import DELIVERED, Fault, Outcome
-from broker.core.pulse import Pulse
 from broker.core.requirements import PRESETS, Weights
 from pricing.book import Rate
 from pricing.tiers import BPS, Tier

@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker.core.candidates.view import RoutingLimits
 from broker.core.decision import Decision
-from broker.core.front import FRONT_FROM, FRONTS_MAX, USED_MIN, Front
+from broker.core.health.measured import Measured
+from broker.core.health.pulse import Pulse
 from broker.core.market import Market, build_market
-from broker.core.measured import Measured
 from broker.core.outcome import DELIVERED, Fault, Outcome
-from broker.core.pulse import Pulse
+from broker.core.ranking.front import FRONT_FROM, FRONTS_MAX, USED_MIN, Front
 from broker.core.requirements import PRESETS
 from broker.core.routing import route
-from broker.core.view import RoutingLimits
 from pricing.book import Rate
 from tests.fakes import endpoint, market, planned, pulse, requirements
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from broker.core.columns import Floats, Numbers
-from broker.core.gains import GROUP_PRIOR, SCALE_MAX, Answers, find_gains
-from broker.core.groups import GROUPINGS
-from broker.core.lessons import CUT_SIZE_MAX, TABLES_BYTES_MAX, Lessons
+from broker.core.quality.gains import GROUP_PRIOR, SCALE_MAX, Answers, find_gains
+from broker.core.quality.groups import GROUPINGS
+from broker.core.quality.lessons import CUT_SIZE_MAX, TABLES_BYTES_MAX, Lessons
 from broker.core.requirements import Prompt
 
 EACH, MODELS = 3, 4

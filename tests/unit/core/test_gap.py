@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core.gap import Gap, Heard, Tally, gap_between, gaps_of
+from broker.core.answers.gap import Gap, Heard, Tally, gap_between, gaps_of
 
 
 def of(right: int, count: int) -> Tally:

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from broker.core.gradient import (
+from broker.core.health.gradient import (
     HARMLESS_MS,
     LEAST,
     REFUSED_FACTOR,

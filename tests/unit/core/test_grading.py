@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.grading import grade, grade_vectors, judges_prompt, read_judgement
-from broker.core.suites import Item, Metric
+from broker.core.answers.grading import grade, grade_vectors, judges_prompt, read_judgement
+from broker.core.answers.suites import Item, Metric
 
 
 def item(metric: Metric, reference: Any, **more: Any) -> Item:

@@ -9,10 +9,10 @@ from random import Random
 import numpy as np
 import pytest
 
-from broker.core.measured import Measured
+from broker.core.health.measured import Measured
+from broker.core.health.pulse import Pulse
+from broker.core.health.throttle import Cut, Throttle
 from broker.core.outcome import Fault, Outcome
-from broker.core.pulse import Pulse
-from broker.core.throttle import Cut, Throttle
 from tests.unit.core.test_throttle import DELIVERED, Server, endpoint
 
 GAVE_UP = Outcome(Fault.CALLER_LEFT)

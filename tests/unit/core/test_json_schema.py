@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.core.json_schema import Pattern, Schema
+from broker.core.answers.json_schema import Pattern, Schema
 from broker.errors import RequestMalformed
 
 TICKET = {

@@ -9,14 +9,14 @@ from collections.abc import Callable
 import pytest
 
 from broker.core.catalog import Endpoint
+from broker.core.health.pulse import Measured, Pulse
+from broker.core.health.recent import FORGET_AFTER_S
+from broker.core.health.throttle import UNLIMITED, Throttle
 from broker.core.hedging import Tails
-from broker.core.lengths import AnswerLengths, Batch
 from broker.core.outcome import Fault, Outcome
-from broker.core.pulse import Measured, Pulse
-from broker.core.recent import FORGET_AFTER_S
-from broker.core.syllabus import DOMAINS_MAX
-from broker.core.throttle import UNLIMITED, Throttle
-from broker.flows.targets import KEPT_MAX, Targets
+from broker.core.quality.lengths import AnswerLengths, Batch
+from broker.core.quality.syllabus import DOMAINS_MAX
+from broker.flows.market.targets import KEPT_MAX, Targets
 from tests.fakes import endpoint
 
 ENDPOINTS = 1_000

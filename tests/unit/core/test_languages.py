@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core.languages import Asked, language_of
+from broker.core.answers.languages import Asked, language_of
 
 TEXTS = {
     "en": "The landlord may raise the rent, but only if this is in the contract that you have.",

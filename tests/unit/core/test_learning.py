@@ -15,17 +15,24 @@ import pytest
 
 from broker.core.cascade import AS_USUAL, Other
 from broker.core.columns import Floats
-from broker.core.domains import Recogniser
-from broker.core.domains import learn as learn_domains
-from broker.core.evidence import Grade, Piece, Source, pack
-from broker.core.fading import HALF_LIFE_S, changed_at, expected_before, faded
-from broker.core.groups import GROUPINGS, make_groups
-from broker.core.learning import Beside, learn, read_catalog, taught_on, told_apart, undeclared
-from broker.core.lengths import ANSWERS_KEPT, NAMES_MAX, PRIOR, AnswerLengths, Batch
-from broker.core.lessons import Lessons
-from broker.core.notebook import Notebook, Placed, heard_together
+from broker.core.quality.domains import Recogniser
+from broker.core.quality.domains import learn as learn_domains
+from broker.core.quality.evidence import Grade, Piece, Source, pack
+from broker.core.quality.fading import HALF_LIFE_S, changed_at, expected_before, faded
+from broker.core.quality.groups import GROUPINGS, make_groups
+from broker.core.quality.learning import (
+    Beside,
+    learn,
+    read_catalog,
+    taught_on,
+    told_apart,
+    undeclared,
+)
+from broker.core.quality.lengths import ANSWERS_KEPT, NAMES_MAX, PRIOR, AnswerLengths, Batch
+from broker.core.quality.lessons import Lessons
+from broker.core.quality.notebook import Notebook, Placed, heard_together
+from broker.core.quality.syllabus import DOMAINS_MAX
 from broker.core.requirements import Prompt
-from broker.core.syllabus import DOMAINS_MAX
 from tests.fakes import ACCOUNT, endpoint, requirements
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

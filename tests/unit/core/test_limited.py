@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from broker.core.candidates.eligibility import Rejection
 from broker.core.catalog import Band
-from broker.core.eligibility import Rejection
+from broker.core.health.pulse import Pulse
 from broker.core.market import Market
-from broker.core.pulse import Pulse
 from pricing.tiers import Tier
 from tests.fakes import decide, endpoint, market, planned, pulse
 

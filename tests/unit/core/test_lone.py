@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.core.candidates.eligibility import shortlist
 from broker.core.catalog import Task
 from broker.core.decision import Decision
-from broker.core.eligibility import shortlist
 from broker.core.market import Market
 from broker.core.outcome import Fault, Outcome
 from broker.core.requirements import Weights

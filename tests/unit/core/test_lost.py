@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from broker.core import story
+from broker.core.candidates.eligibility import Rejection
 from broker.core.decision import Decision
 from broker.core.dispatch import Attempt
-from broker.core.eligibility import Rejection
 from broker.core.lost import Fate, Kind, fates
 from broker.core.market import Presence
 from broker.core.outcome import DELIVERED, Fault, Outcome

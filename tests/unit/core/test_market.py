@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core import eligibility
+from broker.core.candidates import eligibility
 from broker.core.catalog import Task
 from broker.core.columns import AUTO, build_columns
 from broker.core.market import Presence, build_market

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from broker.core.maturity import MaturityTerms, Track, Trust, delay, trust
+from broker.core.money.maturity import MaturityTerms, Track, Trust, delay, trust
 
 TERMS = MaturityTerms()
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import eligibility
+from broker.core.candidates import eligibility
+from broker.core.candidates.named import shortlist_of_named
 from broker.core.catalog import Task
 from broker.core.market import Presence, Shortlist
-from broker.core.named import shortlist_of_named
 from pricing.book import PriceBook, Rate
 from pricing.tiers import Tier
 from tests.fakes import ACCOUNT, OTHER_ACCOUNT, endpoint, market, requirements

@@ -8,8 +8,8 @@ from uuid import UUID, uuid5
 
 import pytest
 
-from broker.core.evidence import Piece, Source
-from broker.core.notebook import PIECES_MAX, Notebook, share_of
+from broker.core.quality.evidence import Piece, Source
+from broker.core.quality.notebook import PIECES_MAX, Notebook, share_of
 from tests.fakes import ACCOUNT
 from tests.unit.core.test_learning import ENDPOINTS, learned, of, piece
 

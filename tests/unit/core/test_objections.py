@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.core.objections import Objections
+from broker.core.health.objections import Objections
 
 
 def heard(*answers: tuple[int, bool]) -> Objections:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from broker.core.off_policy import Evaluated, Logged, evaluate
+from broker.core.quality.off_policy import Evaluated, Logged, evaluate
 
 TRUE = np.array([0.8, 0.6, 0.3])
 

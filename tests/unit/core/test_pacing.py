@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from broker.core.pacing import PRICE_MAX, VALUE_NANOS_MAX, Pace
+from broker.core.money.pacing import PRICE_MAX, VALUE_NANOS_MAX, Pace
 
 TICK_S = 10.0
 DAY_S = 86_400.0

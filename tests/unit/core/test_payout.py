@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.payout import CENT_NANOS, Bank, Schedule, Stripe, next_due, whole_cents
+from broker.core.money.payout import CENT_NANOS, Bank, Schedule, Stripe, next_due, whole_cents
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from broker.core import story
-from broker.core.lessons import Lessons
+from broker.core.candidates.view import RoutingLimits
+from broker.core.quality.lessons import Lessons
 from broker.core.requirements import Prompt, Weights
 from broker.core.routing import route
-from broker.core.view import RoutingLimits
 from broker.errors import RequestMalformed
-from broker.flows.evaluate_policy import CALLS_MIN, UNIFORM, evaluate_calls
+from broker.flows.quality.evaluate_policy import CALLS_MIN, UNIFORM, evaluate_calls
 from broker.store.judged_calls import JudgedCall
 from pricing.book import Rate
 from tests.fakes import endpoint, market, pulse, requirements

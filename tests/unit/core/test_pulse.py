@@ -7,11 +7,11 @@ from random import Random
 import numpy as np
 import pytest
 
-from broker.core.breaker import EJECTION_S
 from broker.core.dispatch import Dispatch
-from broker.core.measured import Measured, MeasuredMany
+from broker.core.health.breaker import EJECTION_S
+from broker.core.health.measured import Measured, MeasuredMany
+from broker.core.health.pulse import TTFT_MS_PRIOR, Pulse
 from broker.core.outcome import DELIVERED, Fault, Outcome
-from broker.core.pulse import TTFT_MS_PRIOR, Pulse
 from broker.core.retries import RetryBudget
 from tests.fakes import decide, endpoint, market, plan, planned, pulse
 

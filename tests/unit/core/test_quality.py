@@ -8,10 +8,10 @@ from random import Random
 import numpy as np
 import pytest
 
-from broker.core.clusters import group
-from broker.core.domains import learn
-from broker.core.groups import make_groups
-from broker.core.quality import Evidence, Learned, learn_quality
+from broker.core.quality.clusters import group
+from broker.core.quality.domains import learn
+from broker.core.quality.from_tables import Evidence, Learned, learn_quality
+from broker.core.quality.groups import make_groups
 
 LENGTH = 12
 STRANGERS = np.random.default_rng(0).normal(0.0, 3.0, (40, LENGTH))

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.core.candidates.eligibility import Rejection
+from broker.core.candidates.scoring import PARTS
 from broker.core.catalog import Task
-from broker.core.eligibility import Rejection
 from broker.core.market import Market, Presence, build_market
 from broker.core.quote import Promise, kept, on_quote, promise, quoted_market
 from broker.core.requirements import Requirements
-from broker.core.scoring import PARTS
 from broker.errors import QuoteRefused
 from pricing.book import EndpointUnpriced, PriceBook, Rate
 from pricing.money import charge_nanos

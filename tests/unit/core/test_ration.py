@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from broker.core.ration import Ration
+from broker.core.money.ration import Ration
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SHOP, RIVAL = UUID(int=1), UUID(int=2)

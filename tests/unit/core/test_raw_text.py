@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from broker.core.raw_text import END_BYTES, text_at_ends
+from broker.core.wire.raw_text import END_BYTES, text_at_ends
 
 SOME = [
     ("¿Puede mi casero…? ", "¿Qué dice la ley?"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from broker.core.eligibility import Rejection
-from broker.core.reasons import WORDS, counted
+from broker.core.candidates.eligibility import Rejection
+from broker.core.candidates.reasons import WORDS, counted
 
 
 def test_every_reason_has_words_of_its_own() -> None:

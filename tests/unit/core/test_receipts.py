@@ -9,7 +9,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 import pytest
 from msgspec.structs import replace
 
-from broker.core.receipts import MEANINGS, Billed, CaseKind, ComparedCall, Said, compare
+from broker.core.money.receipts import MEANINGS, Billed, CaseKind, ComparedCall, Said, compare
 
 HERE, THERE = (uuid5(NAMESPACE_URL, name) for name in ("here", "there"))
 BEGUN = datetime(2030, 1, 1, 12, tzinfo=UTC)

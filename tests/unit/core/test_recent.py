@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core.recent import FORGET_AFTER_S, Recent
+from broker.core.health.recent import FORGET_AFTER_S, Recent
 
 
 def begun() -> Recent[str, int]:

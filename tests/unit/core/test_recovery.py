@@ -11,11 +11,11 @@ from random import Random
 
 import pytest
 
-from broker.core.measured import Measured
+from broker.core.health.measured import Measured
+from broker.core.health.pulse import Pulse
+from broker.core.health.stalls import is_stalled
 from broker.core.outcome import DELIVERED, Fault, Outcome
-from broker.core.pulse import Pulse
-from broker.core.stalls import is_stalled
-from broker.flows.watch import EVERY_S
+from broker.flows.calls.watch import EVERY_S
 
 DETECTED_S = 2.0
 RECOVERED_S = 5.0

@@ -8,7 +8,7 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.core.refund import ChargedLine, left_of, share_out
+from broker.core.money.refund import ChargedLine, left_of, share_out
 from pricing.money import split
 
 ENDPOINT, PROVIDER, TAKE = UUID(int=1), UUID(int=2), UUID(int=3)

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from broker.core.candidates.view import RoutingLimits
 from broker.core.dispatch import Dispatch
-from broker.core.measured import Measured, MeasuredMany
+from broker.core.health.measured import Measured, MeasuredMany
+from broker.core.health.pulse import Pulse
+from broker.core.health.revisits import OFFERED_S, SHARE, Revisits
 from broker.core.outcome import DELIVERED, Fault, Outcome
-from broker.core.pulse import Pulse
 from broker.core.retries import RetryBudget
-from broker.core.revisits import OFFERED_S, SHARE, Revisits
 from broker.core.routing import route
-from broker.core.view import RoutingLimits
 from tests.fakes import decide as decided
 from tests.fakes import endpoint, market, planned, pulse, requirements
 

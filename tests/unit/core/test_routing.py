@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker.core.candidates.eligibility import Rejection
+from broker.core.candidates.scoring import PARTS, UNNOTICED_MS
+from broker.core.candidates.view import RoutingLimits
 from broker.core.catalog import Task
-from broker.core.eligibility import Rejection
+from broker.core.health.pulse import Pulse
 from broker.core.market import Market
-from broker.core.pulse import Pulse
 from broker.core.requirements import PRESETS, Weights
 from broker.core.routing import route
-from broker.core.scoring import PARTS, UNNOTICED_MS
-from broker.core.view import RoutingLimits
 from pricing.book import Rate
 from pricing.money import charge_nanos
 from tests.fakes import decide, endpoint, market, planned, pulse, requirements

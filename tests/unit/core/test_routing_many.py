@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.core.crowd import NO_LIMIT, Asked, Crowd
+from broker.core.candidates.view import RoutingLimits
 from broker.core.decision import Decision
-from broker.core.grid import build_grid
+from broker.core.health.measured import Measured
+from broker.core.health.pulse import Pulse
+from broker.core.many.crowd import NO_LIMIT, Asked, Crowd
+from broker.core.many.grid import build_grid
+from broker.core.many.routing import NOBODY, Decisions, route_many, terms
 from broker.core.market import Market, Presence
-from broker.core.measured import Measured
 from broker.core.outcome import DELIVERED, Fault, Outcome
-from broker.core.pulse import Pulse
 from broker.core.requirements import PRESETS, Requirements
 from broker.core.routing import route
-from broker.core.routing_many import NOBODY, Decisions, route_many, terms
-from broker.core.view import RoutingLimits
 from pricing.book import Rate
 from pricing.tiers import Tier
 from tests.fakes import endpoint, market, pulse, requirements

@@ -6,7 +6,7 @@ from random import Random
 
 import numpy as np
 
-from broker.core.same_model import ALPHA, Comparison, Drawn, compare
+from broker.core.answers.same_model import ALPHA, Comparison, Drawn, compare
 
 WORDS = ("law", "says", "that", "rent", "may", "rise", "once", "a", "year", "not")
 

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.core.signature import Signature, Tensor
-from broker.core.tensor_form import HEAD_BYTES_MAX
+from broker.core.wire.signature import Signature, Tensor
+from broker.core.wire.tensor_form import HEAD_BYTES_MAX
 
 DIGITS = Signature(
     (Tensor("PIXELS", "FP32", (-1, 64)), Tensor("MASK", "BOOL", (-1,))),

@@ -9,8 +9,8 @@ from uuid import UUID, uuid5
 import numpy as np
 import pytest
 
-from broker.core.evidence import Piece, Source
-from broker.core.fading import capped
+from broker.core.quality.evidence import Piece, Source
+from broker.core.quality.fading import capped
 from tests.fakes import ACCOUNT
 from tests.unit.core.test_learning import NAMES, learned, of, piece
 

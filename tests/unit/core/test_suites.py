@@ -8,7 +8,7 @@ from random import Random
 import msgspec
 import pytest
 
-from broker.core.suites import Form, Item, Metric, Suite, parse_suite, sample
+from broker.core.answers.suites import Form, Item, Metric, Suite, parse_suite, sample
 from broker.errors import RequestMalformed
 
 ROWS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core.syllabus import (
+from broker.core.quality.syllabus import (
     EXAMPLES_MAX,
     EXAMPLES_MIN,
     NAME_CHARACTERS_MAX,

@@ -7,7 +7,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 import pytest
 
-from broker.core.takes import Plan, Tier, in_force, next_month, takes_at
+from broker.core.money.takes import Plan, Tier, in_force, next_month, takes_at
 from tests.fakes import endpoint
 
 NOW = datetime(2030, 5, 10, 12, tzinfo=UTC)

@@ -10,9 +10,9 @@ import pytest
 
 from broker.core import story
 from broker.core.decision import Decision
-from broker.core.lessons import Lessons
+from broker.core.health.pulse import Pulse
 from broker.core.market import Market
-from broker.core.pulse import Pulse
+from broker.core.quality.lessons import Lessons
 from broker.core.requirements import TASTES, Prompt, Weights
 from pricing.book import Rate
 from tests.fakes import decide, endpoint, market, planned, pulse, requirements

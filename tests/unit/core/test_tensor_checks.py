@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from broker.core.answer_checks import Flaw
+from broker.core.answers.answer_checks import Flaw
+from broker.core.answers.tensor_checks import FINITE_LOOKED_AT, find_tensor_flaw
 from broker.core.call import TensorBody
-from broker.core.signature import Signature, Tensor
-from broker.core.tensor_checks import FINITE_LOOKED_AT, find_tensor_flaw
-from broker.flows.inspect_answer import _of_tensors
+from broker.core.wire.signature import Signature, Tensor
+from broker.flows.calls.inspect_answer import _of_tensors
 from broker.upstream.kserve import HEADER_LENGTH
 
 ASKED = b'{"inputs":[]}'

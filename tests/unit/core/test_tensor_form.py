@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.core.tensor_form import HEAD_BYTES_MAX, asked_outputs, find_fault
+from broker.core.wire.tensor_form import HEAD_BYTES_MAX, asked_outputs, find_fault
 
 
 def told(*outputs: dict[str, Any]) -> bytes:

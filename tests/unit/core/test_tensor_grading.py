@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.core.suites import Input, Item, Metric
-from broker.core.tensor_grading import grade_tensors
+from broker.core.answers.suites import Input, Item, Metric
+from broker.core.answers.tensor_grading import grade_tensors
 
 TEXT = Input("text", "BYTES", (1,), ["a lease"])
 

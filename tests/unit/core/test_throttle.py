@@ -9,11 +9,11 @@ from typing import cast
 import numpy as np
 
 from broker.core.catalog import Endpoint
-from broker.core.gradient import REFUSED_FACTOR, kind_of, kinds_of
-from broker.core.measured import Measured
+from broker.core.health.gradient import REFUSED_FACTOR, kind_of, kinds_of
+from broker.core.health.measured import Measured
+from broker.core.health.pulse import Pulse
+from broker.core.health.throttle import APART_S, Cut, Throttle, ToldMany
 from broker.core.outcome import Fault, Outcome
-from broker.core.pulse import Pulse
-from broker.core.throttle import APART_S, Cut, Throttle, ToldMany
 
 DELIVERED = Outcome(status=200)
 REFUSED = Outcome(Fault.OVERLOADED, status=429)

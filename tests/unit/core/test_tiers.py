@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from broker.core.candidates.eligibility import Rejection
 from broker.core.catalog import Band, Endpoint
-from broker.core.eligibility import Rejection
 from broker.core.market import Market
 from broker.core.quote import on_quote, promise, quoted_market
 from broker.core.terms import factors_of

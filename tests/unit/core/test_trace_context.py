@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from broker.core.trace_context import begin_trace
+from broker.core.wire.trace_context import begin_trace
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.core.answer_checks import Flaw, find_flaw
-from broker.core.transcript import BYTES_MAX, Transcript, logprobs_of
+from broker.core.answers.answer_checks import Flaw, find_flaw
+from broker.core.answers.transcript import BYTES_MAX, Transcript, logprobs_of
 
 
 def chunk(delta: dict[str, Any] | None = None, **more: Any) -> bytes:

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from broker.core.ledger import CallRecord, Hold, line, settlement
-from broker.core.turnover import UNRECORDED, Turnover, outcome_of
+from broker.core.money.turnover import UNRECORDED, Turnover, outcome_of
 from tests.fakes import RATE
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.frontier import measure, reached, replay_of, upper_hull
-from broker.core.spending import replay_budget
-from broker.core.worth import Pacer, choose, price_for
+from broker.core.quality.frontier import measure, reached, replay_of, upper_hull
+from broker.core.quality.spending import replay_budget
+from broker.core.quality.worth import Pacer, choose, price_for
 
 QUALITY = np.array([[0.9, 0.8, 0.3], [0.9, 0.9, 0.3]])
 COSTS = np.array([[1.0, 0.1, 0.01], [1.0, 0.1, 0.01]])

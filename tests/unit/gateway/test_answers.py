@@ -10,7 +10,7 @@ import pytest
 from broker.core.call import OpenAiBody
 from broker.core.catalog import Task
 from broker.core.outcome import Fault
-from broker.flows.exchange import _facts
+from broker.flows.calls.exchange import _facts
 from broker.upstream.faults import AttemptFailed
 from tests.fakes import requirements
 

@@ -12,8 +12,8 @@ import pytest
 
 from broker.core.key_terms import Allowance, KeyTerms, Rates, Scope
 from broker.errors import CallerUnknown, NotAllowed, ScopeMissing, TooManyCalls, Unavailable
-from broker.flows import keyring as keyrings
-from broker.flows.keyring import Keyring
+from broker.flows.access import keyring as keyrings
+from broker.flows.access.keyring import Keyring
 from broker.store.accounts import Role
 from broker.store.key_text import sha256_of
 from broker.store.keys import StoredKey

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from broker.core.call import OpenAiBody, Payer
-from broker.core.ration import Ration
-from broker.flows.inspect_answer import inspect
+from broker.core.money.ration import Ration
+from broker.flows.calls.inspect_answer import inspect
 from tests.fakes import ACCOUNT, endpoint, requirements
 
 REFUSAL = "I'm sorry, but I cannot help with that."

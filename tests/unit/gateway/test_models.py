@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from broker.core.signature import Signature, Tensor
+from broker.core.wire.signature import Signature, Tensor
 from broker.errors import ModelUnknown
 from broker.gateway.models import entries_of, tell_all, tell_one
 from tests.fakes import endpoint, market

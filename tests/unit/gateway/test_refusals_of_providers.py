@@ -9,7 +9,7 @@ from email.utils import format_datetime
 import pytest
 
 from broker.core.outcome import Fault
-from broker.flows.refused import refused
+from broker.flows.calls.refused import refused
 from broker.upstream.client import Limits, Response, Timeouts
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

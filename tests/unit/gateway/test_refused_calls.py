@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from broker.core.candidates.view import RoutingLimits
 from broker.core.catalog import Task
 from broker.core.market import Market, Presence
 from broker.core.requirements import Requirements
-from broker.core.view import RoutingLimits
 from broker.errors import BrokerError, ModelUnknown, NothingFits, TooManyCalls
-from broker.flows.decide import choose, refusal
+from broker.flows.calls.decide import choose, refusal
 from broker.gateway.admit import demands
 from broker.gateway.openai import parse
 from broker.gateway.refusals import kserve_refusal, openai_refusal

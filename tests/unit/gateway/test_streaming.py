@@ -12,9 +12,9 @@ import pytest
 
 from broker.core.call import OpenAiBody
 from broker.core.outcome import Fault, Outcome
-from broker.flows.count_tokens import PromptCount
-from broker.flows.exchange import StreamedAnswer
-from broker.flows.stream import Stream
+from broker.flows.calls.count_tokens import PromptCount
+from broker.flows.calls.exchange import StreamedAnswer
+from broker.flows.calls.stream import Stream
 from broker.gateway.openai import _send_stream
 from broker.upstream.faults import AttemptFailed
 from broker.upstream.request import Limits, Timeouts

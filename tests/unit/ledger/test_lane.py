@@ -11,7 +11,7 @@ from typing import cast
 import asyncpg
 import pytest
 
-from broker.flows.lane import Lane
+from broker.flows.books.lane import Lane
 from broker.store.ledger import Connection
 
 LIMIT_S = 0.2

@@ -7,7 +7,7 @@ from typing import cast
 
 import asyncpg
 
-from broker.flows.lease import Lease
+from broker.flows.process.lease import Lease
 
 PROCESS = 7
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from broker.flows.leave import LEAVE_S, Leave
+from broker.flows.process.leave import LEAVE_S, Leave
 
 
 class Clock:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.flows.give_back import WORTH_BYTES, GiveBack, Heap, Held, give_back_now_and_then
+from broker.flows.process.give_back import WORTH_BYTES, GiveBack, Heap, Held, give_back_now_and_then
 from tests.waiting import until
 
 BLOCKS, BLOCK_BYTES = 20_000, 2_000

@@ -10,12 +10,12 @@ from zlib import crc32
 
 import numpy as np
 
-from broker.core.domains import Recogniser
-from broker.core.groups import Groups
-from broker.core.syllabus import Domain
+from broker.core.quality.domains import Recogniser
+from broker.core.quality.groups import Groups
+from broker.core.quality.syllabus import Domain
 from broker.encoding.encoder import Encoder, Vector
 from broker.encoding.strangers import STRANGERS
-from broker.flows.learn_domains import DomainSchool
+from broker.flows.quality.learn_domains import DomainSchool
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 WITHIN_S = 30.0

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from broker.core.market import Presence
-from broker.flows.measure import _reports
+from broker.flows.market.measure import _reports
 from broker.live.beats import Beats
 from broker.live.sheet import Beat, BeatSheet, BeatTable, Roster, judge
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from pricing.book import FloatArray
-from simulations.arrivals import moments
 from simulations.chance import generator
 from simulations.demand import (
     Arrivals,
@@ -21,6 +20,7 @@ from simulations.demand import (
     Trace,
 )
 from simulations.fluid.atoms import LENGTHS, atoms_of, calls_between
+from simulations.traffic.arrivals import moments
 
 
 def until(arrivals: Arrivals, to_s: float, seed: int = 1) -> FloatArray:

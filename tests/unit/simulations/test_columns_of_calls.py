@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from broker.core import ledger
 from broker.core.metering import Delivered, Expected, meter
 from pricing.book import Rate
-from simulations.askers import Queue
-from simulations.bills import Work, bill
-from simulations.callers import Callers
+from simulations.by_slice.bills import Work, bill
+from simulations.by_slice.slots import Slots
 from simulations.demand import ConsumerClass, Poisson
-from simulations.slots import Slots
+from simulations.traffic.askers import Queue
+from simulations.traffic.callers import Callers
 from simulations.visit import BYTES_PER_TOKEN, NO_ONE
 
 ONE = np.ones(1, dtype=np.int64)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from broker.core.catalog import Band
-from broker.core.measured import MeasuredMany
-from simulations.desk import Desk
-from simulations.listing import Listing
+from broker.core.health.measured import MeasuredMany
+from simulations.broker_side.desk import Desk
 from simulations.scenario import Scenario
+from simulations.servers.listing import Listing
 from simulations.supply import EndpointSpec, ProviderSpec, SharingServer
 
 SLICE_S = 0.1

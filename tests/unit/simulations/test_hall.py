@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from simulations.hall import Came, Hall
-from simulations.job import Job
-from simulations.sharing import Sharer
+from simulations.servers.hall import Came, Hall
+from simulations.servers.job import Job
+from simulations.servers.sharing import Sharer
 from simulations.supply import SharingServer
 
 HORIZON_S = 60.0

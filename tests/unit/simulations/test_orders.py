@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.errors import BrokerError, RequestMalformed
-from broker.flows.authenticate import Caller
-from broker.flows.order_simulation import order_simulation
+from broker.flows.access.authenticate import Caller
+from broker.flows.market.order_simulation import order_simulation
 from broker.store.accounts import Role
 from simulations.files.load import ScenarioFileMalformed
 from simulations.orders import check

@@ -12,7 +12,7 @@ import pytest
 
 from simulations.files.load import load
 from simulations.market import run
-from simulations.record import Code
+from simulations.measured.record import Code
 from simulations.replay.market import write_market
 from simulations.replay.servers import server_of
 from simulations.replay.writing import toml_of

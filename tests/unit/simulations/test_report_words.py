@@ -6,11 +6,11 @@ import math
 
 import pytest
 
+from simulations.measured.statistics import Interval
 from simulations.report.drawing import Line, Look, lines_plot
 from simulations.report.panels import Heat, heat_map
 from simulations.report.scales import apart, clock, clock_unit, lasting, setting
 from simulations.report.words import best_of
-from simulations.statistics import Interval
 
 
 def around(mean: float, half: float) -> Interval:

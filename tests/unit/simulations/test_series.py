@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from simulations.series import _means
+from simulations.measured.series import _means
 
 
 def test_a_span_without_a_tick_takes_over_what_was_before_and_who_is_away_leaves_a_gap() -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from simulations.demand import Steps
-from simulations.excess import excess_load, full_since
 from simulations.files.load import parse
 from simulations.fluid.yardstick import Yardstick
 from simulations.market import run
-from simulations.record import Run
+from simulations.measured.excess import excess_load, full_since
+from simulations.measured.record import Run
+from simulations.measured.settling import Shock, settling_s, shocks_of
 from simulations.scenario import Scenario
-from simulations.settling import Shock, settling_s, shocks_of
 from tests.unit.simulations.test_scenario_files import SMALL
 
 LIST_MICROS = 400_000.0

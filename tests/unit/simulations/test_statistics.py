@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from simulations.statistics import compare, interval
+from simulations.measured.statistics import compare, interval
 
 
 def test_an_interval_is_students() -> None:

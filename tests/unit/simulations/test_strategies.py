@@ -8,7 +8,14 @@ import pytest
 
 from broker.core.catalog import Band
 from pricing.book import Rate
-from simulations.strategies import Sight, acts_every_s, band_for, claimed, declared, reported
+from simulations.servers.strategies import (
+    Sight,
+    acts_every_s,
+    band_for,
+    claimed,
+    declared,
+    reported,
+)
 from simulations.supply import (
     Bait,
     CollusiveFloor,

@@ -10,7 +10,7 @@ import pytest
 from simulations.demand import Steps, Trace
 from simulations.files.load import ScenarioFileMalformed, ScenarioText, load, parse
 from simulations.studies.plan import make_plan, parse_axis
-from simulations.traces import TraceMalformed, read_calls, read_rates
+from simulations.traffic.traces import TraceMalformed, read_calls, read_rates
 from tests.unit.simulations.test_scenario_files import SMALL
 
 AZURE = """\

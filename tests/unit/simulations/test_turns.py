@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from simulations.files.load import load
+from simulations.measured.turns import SWING, Turns
 from simulations.report.loops import delay_ticks
-from simulations.turns import SWING, Turns
 
 
 def swings(*prices: list[float]) -> list[int]:

@@ -1,0 +1,172 @@
+"""Decides where a call goes, or says in a sentence why it can go nowhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+
+from broker.core.candidates.eligibility import Rejection
+from broker.core.candidates.reasons import counted
+from broker.core.candidates.refusal import Cause, cause_of
+from broker.core.columns import AUTO
+from broker.core.decision import Decision
+from broker.core.requirements import Requirements
+from broker.core.routing import route
+from broker.errors import BrokerError, ModelUnknown, NothingFits, TooManyCalls
+from broker.flows.runtime import Runtime
+from pricing.money import format_rate, format_usd
+
+REJECTIONS_TOLD_MAX = 20
+_RETRY_AFTER_S = 1.0
+_RETRY_AFTER_S_MAX = 60.0
+_SPREAD = 0.5
+
+
+def choose(wanted: Requirements, runtime: Runtime, *, whole: bool = True) -> Decision:
+    """Return the decision, which may be without a candidate; where it need not be `whole`, as in
+    `route`. Raises ModelUnknown."""
+    chance = (runtime.random, runtime.now_s())
+    decision = route(wanted, runtime.market, runtime.pulse, runtime.routing, chance, whole=whole)
+    if decision is None:
+        named = "" if wanted.model == AUTO else f" named '{wanted.model}'"
+        raise ModelUnknown(
+            f"No endpoint{named} serves {wanted.task} here. GET /v1/models lists what there is."
+        )
+    return decision
+
+
+def refusal(
+    wanted: Requirements, decision: Decision, runtime: Runtime, *, counts: bool = True
+) -> BrokerError:
+    """Return the error for a decision without a candidate, with who was rejected and why.
+
+    `counts`: a call that is turned away by the full is demand, which moves their prices.
+
+    TooManyCalls when all that fit are full, else NothingFits, with the cheapest price that would
+    have fitted where the price was in the way.
+    """
+    cause = cause_of(decision.reasons.tolist())
+    facts: dict[str, object] = {"rejected": rejections(decision, runtime)}
+    if cause is Cause.TIER:
+        return NothingFits(
+            f"No endpoint that is asked for has a price for the tier '{wanted.tier}'.",
+            code="tier_unpriced",
+            facts=facts,
+        )
+    if cause is Cause.FULL:
+        full = decision.rejected[decision.reasons == Rejection.FULL].tolist()
+        if counts and not wanted.tier.yields:
+            deployments = [runtime.market.endpoint(each).deployment.number for each in full]
+            runtime.pulse.refuse(np.array(deployments, dtype=np.int64))
+        return TooManyCalls(
+            f"No endpoint that fits has room to spare for the tier '{wanted.tier}'."
+            if wanted.tier.yields
+            else "Every endpoint that fits is full.",
+            code="providers_full",
+            retry_after_s=room_in_s(full, runtime),
+            facts=facts,
+        )
+    if cause is Cause.AWAY:
+        return NothingFits(
+            "Every endpoint that fits is away at the moment.",
+            code="providers_away",
+            status=503,
+            retry_after_s=_RETRY_AFTER_S,
+            facts=facts,
+        )
+    if cause is Cause.PRICE:
+        return _priced_out(wanted, decision, runtime, facts)
+    if Rejection.CONTEXT_TOO_SHORT in decision.reasons:
+        return _too_long(wanted, decision, runtime, facts)
+    return _unfit(decision, runtime, facts)
+
+
+def _unfit(decision: Decision, runtime: Runtime, facts: dict[str, object]) -> NothingFits:
+    said = f"No endpoint fits: {counted(decision.reasons.tolist())}."
+    short = decision.rejected[decision.reasons == Rejection.OUTPUT_TOO_SHORT].tolist()
+    if short:
+        longest = max(runtime.market.endpoint(each).max_output_tokens or 0 for each in short)
+        said += f" The longest answer is {longest:,} tokens."
+    return NothingFits(said, facts=facts)
+
+
+def room_in_s(full: list[int], runtime: Runtime) -> float:
+    """Return in how many seconds the first of these endpoints should have a place, by how long its
+    calls take; spread, so that not all who are told come back at once."""
+    pulse, factor = runtime.pulse, runtime.routing.queue_factor
+    soonest_s = _RETRY_AFTER_S_MAX
+    for number in full:
+        deployment = runtime.market.endpoint(number).deployment
+        most = min(deployment.capacity * factor, pulse.limit_at[number])
+        over = max(pulse.load_of(deployment.number) - most, 0.0) + 1.0
+        slots = min(deployment.capacity, most)
+        soonest_s = min(soonest_s, float(pulse.service_s[deployment.number]) * over / slots)
+    return max(soonest_s, _RETRY_AFTER_S) * (1.0 + _SPREAD * runtime.random.random())
+
+
+def _priced_out(
+    wanted: Requirements, decision: Decision, runtime: Runtime, facts: dict[str, object]
+) -> NothingFits:
+    anyhow = msgspec.structs.replace(
+        wanted, max_rate_in_micros=None, max_rate_out_micros=None, max_cost_nanos=None
+    )
+    everyone = replace(runtime.routing, attempts_max=len(runtime.market.by_name))
+    chance = (runtime.random, runtime.now_s())
+    fitting = route(anyhow, runtime.market, runtime.pulse, everyone, chance)
+    if fitting is None or not fitting.plan:
+        return _unfit(decision, runtime, facts)
+    cheapest = min(fitting.plan, key=lambda each: each.ceiling_nanos)
+    name, rate = runtime.market.endpoint(cheapest.number).name, cheapest.rate
+    price_in, price_out = format_rate(rate.rate_in_micros), format_rate(rate.rate_out_micros)
+    cost_max = format_usd(cheapest.ceiling_nanos)
+    facts["cheapest"] = {
+        "endpoint": name,
+        "price_in_usd": price_in,
+        "price_out_usd": price_out,
+        "price_call_usd": format_usd(rate.rate_call_nanos),
+        "ceiling_cost_usd": cost_max,
+    }
+    return NothingFits(
+        f"Nothing fits within the price asked for. The cheapest that otherwise fits is {name} at "
+        f"{price_in} in and {price_out} out USD per million tokens, at most {cost_max} USD for "
+        "this call.",
+        code="nothing_within_price",
+        facts=facts,
+    )
+
+
+def _too_long(
+    wanted: Requirements, decision: Decision, runtime: Runtime, facts: dict[str, object]
+) -> NothingFits:
+    """What is rejected for its context meets the terms, so a shorter prompt would be served.
+
+    Libraries above OpenAI's client know it by its words, LangChain by those before the colon and
+    LiteLLM by those after it, and then shorten the prompt by themselves.
+    """
+    short = decision.rejected[decision.reasons == Rejection.CONTEXT_TOO_SHORT].tolist()
+    contexts = [runtime.market.endpoint(each).context_length_tokens or 0 for each in short]
+    longest, asked = max(contexts), wanted.tokens_out_max or 0
+    what = "prompt" if wanted.tokens_in_longest is None else "longest text"
+    answer = f" and up to {asked:,} of the answer" if asked else ""
+    return NothingFits(
+        f"The {what if asked < longest else 'answer asked for'} is too long: this model's maximum "
+        f"context length is {longest:,} tokens, about {wanted.tokens_in_context:,} tokens of the "
+        f"{what}{answer} are too many. Shorten the prompt, or ask for less.",
+        code="context_length_exceeded",
+        status=400,
+        facts=facts,
+    )
+
+
+def rejections(decision: Decision, runtime: Runtime) -> list[dict[str, str]]:
+    """Return the first of who was rejected by name, each with the reason."""
+    pairs = zip(decision.rejected.tolist(), decision.reasons.tolist(), strict=True)
+    return [
+        {
+            "endpoint": runtime.market.endpoint(number).name,
+            "reason": Rejection(reason).name.lower(),
+        }
+        for number, reason in list(pairs)[:REJECTIONS_TOLD_MAX]
+    ]

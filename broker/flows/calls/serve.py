@@ -1,0 +1,260 @@
+"""Serves one request: decide, reserve, forward, settle. Read it from top to bottom.
+
+A whole answer has been settled when `serve` returns it. A stream settles itself before its last
+piece; whoever stops listening before cancels the work upstream and pays for what was delivered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+import msgspec
+
+from broker.core import story
+from broker.core.answers.transcript import Transcript
+from broker.core.call import Call, OpenAiBody, TensorBody
+from broker.core.decision import Decision, undecided
+from broker.core.dispatch import Attempt, End
+from broker.core.market import Market
+from broker.core.outcome import Fault, Outcome
+from broker.core.several import several
+from broker.errors import (
+    BrokerError,
+    DeadlinePassed,
+    ModelUnknown,
+    NothingFits,
+    ProviderFailed,
+    ProviderRefused,
+    QuoteRefused,
+    Unavailable,
+)
+from broker.flows.calls.cascade import climb
+from broker.flows.calls.count_tokens import end_counted
+from broker.flows.calls.decide import refusal
+from broker.flows.calls.exchange import (
+    LongAnswer,
+    StreamedAnswer,
+    WholeAnswer,
+    open_stream,
+    read_or_open,
+    read_whole,
+)
+from broker.flows.calls.hedge import Make, race
+from broker.flows.calls.inspect_answer import inspect, is_drawn
+from broker.flows.calls.log_call import log_refusal
+from broker.flows.calls.passage import Passage
+from broker.flows.calls.plan_cascade import choose_first, lay_out
+from broker.flows.calls.recognise import is_recognised, recognise
+from broker.flows.calls.redeem import redeem, require_ours, unavailable
+from broker.flows.calls.reserve import reserve
+from broker.flows.calls.stay import stay
+from broker.flows.calls.stream import Stream
+from broker.flows.calls.tab import Tab
+from broker.flows.calls.turn import Turn
+from broker.flows.runtime import Runtime
+from broker.upstream.faults import AttemptFailed
+
+
+async def serve(
+    call: Call, runtime: Runtime, turn: Turn | None = None, *, known: bool = False
+) -> tuple[Tab, WholeAnswer | Stream | Passage]:
+    """Serve one call. Raises a BrokerError when it cannot be served; then nothing is charged.
+
+    `turn` is that of a call under an `Idempotency-Key`; `known` one that was looked into.
+    """
+    wanted = call.wanted
+    if wanted.quote_id is None:
+        if not known and _may_be_known(call):
+            return await _serve_known(call, runtime, turn)
+        market = runtime.market
+        call, decision = _decide(call, runtime)
+    else:
+        call, decision, market = await _redeem(call, wanted.quote_id, runtime)
+    decision = story.thin(decision)
+    bound = turn is not None or wanted.quote_id is not None
+    call, hold = await reserve(call, decision, market, runtime, bound=bound)
+    tab = Tab(call, decision, hold, market, runtime)
+    tab.turn = turn
+    try:
+        if turn is not None:
+            await turn.stands()
+        if call.wanted.quote_id is not None:
+            await require_ours(call, call.wanted.quote_id, runtime)
+        answer = await _forward(tab)
+        if not isinstance(answer, WholeAnswer):
+            return tab, _rest(tab, answer)
+        if turn is not None:
+            await tab.keep(answer.headers, answer.body)
+        await tab.settle(answer.status, "served")
+        return tab, answer
+    except BrokerError as error:
+        error.call_id = call.id_text
+        # One that could not even be asked, say for its address: its attempt is still under way.
+        tab.end(Outcome(Fault.CALLER_LEFT, detail=error.code))
+        await tab.settle(error.status, error.code)
+        raise
+    except asyncio.CancelledError:
+        tab.end(Outcome(Fault.CALLER_LEFT))
+        tab.settle_later(499, "caller_left")
+        raise
+    except BaseException:
+        tab.end(Outcome(Fault.CALLER_LEFT, detail="internal error"))
+        tab.settle_later(500, "internal_error")
+        raise
+
+
+def _may_be_known(call: Call) -> bool:
+    known = call.session_id is not None or call.wanted.paced
+    return known or is_recognised(call.wanted, call.cascade)
+
+
+async def _serve_known(
+    call: Call, runtime: Runtime, turn: Turn | None
+) -> tuple[Tab, WholeAnswer | Stream | Passage]:
+    """Serve a call by what is known of its key's budget, its conversation and its prompt."""
+    call = await _paced(call, runtime)
+    if call.session_id is not None:
+        call = await stay(call, call.session_id, runtime)
+    if not is_recognised(call.wanted, call.cascade):
+        return await serve(call, runtime, turn, known=True)
+    # Last, for what is known of a prompt holds for the market of this very moment.
+    tab, answer = await serve(recognise(call, runtime), runtime, turn, known=True)
+    if isinstance(answer, WholeAnswer) and is_drawn(tab):
+        inspect(tab, answer.body, answer.headers)
+    return tab, answer
+
+
+async def _paced(call: Call, runtime: Runtime) -> Call:
+    """Return the call with what an answer is worth to its key's budget, where that is to say so."""
+    if not call.wanted.paced:
+        return call
+    wanted = await runtime.pacer.pace(call.wanted, call.payer.key_id, runtime.clock())
+    return msgspec.structs.replace(call, wanted=wanted)
+
+
+def _decide(call: Call, runtime: Runtime) -> tuple[Call, Decision]:
+    """Choose, and plan for all that may be paid; a refusal is logged."""
+    try:
+        wanted, cascade, decision = choose_first(call.wanted, call.cascade, runtime)
+    except ModelUnknown as error:
+        raise log_refusal(error, call, undecided(runtime.market.book.version), runtime) from None
+    if wanted is not call.wanted:
+        call = msgspec.structs.replace(call, wanted=wanted, cascade=cascade)
+    if not decision.plan:
+        raise log_refusal(refusal(call.wanted, decision, runtime), call, decision, runtime)
+    if call.wanted.paced:
+        runtime.pacer.saw(call.payer.key_id, decision)
+    if call.cascade is not None or call.hedges or call.continues:
+        return _lay_out(call, decision, runtime)
+    return call, decision
+
+
+def _lay_out(call: Call, first: Decision, runtime: Runtime) -> tuple[Call, Decision]:
+    """Plan for several attempts that are paid, such as a cascade's; a refusal is logged."""
+    if call.cascade is None:
+        most = call.wanted.max_cost_nanos
+        return call, several(first, hedges=call.hedges, continues=call.continues, most=most)
+    try:
+        return lay_out(call, first, runtime)
+    except BrokerError as error:
+        raise log_refusal(error, call, first, runtime) from None
+
+
+async def _redeem(call: Call, quote_id: UUID, runtime: Runtime) -> tuple[Call, Decision, Market]:
+    """Go by the call's firm quote; a refusal is logged."""
+    call = await _paced(call, runtime)
+    try:
+        call, decision, market = await redeem(call, quote_id, runtime)
+    except (ModelUnknown, NothingFits, QuoteRefused) as error:
+        raise log_refusal(error, call, undecided(runtime.market.book.version), runtime) from None
+    if not decision.plan:
+        raise log_refusal(unavailable(decision, runtime), call, decision, runtime)
+    if call.wanted.paced:
+        runtime.pacer.saw(call.payer.key_id, decision)
+    if is_recognised(call.wanted, call.cascade):
+        # The quote has decided; its domain is for what is said of the answer to teach.
+        call = recognise(call, runtime)
+    return call, decision, market
+
+
+async def _forward(tab: Tab) -> WholeAnswer | StreamedAnswer | LongAnswer:
+    """Make attempts until one commits: at its whole body, at the first content of a stream, or at
+    the first byte of what is too long to wait for."""
+    if tab.call.cascade is not None:
+        return await climb(tab, failure_of)
+    body = tab.call.body
+    streams = isinstance(body, OpenAiBody) and body.stream
+    hedges = tab.call.hedges
+    make: Make = _open if streams else read_whole
+    # What is kept for replays, or raced for, is read whole however long it is.
+    may_pass = isinstance(body, TensorBody) and tab.turn is None and not hedges
+    while (attempt := tab.begin()) is not None:
+        if attempt.delay_s:
+            await asyncio.sleep(attempt.delay_s)
+        try:
+            answer: WholeAnswer | StreamedAnswer | LongAnswer
+            if may_pass:
+                answer = await read_or_open(tab, attempt)
+            else:
+                answer = await (race(tab, attempt, make) if hedges else make(tab, attempt))
+        except AttemptFailed as failure:
+            tab.end(failure.outcome)
+            continue
+        if not isinstance(answer, WholeAnswer):
+            return answer
+        if tab.endpoint.tokenizer_json is not None:
+            await end_counted(tab, Outcome(status=answer.status), answer.delivered)
+        else:
+            tab.end(Outcome(status=answer.status), answer.delivered)
+        return answer
+    raise failure_of(tab)
+
+
+def _rest(tab: Tab, answer: StreamedAnswer | LongAnswer) -> Stream | Passage:
+    return Stream(tab, answer) if isinstance(answer, StreamedAnswer) else Passage(tab, answer)
+
+
+async def _open(tab: Tab, attempt: Attempt) -> StreamedAnswer:
+    """Make an attempt that streams, written down if the lot falls on it. Raises AttemptFailed."""
+    return await open_stream(tab, attempt, Transcript() if is_drawn(tab) else None)
+
+
+def failure_of(tab: Tab) -> BrokerError:
+    """Return the error for a call whose attempts have all failed."""
+    facts = {"attempts": _told(tab)}
+    attempts = tab.dispatch.attempts
+    last = attempts[-1].outcome if attempts else None
+    doubts = [each.outcome for each in attempts if _is_doubted(each)]
+    if doubts and tab.dispatch.end is not End.FINAL:
+        last = doubts[-1]  # nobody has said anything better
+    if last is not None and (tab.dispatch.end is End.FINAL or doubts):
+        return ProviderRefused(
+            f"The provider refused the request: {last.said}",
+            status=last.status or 400,
+            facts=facts,
+        )
+    if tab.dispatch.end is End.DEADLINE:
+        return DeadlinePassed("The deadline passed before a provider had answered.", facts=facts)
+    if last is not None and last.fault is Fault.NO_ROOM:
+        detail = f"The broker itself has too much to do: {last.detail}."
+        return Unavailable(detail, code="no_room", retry_after_s=1.0, facts=facts)
+    return ProviderFailed(
+        f"No provider delivered an answer in {len(attempts)} attempts.", facts=facts
+    )
+
+
+def _is_doubted(attempt: Attempt) -> bool:
+    return attempt.outcome is not None and attempt.outcome.fault is Fault.DOUBTED
+
+
+def _told(tab: Tab) -> list[dict[str, object]]:
+    return [
+        {
+            "endpoint": tab.market.endpoint(each.candidate.number).name,
+            "outcome": each.outcome.fault.value,
+            "status": each.outcome.status,
+        }
+        for each in tab.dispatch.attempts
+        if each.outcome is not None and each.outcome.fault is not None
+    ]

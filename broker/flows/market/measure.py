@@ -1,0 +1,120 @@
+"""Measures the market for the price tick: load, delay, and who competes with whom.
+
+What the catalog alone says (bands, places, families) is laid out once and kept while the catalog
+stands; what moves by the second is read off the live counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from broker.core.catalog import Endpoint
+from broker.flows.market.facts import bands_of
+from broker.live.room import Live
+from broker.live.sheet import UNTOLD, BeatSheet, Roster
+from pricing.book import FloatArray, IntArray, PriceBook
+from pricing.choice import Member
+from pricing.classes import Fleet, infer_classes
+from pricing.fluid import FluidMarket
+from pricing.guardrails import answer_ticks
+from pricing.scarcity import scarcity_of
+from pricing.snapshot import Bands, OwnCounts, Reports, utilization
+
+FLEET_MAX: Final = 300
+"""Of a larger market no fleet-wide shadow prices are worked out: it would hold up the tick."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ground:
+    """What a catalog says of its endpoints; arrays by endpoint number, -1 for one not in use."""
+
+    endpoints: tuple[Endpoint, ...]
+    bands: Bands
+    deployment: IntArray
+    """The deployment's number."""
+    family: IntArray
+    """The same for endpoints of one model that do the same tasks."""
+    capacity: FloatArray
+    """Slots by deployment number."""
+    roster: Roster
+    """The deployments, whose beats say how busy they are."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """By endpoint number: load over capacity, and ticks from a price to the load it causes."""
+
+    load: FloatArray
+    delay_ticks: FloatArray
+
+
+def ground_of(endpoints: Sequence[Endpoint]) -> Ground:
+    """Lay out a catalog."""
+    bands = bands_of(endpoints)
+    deployments = {each.deployment.number: each.deployment for each in endpoints}
+    capacity = np.ones(max(deployments, default=-1) + 1, dtype=np.float64)
+    for number, deployment in deployments.items():
+        capacity[number] = deployment.capacity
+    deployment_of = np.full(len(bands), -1)
+    family_of = np.full(len(bands), -1)
+    families: dict[Any, int] = {}
+    for each in endpoints:
+        deployment_of[each.number] = each.deployment.number
+        family_of[each.number] = families.setdefault((each.model, each.tasks), len(families))
+    return Ground(
+        endpoints=tuple(endpoints),
+        bands=bands,
+        deployment=deployment_of,
+        family=family_of,
+        capacity=capacity,
+        roster=Roster({each.id: each.number for each in deployments.values()}),
+    )
+
+
+def member_of(endpoint: Endpoint) -> Member:
+    """Return what a choice of controller goes by."""
+    best = max(sorted(endpoint.domains), key=endpoint.domains.__getitem__, default="")
+    return Member(endpoint.number, endpoint.name, endpoint.deployment.provider, best)
+
+
+def measure(ground: Ground, live: Live, tick_s: float) -> Measured:
+    """Read load and delay of each endpoint: its deployment's, which all endpoints on it share.
+
+    The delay is what the gain guard goes by, see `pricing.guardrails.answer_ticks`.
+    """
+    counts = live.loads.total(ground.capacity.size)
+    own = OwnCounts(counts.in_flight.astype(np.float64), counts.refused_per_s, counts.service_s)
+    reports = _reports(live.beats.sheet(), ground.roster, ground.capacity.size)
+    load = utilization(own, reports, ground.capacity)
+    delay_ticks = answer_ticks(counts.service_s, tick_s)
+    used = ground.deployment >= 0
+    at = np.where(used, ground.deployment, 0)
+    return Measured(np.where(used, load[at], 0.0), np.where(used, delay_ticks[at], 1.0))
+
+
+def infer_fluid(
+    ground: Ground, load: FloatArray, book: PriceBook, elasticity: FloatArray
+) -> FluidMarket | None:
+    """Infer who asks for what from today's load and prices; None where the fleet is too large."""
+    if len(ground.endpoints) > FLEET_MAX:
+        return None
+    fleet = Fleet(ground.family, np.maximum(ground.deployment, 0), ground.capacity)
+    scarcity = np.nan_to_num(scarcity_of(book, ground.bands))
+    return infer_classes(fleet, ground.bands, load, scarcity, elasticity)
+
+
+def _reports(sheet: BeatSheet, roster: Roster, width: int) -> Reports:
+    running = np.zeros(width, dtype=np.float64)
+    waiting = np.zeros(width, dtype=np.float64)
+    stale = np.ones(width, dtype=bool)
+    seats, numbers = roster.heard(sheet)
+    # Field by field: to pick whole rows takes twenty times as long.
+    calls, queue = sheet.rows["running"][seats], sheet.rows["waiting"][seats]
+    told = sheet.fresh()[seats] & (calls >= 0) & (queue >= UNTOLD)
+    at = numbers[told]
+    running[at], waiting[at], stale[at] = calls[told], np.maximum(queue[told], 0), False
+    return Reports(running, waiting, stale)
