@@ -1,7 +1,7 @@
 """Who calls, as values: when calls come, what they are worth, how long they are, what they ask.
 
 Every value is frozen and says its own units. What it takes to draw from them is in
-`simulations.traffic.arrivals` and `simulations.draws`.
+`simulations.traffic`.
 """
 
 from __future__ import annotations

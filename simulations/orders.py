@@ -62,7 +62,8 @@ def check(asked: Mapping[str, Any]) -> str:
 
 def plan_of(asked: Mapping[str, Any], told: Mapping[str, Any] | None = None) -> Plan:
     """Return the plan of an order; `told` is this market where it is asked for, as it is told by
-    `broker.flows.market.tell_market`. Raises RequestMalformed, ScenarioFileMalformed, NothingToPlay."""
+    `broker.flows.market.tell_market`. Raises RequestMalformed, ScenarioFileMalformed,
+    NothingToPlay."""
     order = _read(asked)
     plan = make_plan(
         _written(order, told),

@@ -1,8 +1,8 @@
 """One immutable picture of the market: endpoints, prices, who may be called; swapped whole.
 
 What changes by the call (in-flight counts, breakers, latencies) is not here but in
-`broker.core.health.pulse`, which stands beside it. What many calls ask alike of one market is worked out
-once and remembered with it: the shortlists.
+`broker.core.health.pulse`, which stands beside it. What many calls ask alike of one market is
+worked out once and remembered with it: the shortlists.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class Market:
     shortlists: dict[Hashable, Shortlist | None] = field(default_factory=dict)
     """By the terms asked for; filled on first use."""
     fronts: dict[Hashable, Any] = field(default_factory=dict)
-    """For `broker.core.ranking.front` to remember things of shortlists in; these do not know of it, or all
-    would wait for the garbage collector at each change of prices."""
+    """For `broker.core.ranking.front` to remember things of shortlists in; these do not know of it,
+    or all would wait for the garbage collector at each change of prices."""
     rates: dict[int, Rate] = field(default_factory=dict)
     """By endpoint number; filled on first use."""
     recogniser: Recogniser | None = None

@@ -52,7 +52,7 @@ class Prompt(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a prompt is made of. Its vector is not here, for words can be read back from that."""
 
     cells: tuple[int, ...] = ()
-    """As `broker.core.quality.lessons` counts them; of no meaning once something new was learned."""
+    """As `broker.core.quality.lessons` counts them; of no meaning once it has learned more."""
     shares: tuple[float, ...] = ()
     """Of each cell."""
 

@@ -1,4 +1,4 @@
-"""What turns a prompt into numbers: any encoder that `broker.core.quality.domains` can learn from."""
+"""What turns a prompt into numbers, which `broker.core.quality.domains` can learn from."""
 
 from __future__ import annotations
 

@@ -61,8 +61,8 @@ async def world(connection: AsyncConnection) -> UUID:
 
 
 def dated(at: datetime) -> ColumnElement[datetime]:
-    """Return a moment that falls behind no seal (`broker.flows.books.seal`), however late the clock was
-    that told it: half an hour ago at the earliest, by the database's own."""
+    """Return a moment that falls behind no seal (`broker.flows.books.seal`), however late the clock
+    was that told it: half an hour ago at the earliest, by the database's own."""
     return func.greatest(at, func.now() - DATED_BACK_MAX)
 
 

@@ -1,0 +1,1 @@
+"""A run call by call, each at its own moment."""

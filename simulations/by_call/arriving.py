@@ -1,6 +1,7 @@
 """Calls as they come, each with what it demands: made many at a time.
 
-What it takes to make one is then at hand in the processor's caches, as in `simulations.by_call.closing`.
+What it takes to make one is then at hand in the processor's caches, as in
+`simulations.by_call.closing`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""A run slice by slice: calls that come together are decided together."""

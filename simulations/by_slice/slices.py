@@ -6,10 +6,10 @@ A slice ends at the next heartbeat, price or change, and after `slice_s` at the 
 calls are decided on in groups, in the order in which they ask; each group finds the places of those
 before it taken, and the places free of calls that are to end by then. What this leaves out: within
 a group nobody sees the others; latencies and what delays callers heard of are as old as a slice;
-servers go at their mean step of the slice (`simulations.servers.hall`); an answer closes a breaker at the
-end of a slice, and tells of a server that was slow when it ends, not when it begins (one in a
-brownout earns 2 % less so). A broker of many processes, which tell each other their counts now and
-then, knows no more. Calls that servers fail go on one by one (`simulations.by_slice.strays`).
+servers go at their mean step of the slice (`simulations.servers.hall`); an answer closes a breaker
+at the end of a slice, and tells of a server that was slow when it ends, not when it begins (one in
+a brownout earns 2 % less so). A broker of many processes, which tell each other their counts now
+and then, knows no more. Calls that servers fail go on one by one (`simulations.by_slice.strays`).
 `simulations.by_call.engine` is the reference.
 """
 

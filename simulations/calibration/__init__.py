@@ -1,0 +1,1 @@
+"""The model of a server, fitted to what a real one did."""

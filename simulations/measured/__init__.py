@@ -1,0 +1,1 @@
+"""What a run leaves behind: tables, sums and series, and the figures made of them."""

@@ -1,8 +1,9 @@
 """All servers of a market at once, as shared processors, from slice to slice of time.
 
-Each is the server of `simulations.servers.sharing`, and what follows is exact but for one thing: within a
-slice the length of a step is that of the mean number in service, and calls that end are spread over
-the time that is not spent on prompts. With D the time left for tokens since the slice began,
+Each is the server of `simulations.servers.sharing`, and what follows is exact but for one thing:
+within a slice the length of a step is that of the mean number in service, and calls that end are
+spread over the time that is not spent on prompts. With D the time left for tokens since the slice
+began,
 
     count(t) = count + D(t) / step,   D(t) = max(0, max over prompts read by t of (a_i - C_i))
 

@@ -12,7 +12,8 @@ from simulations.supply import QueueingServer
 
 
 class Queue:
-    """The server; see `simulations.servers.job.Server`. How long a call takes is drawn as it starts."""
+    """The server; see `simulations.servers.job.Server`. How long a call takes is drawn as it
+    starts."""
 
     def __init__(self, spec: QueueingServer, random: Random) -> None:
         self._spec = spec

@@ -1,0 +1,1 @@
+"""Who calls: when, with what, and what they make of the answer."""

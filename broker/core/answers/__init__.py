@@ -1,0 +1,1 @@
+"""What an answer is worth: checks without a reference, marks with one."""

@@ -1,0 +1,1 @@
+"""Who may serve a call, how each looks to it, and how well each suits."""

@@ -1,0 +1,1 @@
+"""Many calls decided together, each as by itself."""

@@ -1,0 +1,1 @@
+"""What follows from a charge: takes, postings, refunds, payouts, receipts, budgets."""

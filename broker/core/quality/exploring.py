@@ -4,7 +4,8 @@ Thompson sampling: each is taken as often as it is the best of what is drawn fro
 each (Thompson, "On the Likelihood that One Unknown Probability Exceeds Another", 1933; Chapelle and
 Li, "An Empirical Evaluation of Thompson Sampling", 2011), and FLOOR of the calls go to all alike.
 The shares come from a number of draws, and the choice is drawn from the shares: so they are
-the very chances by which it was made, as learning from logs wants them (`broker.core.quality.off_policy`).
+the very chances by which it was made, as learning from logs wants them
+(`broker.core.quality.off_policy`).
 """
 
 from __future__ import annotations

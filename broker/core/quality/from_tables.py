@@ -1,10 +1,10 @@
 """How well each model answers a prompt, learned of a table as brokers learn of what they are told.
 
-Evidence is scores within 0..1, of which `broker.core.quality.learning` makes q = q_dom + gain: `q_dom` is
-the mean of the domains' cells by p(domain | prompt), and the gain is by how much better or worse
-than that all models did in the groups that a prompt is of, and each beyond all
-(`broker.core.quality.groups`). What is strange to all domains is judged by the nearest. Domain means and
-k-means equal learned routers (Zhang et al., "Avengers-Pro", 2025).
+Evidence is scores within 0..1, of which `broker.core.quality.learning` makes q = q_dom + gain:
+`q_dom` is the mean of the domains' cells by p(domain | prompt), and the gain is by how much better
+or worse than that all models did in the groups that a prompt is of, and each beyond all
+(`broker.core.quality.groups`). What is strange to all domains is judged by the nearest. Domain
+means and k-means equal learned routers (Zhang et al., "Avengers-Pro", 2025).
 
 By cross-validation on three to five tables nothing of this chose better beyond its noise, though
 some foretold better how hard a prompt is: ridge and kernel regression on the vectors, other numbers

@@ -1,11 +1,11 @@
 """Learns how well endpoints answer from single pieces of evidence, which are of one endpoint each.
 
-Counts are Beta(good, bad) by domain x endpoint, faded (`broker.core.quality.fading`) and shrunk: towards
-the endpoint's ability and the domain's difficulty, the more the better these are known, for of nine
-endpoints the luckiest would win, and towards what the provider declares, as DECLARED answers.
-Right-or-wrong and graded scores have counts of their own; a domain's two estimates are blended by
-how much there is of each, for all endpoints alike. Failed checks of form make an answer worthless;
-a passed one proves nothing, and so counts against failures alone.
+Counts are Beta(good, bad) by domain x endpoint, faded (`broker.core.quality.fading`) and shrunk:
+towards the endpoint's ability and the domain's difficulty, the more the better these are known, for
+of nine endpoints the luckiest would win, and towards what the provider declares, as DECLARED
+answers. Right-or-wrong and graded scores have counts of their own; a domain's two estimates are
+blended by how much there is of each, for all endpoints alike. Failed checks of form make an answer
+worthless; a passed one proves nothing, and so counts against failures alone.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Short ways to the decision: for one endpoint, for a few, for very many."""

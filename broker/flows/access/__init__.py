@@ -1,0 +1,1 @@
+"""Who may: accounts, keys, logins, and the log of who did what."""

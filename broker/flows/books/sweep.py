@@ -45,8 +45,8 @@ async def sweep_expired(pool: asyncpg.Pool, now: datetime) -> int:
 async def release_orphans(pool: asyncpg.Pool, grace_s: float = 30.0) -> int:
     """Settle up to HOLDS_MAX holds of broker processes that are dead as released; return how many.
 
-    A process is dead when its lease (`broker.flows.process.lease`) was found free by a sweep `grace_s` ago
-    and has not been taken since.
+    A process is dead when its lease (`broker.flows.process.lease`) was found free by a sweep
+    `grace_s` ago and has not been taken since.
     """
     async with pool.acquire() as connection, connection.transaction():
         dead = await leases.find_dead(connection, grace_s)

@@ -1,0 +1,1 @@
+"""One call: decided, reserved, forwarded, settled; and what is told of it afterwards."""

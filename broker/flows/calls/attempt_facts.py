@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from broker.core.call import Call
@@ -29,10 +30,15 @@ def answer_length(last: Attempt | None, call: Call) -> int | None:
     return length_of(last.tokens_out, wanted.choices, last.candidate.tokens_out_max)
 
 
-def ttft_ms(last: Attempt | None, call: Call) -> float | None:
-    if last is None or last.first_content_s is None:
+def ttft_ms(last: Attempt | None, attempts: Sequence[Attempt], call: Call) -> float | None:
+    """Return when the first content of an answer came: not that of the last of its attempts, where
+    that went on from another's."""
+    heard = last
+    if last is not None and last.continues:
+        heard = next((each for each in attempts if each.committed), last)
+    if heard is None or heard.first_content_s is None:
         return None
-    return ((last.released_s or last.first_content_s) - call.started_s) * 1_000
+    return ((heard.released_s or heard.first_content_s) - call.started_s) * 1_000
 
 
 def measure_of(attempt: Attempt, call: Call, delivered: Delivered, now_s: float) -> Measured:

@@ -1,8 +1,9 @@
 """Decides a call that is made on a firm quote, and uses the quote up: once, by whoever is first.
 
 The quote is used in a transaction of its own before the hold is asked for; a call that gets no hold
-gives it back. If a broker dies between the two, a sweep gives it back (`broker.flows.books.sweep`); and a
-broker that was taken for dead finds its quote gone once its hold is open, before a byte is sent.
+gives it back. If a broker dies between the two, a sweep gives it back (`broker.flows.books.sweep`);
+and a broker that was taken for dead finds its quote gone once its hold is open, before a byte is
+sent.
 """
 
 from __future__ import annotations

@@ -314,12 +314,6 @@ class Tab:
         with contextlib.suppress(BrokerError):  # what it says is in the log by then
             await self.settle(status, code)
 
-    def _first_heard(self, last: Attempt | None) -> Attempt | None:
-        """Return whose content came first: not the last, where that went on from another's."""
-        if last is None or not last.continues:
-            return last
-        return next((each for each in self.dispatch.attempts if each.committed), last)
-
     def _record(self, status: int, code: str, ended_s: float) -> CallRecord:
         call, decision, dispatch = self.call, self.decision, self.dispatch
         payer, wanted, attempts = call.payer, call.wanted, dispatch.attempts
@@ -346,7 +340,7 @@ class Tab:
             charge_nanos=self.charge_nanos,
             tokens_in=tokens_in,
             tokens_out=tokens_out,
-            ttft_ms=ttft_ms(self._first_heard(last), call) if wanted.stream else None,
+            ttft_ms=ttft_ms(last, attempts, call) if wanted.stream else None,
             duration_ms=(ended_s - call.started_s) * 1_000,
             task_label=call.task_label,
             session_id=call.session_id,

@@ -1,9 +1,9 @@
 """Credits consumers where an endpoint missed the latency that it had promised.
 
 It reads what was settled an hour ago or more, when nothing can be dated behind it any more (see
-`broker.flows.books.seal`), in bounded batches. Each call is credited once, in a transaction of its own;
-the mark of how far the job has come moves after the credits, so a job that died does them again
-and finds them done.
+`broker.flows.books.seal`), in bounded batches. Each call is credited once, in a transaction of its
+own; the mark of how far the job has come moves after the credits, so a job that died does them
+again and finds them done.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Tells an account's month: what it began with, what moved it, what it ended with.
 
 A month is closed an hour after its end, when nothing can be dated into it any more (see
-`broker.flows.books.seal`). From then on its invoice stands, numbered, as it was first told; what comes
-later, such as a refund, is in the month in which it happens. Every month since the account was
-opened has one, each going on where the one before it ended.
+`broker.flows.books.seal`). From then on its invoice stands, numbered, as it was first told; what
+comes later, such as a refund, is in the month in which it happens. Every month since the account
+was opened has one, each going on where the one before it ended.
 """
 
 from __future__ import annotations

@@ -69,8 +69,8 @@ async def adjust(
 async def move(connection: AsyncConnection, author: Caller, order: Order, now: datetime) -> Balance:
     """Post the transfer with its audit entry in the caller's transaction; return the new balance.
 
-    Doing it once under an `Idempotency-Key` is `broker.flows.access.once`'s affair. Raises NotAllowed
-    unless the author is an operator; RequestMalformed with code `amount_out_of_bounds`,
+    Doing it once under an `Idempotency-Key` is `broker.flows.access.once`'s affair. Raises
+    NotAllowed unless the author is an operator; RequestMalformed with code `amount_out_of_bounds`,
     `reason_missing`, `reason_too_long` or `not_funds`; NotFound for an account that is unknown or
     has no balance; Conflict for a top-up of a closed one; BalanceTooLow when an adjustment takes
     more than is available.

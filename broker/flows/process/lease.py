@@ -6,9 +6,9 @@ process opened. The lock also falls free when PostgreSQL restarts or the connect
 the process lives: it is taken again at once, and taking it clears the suspicion. The grace counts
 from the first sweep that finds the lock free, by the database's clock, so it begins only when the
 database is back. While a process is not taken for dead, its holds do not expire either
-(`broker.flows.books.sweep`), for it may keep settlements back until the database answers again. What
-remains: a process that serves on but cannot reach the database with its lease for longer than the
-grace loses its open holds; its settlements then find the holds gone.
+(`broker.flows.books.sweep`), for it may keep settlements back until the database answers again.
+What remains: a process that serves on but cannot reach the database with its lease for longer than
+the grace loses its open holds; its settlements then find the holds gone.
 """
 
 from __future__ import annotations

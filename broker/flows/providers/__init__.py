@@ -1,0 +1,1 @@
+"""Deployments: how they come to the market, and which calls do not come to them."""

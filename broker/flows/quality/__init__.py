@@ -1,0 +1,1 @@
+"""How good answers are: taught, examined, judged and learned; replayed over tables."""

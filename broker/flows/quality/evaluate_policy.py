@@ -83,8 +83,8 @@ def _chances(candidates: Sequence[ScoredCandidate], policy: str, left_out: int) 
 
 
 def _worth(parts: Floats, costs: Floats, taste: Taste) -> Floats:
-    """Return scores as `broker.core.candidates.scoring` makes them, as near as a story tells: how late anybody
-    was is told beside the soonest alone."""
+    """Return scores as `broker.core.candidates.scoring` makes them, as near as a story tells: how
+    late anybody was is told beside the soonest alone."""
     quality, fit, _, soonness, available = parts
     typical = float(np.median(costs))
     scores = quality * available + CLAIM_BONUS * fit

@@ -1,8 +1,8 @@
 """Replays learning from feedback alone: of each prompt one model answers, and its score is told.
 
-The calls explore as live ones that allow it (`broker.core.quality.exploring`), and what is told is learned
-from as it is live (`broker.core.quality.learning`); nothing is declared of any model. Domains are known, by
-the examples that teach them.
+The calls explore as live ones that allow it (`broker.core.quality.exploring`), and what is told is
+learned from as it is live (`broker.core.quality.learning`); nothing is declared of any model.
+Domains are known, by the examples that teach them.
 """
 
 from __future__ import annotations

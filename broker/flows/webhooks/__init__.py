@@ -1,0 +1,1 @@
+"""Events, told to those who asked for them."""
