@@ -17,8 +17,9 @@ from broker.api.patience import VERIFICATIONS_PER_MINUTE, require_measure, unles
 from broker.api.wire import Reply
 from broker.core.catalog import Kind, ListingStatus
 from broker.core.key_terms import Scope
+from broker.flows.access.authenticate import Caller
 from broker.flows.providers import enroll
-from broker.flows.providers.read_deployments import read_deployments
+from broker.flows.providers.read_deployments import read_deployments, why_absent
 from broker.store.deployments import DeploymentRecord
 from provider_sdk.protocol import DeploymentOffer, ProbeReport, Registered, Verified
 
@@ -41,6 +42,8 @@ class DeploymentShown(Reply):
     retention_days: int
     proof: Literal["well-known", "dns", "credential"]
     status: ListingStatus
+    absent: str | None
+    """Why calls may pass it by though it is listed, such as heartbeats that are missing."""
     reports: list[ProbeReport]
     approved_by: str | None
     created_at: datetime
@@ -84,8 +87,8 @@ class ProviderController(Controller):
         return await unless_stopping(parts, enroll.verify(_desk(parts), caller, deployment_id))
 
     @get(summary="List the provider's deployments")
-    async def list(self, engine: GivenEngine, caller: GivenCaller) -> DeploymentList:
-        return _list(await read_deployments(engine, caller))
+    async def list(self, parts: GivenParts, caller: GivenCaller) -> DeploymentList:
+        return await _list(parts, caller)
 
     @delete("/{deployment_id:uuid}", summary="Withdraw a deployment")
     async def withdraw(
@@ -107,8 +110,8 @@ class DeploymentController(Controller):
     tags = ("Operations",)
 
     @get(summary="List all deployments")
-    async def list(self, engine: GivenEngine, caller: GivenCaller) -> DeploymentList:
-        return _list(await read_deployments(engine, caller))
+    async def list(self, parts: GivenParts, caller: GivenCaller) -> DeploymentList:
+        return await _list(parts, caller)
 
     @post(
         "/{deployment_id:uuid}/approve",
@@ -146,11 +149,12 @@ def _desk(parts: Parts) -> enroll.Enrolment:
     )
 
 
-def _list(records: list[DeploymentRecord]) -> DeploymentList:
-    return DeploymentList(deployments=[_shown(each) for each in records])
+async def _list(parts: Parts, caller: Caller) -> DeploymentList:
+    found, heard = await read_deployments(parts.engine, caller), parts.live.beats.sheet()
+    return DeploymentList(deployments=[_shown(each, why_absent(each, heard)) for each in found])
 
 
-def _shown(record: DeploymentRecord) -> DeploymentShown:
+def _shown(record: DeploymentRecord, absent: str | None) -> DeploymentShown:
     deployment = record.deployment
     return DeploymentShown(
         id=deployment.id,
@@ -165,6 +169,7 @@ def _shown(record: DeploymentRecord) -> DeploymentShown:
         retention_days=deployment.retention_days,
         proof=record.proof,
         status=deployment.status,
+        absent=absent,
         reports=[*record.reports],
         approved_by=record.approved_by,
         created_at=record.created_at,

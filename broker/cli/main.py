@@ -34,13 +34,21 @@ from broker.cli import (
     up,
     webhooks,
 )
+from broker.cli.complaints import reword
 from broker.cli.lean import spin_not
 from broker.errors import BrokerError
 from pricing.money import MoneyError
 
 
 class _Commands(TyperGroup):
-    """The commands; who leaves out the group of one is told it."""
+    """The commands; who leaves out the group of one is told it, and what is wrong in our words."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            reword(error)
+            raise
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         wanted = args[0] if args else ""

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +49,11 @@ Environments = Annotated[
     ),
 ]
 DEFAULT_STATE = Path(".broker")
+
+
+def in_utc(moment: datetime | None) -> datetime | None:
+    """Return a time of an option; one without a time zone is in UTC."""
+    return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
 
 
 def again(state: Path, words: str) -> str:

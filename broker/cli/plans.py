@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
-from broker.cli.options import DEFAULT_STATE, State
+from broker.cli.options import DEFAULT_STATE, State, in_utc
 from broker.cli.state import StateFolder
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def set_(
     from broker.cli.local import OPERATOR, now, run_with_engine
     from broker.flows.money.set_plan import PlanWanted, set_plan
 
-    at = None if effective is None else effective.replace(tzinfo=UTC)
+    at = in_utc(effective)
     wanted = PlanWanted(provider, domain, tuple(map(_tier, tier)), at, reason)
 
     async def work(engine: AsyncEngine) -> Plan:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
-from broker.cli.options import DEFAULT_STATE, State
+from broker.cli.options import DEFAULT_STATE, State, in_utc
 from broker.cli.state import StateFolder
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def set_(
         controller,
         dict(map(_parameter, param or ())),
         None if schedule is None else _schedule(schedule),
-        None if from_ is None else from_.replace(tzinfo=UTC),
-        None if to is None else to.replace(tzinfo=UTC),
+        in_utc(from_),
+        in_utc(to),
         reason,
     )
 

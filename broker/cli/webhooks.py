@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
-from broker.cli.options import DEFAULT_STATE, State
+from broker.cli.options import DEFAULT_STATE, State, in_utc
 from broker.cli.state import StateFolder
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def replay(
     from broker.cli.local import now, run_with_engine
     from broker.flows.webhooks.replay_events import replay_events
 
-    wanted = event or (since.replace(tzinfo=UTC) if since else None)
+    wanted = event or in_utc(since)
     if wanted is None:
         raise typer.BadParameter("either --event or --since is needed")
 

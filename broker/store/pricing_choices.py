@@ -1,9 +1,9 @@
-"""Which controller moves whose prices: choices as they were made, and what ended them."""
+"""Which controller moves whose prices: choices as they were made, and who ended them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -45,8 +45,9 @@ class StoredChoice:
     reason: str
     author: str
     created_at: datetime
-    ended_at: datetime | None = None
-    ended_by: str | None = None
+
+
+_CHOICE: Final = [pricing_choices.c[each.name] for each in fields(StoredChoice)]
 
 
 async def add(connection: AsyncConnection, choice: StoredChoice) -> None:
@@ -86,7 +87,7 @@ async def end(connection: AsyncConnection, choice_id: UUID, author: str, now: da
 
 async def find(connection: AsyncConnection, choice_id: UUID) -> StoredChoice | None:
     """Return a choice, also one that is over."""
-    query = select(pricing_choices).where(pricing_choices.c.id == choice_id)
+    query = select(*_CHOICE).where(pricing_choices.c.id == choice_id)
     row = (await connection.execute(query)).mappings().first()
     return None if row is None else StoredChoice(**row)
 
@@ -95,7 +96,7 @@ async def list_open(connection: AsyncConnection, now: datetime) -> list[StoredCh
     """Return what is in force or still to come, in the order of their beginnings."""
     columns = pricing_choices.c
     query = (
-        select(pricing_choices)
+        select(*_CHOICE)
         .where(
             columns.ended_at.is_(None),
             or_(columns.valid_to.is_(None), columns.valid_to > now),

@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import httpx
 import msgspec
 import pytest
 
+from broker.live.sheet import Beat
 from provider_sdk.protocol import Heartbeat, HeartbeatReply, Registered, SignedHeartbeat, Verified
 from provider_sdk.signing import sign
 from provider_sdk.testing.script import Script
 from provider_sdk.testing.scripted import ScriptedProvider
 from tests.integration.api.beside import done_beside
-from tests.integration.api.conftest import Person, Stage, Standing
+from tests.integration.api.conftest import Person, SmallBroker, Stage, Standing
 from tests.integration.catalog.offers import endpoint_offer, offer
 from tests.integration.serving import serving
 
@@ -61,6 +63,25 @@ async def test_a_deployment_is_registered_proved_listed_and_withdrawn(
     assert [(await provider.http.delete(path)).status_code for _ in range(2)] == [204, 204]
     [shown] = (await provider.http.get(DEPLOYMENTS)).json()["deployments"]
     assert shown["status"] == "withdrawn"
+
+
+async def test_of_who_is_listed_and_not_heard_it_is_told_that_calls_pass_it_by(
+    broker: SmallBroker, provider: Person, operator: Person, server: ScriptedProvider
+) -> None:
+    registered = await register(provider, url=server.url)
+    server.script = msgspec.structs.replace(server.script, nonce=registered.nonce)
+    await broker.live.beats.load()
+
+    async def absent() -> list[str | None]:
+        lists = [await provider.http.get(DEPLOYMENTS), await operator.http.get("/api/deployments")]
+        return [each["absent"] for told in lists for each in told.json()["deployments"]]
+
+    assert await absent() == [None, None], "it is not listed"
+    await verify(provider, registered)
+    assert await absent() == ["no heartbeat yet"] * 2
+    beat = Beat(UUID(registered.deployment_id), 1, "ready", 600_000)
+    assert await broker.live.beats.accept([beat]) == [True]
+    assert await absent() == [None, None]
 
 
 async def test_registering_again_changes_nothing(provider: Person) -> None:

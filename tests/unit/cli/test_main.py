@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from broker.cli.main import app, main
+from broker.cli.options import in_utc
 from broker.errors import SettingInvalid
 from broker.live.room import Live
 
@@ -85,3 +87,30 @@ def test_what_is_no_command_of_any_group_is_said_to_be_none() -> None:
     ended = CliRunner().invoke(app, ["qwertz"])
     assert (ended.exit_code, "Did you mean" in ended.output) == (2, False)
     assert "No such command 'qwertz'." in ended.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("deployments", "withdraw", "xx", "--reason", "r"), "'xx' is no id: copy one whole"),
+        (("payouts", "confirm", "01", "--reference", "r"), "'01' is no id: copy one whole"),
+        (("pricing", "set", "pi", "--from", "noon"), "'noon' is no time: one is written 2026-01"),
+        (("accounts", "open", "a", "--role", "x"), "'--role': 'x' is not one of 'consumer'"),
+        (("up", "--port", "x"), "'x' is no whole number."),
+        (("up", "--port", "0"), "0 is below 1, the least."),
+        (("up", "--port", "99999"), "99999 is above 65535, the most."),
+    ],
+)
+def test_what_is_wrong_with_a_word_of_a_command_is_told_in_plain_words(
+    words: tuple[str, ...], said: str
+) -> None:
+    ended = CliRunner().invoke(app, words, env={"COLUMNS": "120"})
+    assert (ended.exit_code, said in ended.output) == (2, True)
+    assert "Input should" not in ended.output
+
+
+def test_a_time_of_another_zone_is_that_moment_and_one_without_is_in_utc() -> None:
+    noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    assert in_utc(datetime(2026, 1, 31, 12)) == noon  # noqa: DTZ001 - as it is typed
+    assert in_utc(datetime.fromisoformat("2026-01-31T14:00:00+02:00")) == noon
+    assert in_utc(None) is None

@@ -117,6 +117,7 @@ def test_rows_for_vectors_are_told_from_rows_for_words() -> None:
     assert [each.metric for each in suite.part(Form.WORDS).items] == [Metric.EXACT]
 
 
+CLASSES = {"name": "label", "parameters": {"classification": 1}}
 TENSOR = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a lease"]}
 
 
@@ -128,11 +129,14 @@ def test_rows_of_tensors_are_told_from_others_and_broken_ones_are_named() -> Non
         {"inputs": [TENSOR], "metric": "f1", "reference": "b"},
         {"inputs": [TENSOR | {"parameters": {}}], "metric": "exact", "reference": "b"},
         {"inputs": [TENSOR], "metric": "exact"},
+        # Classes of texts, for one, at which Triton ends.
+        {"inputs": [TENSOR], "output": CLASSES, "metric": "exact", "reference": "b"},
+        {"inputs": [TENSOR], "outputs": [CLASSES], "metric": "exact", "reference": "b"},
         {"prompt": "a", "output": "label", "metric": "exact", "reference": "b"},
         {"metric": "exact", "reference": "b"},
     ]
     items, broken = parse_suite(b"\n".join(map(msgspec.json.encode, lines)))
-    assert [each.line for each in broken] == [3, 4, 5, 6, 7, 8]
+    assert [each.line for each in broken] == [3, 4, 5, 6, 7, 8, 9, 10]
     suite = Suite("law", None, items, "ops", datetime(2026, 1, 1, tzinfo=UTC))
     assert suite.part(Form.TENSORS).items == items[:1]
     assert suite.part(Form.WORDS).items == items[1:]
