@@ -14,8 +14,8 @@ from pathlib import Path
 import uvloop
 
 from broker.api.app import create_api
-from broker.api.metrics import create_registry
-from broker.api.tallies import Tallies
+from broker.api.metrics.page import create_registry
+from broker.api.metrics.tallies import Tallies
 from broker.bootstrap import open_runtime
 from broker.flows.calls.quote import QuoteDesk
 from broker.flows.runtime import Runtime

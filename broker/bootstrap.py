@@ -34,7 +34,7 @@ from broker.settings import Limits, Settings
 from broker.store.away import is_database_away
 from broker.store.database import create_engine, create_pool
 from broker.store.ledger import take_account
-from broker.store.market_id import market_id
+from broker.store.market.market_id import market_id
 from broker.store.revision import require_newest
 from broker.store.sealing import Sealer
 from broker.upstream.addresses import AddressPolicy

@@ -14,7 +14,7 @@ from broker.core.catalog import Endpoint
 from broker.flows.access.authenticate import Caller
 from broker.flows.market.find_equilibrium import Equilibrium, find_equilibrium
 from broker.flows.market.read_prices import Health, Listing, Look, may_see
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 from broker.store.away import is_database_away
 from pricing.book import Rate
 from web import reads, sparkline, words

@@ -11,8 +11,8 @@ from litestar.response import Redirect
 from broker.core.quality.syllabus import EXAMPLES_MAX, EXAMPLES_MIN, NAME_CHARACTERS_MAX
 from broker.errors import BrokerError, NotFound
 from broker.flows.quality.teach_domain import forget_domain, teach_domain
-from broker.store.accounts import Role
-from broker.store.domains import Listed, list_domains
+from broker.store.access.accounts import Role
+from broker.store.quality.domains import Listed, list_domains
 from web.desk import Desk, GivenDesk
 from web.painter import Page
 from web.viewer import GivenViewer, Viewer, require_token

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.answers.examination import Verdict, judge
 from broker.flows.access.authenticate import Caller
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 
 _BEFORE = text(
     "SELECT p.* FROM console_endpoints e CROSS JOIN LATERAL ("

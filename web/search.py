@@ -10,12 +10,12 @@ from uuid import UUID
 
 from litestar import Request, get
 
-from broker.api.call_filters import asked_calls, asked_service, asked_use
+from broker.api.calls.call_filters import asked_calls, asked_service, asked_use
 from broker.api.wire import asked_stretch, in_utc
 from broker.errors import RequestMalformed
 from broker.flows.calls.read_call import Asked, list_calls
-from broker.store.accounts import Role
-from broker.store.receipts import time_of
+from broker.store.access.accounts import Role
+from broker.store.receipts.signed import time_of
 from web import reads
 from web.desk import Desk, GivenDesk
 from web.painter import Page

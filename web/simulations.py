@@ -12,11 +12,11 @@ from litestar import Request, Response, get, post
 from litestar.params import FromPath, URLEncodedBody
 from litestar.response import Redirect
 
-from broker.api.simulations import REPORT_HEADERS, SimulationAsked
+from broker.api.market.simulations import REPORT_HEADERS, SimulationAsked
 from broker.core.wire.complaints import placed
 from broker.errors import BrokerError, NotFound, RequestMalformed
 from broker.flows.market import order_simulation as orders
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 from web.desk import Desk, GivenDesk
 from web.painter import Page
 from web.viewer import GivenViewer, Viewer, require_token

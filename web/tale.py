@@ -16,7 +16,7 @@ from broker.core.requirements import Weights
 from broker.core.story import FORGOTTEN, Story, decode
 from broker.errors import NotFound
 from broker.flows.access.authenticate import Caller
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 from pricing.book import Rate
 from pricing.money import format_rate, format_usd
 from web import reads, words

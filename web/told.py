@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.core.story import FORGOTTEN, Story, decode
 from broker.flows.access.authenticate import Caller
 from broker.flows.calls.read_call import newest_calls
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 from web import reads, words
 from web.reads import Named
 

@@ -13,7 +13,7 @@ from litestar.params import SkipValidation
 from broker.errors import CallerUnknown, NotAllowed
 from broker.flows.access.authenticate import Caller, of_session
 from broker.flows.access.login import SESSION_COOKIE
-from broker.store import sessions
+from broker.store.access import sessions
 from web.parts import Parts
 
 

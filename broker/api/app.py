@@ -12,50 +12,50 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, BeforeMessageSendHookHandler, Message, Scope
 from prometheus_client import CollectorRegistry
 
-from broker.api.account_money import AccountMoneyController
-from broker.api.accounts import AccountController
-from broker.api.audit import AuditController
+from broker.api.access.accounts import AccountController
+from broker.api.access.audit import AuditController
+from broker.api.access.keys import KeyController
 from broker.api.callers import CallerMiddleware, refuse_unknown_query, require_scope
-from broker.api.calls import CallController
-from broker.api.cases import CaseController
-from broker.api.deployments import DeploymentController, ProviderController
-from broker.api.disputes import DisputeController
+from broker.api.calls.lost_calls import LostCallController
+from broker.api.calls.postings import postings_of_call
+from broker.api.calls.quotes import QuoteController
+from broker.api.calls.route import route_dry
+from broker.api.calls.stories import CallController
 from broker.api.docs_page import PagePlugin
-from broker.api.domains import DomainController
-from broker.api.earnings import EarningsController
-from broker.api.feedback import feedback_on_call, words_on_call
 from broker.api.health import alive, ready
-from broker.api.heartbeats import heartbeats
-from broker.api.invoices import AccountInvoiceController, InvoiceController
-from broker.api.keys import KeyController
 from broker.api.lean import LeanLitestar
-from broker.api.ledger import LedgerController
 from broker.api.long_reads import LongReads
-from broker.api.lost_calls import LostCallController
-from broker.api.metrics import Exposition, count_answers, create_registry, metrics
-from broker.api.money import MoneyController
+from broker.api.market.deployments import DeploymentController, ProviderController
+from broker.api.market.heartbeats import heartbeats
+from broker.api.market.price_advice import AdviceController
+from broker.api.market.price_texts import PriceTexts
+from broker.api.market.prices import PriceController
+from broker.api.market.pricing import PricingController
+from broker.api.market.simulations import SimulationController
+from broker.api.metrics.page import Exposition, count_answers, create_registry, metrics
+from broker.api.metrics.tallies import Tallies
+from broker.api.money.account_money import AccountMoneyController
+from broker.api.money.balance import MoneyController
+from broker.api.money.disputes import DisputeController
+from broker.api.money.earnings import EarningsController
+from broker.api.money.invoices import AccountInvoiceController, InvoiceController
+from broker.api.money.ledger import LedgerController
+from broker.api.money.payouts import PayoutController
+from broker.api.money.plans import PlanController
+from broker.api.money.refunds import RefundController
+from broker.api.money.statements import TotalsController
+from broker.api.money.stripe_events import stripe_events
 from broker.api.once import given_once
 from broker.api.parts import Parts, dependencies
-from broker.api.payouts import PayoutController
-from broker.api.plans import PlanController
-from broker.api.postings import postings_of_call
-from broker.api.price_advice import AdviceController
 from broker.api.price_feed import PriceFeed
-from broker.api.price_texts import PriceTexts
-from broker.api.prices import PriceController
-from broker.api.pricing import PricingController
 from broker.api.problems import exception_handlers
-from broker.api.quotes import QuoteController
-from broker.api.receipts import ReceiptController, receipts_of_call
-from broker.api.refunds import RefundController
-from broker.api.route import route_dry
-from broker.api.simulations import SimulationController
-from broker.api.statements import TotalsController
+from broker.api.quality.domains import DomainController
+from broker.api.quality.feedback import feedback_on_call, words_on_call
+from broker.api.quality.suites import ExaminationController, SuiteController
+from broker.api.receipts.cases import CaseController
+from broker.api.receipts.signed import ReceiptController, receipts_of_call
 from broker.api.streams import Streams
-from broker.api.stripe_events import stripe_events
-from broker.api.suites import ExaminationController, SuiteController
-from broker.api.tallies import Tallies
-from broker.api.webhooks import EventController, WebhookController
+from broker.api.webhooks.subscriptions import EventController, WebhookController
 from broker.flows.calls.quote import QuoteDesk
 
 BODY_BYTES_MAX = 1 << 20

@@ -19,7 +19,7 @@ from broker.errors import CallerUnknown, NotAllowed, UnknownField
 from broker.flows.access import authenticate
 from broker.flows.access.authenticate import Caller
 from broker.flows.access.login import SESSION_COOKIE
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 
 OPEN = "open_to_all"
 """`opt` of a route that needs no caller."""

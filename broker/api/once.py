@@ -37,7 +37,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.api.parts import CallerRequest, GivenParts, Parts
 from broker.errors import Conflict
 from broker.flows.access.once import Memory, Request, once
-from broker.store.idempotency import Answer
+from broker.store.access.idempotency import Answer
 
 REPLAYED = "x-broker-replayed"
 _SHOWN_ONCE = 409

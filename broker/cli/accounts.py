@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from broker.store.accounts import Account
+    from broker.store.access.accounts import Account
 
 app = typer.Typer(help="Open and close accounts, top them up, see balances.", no_args_is_help=True)
 
@@ -34,7 +34,7 @@ def open_(
     """Open an account."""
     from broker.cli.local import OPERATOR, now, run_with_engine
     from broker.flows.access.open_account import open_account
-    from broker.store.accounts import Role
+    from broker.store.access.accounts import Role
 
     async def work(engine: AsyncEngine) -> None:
         await open_account(engine, name, Role(role), author=OPERATOR.name, now=now())

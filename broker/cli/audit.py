@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from broker.flows.access.verify_audit import Verdict
-    from broker.store.audit import Entry
-    from broker.store.audit_chain import Head
+    from broker.store.access.audit import Entry
+    from broker.store.access.audit_chain import Head
 
 app = typer.Typer(help="Read the audit log, and prove it.", no_args_is_help=True)
 
@@ -34,7 +34,7 @@ def list_(
     """Show who did what, newest first."""
     from broker.cli.local import run_with_engine
     from broker.flows.access.read_audit import read_audit
-    from broker.store.audit import Sought
+    from broker.store.access.audit import Sought
 
     async def work(engine: AsyncEngine) -> list[Entry]:
         sought = Sought(author, action, object_)
@@ -77,7 +77,7 @@ def verify(
 
 
 def _noted(words: str) -> Head:
-    from broker.store.audit_chain import Head
+    from broker.store.access.audit_chain import Head
 
     number, _, digest = words.partition(":")
     try:

@@ -13,7 +13,7 @@ from broker.cli.state import StateFolder
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from broker.store.receipt_cases import Case
+    from broker.store.receipts.receipt_cases import Case
 
 app = typer.Typer(
     help="See where providers' receipts and the books differ, and close what is settled.",
@@ -31,7 +31,7 @@ def list_(
     from broker.cli.local import OPERATOR, run_with_engine
     from broker.core.money.receipts import MEANINGS
     from broker.flows.receipts.close_case import read_cases
-    from broker.store.receipt_cases import Wanted
+    from broker.store.receipts.receipt_cases import Wanted
 
     async def work(engine: AsyncEngine) -> list[Case]:
         is_open = None if status == "all" else status == "open"

@@ -23,8 +23,8 @@ from broker.flows.access.issue_key import issue_key
 from broker.flows.access.open_account import open_account
 from broker.flows.money.statement import balance
 from broker.flows.money.topup import top_up
-from broker.store import accounts as account_store
-from broker.store.accounts import Role
+from broker.store.access import accounts as account_store
+from broker.store.access.accounts import Role
 from broker.store.database import create_engine
 from pricing.money import NANOS_PER_USD
 

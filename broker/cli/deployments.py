@@ -14,7 +14,7 @@ from broker.errors import SettingInvalid
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from broker.store.deployments import DeploymentRecord
+    from broker.store.market.deployments import DeploymentRecord
 
 app = typer.Typer(help="See deployments, take one off the market.", no_args_is_help=True)
 

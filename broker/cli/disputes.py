@@ -13,7 +13,7 @@ from broker.cli.state import StateFolder
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from broker.store.disputes import Dispute
+    from broker.store.money.disputes import Dispute
 
 app = typer.Typer(help="See and decide disputes over calls.", no_args_is_help=True)
 
@@ -30,7 +30,7 @@ def list_(
     """List the newest disputes."""
     from broker.cli.local import OPERATOR, run_with_engine
     from broker.flows.money.read_recourse import list_disputes
-    from broker.store.disputes import Status
+    from broker.store.money.disputes import Status
     from pricing.money import format_usd
 
     async def work(engine: AsyncEngine) -> list[Dispute]:
@@ -68,7 +68,7 @@ def decide(
     """Decide a contested dispute."""
     from broker.cli.local import OPERATOR, now, run_with_engine
     from broker.flows.money.answer_dispute import decide as decide_dispute
-    from broker.store.disputes import Verdict
+    from broker.store.money.disputes import Verdict
     from pricing.money import format_usd, parse_usd_nanos
 
     async def work(engine: AsyncEngine) -> str:

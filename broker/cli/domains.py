@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from broker.core.quality.syllabus import Domain
-    from broker.store.domains import Listed
+    from broker.store.quality.domains import Listed
 
 app = typer.Typer(help="Teach, list and forget domains.", no_args_is_help=True)
 
@@ -53,7 +53,7 @@ def list_(state: State = DEFAULT_STATE) -> None:
     from rich.table import Table
 
     from broker.cli.local import run_with_engine
-    from broker.store.domains import list_domains
+    from broker.store.quality.domains import list_domains
 
     async def work(engine: AsyncEngine) -> tuple[Listed, ...]:
         async with engine.connect() as connection:

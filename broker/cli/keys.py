@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from broker.flows.access.issue_key import OwnedKey
-    from broker.store.budgets import Budgets
+    from broker.store.books.budgets import Budgets
 
 app = typer.Typer(help="Issue, list, rotate, limit and revoke keys.", no_args_is_help=True)
 
@@ -211,7 +211,7 @@ def _scopes(names: list[str]) -> frozenset[Any]:
 
 
 def _budgets(day: str | None, month: str | None, total: str | None) -> Budgets:
-    from broker.store.budgets import Budgets
+    from broker.store.books.budgets import Budgets
     from pricing.money import parse_usd_nanos
 
     return Budgets(

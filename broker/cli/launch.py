@@ -24,8 +24,8 @@ from broker.errors import Conflict, SettingInvalid, Unavailable
 from broker.flows.access.login import make_link
 from broker.flows.access.open_account import open_account
 from broker.settings import Settings
-from broker.store import accounts as account_store
-from broker.store.accounts import Role
+from broker.store.access import accounts as account_store
+from broker.store.access.accounts import Role
 from broker.store.database import create_engine
 from broker.store.migrate import upgrade
 

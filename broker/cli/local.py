@@ -16,7 +16,7 @@ from broker.errors import Unavailable
 from broker.flows.access.authenticate import Caller
 from broker.logs import configure_logging
 from broker.settings import Settings
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 from broker.store.database import create_engine
 from broker.store.revision import require_newest
 from broker.store.sealing import Sealer

@@ -38,7 +38,7 @@ def login(
     """Print a link that logs in to the console once."""
     from broker.cli.local import now, run_with_engine
     from broker.flows.access.login import make_link
-    from broker.store import accounts as account_store
+    from broker.store.access import accounts as account_store
 
     folder = StateFolder(state)
 

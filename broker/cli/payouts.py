@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from broker.flows.money.payout_events import Word
-    from broker.store.payouts import Payout
+    from broker.store.money.payouts import Payout
 
     Record = Callable[[AsyncConnection, UUID, Word, datetime], Awaitable[Payout]]
 
@@ -46,7 +46,7 @@ def list_(
     """List payouts, newest first."""
     from broker.cli.local import OPERATOR, run_with_engine
     from broker.flows.money import read_payouts
-    from broker.store.payouts import PayoutStatus, Wanted
+    from broker.store.money.payouts import PayoutStatus, Wanted
     from pricing.money import format_usd
 
     async def work(engine: AsyncEngine) -> list[Payout]:

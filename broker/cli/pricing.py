@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from broker.flows.market.choose_pricing import Clock
-    from broker.store.pricing_choices import StoredChoice
+    from broker.store.market.pricing_choices import StoredChoice
 
 app = typer.Typer(
     help="Choose which controller moves whose prices, list and end choices.", no_args_is_help=True
@@ -93,7 +93,7 @@ def end(
 def list_(state: State = DEFAULT_STATE) -> None:
     """List the choices that are in force or still to come."""
     from broker.cli.local import now, run_with_engine
-    from broker.store import pricing_choices
+    from broker.store.market import pricing_choices
 
     async def work(engine: AsyncEngine) -> list[StoredChoice]:
         async with engine.connect() as connection:

@@ -13,7 +13,7 @@ from broker.cli.state import StateFolder
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from broker.store.credit_notes import CreditNote
+    from broker.store.books.credit_notes import CreditNote
 
 app = typer.Typer(help="Refund calls, see what went back.", no_args_is_help=True)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from broker.core.answers.same_model import Comparison
     from broker.core.answers.suites import Cover, Suite
     from broker.flows.quality.import_suite import Imported
-    from broker.store.examinations import Examination, Order
+    from broker.store.quality.examinations import Examination, Order
 
 app = typer.Typer(help="Examine endpoints on suites of prompts.", no_args_is_help=True)
 
@@ -64,7 +64,7 @@ def list_(state: State = DEFAULT_STATE) -> None:
     from rich.table import Table
 
     from broker.cli.local import run_with_engine
-    from broker.store import suites
+    from broker.store.quality import suites
 
     async def work(engine: AsyncEngine) -> list[Cover]:
         async with engine.connect() as connection:
@@ -154,7 +154,7 @@ def results(
 
     found = run_with_engine(StateFolder(state), work)
     if as_json:
-        from broker.api.suites import examinations_shown
+        from broker.api.quality.suites import examinations_shown
 
         _tell(examinations_shown(found))
     else:
@@ -171,7 +171,7 @@ def gaps(as_json: AsJson = False, state: State = DEFAULT_STATE) -> None:
 
     found = run_with_engine(StateFolder(state), lambda engine: read_gaps(engine, now()))
     if as_json:
-        from broker.api.suites import gaps_shown
+        from broker.api.quality.suites import gaps_shown
 
         _tell(gaps_shown(found))
         return

@@ -150,7 +150,7 @@ async def _owner(engine: AsyncEngine, name: str) -> Caller:
     """Return the account as the command line acts for it."""
     from broker.cli.local import OPERATOR
     from broker.flows.access.authenticate import Caller
-    from broker.store import accounts
+    from broker.store.access import accounts
 
     async with engine.connect() as connection:
         account = await accounts.by_name(connection, name)

@@ -29,7 +29,7 @@ from broker.flows.quality.learn_quality import QualitySchool, Scene
 from broker.flows.runtime import Runtime
 from broker.live.loads import RefusalMeter
 from broker.store import changes
-from broker.store.leadership import Leadership
+from broker.store.market.leadership import Leadership
 
 LEARNS_WITHIN_S: Final = 5.0
 """So long a process waits, before it takes calls, until it recognises domains."""

@@ -26,7 +26,7 @@ from broker.errors import RequestMalformed, TooManyCalls
 from broker.flows.runtime import Runtime
 from broker.gateway.wishes import BUDGET, NO_WISHES, Wishes
 from broker.settings import Limits
-from broker.store.call_ids import new_call_id
+from broker.store.calls.call_ids import new_call_id
 
 _INFER: Final = Task.INFER
 """Found sooner than a member of its enum, as each call does it."""

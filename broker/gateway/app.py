@@ -13,7 +13,7 @@ from broker.gateway import kserve, models, openai
 from broker.gateway.admit import require_room
 from broker.gateway.refusals import Answer, kserve_refusal, openai_refusal, unexpected
 from broker.server.request import Handler, Request, header_lines
-from broker.store.keys import StoredKey
+from broker.store.access.keys import StoredKey
 
 Refusal = Callable[[BrokerError], Answer]
 Serve = Callable[[Request, Runtime, StoredKey], Awaitable[None]]

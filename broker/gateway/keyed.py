@@ -9,7 +9,7 @@ from broker.flows.access.keyring import Seat
 from broker.flows.calls.turn import Keyed
 from broker.gateway.wishes import Wishes
 from broker.server.request import Request
-from broker.store.keys import StoredKey
+from broker.store.access.keys import StoredKey
 
 KEY_CHARACTERS_MAX = 255
 _OURS = b"x-broker-"

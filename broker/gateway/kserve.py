@@ -34,7 +34,7 @@ from broker.gateway.keyed import read_keyed
 from broker.gateway.openai import broker_head, send_replay, send_whole
 from broker.gateway.wishes import read_wishes
 from broker.server.request import Request, header_lines
-from broker.store.keys import StoredKey
+from broker.store.access.keys import StoredKey
 from broker.upstream.faults import AttemptFailed
 from broker.upstream.kserve import check_infer, is_denied
 from pricing.money import format_usd

@@ -16,7 +16,7 @@ from broker.core.market import Market
 from broker.errors import ModelUnknown
 from broker.flows.runtime import Runtime
 from broker.server.request import Request
-from broker.store.keys import StoredKey
+from broker.store.access.keys import StoredKey
 from pricing.book import EndpointUnpriced
 from pricing.money import format_rate, format_usd
 

@@ -23,7 +23,7 @@ from broker.gateway.fallbacks import with_fallbacks
 from broker.gateway.keyed import read_keyed
 from broker.gateway.wishes import Names, Wishes, in_tier, read_wishes
 from broker.server.request import Headers, Request, header_lines
-from broker.store.keys import StoredKey
+from broker.store.access.keys import StoredKey
 from pricing.book import Rate
 from pricing.money import format_rate, format_usd
 from pricing.tiers import STANDARD

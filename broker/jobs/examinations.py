@@ -14,8 +14,8 @@ from broker.flows.quality.examine import Examiner, Hall
 from broker.flows.quality.mark_answers import Marker
 from broker.flows.quality.send_canaries import LOOK_S, Aviary
 from broker.jobs.room import SLOW, Job, Room
-from broker.store.examinations import forget_test_calls
-from broker.store.listed import Listed
+from broker.store.market.listed import Listed
+from broker.store.quality.examinations import forget_test_calls
 from broker.store.sealing import Sealer
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.client import UpstreamClient

@@ -14,7 +14,7 @@ from broker.flows.money.pay_out_due import pay_out_due
 from broker.flows.money.send_payouts import Sending, send_all
 from broker.jobs.room import SLOW, Job, Room
 from broker.outbound.stripe_extra import open_stripe
-from broker.store import payouts
+from broker.store.money import payouts
 from broker.store.sealing import Sealer
 from broker.upstream.addresses import AddressPolicy, checked_httpx_transport
 

@@ -11,8 +11,9 @@ from celery.schedules import crontab
 
 from broker.flows.webhooks.deliver_webhooks import PLACES, Courier, Means
 from broker.jobs.room import SLOW, Job, Room
-from broker.store import deliveries, webhooks
 from broker.store.sealing import Sealer
+from broker.store.webhooks import deliveries
+from broker.store.webhooks import subscriptions as webhooks
 from broker.upstream.addresses import AddressPolicy
 
 _COURIER: Final = "courier"

@@ -17,8 +17,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.errors import Unavailable
-from broker.store import receipts
 from broker.store.maintenance import is_in_use
+from broker.store.receipts import signed as receipts
 from broker.store.tables import calls
 
 CALLS: Final = "calls"

@@ -22,8 +22,8 @@ import msgspec
 
 from broker.core.ledger import CallRecord, ChargeLine, Hold, Settlement, SettlementKind
 from broker.store.away import DRIVER_AWAY
-from broker.store.budgeted_keys import BudgetedKeys, open_periods
-from broker.store.budgets import BudgetKind, BudgetStanding
+from broker.store.books.budgeted_keys import BudgetedKeys, open_periods
+from broker.store.books.budgets import BudgetKind, BudgetStanding
 from broker.store.sql import statement
 
 Connection = Any

@@ -11,8 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker.store import idempotency, quotes, sessions
+from broker.store.access import idempotency, sessions
 from broker.store.away import driver_error, is_database_away
+from broker.store.calls import quotes
 
 _log = structlog.get_logger()
 

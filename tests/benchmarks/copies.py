@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from broker.store import changes
-from broker.store.deployments import signing_key_place
+from broker.store.market.deployments import signing_key_place
 from broker.store.sealing import Sealer
 from broker.store.tables import deployments, endpoints, offers
 

@@ -39,7 +39,7 @@ from broker.embedded.postgres import EmbeddedPostgres
 from broker.flows.books.batch import LedgerBatcher
 from broker.flows.books.lane_ahead import HoldTerms
 from broker.store import ledger
-from broker.store.budgets import Budgets, set_budgets
+from broker.store.books.budgets import Budgets, set_budgets
 from broker.store.database import create_engine, create_pool
 from broker.store.migrate import upgrade
 from tests.benchmarks.processes import stop_when_told

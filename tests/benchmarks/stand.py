@@ -18,10 +18,10 @@ from broker.embedded.valkey import EmbeddedValkey
 from broker.flows.access.issue_key import issue_key
 from broker.flows.access.open_account import open_account
 from broker.flows.money.topup import top_up
-from broker.store import catalog, deployments, listing
-from broker.store.accounts import Account, Role
+from broker.store.access.accounts import Account, Role
+from broker.store.access.keys import KeyTerms
 from broker.store.database import create_engine
-from broker.store.keys import KeyTerms
+from broker.store.market import catalog, deployments, listing
 from broker.store.migrate import upgrade
 from broker.store.sealing import Sealer
 from pricing.money import NANOS_PER_USD

@@ -21,8 +21,8 @@ from broker.cli.local import OPERATOR
 from broker.core.quality.evidence import Grade, Piece, Source, pack
 from broker.encoding.words import WordEncoder, load_encoder
 from broker.flows.quality.teach_domain import teach_domain
-from broker.store import evidence
 from broker.store.database import create_engine
+from broker.store.quality import evidence
 from tests.benchmarks.stand import Stand
 
 DOMAINS = 10

@@ -19,10 +19,10 @@ from broker.flows.access.authenticate import Caller
 from broker.flows.access.open_account import open_account
 from broker.flows.books.sweep import release_orphans
 from broker.flows.money.topup import top_up
-from broker.store import keys
-from broker.store.accounts import Role
+from broker.store.access import keys
+from broker.store.access.accounts import Role
+from broker.store.access.keys import IssuedKey, KeyTerms
 from broker.store.database import create_engine, create_pool
-from broker.store.keys import IssuedKey, KeyTerms
 from provider_sdk.agent import Agent
 from provider_sdk.client import BrokerClient
 from tests.e2e.process import PATIENCE_S, BrokerProcess, free_port, until

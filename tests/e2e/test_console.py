@@ -10,7 +10,7 @@ import pytest
 
 from broker.flows.access.login import make_link
 from broker.settings import Settings
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 from broker.store.database import create_engine
 from broker.store.ledger import prepare_session
 from tests.e2e.browser import MISSING, chromium

@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 from provider_sdk.testing.scripted import Script
 from tests.e2e.harness import Floor
 from tests.e2e.process import until

@@ -7,7 +7,7 @@ import asyncio
 import openai
 import pytest
 
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 from tests.e2e.harness import Floor
 from tests.e2e.process import until
 from tests.e2e.stall import Stall

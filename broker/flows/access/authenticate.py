@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.key_terms import KeyTerms, Scope
 from broker.errors import CallerUnknown, ScopeMissing
-from broker.store import keys as key_store
-from broker.store import sessions as session_store
-from broker.store.accounts import Role
-from broker.store.key_text import parse
-from broker.store.sessions import ConsoleSession
+from broker.store.access import keys as key_store
+from broker.store.access import sessions as session_store
+from broker.store.access.accounts import Role
+from broker.store.access.key_text import parse
+from broker.store.access.sessions import ConsoleSession
 
 _SEND: Final = "Send 'Authorization: Bearer bk_...' with a key of your account."
 KEY_MISSING: Final = f"There is no key in the request. {_SEND}"

@@ -11,12 +11,13 @@ from broker.core.key_terms import KeyTerms, Scope
 from broker.errors import Conflict, RequestMalformed
 from broker.flows.access.authenticate import Caller
 from broker.flows.access.issue_key import NO_BUDGETS, Change, OwnedKey, note, require_within, told
-from broker.store import accounts as account_store
-from broker.store import budgets, sessions
-from broker.store import keys as key_store
-from broker.store.accounts import Role
-from broker.store.budgets import Budgets
-from broker.store.keys import IssuedKey, ListedKey
+from broker.store.access import accounts as account_store
+from broker.store.access import keys as key_store
+from broker.store.access import sessions
+from broker.store.access.accounts import Role
+from broker.store.access.keys import IssuedKey, ListedKey
+from broker.store.books import budgets
+from broker.store.books.budgets import Budgets
 
 OVERLAP_S_MAX = 30 * 86_400
 

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker.core.catalog import ListingStatus
 from broker.errors import Conflict, NotFound
 from broker.flows.access.authenticate import Caller
-from broker.store import accounts, audit, catalog, deployments
+from broker.store.access import accounts, audit
+from broker.store.market import catalog, deployments
 
 KEEPER: Final = "operator"
 """The account that a market cannot be without: links to the console are for it."""

@@ -13,13 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker.core.key_terms import NO_ALLOWANCE, KeyTerms, Scope, within
 from broker.errors import NotAllowed, NotFound, RequestMalformed
 from broker.flows.access.authenticate import Caller
-from broker.store import accounts as account_store
-from broker.store import audit, budgets, events
-from broker.store import keys as key_store
-from broker.store.accounts import Account, Role
-from broker.store.budgets import Budgets, BudgetStanding
-from broker.store.events import Event
-from broker.store.keys import IssuedKey, ListedKey
+from broker.store.access import accounts as account_store
+from broker.store.access import audit
+from broker.store.access import keys as key_store
+from broker.store.access.accounts import Account, Role
+from broker.store.access.keys import IssuedKey, ListedKey
+from broker.store.books import budgets
+from broker.store.books.budgets import Budgets, BudgetStanding
+from broker.store.webhooks import events
+from broker.store.webhooks.events import Event
 from pricing.money import format_usd
 
 NO_BUDGETS = Budgets()

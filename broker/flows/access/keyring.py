@@ -12,8 +12,8 @@ from broker.core.call import Payer
 from broker.core.key_terms import Scope
 from broker.errors import CallerUnknown, NotAllowed, ScopeMissing, TooManyCalls, Unavailable
 from broker.flows.access.authenticate import KEY_DEAD, KEY_MISSING, NO_KEY
-from broker.store.key_text import parse
-from broker.store.keys import StoredKey
+from broker.store.access.key_text import parse
+from broker.store.access.keys import StoredKey
 
 HEADERS_KEPT_MAX = 10_000
 """So many `Authorization` headers are remembered with their keys, until the keys are swapped."""

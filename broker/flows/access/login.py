@@ -12,11 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker.core.key_terms import Scope
 from broker.errors import CallerUnknown
 from broker.flows.access.authenticate import Caller
-from broker.store import accounts as account_store
-from broker.store import audit
-from broker.store import sessions as session_store
-from broker.store.audit import Deed
-from broker.store.sessions import ConsoleSession
+from broker.store.access import accounts as account_store
+from broker.store.access import audit
+from broker.store.access import sessions as session_store
+from broker.store.access.audit import Deed
+from broker.store.access.sessions import ConsoleSession
 
 LINK_LIFETIME = timedelta(minutes=15)
 SESSION_LIFETIME = timedelta(hours=12)

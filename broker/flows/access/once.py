@@ -10,8 +10,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker.store import idempotency
-from broker.store.idempotency import Answer, Place
+from broker.store.access import idempotency
+from broker.store.access.idempotency import Answer, Place
 from broker.store.sealing import Sealer
 
 Act = Callable[[AsyncConnection], Awaitable[Answer]]

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker.store import accounts as account_store
-from broker.store import audit
-from broker.store.accounts import Account, Role
+from broker.store.access import accounts as account_store
+from broker.store.access import audit
+from broker.store.access.accounts import Account, Role
 
 
 async def open_account(

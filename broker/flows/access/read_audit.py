@@ -6,8 +6,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.store import audit
-from broker.store.audit import Entry, Sought
+from broker.store.access import audit
+from broker.store.access.audit import Entry, Sought
 
 
 async def read_audit(

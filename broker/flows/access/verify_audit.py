@@ -9,8 +9,8 @@ from typing import Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker.store import audit_chain
-from broker.store.audit_chain import Head
+from broker.store.access import audit_chain
+from broker.store.access.audit_chain import Head
 from broker.store.sealing import Sealer
 
 FLAWS_MAX: Final = 100

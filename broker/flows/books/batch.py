@@ -22,7 +22,7 @@ from broker.flows.books.lane_doubts import DoubtLane
 from broker.flows.books.lane_holds import HoldLane
 from broker.flows.books.lane_settlements import RecordLane, SettlementLane
 from broker.flows.process.outage import ledger_outage
-from broker.store.budgeted_keys import BudgetedKeys
+from broker.store.books.budgeted_keys import BudgetedKeys
 
 
 class LedgerBatcher:

@@ -10,8 +10,8 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.errors import SettingInvalid
-from broker.store import invariants
-from broker.store.invariants import Alarm
+from broker.store.books import invariants
+from broker.store.books.invariants import Alarm
 
 INVARIANTS: Final = "invariant_"
 REPLAYS: Final = "replay_"

@@ -6,7 +6,7 @@ import structlog
 
 from broker.core.ledger import Hold
 from broker.errors import BalanceTooLow, BrokerError, BudgetTooLow
-from broker.store.budgets import BudgetKind, BudgetStanding
+from broker.store.books.budgets import BudgetKind, BudgetStanding
 from pricing.money import format_usd
 
 _PERIODS = {

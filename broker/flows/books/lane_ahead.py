@@ -25,8 +25,8 @@ from broker.flows.books.lane import Lane
 from broker.flows.books.lane_doubts import DoubtLane
 from broker.flows.books.lane_settlements import SettlementLane
 from broker.store import ledger
-from broker.store.budgeted_keys import BudgetedKeys
-from broker.store.call_ids import new_call_id
+from broker.store.books.budgeted_keys import BudgetedKeys
+from broker.store.calls.call_ids import new_call_id
 from broker.store.ledger import HoldResult
 
 _STATEMENT_S: Final = 5.0

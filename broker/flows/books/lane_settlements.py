@@ -18,7 +18,7 @@ from broker.core.money.turnover import Turnover
 from broker.errors import BrokerError, Unavailable
 from broker.flows.books.lane import BackOff, Lane
 from broker.store import ledger
-from broker.store.budgeted_keys import BudgetedKeys
+from broker.store.books.budgeted_keys import BudgetedKeys
 from broker.store.ledger import SettleResult
 
 _STATEMENT_S: Final = 30.0

@@ -10,9 +10,9 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.flows.books.check import REPLAYS, Checked, check_views
-from broker.store import ledger_checks
-from broker.store.invariants import Alarm
-from broker.store.ledger_checks import CheckKind, LastCheck
+from broker.store.books import ledger_checks
+from broker.store.books.invariants import Alarm
+from broker.store.books.ledger_checks import CheckKind, LastCheck
 
 STALE_AFTER: Final[Mapping[CheckKind, timedelta]] = {
     CheckKind.INVARIANTS: timedelta(minutes=5),

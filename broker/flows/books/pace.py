@@ -15,7 +15,7 @@ from broker.core.requirements import Requirements
 from broker.errors import RequestMalformed
 from broker.live.paces import Paces
 from broker.store.away import DATABASE_AWAY
-from broker.store.budgets import BudgetKind, read_budgets
+from broker.store.books.budgets import BudgetKind, read_budgets
 from pricing.money import PICOS_PER_NANO
 
 EVERY_S: Final = 10.0

@@ -15,7 +15,8 @@ from typing import Final
 import asyncpg
 import structlog
 
-from broker.store import leases, ledger, quotes
+from broker.store import leases, ledger
+from broker.store.calls import quotes
 
 SPARE_S: Final = 900.0
 HOLDS_MAX: Final = 1_000

@@ -17,8 +17,8 @@ from broker.core.money.postings import (
 )
 from broker.errors import NotFound
 from broker.flows.access.authenticate import Caller
-from broker.store import postings as posting_store
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
+from broker.store.books import postings as posting_store
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.errors import NotFound
 from broker.flows.access.authenticate import Caller
-from broker.store import answers, audit, words
-from broker.store import calls as call_store
+from broker.store.access import audit
+from broker.store.calls import answers
+from broker.store.calls import log as call_store
+from broker.store.quality import words
 
 _BATCH: Final = 500
 """So many at once: each may be megabytes, and no lock shall last."""

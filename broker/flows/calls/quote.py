@@ -23,9 +23,9 @@ from broker.flows.calls.decide import refusal, rejections
 from broker.flows.calls.plan_cascade import choose_first, plan_cascade
 from broker.flows.calls.recognise import is_recognised, look_into, unread
 from broker.flows.runtime import Runtime
-from broker.store import endpoint_names
-from broker.store import quotes as quote_store
-from broker.store.quotes import Quote
+from broker.store.calls import quotes as quote_store
+from broker.store.calls.quotes import Quote
+from broker.store.market import endpoint_names
 
 TTL_S_MAX = 300
 

@@ -14,12 +14,13 @@ from broker.core.ledger import CallRecord
 from broker.core.story import Story, decode
 from broker.errors import NotFound, RequestMalformed
 from broker.flows.access.authenticate import Caller
-from broker.store import accounts as account_store
-from broker.store import calls as call_store
-from broker.store import charge_lines, endpoint_names
-from broker.store.accounts import Role
-from broker.store.calls import CutCall, Filter, Match
-from broker.store.charge_lines import ChargedAttempt
+from broker.store.access import accounts as account_store
+from broker.store.access.accounts import Role
+from broker.store.books import charge_lines
+from broker.store.books.charge_lines import ChargedAttempt
+from broker.store.calls import log as call_store
+from broker.store.calls.log import CutCall, Filter, Match
+from broker.store.market import endpoint_names
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,9 @@ from broker.errors import BrokerError, QuoteRefused, Unavailable
 from broker.flows.calls.decide import rejections
 from broker.flows.calls.plan_cascade import asking_for_logprobs, within
 from broker.flows.runtime import Runtime
-from broker.store import quotes as quote_store
 from broker.store.away import DATABASE_AWAY
-from broker.store.quotes import Quote
+from broker.store.calls import quotes as quote_store
+from broker.store.calls.quotes import Quote
 
 _DATABASE_S: Final = 5.0
 """The database has so long for each question."""

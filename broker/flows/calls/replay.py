@@ -27,10 +27,11 @@ from broker.flows.calls.stream import Stream
 from broker.flows.calls.tab import Tab
 from broker.flows.calls.turn import AWAY, DATABASE_S, Keyed, Turn, away
 from broker.flows.runtime import Runtime
-from broker.store import answers, claims
-from broker.store.answers import StoredAnswer
-from broker.store.claims import Former, Stage
-from broker.store.idempotency import used_for_another
+from broker.store.access import claims
+from broker.store.access.claims import Former, Stage
+from broker.store.access.idempotency import used_for_another
+from broker.store.calls import answers
+from broker.store.calls.answers import StoredAnswer
 from broker.store.sealing import SecretUnreadable
 
 _PAUSE_FIRST_S: Final = 0.02

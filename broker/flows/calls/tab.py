@@ -31,7 +31,7 @@ from broker.flows.calls.doubt import doubted
 from broker.flows.calls.trace_call import trace_call
 from broker.flows.calls.turn import Turn
 from broker.flows.runtime import Runtime
-from broker.store.answers import StoredAnswer
+from broker.store.calls.answers import StoredAnswer
 from pricing.book import Rate
 
 

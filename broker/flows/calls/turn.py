@@ -24,11 +24,12 @@ from broker.core.call import Call
 from broker.errors import Conflict, Unavailable
 from broker.flows.access.keyring import Seat
 from broker.flows.runtime import Runtime
-from broker.store import answers, claims
-from broker.store.answers import Owner, StoredAnswer
+from broker.store.access import claims
+from broker.store.access.claims import Claim
+from broker.store.access.idempotency import Place
 from broker.store.away import DRIVER_AWAY
-from broker.store.claims import Claim
-from broker.store.idempotency import Place
+from broker.store.calls import answers
+from broker.store.calls.answers import Owner, StoredAnswer
 
 DATABASE_S: Final = 5.0
 """The database has so long for each question."""

@@ -14,9 +14,9 @@ from broker.core.catalog import Endpoint
 from broker.core.market import Market
 from broker.errors import NotFound
 from broker.flows.access.authenticate import Caller
-from broker.store import endpoint_names, prices, sales
-from broker.store.accounts import Role
-from broker.store.sales import Sold, Stretch
+from broker.store.access.accounts import Role
+from broker.store.market import endpoint_names, prices, sales
+from broker.store.market.sales import Sold, Stretch
 from pricing.advice import Advice, Sales, advise
 from pricing.book import FloatArray, Rate
 from pricing.money import PICOS_PER_NANO

@@ -15,12 +15,15 @@ from uuid_utils.compat import uuid7
 
 from broker.errors import Conflict, NotAllowed, NotFound, RequestMalformed
 from broker.flows.access.authenticate import Caller
-from broker.store import accounts as account_store
-from broker.store import audit, domains, endpoint_names, events, pricing_choices
-from broker.store.accounts import Role
-from broker.store.audit import Deed
-from broker.store.events import Event
-from broker.store.pricing_choices import StoredChoice
+from broker.store.access import accounts as account_store
+from broker.store.access import audit
+from broker.store.access.accounts import Role
+from broker.store.access.audit import Deed
+from broker.store.market import endpoint_names, pricing_choices
+from broker.store.market.pricing_choices import StoredChoice
+from broker.store.quality import domains
+from broker.store.webhooks import events
+from broker.store.webhooks.events import Event
 from pricing.choice import Choice, ChoiceMalformed, Scope
 from pricing.schedule import STEPS_MAX, Schedule, ScheduleMalformed, schedule_of
 

@@ -9,7 +9,7 @@ from operator import attrgetter
 from broker.core.catalog import Band, Deployment, Endpoint
 from broker.core.market import Presence
 from broker.core.quality.syllabus import Domain
-from broker.store.keys import StoredKey
+from broker.store.access.keys import StoredKey
 from pricing.book import PriceBook
 from pricing.snapshot import Bands
 

@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.flows.process.outage import Outage
 from broker.live.beats import SEQUENCE_MAX, Beats
 from broker.live.sheet import Beat
-from broker.store import deployments
 from broker.store.away import DATABASE_AWAY
+from broker.store.market import deployments
 from broker.store.sealing import Sealer
 from provider_sdk.protocol import (
     Heartbeat,

@@ -16,9 +16,10 @@ from uuid_utils.compat import uuid7
 
 from broker.errors import Conflict, NotFound, Unavailable
 from broker.flows.access.authenticate import Caller
-from broker.store import audit, simulations
-from broker.store.audit import Deed
-from broker.store.simulations import StoredSimulation
+from broker.store.access import audit
+from broker.store.access.audit import Deed
+from broker.store.market import simulations
+from broker.store.market.simulations import StoredSimulation
 
 OPEN_MAX: Final = 20
 # Two that order at once would not count each other's. A lock held by its transaction.

@@ -11,10 +11,10 @@ from broker.core.market import Market
 from broker.errors import NotFound
 from broker.flows.access.authenticate import Caller
 from broker.flows.market.read_prices import may_see
-from broker.store import endpoint_names, prices
-from broker.store.accounts import Role
-from broker.store.endpoint_names import NamedEndpoint
-from broker.store.prices import PriceChange
+from broker.store.access.accounts import Role
+from broker.store.market import endpoint_names, prices
+from broker.store.market.endpoint_names import NamedEndpoint
+from broker.store.market.prices import PriceChange
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from broker.core.catalog import Endpoint
 from broker.core.health.pulse import Pulse
 from broker.core.market import Market, Presence
 from broker.flows.access.authenticate import Caller
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 from pricing.book import Rate
 
 

@@ -12,9 +12,9 @@ from broker.core.market import Market
 from broker.flows.access.authenticate import Caller
 from broker.flows.market.choose_pricing import choice_of
 from broker.flows.market.measure import member_of
-from broker.store import pricing_choices
-from broker.store.accounts import Role
-from broker.store.pricing_choices import StoredChoice
+from broker.store.access.accounts import Role
+from broker.store.market import pricing_choices
+from broker.store.market.pricing_choices import StoredChoice
 from pricing.choice import Scope, choice_for, in_force
 
 

@@ -18,9 +18,13 @@ from broker.flows.market.facts import Facts
 from broker.flows.market.price_newcomers import Newcomers
 from broker.live.room import Live
 from broker.live.sheet import Roster, judge
-from broker.store import changes, domains, keys, plans, prices
+from broker.store import changes
+from broker.store.access import keys
 from broker.store.away import DATABASE_AWAY, told
-from broker.store.listed import Listed
+from broker.store.market import prices
+from broker.store.market.listed import Listed
+from broker.store.money import plans
+from broker.store.quality import domains
 from broker.store.sealing import Sealer
 
 _log = structlog.get_logger(__name__)

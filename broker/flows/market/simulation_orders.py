@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.flows.market.tell_market import tell_market
-from broker.store import simulations as store
+from broker.store.market import simulations as store
 from broker.store.sealing import Sealer
 
 STALE: Final = timedelta(minutes=30)

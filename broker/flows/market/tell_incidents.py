@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.catalog import Endpoint
-from broker.store import events
-from broker.store.events import Event
+from broker.store.webhooks import events
+from broker.store.webhooks.events import Event
 from pricing.ensemble import BENCHED_S, Incident
 
 NAMED_MAX: Final = 100

@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.core import story
 from broker.core.catalog import Endpoint
 from broker.errors import RequestMalformed
-from broker.store import catalog
-from broker.store.recorded_calls import recorded
+from broker.store.calls.recorded_calls import recorded
+from broker.store.market import catalog
 from broker.store.sealing import Sealer
 from pricing.money import PICOS_PER_NANO
 

@@ -21,11 +21,11 @@ from broker.flows.market.measure import Ground, ground_of, infer_fluid, measure,
 from broker.flows.market.tell_incidents import tell_incidents
 from broker.flows.process.outage import Outage
 from broker.live.room import Live
-from broker.store import prices, pricing_choices
 from broker.store.away import DATABASE_AWAY
-from broker.store.leadership import Leadership
-from broker.store.market_id import draw_epoch
-from broker.store.pricing_choices import StoredChoice
+from broker.store.market import prices, pricing_choices
+from broker.store.market.leadership import Leadership
+from broker.store.market.market_id import draw_epoch
+from broker.store.market.pricing_choices import StoredChoice
 from pricing.book import FloatArray, IntArray, PriceBook, ProposedRates
 from pricing.choice import Choice, Scope, ensemble_of, in_force
 from pricing.ensemble import Ensemble, EnsembleState

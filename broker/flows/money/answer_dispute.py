@@ -17,8 +17,8 @@ from broker.flows.access.authenticate import Caller
 from broker.flows.money.dispute import closed_already, no_such_dispute, note_deed, reread
 from broker.flows.money.refund import Order, give_back, open_call
 from broker.flows.money.wording import checked_reason
-from broker.store import disputes
-from broker.store.disputes import Answer, Dispute, Part, Status, Verdict
+from broker.store.money import disputes
+from broker.store.money.disputes import Answer, Dispute, Part, Status, Verdict
 from pricing.money import format_usd
 
 CLOCK: Final = "broker"

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.money.takes import has_tiers
-from broker.store import plans
+from broker.store.money import plans
 
 
 async def count_sales(engine: AsyncEngine, now: datetime, *, whole: bool = False) -> bool:

@@ -24,9 +24,11 @@ from broker.core.story import decode
 from broker.errors import BrokerError
 from broker.flows.books.seal import AGE_MIN
 from broker.flows.money.refund import Order, give_back, open_call
-from broker.store import credit_notes, maintenance, progress, promises
-from broker.store.promises import Promised
-from broker.store.transfers import TransferKind
+from broker.store import maintenance, progress
+from broker.store.books import credit_notes
+from broker.store.books.transfers import TransferKind
+from broker.store.calls import promises
+from broker.store.calls.promises import Promised
 
 JOB: Final = "sla_credits"
 AUTHOR: Final = "broker"

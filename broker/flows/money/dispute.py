@@ -15,10 +15,13 @@ from broker.errors import Conflict, NotFound
 from broker.flows.access.authenticate import Caller
 from broker.flows.money.refund import charged_call
 from broker.flows.money.wording import checked_amount, checked_reason
-from broker.store import audit, charges, disputes, events
-from broker.store.charges import SettledCall
-from broker.store.disputes import Answer, Dispute, Status, Verdict, Wanted
-from broker.store.events import Event
+from broker.store.access import audit
+from broker.store.books import charges
+from broker.store.books.charges import SettledCall
+from broker.store.money import disputes
+from broker.store.money.disputes import Answer, Dispute, Status, Verdict, Wanted
+from broker.store.webhooks import events
+from broker.store.webhooks.events import Event
 from pricing.money import format_usd
 
 OPEN = (Status.OPEN, Status.CONTESTED)

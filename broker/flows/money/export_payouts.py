@@ -17,9 +17,10 @@ from broker.errors import Conflict, RequestMalformed, SettingInvalid
 from broker.outbound import bank_account, pain001
 from broker.outbound.pain001 import Credit
 from broker.settings import Payouts
-from broker.store import audit, payout_batches, payout_terms, payouts
-from broker.store.payout_batches import Batch
-from broker.store.payouts import Payout, PayoutStatus, Wanted
+from broker.store.access import audit
+from broker.store.money import payout_batches, payout_terms, payouts
+from broker.store.money.payout_batches import Batch
+from broker.store.money.payouts import Payout, PayoutStatus, Wanted
 from broker.store.sealing import Sealer
 from pricing.money import format_usd
 

@@ -17,13 +17,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker.errors import BrokerError, NotFound
 from broker.flows.access.authenticate import Caller
 from broker.flows.books.seal import AGE_MIN
-from broker.store import accounts as account_store
-from broker.store import events, invoices, maintenance, purses
-from broker.store.accounts import Account, Role
-from broker.store.events import Event
-from broker.store.invoices import Invoice
-from broker.store.statement_totals import By, Grouping, Sums, Totals, Whose, read_totals
-from broker.store.statements import Span
+from broker.store import maintenance
+from broker.store.access import accounts as account_store
+from broker.store.access.accounts import Account, Role
+from broker.store.books.statement_totals import By, Grouping, Sums, Totals, Whose, read_totals
+from broker.store.books.statements import Span
+from broker.store.money import invoices, purses
+from broker.store.money.invoices import Invoice
+from broker.store.webhooks import events
+from broker.store.webhooks.events import Event
 from pricing.money import format_usd
 
 _log = structlog.get_logger()

@@ -4,7 +4,7 @@
 
 A provider's watermark is the moment of a seal, so that a run costs the same however many calls
 there were, and builds on sums that are proved each night. It is moved under the row locks of the
-purses, under which whoever takes money back reads it (`broker.store.recourse`).
+purses, under which whoever takes money back reads it (`broker.store.money.recourse`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from uuid_utils.compat import uuid7
 from broker.core.money.maturity import MaturityTerms, delay
 from broker.errors import BrokerError
 from broker.flows.books.seal import AGE_MIN
-from broker.store import events, maturity, purses, recourse, transfers
-from broker.store.events import Event
-from broker.store.purses import Purses
-from broker.store.transfers import Transfer, TransferKind
+from broker.store.books import transfers
+from broker.store.books.transfers import Transfer, TransferKind
+from broker.store.money import maturity, purses, recourse
+from broker.store.money.purses import Purses
+from broker.store.webhooks import events
+from broker.store.webhooks.events import Event
 from pricing.money import format_usd
 
 AUTHOR: Final = "maturity"

@@ -15,16 +15,19 @@ from broker.errors import Conflict, NotFound
 from broker.flows.access.authenticate import Caller
 from broker.flows.money.mature import recover
 from broker.flows.money.read_payouts import provider_named
-from broker.store import audit, events, maturity, payouts, purses, recourse, transfers
-from broker.store import payout_batches as batch_store
-from broker.store import payout_terms as term_store
-from broker.store.accounts import Role
-from broker.store.events import Event
-from broker.store.payout_batches import Batch
-from broker.store.payout_terms import Terms
-from broker.store.payouts import Draft, Payout
-from broker.store.purses import Purses
-from broker.store.transfers import Transfer, TransferKind
+from broker.store.access import audit
+from broker.store.access.accounts import Role
+from broker.store.books import transfers
+from broker.store.books.transfers import Transfer, TransferKind
+from broker.store.money import maturity, payouts, purses, recourse
+from broker.store.money import payout_batches as batch_store
+from broker.store.money import payout_terms as term_store
+from broker.store.money.payout_batches import Batch
+from broker.store.money.payout_terms import Terms
+from broker.store.money.payouts import Draft, Payout
+from broker.store.money.purses import Purses
+from broker.store.webhooks import events
+from broker.store.webhooks.events import Event
 from pricing.money import format_usd
 
 REST: Final = timedelta(days=1)

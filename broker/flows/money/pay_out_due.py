@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.errors import BrokerError
 from broker.flows.money.pay_out import Round, freeze, is_rested
-from broker.store import payout_terms, purses
-from broker.store.payouts import Payout
+from broker.store.money import payout_terms, purses
+from broker.store.money.payouts import Payout
 
 _LOOKED_UP: Final = 500
 """Providers read at once."""

@@ -21,10 +21,13 @@ from broker.core.money.payout import Method
 from broker.errors import Conflict, RequestMalformed
 from broker.flows.money.pay_out import told
 from broker.flows.money.topup import REASON_MAX_CHARACTERS
-from broker.store import audit, events, payouts, transfers
-from broker.store.payouts import Payout, PayoutStatus
-from broker.store.purses import purse_of
-from broker.store.transfers import Transfer, TransferKind
+from broker.store.access import audit
+from broker.store.books import transfers
+from broker.store.books.transfers import Transfer, TransferKind
+from broker.store.money import payouts
+from broker.store.money.payouts import Payout, PayoutStatus
+from broker.store.money.purses import purse_of
+from broker.store.webhooks import events
 
 _BEFORE: Final = {
     PayoutStatus.SENT: PayoutStatus.OPEN,

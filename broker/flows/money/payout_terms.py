@@ -15,12 +15,13 @@ from broker.flows.access.authenticate import Caller
 from broker.flows.money.read_payouts import provider_named
 from broker.outbound import bank_account
 from broker.settings import Payouts
-from broker.store import audit, events
-from broker.store import payout_terms as term_store
-from broker.store.events import Event
-from broker.store.payout_batches import CURRENCY
-from broker.store.payout_terms import Terms
+from broker.store.access import audit
+from broker.store.money import payout_terms as term_store
+from broker.store.money.payout_batches import CURRENCY
+from broker.store.money.payout_terms import Terms
 from broker.store.sealing import Sealer
+from broker.store.webhooks import events
+from broker.store.webhooks.events import Event
 from pricing.money import MAX_AMOUNT_NANOS, format_usd
 
 DELAY_DAYS_MAX = 365

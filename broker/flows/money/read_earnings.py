@@ -9,8 +9,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.core.money.maturity import MaturityTerms, Trust, delay, trust
-from broker.store import maturity, purses, recourse
-from broker.store.purses import Contents, Purses
+from broker.store.money import maturity, purses, recourse
+from broker.store.money.purses import Contents, Purses
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.errors import NotFound, RequestMalformed
 from broker.flows.access.authenticate import Caller
-from broker.store import accounts as account_store
-from broker.store import payout_batches, payouts
-from broker.store.accounts import Role
-from broker.store.payout_batches import Batch
-from broker.store.payouts import Item, Payout, Wanted
+from broker.store.access import accounts as account_store
+from broker.store.access.accounts import Role
+from broker.store.money import payout_batches, payouts
+from broker.store.money.payout_batches import Batch
+from broker.store.money.payouts import Item, Payout, Wanted
 
 
 async def concerned(engine: AsyncEngine, caller: Caller, name: str | None) -> UUID:

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.money.takes import Plan, in_force, takes_at
 from broker.flows.access.authenticate import Caller
-from broker.store import accounts as account_store
-from broker.store import plans
-from broker.store.accounts import Role
+from broker.store.access import accounts as account_store
+from broker.store.access.accounts import Role
+from broker.store.money import plans
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.errors import NotFound
 from broker.flows.access.authenticate import Caller
 from broker.flows.money.dispute import no_such_dispute
-from broker.store import credit_notes, disputes
-from broker.store.accounts import Role
-from broker.store.credit_notes import CreditNote
-from broker.store.disputes import Dispute, Status
+from broker.store.access.accounts import Role
+from broker.store.books import credit_notes
+from broker.store.books.credit_notes import CreditNote
+from broker.store.money import disputes
+from broker.store.money.disputes import Dispute, Status
 
 
 async def list_credit_notes(

@@ -21,13 +21,16 @@ from broker.core.money.refund import GivenLine, left_of, share_out
 from broker.errors import Conflict, NotAllowed, NotFound
 from broker.flows.access.authenticate import Caller
 from broker.flows.money.wording import checked_amount, checked_reason
-from broker.store import audit, budget_refunds, charges, credit_notes, events, recourse
-from broker.store.accounts import Role
-from broker.store.charges import SettledCall
-from broker.store.credit_notes import CreditNote, Wanted
-from broker.store.events import Event
-from broker.store.recourse import Ground, Taken
-from broker.store.transfers import TransferKind
+from broker.store.access import audit
+from broker.store.access.accounts import Role
+from broker.store.books import budget_refunds, charges, credit_notes
+from broker.store.books.charges import SettledCall
+from broker.store.books.credit_notes import CreditNote, Wanted
+from broker.store.books.transfers import TransferKind
+from broker.store.money import recourse
+from broker.store.money.recourse import Ground, Taken
+from broker.store.webhooks import events
+from broker.store.webhooks.events import Event
 from pricing.money import format_usd
 
 

@@ -27,8 +27,8 @@ from broker.outbound.payout_adapter import (
     PaymentUnclear,
     PayoutAdapter,
 )
-from broker.store import payout_terms, payouts
-from broker.store.payouts import PayoutStatus
+from broker.store.money import payout_terms, payouts
+from broker.store.money.payouts import PayoutStatus
 from broker.store.sealing import Sealer
 
 _log = structlog.get_logger()

@@ -16,11 +16,14 @@ from broker.core.money.takes import Plan, Tier, in_force
 from broker.errors import Conflict, NotAllowed, NotFound, RequestMalformed
 from broker.flows.access.authenticate import Caller
 from broker.flows.money.wording import checked_reason
-from broker.store import accounts as account_store
-from broker.store import audit, changes, events, plans
-from broker.store.accounts import Role
-from broker.store.audit import Deed
-from broker.store.events import Event
+from broker.store import changes
+from broker.store.access import accounts as account_store
+from broker.store.access import audit
+from broker.store.access.accounts import Role
+from broker.store.access.audit import Deed
+from broker.store.money import plans
+from broker.store.webhooks import events
+from broker.store.webhooks.events import Event
 from pricing.money import BPS_WHOLE, format_usd
 
 TIERS_MAX: Final = 20

@@ -11,12 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.errors import NotFound, RequestMalformed
 from broker.flows.access.authenticate import Caller
-from broker.store import accounts as account_store
-from broker.store import purses
-from broker.store.accounts import Account, Role
-from broker.store.purses import Contents
-from broker.store.statement_totals import By, Grouping, Totals, Whose, read_totals
-from broker.store.statements import (
+from broker.store.access import accounts as account_store
+from broker.store.access.accounts import Account, Role
+from broker.store.books.statement_totals import By, Grouping, Totals, Whose, read_totals
+from broker.store.books.statements import (
     Balance,
     Entry,
     Span,
@@ -25,6 +23,8 @@ from broker.store.statements import (
     read_entries,
     stream_entries,
 )
+from broker.store.money import purses
+from broker.store.money.purses import Contents
 
 ENTRIES_MAX: Final = 200_000
 """What one export holds, for it is made in memory."""

@@ -12,13 +12,15 @@ from uuid_utils.compat import uuid7
 
 from broker.errors import Conflict, NotAllowed, NotFound, RequestMalformed
 from broker.flows.access.authenticate import Caller
-from broker.store import accounts as account_store
-from broker.store import audit, events, transfers
-from broker.store.accounts import Account, Role
-from broker.store.events import Event
-from broker.store.purses import purse_of
-from broker.store.statements import Balance, read_balance
-from broker.store.transfers import Transfer, TransferKind
+from broker.store.access import accounts as account_store
+from broker.store.access import audit
+from broker.store.access.accounts import Account, Role
+from broker.store.books import transfers
+from broker.store.books.statements import Balance, read_balance
+from broker.store.books.transfers import Transfer, TransferKind
+from broker.store.money.purses import purse_of
+from broker.store.webhooks import events
+from broker.store.webhooks.events import Event
 from pricing.money import MAX_AMOUNT_NANOS, format_usd
 
 BALANCE_MAX_NANOS: Final = 4 * MAX_AMOUNT_NANOS

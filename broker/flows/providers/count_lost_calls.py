@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.lost import Fate, fates
 from broker.core.story import decode
-from broker.store import lost_calls, progress
-from broker.store.lost_calls import EndedCall
+from broker.store import progress
+from broker.store.calls import lost_calls
+from broker.store.calls.lost_calls import EndedCall
 
 JOB: Final = "lost_calls"
 LAG: Final = timedelta(seconds=30)

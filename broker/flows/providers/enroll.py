@@ -18,9 +18,10 @@ from broker.errors import Conflict, NotAllowed, RequestMalformed
 from broker.flows.access.authenticate import Caller
 from broker.flows.calls.ask_endpoint import NOT_EXAMINED, form_of
 from broker.flows.providers.prove import APPROVAL_MISSING, Seen, probe, prove
-from broker.store import audit, catalog, deployments, listing, signatures
-from broker.store.accounts import Role
-from broker.store.deployments import DeploymentRecord
+from broker.store.access import audit
+from broker.store.access.accounts import Role
+from broker.store.market import catalog, deployments, listing, signatures
+from broker.store.market.deployments import DeploymentRecord
 from broker.store.sealing import Sealer
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.probe_kserve import NOT_CHECKED

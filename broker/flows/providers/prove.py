@@ -13,7 +13,7 @@ import msgspec
 
 from broker.core.catalog import Deployment, Endpoint, Kind
 from broker.core.wire.signature import Signature
-from broker.store.deployments import DeploymentRecord
+from broker.store.market.deployments import DeploymentRecord
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.probe import probe_dns, probe_kserve, probe_openai, probe_wellknown
 from broker.upstream.probe_kserve import Probed

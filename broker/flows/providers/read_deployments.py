@@ -12,10 +12,10 @@ from broker.flows.access.authenticate import Caller
 from broker.live.beats import Beats
 from broker.live.connection import Valkey
 from broker.live.sheet import MISSED_INTERVALS, BeatSheet
-from broker.store import deployments
-from broker.store.accounts import Role
-from broker.store.deployments import DeploymentRecord
-from broker.store.market_id import market_id
+from broker.store.access.accounts import Role
+from broker.store.market import deployments
+from broker.store.market.deployments import DeploymentRecord
+from broker.store.market.market_id import market_id
 
 
 async def read_deployments(engine: AsyncEngine, caller: Caller) -> list[DeploymentRecord]:

@@ -11,10 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.errors import RequestMalformed
 from broker.flows.access.authenticate import Caller
 from broker.flows.providers.count_lost_calls import JOB
-from broker.store import endpoint_names, lost_calls, progress
-from broker.store.accounts import Role
-from broker.store.endpoint_names import NamedEndpoint
-from broker.store.lost_calls import Counted
+from broker.store import progress
+from broker.store.access.accounts import Role
+from broker.store.calls import lost_calls
+from broker.store.calls.lost_calls import Counted
+from broker.store.market import endpoint_names
+from broker.store.market.endpoint_names import NamedEndpoint
 
 DEFAULT: Final = timedelta(days=1)
 FIRST: Final = datetime.min.replace(tzinfo=UTC)

@@ -19,7 +19,8 @@ from broker.core.answers.suites import Form, sample
 from broker.core.catalog import Endpoint
 from broker.errors import NotFound, RequestMalformed, Unavailable
 from broker.flows.calls.ask_endpoint import Asker, Question, can_be_asked
-from broker.store import catalog, examinations, suites
+from broker.store.market import catalog
+from broker.store.quality import examinations, suites
 from broker.store.sealing import Sealer
 from broker.upstream.faults import AttemptFailed
 

@@ -15,7 +15,7 @@ from broker.core.quality.off_policy import Evaluated, Logged, evaluate
 from broker.core.requirements import TASTES, Taste
 from broker.core.story import ScoredCandidate, decode
 from broker.errors import RequestMalformed
-from broker.store.judged_calls import JudgedCall, judged_calls
+from broker.store.quality.judged_calls import JudgedCall, judged_calls
 
 UNIFORM = "uniform"
 """The policy that chooses anybody alike."""

@@ -25,10 +25,10 @@ from broker.core.catalog import Endpoint
 from broker.core.quality.evidence import Piece
 from broker.flows.calls.ask_endpoint import NOT_EXAMINED, form_of
 from broker.flows.quality.mark_answers import Marked, Marker, Task
-from broker.store import evidence, examinations, suites
 from broker.store.away import DATABASE_AWAY, told
-from broker.store.examinations import Order
-from broker.store.listed import Listed
+from broker.store.market.listed import Listed
+from broker.store.quality import evidence, examinations, suites
+from broker.store.quality.examinations import Order
 
 PLACES: Final = 4
 """Examinations under way at once in one process."""

@@ -15,10 +15,11 @@ from broker.core.story import decode
 from broker.errors import Conflict, NotFound, RequestMalformed, TooManyCalls
 from broker.flows.access.authenticate import Caller
 from broker.flows.quality.keep_words import keep_words, may_keep
-from broker.store import calls as call_store
-from broker.store import endpoint_names, evidence
+from broker.store.calls import log as call_store
+from broker.store.market import endpoint_names
+from broker.store.quality import evidence
+from broker.store.quality.words import Words
 from broker.store.sealing import Sealer
-from broker.store.words import Words
 
 FREE_PER_DAY: Final = 200
 WORDS_PER_DAY: Final = 10_000

@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.core.answers.suites import Broken, Cover, Metric, Suite, parse_suite
 from broker.errors import NotAllowed, NotFound, RequestMalformed
 from broker.flows.access.authenticate import Caller
-from broker.store import audit, domains, suites
-from broker.store.accounts import Role
-from broker.store.audit import Deed
+from broker.store.access import audit
+from broker.store.access.accounts import Role
+from broker.store.access.audit import Deed
+from broker.store.quality import domains, suites
 
 
 @dataclass(frozen=True, slots=True)

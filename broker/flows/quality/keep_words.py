@@ -12,11 +12,11 @@ from broker.core.ledger import CallRecord
 from broker.core.story import decode
 from broker.errors import NotFound
 from broker.flows.access.authenticate import Caller
-from broker.store import calls as call_store
-from broker.store import words
-from broker.store.answers import Owner
+from broker.store.calls import log as call_store
+from broker.store.calls.answers import Owner
+from broker.store.quality import words
+from broker.store.quality.words import Words
 from broker.store.sealing import Sealer
-from broker.store.words import Words
 
 KEPT: Final = timedelta(days=30)
 

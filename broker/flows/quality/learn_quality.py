@@ -29,10 +29,10 @@ from broker.core.quality.notebook import PIECES_MAX, Notebook
 from broker.encoding.encoder import Encoder
 from broker.flows.process.outage import Outage
 from broker.flows.quality.write_evidence import Diary
-from broker.store import evidence
-from broker.store.answer_lengths import read_lengths
 from broker.store.away import DATABASE_AWAY
-from broker.store.plans import id_at
+from broker.store.calls.answer_lengths import read_lengths
+from broker.store.money.plans import id_at
+from broker.store.quality import evidence
 
 EVERY_S: Final = 3.0
 """So often it is asked what is new."""

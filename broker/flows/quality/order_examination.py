@@ -12,10 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.core.answers.examination import Verdict, judge
 from broker.errors import NotFound, RequestMalformed, TooManyCalls
 from broker.flows.access.authenticate import Caller
-from broker.store import audit, examinations, suites
-from broker.store.accounts import Role
-from broker.store.audit import Deed
-from broker.store.examinations import Claim, Examination, Order
+from broker.store.access import audit
+from broker.store.access.accounts import Role
+from broker.store.access.audit import Deed
+from broker.store.quality import examinations, suites
+from broker.store.quality.examinations import Claim, Examination, Order
 
 ORDERED_A_DAY: Final = 5
 """By a provider for one of its endpoints: each is a chance to do better by luck."""

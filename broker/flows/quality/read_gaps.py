@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker.core.answers.gap import ENOUGH, Gap, Heard, gaps_of
 from broker.core.catalog import Endpoint
 from broker.flows.access.authenticate import Caller
-from broker.store import canaries
-from broker.store.accounts import Role
-from broker.store.canaries import Beside
+from broker.store.access.accounts import Role
+from broker.store.quality import canaries
+from broker.store.quality.canaries import Beside
 
 KEPT_BESIDE: Final = timedelta(days=30)
 _GAPS_MAX: Final = 1_000

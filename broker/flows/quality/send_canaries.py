@@ -19,9 +19,9 @@ from broker.core.answers.suites import Suite
 from broker.flows.calls.ask_endpoint import form_of
 from broker.flows.quality.examine import Hall
 from broker.flows.quality.mark_answers import Task
-from broker.store import canaries, evidence, examinations, suites
 from broker.store.away import DATABASE_AWAY, told
-from broker.store.canaries import Perch
+from broker.store.quality import canaries, evidence, examinations, suites
+from broker.store.quality.canaries import Perch
 
 LOOK_S: Final = 60.0
 BUSY: Final = timedelta(minutes=10)

@@ -19,9 +19,11 @@ from broker.core.quality.syllabus import (
 )
 from broker.errors import Conflict, NotAllowed, NotFound
 from broker.flows.access.authenticate import Caller
-from broker.store import audit, changes, domains
-from broker.store.accounts import Role
-from broker.store.audit import Deed
+from broker.store import changes
+from broker.store.access import audit
+from broker.store.access.accounts import Role
+from broker.store.access.audit import Deed
+from broker.store.quality import domains
 
 # Two that teach at once would not see each other's examples. A lock held by its transaction.
 _ONE_BY_ONE = "SELECT pg_advisory_xact_lock(hashtext('domains'))"

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 from broker.core.quality.evidence import Piece
-from broker.store import evidence
 from broker.store.away import is_database_away
-from broker.store.evidence import Recorded
+from broker.store.quality import evidence
+from broker.store.quality.evidence import Recorded
 
 BATCH: Final = 500
 """Pieces written at once, and lost at once where one of them is refused."""

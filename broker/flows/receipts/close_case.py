@@ -12,10 +12,11 @@ from broker.errors import Conflict, NotFound
 from broker.flows.access.authenticate import Caller
 from broker.flows.money.wording import checked_reason
 from broker.flows.receipts.reconcile import event_of
-from broker.store import audit, receipt_cases
-from broker.store.accounts import Role
-from broker.store.events import tell
-from broker.store.receipt_cases import Case, Wanted
+from broker.store.access import audit
+from broker.store.access.accounts import Role
+from broker.store.receipts import receipt_cases
+from broker.store.receipts.receipt_cases import Case, Wanted
+from broker.store.webhooks.events import tell
 
 
 async def read_cases(engine: AsyncEngine, caller: Caller, wanted: Wanted) -> list[Case]:

@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker.core.money.proof import is_signed_by
 from broker.errors import Conflict, RequestMalformed, RequestRefused
 from broker.flows.access.authenticate import Caller
-from broker.store import audit, receipt_keys
-from broker.store.receipt_keys import PublicKey
+from broker.store.access import audit
+from broker.store.receipts import receipt_keys
+from broker.store.receipts.receipt_keys import PublicKey
 from provider_sdk.protocol import ReceiptKeyClaim, ReceiptKeyKept, ReceiptKeyOffer
 from provider_sdk.signing import claim_message, key_id_of
 

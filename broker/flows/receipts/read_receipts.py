@@ -11,9 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.core.catalog import ListingStatus
 from broker.flows.access.authenticate import Caller
-from broker.store import deployments, receipt_cases, receipt_keys, receipts
-from broker.store.accounts import Role
-from broker.store.receipts import SignedReceiptRow
+from broker.store.access.accounts import Role
+from broker.store.market import deployments
+from broker.store.receipts import receipt_cases, receipt_keys
+from broker.store.receipts import signed as receipts
+from broker.store.receipts.signed import SignedReceiptRow
 
 NONE_SIGNED: Final = "none: the agent does not front this server, or has no `receipts_key` for it"
 """The broker hears of neither."""

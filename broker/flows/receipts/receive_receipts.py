@@ -19,9 +19,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker.core.money.proof import is_signed_by
 from broker.core.money.receipts import CLOCK_SKEW
 from broker.flows.access.authenticate import Caller
-from broker.store import receipt_horizon, receipt_keys, receipts
-from broker.store.receipt_keys import PublicKey
-from broker.store.receipts import KeptReceipt
+from broker.store.receipts import receipt_horizon, receipt_keys
+from broker.store.receipts import signed as receipts
+from broker.store.receipts.receipt_keys import PublicKey
+from broker.store.receipts.signed import KeptReceipt
 from provider_sdk.protocol import (
     Receipt,
     ReceiptBatch,

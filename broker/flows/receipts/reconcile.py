@@ -16,10 +16,10 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.core.money.receipts import ComparedCall, compare
-from broker.store import receipt_cases, receipt_facts, receipt_horizon
-from broker.store.events import Event, tell
-from broker.store.examinations import without_test_calls
-from broker.store.receipt_cases import Case
+from broker.store.quality.examinations import without_test_calls
+from broker.store.receipts import receipt_cases, receipt_facts, receipt_horizon
+from broker.store.receipts.receipt_cases import Case
+from broker.store.webhooks.events import Event, tell
 
 GRACE: Final = timedelta(minutes=70)
 PAGE: Final = 500

@@ -23,12 +23,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.core.webhooks import DISABLED, GONE, SETTLED, Patience
 from broker.outbound.webhooks import TOTAL_S, Message, Receipt, post
-from broker.store import deliveries, events, queueing, settled_calls, webhooks
 from broker.store.away import DATABASE_AWAY, told
-from broker.store.deliveries import Delivery, Tried
-from broker.store.events import Event
+from broker.store.calls import settled_calls
 from broker.store.sealing import Sealer, SecretUnreadable
-from broker.store.webhooks import Webhook
+from broker.store.webhooks import deliveries, events, queueing
+from broker.store.webhooks import subscriptions as webhooks
+from broker.store.webhooks.deliveries import Delivery, Tried
+from broker.store.webhooks.events import Event
+from broker.store.webhooks.subscriptions import Webhook
 from broker.upstream.addresses import AddressPolicy, checked_httpx_transport
 
 _log = structlog.get_logger(__name__)

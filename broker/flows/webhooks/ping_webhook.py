@@ -16,8 +16,8 @@ from broker.flows.access.authenticate import Caller
 from broker.flows.webhooks.deliver_webhooks import body_of
 from broker.flows.webhooks.subscribe import name_threads
 from broker.outbound.webhooks import Message, Receipt, post
-from broker.store import webhooks
 from broker.store.sealing import Sealer
+from broker.store.webhooks import subscriptions as webhooks
 from broker.upstream.addresses import AddressPolicy, checked_httpx_transport
 
 PAUSE: Final = timedelta(seconds=2)

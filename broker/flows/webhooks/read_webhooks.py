@@ -9,11 +9,12 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.flows.access.authenticate import Caller
-from broker.store import deliveries, events, webhooks
-from broker.store.accounts import Role
-from broker.store.deliveries import Backlog, Delivery, State
-from broker.store.events import Sought, Told
-from broker.store.webhooks import Webhook
+from broker.store.access.accounts import Role
+from broker.store.webhooks import deliveries, events
+from broker.store.webhooks import subscriptions as webhooks
+from broker.store.webhooks.deliveries import Backlog, Delivery, State
+from broker.store.webhooks.events import Sought, Told
+from broker.store.webhooks.subscriptions import Webhook
 
 
 @dataclass(frozen=True, slots=True)

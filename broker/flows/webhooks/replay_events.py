@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.errors import Conflict, NotFound, RequestMalformed
 from broker.flows.access.authenticate import Caller
-from broker.store import queueing, webhooks
-from broker.store.queueing import Requeued
+from broker.store.webhooks import queueing
+from broker.store.webhooks import subscriptions as webhooks
+from broker.store.webhooks.queueing import Requeued
 
 BACK_MAX: Final = timedelta(days=90)
 _BEGINNING: Final = datetime(2000, 1, 1, tzinfo=UTC)

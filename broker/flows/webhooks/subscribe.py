@@ -20,10 +20,11 @@ from uuid_utils.compat import uuid7
 from broker.core.webhooks import fault_in
 from broker.errors import Conflict, RequestMalformed
 from broker.flows.access.authenticate import Caller
-from broker.store import audit, webhooks
-from broker.store.audit import Deed
+from broker.store.access import audit
+from broker.store.access.audit import Deed
 from broker.store.sealing import Sealer
-from broker.store.webhooks import NewWebhook, Webhook
+from broker.store.webhooks import subscriptions as webhooks
+from broker.store.webhooks.subscriptions import NewWebhook, Webhook
 from broker.upstream.addresses import AddressPolicy, resolve
 from broker.upstream.faults import AttemptFailed
 

@@ -28,10 +28,10 @@ from broker.flows.market.heartbeat import HeartbeatDesk
 from broker.gateway.quoting import read_demands
 from broker.live.room import Live
 from broker.settings import Settings
-from broker.store import accounts, keys
-from broker.store.accounts import Account, Role
+from broker.store.access import accounts, keys
+from broker.store.access.accounts import Account, Role
+from broker.store.access.keys import KeyTerms
 from broker.store.database import create_engine
-from broker.store.keys import KeyTerms
 from broker.store.sealing import Sealer
 from broker.upstream.addresses import AddressPolicy
 from pricing.book import PriceBook

@@ -7,8 +7,8 @@ from datetime import datetime
 import numpy as np
 
 from broker.core.market import Presence, build_market
-from broker.store import catalog, prices
-from broker.store.accounts import Account
+from broker.store.access.accounts import Account
+from broker.store.market import catalog, prices
 from pricing.book import PriceBook
 from provider_sdk.protocol import EndpointOffer
 from tests.integration.api.conftest import SmallBroker

@@ -23,11 +23,11 @@ from broker.core.requirements import Requirements
 from broker.core.routing import route
 from broker.core.story import encode
 from broker.store import ledger
-from broker.store.accounts import Account
-from broker.store.purses import purse_of
-from broker.store.recourse import maturities
+from broker.store.access.accounts import Account
+from broker.store.books.transfers import Transfer, TransferKind, post, world
+from broker.store.money.purses import purse_of
+from broker.store.money.recourse import maturities
 from broker.store.tables import balances, ledger_accounts
-from broker.store.transfers import Transfer, TransferKind, post, world
 from pricing.book import Rate
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.market import list_endpoints, publish

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.quality.syllabus import DOMAINS_MAX, DOMAINS_OF_ONE_MAX, Domain
 from broker.flows.quality.teach_domain import forget_domain, teach_domain
-from broker.store.domains import load_domains, put
+from broker.store.quality.domains import load_domains, put
 from tests.integration.api.conftest import Person
 from tests.integration.routing.examples import COOKING, LAW
 from tests.integration.routing.hall import OPS

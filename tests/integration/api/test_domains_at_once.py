@@ -14,8 +14,9 @@ from broker.core.quality.groups import Groups
 from broker.core.quality.syllabus import Domain
 from broker.flows.runtime import Runtime
 from broker.settings import Settings
-from broker.store import changes, domains
-from broker.store.accounts import Role
+from broker.store import changes
+from broker.store.access.accounts import Role
+from broker.store.quality import domains
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.market import list_endpoints
 from tests.integration.catalog.offers import endpoint_offer, open_account

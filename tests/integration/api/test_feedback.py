@@ -21,9 +21,9 @@ from broker.flows.access.authenticate import Caller
 from broker.flows.calls.forget_answer import forget_expired
 from broker.flows.quality.give_feedback import FREE_PER_DAY, WORDS_PER_DAY, weight_of
 from broker.flows.quality.keep_words import may_keep
-from broker.store import evidence
-from broker.store.calls import find_call
+from broker.store.calls.log import find_call
 from broker.store.database import create_pool
+from broker.store.quality import evidence
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.market import list_endpoints, publish
 from tests.integration.api.sales import hold_only, sell

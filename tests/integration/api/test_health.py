@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from broker.api.market_gauges import MarketGauges
+from broker.api.metrics.market_gauges import MarketGauges
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.market import list_endpoints, publish
 from tests.integration.catalog.offers import endpoint_offer

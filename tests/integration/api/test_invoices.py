@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
 from broker.flows.money.invoice import issue_due
-from broker.store.statement_totals import Whose, _traded
-from broker.store.statements import Span
+from broker.store.books.statement_totals import Whose, _traded
+from broker.store.books.statements import Span
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.recourse import charge, posted, shop
 from tests.integration.api.test_refunds import give_back

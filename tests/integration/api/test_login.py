@@ -17,7 +17,7 @@ from broker.flows.access.login import (
     make_link,
     redeem,
 )
-from broker.store import accounts, sessions
+from broker.store.access import accounts, sessions
 from tests.integration.api.conftest import Person, SmallBroker
 
 

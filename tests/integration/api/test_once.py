@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.store.idempotency import Place
+from broker.store.access.idempotency import Place
 from tests.integration.api.conftest import Person, SmallBroker
 
 KEY = {"idempotency-key": "order-1"}

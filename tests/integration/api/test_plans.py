@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broker.store import plans
+from broker.store.money import plans
 from tests.integration.api.conftest import Person, SmallBroker, Standing
 
 FLAT = {"tiers": [{"from_usd": "0", "take_bps": 800}], "reason": "a good year"}

@@ -10,9 +10,9 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from broker.flows.books.monitor import watch
-from broker.store import transfers
+from broker.store.books import transfers
+from broker.store.books.transfers import Transfer, TransferKind
 from broker.store.database import create_engine
-from broker.store.transfers import Transfer, TransferKind
 from pricing.money import parse_usd_nanos
 from tests.integration.api.conftest import Person, SmallBroker, client_of
 from tests.integration.api.market import list_endpoints, publish

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sqlalchemy import insert
 
-from broker.store.plans import id_at
+from broker.store.money.plans import id_at
 from broker.store.tables import calls, price_changes
 from tests.integration.api.conftest import Person, SmallBroker, Standing
 from tests.integration.api.market import list_endpoints, publish

@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 from litestar import Litestar
 
-from broker.api.price_texts import PriceTexts
-from broker.api.prices import LOOK_AGAIN_S
+from broker.api.market.price_texts import PriceTexts
+from broker.api.market.prices import LOOK_AGAIN_S
 from broker.api.streams import STREAMS_OF_ACCOUNT_MAX
 from broker.core.market import Presence
 from broker.flows.access.authenticate import Caller

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from broker.store.events import events
+from broker.store.webhooks.events import events
 from tests.integration.api.conftest import Person, SmallBroker, Standing
 from tests.integration.api.market import list_endpoints, publish
 from tests.integration.catalog.offers import endpoint_offer

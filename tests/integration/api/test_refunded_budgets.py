@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from broker.store import budgets
-from broker.store.budgets import Budgets
-from broker.store.key_text import parse
+from broker.store.access.key_text import parse
+from broker.store.books import budgets
+from broker.store.books.budgets import Budgets
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.recourse import Told, charge, open_market
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter
 
-from broker.api.metrics import Exposition
+from broker.api.metrics.page import Exposition
+from broker.api.metrics.tallies import EVERY_S, Tallies
 from broker.api.parts import Parts
-from broker.api.tallies import EVERY_S, Tallies
 from tests.integration.gateway.house import until
 
 

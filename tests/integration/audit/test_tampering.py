@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.flows.access.verify_audit import seal_audit, verify_audit
 from broker.flows.books.check import check
-from broker.store import audit, maintenance
-from broker.store.audit import Deed
-from broker.store.audit_chain import Head
+from broker.store import maintenance
+from broker.store.access import audit
+from broker.store.access.audit import Deed
+from broker.store.access.audit_chain import Head
 from broker.store.sealing import Sealer
 
 NOW = datetime(2030, 5, 1, 12, tzinfo=UTC)

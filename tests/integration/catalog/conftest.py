@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.store.accounts import Account, Role
+from broker.store.access.accounts import Account, Role
 from tests.integration.catalog.offers import open_account
 
 

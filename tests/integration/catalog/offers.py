@@ -9,9 +9,10 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.core.catalog import ListingStatus
-from broker.store import accounts, catalog, deployments, listing
-from broker.store.accounts import Account, Role
-from broker.store.catalog import Registration
+from broker.store.access import accounts
+from broker.store.access.accounts import Account, Role
+from broker.store.market import catalog, deployments, listing
+from broker.store.market.catalog import Registration
 from broker.store.sealing import Sealer
 from provider_sdk.protocol import CallBand, DeploymentOffer, EndpointOffer, TokenBand
 

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import select
 
 from broker.errors import Conflict, NotFound, RequestMalformed
-from broker.store import accounts, audit, keys
-from broker.store.accounts import Role
-from broker.store.key_text import parse
-from broker.store.keys import KeyTerms
+from broker.store.access import accounts, audit, keys
+from broker.store.access.accounts import Role
+from broker.store.access.key_text import parse
+from broker.store.access.keys import KeyTerms
 from broker.store.tables import balances, ledger_accounts
 from broker.store.tables import keys as key_table
 from tests.integration.catalog.offers import LATER, NOW, open_account

@@ -15,8 +15,9 @@ from broker.flows.access.close_account import close_account
 from broker.flows.money.topup import adjust, top_up
 from broker.flows.providers import enroll
 from broker.flows.providers.enroll import Enrolment
-from broker.store import accounts, audit, deployments, keys
-from broker.store.accounts import Role
+from broker.store.access import accounts, audit, keys
+from broker.store.access.accounts import Role
+from broker.store.market import deployments
 from broker.upstream.addresses import AddressPolicy
 from tests.integration.catalog.offers import NOW, SEALER, TAKE_BPS, offer, open_account
 

@@ -21,10 +21,11 @@ from broker.errors import RequestMalformed
 from broker.flows.access.authenticate import Caller
 from broker.flows.money.answer_dispute import contest
 from broker.flows.money.dispute import Request, Times, open_dispute
-from broker.store import accounts as account_store
-from broker.store import keys as key_store
-from broker.store import ledger, pricing_choices
-from broker.store.accounts import Account, Role
+from broker.store import ledger
+from broker.store.access import accounts as account_store
+from broker.store.access import keys as key_store
+from broker.store.access.accounts import Account, Role
+from broker.store.market import pricing_choices
 from tests.integration.catalog.offers import open_account
 from tests.integration.commands import command
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold, fund, ledger_connection

@@ -20,7 +20,7 @@ from broker.flows.providers.enroll import Enrolment
 from broker.live.beats import Beats
 from broker.live.connection import Valkey
 from broker.live.sheet import Beat
-from broker.store.market_id import market_id
+from broker.store.market.market_id import market_id
 from broker.store.tables import deployments
 from broker.upstream.addresses import AddressPolicy
 from tests.integration.catalog.offers import SEALER, TAKE_BPS, offer

@@ -7,8 +7,10 @@ from datetime import timedelta
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.store import calls, endpoint_names, lost_calls
-from broker.store.accounts import Account
+from broker.store.access.accounts import Account
+from broker.store.calls import log as calls
+from broker.store.calls import lost_calls
+from broker.store.market import endpoint_names
 from tests.integration.catalog.offers import NOW, endpoint_offer, offer, register
 
 MORE_THAN_ARGUMENTS = range(40_000)

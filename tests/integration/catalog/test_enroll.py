@@ -18,8 +18,9 @@ from broker.errors import Conflict, NotAllowed, NotFound
 from broker.flows.access.authenticate import Caller
 from broker.flows.providers import enroll
 from broker.flows.providers.enroll import DEPLOYMENTS_MAX, ENDPOINTS_MAX, Enrolment
-from broker.store import audit, catalog, deployments
-from broker.store.accounts import Role
+from broker.store.access import audit
+from broker.store.access.accounts import Role
+from broker.store.market import catalog, deployments
 from broker.upstream.addresses import AddressPolicy
 from provider_sdk.protocol import DeploymentOffer, Registered, Verified
 from provider_sdk.testing.scripted import Script, ScriptedProvider

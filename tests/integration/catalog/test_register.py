@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.catalog import Endpoint, ListingStatus
 from broker.errors import Conflict, NotFound, RequestMalformed
-from broker.store import catalog, changes, deployments, listing
-from broker.store.accounts import Account, Role
+from broker.store import changes
+from broker.store.access.accounts import Account, Role
+from broker.store.market import catalog, deployments, listing
 from broker.store.sealing import Sealer
 from broker.store.tables import endpoints, offers
 from pricing.tiers import Tier

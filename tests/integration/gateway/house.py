@@ -22,9 +22,9 @@ from broker.flows.access.issue_key import issue_key
 from broker.flows.access.open_account import open_account
 from broker.flows.money.topup import top_up
 from broker.settings import Limits, Settings
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
+from broker.store.access.keys import KeyTerms
 from broker.store.database import create_engine
-from broker.store.keys import KeyTerms
 from pricing.money import NANOS_PER_USD
 from provider_sdk.client import BrokerClient
 from provider_sdk.protocol import CallBand, DataPolicy, DeploymentOffer, EndpointOffer, TokenBand

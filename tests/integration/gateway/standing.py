@@ -11,7 +11,7 @@ from typing import Any, Final
 import httpx
 import msgspec
 
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 from tests.integration.gateway.house import House, Stall
 
 _TIMES: Final = ("2026-01-01T00:00:00Z", "2100-01-01T00:00:00+05:30", "0001-01-01T00:00:00Z")

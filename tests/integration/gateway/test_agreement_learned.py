@@ -7,7 +7,7 @@ from typing import Any
 
 from broker.core.cascade import Other
 from broker.core.quality.evidence import Grade, Source
-from broker.store import evidence
+from broker.store.quality import evidence
 from tests.integration.gateway.house import Consumer, House, Stall, until
 from tests.integration.routing.examples import COOKING, LAW
 

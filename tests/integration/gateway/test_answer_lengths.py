@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from broker.core.quality.lengths import Batch, length_of
-from broker.store.answer_lengths import read_lengths
+from broker.store.calls.answer_lengths import read_lengths
 from provider_sdk.testing.script import Script
 from tests.integration.gateway.house import Consumer, House, Stall, until
 

@@ -13,7 +13,7 @@ import pytest
 
 from broker.cli.local import OPERATOR
 from broker.flows.access.issue_key import revoke_key
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 from tests.integration.gateway.house import BODY_BYTES_MAX, Consumer, House, Stall, until
 from tests.plain import TRUSTS_NOBODY
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from broker.store.budgets import Budgets, set_budgets
+from broker.store.books.budgets import Budgets, set_budgets
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.gateway.house import Consumer, House, Stall, until
 

@@ -10,7 +10,7 @@ import httpx
 import msgspec
 import pytest
 
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 from provider_sdk.protocol import DataPolicy
 from tests.integration.gateway.house import Consumer, House, Stall, until
 

@@ -13,7 +13,7 @@ import pytest
 
 from broker.core.key_terms import Allowance, Rates, Scope
 from broker.embedded.valkey import EmbeddedValkey
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.gateway.house import Consumer, House, Stall, open_house, until
 

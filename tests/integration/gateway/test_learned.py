@@ -12,7 +12,8 @@ import pytest
 from broker.core.quality.domains import learn
 from broker.core.quality.evidence import Grade, Piece, Source
 from broker.flows.quality.learn_quality import LENGTHS_EVERY_S, QualitySchool, Scene
-from broker.store import catalog, evidence
+from broker.store.market import catalog
+from broker.store.quality import evidence
 from tests.integration.catalog.offers import SEALER
 from tests.integration.gateway.house import Consumer, House, Stall, until
 from tests.integration.gateway.test_recognised import PROMPT, ask

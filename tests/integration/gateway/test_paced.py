@@ -10,7 +10,7 @@ from broker.core.money.pacing import VALUE_NANOS_MAX
 from broker.embedded.valkey import EmbeddedValkey
 from broker.flows.books.pace import EVERY_S, Pacer
 from broker.live.room import Live
-from broker.store.budgets import Budgets, set_budgets
+from broker.store.books.budgets import Budgets, set_budgets
 from tests.fakes import decide, endpoint, market, requirements
 from tests.integration.gateway.house import Consumer, House, Stall
 from tests.integration.gateway.test_recognised import ask

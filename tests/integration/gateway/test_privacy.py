@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 import structlog
 
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 from provider_sdk.testing.scripted import Script, answer_text, chat_prompt
 from tests.integration.gateway.house import Consumer, House, Stall, until
 

@@ -25,8 +25,8 @@ from broker.flows.books.sweep import open_orphaned_quotes
 from broker.flows.calls.grant import undo
 from broker.flows.calls.redeem import give_back, redeem, require_ours
 from broker.flows.process.outage import ledger_outage
-from broker.store import quotes as quote_store
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
+from broker.store.calls import quotes as quote_store
 from broker.store.database import create_engine, create_pool
 from broker.store.ledger import hold_batch, release_holds_of
 from pricing.money import NANOS_PER_USD, parse_usd_nanos

@@ -14,7 +14,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from broker.store import answers
+from broker.store.calls import answers
 from broker.store.sealing import Sealer
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.gateway.house import REPLAY_BYTES_MAX, Consumer, House, Stall, until

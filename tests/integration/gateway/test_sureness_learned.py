@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from broker.core.quality.evidence import Grade, Piece, Source
-from broker.store import evidence
+from broker.store.quality import evidence
 from tests.integration.gateway.house import Consumer, House, Stall, until
 from tests.integration.routing.examples import COOKING, LAW
 

@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from broker.core.quality.evidence import Source
 from broker.flows.calls.inspect_answer import INSPECTED
-from broker.store import evidence
+from broker.store.quality import evidence
 from provider_sdk.testing.script import Script
 from provider_sdk.testing.scripted import ScriptedProvider
 from tests.integration.gateway.house import Consumer, House, Stall, until

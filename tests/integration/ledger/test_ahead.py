@@ -15,8 +15,8 @@ from broker.core.money.ahead import MANY_TIMES, WINDOW_S, Ready
 from broker.errors import BalanceTooLow, Unavailable
 from broker.flows.books.batch import LedgerBatcher
 from broker.flows.books.lane_ahead import SHELVES_MAX, HoldTerms
-from broker.store import budgets
-from broker.store.budgets import Budgets
+from broker.store.books import budgets
+from broker.store.books.budgets import Budgets
 from broker.store.database import create_pool
 from tests.integration.ledger.books import (
     PROCESS,

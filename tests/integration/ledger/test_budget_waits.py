@@ -16,8 +16,9 @@ from broker.errors import BudgetTooLow, Unavailable
 from broker.flows.books.batch import LedgerBatcher
 from broker.flows.books.lane_ahead import HoldTerms
 from broker.flows.books.sweep import release_orphans, sweep_expired
-from broker.store import budgets, ledger
-from broker.store.budgets import Budgets
+from broker.store import ledger
+from broker.store.books import budgets
+from broker.store.books.budgets import Budgets
 from broker.store.database import create_pool
 from tests.integration.ledger.books import (
     a_capture,

@@ -14,9 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.errors import NotFound, RequestMalformed
 from broker.flows.books.seal import seal
 from broker.flows.books.sweep import sweep_expired
-from broker.store import budgets, ledger
-from broker.store.budgeted_keys import BudgetedKeys
-from broker.store.budgets import BudgetKind, Budgets, BudgetStanding
+from broker.store import ledger
+from broker.store.books import budgets
+from broker.store.books.budgeted_keys import BudgetedKeys
+from broker.store.books.budgets import BudgetKind, Budgets, BudgetStanding
 from tests.integration.ledger.books import PROCESS, Standing, a_capture, a_hold, open_key, standing
 from tests.integration.ledger.conftest import FUNDS_NANOS
 from tests.integration.ledger.waiting import until_blocked

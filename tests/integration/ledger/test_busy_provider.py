@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.money.maturity import MaturityTerms
-from broker.store import accounts, maturity, purses
-from broker.store.statements import EntryKind, Span, read_entries
+from broker.store.access import accounts
+from broker.store.books.statements import EntryKind, Span, read_entries
+from broker.store.money import maturity, purses
 from tests.integration.reading import go_by_indexes, rows_read
 
 CALLS = 5_000

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.store import ledger
-from broker.store.budgeted_keys import BudgetedKeys
-from broker.store.budgets import Budgets
+from broker.store.books.budgeted_keys import BudgetedKeys
+from broker.store.books.budgets import Budgets
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold, open_key
 from tests.integration.ledger.test_budgets import figures, hold, set_budgets
 from tests.integration.ledger.waiting import until_blocked

@@ -22,10 +22,10 @@ from broker.jobs.room import Room
 from broker.jobs.upkeep import forget_history
 from broker.settings import Settings
 from broker.store import history, ledger, maintenance
-from broker.store.calls import find_call
+from broker.store.calls.log import find_call
 from broker.store.database import create_engine
 from broker.store.history import Patience
-from broker.store.plans import id_at
+from broker.store.money.plans import id_at
 from tests.integration.commands import command
 from tests.integration.ledger.books import a_hold, a_record, backdate, trade
 

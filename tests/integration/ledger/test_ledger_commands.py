@@ -13,9 +13,10 @@ from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
 from broker.flows.books.monitor import watch
-from broker.store import ledger, transfers
+from broker.store import ledger
+from broker.store.books import transfers
+from broker.store.books.transfers import Transfer, TransferKind
 from broker.store.database import create_engine
-from broker.store.transfers import Transfer, TransferKind
 from tests.integration.commands import command
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold, a_record, standing
 

@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.errors import RequestMalformed
 from broker.flows.access.authenticate import Caller
 from broker.flows.money.statement import ENTRIES_MAX, every_entry
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
+from broker.store.books.statements import Span, exceed
 from broker.store.database import create_engine
-from broker.store.statements import Span, exceed
 
 MANY_CALLS = Path(__file__).with_name("many_calls.sql")
 CALLS = 30_000

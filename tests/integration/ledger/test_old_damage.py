@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.flows.books.check import check
 from broker.flows.books.seal import seal
-from broker.store import budgets, invariants, ledger
-from broker.store.budgeted_keys import open_periods
-from broker.store.budgets import Budgets
+from broker.store import ledger
+from broker.store.books import budgets, invariants
+from broker.store.books.budgeted_keys import open_periods
+from broker.store.books.budgets import Budgets
 from broker.store.database import create_engine
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold, fund, open_account, open_key
 from tests.integration.ledger.conftest import FUNDS_NANOS

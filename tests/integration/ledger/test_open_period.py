@@ -10,7 +10,7 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker.store import invariants
+from broker.store.books import invariants
 
 MANY_CALLS = Path(__file__).with_name("many_calls.sql")
 CALLS = 30_000

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.ledger import Hold
 from broker.store import ledger
-from broker.store.budgeted_keys import open_periods
-from broker.store.budgets import Budgets, set_budgets
+from broker.store.books.budgeted_keys import open_periods
+from broker.store.books.budgets import Budgets, set_budgets
 from tests.integration.ledger.books import (
     PROCESS,
     Standing,

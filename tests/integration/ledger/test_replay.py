@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import text
 
 from broker.flows.books.check import check, check_views
+from broker.store.books.invariants import alarms_of, looking_through
 from broker.store.database import create_engine
-from broker.store.invariants import alarms_of, looking_through
 
 WORK_MEM_KB = 256
 

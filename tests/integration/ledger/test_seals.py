@@ -17,8 +17,9 @@ from broker.flows.access.open_account import open_account
 from broker.flows.books.check import check
 from broker.flows.books.seal import seal, seal_due
 from broker.flows.money.topup import top_up
-from broker.store import invariants, ledger
-from broker.store.accounts import Role
+from broker.store import ledger
+from broker.store.access.accounts import Role
+from broker.store.books import invariants
 from broker.store.database import create_engine
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold, backdate, trade
 

@@ -24,10 +24,10 @@ from broker.flows.access.authenticate import Caller
 from broker.flows.access.open_account import open_account
 from broker.flows.money.topup import adjust, top_up
 from broker.store import ledger, maintenance
-from broker.store.accounts import Role
-from broker.store.calls import LOOKED_AT, CutCall, Filter, Match, Page, find_call, list_calls
+from broker.store.access.accounts import Role
+from broker.store.calls.log import LOOKED_AT, CutCall, Filter, Match, Page, find_call, list_calls
 from broker.store.database import create_engine
-from broker.store.plans import id_at
+from broker.store.money.plans import id_at
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold, fund, trade
 
 OPERATOR = Caller(UUID(int=0), "office", Role.OPERATOR)

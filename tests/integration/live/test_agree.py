@@ -21,9 +21,9 @@ from broker.flows.market.agree import Accord, own_of
 from broker.live.bulletin import QUIET_MS, STALE_MS, Bulletin
 from broker.live.loads import RefusalMeter
 from broker.live.room import Live
-from broker.store.accounts import Role
-from broker.store.key_text import sha256_of
-from broker.store.keys import StoredKey
+from broker.store.access.accounts import Role
+from broker.store.access.key_text import sha256_of
+from broker.store.access.keys import StoredKey
 from tests.integration.live.passage import Passage
 from tests.waiting import until
 

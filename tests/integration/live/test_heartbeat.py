@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.flows.market.heartbeat import TOGETHER, HeartbeatDesk, interval_ms
 from broker.live.room import Live
-from broker.store import catalog
-from broker.store.catalog import Registration
 from broker.store.database import create_engine
+from broker.store.market import catalog
+from broker.store.market.catalog import Registration
 from provider_sdk.protocol import (
     REPLAY_WINDOW_MS,
     REPORTED_CALLS_MAX,

@@ -20,11 +20,12 @@ from broker.flows.process import listen
 from broker.flows.process.listen import ChangeListener
 from broker.live.room import Live
 from broker.live.sheet import Beat
-from broker.store import catalog, keys, prices
-from broker.store.accounts import Role
+from broker.store.access import keys
+from broker.store.access.accounts import Role
+from broker.store.access.keys import KeyTerms
 from broker.store.database import create_engine
-from broker.store.keys import KeyTerms
-from broker.store.listed import Listed
+from broker.store.market import catalog, prices
+from broker.store.market.listed import Listed
 from pricing.book import PriceBook
 from tests.integration.catalog.offers import (
     LATER,

@@ -22,11 +22,11 @@ from broker.flows.webhooks.read_webhooks import list_events
 from broker.live.loads import Counts
 from broker.live.room import Live
 from broker.live.sheet import Beat
-from broker.store import catalog, prices, pricing_choices
-from broker.store.accounts import Role
-from broker.store.events import Sought, events
-from broker.store.leadership import Leadership
+from broker.store.access.accounts import Role
+from broker.store.market import catalog, prices, pricing_choices
+from broker.store.market.leadership import Leadership
 from broker.store.tables import price_books
+from broker.store.webhooks.events import Sought, events
 from pricing.book import PriceBook, ProposedRates
 from pricing.choice import Scope
 from tests.integration.catalog.offers import (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from broker.store import budgets, ledger
-from broker.store.budgeted_keys import BudgetedKeys
-from broker.store.budgets import Budgets
+from broker.store import ledger
+from broker.store.books import budgets
+from broker.store.books.budgeted_keys import BudgetedKeys
+from broker.store.books.budgets import Budgets
 from broker.store.database import create_engine
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold
 from tests.integration.migrations.upgrading import DatabaseAt, insert_account, insert_topup

@@ -14,7 +14,7 @@ from broker.core.cascade import Judged
 from broker.core.decision import undecided
 from broker.core.dispatch import Attempt
 from broker.core.outcome import DELIVERED
-from broker.store.plans import id_at
+from broker.store.money.plans import id_at
 from tests.fakes import plan, requirements
 from tests.integration.migrations.upgrading import DatabaseAt, insert_account
 

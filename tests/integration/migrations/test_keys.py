@@ -8,9 +8,9 @@ import asyncpg
 import pytest
 
 from broker.core.key_terms import ALL_SCOPES
-from broker.store import keys, sessions
+from broker.store.access import keys, sessions
+from broker.store.access.key_text import sha256_of
 from broker.store.database import create_engine
-from broker.store.key_text import sha256_of
 from tests.integration.migrations.upgrading import DatabaseAt, insert_account
 
 SECRET, TOKEN = "s" * 43, "t" * 43

@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.errors import Conflict
 from broker.flows.access.once import Memory, Request, once
+from broker.store.access.idempotency import Answer
 from broker.store.database import create_engine
-from broker.store.idempotency import Answer
 from broker.store.sealing import Sealer
 from tests.integration.migrations.upgrading import DatabaseAt, insert_account
 

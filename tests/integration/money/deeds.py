@@ -16,7 +16,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.flows.access.once import Request, once
-from broker.store.idempotency import Answer
+from broker.store.access.idempotency import Answer
 from tests.integration.money.market import OFFICE, Market
 from tests.integration.money.oracle import KEPT, Oracle
 from tests.integration.money.oracle_books import Refused

@@ -17,10 +17,12 @@ from broker.core.quote import Offer, Promise
 from broker.core.requirements import Requirements
 from broker.errors import BrokerError, Conflict
 from broker.flows.books.sweep import release_orphans, sweep_expired
-from broker.store import budgets, claims, quotes
-from broker.store.budgets import Budgets
-from broker.store.claims import Claim, Stage
-from broker.store.idempotency import Place
+from broker.store.access import claims
+from broker.store.access.claims import Claim, Stage
+from broker.store.access.idempotency import Place
+from broker.store.books import budgets
+from broker.store.books.budgets import Budgets
+from broker.store.calls import quotes
 from pricing.book import Rate
 from tests.integration.ledger.books import a_record
 from tests.integration.money import clock

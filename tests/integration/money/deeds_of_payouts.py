@@ -17,7 +17,7 @@ from broker.flows.money.pay_out import pay_out
 from broker.flows.money.pay_out_due import pay_out_due
 from broker.flows.money.payout_events import Word
 from broker.flows.money.payout_terms import Wishes
-from broker.store.transfers import TransferKind
+from broker.store.books.transfers import TransferKind
 from tests.integration.money.deeds import Deed, Order, Outcome, picked
 from tests.integration.money.market import CONSUMERS, OFFICE, SEALER, Market
 from tests.integration.money.oracle import DELAY_DAYS, Oracle

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.flows.money import answer_dispute
 from broker.flows.money.dispute import Request, Times, open_dispute, withdraw
 from broker.flows.money.refund import refund
-from broker.store.disputes import Verdict
+from broker.store.money.disputes import Verdict
 from tests.integration.money.deeds import Deed, Order, Outcome, picked
 from tests.integration.money.market import OFFICE, PROVIDERS, Market
 from tests.integration.money.oracle import Oracle

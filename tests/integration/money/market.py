@@ -23,8 +23,9 @@ from broker.flows.books.lane_ahead import HoldTerms
 from broker.flows.money import payout_terms
 from broker.flows.money.pay_out import REST
 from broker.flows.money.payout_terms import Wishes
-from broker.store import keys, leases, ledger, maintenance
-from broker.store.accounts import Account, Role
+from broker.store import leases, ledger, maintenance
+from broker.store.access import keys
+from broker.store.access.accounts import Account, Role
 from broker.store.database import create_engine, create_pool
 from broker.store.sealing import Sealer
 from tests.waiting import until

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.flows.books.check import check
-from broker.store.accounts import Account
+from broker.store.access.accounts import Account
 from tests.integration.ledger.books import ledger_connection
 from tests.integration.payouts.till import Till
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from broker.flows.money.payout_events import Word, confirm
-from broker.store import invariants
-from broker.store.accounts import Account
+from broker.store.access.accounts import Account
+from broker.store.books import invariants
 from tests.integration.payouts.till import Till
 
 ITEMS, PAID = "invariant_payout_is_its_items", "invariant_item_is_what_it_pays"

@@ -18,7 +18,7 @@ from broker.flows.money.payout_events import Word, confirm, fail
 from broker.outbound import bank_account, pain001
 from broker.outbound.pain001 import Credit, FileInvalid
 from broker.settings import Payouts
-from broker.store.payouts import Payout
+from broker.store.money.payouts import Payout
 from tests.integration.payouts.till import BANK, SEALER, Till
 
 DEBTOR = Payouts("Model Broker & Co", "GB82 WEST 1234 5698 7654 32", "WESTGB22")

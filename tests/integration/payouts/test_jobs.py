@@ -14,9 +14,9 @@ from broker.flows.money.payout_terms import Wishes
 from broker.jobs.payouts import JOBS, make_payouts, mature_earnings, send_payouts
 from broker.jobs.room import Room
 from broker.settings import Settings
-from broker.store import payouts
 from broker.store.database import create_pool
-from broker.store.payouts import PayoutStatus
+from broker.store.money import payouts
+from broker.store.money.payouts import PayoutStatus
 from broker.worker import JOBS as ALL_JOBS
 from tests.integration.payouts.till import BANK, Till
 

@@ -12,8 +12,8 @@ from broker.flows.books.seal import seal
 from broker.flows.money.mature import mature_all
 from broker.flows.money.payout_terms import set_delay
 from broker.flows.money.read_earnings import read_earnings
-from broker.store.accounts import Account
-from broker.store.purses import Contents
+from broker.store.access.accounts import Account
+from broker.store.money.purses import Contents
 from tests.integration.payouts.till import NO_DELAY, OPERATOR, Till, grow_older
 
 TERMS = MaturityTerms()

@@ -15,9 +15,9 @@ from broker.core.money.maturity import MaturityTerms
 from broker.errors import Conflict
 from broker.flows.money import payout_events
 from broker.flows.money.payout_events import Word
-from broker.store.accounts import Account
-from broker.store.payouts import Payout
-from broker.store.purses import Contents
+from broker.store.access.accounts import Account
+from broker.store.money.payouts import Payout
+from broker.store.money.purses import Contents
 from tests.integration.payouts.till import Sale, Till
 
 CENT = 10_000_000

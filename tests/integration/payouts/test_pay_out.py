@@ -15,10 +15,10 @@ from broker.flows.money.pay_out import REST, ask
 from broker.flows.money.pay_out_due import pay_out_due
 from broker.flows.money.payout_events import Word, fail
 from broker.flows.money.payout_terms import Wishes
-from broker.store import payouts
-from broker.store.accounts import Account, Role
-from broker.store.payouts import Payout, PayoutStatus
-from broker.store.purses import Contents
+from broker.store.access.accounts import Account, Role
+from broker.store.money import payouts
+from broker.store.money.payouts import Payout, PayoutStatus
+from broker.store.money.purses import Contents
 from tests.integration.payouts.till import BANK, OPERATOR, Till
 
 CENT = 10_000_000

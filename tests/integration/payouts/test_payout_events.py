@@ -13,9 +13,9 @@ from uuid_utils.compat import uuid7
 
 from broker.errors import BrokerError, Conflict, NotFound, RequestMalformed
 from broker.flows.money.payout_events import Word, confirm, fail, give_back
-from broker.store.accounts import Account
-from broker.store.payouts import Payout, PayoutStatus
-from broker.store.purses import Contents
+from broker.store.access.accounts import Account
+from broker.store.money.payouts import Payout, PayoutStatus
+from broker.store.money.purses import Contents
 from tests.integration.payouts.till import Till
 
 Step = Callable[[AsyncConnection, UUID, Word, datetime], Awaitable[Payout]]

@@ -24,9 +24,9 @@ from broker.flows.money.payout_events import Word, fail
 from broker.flows.money.send_payouts import Sending, send, send_all
 from broker.outbound.payout_adapter import Order, Payment, PaymentUnclear
 from broker.outbound.stripe_extra import open_stripe
-from broker.store.accounts import Account
-from broker.store.payouts import Payout, PayoutStatus
-from broker.store.purses import Contents
+from broker.store.access.accounts import Account
+from broker.store.money.payouts import Payout, PayoutStatus
+from broker.store.money.purses import Contents
 from broker.upstream.addresses import AddressPolicy, checked_httpx_transport
 from tests.integration.payouts.stripe_stand_in import StripeStandIn
 from tests.integration.payouts.till import BANK, SEALER, Till

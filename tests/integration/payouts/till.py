@@ -21,13 +21,15 @@ from broker.flows.money.mature import Matured, mature
 from broker.flows.money.pay_out import REST, pay_out
 from broker.flows.money.payout_terms import Wishes
 from broker.flows.money.topup import adjust
-from broker.store import ledger, payouts, purses, transfers
-from broker.store.accounts import Account, Role
-from broker.store.payouts import Payout
-from broker.store.purses import Contents
-from broker.store.recourse import Ground, Taken, claw_back
+from broker.store import ledger
+from broker.store.access.accounts import Account, Role
+from broker.store.books import transfers
+from broker.store.books.transfers import Transfer, TransferKind
+from broker.store.money import payouts, purses
+from broker.store.money.payouts import Payout
+from broker.store.money.purses import Contents
+from broker.store.money.recourse import Ground, Taken, claw_back
 from broker.store.sealing import Sealer
-from broker.store.transfers import Transfer, TransferKind
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold, fund
 from tests.integration.ledger.books import open_account as open_raw
 

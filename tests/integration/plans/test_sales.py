@@ -14,8 +14,9 @@ from broker.cli.local import OPERATOR
 from broker.core.money.takes import Tier
 from broker.flows.money.count_sales import count_sales
 from broker.flows.money.set_plan import PlanWanted, set_plan
-from broker.store import ledger, plans
+from broker.store import ledger
 from broker.store.database import create_engine
+from broker.store.money import plans
 from tests.integration.ledger.books import PROCESS, a_capture, a_hold, ledger_connection
 from tests.integration.ledger.books import open_account as open_purse
 

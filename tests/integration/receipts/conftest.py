@@ -10,7 +10,7 @@ import redis.asyncio
 
 from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.valkey import EmbeddedValkey
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 from tests.conftest import fresh_database
 from tests.integration.gateway.house import Consumer, House, open_house
 from tests.integration.receipts.workshop import Workshop, open_workshop

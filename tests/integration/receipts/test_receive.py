@@ -16,8 +16,8 @@ from uuid_utils.compat import uuid7
 from broker.cli.cases import app as cases_command
 from broker.flows.access.authenticate import Caller
 from broker.flows.receipts.receive_receipts import FORMER_KEY_GOOD, LATE_MAX, receive
-from broker.store.accounts import Role
-from broker.store.receipt_horizon import least_id_at
+from broker.store.access.accounts import Role
+from broker.store.receipts.receipt_horizon import least_id_at
 from provider_sdk.client import BrokerClient, BrokerRefused
 from provider_sdk.protocol import ReceiptBatch, SignedReceipt
 from provider_sdk.receipt_key import KeyFile, ReceiptKey

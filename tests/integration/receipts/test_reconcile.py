@@ -14,7 +14,8 @@ from uuid_utils.compat import uuid7
 
 from broker.core.ledger import Hold, SettlementKind, settlement
 from broker.core.money.receipts import CaseKind, Difference
-from broker.store import ledger, receipt_cases, receipt_horizon
+from broker.store import ledger
+from broker.store.receipts import receipt_cases, receipt_horizon
 from provider_sdk.protocol import Receipt
 from provider_sdk.signing import receipt_message
 from tests.integration.gateway.house import Consumer, House, until

@@ -17,7 +17,7 @@ import msgspec
 
 from broker.embedded.port import free_port
 from broker.flows.receipts.reconcile import reconcile
-from broker.store.receipt_cases import Case
+from broker.store.receipts.receipt_cases import Case
 from provider_sdk.agent import Agent
 from provider_sdk.client import BrokerClient
 from provider_sdk.deployment import Deployment

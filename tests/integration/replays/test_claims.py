@@ -12,9 +12,10 @@ import msgspec
 import pytest
 
 from broker.core.ledger import Hold, settlement
-from broker.store import claims, leases, ledger
-from broker.store.claims import Claim, Stage
-from broker.store.idempotency import Place
+from broker.store import leases, ledger
+from broker.store.access import claims
+from broker.store.access.claims import Claim, Stage
+from broker.store.access.idempotency import Place
 from tests.integration.ledger.books import (
     a_capture,
     a_hold,

@@ -12,8 +12,8 @@ from uuid_utils.compat import uuid7
 
 from broker.flows.calls.forget_answer import forget_expired
 from broker.jobs import answers as answers_jobs
-from broker.store import answers
-from broker.store.answers import Owner, StoredAnswer
+from broker.store.calls import answers
+from broker.store.calls.answers import Owner, StoredAnswer
 from broker.store.database import create_pool
 from broker.store.sealing import Sealer, SecretUnreadable
 from broker.worker import JOBS

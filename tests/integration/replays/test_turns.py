@@ -22,7 +22,8 @@ from broker.flows.calls.replay import serve_once
 from broker.flows.calls.turn import Keyed, Turn
 from broker.flows.runtime import Runtime
 from broker.settings import Limits, Settings
-from broker.store import claims, leases
+from broker.store import leases
+from broker.store.access import claims
 from broker.store.database import create_pool
 from broker.store.sealing import Sealer
 from tests.fakes import requirements

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from broker.flows.calls.ask_endpoint import Asker
 from broker.flows.quality.examine import Examiner, Hall
 from broker.flows.quality.mark_answers import Marker
-from broker.store.accounts import Account, Role
-from broker.store.listed import Listed
+from broker.store.access.accounts import Account, Role
+from broker.store.market.listed import Listed
 from broker.upstream.addresses import AddressPolicy
 from broker.upstream.client import UpstreamClient
 from provider_sdk.testing.scripted import Script, ScriptedProvider

@@ -16,8 +16,8 @@ from broker.flows.access.authenticate import Caller
 from broker.flows.quality.examine import Examiner
 from broker.flows.quality.import_suite import import_suite
 from broker.flows.quality.order_examination import read_examinations
-from broker.store.accounts import Account, Role
-from broker.store.examinations import Examination
+from broker.store.access.accounts import Account, Role
+from broker.store.quality.examinations import Examination
 from provider_sdk.testing.scripted import answer_text
 from tests.integration.catalog import offers
 from tests.integration.catalog.offers import endpoint_offer, offer

@@ -18,8 +18,8 @@ from broker.flows.calls.inspect_answer import PASSED_KEPT
 from broker.flows.quality.examine import Examiner, Hall
 from broker.flows.quality.read_gaps import read_gaps
 from broker.flows.quality.send_canaries import Aviary
-from broker.store import evidence, examinations
-from broker.store.accounts import Account, Role
+from broker.store.access.accounts import Account, Role
+from broker.store.quality import evidence, examinations
 from broker.store.tables import calls, endpoints
 from provider_sdk.testing.scripted import ScriptedProvider
 from tests.integration.catalog.offers import open_account

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from typer.testing import CliRunner
 
 from broker.cli.main import app
-from broker.store.accounts import Account, Role
+from broker.store.access.accounts import Account, Role
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.catalog.offers import open_account
 from tests.integration.routing.hall import TOKENS, bring, list_law, rows

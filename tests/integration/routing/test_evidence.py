@@ -12,8 +12,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.quality.evidence import Grade, Piece, Source, pack, unpack
-from broker.store.accounts import Role
-from broker.store.evidence import (
+from broker.store.access.accounts import Role
+from broker.store.quality.evidence import (
     START,
     evidence,
     newest_id,

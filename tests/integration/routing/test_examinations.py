@@ -20,9 +20,9 @@ from broker.errors import NotFound, RequestMalformed, TooManyCalls
 from broker.flows.access.authenticate import Caller
 from broker.flows.quality.examine import Examiner, Hall
 from broker.flows.quality.order_examination import order_examination, verdict_of
-from broker.store import evidence, examinations, suites
-from broker.store.accounts import Account, Role
-from broker.store.examinations import Claim
+from broker.store.access.accounts import Account, Role
+from broker.store.quality import evidence, examinations, suites
+from broker.store.quality.examinations import Claim
 from broker.store.tables import endpoints
 from provider_sdk.testing.scripted import ScriptedProvider, embedding_vector
 from tests.integration.catalog import offers

@@ -21,9 +21,9 @@ from broker.core.quality.domains import learn
 from broker.core.quality.evidence import Grade, Piece, Source
 from broker.flows.quality.learn_quality import FADES_EVERY_S, QualitySchool, Scene
 from broker.flows.quality.write_evidence import Diary
-from broker.store import catalog
-from broker.store.accounts import Role
-from broker.store.evidence import START, record, since
+from broker.store.access.accounts import Role
+from broker.store.market import catalog
+from broker.store.quality.evidence import START, record, since
 from tests.integration.catalog.offers import SEALER, offer, open_account, register
 
 NOBODY = Scene((), None, None)

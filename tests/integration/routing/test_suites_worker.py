@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from broker.cli.main import app
 from broker.settings import Settings
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 from broker.worker import create_app
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.catalog import offers

@@ -28,9 +28,11 @@ from broker.core.requirements import Requirements
 from broker.core.retries import RetryBudget
 from broker.core.routing import route
 from broker.settings import Settings
-from broker.store import accounts, catalog, deployments, keys, ledger, listing, prices
-from broker.store.accounts import Account, Role
-from broker.store.keys import KeyTerms
+from broker.store import ledger
+from broker.store.access import accounts, keys
+from broker.store.access.accounts import Account, Role
+from broker.store.access.keys import KeyTerms
+from broker.store.market import catalog, deployments, listing, prices
 from broker.store.sealing import Sealer
 from pricing.book import PriceBook
 from provider_sdk.protocol import DeploymentOffer, EndpointOffer, ProbeReport, TokenBand

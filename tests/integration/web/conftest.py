@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.flows.access.login import make_link
 from broker.settings import Settings
-from broker.store.accounts import Account, Role
+from broker.store.access.accounts import Account, Role
 from broker.store.ledger import prepare_session
 from tests.integration.web.bourse import Bourse, chat, server
 from web.app import create_console

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from broker.core.quality.syllabus import Domain
-from broker.store.domains import load_domains
+from broker.store.quality.domains import load_domains
 from tests.integration.routing.examples import COOKING, LAW
 from tests.integration.web.bourse import Bourse
 from tests.integration.web.conftest import Enter, People, token_in

@@ -16,7 +16,7 @@ from sqlalchemy import event
 
 from broker.api.streams import STREAMS_OF_ACCOUNT_MAX
 from broker.flows.access.login import SESSION_COOKIE, close_session
-from broker.store.accounts import Account
+from broker.store.access.accounts import Account
 from tests.integration.serving import serving
 from tests.integration.web.bourse import Bourse, chat, server, wanted
 from tests.integration.web.conftest import Enter, People

@@ -16,11 +16,11 @@ from uuid_utils.compat import uuid7
 from broker.core.market import Presence
 from broker.core.outcome import DELIVERED, Fault
 from broker.core.quality.evidence import Grade, Piece, Source
-from broker.store import canaries, evidence, examinations
-from broker.store.accounts import Role
-from broker.store.canaries import Perch
+from broker.store.access.accounts import Role
 from broker.store.database import create_engine
-from broker.store.examinations import Claim
+from broker.store.quality import canaries, evidence, examinations
+from broker.store.quality.canaries import Perch
+from broker.store.quality.examinations import Claim
 from provider_sdk.protocol import CallBand, ProbeReport
 from tests.integration.web.bourse import Bourse, chat, failed, server, wanted
 from tests.integration.web.conftest import Enter, People

@@ -13,8 +13,8 @@ import pytest
 from broker.errors import Conflict
 from broker.flows.access.authenticate import Caller
 from broker.flows.market.order_simulation import OPEN_MAX, order_simulation, read_simulations
-from broker.store import simulations as store
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
+from broker.store.market import simulations as store
 from tests.integration.web.bourse import Bourse
 from tests.integration.web.conftest import Enter, People
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.store.accounts import Account, Role
+from broker.store.access.accounts import Account, Role
 from tests.integration.webhooks.office import Office
 from tests.integration.webhooks.target import Target
 from tests.integration.webhooks.target import target as a_target

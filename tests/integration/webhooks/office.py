@@ -17,10 +17,11 @@ from broker.core.webhooks import Patience
 from broker.flows.access.authenticate import Caller
 from broker.flows.webhooks.deliver_webhooks import Courier, Means
 from broker.flows.webhooks.subscribe import Subscribed, subscribe
-from broker.store import accounts, events
-from broker.store.accounts import Account, Role
-from broker.store.events import Event
+from broker.store.access import accounts
+from broker.store.access.accounts import Account, Role
 from broker.store.sealing import Sealer
+from broker.store.webhooks import events
+from broker.store.webhooks.events import Event
 from broker.upstream.addresses import AddressPolicy
 
 BEGINNING = datetime.now(UTC)

@@ -17,8 +17,9 @@ from broker.flows.webhooks.subscribe import WEBHOOKS_MAX, check_target, enable
 from broker.jobs.room import Room
 from broker.jobs.webhooks import purge
 from broker.settings import Settings
-from broker.store import accounts, deliveries
-from broker.store.accounts import Account, Role
+from broker.store.access import accounts
+from broker.store.access.accounts import Account, Role
+from broker.store.webhooks import deliveries
 from broker.upstream.addresses import AddressPolicy
 from tests.integration.gateway.house import until
 from tests.integration.webhooks.office import LOOPBACK, Office, caller

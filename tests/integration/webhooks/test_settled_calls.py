@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from broker.core.ledger import Hold
 from broker.flows.webhooks.replay_events import replay_events
 from broker.store import ledger
-from broker.store.accounts import Account, Role
-from broker.store.plans import id_at
+from broker.store.access.accounts import Account, Role
+from broker.store.money.plans import id_at
 from tests.integration.ledger.books import (
     ENDPOINT,
     PROCESS,

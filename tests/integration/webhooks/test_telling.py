@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from broker.core.webhooks import Patience
 from broker.flows.webhooks.subscribe import rotate_secret
-from broker.store.accounts import Account, Role
+from broker.store.access.accounts import Account, Role
 from tests.integration.upstream.scripted import certificates
 from tests.integration.webhooks.office import SEALER, Office, caller, tell
 from tests.integration.webhooks.target import BROKEN, OK, Got, Target

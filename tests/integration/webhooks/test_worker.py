@@ -7,7 +7,7 @@ from pathlib import Path
 
 from broker.settings import Settings
 from broker.store import ledger
-from broker.store.accounts import Account
+from broker.store.access.accounts import Account
 from broker.worker import create_app
 from tests.integration.gateway.house import until
 from tests.integration.ledger.books import PROCESS, a_hold, fund, ledger_connection

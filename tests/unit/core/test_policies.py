@@ -15,7 +15,7 @@ from broker.core.requirements import Prompt, Weights
 from broker.core.routing import route
 from broker.errors import RequestMalformed
 from broker.flows.quality.evaluate_policy import CALLS_MIN, UNIFORM, evaluate_calls
-from broker.store.judged_calls import JudgedCall
+from broker.store.quality.judged_calls import JudgedCall
 from pricing.book import Rate
 from tests.fakes import endpoint, market, pulse, requirements
 

@@ -14,9 +14,9 @@ from broker.core.key_terms import Allowance, KeyTerms, Rates, Scope
 from broker.errors import CallerUnknown, NotAllowed, ScopeMissing, TooManyCalls, Unavailable
 from broker.flows.access import keyring as keyrings
 from broker.flows.access.keyring import Keyring
-from broker.store.accounts import Role
-from broker.store.key_text import sha256_of
-from broker.store.keys import StoredKey
+from broker.store.access.accounts import Role
+from broker.store.access.key_text import sha256_of
+from broker.store.access.keys import StoredKey
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SOON = NOW + timedelta(seconds=10)

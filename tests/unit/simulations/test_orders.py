@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.errors import BrokerError, RequestMalformed
 from broker.flows.access.authenticate import Caller
 from broker.flows.market.order_simulation import order_simulation
-from broker.store.accounts import Role
+from broker.store.access.accounts import Role
 from simulations.files.load import ScenarioFileMalformed
 from simulations.orders import check
 
