@@ -1,0 +1,1 @@
+"""The control plane: parse, call one flow, render."""

@@ -1,0 +1,1 @@
+"""Accounts, keys, and the log of who did what."""

@@ -1,0 +1,1 @@
+"""Deployments and their heartbeats; prices, who moves them, and simulations of the market."""

@@ -1,0 +1,1 @@
+"""What a process and its market are like in numbers, for Prometheus."""

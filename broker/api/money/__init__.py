@@ -1,0 +1,1 @@
+"""Balances, statements, invoices; refunds, disputes, earnings, payouts; plans and the books."""

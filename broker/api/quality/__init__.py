@@ -1,0 +1,1 @@
+"""Domains, suites, and what consumers say of answers."""

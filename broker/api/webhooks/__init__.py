@@ -1,0 +1,1 @@
+"""Events, and who is to be told of them."""

@@ -78,7 +78,7 @@ async def _open_ledger_account(
     if kind is None:
         return None
     ledger_account = uuid7()
-    # With earnings, the database opens the purses that they go through: see `broker.store.money.purses`.
+    # With earnings, the database opens their purses, see `broker.store.money.purses`.
     await connection.execute(
         insert(ledger_accounts).values(
             id=ledger_account, owner_id=account_id, kind=kind, shard=0, created_at=now

@@ -1,0 +1,1 @@
+"""Money on its way: earnings, payouts, disputes, plans of the take, invoices."""

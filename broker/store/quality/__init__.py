@@ -1,0 +1,1 @@
+"""Domains, suites, and all that is known of how good answers are."""

@@ -1,0 +1,1 @@
+"""What providers signed of the calls that they served."""
