@@ -44,9 +44,7 @@ PARTS = ("quality", "domain_fit", "cost", "latency", "availability")
 
 
 def score_parts(view: View, parts: Floats) -> None:
-    """Fill `parts`, of shape (5, endpoints of the view), rows as in PARTS."""
-    if not view.numbers.size:
-        return
+    """Fill `parts`, of shape (5, endpoints of the view, at least one), rows as in PARTS."""
     cost, latency = view.cost_picos, view.latency_ms
     parts[0] = view.quality
     parts[1] = view.domain_fit
@@ -77,8 +75,6 @@ def worth(view: View, figures: Floats, value_picos: float, taste: Taste | None) 
     Below -1, where nobody would pay for it, scores come ever closer to -2.
     """
     scores, latency = figures[0], view.latency_ms
-    if not scores.size:
-        return
     bonus, lateness = (0.0, LATENESS_PRICE) if taste is None else (CLAIM_BONUS, taste.lateness)
     np.multiply(figures[1], figures[5], out=figures[-1])
     # One product with all rows, for each sum of two arrays takes as long.

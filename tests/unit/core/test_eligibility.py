@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from broker.core.candidates.eligibility import Rejection
+from broker.core.candidates.eligibility import SHORTLISTS_MAX, Rejection, shortlist
+from broker.core.candidates.scoring import typical_picos
 from broker.core.candidates.view import RoutingLimits
 from broker.core.catalog import Task
 from broker.core.decision import Decision
@@ -16,6 +17,7 @@ from broker.core.market import Market, Presence
 from broker.core.outcome import Fault, Outcome
 from broker.core.routing import route
 from pricing.book import Rate
+from pricing.tiers import Tier
 from tests.fakes import (
     ACCOUNT,
     OTHER_ACCOUNT,
@@ -67,28 +69,38 @@ TERMS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("RATE_TOO_HIGH", {"rate": Rate(500_001, 1, 0)}, {"max_rate_in_micros": 500_000}),
     ("RATE_TOO_HIGH", {"rate": Rate(1, 1_500_001, 0)}, {"max_rate_out_micros": 1_500_000}),
     # 464 tokens in at 0.5 and 100 out at 1.5 micro-dollars are 382,000 nano-dollars.
-    ("COST_TOO_HIGH", {"rate": Rate(500_003, 1_500_000, 0)}, {"max_cost_nanos": 382_001}),
+    ("COST_TOO_HIGH", {"rate": Rate(500_001, 1_500_000, 0)}, {"max_cost_nanos": 382_000}),
 ]
+MANY = 40
+"""Are decided about in arrays, and not in plain numbers."""
 
 
+@pytest.mark.parametrize("size", [2, MANY])
 @pytest.mark.parametrize(("reason", "unfit", "demands"), TERMS)
 def test_an_endpoint_that_breaks_a_demand_is_rejected_with_the_reason(
-    reason: str, unfit: dict[str, Any], demands: dict[str, Any]
+    reason: str, unfit: dict[str, Any], demands: dict[str, Any], size: int
 ) -> None:
-    where = market([endpoint(0), endpoint(1, **unfit)])
+    where = market(endpoint(at, **(unfit if at == 1 else {})) for at in range(size))
     decision = decide(where, **demands)
     assert reasons(decision) == {1: reason}
-    assert eligible(decision) == {0}
+    assert eligible(decision) == {*range(size)} - {1}
 
 
+@pytest.mark.parametrize("size", [1, 2, MANY])
 @pytest.mark.parametrize(("reason", "unfit", "demands"), TERMS)
 def test_what_just_meets_the_demands_is_not_rejected(
-    reason: str, unfit: dict[str, Any], demands: dict[str, Any]
+    reason: str, unfit: dict[str, Any], demands: dict[str, Any], size: int
 ) -> None:
-    fit = endpoint(
-        0, quality=0.4, max_output_tokens=100, context_length_tokens=200, rate=RATE
-    )  # fmt: skip
-    assert reasons(decide(market([fit]), **demands)) == {}
+    terms: dict[str, Any] = {
+        "quality": 0.4,
+        "max_output_tokens": 100,
+        "context_length_tokens": 200,
+    }
+    # One is worse, or all would be seen to meet them at a glance.
+    worse = endpoint(MANY, **terms | unfit)
+    fit = [endpoint(at, **terms, rate=RATE) for at in range(size)]
+    assert reasons(decide(market([*fit, worse]), **demands)) == {MANY: reason}
+    assert reasons(decide(market(fit), **demands)) == {}
 
 
 @pytest.mark.parametrize("presence", [Presence.DRAINING, Presence.DOWN])
@@ -97,10 +109,12 @@ def test_an_endpoint_whose_agent_is_draining_or_away_is_not_called(presence: Pre
     assert reasons(decide(where)) == {1: "NOT_PRESENT"}
 
 
-def test_an_endpoint_that_cannot_answer_in_time_is_too_slow() -> None:
-    where = market([endpoint(0), endpoint(1)])
+@pytest.mark.parametrize("size", [2, MANY])
+def test_an_endpoint_that_cannot_answer_in_time_is_too_slow(size: int) -> None:
+    where = market(endpoint(at) for at in range(size))
     live = pulse(where)
-    live.ttft_ms[1] = 10_000.0
+    live.ttft_ms[:], live.tpot_ms[:] = 500.0, 20.0
+    live.ttft_ms[1] = 501.0
     # 500 ms and 100 tokens of 20 ms are 2,500 ms.
     assert reasons(decide(where, live, latency_ms_max=2_500.0)) == {1: "TOO_SLOW"}
 
@@ -223,6 +237,104 @@ def test_an_endpoint_whose_price_would_make_the_task_free_is_unpriced(
     assert eligible(decision) == {1}
 
 
+@pytest.mark.parametrize("size", [1, 3, MANY])
+@pytest.mark.parametrize("rate", [Rate(1, 0, 0), Rate(0, 1, 0), Rate(0, 0, 1)])
+def test_whoever_is_paid_for_anything_that_a_chat_counts_is_priced(rate: Rate, size: int) -> None:
+    where = market(endpoint(at, rate=rate) for at in range(size))
+    assert eligible(decide(where)) == {*range(size)}
+
+
+@pytest.mark.parametrize("size", [3, MANY])
+def test_of_some_who_are_paid_by_the_call_and_some_by_the_token_each_costs_what_it_does(
+    size: int,
+) -> None:
+    by_call, by_token = Rate(0, 0, 300_000), RATE
+    where = market(endpoint(at, rate=by_token if at else by_call) for at in range(size))
+    # 100 tokens in at 0.5 and 100 out at 1.5 micro-dollars are 200 micro-dollars.
+    assert decide(where).costs_picos.tolist() == [300e6] + [200e6] * (size - 1)
+    # As the bounds go, 232 and 150.
+    assert reasons(decide(where, max_cost_nanos=300_000)) == dict.fromkeys(
+        range(1, size), "COST_TOO_HIGH"
+    )
+    assert reasons(decide(where, max_cost_nanos=382_000)) == {}
+
+
+@pytest.mark.parametrize("size", [2, MANY])
+def test_without_a_domain_the_generalist_fits_and_in_one_that_it_does_not_claim_by_half(
+    size: int,
+) -> None:
+    where = market(endpoint(at, domains={} if at else {"law": 0.9}) for at in range(size))
+
+    def fits(domain: str | None) -> list[float]:
+        return decide(where, domain=domain).parts[1].tolist()
+
+    others = size - 1
+    assert fits(None) == [0.5] + [1.0] * others
+    assert fits("law") == [1.0] + [0.5] * others
+    assert fits("medicine") == [0.0] + [0.5] * others
+
+
+def test_a_key_for_some_domains_alone_leaves_out_specialists_in_others() -> None:
+    where = market([endpoint(0), endpoint(1, domains={"law": 0.9}), endpoint(2, domains={"hr": 1})])
+    decision = decide(where, domains_only=frozenset({"hr"}))
+    assert reasons(decision) == {1: "DOMAIN_NOT_ALLOWED"}
+    assert eligible(decision) == {0, 2}
+
+
+@pytest.mark.parametrize("size", [1, 3, MANY])
+def test_a_call_costs_at_typical_rates_what_it_does_at_the_middle_ones(size: int) -> None:
+    members = [
+        endpoint(at, rate=Rate(1_000 + at, 2_000 + 2 * at, 3_000 + 3 * at)) for at in range(size)
+    ]
+    wanted = requirements(tokens_in_expected=7, choices=3)
+    listed = shortlist(wanted, market(members))
+    assert listed is not None
+    middle = (size - 1) / 2
+    assert typical_picos(wanted, listed, 11.0) == pytest.approx(
+        7 * (1_000 + middle) + 3 * 11 * (2_000 + 2 * middle) + 1_000 * (3_000 + 3 * middle)
+    )
+
+
+def test_of_what_is_remembered_lists_of_one_are_forgotten_first_and_then_all() -> None:
+    where = market(endpoint(at, f"acme/{at}") for at in range(3))
+
+    def asked(model: str, rate: int) -> None:
+        shortlist(requirements(model=model, max_rate_in_micros=rate), where)
+
+    def remembered() -> list[int]:
+        return sorted({each.numbers.size for each in where.shortlists.values() if each})
+
+    half = SHORTLISTS_MAX // 2
+    for rate in range(half):
+        asked("small", 10**6 + rate)
+    where.fronts["one of them"] = None
+    for rate in range(half + 1):
+        asked("acme/1", 10**6 + rate)
+    assert (remembered(), len(where.shortlists)) == ([1, 3], half + 1)
+    assert where.fronts
+    asked("small", 1)  # nobody is as cheap
+    for rate in range(half - 1):
+        asked("acme/1", 10**6 + rate)
+    assert (remembered(), len(where.shortlists)) == ([1], 1)
+    assert not where.fronts, "nor is what goes with the lists"
+
+
+def test_no_name_that_nobody_has_is_taken_for_another_where_there_are_private_ones() -> None:
+    where = market([endpoint(0), endpoint(1, "zeta/secret", visible_to=[OTHER_ACCOUNT])])
+    assert _decided(where, "zeta/nobody") is None
+
+
 def _decided(where: Market, model: str) -> Decision | None:
     chance = (Random(1), 0.0)
     return route(requirements(model=model), where, pulse(where), RoutingLimits(), chance)
+
+
+@pytest.mark.parametrize(
+    "demand", [{}, {"max_cost_nanos": 1}, {"latency_ms_max": 1.0}, {"tier": Tier.PRIORITY}]
+)
+def test_where_the_terms_leave_nobody_all_are_told_and_nobody_is_planned(
+    demand: dict[str, Any],
+) -> None:
+    decision = decide(market([endpoint(0), endpoint(1)]), regions=frozenset({"mars"}), **demand)
+    assert set(reasons(decision)) == {0, 1}
+    assert decision.plan == ()

@@ -17,6 +17,7 @@ from broker.core.requirements import Requirements
 from broker.errors import QuoteRefused
 from pricing.book import EndpointUnpriced, PriceBook, Rate
 from pricing.money import charge_nanos
+from pricing.tiers import Tier
 from tests.fakes import decide, endpoint, market, planned, requirements
 
 CHEAP, DEAR = Rate(100_000, 200_000, 0), Rate(2_000_000, 6_000_000, 0)
@@ -201,6 +202,24 @@ def test_whatever_a_call_asks_for_it_is_refused_or_fits_what_was_promised(
         candidate.rate.picos(wanted.tokens_in_bound, wanted.choices * candidate.tokens_out_max)
     )
     assert most <= candidate.ceiling_nanos == made.ceiling_nanos
+
+
+def test_a_quote_for_a_tier_holds_though_its_providers_price_it_no_longer() -> None:
+    members = [("cheap/small", CHEAP), ("dear/small", DEAR)]
+    tiered, plain = (
+        market(
+            endpoint(at, name, rate=rate, tiers=tiers) for at, (name, rate) in enumerate(members)
+        )
+        for tiers in ({Tier.FLEX: 5_000}, {})
+    )
+    made = promised(tiered, tier=Tier.FLEX)
+    assert {each.tier for each in (made.wanted, on_quote(made, requirements()))} == {Tier.FLEX}
+    _, decision = decided(made, plain)
+    assert decision.plan
+    assert [each.rate for each in decision.plan] == [each.rate for each in made.offers]
+    with pytest.raises(QuoteRefused) as raised:
+        on_quote(made, requirements(tier=Tier.PRIORITY))
+    assert raised.value.code == "quote_mismatch"
 
 
 def test_a_quoted_market_has_the_quoted_prices_and_no_others(bourse: Market) -> None:

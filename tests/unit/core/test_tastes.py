@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from broker.core import story
+from broker.core.candidates.eligibility import Rejection
 from broker.core.decision import Decision
 from broker.core.health.pulse import Pulse
 from broker.core.market import Market
@@ -157,3 +158,35 @@ def test_where_nobody_is_left_nobody_is_chosen() -> None:
     decision = decided(taught(), preset="balanced", providers_only=frozenset({"unheard-of"}))
     assert decision.plan == ()
     assert decision.scores.size == 0
+
+
+@pytest.mark.parametrize("preset", list(TASTES))
+def test_a_score_is_quality_that_is_there_less_cost_and_lateness_and_ever_closer_to_minus_two(
+    preset: str,
+) -> None:
+    where = taught(rates=(10**12, 10**6, 10**6, 10**4))
+    live, taste = pulse(where), TASTES[preset]
+    live.ttft_ms[:4], live.tpot_ms[:4] = (400.0, 100.0, 25_000.0, 9_000.0), 0.0
+    live.availability[:4] = 1.0, 0.5, 1.0, 0.9
+    decision = decided(where, live, preset=preset)
+    latency = live.ttft_ms[:4]
+    late = latency / 100.0 - 1.0 if taste.hurried else np.maximum(latency / 10_000.0 - 1.0, 0.0)
+    assert decision.value_nanos is not None
+    costs = decision.costs_picos / (1_000.0 * decision.value_nanos)
+    claimed = 0.1 * decision.parts[1]
+    plain = np.array(QUALITY) * live.availability[:4] + claimed - costs - taste.lateness * late
+    assert plain.min() < -1.0 < plain.max()
+    shown = [each if each >= -1.0 else -2.0 - 1.0 / each for each in plain.tolist()]
+    assert decision.scores.tolist() == pytest.approx(shown)
+
+
+def test_a_quality_that_is_learned_is_held_against_what_is_asked_for_and_just_enough_is() -> None:
+    decision = decided(taught(), quality_min=0.8)
+    assert decision.eligible.tolist() == [0, 1]
+    assert {Rejection(each) for each in decision.reasons.tolist()} == {Rejection.QUALITY_TOO_LOW}
+
+
+def test_where_no_prompt_tells_what_was_learned_what_is_declared_counts() -> None:
+    decision = decide(taught(), model="auto", quality_min=0.5)
+    assert decision.eligible.tolist() == [0, 1, 2, 3]
+    assert decision.parts[0].tolist() == [0.5] * 4

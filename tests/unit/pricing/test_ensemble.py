@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from pricing.book import PriceBook, ProposedRates
+from pricing.book import FloatArray, PriceBook, ProposedRates
 from pricing.controllers.excess import ExcessLoad
 from pricing.controllers.pi import ProportionalIntegral
 from pricing.controllers.posted import Posted
@@ -125,6 +125,8 @@ def test_a_state_with_states_inside_is_carried_as_well() -> None:
         (Faulty(factor=math.nan), "proposed no number", [3]),
         (Faulty(factor=math.inf), "proposed no number", [3]),
         (Faulty(factor=1e6), "left the band", [3]),
+        (Faulty(factor=4.001), "left the band", [3]),
+        (Faulty(factor=0.499), "left the band", [3]),
         (Faulty(factor=-1.0), "left the band", [3]),
         (Faulty(shape=2), "raised ValueError: proposed (2, 2)", [1, 3]),
         (Faulty(error=KeyError("lost")), "raised KeyError: 'lost'", [1, 3]),
@@ -148,6 +150,119 @@ def test_who_misbehaves_is_replaced_by_the_posted_price_and_told(
     assert proposed.rates[0, 0] > OF.listed[0, 0], "the others go on"
 
 
+def test_an_incident_names_the_controller() -> None:
+    faulty = Faulty(error=ValueError("no"))
+    for ensemble, name in ((Ensemble.of(faulty), "faulty"), (Ensemble.of(faulty, "mine"), "mine")):
+        state, _ = ensemble.step(fresh(ensemble), moment())
+        assert [each.controller for each in state.incidents] == [name]
+
+
+@pytest.mark.parametrize("load", [0.0, 8.0])
+def test_a_price_at_the_edge_of_its_band_is_no_incident(load: float) -> None:
+    state = fresh(MIXED)
+    for at in range(200):
+        state, proposed = MIXED.step(state, moment(load, float(at)))
+        assert not state.incidents
+    edge = OF.ceiling if load else OF.floor
+    np.testing.assert_allclose(proposed.rates[:, [0, 1, 3]], edge[:, [0, 1, 3]])
+
+
+def test_of_what_is_not_priced_anything_may_be_proposed() -> None:
+    @dataclass(frozen=True)
+    class Free(Faulty):
+        def step(self, state: None, snapshot: MarketSnapshot) -> tuple[None, ProposedRates]:
+            listed = snapshot.bands.listed
+            return None, ProposedRates(np.where(listed > 0, 1.5 * listed, np.nan))
+
+    ensemble = Ensemble.of(Free())
+    state, proposed = ensemble.step(fresh(ensemble), moment())
+    assert not state.incidents
+    np.testing.assert_allclose(proposed.rates[OF.listed > 0], 1.5 * OF.listed[OF.listed > 0])
+
+
+def test_a_band_that_changes_holds_from_the_next_tick_on() -> None:
+    state = fresh(MIXED)
+    for at in range(100):
+        state, _ = MIXED.step(state, moment(8.0, float(at)))
+    half = Bands(OF.floor, OF.listed, np.maximum(OF.ceiling // 2, OF.listed))
+    for of in (half, OF):
+        for at in range(100):
+            state, proposed = MIXED.step(state, moment(8.0, 100.0 + at, of))
+            assert (proposed.rates <= of.ceiling).all()
+            assert not state.incidents
+        np.testing.assert_allclose(proposed.rates[:, [0, 1, 3]], of.ceiling[:, [0, 1, 3]])
+
+
+def test_a_choice_may_know_of_endpoints_that_the_market_does_not_have_yet() -> None:
+    wider = replace(MIXED, group_of=np.array([0, 1, 2, 1, 2, 2]))
+    _, proposed = wider.step(fresh(wider), moment())
+    np.testing.assert_array_equal(proposed.rates, MIXED.step(fresh(MIXED), moment())[1].rates)
+
+
+@dataclass(frozen=True)
+class Noted:
+    """The state of a controller that keeps more than numbers by endpoint."""
+
+    by_endpoint: FloatArray
+    of_all: FloatArray
+    steps: int = 0
+
+
+class Noting:
+    """Proposes list prices, counts what it has seen of each endpoint and of all, and tells what
+    elasticities it was given."""
+
+    def __init__(self, size: int = 7) -> None:
+        self._size = size
+        self.elasticities: list[FloatArray | None] = []
+
+    def resume(self, book: PriceBook, bands: Bands) -> Noted:
+        return Noted(np.zeros(len(bands)), np.zeros(self._size))
+
+    def step(self, state: Noted, snapshot: MarketSnapshot) -> tuple[Noted, ProposedRates]:
+        self.elasticities.append(snapshot.elasticity)
+        after = Noted(state.by_endpoint + 1.0, state.of_all + 1.0, state.steps + 1)
+        return after, ProposedRates(snapshot.bands.listed.astype(np.float64))
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+def test_of_a_group_that_changes_what_is_known_of_all_is_kept_whole(size: int) -> None:
+    """Also where it has as many numbers as there were members, or are now."""
+    two = Ensemble((group(Noting(size), "a"), group(Posted(), "b")), np.array([0, 0, 1, 1]))
+    state = fresh(two)
+    for at in range(3):
+        state, _ = two.step(state, moment(at_s=float(at)))
+    moved = replace(two, group_of=np.array([1, 0, 0, 0]))
+    state, _ = moved.step(state, moment(at_s=4.0))
+    noted = state.parts["a"].state
+    assert noted.by_endpoint.tolist() == [4.0, 1.0, 1.0]
+    assert noted.of_all.tolist() == [4.0] * size
+    assert noted.steps == 4
+
+
+def test_controllers_are_told_the_elasticity_that_is_safe_to_go_by_if_none_is_measured() -> None:
+    noting = Noting()
+    ensemble = Ensemble.of(noting)
+    state, rng = fresh(ensemble), np.random.default_rng(4)
+    for at in range(900):
+        if at % 30 == 0:
+            price = np.exp(rng.choice([-0.3, 0.3]))
+        book = PriceBook.from_matrix(at + 1, np.rint(OF.listed * price).astype(np.int64))
+        state, _ = ensemble.step(state, moment(0.7 * price**-3.0, float(at), book=book))
+    first, last = noting.elasticities[0], noting.elasticities[-1]
+    assert first is not None
+    assert last is not None
+    assert (first == noting.elasticities[28]).all(), "until a window is over"
+    known = ensemble.estimator.estimate(state.demand)
+    np.testing.assert_allclose(last, known.mean + known.error)
+    np.testing.assert_allclose(last, 3.0, rtol=0.2)
+    assert (first > 1.5).all(), "what is not known is taken for more than is likely"
+    measured = replace(moment(book=LISTED), elasticity=np.full(4, 7.0))
+    ensemble.step(state, measured)
+    assert noting.elasticities[-1] is not None
+    assert noting.elasticities[-1].tolist() == [7.0] * 4
+
+
 def test_after_a_while_the_controller_is_tried_again() -> None:
     faulty, sound = (
         Ensemble((group(each, "one"),), np.zeros(4, dtype=int))
@@ -156,8 +271,7 @@ def test_after_a_while_the_controller_is_tried_again() -> None:
     state, _ = faulty.step(fresh(faulty), moment())
     state, proposed = sound.step(state, moment(at_s=BENCHED_S - 1.0))
     np.testing.assert_array_equal(proposed.rates, OF.listed)
-    for second in range(3):
-        state, proposed = sound.step(state, moment(at_s=BENCHED_S + second))
+    state, proposed = sound.step(state, moment(at_s=BENCHED_S))
     assert (proposed.rates[0, [0, 1, 3]] > OF.listed[0, [0, 1, 3]]).all()
     state, _ = faulty.step(state, moment(at_s=BENCHED_S + 4.0))
     assert len(state.incidents) == 1, "and told again when it fails again"

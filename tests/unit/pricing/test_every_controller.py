@@ -90,6 +90,20 @@ def test_a_newcomer_starts_at_its_list_price(controller: Controller[Any]) -> Non
 
 
 @every
+def test_who_was_gone_for_a_while_begins_at_its_list_price_again(
+    controller: Controller[Any],
+) -> None:
+    of = bands(TOKENS, BY_CALL)
+    state = controller.resume(PriceBook.from_matrix(1, of.listed), of)
+    for second in range(5):
+        state, _ = controller.step(state, moment(float(second), 1.0, 3.0, of, PriceBook.empty()))
+    left = bands((0,) * 9, BY_CALL)
+    state, _ = controller.step(state, moment(5.0, 1.0, 3.0, left, PriceBook.empty()))
+    _, proposed = controller.step(state, moment(6.0, 1.0, 3.0, of, PriceBook.empty()))
+    np.testing.assert_allclose(proposed.rates[:, 0], of.listed[:, 0])
+
+
+@every
 def test_a_new_leader_goes_on_from_the_published_book(controller: Controller[Any]) -> None:
     of = bands(TOKENS, BY_CALL)
     book = PriceBook.from_matrix(7, np.array([[3_000_000, 0], [6_000_000, 0], [0, 1_500_000]]))

@@ -68,6 +68,65 @@ def test_the_goal_is_solved_for_only_now_and_then() -> None:
     assert goals[5] > goals[0]
 
 
+@pytest.mark.parametrize(
+    ("delay_ticks", "dt_s", "ticks"),
+    [
+        (None, 1.0, 5),
+        ([80.0, 200.0], 1.0, 8),  # a tenth of the soonest answer
+        ([80.0, 200.0], 2.0, 8),
+        ([10.0, 200.0], 1.0, 5),
+        ([math.nan, 200.0], 1.0, 5),
+    ],
+)
+def test_where_prices_are_answered_late_a_goal_stands_longer(
+    delay_ticks: list[float] | None, dt_s: float, ticks: int
+) -> None:
+    controller = ShadowPrice(solve_every_s=5.0)
+    delay = None if delay_ticks is None else np.array(delay_ticks)
+    first = replace(snapshot(1.0, OF, dt_s), fluid=wanting((10.0, 6e6)), delay_ticks=delay)
+    state, _ = controller.step(controller.resume(PriceBook.empty(), OF), first)
+    later, goal, stood = replace(first, fluid=wanting((10.0, 12e6))), state.goal[0], 0
+    while state.goal[0] == goal:
+        state, _ = controller.step(state, later)
+        stood += 1
+    assert stood == ticks
+
+
+def test_a_goal_is_solved_for_at_once_where_an_endpoint_has_come() -> None:
+    controller, one = ShadowPrice(solve_every_s=1e6), bands(TOKENS)
+    alone = FluidMarket.dense(
+        np.array([9.0]), np.array([5.0]), np.array([[9e6]]), np.ones((1, 1)), 3e6
+    )
+    state = controller.resume(PriceBook.empty(), one)
+    state, _ = controller.step(state, replace(snapshot(1.0, one), fluid=alone))
+    state, _ = controller.step(state, replace(snapshot(1.0, OF), fluid=wanting((10.0, 6e6))))
+    assert np.isfinite(state.goal).tolist() == [True, True]
+
+
+def test_where_the_solver_gives_up_the_old_goal_stands_until_it_is_solved_again() -> None:
+    controller = ShadowPrice(solve_every_s=5.0)
+    sound = replace(snapshot(1.0, OF, 5.0), fluid=wanting((10.0, 6e6)))
+    state, _ = controller.step(controller.resume(PriceBook.empty(), OF), sound)
+    goal = state.goal.tolist()
+    unsolvable = replace(sound, fluid=wanting((1e30, 12e6), slots=1e30))  # no end for it
+    state, _ = controller.step(state, unsolvable)
+    assert state.goal.tolist() == goal
+    dearer = replace(sound, dt_s=1.0, fluid=wanting((10.0, 12e6)))
+    for _ in range(4):
+        state, _ = controller.step(state, dearer)
+        assert state.goal.tolist() == goal, "and is tried no more often than ever"
+    state, _ = controller.step(state, dearer)
+    assert (state.goal > goal).all()
+
+
+def test_a_market_of_nobody_with_classes_and_delays_is_no_special_case() -> None:
+    none = bands()
+    nobody = FluidMarket.dense(*(np.zeros(0), np.zeros(0)), *(np.zeros((0, 0)),) * 2, np.zeros(0))
+    moment = replace(snapshot(1.0, none), fluid=nobody, delay_ticks=np.zeros(0))
+    _, rates = settled(ShadowPrice(), moment, ticks=3)
+    assert rates.shape == (3, 0)
+
+
 def state_goal(at: MarketSnapshot) -> float:
     controller = ShadowPrice()
     return float(controller.step(controller.resume(PriceBook.empty(), OF), at)[0].goal[0])
@@ -96,6 +155,25 @@ def test_a_price_goes_a_share_of_the_excess_and_the_gain_guard_makes_it_less() -
     assert guarded.rates[0, 1] == pytest.approx(2e6 * math.exp(share))
 
 
+@pytest.mark.parametrize(
+    ("elasticity", "counts_as", "load"),
+    [(2.0, 2.0, 1.6), (5.0, 5.0, 8.0), (math.nan, 1.5, 1.6), (0.05, 0.2, 0.9), (60.0, 20.0, 0.82)],
+)
+def test_the_elasticity_that_is_measured_says_how_far_to_go(
+    elasticity: float, counts_as: float, load: float
+) -> None:
+    controller = ShadowPrice(target=0.8, speed=0.5, elasticity=1.5)
+    start, _ = controller.step(controller.resume(PriceBook.empty(), OF), snapshot(0.8, OF))
+    seen = replace(snapshot(load, OF), elasticity=np.full(2, elasticity))
+    moved = math.log(controller.step(start, seen)[1].rates[0, 0] / 2e6)
+    distance = math.log(load / 0.8) / counts_as
+    way = min(math.expm1(counts_as * distance) / counts_as, 2.0 * distance)
+    assert moved == pytest.approx(0.5 * way)
+    late = replace(seen, delay_ticks=np.full(2, 5.0), elasticity=np.full(2, counts_as))
+    moved = math.log(controller.step(start, late)[1].rates[0, 0] / 2e6)
+    assert moved == pytest.approx(math.sin(math.pi / 22) * way), "the gain is that of one by one"
+
+
 def test_the_mean_of_a_load_that_swings_stands_at_its_target() -> None:
     controller = ShadowPrice(target=0.8, speed=0.02, elasticity=1.0)
     state, ln_price, loads = controller.resume(PriceBook.empty(), OF), 0.0, []
@@ -119,10 +197,15 @@ def test_a_goal_that_stands_for_a_while_counts_as_delay() -> None:
         start, _ = controller.step(controller.resume(PriceBook.empty(), OF), snapshot(0.8, OF))
         return math.log(controller.step(start, moment)[1].rates[0, 0] / 2e6)
 
-    # With 9 s between solutions 4 more ticks: half of 2 sin(pi / (2 (2 tau + 1))) for 3 and for 7.
-    assert moved(9.0) / moved(1.0) == pytest.approx(
-        math.sin(math.pi / 30) / math.sin(math.pi / 14), rel=1e-3
-    )
+    # With 9 s between solutions 4 more ticks: half of 2 sin(pi / (2 (2 tau + 1))) for 3 and for 7;
+    # with 21 s 10 more.
+    shares = [math.sin(math.pi / (2 * (2 * ticks + 1))) for ticks in (3, 3, 7, 13)]
+    told = [moved(each) / moved(1.0) * shares[0] for each in (0.0, 1.0, 9.0, 21.0)]
+    assert told == pytest.approx(shares, rel=1e-3)
+    moment = replace(moment, dt_s=2.0)
+    assert moved(18.0) / moved(2.0) == pytest.approx(shares[2] / shares[0], rel=1e-3)
+    moment = replace(moment, dt_s=0.0)
+    assert moved(9.0) / moved(0.0) == pytest.approx(1.0), "where no time passes no goal gets old"
 
 
 def test_classes_inferred_from_load_lead_to_the_price_that_fills_the_target() -> None:
