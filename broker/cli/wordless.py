@@ -39,12 +39,16 @@ def importing_without_words(but: Collection[str]) -> Iterator[None]:
 def _in_place_of_loading(
     get_code: Callable[[SourceFileLoader, str], CodeType | None],
 ) -> Iterator[None]:
-    # An attribute of its own, over the one that it inherits.
+    # An attribute of its own, over the one that it inherits, unless there is one already.
+    before = vars(SourceFileLoader).get("get_code")
     SourceFileLoader.get_code = get_code  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
-        del SourceFileLoader.get_code
+        if before is None:
+            del SourceFileLoader.get_code
+        else:
+            SourceFileLoader.get_code = before  # type: ignore[method-assign]
 
 
 def wordless(code: CodeType) -> CodeType:

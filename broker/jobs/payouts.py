@@ -16,7 +16,8 @@ from broker.jobs.room import SLOW, Job, Room
 from broker.outbound.stripe_extra import open_stripe
 from broker.store.money import payouts
 from broker.store.sealing import Sealer
-from broker.upstream.addresses import AddressPolicy, checked_httpx_transport
+from broker.upstream import checked_httpx
+from broker.upstream.addresses import AddressPolicy
 
 AUTHOR: Final = "payout-schedule"
 
@@ -46,7 +47,7 @@ async def send_payouts(room: Room) -> None:
         if waiting:
             _log.warning("payouts_wait_for_a_stripe_key", count=len(waiting))
         return
-    transport = checked_httpx_transport(AddressPolicy(settings.allowed_networks))
+    transport = checked_httpx.transport(AddressPolicy(settings.allowed_networks))
     sealer = Sealer(settings.secret_key, settings.secret_keys_old)
     async with open_stripe(settings.payouts.stripe_key, transport) as adapter:
         await send_all(Sending(room.engine, sealer, adapter, lambda: datetime.now(UTC)))

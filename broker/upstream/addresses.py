@@ -16,7 +16,6 @@ from concurrent.futures import Executor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, TypeAlias, cast
 
-import httpcore
 import httpx
 
 from broker.core.outcome import Fault, Outcome
@@ -132,46 +131,6 @@ def permitted(host: str, addresses: list[Address], policy: AddressPolicy) -> lis
     return allowed
 
 
-class _CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Resolves and checks, then lets httpcore connect to the checked address by its number."""
-
-    def __init__(self, policy: AddressPolicy, threads: Executor | None) -> None:
-        self._policy = policy
-        self._threads = threads
-        self._inner = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        try:
-            async with asyncio.timeout(timeout):
-                addresses = await resolve(host, port, self._policy, self._threads)
-        except TimeoutError as error:
-            raise httpcore.ConnectTimeout(f"{host} was not resolved in time") from error
-        except AttemptFailed as error:
-            raise httpcore.ConnectError(error.outcome.detail) from error
-        except OSError as error:
-            raise httpcore.ConnectError(f"{host} was not resolved: {error.strerror}") from error
-        for address in addresses[:-1]:
-            try:
-                return await self._inner.connect_tcp(
-                    address.sockaddr[0], port, timeout, local_address, socket_options
-                )
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                continue
-        return await self._inner.connect_tcp(
-            addresses[-1].sockaddr[0], port, timeout, local_address, socket_options
-        )
-
-    async def sleep(self, seconds: float) -> None:
-        await self._inner.sleep(seconds)
-
-
 @functools.cache
 def public_tls_context() -> ssl.SSLContext:
     """Return the context that trusts the public authorities; made once, for that takes a while."""
@@ -179,30 +138,3 @@ def public_tls_context() -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_RENEGOTIATION
     return context
-
-
-class _CheckedTransport(httpx.AsyncHTTPTransport):
-    """httpx's transport on a pool whose backend checks addresses, for which it has no argument."""
-
-    def __init__(
-        self, policy: AddressPolicy, ssl_context: ssl.SSLContext | None, threads: Executor | None
-    ) -> None:
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context or public_tls_context(),
-            max_connections=16,
-            network_backend=_CheckedBackend(policy, threads),
-        )
-
-
-def checked_httpx_transport(
-    policy: AddressPolicy,
-    ssl_context: ssl.SSLContext | None = None,
-    threads: Executor | None = None,
-) -> httpx.AsyncBaseTransport:
-    """Return a transport for `httpx.AsyncClient` that connects to permitted addresses only.
-
-    A refused address shows as `httpx.ConnectError`. TLS is verified for the name, not the address.
-    Names are resolved in `threads`, if given. The transport uses no proxy; it follows no redirects,
-    and `follow_redirects` of the client must stay off.
-    """
-    return _CheckedTransport(policy, ssl_context, threads)

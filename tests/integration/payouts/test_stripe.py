@@ -27,7 +27,8 @@ from broker.outbound.stripe_extra import open_stripe
 from broker.store.access.accounts import Account
 from broker.store.money.payouts import Payout, PayoutStatus
 from broker.store.money.purses import Contents
-from broker.upstream.addresses import AddressPolicy, checked_httpx_transport
+from broker.upstream import checked_httpx
+from broker.upstream.addresses import AddressPolicy
 from tests.integration.payouts.stripe_stand_in import StripeStandIn
 from tests.integration.payouts.till import BANK, SEALER, Till
 
@@ -45,7 +46,7 @@ async def stripe() -> AsyncIterator[StripeStandIn]:
 
 @pytest.fixture
 async def desk(till: Till, stripe: StripeStandIn) -> AsyncIterator[Sending]:
-    transport = checked_httpx_transport(LOOPBACK)
+    transport = checked_httpx.transport(LOOPBACK)
     async with open_stripe("sk_test_1", transport, stripe.url) as adapter:
         yield Sending(till.engine, SEALER, adapter, lambda: datetime.now(UTC))
 
@@ -212,7 +213,7 @@ async def test_payouts_to_banks_are_not_asked_of_stripe(
 
 
 async def test_an_address_that_is_not_allowed_is_not_called(stripe: StripeStandIn) -> None:
-    transport = checked_httpx_transport(AddressPolicy())
+    transport = checked_httpx.transport(AddressPolicy())
     async with open_stripe("sk_test_1", transport, stripe.url) as adapter:
         with pytest.raises(PaymentUnclear, match="not allowed"):
             await adapter.pay(Order(uuid7(), 9, Stripe(ACCOUNT)))

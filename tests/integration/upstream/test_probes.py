@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from broker.core.wire.signature import Signature, Tensor
-from broker.upstream.addresses import AddressPolicy, checked_httpx_transport
+from broker.upstream import checked_httpx
+from broker.upstream.addresses import AddressPolicy
 from broker.upstream.probe import probe_dns, probe_kserve, probe_openai, probe_wellknown
 from broker.upstream.probe_kserve import NOT_CHECKED, signature_in
 from provider_sdk.protocol import ProbeReport, Task
@@ -96,13 +97,13 @@ async def test_an_unusable_url_is_reported() -> None:
 
 async def test_the_checked_transport_serves_httpx_and_maps_what_fails() -> None:
     async with answering(answer(200, b"ok")) as server:
-        async with httpx.AsyncClient(transport=checked_httpx_transport(LOOPBACK)) as client:
+        async with httpx.AsyncClient(transport=checked_httpx.transport(LOOPBACK)) as client:
             assert (await client.get(url_of(server))).text == "ok"
             with pytest.raises(httpx.ConnectError, match="not resolved"):
                 await client.get("http://nowhere.invalid/")
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
-            async with httpx.AsyncClient(transport=checked_httpx_transport(LOOPBACK)) as client:
+            async with httpx.AsyncClient(transport=checked_httpx.transport(LOOPBACK)) as client:
                 with pytest.raises(httpx.ConnectError):
                     await client.get(f"http://127.0.0.1:{taken.getsockname()[1]}/")
 
