@@ -10,16 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from broker.errors import BrokerError
 from simulations.cell import Cell, CellStopped, Outcome, run_cell
+from simulations.doors import open_door
 from simulations.measures import MEASURES
 from simulations.orders import plan_of
 from simulations.report.write import page_of
-from simulations.studies.distributed import DOORS
 from simulations.studies.parcel import pack, unpack
 from simulations.studies.plan import Plan
 from simulations.studies.results import Results
@@ -60,9 +59,8 @@ class Desk:
     @property
     def orders(self) -> Orders:
         """The broker's door to its orders."""
-        (door,) = entry_points(group=DOORS, name="orders")
-        found: Orders = door.load()
-        return found
+        orders: Orders = open_door("orders")
+        return orders
 
 
 class _CellsMissing(Exception):

@@ -132,12 +132,10 @@ def sweep(
 
 def _take_down(state: Path, days: float, elasticity: float, out: Path) -> str:
     """Write the broker's market down as a scenario; return its path."""
-    from importlib.metadata import entry_points
-
+    from simulations.doors import open_door
     from simulations.replay.market import write_market
 
-    (door,) = entry_points(group="broker.doors", name="market")
-    path = write_market(door.load()(state, days), out, elasticity)
+    path = write_market(open_door("market")(state, days), out, elasticity)
     typer.echo(f"The market is written down in {path}; change it there, and simulate that file.")
     return str(path)
 

@@ -34,7 +34,7 @@ def set_(
     reason: Reason,
     provider: Annotated[str | None, typer.Option(help="For this provider only.")] = None,
     domain: Annotated[str | None, typer.Option(help="For calls of this domain only.")] = None,
-    effective: Annotated[
+    from_: Annotated[
         datetime | None, typer.Option("--from", help="In UTC; at once when not given.")
     ] = None,
     state: State = DEFAULT_STATE,
@@ -43,7 +43,7 @@ def set_(
     from broker.cli.local import OPERATOR, now, run_with_engine
     from broker.flows.money.set_plan import PlanWanted, set_plan
 
-    at = in_utc(effective)
+    at = in_utc(from_)
     wanted = PlanWanted(provider, domain, tuple(map(_tier, tier)), at, reason)
 
     async def work(engine: AsyncEngine) -> Plan:
@@ -51,7 +51,7 @@ def set_(
             return await set_plan(connection, OPERATOR, wanted, now())
 
     plan = run_with_engine(StateFolder(state), work)
-    typer.echo(f"{plan.id} holds from {plan.effective_from:%Y-%m-%d %H:%M:%S} UTC on.")
+    typer.echo(f"{plan.id} holds from {plan.valid_from:%Y-%m-%d %H:%M:%S} UTC on.")
 
 
 @app.command("end")
@@ -90,7 +90,7 @@ def list_(state: State = DEFAULT_STATE) -> None:
         # No table: it would cut the ids, which are there to be copied.
         typer.echo(f"{plan.id}  {provider}, {domain}: {_told(plan.tiers)}")
         force = ", in force" if plan.id in found.current else ""
-        typer.echo(f"  from {plan.effective_from:%Y-%m-%d %H:%M} UTC on{force}: {plan.reason}")
+        typer.echo(f"  from {plan.valid_from:%Y-%m-%d %H:%M} UTC on{force}: {plan.reason}")
 
 
 def _tier(words: str) -> Tier:

@@ -125,22 +125,24 @@ def replay(
     account: Account,
     webhook: WebhookId,
     event: Annotated[UUID | None, typer.Option(help="This one.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="All from this time (UTC) on.")] = None,
+    from_: Annotated[
+        datetime | None, typer.Option("--from", help="All from this time (UTC) on.")
+    ] = None,
     state: State = DEFAULT_STATE,
 ) -> None:
     """Send a webhook events once more."""
     from broker.cli.local import now, run_with_engine
     from broker.flows.webhooks.replay_events import replay_events
 
-    wanted = event or in_utc(since)
+    wanted = event or in_utc(from_)
     if wanted is None:
-        raise typer.BadParameter("either --event or --since is needed")
+        raise typer.BadParameter("either --event or --from is needed")
 
     async def work(engine: AsyncEngine) -> str:
         owner = await _owner(engine, account)
         async with engine.begin() as connection:
             queued = await replay_events(connection, owner, webhook, wanted, now())
-        rest = f"; go on with --since {queued.goes_on_at:%FT%T}" if queued.goes_on_at else ""
+        rest = f"; go on with --from {queued.goes_on_at:%FT%T}" if queued.goes_on_at else ""
         return f"{queued.events} events are sent once more{rest}"
 
     typer.echo(run_with_engine(StateFolder(state), work))

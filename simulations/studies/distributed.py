@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from celery import Celery, group
@@ -17,13 +16,12 @@ from celery.exceptions import OperationalError
 
 from broker.errors import BrokerError
 from simulations.cell import Cell, CellStopped, Outcome
+from simulations.doors import open_door
 from simulations.jobs import CELL_TASK, QUEUE
 from simulations.studies.folder import fingerprint
 from simulations.studies.local import Told, unheard
 from simulations.studies.parcel import pack, unpack
 
-DOORS = "broker.doors"
-"""Entry points by which a broker lends what other rooms may not import."""
 EXPIRES_S = 86_400
 LOOK_S = 0.2
 ASKED_S = (1.0, 4.0)
@@ -92,8 +90,7 @@ def connected_runner(state: Path, told: Told = unheard) -> Iterator[CeleryRunner
 
     Raises NoWorker when none answers.
     """
-    (door,) = entry_points(group=DOORS, name="celery")
-    app: Celery = door.load()(state)
+    app: Celery = open_door("celery")(state)
     if not any(_takes(app, within_s) for within_s in ASKED_S):
         raise NoWorker(
             "No worker takes simulations: start some with 'broker worker --simulations'."

@@ -6,6 +6,7 @@ from collections import Counter
 from datetime import datetime
 from functools import partial
 
+import msgspec
 from litestar import Controller, Response, get
 
 from broker.api import beside
@@ -53,8 +54,8 @@ class EndpointLosses(Reply):
 class LostCallsShown(Reply):
     """Counts of whole hours; calls that ended before `counted_before` are in them."""
 
-    since: datetime
-    until: datetime
+    since: datetime = msgspec.field(name="from")
+    until: datetime = msgspec.field(name="to")
     counted_before: datetime | None
     rank_max: int
     endpoints: list[EndpointLosses]

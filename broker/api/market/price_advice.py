@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
+import msgspec
 from litestar import Controller, get
 from litestar.di import NamedDependency, Provide
 from litestar.params import QueryParameter
@@ -75,8 +76,8 @@ class PriceAdvice(Reply):
     """
 
     endpoint: str
-    since: datetime
-    until: datetime
+    since: datetime = msgspec.field(name="from")
+    until: datetime = msgspec.field(name="to")
     reason: Reason
     sentence: str
     periods: int

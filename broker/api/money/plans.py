@@ -40,7 +40,7 @@ class PlanAsked(Body):
     reason: Reason
     provider: str | None = None
     domain: Domain | None = None
-    effective_from: datetime | None = None
+    valid_from: datetime | None = None
 
 
 class EndAsked(Body):
@@ -56,7 +56,7 @@ class PlanShown(Reply):
     provider: str | None
     domain: str | None
     tiers: list[TierTold]
-    effective_from: datetime
+    valid_from: datetime
     in_force: bool
     reason: str
     author: str
@@ -82,7 +82,7 @@ class PlanWritten(Reply):
     """What was written down."""
 
     id: UUID
-    effective_from: datetime
+    valid_from: datetime
 
 
 class PlanController(Controller):
@@ -96,8 +96,8 @@ class PlanController(Controller):
         self, data: JSONBody[PlanAsked], caller: GivenCaller, now: GivenTime, once: GivenOnce
     ) -> Response[PlanWritten]:
         tiers = tuple(Tier(parse_usd_nanos(each.from_usd), each.take_bps) for each in data.tiers)
-        effective_from = in_utc(data.effective_from)
-        wanted = PlanWanted(data.provider, data.domain, tiers, effective_from, data.reason)
+        valid_from = in_utc(data.valid_from)
+        wanted = PlanWanted(data.provider, data.domain, tiers, valid_from, data.reason)
 
         async def act(connection: AsyncConnection) -> PlanWritten:
             return _written(await set_plan(connection, caller, wanted, now))
@@ -134,7 +134,7 @@ class PlanController(Controller):
 
 
 def _written(plan: Plan) -> PlanWritten:
-    return PlanWritten(id=plan.id, effective_from=plan.effective_from)
+    return PlanWritten(id=plan.id, valid_from=plan.valid_from)
 
 
 def _shown(plan: Plan, found: PlanList) -> PlanShown:
@@ -143,7 +143,7 @@ def _shown(plan: Plan, found: PlanList) -> PlanShown:
         provider=None if plan.provider_id is None else found.names[plan.provider_id],
         domain=plan.domain,
         tiers=[TierTold(format_usd(each.from_nanos), each.take_bps) for each in plan.tiers],
-        effective_from=plan.effective_from,
+        valid_from=plan.valid_from,
         in_force=plan.id in found.current,
         reason=plan.reason,
         author=plan.author,

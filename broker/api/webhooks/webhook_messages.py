@@ -39,7 +39,7 @@ class ReplayAsked(Body):
     """One event by its id, or all that the webhook wants from a time on."""
 
     event_id: UUID | None = None
-    since: datetime | None = None
+    since: datetime | None = msgspec.field(name="from", default=None)
 
 
 class WebhookShown(Reply):

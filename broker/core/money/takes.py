@@ -36,7 +36,7 @@ class Plan:
     provider_id: UUID | None
     domain: str | None
     tiers: tuple[Tier, ...]
-    effective_from: datetime
+    valid_from: datetime
     reason: str
     author: str
     created_at: datetime
@@ -92,10 +92,10 @@ class Takes:
 
 
 def in_force(plans: Iterable[Plan], now: datetime) -> dict[PlanScope, Plan]:
-    """Return the plan of each scope at `now`: the latest that is effective, none once ended."""
+    """Return the plan of each scope at `now`: the latest that is valid, none once ended."""
     latest: dict[PlanScope, Plan] = {}
     for plan in sorted(plans, key=_order):
-        if plan.effective_from <= now:
+        if plan.valid_from <= now:
             latest[plan.scope] = plan
     return {scope: plan for scope, plan in latest.items() if plan.tiers}
 
@@ -108,7 +108,7 @@ def has_tiers(plans: Iterable[Plan]) -> bool:
 def takes_at(plans: Sequence[Plan], now: datetime, sales_nanos: Mapping[UUID, int]) -> Takes:
     """Return what holds at `now`. It changes with the next plan, and tiers with the month."""
     current = in_force(plans, now)
-    changes = [each.effective_from for each in plans if each.effective_from > now]
+    changes = [each.valid_from for each in plans if each.valid_from > now]
     if has_tiers(current.values()):
         changes.append(next_month(now))
     return Takes(current, min(changes, default=None), sales_nanos)
@@ -125,4 +125,4 @@ def next_month(moment: datetime) -> datetime:
 
 
 def _order(plan: Plan) -> tuple[datetime, datetime, UUID]:
-    return plan.effective_from, plan.created_at, plan.id
+    return plan.valid_from, plan.created_at, plan.id

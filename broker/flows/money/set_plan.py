@@ -37,7 +37,7 @@ class PlanWanted:
     provider: str | None
     domain: str | None
     tiers: tuple[Tier, ...]
-    effective_from: datetime | None
+    valid_from: datetime | None
     reason: str
 
 
@@ -48,11 +48,11 @@ async def set_plan(
 
     From its time on it replaces what stood for the same provider and domain. Raises NotAllowed
     unless the author is an operator, NotFound for an unknown provider, and RequestMalformed with
-    code `tiers_malformed`, `effective_in_the_past`, `effective_too_late`, or as `checked_reason`.
+    code `tiers_malformed`, `valid_from_in_the_past`, `valid_from_too_late`, or as `checked_reason`.
     """
     _require_operator(author)
     _check_tiers(wanted.tiers)
-    effective_from = _effective_from(wanted.effective_from, now)
+    valid_from = _valid_from(wanted.valid_from, now)
     reason = checked_reason(wanted.reason)
     provider_id = None
     if wanted.provider is not None:
@@ -65,7 +65,7 @@ async def set_plan(
         provider_id=provider_id,
         domain=wanted.domain,
         tiers=wanted.tiers,
-        effective_from=effective_from,
+        valid_from=valid_from,
         reason=reason,
         author=author.name,
         created_at=now,
@@ -89,19 +89,19 @@ async def end_plan(
     plan = next((each for each in known if each.id == plan_id), None)
     if plan is None:
         raise NotFound("There is no such plan.")
-    at = max(now, plan.effective_from)
+    at = max(now, plan.valid_from)
     if in_force(known, at).get(plan.scope) != plan:
         raise Conflict("The plan was replaced or ended already.", code="plan_over")
     tiers: tuple[Tier, ...] = ()
-    if plan.effective_from > now:
-        others = [each for each in known if each.effective_from < plan.effective_from]
+    if plan.valid_from > now:
+        others = [each for each in known if each.valid_from < plan.valid_from]
         before = in_force(others, at).get(plan.scope)
         tiers = before.tiers if before is not None else ()
     ending = replace(
         plan,
         id=uuid7(),
         tiers=tiers,
-        effective_from=at,
+        valid_from=at,
         reason=reason,
         author=author.name,
         created_at=now,
@@ -119,7 +119,7 @@ async def _write(connection: AsyncConnection, plan: Plan, verb: str, now: dateti
         "provider": names.get(plan.provider_id) if plan.provider_id else None,
         "domain": plan.domain,
         "tiers": told_tiers(plan.tiers),
-        "effective_from": plan.effective_from.isoformat(),
+        "valid_from": plan.valid_from.isoformat(),
         "reason": plan.reason,
     }
     action = {"set": "set_plan", "ended": "end_plan"}[verb]
@@ -155,16 +155,16 @@ def _check_tiers(tiers: Sequence[Tier]) -> None:
         )
 
 
-def _effective_from(wanted: datetime | None, now: datetime) -> datetime:
+def _valid_from(wanted: datetime | None, now: datetime) -> datetime:
     if wanted is None:
         return now
     if wanted < now:
         raise RequestMalformed(
-            "A plan never touches past calls: effective_from lies in the past.",
-            code="effective_in_the_past",
+            "A plan never touches past calls: valid_from lies in the past.",
+            code="valid_from_in_the_past",
         )
     if wanted > now + AHEAD_MAX:
         raise RequestMalformed(
-            f"effective_from is at most {AHEAD_MAX.days} days ahead.", code="effective_too_late"
+            f"valid_from is at most {AHEAD_MAX.days} days ahead.", code="valid_from_too_late"
         )
     return wanted

@@ -75,3 +75,21 @@ async def test_the_interface_describes_itself(stranger: httpx.AsyncClient) -> No
     assert all(path in page.text for path in described["paths"]), "nothing is left out for people"
     assert "<script" not in page.text
     assert "<code>amount_usd</code> <small>body, needed</small>" in page.text
+
+
+async def test_times_have_the_same_names_wherever_they_are_asked_for_or_told(
+    stranger: httpx.AsyncClient,
+) -> None:
+    described = (await stranger.get("/api/docs/openapi.json")).json()
+    names = {
+        name: {*kind.get("properties", ())}
+        for name, kind in described["components"]["schemas"].items()
+    }
+    spans = {name for name, fields in names.items() if "to" in fields}
+    assert spans >= {"PriceAdvice", "LostCallsShown"}
+    assert all("from" in names[name] for name in spans)
+    assert {name for name, fields in names.items() if "valid_from" in fields} >= {
+        *("ChoiceAsked", "ChoiceShown", "PlanAsked", "PlanShown")
+    }
+    others = {"until", "effective_from", "effective_to", "starts_at", "ends_at"}
+    assert not {name for name, fields in names.items() if others & fields}

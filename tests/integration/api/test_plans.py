@@ -66,7 +66,7 @@ async def test_a_plan_called_off_leaves_what_stands_before_it(
     later = broker.clock() + timedelta(hours=1)
     await set_plan(operator)
     coming = await set_plan(
-        operator, effective_from=later.isoformat(), tiers=[{"from_usd": "0", "take_bps": 100}]
+        operator, valid_from=later.isoformat(), tiers=[{"from_usd": "0", "take_bps": 100}]
     )
 
     async def take_at(hours: float) -> int:
@@ -90,8 +90,8 @@ async def test_a_plan_sent_again_under_its_key_is_written_once(operator: Person)
 @pytest.mark.parametrize(
     ("changes", "status", "code"),
     [
-        ({"effective_from": "2020-01-01T00:00:00Z"}, 400, "effective_in_the_past"),
-        ({"effective_from": "2999-01-01T00:00:00Z"}, 400, "effective_too_late"),
+        ({"valid_from": "2020-01-01T00:00:00Z"}, 400, "valid_from_in_the_past"),
+        ({"valid_from": "2999-01-01T00:00:00Z"}, 400, "valid_from_too_late"),
         ({"tiers": []}, 400, None),
         ({"tiers": [{"from_usd": "1", "take_bps": 1}]}, 400, "tiers_malformed"),
         ({"tiers": [{"from_usd": "0", "take_bps": 1}] * 2}, 400, "tiers_malformed"),

@@ -80,7 +80,7 @@ async def test_a_webhook_of_another_is_not_there(
             await stranger.http.post(f"{path}/ping"),
             await stranger.http.post(f"{path}/enable"),
             await stranger.http.post(f"{path}/rotate", json={}),
-            await stranger.http.post(f"{path}/replay", json={"since": "2030-01-01T00:00:00Z"}),
+            await stranger.http.post(f"{path}/replay", json={"from": "2030-01-01T00:00:00Z"}),
             await stranger.http.delete(path),
         ]
         assert {each.status_code for each in answers} == {404}
@@ -124,7 +124,7 @@ async def test_a_topup_is_an_event_that_can_be_listed_and_replayed(
     [
         ({}, 400, "request_malformed"),
         ({"event_id": "00000000-0000-7000-8000-000000000000"}, 404, "not_found"),
-        ({"since": "2001-01-01T00:00:00Z"}, 400, "replay_too_far_back"),
+        ({"from": "2001-01-01T00:00:00Z"}, 400, "replay_too_far_back"),
     ],
 )
 async def test_a_senseless_replay_is_refused_by_name(

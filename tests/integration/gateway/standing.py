@@ -26,12 +26,11 @@ _OFTEN: Final = 0.7
 
 Words = Mapping[str, Sequence[Any]]
 SAID: Final[Words] = {
-    **dict.fromkeys(("from", "to", "since", "expires_at", "valid_from", "valid_to"), _TIMES),
+    **dict.fromkeys(("from", "to", "expires_at", "valid_from", "valid_to"), _TIMES),
     **dict.fromkeys(("amount_usd", "threshold_usd", "cost_usd", "day_usd", "total_usd"), _USD),
     **dict.fromkeys(("floor_in", "list_in", "ceiling_in"), ("0.5", "1")),
     **dict.fromkeys(("floor_out", "list_out", "ceiling_out"), ("0.5", "1")),
     **dict.fromkeys(("floor_call", "list_call", "ceiling_call"), ("0.001",)),
-    "effective_from": _TIMES,
     "month": ("2026-01", "9999-12", "0001-01"),
     "endpoint": ("acme/small", "acme/none"),
     "model": ("auto", "small", "acme/small", "none"),
@@ -78,7 +77,7 @@ FITTING: Final[Mapping[str, Mapping[str, Any]]] = {
     "/api/quotes": _ESTIMATE,
     "/api/route": _ESTIMATE,
     "/api/webhooks": _HOOK,
-    "/api/webhooks/{webhook_id}/replay": {"since": _YESTERDAY.isoformat()},
+    "/api/webhooks/{webhook_id}/replay": {"from": _YESTERDAY.isoformat()},
 }
 """Bodies that are taken, by the path."""
 

@@ -64,7 +64,7 @@ async def test_a_plan_holds_for_calls_admitted_after_it(house: House, shop: Cons
 
 async def test_a_plan_of_the_future_takes_effect_by_itself(house: House, shop: Consumer) -> None:
     at = datetime.now(UTC) + timedelta(seconds=1.5)
-    await set_plan(house, 100, provider="acme", effective_from=at.isoformat())
+    await set_plan(house, 100, provider="acme", valid_from=at.isoformat())
     early = await ask(shop)
     assert datetime.now(UTC) > at or await take_bps(house, early) == 2_000
     await settles_at(house, shop, 100)
