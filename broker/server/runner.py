@@ -43,7 +43,7 @@ class Runner:
 
     def leave(self, serving: Request | None) -> None:
         """The caller has left, and with it who waited for an answer, if somebody did."""
-        if serving is not None and not serving.ended:
+        if serving is not None:
             serving.left = True
             if serving.listener is not None:
                 serving.listener.leave()

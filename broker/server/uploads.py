@@ -18,7 +18,8 @@ class Sender(Protocol):
     def awaited(self) -> Request | None: ...
     @property
     def has_unread(self) -> bool: ...
-    def cut_short(self) -> None: ...
+    def cut_short(self) -> None:
+        """Be done with the caller: nothing of it is awaited any more."""
 
 
 class Mark(NamedTuple):
@@ -63,7 +64,6 @@ class Uploads:
             request = mark.request
             stalled = sender.awaited is request and not self._moves(mark, request)
             if stalled and which(request) and not sender.has_unread:
-                del self._marks[sender]
                 sender.cut_short()
                 return True
         return False

@@ -142,7 +142,7 @@ def test_the_price_tick_goes_by_the_reports_of_fresh_beats_alone(since_ms: int |
 
 def test_columns_give_back_what_was_put_in_whoever_is_forgotten_and_comes_back():
     beats = [
-        Beat(UUID(int=at), 2**63 - at, "draining", 1_000 * at, at, at or None, at / 9, NOW_MS - at)
+        Beat(UUID(int=at), 2**63 - at, "draining", 1_000 * at, at - 1, at // 9, at / 9, NOW_MS - at)
         for at in range(1, 200)
     ]
     made = table(*beats)
@@ -154,6 +154,7 @@ def test_columns_give_back_what_was_put_in_whoever_is_forgotten_and_comes_back()
         assert made.last_sequence(back.deployment_id) == 0
         made.put(msgspec.structs.replace(back, status="down", kv_usage=None, waiting=None))
         assert seen.beat(back.deployment_id) is None, "a sheet is of its moment"
+    assert seen.ids == {each.deployment_id for each in beats[1::2]}
     after = made.sheet(NOW_MS, None)
     for one, other in zip(beats[::2], beats[1::2], strict=False):
         kept = msgspec.structs.replace(one, status="down", kv_usage=None, waiting=None)

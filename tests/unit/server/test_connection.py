@@ -78,8 +78,9 @@ class Line(asyncio.Transport):
 
 @dataclass
 class Place:
-    """A server of one connection: `/slow` and `/app` wait, `/pieces` heeds what its caller takes;
-    `/refused` wants no body and `/app` reads it as it comes; others are answered at once."""
+    """A server of one connection: `/slow` and `/app` wait, `/after` does once it has answered, and
+    `/pieces` heeds what its caller takes; `/refused` wants no body and `/app` reads it as it comes;
+    `/broken` breaks off and `/cancelled` once it has answered; others are answered at once."""
 
     clock: Clock = field(default_factory=Clock)
     limits: ServerLimits = LIMITS
@@ -90,6 +91,8 @@ class Place:
     connections: set[Connection] = field(default_factory=set)
     may_go: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     served: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    """What was served to its end."""
     line: Line = field(default_factory=Line)
 
     def __post_init__(self) -> None:
@@ -103,6 +106,12 @@ class Place:
 
     async def _serve(self, request: Request) -> None:
         self.served.append(request.path)
+        await self._answer(request)
+        self.ended.append(request.path)
+
+    async def _answer(self, request: Request) -> None:
+        if request.path == "/broken":
+            raise RuntimeError("it broke")
         if request.path in ("/slow", "/app"):
             await self.may_go.acquire()
         if request.query:
@@ -116,6 +125,10 @@ class Place:
             return
         status = 200 if request.trouble is None else request.trouble.status
         request.answer(status, b"", request.path.encode())
+        if request.path == "/after":
+            await self.may_go.acquire()
+        if request.path == "/cancelled":
+            raise asyncio.CancelledError
 
     async def says(self, data: bytes) -> None:
         """Have the caller send so much, and what it wants done."""
@@ -441,6 +454,55 @@ async def test_who_leaves_wakes_what_waits_for_it_to_take_an_answer(place: Place
     assert writable.done()
     assert place.connection.closed
     assert not place.connections
+
+
+@pytest.mark.parametrize("path", ["/slow", "/app"])
+async def test_who_leaves_ends_what_is_done_for_it(place: Place, path: str) -> None:
+    await place.says(post(path))
+    place.connection.connection_lost(None)
+    place.may_go.release()
+    await place.goes_on()
+    assert (place.served, place.ended) == ([path], [])
+
+
+async def test_who_leaves_ends_nothing_of_what_was_answered_and_begins_nothing(
+    place: Place,
+) -> None:
+    await place.says(post("/after"))
+    await place.says(post("/b"))
+    assert place.answers() == [200]
+    place.connection.connection_lost(None)
+    place.may_go.release()
+    await place.goes_on()
+    assert (place.served, place.ended) == (["/after"], ["/after"])
+
+
+async def test_a_request_waits_for_what_is_done_behind_the_answer_before_it(place: Place) -> None:
+    await place.says(post("/after"))
+    await place.says(post("/b"))
+    assert place.served == ["/after"]
+    place.may_go.release()
+    await place.goes_on()
+    assert (place.served, place.answers()) == (["/after", "/b"], [200, 200])
+
+
+async def test_a_handler_that_is_cancelled_behind_its_answer_is_the_end_of_nothing_else(
+    place: Place,
+) -> None:
+    await place.says(post("/cancelled"))
+    await place.says(post("/b"))
+    assert (place.served, place.answers()) == (["/cancelled", "/b"], [200, 200])
+
+
+async def test_a_handler_that_breaks_closes_its_connection_and_is_told_of_once() -> None:
+    place = Place()
+    with capture_logs() as logs:
+        await place.says(post("/broken"))
+        assert place.connection.closed
+        await place.says(post())
+    assert [each["event"] for each in logs] == ["request_failed_unexpectedly"]
+    assert place.served == ["/broken"]
+    place.connection.connection_lost(None)
 
 
 async def test_a_server_that_stops_closes_behind_an_answer(place: Place) -> None:

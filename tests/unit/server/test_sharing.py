@@ -74,3 +74,10 @@ def test_who_is_ahead_leaves_the_next_to_others_for_a_moment_only(
     second.tell(50)
     assert first.pause_s(51) == first.pause_s(56) == 0.0
     assert first.pause_s(57) == AHEAD_S, "an eighth more is ahead among many"
+
+
+def test_who_is_ahead_of_any_leaves_the_next_to_that_one(board: Callable[[int], Board]) -> None:
+    turns = [Turns(board(number), MOST) for number in range(3)]
+    turns[1].tell(50)
+    turns[2].tell(0)
+    assert turns[0].pause_s(AHEAD_MIN) == AHEAD_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -77,6 +78,49 @@ def test_who_has_asked_since_the_last_look_stays() -> None:
     clock.now_s += 0.3
     assert shedding.make_room()
     assert (newcomer.closed, again.closed, asking.closed) == (True, False, False)
+
+
+def test_who_was_served_since_the_last_look_goes_after_who_has_been_idle_for_longer() -> None:
+    crowd: set[Caller] = set()
+    clock = Clock()
+    shedding = Shedding(crowd, 3, Uploads(ServerLimits(), clock), clock)
+    callers = [Caller(crowd, since) for since in (1.0, 2.0, 3.0)]
+    assert shedding.make_room()
+    callers[1].idle_since = 100.1
+    Caller(crowd, 100.2)
+    clock.now_s += 2.0
+    assert shedding.make_room()
+    assert [each.closed for each in callers] == [True, False, True]
+
+
+def test_one_who_is_idle_is_found_among_thousands_who_have_asked_for_longer() -> None:
+    crowd: set[Caller] = set()
+    for number in range(2_000):
+        Caller(crowd, float(number % 50), asks_nothing=False)
+    idle = Caller(crowd, 60.0)
+    shedding = Shedding(crowd, 2_001, Uploads(ServerLimits(), Clock()), Clock())
+    assert shedding.make_room()
+    assert idle.closed
+
+
+class Crowd(set[Caller]):
+    """Counts how often all are looked at."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[Caller]:
+        self.looks += 1
+        return super().__iter__()
+
+
+def test_however_many_come_all_are_looked_at_a_few_times_a_second_at_most() -> None:
+    crowd, clock = Crowd(), Clock()
+    shedding = Shedding(crowd, 1, Uploads(ServerLimits(), clock), clock)
+    Caller(crowd, 1.0, asks_nothing=False)
+    for _ in range(100):
+        clock.now_s += 0.01
+        assert not shedding.make_room()
+    assert 3 <= crowd.looks <= 5
 
 
 def test_who_has_begun_goes_after_all_others_though_they_became_idle_later() -> None:

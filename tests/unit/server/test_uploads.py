@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 from broker.server.limits import ServerLimits
@@ -94,6 +95,26 @@ def test_who_has_sent_what_is_yet_to_be_read_or_has_come_to_an_end_is_not_let_go
     watch.passes(4)
     assert watch.uploads.let_go()
     assert (unread.cut, ended.cut, moved.cut) == (False, True, False)
+
+
+def test_who_moves_on_hides_nobody_who_stalls() -> None:
+    moving, stalled = Sender(coming()), Sender(coming())
+    watch = Watch(moving, stalled)
+    watch.passes(6, {0: 1_000})
+    assert watch.uploads.let_go()
+    assert (moving.cut, stalled.cut) == (False, True)
+
+
+def test_nothing_is_kept_of_who_has_sent_all() -> None:
+    sender = Sender(coming())
+    watch = Watch(sender)
+    watch.passes(1)
+    sender.awaited = None
+    watch.look()
+    watch.senders = ()
+    kept = weakref.ref(sender)
+    del sender
+    assert kept() is None
 
 
 def test_only_such_are_let_go_as_are_asked_for() -> None:
