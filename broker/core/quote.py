@@ -164,7 +164,7 @@ def quoted_market(promised: Promise, market: Market) -> Market:
     """Return the market as it is, but for the prices: those of the quote, and no others."""
     rates = np.zeros((3, len(market.endpoints)), dtype=np.int64)
     for each in promised.offers:
-        if each.number < len(market.endpoints) and market.endpoints[each.number] is not None:
+        if each.number < len(market.endpoints):
             rate = each.rate
             rates[:, each.number] = rate.rate_in_micros, rate.rate_out_micros, rate.rate_call_nanos
     book = PriceBook.from_matrix(promised.price_version, rates)

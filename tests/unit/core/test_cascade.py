@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 
 from broker.core.cascade import (
+    SAMPLE,
     USUAL,
+    Cascade,
     Curve,
+    Kept,
+    Stage,
     above,
+    agreed,
     confidence_of,
     following_when,
     sureness,
@@ -34,8 +39,8 @@ def test_a_curve_rises_and_stays_within_chances() -> None:
 
 
 def test_a_threshold_keeps_what_reaches_it_and_nothing_unknown() -> None:
-    assert above(0.8, 0.8).kept
-    assert not above(0.79, 0.8).kept
+    assert above(0.8, 0.8) == Kept(True, "confidence 0.80 is at least 0.80")
+    assert above(0.79, 0.8) == Kept(False, "confidence 0.79 is below 0.80")
     unknown = above(None, 0.0)
     assert not unknown.kept
     assert "not known" in unknown.reason
@@ -48,11 +53,45 @@ def test_doubt_alone_does_not_escalate() -> None:
     assert worth_it(None, 0.5, 0.0).kept
 
 
+def test_no_curve_however_steep_leaves_the_chances() -> None:
+    for odds in (-1e6, 1e6):
+        assert 0.0 <= Curve(odds, 0.0).chance(0.5) <= 1.0
+
+
+def test_agreement_adds_to_the_odds_as_far_as_is_learned_and_nothing_is_ever_certain() -> None:
+    assert agreed(None, 1.0) == agreed(0.5, 1.0) > 0.5 > agreed(None, 0.0)
+    assert agreed(0.8, 0.5) == pytest.approx(0.8), "half of it says nothing"
+    odds = math.log(0.8 / 0.2) + 0.7 + 2.0 * 1.5 * 0.2
+    learned = agreed(0.8, 0.6, Curve(0.7, 2.0))
+    assert learned == pytest.approx(1.0 / (1.0 + math.exp(-odds)))
+    for chance in (0.0, 1.0):
+        assert 0.0 < agreed(chance, 0.0) < agreed(chance, 1.0) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("cascade", "falls_back", "keeps_any"),
+    [
+        (Cascade(), False, False),
+        (Cascade((Stage("one", 0.0), Stage("two", 0.0))), True, True),
+        (Cascade((Stage("one", 0.9), Stage("two", 0.0))), False, False),
+        (Cascade((Stage("one", 0.0), Stage("two", 0.9))), False, False),
+        (Cascade((Stage("one", 0.0),), keep_from=0.5), True, False),
+        (Cascade((Stage("one", 0.0),), agreement=SAMPLE), True, False),
+    ],
+)
+def test_stages_that_keep_whatever_they_are_told_are_there_for_failures_alone(
+    cascade: Cascade, falls_back: bool, keeps_any: bool
+) -> None:
+    assert (cascade.falls_back, cascade.keeps_any) == (falls_back, keeps_any)
+
+
 def test_what_is_hard_for_one_is_harder_for_the_next() -> None:
     assert following_when(None, 0.6, 0.8) == 0.8
     assert following_when(0.6, 0.6, 0.8) == 0.8
     doubted, sure = following_when(0.1, 0.6, 0.8), following_when(0.95, 0.6, 0.8)
     assert 0.6 < doubted < 0.8 < sure < 0.95
+    # A correlation of a quarter, in standard deviations of either.
+    assert doubted == pytest.approx(0.8 - 0.25 * math.sqrt(0.8 * 0.2 / (0.6 * 0.4)) * 0.5)
     assert 0.0 <= following_when(0.0, 1.0, 0.02) <= following_when(1.0, 0.0, 0.98) <= 1.0
     # The next is still asked where the first is surely bad, and money is no matter.
     assert not worth_it(0.1, doubted, 0.3).kept

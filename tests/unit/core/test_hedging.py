@@ -273,8 +273,18 @@ def test_the_hold_covers_the_dearest_of_all_that_may_be_paid() -> None:
     assert several(first, hedges=True, continues=True, most=None).answers_most == 4
 
 
+@pytest.mark.parametrize(("candidates", "continued"), [(2, 1), (3, 2), (4, 2)])
+def test_no_more_go_on_than_there_are_others_and_two_at_most(
+    candidates: int, continued: int
+) -> None:
+    made = several(decided(*[5] * candidates), hedges=False, continues=True, most=None)
+    assert made.answers_most == 1 + continued
+    assert made.hold_nanos == 5 + continued * (5 + 600 * 1_000)
+
+
 def test_a_dearest_cost_or_a_lone_endpoint_leaves_one_attempt_to_be_paid() -> None:
     first = decided(5, 9)
     assert several(first, hedges=True, continues=False, most=13) is first
+    assert several(first, hedges=True, continues=False, most=14).hold_nanos == 14
     lone = decided(5)
     assert several(lone, hedges=True, continues=True, most=None) is lone

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.candidates.eligibility import Rejection
 from broker.core.candidates.scoring import PARTS
+from broker.core.cascade import SAMPLE, Cascade, Stage
 from broker.core.catalog import Task
+from broker.core.chain import Chain
+from broker.core.decision import Decision
 from broker.core.market import Market, Presence, build_market
-from broker.core.quote import Promise, kept, on_quote, promise, quoted_market
-from broker.core.requirements import Requirements
+from broker.core.quote import Promise, in_stages, kept, on_quote, promise, quoted_market
+from broker.core.requirements import PRESETS, Requirements
 from broker.errors import QuoteRefused
 from pricing.book import EndpointUnpriced, PriceBook, Rate
 from pricing.money import charge_nanos
@@ -159,6 +163,149 @@ def test_a_call_is_bound_by_what_the_quote_was_asked_for_and_by_its_own_words(
     assert wanted.skipped == made.wanted.skipped, "the story of the call says so"
     assert wanted.tokens_out_max == 100
     assert on_quote(made, requirements()).regions == {"eu", "ch"}
+
+
+OF_QUOTE = {"version": "1", "domain": "law"}
+OF_CALL = {"version": "2", "domain": "hr"}
+
+
+@pytest.mark.parametrize("asked", [{}, OF_QUOTE])
+@pytest.mark.parametrize("called", [{}, OF_CALL])
+def test_what_a_call_names_goes_before_what_its_quote_named(
+    bourse: Market, asked: dict[str, str], called: dict[str, str]
+) -> None:
+    made = Promise(requirements(**asked), 7, promised(bourse).offers)
+    wanted = on_quote(made, requirements(**called))
+    assert (wanted.version, wanted.domain) == tuple(
+        (called or asked or {"version": None, "domain": None}).values()
+    )
+
+
+@pytest.mark.parametrize("quoted", [True, False])
+@pytest.mark.parametrize("called", [True, False])
+def test_what_either_the_quote_or_the_call_forbids_is_forbidden(
+    bourse: Market, quoted: bool, called: bool
+) -> None:
+    some = {"providers_only": frozenset({"cheap", "dear"}), "regions": frozenset({"eu", "ch"})}
+    other = {"providers_only": frozenset({"dear", "new"}), "regions": frozenset({"ch"})}
+    made = Promise(
+        requirements(
+            allow_retention=quoted,
+            allow_training=called,
+            providers_ignore=frozenset({"one"}),
+            **(some if quoted else {}),
+        ),
+        7,
+        promised(bourse).offers,
+    )
+    own = {"allow_retention": called, "allow_training": quoted, **(other if called else {})}
+    wanted = on_quote(made, requirements(providers_ignore=frozenset({"two"}), **own))
+    assert wanted.allow_retention == wanted.allow_training == (quoted and called)
+    assert wanted.providers_ignore == {"one", "two"}
+    for name in some:
+        sets = [each[name] for each, told in ((some, quoted), (other, called)) if told]
+        assert getattr(wanted, name) == (frozenset.intersection(*sets) if sets else None)
+
+
+@pytest.mark.parametrize(
+    ("own", "value_nanos", "paced"),
+    [
+        ({}, 5, True),
+        ({"value_nanos": 7}, 7, False),
+        ({"weights": PRESETS["cheap"]}, None, False),
+        ({"weights": PRESETS["cheap"], "value_nanos": 7}, 7, False),
+    ],
+)
+def test_what_money_was_worth_to_a_quote_holds_where_the_call_says_nothing_else(
+    bourse: Market, own: dict[str, Any], value_nanos: int | None, paced: bool
+) -> None:
+    made = Promise(requirements(value_nanos=5, paced=True), 7, promised(bourse).offers)
+    wanted = on_quote(made, requirements(**own))
+    assert (wanted.value_nanos, wanted.paced) == (value_nanos, paced)
+
+
+def test_an_answer_is_no_longer_than_it_was_quoted_nor_than_it_is_asked_for() -> None:
+    """A shorter prompt leaves more room, but what is held is the quoted ceiling."""
+    bourse = market(
+        [
+            endpoint(0, "tight/small", rate=CHEAP, context_length_tokens=600),
+            endpoint(1, "roomy/small", rate=CHEAP),
+        ]
+    )
+    made = promised(bourse, tokens_out_max=None)
+    limits = {each.number: each.tokens_out_max for each in made.offers}
+    assert limits == {0: 600 - (2 * 100 + 64), 1: 2_048}
+
+    def granted(tokens_out_max: int | None) -> dict[int, int]:
+        asked = {"tokens_in_expected": 10, "tokens_in_bound": 20, "tokens_out_max": tokens_out_max}
+        return {each.number: each.tokens_out_max for each in decided(made, bourse, **asked)[1].plan}
+
+    assert granted(None) == limits
+    assert granted(50) == {0: 50, 1: 50}
+    assert granted(limits[0]) == {0: limits[0], 1: limits[0]}
+    assert granted(400) == {1: 400}, "though it would fit the other, who was quoted for less"
+
+
+class TestStages:
+    """Of a quoted cascade."""
+
+    cascade = Cascade((Stage("one", 0.9), Stage("two", 0.8), Stage("three", 0.0)))
+
+    def quoted(self, cascade: Cascade) -> tuple[Market, Promise]:
+        """Two endpoints in the first stage and one in either of the others."""
+        bourse = market(
+            endpoint(at, f"maker-{at}/small", rate=Rate(10**5 * (1 + at), 10**6, 0))
+            for at in range(4)
+        )
+        plain = decide(bourse)
+        by_number = sorted(plain.plan, key=lambda each: each.number)
+        chain = Chain(
+            **{name: getattr(plain, name) for name in Decision.__struct_fields__}
+            | {"plan": tuple(by_number)},
+            by_place=(0, 0, 1, 2),
+            keep_from=(0.9, None, 0.0),
+        )
+        return bourse, promise(requirements(), chain, bourse, cascade)
+
+    @pytest.mark.parametrize("agreement", [None, SAMPLE])
+    def test_it_may_cost_the_dearest_of_each_and_what_is_asked_beside(
+        self, agreement: str | None
+    ) -> None:
+        bourse, made = self.quoted(msgspec.structs.replace(self.cascade, agreement=agreement))
+        first, second, third = (made.offers[at].ceiling_nanos for at in (1, 2, 3))
+        beside = 0 if agreement is None else first + second
+        assert made.ceiling_nanos == first + second + third + beside
+        assert made.stages is not None
+        _, plain = decided(made, bourse)
+        assert in_stages(made, made.stages, plain).hold_nanos == made.ceiling_nanos
+
+    @pytest.mark.parametrize(
+        ("gone", "stages", "keep_from"),
+        [
+            ((), (0, 0, 1, 2), (0.9, None, 0.0)),
+            ((0,), (0, 1, 2), (0.9, None, 0.0)),
+            ((0, 1), (0, 1), (None, 0.0)),
+            ((2,), (0, 0, 1), (0.9, 0.0)),
+            ((3,), (0, 0, 1), (0.9, 0.0)),  # who is now the last is kept whatever it is worth
+            ((2, 3), (0, 0), (0.9,)),
+        ],
+    )
+    def test_a_stage_of_whom_nobody_is_there_is_left_out(
+        self, gone: tuple[int, ...], stages: tuple[int, ...], keep_from: tuple[float | None, ...]
+    ) -> None:
+        bourse, made = self.quoted(self.cascade)
+        away = build_market(
+            [each for each in bourse.endpoints if each],
+            bourse.book,
+            dict.fromkeys(gone, Presence.DOWN),
+            bourse,
+        )
+        _, plain = decided(made, away)
+        assert made.stages is not None
+        chain = in_stages(made, made.stages, plain)
+        assert planned(chain) == [at for at in range(4) if at not in gone]
+        assert chain.by_place == stages
+        assert chain.keep_from == keep_from
 
 
 def test_a_prompt_is_bound_by_its_own_bytes_and_by_the_quote(bourse: Market) -> None:

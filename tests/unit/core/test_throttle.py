@@ -7,6 +7,7 @@ from random import Random
 from typing import cast
 
 import numpy as np
+import pytest
 
 from broker.core.catalog import Endpoint
 from broker.core.health.gradient import REFUSED_FACTOR, kind_of, kinds_of
@@ -186,7 +187,88 @@ def test_what_takes_long_while_the_process_itself_is_late_is_not_held_against_th
     assert limits[1] == np.inf
 
 
-def test_many_that_are_told_together_teach_what_they_teach_one_by_one() -> None:
+def lone(capacity: int = 50) -> tuple[Pulse, Throttle, Endpoint]:
+    """One endpoint, of which nothing is known."""
+    pulse = Pulse()
+    pulse.fit(1, 1)
+    return pulse, Throttle(pulse, 2.0), endpoint(0, Server(0, capacity))
+
+
+def taught(*, streamed: bool = False) -> tuple[Pulse, Throttle, Endpoint]:
+    """One endpoint that is known to take 100 ms, with 40 under way."""
+    pulse, throttle, at = lone()
+    for step in range(20):
+        usual = Measured(100.0, 100.0, 8)
+        throttle.tell(at, (400, 8), usual, step / 10, streamed=streamed)
+    pulse.in_flight_at[0] = 40
+    return pulse, throttle, at
+
+
+@pytest.mark.parametrize(
+    "fault", [Outcome(Fault.OVERLOADED, 503), Outcome(Fault.SERVER_ERROR, 500)]
+)
+def test_a_server_that_is_starting_or_ill_says_nothing_of_how_much_it_manages(
+    fault: Outcome,
+) -> None:
+    pulse, throttle, at = lone()
+    pulse.in_flight_at[0] = 20
+    throttle.failed(at, fault, None, 1.0)
+    assert (pulse.limit_at[0], throttle.limited()) == (np.inf, 0)
+    throttle.failed(at, REFUSED, None, 1.0)
+    assert (pulse.limit_at[0], throttle.limited()) == (REFUSED_FACTOR * 20, 1)
+
+
+def test_of_what_comes_whole_it_counts_how_long_all_of_it_took() -> None:
+    pulse, throttle, at = taught()
+    for step in range(100):
+        throttle.tell(at, (400, 8), Measured(100.0, 3_000.0, 8), 3.0 + step / 10)
+    assert pulse.limit_at[0] < 40
+
+
+def given_up(throttle: Throttle, at: Endpoint, times: list[float], *, streamed: bool) -> None:
+    late = Outcome(Fault.DEADLINE)
+    for now_s in times:
+        throttle.failed(at, late, Cut(3_000.0, 400, streamed=streamed), now_s)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_of_many_that_are_given_up_at_a_moment_one_counts_until_the_server_is_limited(
+    streamed: bool,
+) -> None:
+    crowd = [4.0] * 400 + [5.0] * 400
+    pulse, throttle, at = taught(streamed=streamed)
+    given_up(throttle, at, crowd, streamed=streamed)
+    assert pulse.limit_at[0] == np.inf
+    now_s = 6.0
+    while pulse.limit_at[0] == np.inf:
+        now_s += 1.01 * APART_S
+        given_up(throttle, at, [now_s], streamed=streamed)
+    found = pulse.limit_at[0]
+    given_up(throttle, at, [now_s + 1.0] + [now_s + 2.0] * 400, streamed=streamed)
+    assert pulse.limit_at[0] < 0.8 * found, "as they come"
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_by_what_is_usual_of_its_kind_it_is_judged_whether_the_process_itself_was_late(
+    streamed: bool,
+) -> None:
+    """Of a stream the first token, of what comes whole all of it."""
+    for usual_ms, counts in ((399.0, False), (401.0, True)):
+        pulse, throttle, at = taught(streamed=streamed)
+        if streamed:
+            pulse.ttft_ms[0], pulse.service_s[0] = usual_ms, 9.0 - usual_ms / 50
+        else:
+            pulse.ttft_ms[0], pulse.service_s[0] = 800.0 - usual_ms, usual_ms / 1_000
+        throttle.late_ms = 400.0
+        usual = Measured(100.0, 100.0, 8)
+        assert throttle.tell(at, (400, 8), usual, 3.0, streamed=streamed) == counts
+        given_up(throttle, at, [4.0 + each / 20 for each in range(200)], streamed=streamed)
+        assert (pulse.limit_at[0] < np.inf) == counts
+
+
+@pytest.mark.parametrize("calm_s", [0.0, 20.0])
+def test_many_that_are_told_together_teach_what_they_teach_one_by_one(calm_s: float) -> None:
+    """Also where it is so calm that not all are learned from."""
     random, server = Random(7), Server(0, 12)
     alone, together = Pulse(), Pulse()
     for each in (alone, together):
@@ -194,7 +276,9 @@ def test_many_that_are_told_together_teach_what_they_teach_one_by_one() -> None:
     one, many, at = Throttle(alone, 6.0), Throttle(together, 6.0), endpoint(0, server)
     limits, now_s = set(), 0.0
     for _ in range(600):
-        under_way = random.choice((4, 30, 70)) if now_s < 40.0 else 70
+        under_way = random.choice((4, 30, 70)) if calm_s <= now_s < 60.0 else 70
+        if now_s < calm_s:
+            under_way = 1
         alone.in_flight_at[0] = together.in_flight_at[0] = under_way
         slow = 1.0 if under_way < 60 else 12.0
         told = ToldMany([], [], [], [])
