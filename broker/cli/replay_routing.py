@@ -104,7 +104,7 @@ def _show(report: Report) -> None:
     for name, value in msgspec.structs.asdict(report.measures).items():
         low, high = report.intervals.get(name, (None, None))
         span = "" if low is None or high is None else f"{low:.4g} … {high:.4g}"
-        table.add_row(name, "never" if value is None else f"{value:.4g}", span, _MEANS[name])
+        table.add_row(name, _value(name, value), span, _MEANS[name])
     names = ("task_oracle_accuracy", "ece", "ece_by_chance", "ece_domain", "domain_accuracy")
     for name in names:
         table.add_row(name, f"{getattr(report, name):.4g}", "", _MEANS[name])
@@ -123,6 +123,12 @@ def _show(report: Report) -> None:
         _show_cascade(report.cascade, console)
 
 
+def _value(name: str, value: float | None) -> str:
+    if value is None:
+        return "no way" if name == "apgr" else "never"
+    return f"{value:.4g}"
+
+
 def _show_cascade(cascade: CascadeReport, console: Console) -> None:
     import msgspec
     from rich.table import Table
@@ -131,7 +137,7 @@ def _show_cascade(cascade: CascadeReport, console: Console) -> None:
     for name, value in msgspec.structs.asdict(cascade.measures).items():
         low, high = cascade.intervals.get(name, (None, None))
         span = "" if low is None or high is None else f"{low:.4g} … {high:.4g}"
-        table.add_row(name, "never" if value is None else f"{value:.4g}", span)
+        table.add_row(name, _value(name, value), span)
     for name in ("gain_at_router_cost", "escalated", "random_accuracy", "latency_ms", "ece"):
         value = getattr(cascade, name)
         table.add_row(name, "unknown" if value is None else f"{value:.4g}", "")

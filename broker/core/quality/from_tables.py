@@ -22,7 +22,7 @@ import numpy as np
 from broker.core.columns import Bools, Floats, Numbers
 from broker.core.quality.domains import Recogniser, among_held_out
 from broker.core.quality.groups import Groups
-from broker.core.quality.learning import Beside, learn, undeclared
+from broker.core.quality.learning import DECLARED, Beside, Catalog, learn, undeclared
 from broker.core.quality.notebook import Placed, by_place, heard_together
 
 _GOLDEN = (5.0**0.5 - 1.0) / 2.0
@@ -79,7 +79,7 @@ class Evidence:
 
 def learn_quality(groups: Groups, seen: Evidence) -> Learned:
     """Learn of what was seen of the examples that groups were made of, or some of them; nothing is
-    declared of any model."""
+    declared of any model: all are thought alike until they are told apart."""
     recogniser = groups.recogniser
     standard = recogniser.standardise(seen.vectors)
     odds = among_held_out(recogniser, standard, seen.labels, np.arange(len(seen.labels)))
@@ -90,9 +90,28 @@ def learn_quality(groups: Groups, seen: Evidence) -> Learned:
     prompts, models = prompts[order], models[order]
     labels, (domains, size) = seen.labels[prompts], (len(recogniser.names), seen.scores.shape[1])
     heard = heard_together(models, labels, seen.scores[prompts, models], seen.graded[labels])
-    catalog = undeclared(recogniser.names, size)
+    catalog = _alike(seen, undeclared(recogniser.names, size))
     taken_for = by_place(odds, recogniser.names, catalog.places)[prompts]
     placed = Placed(np.arange(prompts.size), own[prompts], prompts, taken_for)
     beside = Beside(np.full((domains + 1, size), np.nan), groups=groups)
     known = learn(replace(heard, placed=placed), catalog, beside, 0.0)
     return Learned(groups, known.table[:domains], known.gains.table(np.arange(size)))
+
+
+def _alike(seen: Evidence, catalog: Catalog) -> Catalog:
+    """Declare that each model does as all do together: in a domain, and in general.
+
+    All models are declared the same, which prefers none; half of what may be scored, in place of
+    that, makes too little of easy domains, and too much of hard ones, where there is little to
+    learn from.
+    """
+    asked, (domains, size) = seen.asked, catalog.declared.shape
+    told = np.bincount(seen.labels, asked.sum(axis=1), domains)
+    good = np.bincount(seen.labels, np.where(asked, seen.scores, 0.0).sum(axis=1), domains)
+    usual = good.sum() / told.sum()
+    by_domain = (good + DECLARED * size * usual) / (told + DECLARED * size)
+    return replace(
+        catalog,
+        declared=np.repeat(by_domain[:, None], size, axis=1),
+        general=np.full(size, usual),
+    )

@@ -17,10 +17,14 @@ ARENA_BETA = 0.1
 ARENA_COSTS_USD = (0.0044, 200.0)
 """Per thousand calls."""
 _POINTS = 201
+_SAME = 1e-9
+"""So far two means of the same scores may be apart by rounding alone, and costs in proportion."""
 
 
 class Measures(msgspec.Struct, frozen=True):
-    """None where a share or threshold is never reached. Costs are USD a call."""
+    """None where a share or threshold is never reached, and the `apgr` where the best single is no
+    better than the cheapest, so that there is no way from one to the other. Costs are USD a call.
+    """
 
     accuracy_max_quality: float
     cost_max_quality_usd: float
@@ -33,7 +37,7 @@ class Measures(msgspec.Struct, frozen=True):
     random_at_equal_cost: float
     """Of a random mix of cheapest and best single that costs what the router costs at its best."""
     aiq: float
-    apgr: float
+    apgr: float | None
     cpt_50: float | None
     cpt_80: float | None
     routerarena: float
@@ -80,11 +84,8 @@ def measure(replay: Replay, calls: Numbers) -> Measures:
     best, best_cost = float(singles[replay.best]), float(single_costs[replay.best])
     weak, weak_cost = float(singles[replay.cheapest]), float(single_costs[replay.cheapest])
     oracle = float(scores.max(axis=1).mean())
-    enough = costs[accuracies >= best]
-    share = np.linspace(0.0, 1.0, _POINTS)
-    recovered = (reached(costs, accuracies, weak_cost + share * (best_cost - weak_cost)) - weak) / (
-        best - weak or 1.0
-    )
+    share, way = np.linspace(0.0, 1.0, _POINTS), best - weak
+    gained = reached(costs, accuracies, weak_cost + share * (best_cost - weak_cost)) - weak
     whole = np.linspace(single_costs.min(), single_costs.max(), _POINTS)
     mixed = np.clip((costs[0] - weak_cost) / (best_cost - weak_cost or 1.0), 0.0, 1.0)
     return Measures(
@@ -95,12 +96,12 @@ def measure(replay: Replay, calls: Numbers) -> Measures:
         cheapest_accuracy=weak,
         oracle_accuracy=oracle,
         gap_to_oracle=oracle - float(accuracies[0]),
-        cost_saved_at_best_single=_saved(enough, best_cost),
+        cost_saved_at_best_single=_saved(costs[accuracies >= best - _SAME], best_cost),
         random_at_equal_cost=float(weak + mixed * (best - weak)),
         aiq=float(reached(costs, accuracies, whole).mean()),
-        apgr=float(recovered.mean()),
-        cpt_50=_first(share, recovered >= 0.5),
-        cpt_80=_first(share, recovered >= 0.8),
+        apgr=float(gained.mean() / way) if way > _SAME else None,
+        cpt_50=_first(share, gained >= 0.5 * way - _SAME),
+        cpt_80=_first(share, gained >= 0.8 * way - _SAME),
         routerarena=float(arena(accuracies, costs).max()),
     )
 
@@ -109,7 +110,8 @@ def _saved(costs: Floats, best_cost: float) -> float | None:
     """Return which share of a cost the least saves; of what is free nothing can be saved."""
     if not costs.size:
         return None
-    return float(1.0 - costs.min() / best_cost) if best_cost > 0.0 else 0.0
+    saved = float(1.0 - costs.min() / best_cost) if best_cost > 0.0 else 0.0
+    return saved if abs(saved) > _SAME else 0.0
 
 
 def reached(costs: Floats, accuracies: Floats, budgets: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import math
@@ -19,6 +20,8 @@ from broker.errors import RequestMalformed
 
 TRAIN_OF_TEN = 7
 """Where rows name no split: those whose prompt's SHA-256 is below it modulo 10 are for training."""
+COST_USD_MAX = 1e6
+"""Of a call: nothing costs more, and sums of what is below it stay numbers."""
 ROUNDING = 1e-6
 """So far outside its range a number may be by rounding alone; it is taken as the range's end."""
 
@@ -37,7 +40,7 @@ class Row(msgspec.Struct):
     """One prompt. Either `scores`, or `arms`, or `models`."""
 
     prompt: str
-    task: str = ""
+    task: str | None = None
     split: str | None = None
     scores: dict[str, bool | float | None] | None = None
     arms: dict[str, Arm] | None = None
@@ -47,8 +50,8 @@ class Row(msgspec.Struct):
 class Price(msgspec.Struct):
     """USD per million tokens."""
 
-    input_usd_per_mtok: Annotated[float, msgspec.Meta(ge=0.0)]
-    output_usd_per_mtok: Annotated[float, msgspec.Meta(ge=0.0)]
+    input_usd_per_mtok: Annotated[float, msgspec.Meta(ge=0.0, le=COST_USD_MAX)]
+    output_usd_per_mtok: Annotated[float, msgspec.Meta(ge=0.0, le=COST_USD_MAX)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +99,7 @@ def read_table(path: Path, prices: Path | None, tokens_out: int) -> RoutingTable
     Raises RequestMalformed, naming the line, and the field of a number outside its range.
     """
     rows = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(_told(path).splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -119,13 +122,18 @@ def read_table(path: Path, prices: Path | None, tokens_out: int) -> RoutingTable
     return RoutingTable(
         tuple(names),
         tuple(row.prompt for row in rows),
-        tuple(row.task for row in rows),
+        tuple(row.task or "" for row in rows),
         tuple(row.split or _split(row.prompt) for row in rows),
         scores,
         costs,
         metered,
         *_told_beside(rows, names),
     )
+
+
+def _told(path: Path) -> bytes:
+    """Return what is in a file, without the mark that some editors put before UTF-8."""
+    return path.read_bytes().removeprefix(codecs.BOM_UTF8)
 
 
 def _row(line: bytes) -> Row:
@@ -172,7 +180,7 @@ def _numbers(row: Row) -> Iterator[tuple[str, bool | float | None, float, float]
             field = f"{kind}['{name}']"
             yield f"{field}.reward", arm.reward, 0.0, 1.0
             yield f"{field}.correct", arm.correct, 0.0, 1.0
-            yield f"{field}.cost_usd", arm.cost_usd, 0.0, math.inf
+            yield f"{field}.cost_usd", arm.cost_usd, 0.0, COST_USD_MAX
             yield f"{field}.confidence_logp", arm.confidence_logp, -math.inf, 0.0
             yield f"{field}.latency_ms", arm.latency_ms, 0.0, math.inf
 
@@ -218,13 +226,20 @@ def _prices(path: Path | None, names: list[str]) -> dict[str, Price]:
     if path is None:
         raise RequestMalformed("These rows have scores and no costs: name a file by --prices.")
     try:
-        prices = msgspec.json.decode(path.read_bytes(), type=dict[str, Price])
+        told = msgspec.json.decode(_told(path), type=dict[str, msgspec.Raw])
     except msgspec.DecodeError as error:
         raise RequestMalformed(f"{path.name}: {error}") from None
-    missing = [name for name in names if name not in prices]
+    missing = [name for name in names if name not in told]
     if missing:
         raise RequestMalformed(f"{path.name} has no price of {', '.join(missing)}.")
-    return prices
+    return {name: _price(path, name, told[name]) for name in names}
+
+
+def _price(path: Path, name: str, told: msgspec.Raw) -> Price:
+    try:
+        return msgspec.json.decode(told, type=Price, strict=False)  # numbers may be text
+    except msgspec.DecodeError as error:
+        raise RequestMalformed(f"{path.name}, price of {name}: {error}") from None
 
 
 def _split(prompt: str) -> str:

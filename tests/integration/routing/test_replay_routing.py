@@ -170,10 +170,16 @@ def test_rows_in_which_a_model_has_no_score_are_learned_from_and_not_routed(tmp_
         ),
         ([], "has no rows"),
         (['{"prompt": "a", "split": "train", "scores": {"m": 1}}'], "no price of m"),
+        (
+            ['{"prompt": "a", "scores": {"coder-7b": 1, "half-priced": 1}}'],
+            "prices.json, price of half-priced: Object missing required field `output_",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_table_is_told(tmp_path: Path, lines: list[str], said: str) -> None:
     table, prices = write(tmp_path, [])
+    priced = PRICES | {"half-priced": {"input_usd_per_mtok": 0.2}}
+    Path(prices).write_text(json.dumps(priced))
     Path(table).write_text("\n".join(lines))
     done = CliRunner().invoke(app, ["replay-routing", table, "--prices", prices])
     assert done.exit_code == 1
@@ -189,6 +195,7 @@ def test_what_is_wrong_with_a_table_is_told(tmp_path: Path, lines: list[str], sa
         ({"arms": {"m": {"cost_usd": 0, "reward": 95}}}, "arms['m'].reward is 95"),
         ({"arms": {"m": {"cost_usd": -0.01, "reward": 1}}}, "arms['m'].cost_usd is -0.01, and"),
         ({"arms": {"m": {"cost_usd": float("inf"), "reward": 1}}}, "arms['m'].cost_usd is inf"),
+        ({"arms": {"m": {"cost_usd": 1e300, "reward": 1}}}, "arms['m'].cost_usd is 1e+300, and"),
         ({"models": {"m": {"cost_usd": 0, "correct": 2}}}, "models['m'].correct is 2"),
         (
             {"models": {"m": {"cost_usd": 0, "correct": True, "confidence_logp": 0.7}}},
@@ -213,3 +220,16 @@ def test_a_number_outside_its_range_by_rounding_is_taken_as_its_end(tmp_path: Pa
     table.write_text(json.dumps({"prompt": "a", "models": {"m": arm}}))
     read = read_table(table, None, tokens_out=150)
     assert (read.scores.item(), read.confidences.item()) == (1.0, 1.0)
+
+
+def test_tables_of_other_hands_are_read_marked_as_utf_8_without_tasks_and_with_prices_as_text(
+    tmp_path: Path,
+) -> None:
+    table, prices = tmp_path / "table.jsonl", tmp_path / "prices.json"
+    row = {"prompt": "a", "task": None, "split": None, "scores": {"m": True}}
+    table.write_bytes(b"\xef\xbb\xbf" + json.dumps(row).encode())
+    priced = {"input_usd_per_mtok": "0.5", "output_usd_per_mtok": "2"}
+    prices.write_text(json.dumps({"m": priced, "not in the table": None}), encoding="utf-8-sig")
+    read = read_table(table, prices, tokens_out=1_000_000)
+    assert (read.tasks, read.scores.item()) == (("",), 1.0)
+    assert read.costs_usd.item() == pytest.approx(2.0, rel=1e-4)

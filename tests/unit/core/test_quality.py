@@ -144,3 +144,11 @@ def test_groups_hold_what_is_near_each_other() -> None:
     assert np.abs(np.sort(found, axis=0) - np.sort(centres, axis=0)).max() < 0.5
     few, _ = group(np.ones((5, 2)), 3, Random(2))
     assert len(few) == 1
+
+
+def test_a_few_answers_make_a_domain_easy_or_hard_whoever_gave_them() -> None:
+    made = evidence(9, of_each=12)
+    easy = np.repeat(made.labels[:, None] == 0, 3, axis=1)
+    usual = learned(replace(made, scores=easy.astype(float))).by_domain
+    assert usual[0].min() > 0.87, "not drawn towards a half"
+    assert usual[1].max() < 0.13

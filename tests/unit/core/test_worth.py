@@ -79,6 +79,18 @@ def test_measures_of_a_router_that_knows_all() -> None:
     assert told.cost_saved_at_best_single == pytest.approx(1.0 - 0.325)
     assert told.cheapest_accuracy == 0.5
     assert told.random_at_equal_cost == pytest.approx(0.5 + 0.25 * 0.25)
+    assert told.apgr is not None
     assert told.apgr > 0.5
     assert told.cpt_50 is not None
     assert told.cpt_50 < 0.2
+
+
+def test_who_always_takes_the_best_single_reaches_it_however_sums_are_rounded() -> None:
+    random = np.random.default_rng(3)
+    for count in range(60, 90):
+        scores, costs = random.random((count, 2)), random.random((count, 2))
+        always = replay_of(np.zeros((3, count), dtype=np.int64), scores, costs, 0, 0)
+        told = measure(always, np.arange(count))
+        assert told.cost_saved_at_best_single == 0.0, count
+        assert (told.cpt_50, told.cpt_80) == (0.0, 0.0), "the cheapest is there already"
+        assert told.apgr is None, "there is no way from the cheapest to itself"
