@@ -12,8 +12,8 @@ from uuid import UUID
 
 from celery import Celery
 
-QUEUE = "simulations"
-CELL_TASK = "simulations.cell"
+from simulations.studies.parcel import CELL_TASK, QUEUE, pack, unpack
+
 TAKE_UP_TASK = "simulations.take_up"
 ORDERED_TASK = "simulations.ordered_cell"
 TAKE_UP_S = 2.0
@@ -56,7 +56,6 @@ def run_one(packed: str, code: str) -> str:
     """Run a cell that another process sent; return its outcome. Raises OtherCode."""
     from simulations.cell import Cell, run_cell
     from simulations.studies.folder import fingerprint
-    from simulations.studies.parcel import pack, unpack
 
     if code != fingerprint():
         raise OtherCode("this worker runs other code than who sent the cell")

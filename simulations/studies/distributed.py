@@ -17,10 +17,9 @@ from celery.exceptions import OperationalError
 from broker.errors import BrokerError
 from simulations.cell import Cell, CellStopped, Outcome
 from simulations.doors import open_door
-from simulations.jobs import CELL_TASK, QUEUE
 from simulations.studies.folder import fingerprint
 from simulations.studies.local import Told, unheard
-from simulations.studies.parcel import pack, unpack
+from simulations.studies.parcel import CELL_TASK, QUEUE, pack, unpack
 
 EXPIRES_S = 86_400
 LOOK_S = 0.2

@@ -1,4 +1,4 @@
-"""Packs plans, cells and outcomes into text, small enough to be sent to hosts and kept in tables.
+"""Packs plans, cells and outcomes into text, small enough to be sent to workers and kept in tables.
 
 JSON writes every float so that the same float is read, so nothing changes on the way.
 """
@@ -12,6 +12,10 @@ from typing import TypeVar
 import msgspec
 
 Content = TypeVar("Content")
+QUEUE = "simulations"
+"""Where tasks of simulations wait for workers of their own."""
+CELL_TASK = "simulations.cell"
+"""The task that runs one cell, for whoever can wait for its outcome."""
 SIZE_MAX = 256 * 2**20
 """Bytes of what is unpacked: more is no plan, cell or outcome."""
 

@@ -12,12 +12,11 @@ from broker.settings import Settings
 from broker.worker import create_app
 from simulations.cell import Cell, Outcome
 from simulations.files.load import parse
-from simulations.jobs import CELL_TASK, QUEUE
 from simulations.studies.bench import Bench
 from simulations.studies.distributed import CeleryRunner
 from simulations.studies.folder import StudyFolder
 from simulations.studies.local import LocalRunner
-from simulations.studies.parcel import pack
+from simulations.studies.parcel import CELL_TASK, QUEUE, pack
 from simulations.studies.plan import Plan, make_plan, parse_axis
 from tests.integration.commands import command
 from tests.integration.ledger.test_worker import environment, worker

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from simulations.jobs import QUEUE
+from simulations.studies.parcel import QUEUE
 from tests.integration.api.conftest import Person
 from tests.integration.ledger.test_worker import environment, worker
 from tests.integration.simulations.test_orders import order, shown
