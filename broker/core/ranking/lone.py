@@ -32,7 +32,7 @@ def decide_alone(
     load = in_flight / one.capacity
     if load >= limits.queue_factor or in_flight >= pulse.limit_at[number]:
         return None
-    if pulse.is_doubtful(number) or _may_be_rejected(wanted, one):
+    if _may_be_rejected(wanted, one):  # where all there is is ejected it is tried
         return None
     tokens_out = wanted.tokens_out_max
     if tokens_out is None or not wanted.task.generates:

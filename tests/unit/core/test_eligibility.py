@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from broker.core.candidates.eligibility import SHORTLISTS_MAX, Rejection, shortlist
@@ -84,6 +85,7 @@ def test_an_endpoint_that_breaks_a_demand_is_rejected_with_the_reason(
     decision = decide(where, **demands)
     assert reasons(decision) == {1: reason}
     assert eligible(decision) == {*range(size)} - {1}
+    assert reasons(decide(market([endpoint(1, **unfit)]), **demands)) == {1: reason}
 
 
 @pytest.mark.parametrize("size", [1, 2, MANY])
@@ -166,6 +168,22 @@ def test_a_deployment_with_capacity_times_the_queue_factor_in_flight_is_full() -
     assert reasons(decide(where, live, limits=RoutingLimits(queue_factor=2.0))) == {1: "FULL"}
 
 
+@pytest.mark.parametrize("size", [1, 2, MANY])
+def test_an_endpoint_is_full_with_as_many_under_way_as_it_was_learned_to_manage(size: int) -> None:
+    where = market(endpoint(at) for at in range(size))
+    live = pulse(where)
+    live.set_limit(0, 3.0)
+    occupy(live, 0, 2)
+    assert reasons(decide(where, live)) == {}
+    occupy(live, 0, 1)
+    assert reasons(decide(where, live)) == {0: "FULL"}
+    live.set_limit(0, np.inf)
+    occupy(live, 0, 16)
+    assert reasons(decide(where, live)) == {}
+    occupy(live, 0, 1)
+    assert reasons(decide(where, live)) == {0: "FULL"}, "twice of what is declared"
+
+
 def test_the_first_reason_in_the_order_of_the_filters_is_the_one_told() -> None:
     unfit = endpoint(1, quality=0.1, deployment={"region": "us", "retains_data": True})
     where = market([endpoint(0), unfit])
@@ -175,11 +193,16 @@ def test_the_first_reason_in_the_order_of_the_filters_is_the_one_told() -> None:
     assert reasons(decide(where, live, **demands)) == {1: "REGION"}
 
 
-def test_without_a_limit_of_its_own_a_call_fits_wherever_its_prompt_does() -> None:
-    where = market([endpoint(0, context_length_tokens=600, max_output_tokens=None)])
+@pytest.mark.parametrize("size", [1, 3, MANY])
+def test_without_a_limit_of_its_own_a_call_fits_wherever_its_prompt_does(size: int) -> None:
+    room = {"context_length_tokens": 600, "max_output_tokens": None}
+    where = market(endpoint(at, **room) for at in range(size))
     decision = decide(where, tokens_out_max=None)
-    # The prompt may be twice as long as expected, and a template comes on top.
+    # The prompt may be twice as long as expected, and a template comes on top;
     assert decision.plan[0].tokens_out_max == 600 - (2 * 100 + 64)
+    # but it has no more tokens than bytes.
+    decision = decide(where, tokens_out_max=None, tokens_in_bound=150)
+    assert decision.plan[0].tokens_out_max == 600 - 150
 
 
 @pytest.mark.parametrize("endpoints", [1, 3, 40])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from random import Random
 from typing import Any
@@ -20,8 +21,9 @@ from broker.core.health.measured import Measured
 from broker.core.health.pulse import Pulse
 from broker.core.market import Market, build_market
 from broker.core.outcome import DELIVERED, Fault, Outcome
+from broker.core.quality.lessons import Lessons
 from broker.core.ranking.front import FRONT_FROM, FRONTS_MAX, USED_MIN, Front
-from broker.core.requirements import PRESETS
+from broker.core.requirements import PRESETS, Prompt
 from broker.core.routing import route
 from pricing.book import Rate
 from tests.fakes import endpoint, market, planned, pulse, requirements
@@ -286,3 +288,15 @@ def test_of_however_many_kinds_of_calls_only_so_much_is_remembered() -> None:
             route(wanted, where, live, LIMITS, (Random(seed), 50.0), whole=False)
         most = max(most, sum(isinstance(each, Front) for each in where.fronts.values()))
     assert FRONTS_MAX / 2 < most <= FRONTS_MAX
+
+
+def test_where_it_was_learned_how_well_endpoints_answer_all_are_weighed_by_that() -> None:
+    rows = np.random.default_rng(3).random((2, SIZE))
+    lessons = Lessons({"law": 0}, rows, 0.0 * rows, 0.0 * rows, np.full(rows.shape, np.nan))
+    where = replace(again(registered(0)), lessons=lessons)
+    live, prompt = pulse(where), Prompt((0,), (1.0,))
+    for seed in range(5):
+        some, everyone = both(where, live, seed, prompt=prompt, weights=PRESETS["quality"])
+        alike(some, everyone)
+        assert not some.left_out
+    assert everyone.parts[0].tolist() == rows[0, everyone.eligible].tolist()

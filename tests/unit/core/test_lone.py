@@ -69,10 +69,12 @@ def test_one_endpoint_is_decided_about_alike_in_numbers_and_in_arrays(
     assert_same(decide(where, live, **asked), decide(in_arrays(where, **asked), live, **asked))
 
 
-@given(rate=rates)
-def test_a_task_without_output_is_decided_about_alike(rate: Rate) -> None:
+@given(rate=rates, tokens_out_max=st.none() | st.integers(1, 5_000))
+def test_a_task_without_output_is_decided_about_alike(
+    rate: Rate, tokens_out_max: int | None
+) -> None:
     where = market([endpoint(0, rate=rate, tasks=[Task.EMBEDDING])])
-    asked = {"task": Task.EMBEDDING, "tokens_out_max": None}
+    asked = {"task": Task.EMBEDDING, "tokens_out_max": tokens_out_max}
     assert_same(decide(where, **asked), decide(in_arrays(where, **asked), **asked))
 
 
