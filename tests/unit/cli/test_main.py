@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from broker.cli.main import app, main
 from broker.cli.options import in_utc
 from broker.errors import SettingInvalid
 from broker.live.room import Live
+
+REFERENCE = Path(__file__).parents[3] / "broker" / "README.md"
 
 
 def test_the_paragraphs_of_a_commands_help_are_broken_where_the_window_ends() -> None:
@@ -114,3 +119,15 @@ def test_a_time_of_another_zone_is_that_moment_and_one_without_is_in_utc() -> No
     assert in_utc(datetime(2026, 1, 31, 12)) == noon  # noqa: DTZ001 - as it is typed
     assert in_utc(datetime.fromisoformat("2026-01-31T14:00:00+02:00")) == noon
     assert in_utc(None) is None
+
+
+def test_the_reference_lists_every_command_with_its_sub_commands() -> None:
+    cells = re.findall(r"^\| (`[a-z].*?) \| (.*) \|$", REFERENCE.read_text(), re.MULTILINE)
+    told = {name: words for names, words in cells for name in re.findall(r"`([a-z-]+)`", names)}
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    shown = {name: each for name, each in group.commands.items() if not each.hidden}
+    assert shown.keys() <= told.keys()
+    for name, each in shown.items():
+        if isinstance(each, TyperGroup):
+            assert [*each.commands] == re.findall(r"`([a-z-]+)`", told[name]), name
