@@ -7,8 +7,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+PATIENCE_S = 40.0
+"""Nothing that must come takes so long; only a test that fails waits for it."""
 
-async def until(holds: Callable[[], Any], within_s: float = 20.0) -> None:
+
+async def until(holds: Callable[[], Any], within_s: float = PATIENCE_S) -> None:
     """Poll until `holds`, a function or coroutine function, is true; TimeoutError otherwise."""
     async with asyncio.timeout(within_s):
         while True:

@@ -19,11 +19,11 @@ from typing import cast
 import httpx
 import msgspec
 
+from broker.embedded.port import free_port
 from provider_sdk.agent import BATCH_MAX
 from provider_sdk.protocol import Heartbeat, HeartbeatBatch, HeartbeatReply, LoadReport
 from provider_sdk.signing import sign
 from tests.benchmarks.processes import wait_gone
-from tests.e2e.process import free_port
 
 _STOP_S = 60.0
 _END = b"\r\n0\r\n\r\n"

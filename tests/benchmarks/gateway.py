@@ -29,12 +29,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from broker.embedded.port import free_port
 from tests.benchmarks import crowded, latencies, stalls, tensors
 from tests.benchmarks.peers import peers
 from tests.benchmarks.processes import stop_when_told, wait_gone
 from tests.benchmarks.side_by_side import Load
 from tests.benchmarks.stand import Stand, open_stand
-from tests.e2e.process import free_port
 
 ENDPOINTS = 100
 NAMED = "benchmark-provider/e0"

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from broker.embedded.port import free_port
 from tests.benchmarks.processes import wait_gone
 from tests.benchmarks.side_by_side import Gateway
 from tests.benchmarks.stand import Stand
-from tests.e2e.process import free_port
 
 PROMPT: Final = (
     "Classify this support ticket: my order 12345 has not arrived and I want a refund. "

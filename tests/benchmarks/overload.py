@@ -20,10 +20,10 @@ from pathlib import Path
 
 import httpx
 
+from broker.embedded.port import free_port
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.benchmarks.processes import stop_when_told, wait_gone
 from tests.benchmarks.stand import FAMILY, open_stand
-from tests.e2e.process import free_port
 
 SLOTS, SERVICE_MS = 4, 400.0
 CAPACITY_PER_S = SLOTS * 1_000 / SERVICE_MS

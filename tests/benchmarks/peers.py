@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from tests.e2e.process import free_port
+from broker.embedded.port import free_port
 
 PORTKEY: Final = "PORTKEY"
 """Names Portkey's `start-server.js`, of the npm package @portkey-ai/gateway."""

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from broker.embedded.port import free_port
 from tests.benchmarks.gateways import broker, provider
 from tests.benchmarks.side_by_side import Gateway, Load, compare
 from tests.benchmarks.stand import Stand, open_stand
-from tests.e2e.process import free_port
 
 IMAGE_BYTES: Final = 4 * 3 * 224 * 224
 """FP32, as image models take them."""

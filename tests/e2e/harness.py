@@ -15,6 +15,7 @@ import httpx
 import msgspec
 import openai
 
+from broker.embedded.port import free_port
 from broker.flows.access.authenticate import Caller
 from broker.flows.access.open_account import open_account
 from broker.flows.books.sweep import release_orphans
@@ -25,9 +26,10 @@ from broker.store.access.keys import IssuedKey, KeyTerms
 from broker.store.database import create_engine, create_pool
 from provider_sdk.agent import Agent
 from provider_sdk.client import BrokerClient
-from tests.e2e.process import PATIENCE_S, BrokerProcess, free_port, until
+from tests.e2e.process import BrokerProcess
 from tests.e2e.stall import Stall
 from tests.plain import TRUSTS_NOBODY
+from tests.waiting import PATIENCE_S, until
 
 FUNDS_NANOS = 1_000 * 10**9
 _OPERATOR = Caller(uuid4(), "test", Role.OPERATOR)

@@ -6,33 +6,15 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
 
 from broker.embedded.child import Child, Command
 from tests.plain import TRUSTS_NOBODY
-
-PATIENCE_S = 40.0
-"""Nothing that must come takes so long; only a test that fails waits for it."""
-
-
-async def until(holds: Callable[[], Awaitable[bool]], limit_s: float = PATIENCE_S) -> None:
-    """Wait for something that must come; TimeoutError when it does not."""
-    async with asyncio.timeout(limit_s):
-        while not await holds():  # noqa: ASYNC110 - the state is another process's
-            await asyncio.sleep(0.02)
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from tests.waiting import PATIENCE_S
 
 
 class BrokerProcess:

@@ -12,8 +12,10 @@ from pathlib import Path
 import httpx
 
 from broker.embedded.child import Child, Command
-from tests.e2e.process import PATIENCE_S, BrokerProcess, free_port
+from broker.embedded.port import free_port
+from tests.e2e.process import BrokerProcess
 from tests.plain import TRUSTS_NOBODY
+from tests.waiting import PATIENCE_S
 
 NGINX = shutil.which("nginx")
 _COMPOSE = Path(__file__).parents[2] / "docker-compose.yml"

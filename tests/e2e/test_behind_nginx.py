@@ -15,11 +15,11 @@ import tritonclient.http.aio as triton
 
 from provider_sdk.testing.scripted import Script
 from tests.e2e.harness import Floor
-from tests.e2e.process import PATIENCE_S, until
 from tests.e2e.proxy import NGINX, proxied
 from tests.e2e.stall import Stall
 from tests.e2e.trade import Told, ask, chat, listen
 from tests.plain import TRUSTS_NOBODY
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = [
     pytest.mark.e2e,

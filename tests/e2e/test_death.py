@@ -14,14 +14,16 @@ import httpx
 import openai
 import pytest
 
+from broker.embedded.port import free_port
 from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.valkey import EmbeddedValkey
 from broker.store.migrate import upgrade
 from tests.conftest import broken_invariants, memory, passable_folder
 from tests.e2e.harness import FUNDS_NANOS, Floor
-from tests.e2e.process import PATIENCE_S, BrokerProcess, free_port, until
+from tests.e2e.process import BrokerProcess
 from tests.e2e.stall import Stall
 from tests.e2e.trade import Told, ask, chat, listen, try_to
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.e2e
 

@@ -23,8 +23,8 @@ import tritonclient.http as triton
 from openai import OpenAI
 
 from broker.demo.providers import CHAT_FAMILY, EMBEDDING_FAMILY
+from broker.embedded.port import free_port
 from tests.conftest import memory, passable_folder
-from tests.e2e.harness import free_port
 
 START_LIMIT_S = 600.0
 """The environments may have to be made."""

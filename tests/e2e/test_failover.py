@@ -12,9 +12,9 @@ import pytest
 from broker.store.access.accounts import Role
 from provider_sdk.testing.scripted import Script
 from tests.e2e.harness import Floor
-from tests.e2e.process import until
 from tests.e2e.stall import Stall
 from tests.e2e.trade import Told, ask, chat
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.benchmarks.crowd import Caller, body_of, rss_kb
 from tests.e2e.harness import Floor
-from tests.e2e.process import until
 from tests.e2e.stall import Stall
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 

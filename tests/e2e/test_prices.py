@@ -10,9 +10,9 @@ import pytest
 from pricing.book import Rate
 from pricing.money import charge_nanos, parse_rate_micros
 from tests.e2e.harness import Floor
-from tests.e2e.process import until
 from tests.e2e.stall import Stall
 from tests.e2e.trade import Told, ask, chat, listen
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 

@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from tests.e2e.harness import Floor
-from tests.e2e.process import PATIENCE_S, BrokerProcess, until
+from tests.e2e.process import BrokerProcess
 from tests.e2e.stall import Stall
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.e2e
 

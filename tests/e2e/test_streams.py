@@ -14,9 +14,9 @@ import pytest
 from pricing.money import format_usd
 from provider_sdk.testing.scripted import Script, answer_text, chat_prompt
 from tests.e2e.harness import Floor
-from tests.e2e.process import until
 from tests.e2e.stall import Stall
 from tests.e2e.trade import Told, chat, listen, try_to
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 

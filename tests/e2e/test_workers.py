@@ -15,10 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from broker.live.bulletin import STALE_MS
 from tests.conftest import broken_invariants
 from tests.e2e.harness import Floor
-from tests.e2e.process import BrokerProcess, until
+from tests.e2e.process import BrokerProcess
 from tests.e2e.stall import Stall
 from tests.e2e.trade import Told, ask, chat, listen, try_to
 from tests.plain import TRUSTS_NOBODY
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 

@@ -15,7 +15,7 @@ import asyncpg
 from tests.e2e.crash.callers import Caller, Note
 from tests.e2e.crash.wire import AtByte, AtCommit, Trap, Way
 from tests.e2e.crash.yard import PACE, Yard
-from tests.e2e.process import PATIENCE_S
+from tests.waiting import PATIENCE_S
 
 DECK = {
     "kill a broker": 2,

@@ -18,6 +18,7 @@ from broker.cli.state import StateFolder
 from broker.cli.workers import quick_command
 from broker.embedded.child import Child, Command
 from broker.embedded.failures import EmbeddedServerFailed
+from broker.embedded.port import free_port
 from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.valkey import EmbeddedValkey
 from broker.flows.books.sweep import release_orphans
@@ -27,8 +28,9 @@ from tests.conftest import memory, passable_folder
 from tests.e2e.crash.counted import CountingStall
 from tests.e2e.crash.wire import Wire
 from tests.e2e.harness import Floor
-from tests.e2e.process import PATIENCE_S, BrokerProcess, free_port, until
+from tests.e2e.process import BrokerProcess
 from tests.plain import TRUSTS_NOBODY
+from tests.waiting import PATIENCE_S, until
 
 BROKERS = 2
 RETRIES_S = 12.0
@@ -206,8 +208,8 @@ class Yard:
         async def nothing_held() -> bool:
             return await self.floor.held() == 0
 
-        await until(buried, limit_s=90.0)
-        await until(nothing_held, limit_s=RETRIES_S)
+        await until(buried, within_s=90.0)
+        await until(nothing_held, within_s=RETRIES_S)
 
     async def _dead_hold(self) -> bool:
         """Whether anything is held for a broker without a lease."""

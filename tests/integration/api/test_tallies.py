@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter
 from broker.api.metrics.page import Exposition
 from broker.api.metrics.tallies import EVERY_S, Tallies
 from broker.api.parts import Parts
-from tests.integration.gateway.house import until
+from tests.waiting import until
 
 
 async def test_a_worker_that_could_not_write_its_counts_tries_again(tmp_path: Path) -> None:

@@ -8,19 +8,10 @@ import os
 import signal
 import stat
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 _LIMIT_S = 60.0
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for something that must come; a test that waits in vain fails."""
-    deadline = time.monotonic() + _LIMIT_S
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        await asyncio.sleep(0.02)
 
 
 def lives(pid: int) -> bool:

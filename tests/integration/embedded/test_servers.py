@@ -17,7 +17,8 @@ from broker.embedded.failures import AlreadyRunning, EmbeddedServerFailed
 from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.server import EmbeddedServer
 from broker.embedded.valkey import EmbeddedValkey
-from tests.integration.embedded.processes import command_line, family, lives, mode, program, until
+from tests.integration.embedded.processes import command_line, family, lives, mode, program
+from tests.waiting import until
 
 BOTH = pytest.mark.parametrize("kind", [EmbeddedPostgres, EmbeddedValkey])
 

@@ -17,7 +17,8 @@ from broker.embedded.lock import FolderLock
 from broker.embedded.readiness import answering
 from broker.embedded.supervise import Service, Supervisor
 from broker.embedded.valkey import EmbeddedValkey
-from tests.integration.embedded.processes import family, lives, program, until
+from tests.integration.embedded.processes import family, lives, program
+from tests.waiting import until
 
 _SERVICE = """
 import pathlib, signal, subprocess, sys, time

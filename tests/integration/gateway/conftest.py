@@ -11,7 +11,8 @@ import redis.asyncio
 from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.valkey import EmbeddedValkey
 from tests.conftest import fresh_database
-from tests.integration.gateway.house import Consumer, House, open_house, until
+from tests.integration.gateway.house import Consumer, House, open_house
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")

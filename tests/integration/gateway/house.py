@@ -30,6 +30,7 @@ from provider_sdk.client import BrokerClient
 from provider_sdk.protocol import CallBand, DataPolicy, DeploymentOffer, EndpointOffer, TokenBand
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.plain import TRUSTS_NOBODY
+from tests.waiting import until
 
 BODY_BYTES_MAX = 2**20
 BODY_S = 2.0
@@ -247,18 +248,6 @@ async def _serving(settings: Settings) -> AsyncIterator[int]:
         task.cancel()
         async with asyncio.timeout(_WITHIN_S):
             await task
-
-
-async def until(holds: Any, within_s: float = _WITHIN_S) -> None:
-    """Poll until `holds`, a function or coroutine function, is true; TimeoutError otherwise."""
-    async with asyncio.timeout(within_s):
-        while True:
-            answer = holds()
-            if asyncio.iscoroutine(answer):
-                answer = await answer
-            if answer:
-                return
-            await asyncio.sleep(_PAUSE_S)
 
 
 async def _knows(http: httpx.AsyncClient) -> bool:

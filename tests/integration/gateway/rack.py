@@ -13,7 +13,8 @@ import msgspec
 
 from provider_sdk.protocol import DeploymentOffer
 from provider_sdk.testing.scripted import Script, ScriptedProvider, answer_text, chat_prompt
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 PATH = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "Name some trees, please"}]

@@ -8,8 +8,9 @@ from typing import Any
 from broker.core.cascade import Other
 from broker.core.quality.evidence import Grade, Source
 from broker.store.quality import evidence
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
 from tests.integration.routing.examples import COOKING, LAW
+from tests.waiting import until
 
 
 async def test_a_model_that_agrees_with_itself_and_is_wrong_is_not_believed_any_more(

@@ -8,7 +8,8 @@ from uuid import UUID
 from broker.core.quality.lengths import Batch, length_of
 from broker.store.calls.answer_lengths import read_lengths
 from provider_sdk.testing.script import Script
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 MESSAGES = [{"role": "user", "content": "How long is the notice period?"}]
 

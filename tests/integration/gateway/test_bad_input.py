@@ -14,8 +14,9 @@ import pytest
 from broker.cli.local import OPERATOR
 from broker.flows.access.issue_key import revoke_key
 from broker.store.access.accounts import Role
-from tests.integration.gateway.house import BODY_BYTES_MAX, Consumer, House, Stall, until
+from tests.integration.gateway.house import BODY_BYTES_MAX, Consumer, House, Stall
 from tests.plain import TRUSTS_NOBODY
+from tests.waiting import until
 
 CHAT = "/v1/chat/completions"
 INFER = "/v2/models/tensors/infer"

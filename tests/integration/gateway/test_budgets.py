@@ -8,7 +8,8 @@ import pytest
 
 from broker.store.books.budgets import Budgets, set_budgets
 from provider_sdk.testing.scripted import Script, ScriptedProvider
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 CHAT = "/v1/chat/completions"
 BODY = {

@@ -12,7 +12,8 @@ import pytest
 
 from broker.core.answers.transcript import BYTES_MAX
 from provider_sdk.testing.scripted import Script, answer_text, chat_prompt
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 # A scripted model is 0.90 sure of each token, which is worth 0.83 where nothing was learned.
 SURE, UNSURE = 0.8, 0.9

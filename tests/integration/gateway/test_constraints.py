@@ -12,7 +12,8 @@ import pytest
 
 from broker.store.access.accounts import Role
 from provider_sdk.protocol import DataPolicy
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 

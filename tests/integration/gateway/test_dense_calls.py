@@ -21,7 +21,8 @@ from broker.store.ledger import release_holds_of
 from pricing.money import format_usd
 from provider_sdk.testing.scripted import Script
 from tests.conftest import broken_invariants
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 AT_ONCE = 12
 FOR_S = 3 * WINDOW_S

@@ -16,7 +16,8 @@ import pytest
 from broker.core.health.throttle import APART_S
 from broker.core.hedging import SEEN_MIN, SHARE
 from provider_sdk.testing.scripted import Script, ScriptedProvider
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 HONEST = Script(models=("upstream-name",))
 TEACHES = Script(models=("upstream-name",), latency_ms=1_000 * APART_S)

@@ -15,7 +15,8 @@ from broker.core.key_terms import Allowance, Rates, Scope
 from broker.embedded.valkey import EmbeddedValkey
 from broker.store.access.accounts import Role
 from provider_sdk.testing.scripted import Script, ScriptedProvider
-from tests.integration.gateway.house import Consumer, House, Stall, open_house, until
+from tests.integration.gateway.house import Consumer, House, Stall, open_house
+from tests.waiting import until
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 CHAT = "/v1/chat/completions"

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from broker.embedded.valkey import EmbeddedValkey
-from tests.integration.gateway.house import House, Stall, open_house, until
+from tests.integration.gateway.house import House, Stall, open_house
+from tests.waiting import until
 
 ROOM_BYTES = 1_000_000
 LARGE: dict[str, Any] = {

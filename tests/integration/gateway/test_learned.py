@@ -15,9 +15,10 @@ from broker.flows.quality.learn_quality import LENGTHS_EVERY_S, QualitySchool, S
 from broker.store.market import catalog
 from broker.store.quality import evidence
 from tests.integration.catalog.offers import SEALER
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
 from tests.integration.gateway.test_recognised import PROMPT, ask
 from tests.integration.routing.examples import COOKING, LAW
+from tests.waiting import until
 
 ENDPOINT_ID = "SELECT id FROM endpoints WHERE name = $1"
 

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from provider_sdk.testing.scripted import Script, ScriptedProvider
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 SOON_S = 0.05
 TRIES = 12

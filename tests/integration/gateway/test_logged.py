@@ -13,7 +13,8 @@ import pytest
 
 from broker.store import ledger
 from provider_sdk.testing.scripted import Script, ScriptedProvider
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "small", "messages": [{"role": "user", "content": "hello"}]}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "acme/new", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 9}

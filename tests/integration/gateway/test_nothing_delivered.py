@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from provider_sdk.testing.script import Script
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 GOOD = Script(models=("upstream-name",))
 CHAT = {"model": "small", "messages": [{"role": "user", "content": "hi"}]}

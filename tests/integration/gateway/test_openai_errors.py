@@ -12,7 +12,8 @@ from openai import AsyncOpenAI, OpenAI
 
 from broker.store.access.accounts import Role
 from provider_sdk.testing.scripted import Script, ScriptedProvider
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 GOOD = Script(models=("upstream-name",))

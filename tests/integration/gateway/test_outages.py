@@ -14,8 +14,9 @@ import pytest
 
 from broker.core import story
 from provider_sdk.testing.scripted import Script
-from tests.integration.gateway.house import House, until
+from tests.integration.gateway.house import House
 from tests.integration.gateway.rack import ANSWER, GOOD, Heard, Trade
+from tests.waiting import until
 
 CROWD = [f"p{number}" for number in range(10)]
 FAULTY = CROWD[:3]

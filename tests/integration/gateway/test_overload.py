@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import httpx
 
 from provider_sdk.testing.scripted import Script
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 SLOTS = 4
 SERVICE_MS = 150.0

@@ -12,7 +12,8 @@ import pytest
 import tritonclient.http as triton
 
 from provider_sdk.testing.scripted import ScriptedProvider
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 PATH = "/v2/models/tensors/infer"
 LARGE = np.random.default_rng(7).standard_normal(150_000, dtype=np.float32)

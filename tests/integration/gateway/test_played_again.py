@@ -16,7 +16,8 @@ from simulations.files.load import load
 from simulations.market import run
 from simulations.replay.market import NothingToPlay, write_market
 from simulations.studies.plan import make_plan
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 SECRET = "never to be told"
 MESSAGES = [{"role": "user", "content": SECRET}]

@@ -14,7 +14,8 @@ import structlog
 
 from broker.store.access.accounts import Role
 from provider_sdk.testing.scripted import Script, answer_text, chat_prompt
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 MARKER = "Zyzzyva-7731"
 PROMPT = f"My secret is {MARKER}."

@@ -33,8 +33,9 @@ from pricing.money import NANOS_PER_USD, parse_usd_nanos
 from provider_sdk.client import BrokerClient
 from provider_sdk.protocol import DataPolicy
 from provider_sdk.testing.scripted import Script
-from tests.integration.gateway.house import Consumer, House, Stall, open_house, until
+from tests.integration.gateway.house import Consumer, House, Stall, open_house
 from tests.integration.ledger.books import a_hold
+from tests.waiting import until
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 CHAT = "/v1/chat/completions"

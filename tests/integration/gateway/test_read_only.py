@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from tests.conftest import named
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 ASKED: dict[str, Any] = {
     "model": "acme/plain",

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from broker.core.requirements import Requirements
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
 from tests.integration.routing.examples import COOKING, LAW
+from tests.waiting import until
 
 PROMPT = "May a landlord raise the rent before the contract ends?"
 

@@ -17,7 +17,8 @@ from openai import AsyncOpenAI
 from broker.store.calls import answers
 from broker.store.sealing import Sealer
 from provider_sdk.testing.scripted import Script, ScriptedProvider
-from tests.integration.gateway.house import REPLAY_BYTES_MAX, Consumer, House, Stall, until
+from tests.integration.gateway.house import REPLAY_BYTES_MAX, Consumer, House, Stall
+from tests.waiting import until
 
 CHAT = "/v1/chat/completions"
 INFER = "/v2/models/tensors/infer"

@@ -12,8 +12,9 @@ from broker.core.health.stalls import SEVERAL, late_s
 from broker.core.hedging import SEEN_MIN
 from broker.flows.calls.watch import EVERY_S
 from broker.settings import Limits
-from tests.integration.gateway.house import House, until
+from tests.integration.gateway.house import House
 from tests.integration.gateway.rack import ANSWER, Trade
+from tests.waiting import until
 
 LOOKED_WITHIN_S = 4 * EVERY_S
 """A look that this process comes late to does not count, and calls must have waited long enough."""

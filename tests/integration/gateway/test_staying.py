@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from provider_sdk.testing.scripted import Script
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 # Next to so long, what the machine adds is nothing, and nobody is found to be twice as quick.
 ALIKE = Script(models=("upstream-name",), ttft_ms=50)

@@ -9,8 +9,9 @@ import pytest
 
 from broker.core.quality.evidence import Grade, Piece, Source
 from broker.store.quality import evidence
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
 from tests.integration.routing.examples import COOKING, LAW
+from tests.waiting import until
 
 SURE = 0.905
 """The mean probability of a scripted answer's tokens."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import asyncpg
 
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 CHAT = {"model": "acme/small", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8}
 

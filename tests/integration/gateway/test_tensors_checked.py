@@ -19,7 +19,8 @@ from broker.flows.calls.inspect_answer import INSPECTED
 from broker.store.quality import evidence
 from provider_sdk.testing.script import Script
 from provider_sdk.testing.scripted import ScriptedProvider
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 NUMBERS = np.linspace(-1.0, 1.0, 7, dtype=np.float32)
 _numbers = itertools.count(1)

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from provider_sdk.protocol import TokenBand
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 BAND = TokenBand(

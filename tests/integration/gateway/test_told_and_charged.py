@@ -15,7 +15,8 @@ import pytest
 
 from pricing.money import format_usd
 from provider_sdk.testing.scripted import Script
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 ROUNDS, AT_ONCE = 8, 8
 PROMPTS = ("Hi", "Tell me more. " * 20, "é日本" * 30)

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from broker.embedded.port import free_port
 from broker.errors import SettingInvalid
 from broker.outbound.traces import open_traces
 from broker.settings import Settings
 from broker.store import ledger
 from provider_sdk.testing.scripted import Script, ScriptedProvider
-from tests.e2e.process import free_port
-from tests.integration.gateway.house import Consumer, House, Stall, open_house, until
+from tests.integration.gateway.house import Consumer, House, Stall, open_house
+from tests.waiting import until
 
 NEEDED = {"DATABASE_URL": "d", "VALKEY_URL": "v", "BROKER_SECRET_KEY": "ab" * 32}
 PROMPT = "nobody else is to read this"

@@ -17,7 +17,8 @@ from tritonclient.http.auth import BasicAuth
 from tritonclient.utils import InferenceServerException
 
 from provider_sdk.testing.scripted import Script, ScriptedProvider
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
+from tests.waiting import until
 
 T = TypeVar("T")
 NUMBERS = np.linspace(-1.0, 1.0, 7, dtype=np.float32)

@@ -13,8 +13,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from provider_sdk.testing.scripted import Script
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
 from tests.plain import TRUSTS_NOBODY
+from tests.waiting import until
 
 TENSOR = b'{"inputs":[{"name":"INPUT0","shape":[1],"datatype":"FP32","data":[1.0]}]}'
 README = Path(__file__).parents[3] / "broker" / "README.md"

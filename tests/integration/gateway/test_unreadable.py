@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from broker.core.quality.evidence import pack
 from broker.encoding.words import WordEncoder, load_encoder
-from tests.integration.gateway.house import Consumer, House, Stall, until
+from tests.integration.gateway.house import Consumer, House, Stall
 from tests.integration.gateway.test_recognised import PROMPT, ask
 from tests.integration.routing.examples import COOKING, LAW
+from tests.waiting import until
 
 WORDS = {"landlord", "raise", "rent", "before", "contract", "ends"}
 WORDS_MAX = 20

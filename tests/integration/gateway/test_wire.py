@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from provider_sdk.testing.scripted import Script, ScriptedProvider, answer_text, chat_prompt
-from tests.integration.gateway.house import BODY_BYTES_MAX, Consumer, House, Stall, until
+from tests.integration.gateway.house import BODY_BYTES_MAX, Consumer, House, Stall
+from tests.waiting import until
 
 PATH = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "hello"}]

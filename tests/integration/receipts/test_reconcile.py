@@ -18,9 +18,10 @@ from broker.store import ledger
 from broker.store.receipts import receipt_cases, receipt_horizon
 from provider_sdk.protocol import Receipt
 from provider_sdk.signing import receipt_message
-from tests.integration.gateway.house import Consumer, House, until
+from tests.integration.gateway.house import Consumer, House
 from tests.integration.ledger.books import ledger_connection
 from tests.integration.receipts.workshop import Workshop, sign
+from tests.waiting import until
 
 
 async def test_an_honest_call_has_a_receipt_that_anybody_can_check_and_no_case(

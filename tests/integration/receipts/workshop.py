@@ -32,7 +32,8 @@ from provider_sdk.protocol import (
 from provider_sdk.receipt_key import KeyFile, ReceiptKey
 from provider_sdk.signing import receipt_message
 from provider_sdk.testing.scripted import Script, ScriptedProvider
-from tests.integration.gateway.house import Consumer, House, until
+from tests.integration.gateway.house import Consumer, House
+from tests.waiting import until
 
 BAND = TokenBand(
     floor_in="1", list_in="1", ceiling_in="1", floor_out="2", list_out="2", ceiling_out="2"

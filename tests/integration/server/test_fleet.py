@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from broker.cli.fleet import Fleet
+from tests.waiting import until
 
 SERVES = """
 import socket, sys
@@ -68,12 +69,6 @@ async def running(
         if not task.done():
             os.kill(os.getpid(), signal.SIGTERM)
             await task
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Poll until `holds`; who runs the fleet bounds the time."""
-    while not holds():  # noqa: ASYNC110 - what it waits for sets no event
-        await asyncio.sleep(0.005)
 
 
 async def test_a_worker_is_replaced_though_no_process_is_to_be_had_for_a_while() -> None:

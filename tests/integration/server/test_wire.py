@@ -17,6 +17,7 @@ from broker.server.limits import ServerLimits
 from broker.server.listener import Listener
 from broker.server.reader import Reader
 from broker.server.request import Handler, Request
+from tests.waiting import until
 
 LIMITS = ServerLimits(
     head_bytes_max=4_096,
@@ -138,13 +139,6 @@ async def _send_on(wire: Wire) -> None:
         await wire.send(b"x" * 10_000)
 
 
-async def _until(holds: object) -> None:
-    assert callable(holds)
-    async with asyncio.timeout(LIMIT_S):
-        while not holds():  # noqa: ASYNC110 - the server has no event for it
-            await asyncio.sleep(0.01)
-
-
 async def test_one_connection_carries_many_requests(place: Place) -> None:
     async with place.wire() as wire:
         for n in range(3):
@@ -155,7 +149,7 @@ async def test_one_connection_carries_many_requests(place: Place) -> None:
 async def test_requests_sent_ahead_are_answered_in_their_order(place: Place) -> None:
     async with place.wire() as wire:
         await wire.send(post("/slow", b"1") + post("/b", b"2") + post("/c", b"3"))
-        await _until(lambda: place.echo.served == 1)
+        await until(lambda: place.echo.served == 1)
         await asyncio.sleep(0.05)
         assert place.echo.served == 1
         place.echo.may_go.set()
@@ -267,7 +261,7 @@ async def test_what_trails_a_body_without_end_is_cut_off(place: Place, flood: by
     """Trailers once took twenty times the memory that they have bytes, however many came."""
     async with place.wire() as wire:
         await wire.send(CHUNKED + b"2\r\nab\r\n" + (b"0\r\n" if flood[:1] == b"x" else b""))
-        await _until(lambda: place.listener.room.held_bytes == 2)
+        await until(lambda: place.listener.room.held_bytes == 2)
         with contextlib.suppress(ConnectionError):
             await wire.send(flood)
         assert (await wire.rest()).startswith(b"HTTP/1.1 431 ")
@@ -284,7 +278,7 @@ async def test_a_body_in_tiny_chunks_takes_little_more_room_than_it_has_bytes(pl
     """A piece of two bytes once took fifty-six, uncounted."""
     async with place.wire() as wire:
         await wire.send(CHUNKED.replace(b"/headers", b"/a") + b"2\r\nxy\r\n" * 20_000)
-        await _until(lambda: place.listener.room.held_bytes == 40_000)
+        await until(lambda: place.listener.room.held_bytes == 40_000)
         [connection] = place.listener.connections
         request = connection._reader.request
         assert request is not None
@@ -306,7 +300,7 @@ async def test_a_body_in_small_pieces_may_be_larger_than_a_head(place: Place) ->
         await wire.send(CHUNKED.replace(b"/headers", b"/a"))
         for number in range(1, 8):
             await wire.send(b"3e8\r\n" + b"x" * 1_000 + b"\r\n")
-            await _until(lambda so_many=number: place.listener.room.held_bytes == 1_000 * so_many)
+            await until(lambda so_many=number: place.listener.room.held_bytes == 1_000 * so_many)
         await wire.send(b"0\r\n\r\n")
         assert await wire.answer() == (200, b"POST /a " + b"x" * 7_000)
 
@@ -315,7 +309,7 @@ async def test_requests_behind_the_end_of_a_body_are_no_trailers(place: Place) -
     behind = post("/b", b"x" * 900) * 20
     async with place.wire() as wire:
         await wire.send(CHUNKED + b"2\r\nab\r\n")
-        await _until(lambda: place.listener.room.held_bytes == 2)
+        await until(lambda: place.listener.room.held_bytes == 2)
         await wire.send(b"0\r\n\r\n" + behind)
         for status in [200] * 21:
             assert (await wire.answer())[0] == status
@@ -326,7 +320,7 @@ async def test_there_is_a_bound_on_all_bodies_together(place: Place) -> None:
     async with place.wire() as first, place.wire() as second, place.wire() as third:
         await first.send(request[:-1])
         await second.send(request[:-1])
-        await _until(lambda: place.listener.room.held_bytes > LIMITS.bodies_bytes_max)
+        await until(lambda: place.listener.room.held_bytes > LIMITS.bodies_bytes_max)
         await third.send(request)
         assert (await third.answer())[0] == 503
         await first.send(request[-1:])
@@ -339,7 +333,7 @@ async def test_no_account_takes_the_room_of_all_others(place: Place, known: bool
     async with contextlib.AsyncExitStack() as stack:
         first, second, third = [await stack.enter_async_context(place.wire()) for _ in range(3)]
         await first.send(post("/slow", large, greedy))
-        await _until(lambda: place.echo.served == 1)
+        await until(lambda: place.echo.served == 1)
         if known:  # its head is that of the one before, and is not parsed again
             await second.send(post("/a", b"", greedy))
             await second.answer()
@@ -383,14 +377,14 @@ async def test_large_bodies_count_until_they_are_answered_and_shut_no_small_one_
         first, second, third = [await stack.enter_async_context(place.wire()) for _ in range(3)]
         for wire in (first, second):
             await wire.send(post("/slow", large))
-        await _until(lambda: place.echo.served == 2)
+        await until(lambda: place.echo.served == 2)
         await third.send(post("/c", large))
         assert (await third.answer())[0] == 503
         async with place.wire() as small:
             await small.send(post("/c"))
             assert await small.answer() == (200, b"POST /c hello")
         first.writer.transport.abort()
-        await _until(lambda: place.echo.cancelled == 1)
+        await until(lambda: place.echo.cancelled == 1)
         place.echo.may_go.set()
         assert (await second.answer())[0] == 200
         assert place.listener.room.held_bytes == 0
@@ -405,7 +399,7 @@ async def test_a_large_body_that_came_whole_behind_a_known_head_counts_as_well(
     async with place.wire() as wire:
         for _ in range(2):
             await wire.send(post("/slow", bytes(70_000)))
-            await _until(lambda: place.echo.served > 0)
+            await until(lambda: place.echo.served > 0)
             place.echo.served = 0
             assert place.listener.room.held_bytes >= 70_000
             place.echo.may_go.set()
@@ -417,9 +411,9 @@ async def test_a_large_body_that_came_whole_behind_a_known_head_counts_as_well(
 async def test_a_caller_who_leaves_stops_what_is_done_for_it(place: Place) -> None:
     async with place.wire() as wire:
         await wire.send(post("/slow"))
-        await _until(lambda: place.echo.served == 1)
+        await until(lambda: place.echo.served == 1)
         wire.writer.transport.abort()
-        await _until(lambda: place.echo.cancelled == 1)
+        await until(lambda: place.echo.cancelled == 1)
 
 
 async def test_an_answer_that_breaks_off_is_not_taken_for_whole(place: Place) -> None:
@@ -469,7 +463,7 @@ async def test_head_has_the_length_and_no_body(place: Place) -> None:
 async def test_a_server_that_stops_ends_what_it_has_begun(place: Place) -> None:
     async with place.wire() as busy, place.wire() as idle:
         await busy.send(post("/slow"))
-        await _until(lambda: place.echo.served == 1)
+        await until(lambda: place.echo.served == 1)
         stopping = asyncio.create_task(place.listener.stop(LIMIT_S))
         assert await idle.rest() == b""
         place.echo.may_go.set()
@@ -485,7 +479,7 @@ async def test_a_server_that_stops_answers_who_has_just_come_in(place: Place, ta
     """Whether or not it has taken the connection, of which it has read nothing."""
     with socket.create_connection(("127.0.0.1", place.port)) as caller:
         if taken:
-            await _until(lambda: len(place.listener.connections) == 1)
+            await until(lambda: len(place.listener.connections) == 1)
         caller.sendall(post())
         await place.listener.stop(LIMIT_S)
         assert caller.recv(1_000).endswith(b"POST /a hello")
@@ -496,7 +490,7 @@ async def test_a_server_that_stops_waits_a_moment_for_what_a_newcomer_is_about_t
     place: Place,
 ) -> None:
     async with place.wire() as wire, place.wire() as silent:
-        await _until(lambda: len(place.listener.connections) == 2)
+        await until(lambda: len(place.listener.connections) == 2)
         stopping = asyncio.create_task(place.listener.stop(LIMIT_S))
         await asyncio.sleep(0)
         await wire.send(post())
@@ -592,8 +586,8 @@ async def test_who_sends_ahead_and_takes_no_answer_is_let_go(place: Place) -> No
     async with place.wire() as wire:
         wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await wire.send(post("/large") + post("/b"))
-        await _until(lambda: place.echo.served == 1)
-        await _until(lambda: not place.listener.connections)
+        await until(lambda: place.echo.served == 1)
+        await until(lambda: not place.listener.connections)
 
 
 @pytest.mark.parametrize("more", [b"", b"connection: close\r\n"])
@@ -604,7 +598,7 @@ async def test_who_takes_a_large_answer_has_as_long_for_it_as_was_said(
     async with place.wire() as wire:
         wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await wire.send(post("/large?100", more=more))
-        await _until(lambda: place.echo.served == 1)
+        await until(lambda: place.echo.served == 1)
         [connection] = place.listener.connections
         for later_s in (20.0, 40.0, 99.0):
             connection.look(now + later_s)

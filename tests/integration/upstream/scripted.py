@@ -154,12 +154,6 @@ async def ask(
     return await client.send(server.origin, head, body, timeouts)
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Poll until `holds`; the runner bounds the time."""
-    while not holds():  # noqa: ASYNC110 - what it waits for sets no event
-        await asyncio.sleep(0.005)
-
-
 def certificates(
     folder: Path, host: str = "localhost", *, expired: bool = False
 ) -> tuple[ssl.SSLContext, ssl.SSLContext]:

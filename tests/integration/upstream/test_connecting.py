@@ -33,8 +33,8 @@ from tests.integration.upstream.scripted import (
     on_both_loops,
     read_request,
     serving,
-    until,
 )
+from tests.waiting import until
 
 
 @on_both_loops

@@ -28,8 +28,8 @@ from tests.integration.upstream.scripted import (
     client_of,
     on_both_loops,
     serving,
-    until,
 )
+from tests.waiting import until
 
 
 class Resolver:

@@ -30,8 +30,8 @@ from tests.integration.upstream.scripted import (
     on_both_loops,
     read_request,
     serving,
-    until,
 )
+from tests.waiting import until
 
 
 class Closer:

@@ -19,8 +19,8 @@ from tests.integration.upstream.scripted import (
     on_both_loops,
     read_request,
     serving,
-    until,
 )
+from tests.waiting import until
 
 CHUNKED = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

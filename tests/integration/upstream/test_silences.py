@@ -7,14 +7,8 @@ import asyncio
 from broker.core.health.stalls import SEVERAL
 from broker.upstream.client import Limits, Origin, UpstreamClient, request_head
 from broker.upstream.silence import Silence
-from tests.integration.upstream.scripted import (
-    OK,
-    PATIENT,
-    client_of,
-    on_both_loops,
-    serving,
-    until,
-)
+from tests.integration.upstream.scripted import OK, PATIENT, client_of, on_both_loops, serving
+from tests.waiting import until
 
 
 async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -21,10 +21,10 @@ from broker.store.access import accounts
 from broker.store.access.accounts import Account, Role
 from broker.store.webhooks import deliveries
 from broker.upstream.addresses import AddressPolicy
-from tests.integration.gateway.house import until
 from tests.integration.webhooks.office import LOOPBACK, Office, caller
 from tests.integration.webhooks.target import BROKEN, OK, Answer, Target, answer
 from tests.integration.webhooks.target import target as a_target
+from tests.waiting import until
 
 PUBLIC = AddressPolicy(())
 

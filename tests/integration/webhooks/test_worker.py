@@ -9,12 +9,12 @@ from broker.settings import Settings
 from broker.store import ledger
 from broker.store.access.accounts import Account
 from broker.worker import create_app
-from tests.integration.gateway.house import until
 from tests.integration.ledger.books import PROCESS, a_hold, fund, ledger_connection
 from tests.integration.ledger.test_worker import worker
 from tests.integration.webhooks.office import Office
 from tests.integration.webhooks.target import Target
 from tests.integration.webhooks.target import target as a_target
+from tests.waiting import until
 
 
 async def test_a_target_that_hangs_delays_neither_others_nor_the_sweep(
