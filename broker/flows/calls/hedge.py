@@ -29,8 +29,8 @@ async def race(tab: Tab, attempt: Attempt, make: Make) -> Answer:
         return await make(tab, attempt)
     running: _Race = {asyncio.ensure_future(make(tab, attempt)): attempt}
     try:
-        await asyncio.wait(running, timeout=after_s)
-        if not any(each.done() for each in running):
+        done, _ = await asyncio.wait(running, timeout=after_s)
+        if not done:
             hedge = tab.begin_hedge()
             if hedge is not None:
                 running[asyncio.ensure_future(make(tab, hedge))] = hedge

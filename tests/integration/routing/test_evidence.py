@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
@@ -10,17 +11,24 @@ import pytest
 from sqlalchemy import delete, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid_utils.compat import uuid7
 
 from broker.core.quality.evidence import Grade, Piece, Source, pack, unpack
 from broker.store.access.accounts import Role
 from broker.store.quality.evidence import (
     START,
+    Recorded,
+    Said,
+    among,
     evidence,
+    find,
+    ids_since,
     newest_id,
     newest_of_each,
     record,
     said_by,
     since,
+    write,
 )
 from tests.integration.catalog.offers import NOW, offer, open_account, register
 from tests.integration.reading import go_by_indexes, rows_read
@@ -61,6 +69,42 @@ async def test_evidence_is_read_back_as_it_was_given_and_from_where_one_left_off
         lately = await said_by(connection, shop_id, call_id, NOW - timedelta(days=1))
         assert (lately.words, lately.weight) == (1, None)
         assert (await said_by(connection, shop_id, call_id, NOW)).words == 0
+
+
+async def test_what_an_account_said_is_its_own_feedback_and_no_other(engine: AsyncEngine) -> None:
+    examined, check, said, judged = await pieces(engine)
+    club = await open_account(engine, Role.CONSUMER, "club")
+    one, two = uuid4(), uuid4()
+    given = [
+        replace(said, call_id=one, weight=0.5),
+        replace(said, call_id=one, weight=0.25),
+        replace(said, call_id=two),
+        replace(said, call_id=two, weight=0.125, account_id=club.id),
+        replace(check, call_id=one, account_id=said.account_id, weight=0.0625),
+        examined,
+        judged,
+    ]
+    async with engine.begin() as connection:
+        await record(connection, given)
+    before = NOW - timedelta(days=1)
+    assert said.account_id is not None
+    async with engine.connect() as connection:
+        assert await said_by(connection, said.account_id, one, before) == Said(3, 1, 0.25)
+        assert await said_by(connection, said.account_id, uuid4(), before) == Said(3, 2, None)
+        assert await said_by(connection, club.id, two, before) == Said(1, 0, 0.125)
+
+
+async def test_of_ids_those_that_are_written_are_told_and_read_in_their_order(
+    engine: AsyncEngine,
+) -> None:
+    given = [Recorded(uuid7(), each) for each in await pieces(engine)]
+    async with engine.begin() as connection:
+        await write(connection, given[::-1])
+    ids = [each.id for each in given]
+    async with engine.connect() as connection:
+        assert await among(connection, [uuid7(), *ids[1:3]]) == set(ids[1:3])
+        assert await ids_since(connection, START, 10) == ids
+        assert await find(connection, ids[:0:-1]) == given[1:]
 
 
 async def test_who_starts_reads_as_many_of_each_source_however_many_there_are_of_another(
