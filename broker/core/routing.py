@@ -135,8 +135,8 @@ def _decide(
 ) -> Decision:
     view, figures, value_picos, rejected, reasons = weighed
     scores, chances = figures[0], figures[-1]
-    explores = wanted.explore and lessons is not None and scores.size > 1
-    if explores and lessons is not None and not wanted.providers_order and wanted.home is None:
+    bound = wanted.providers_order or wanted.home is not None or scores.size < 2
+    if wanted.explore and lessons is not None and not bound:
         share = normal(wanted.weights)[0] if value_picos is None else 1.0
         scores = _explore(wanted, lessons, view, (figures, share), random)
     else:
@@ -207,8 +207,6 @@ def _choose(
     first is drawn by lot."""
     scores, chances, of_worth = judged
     length = min(limits.attempts_max, scores.size)
-    if not length:
-        return []
     left = scores.copy()
     if wanted.providers_order:
         # A score lies within -2..1, so a place in the caller's order weighs more than any score.

@@ -15,6 +15,7 @@ from broker.core.quality.exploring import FLOOR, good_enough, propensities, spre
 from broker.core.quality.lessons import Lessons
 from broker.core.requirements import Prompt, Weights
 from broker.core.routing import route
+from pricing.book import Rate
 from tests.fakes import decide, endpoint, market, planned, pulse, requirements
 
 QUALITY = (0.8, 0.75, 0.7, 0.3)
@@ -44,6 +45,19 @@ def test_who_is_little_known_is_tried_and_who_is_known_to_be_worse_never() -> No
     assert counts[3] == 0
     assert counts[2] > 40, "it is hardly known, and so may be the best"
     assert np.array([counts[at] for at in range(4)]) / 400 == pytest.approx(told / 400, abs=0.08)
+
+
+def test_how_little_is_known_of_quality_counts_as_much_as_quality_does() -> None:
+    """Under a worth all of it, whatever the weights are."""
+    listed = [endpoint(at, f"acme/{at}", rate=Rate(10**4 + at, 10**4, 0)) for at in range(4)]
+    where = replace(market(listed), lessons=LESSONS)
+    asked = ASKED | {"explore": True, "weights": Weights(0, 0, 1, 0, 0)}
+    assert decide(where, **asked).rows[-1][2] <= FLOOR
+    assert decide(where, **asked, value_nanos=10**9).rows[-1][2] > 2 * FLOOR
+    halved = asked | {"weights": Weights(0.5, 0, 0.5, 0, 0)}
+    whole = asked | {"weights": Weights(1, 0, 0, 0, 0)}
+    chances = [decide(where, **each).rows[-1][2] for each in (halved, whole)]
+    assert chances == pytest.approx([chances[1]] * 2, abs=0.02), "either half as much, or all"
 
 
 def test_who_does_not_ask_for_it_gets_the_best() -> None:

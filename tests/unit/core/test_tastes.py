@@ -180,6 +180,14 @@ def test_a_score_is_quality_that_is_there_less_cost_and_lateness_and_ever_closer
     assert decision.scores.tolist() == pytest.approx(shown)
 
 
+@pytest.mark.parametrize("size", [4, 40])
+def test_a_preset_of_which_nothing_is_learned_is_weights_among_however_many(size: int) -> None:
+    where = market(endpoint(at, f"maker-{at}/chat", quality=0.01 * at) for at in range(size))
+    plain, preset = (decide(where, preset=each) for each in (None, "cheap"))
+    assert preset.value_nanos is None
+    assert preset.scores.tolist() == plain.scores.tolist()
+
+
 def test_a_quality_that_is_learned_is_held_against_what_is_asked_for_and_just_enough_is() -> None:
     decision = decided(taught(), quality_min=0.8)
     assert decision.eligible.tolist() == [0, 1]
