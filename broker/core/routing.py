@@ -235,8 +235,8 @@ def _home(number: int, view: View, scores: Floats, best: float) -> Numbers | Non
 
 
 def _near(scores: Floats, best: float) -> Numbers:
-    """Return the places of those near the best; where all count as nothing, of the best."""
-    near: Numbers = (scores >= (best * (1 - NEAR_BEST) if best > 0.0 else best)).nonzero()[0]
+    """Return the places of those near the best: no weighted mean is below zero."""
+    near: Numbers = (scores >= best * (1 - NEAR_BEST)).nonzero()[0]
     return near
 
 

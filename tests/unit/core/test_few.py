@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from broker.core.candidates.eligibility import Rejection, shortlist
 from broker.core.catalog import Task
 from broker.core.handful import HANDFUL_MAX
-from broker.core.health.measured import Measured
+from broker.core.health.measured import Measured, MeasuredMany
 from broker.core.health.pulse import Pulse
 from broker.core.market import Market
 from broker.core.outcome import DELIVERED, Fault, Outcome
@@ -102,6 +103,27 @@ def test_what_has_happened_since_the_last_decision_among_a_few_is_known_at_the_n
             happen(live, random.choice(numbers), random)
         plain = decide(where, live, seed=draw, **asked)
         assert_same(plain, decide(arrays, live, seed=draw, **asked))
+
+
+def test_each_call_that_comes_or_goes_is_known_at_the_next_decision_among_a_few() -> None:
+    where = market([endpoint(number, deployment={"capacity": 2}) for number in range(3)])
+    arrays, live = in_arrays(where), pulse(where)
+    seen = Measured(1.0, 1.0, 1)
+    many = MeasuredMany(np.ones(2), np.ones(2), np.ones(2, dtype=np.int64))
+    steps: list[Callable[[], object]] = [
+        *(lambda: live.expect(0, 1), lambda: live.expect(0, -1)),
+        *[lambda: live.begin(0, 0, 0.0)] * 3,
+        lambda: live.begin(0, 1, 0.0),
+        lambda: live.end(0, 1, DELIVERED, 0.0, seen),
+        *[lambda: live.end(0, 0, DELIVERED, 0.0, seen)] * 2,
+        lambda: live.take_others(np.array([0, 0, 2]), frozenset()),
+        lambda: live.take_others(np.array([1]), frozenset()),
+        lambda: live.begin_many(np.array([2, 2])),
+        lambda: live.end_many(np.array([2, 2]), np.array([2, 2]), many, 0.0),
+    ]
+    for step in steps:
+        step()
+        assert_same(decide(where, live), decide(arrays, live))
 
 
 def happen(live: Pulse, number: int, random: Random) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from broker.core.dispatch import Dispatch
 from broker.core.health.breaker import EJECTION_S
+from broker.core.health.journal import JOURNAL_MAX
 from broker.core.health.measured import Measured, MeasuredMany
 from broker.core.health.pulse import TTFT_MS_PRIOR, Pulse
 from broker.core.outcome import DELIVERED, Fault, Outcome
@@ -34,6 +35,7 @@ def test_calls_of_all_processes_load_a_deployment() -> None:
     live.begin(0, 0, 0.0)
     live.take_others(np.array([3, 1]), frozenset())
     assert live.load(np.array([0, 1])).tolist() == [4, 1]
+    assert [live.load_of(0), live.load_of(1)] == [4, 1]
 
 
 def test_every_end_has_its_begin() -> None:
@@ -41,6 +43,32 @@ def test_every_end_has_its_begin() -> None:
     call(live, 0, DELIVERED)
     with pytest.raises(AssertionError):
         live.end(0, 0, DELIVERED, 0.0, None)
+
+
+def test_what_others_have_under_way_is_what_was_last_heard() -> None:
+    live = made()
+    live.take_others(np.array([3, 1]), frozenset())
+    live.take_others(np.array([2]), frozenset())
+    assert live.load(np.array([0, 1])).tolist() == [2, 0]
+
+
+def test_an_attempt_that_waits_for_its_hold_takes_its_place_until_it_starts() -> None:
+    live = made()
+    live.expect(1, 1)
+    assert (live.load_of(1), live.load_of(0)) == (1, 0)
+    live.expect(1, -1)
+    assert live.load_of(1) == 0
+
+
+def test_of_endpoints_on_one_deployment_each_has_its_own_calls_under_way() -> None:
+    live = made()
+    for number in (0, 1, 1):
+        live.begin(number, 0, 0.0)
+    assert live.under_way[:2].tolist() == [1, 2]
+    live.end(1, 0, DELIVERED, 0.0, None)
+    assert live.under_way[:2].tolist() == [1, 1]
+    assert live.asked[:2].tolist() == [1, 2], "so often so far"
+    assert live.load_of(0) == 2
 
 
 def test_growing_keeps_what_is_known_and_fills_up_with_what_is_expected() -> None:
@@ -60,6 +88,31 @@ def test_availability_falls_with_failures_and_recovers_with_successes() -> None:
     assert fallen < 1.0
     call(live, 0, DELIVERED)
     assert fallen < live.availability[0] < 1.0
+
+
+def test_what_was_missed_counts_half_as_much_every_five_seconds_until_it_is_forgotten() -> None:
+    live = made()
+    call(live, 0, FAILED, 100.0)
+    assert live.availability[0] == pytest.approx(0.9)
+    for now_s, missed in ((102.0, 0.1 * 0.5**0.4), (105.0, 0.05), (115.0, 0.0125)):
+        live.recover(now_s)
+        assert live.availability[:2].tolist() == pytest.approx([1.0 - missed, 1.0])
+    live.recover(130.0)
+    assert live.availability[0] == 1.0
+    call(live, 0, FAILED, 200.0)
+    live.recover(205.0)
+    assert live.availability[0] == pytest.approx(0.95), "from then on"
+
+
+def test_however_much_happens_the_journal_of_it_has_an_end() -> None:
+    live = made()
+    for moment in range(50):
+        for _ in range(JOURNAL_MAX // 10):
+            live.expect(0, 1)
+            live.expect(0, -1)
+        live.recover(float(moment))
+        assert len(live.journal.moved) <= JOURNAL_MAX
+    assert live.journal.era > 0
 
 
 @pytest.mark.parametrize(
@@ -113,9 +166,10 @@ def test_many_ends_are_heard_of_as_one_after_the_other(seed: int) -> None:
         one.begin(int(endpoint_number), int(server), 9.0)
         measured = Measured(float(told[0]), float(told[1]), int(told[2]))
         one.end(int(endpoint_number), int(server), DELIVERED, 9.0, measured)
-    for name in ("in_flight", "service_s", "ttft_ms", "tpot_ms", "availability"):
+    for name in ("in_flight", "asked", "service_s", "ttft_ms", "tpot_ms", "availability"):
         np.testing.assert_allclose(getattr(many, name), getattr(one, name), rtol=1e-12)
     assert many.breakers == one.breakers
+    assert many.doubted() == one.doubted()
     assert many.ejected_here(9.0) == one.ejected_here(9.0)
 
 
@@ -230,3 +284,79 @@ def test_a_call_begun_before_the_ejection_makes_no_room_for_a_second_probe() -> 
     live.begin(0, 0, 2.5)
     live.end(0, 0, Outcome(Fault.CALLER_LEFT), 2.6, None, 0.5)
     assert live.ejected_here(2.6) == {0}, "the probe is still under way"
+
+
+def test_what_another_has_served_is_a_mark_against_who_held_it_for_wrong() -> None:
+    live = made()
+    live.contradict(0, 1.0)
+    assert live.availability[:2].tolist() == pytest.approx([0.9, 1.0])
+    for _ in range(2):
+        live.contradict(0, 1.0)
+    assert live.ejected_here(1.0) == {0}
+
+
+def test_an_endpoint_ejected_here_while_another_is_elsewhere_is_doubted_as_well() -> None:
+    live = made()
+    live.take_others(np.zeros(0, dtype=np.int64), frozenset({0}))
+    live.suspect(1, 1.0)
+    assert live.doubted() == {0, 1}
+    admits = live.admitting(1.0)
+    assert admits is not None
+    assert [admits(0), admits(1)] == [False, False]
+    ejected = live.ejected(np.array([0, 1]), 1.0)
+    assert ejected is not None
+    assert ejected.all()
+
+
+def test_a_probe_whose_caller_leaves_makes_room_for_another() -> None:
+    live = made()
+    for _ in range(3):
+        call(live, 0, FAILED)
+    live.begin(0, 0, EJECTION_S)
+    assert live.ejected_here(EJECTION_S) == {0}
+    live.end(0, 0, Outcome(Fault.CALLER_LEFT), EJECTION_S + 0.1, None, EJECTION_S)
+    assert live.ejected_here(EJECTION_S + 0.1) == set(), "a probe is due"
+    assert live.is_doubtful(0)
+
+
+def test_an_answer_that_was_asked_for_before_the_ejection_proves_nothing() -> None:
+    live = made()
+    live.begin(0, 0, 0.5)
+    for _ in range(3):
+        call(live, 0, FAILED, 1.0)
+    live.prove(0, 1.5, 0.5)
+    assert live.is_doubtful(0)
+    assert live.ejected_here(1.5) == {0}
+    live.prove(1, 1.5, 0.5)  # of whom nobody doubts
+    assert not live.is_doubtful(1)
+
+
+def test_whoever_stands_against_an_endpoint_a_decision_is_wary() -> None:
+    nobody = np.zeros(0, dtype=np.int64)
+
+    def here(live: Pulse) -> None:
+        live.suspect(0, 1.0)
+
+    def elsewhere(live: Pulse) -> None:
+        live.take_others(nobody, frozenset({0}))
+
+    def limited(live: Pulse) -> None:
+        live.set_limit(0, 3.0)
+
+    for stands, doubted in ((here, {0}), (elsewhere, {0}), (limited, set())):
+        live = made()
+        assert not live.is_wary
+        stands(live)
+        assert live.is_wary
+        assert live.doubted() == doubted
+        assert [live.is_doubtful(0), live.is_doubtful(1)] == [bool(doubted), False]
+        assert live.has_limits == (stands is limited)
+        admits = live.admitting(1.0)
+        assert (admits is None) == (stands is limited)
+        if admits is not None:
+            assert [admits(0), admits(1)] == [False, True]
+            ejected = live.ejected(np.array([1, 0]), 1.0)
+            assert ejected is not None
+            assert ejected.tolist() == [False, True]
+    live.set_limit(0, np.inf)
+    assert not live.is_wary
