@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import gc
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import uvloop
@@ -22,7 +23,7 @@ from broker.flows.runtime import Runtime
 from broker.gateway.app import ASTRAY, Gateway
 from broker.gateway.quoting import read_demands
 from broker.logs import configure_logging
-from broker.server.bridge import Bridge
+from broker.server.bridge import App, Bridge, when_asked
 from broker.server.files import allow_files, connections_max
 from broker.server.limits import ServerLimits
 from broker.server.listener import Listener, signals
@@ -92,7 +93,7 @@ class Broker:
         self._gateway = Gateway(runtime)
         self._api = Bridge(api)  # type: ignore[arg-type]  # Litestar's ASGI types
         self._mounts = {
-            point.name: Bridge(point.load()(runtime))
+            point.name: Bridge(when_asked(partial(_mounted, point, runtime)))
             for point in entry_points(group="broker.mounts")
         }
         await self._stack.enter_async_context(api.lifespan())
@@ -125,6 +126,12 @@ class Broker:
         bridge = self._mounts.get(path.split("/", 2)[1], self._api)
         bridge.open(request)
         return bridge.handle, False
+
+
+def _mounted(point: EntryPoint, runtime: Runtime) -> App:
+    """Load what is mounted: the console is 3 MB, which most of several processes never show."""
+    build: Callable[[Runtime], App] = point.load()
+    return build(runtime)
 
 
 async def _to_console(request: Request) -> None:

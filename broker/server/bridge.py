@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, MutableMapping
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 import structlog
@@ -26,6 +26,16 @@ BODIES_BYTES_MAX: Final = 256 << 20
 _AGAIN_S: Final = 1.0
 
 _log = structlog.get_logger()
+
+
+def when_asked(build: Callable[[], App]) -> App:
+    """Return an app that is built when it is first asked for something."""
+    built = cache(build)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await built()(scope, receive, send)
+
+    return app
 
 
 class Inbox:
