@@ -109,6 +109,8 @@ def sweep(
 ) -> None:
     """Run a scenario on every point of a grid; finished cells are kept, so it goes on after any
     crash."""
+    if distributed and workers is not None:
+        raise typer.BadParameter("--workers are processes here: say --distributed or that")
     stop = context.with_resource(Stop().heard())
     from simulations.files.load import load, parse_settings
     from simulations.studies.local import LocalRunner

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from celery import Celery
+from celery.exceptions import Ignore, SoftTimeLimitExceeded
 
 from simulations.studies.parcel import CELL_TASK, QUEUE, pack, unpack
 
@@ -53,10 +54,14 @@ def register(app: Celery, bridge: Any) -> None:
 
 
 def run_one(packed: str, code: str) -> str:
-    """Run a cell that another process sent; return its outcome. Raises OtherCode."""
+    """Run a cell that another process sent; return its outcome. Raises OtherCode, and Ignore where
+    it is called off meanwhile."""
     from simulations.cell import Cell, run_cell
     from simulations.studies.folder import fingerprint
 
     if code != fingerprint():
         raise OtherCode("this worker runs other code than who sent the cell")
-    return pack(run_cell(unpack(packed, Cell)))
+    try:
+        return pack(run_cell(unpack(packed, Cell)))
+    except SoftTimeLimitExceeded:  # as CALL_OFF is heard
+        raise Ignore from None

@@ -21,6 +21,8 @@ from simulations.studies.folder import fingerprint
 from simulations.studies.local import Told, unheard
 from simulations.studies.parcel import CELL_TASK, QUEUE, pack, unpack
 
+CALL_OFF = "SIGUSR1"
+"""What Celery's processes hear as the end of a task's time: they give it up, and live on."""
 EXPIRES_S = 86_400
 LOOK_S = 0.2
 ASKED_S = (1.0, 4.0)
@@ -42,7 +44,7 @@ class NoWorker(BrokerError):
 
 
 class CeleryRunner:
-    """Runs cells as a group of tasks; what is not begun when it is left is called off."""
+    """Runs cells as a group of tasks; what is not done when it is left is called off."""
 
     def __init__(self, app: Celery, told: Told = unheard) -> None:
         self._app = app
@@ -74,7 +76,9 @@ class CeleryRunner:
             self._before += len(cells)
         finally:
             if waiting:
-                self._app.control.revoke([each.id for each in waiting])
+                # A cell under way may take hours, and others wait for its worker.
+                ids = [each.id for each in waiting]
+                self._app.control.revoke(ids, terminate=True, signal=CALL_OFF)
 
 
 def _outcome(told: object) -> Outcome:
@@ -102,5 +106,6 @@ def _takes(app: Celery, within_s: float) -> bool:
     try:
         told = app.control.inspect(timeout=within_s).active_queues() or {}
     except OperationalError as error:
-        raise NoWorker(f"The workers cannot be reached: {error}.") from None
+        told = str(error).rstrip(".")
+        raise NoWorker(f"The workers cannot be reached: {told}.") from None
     return any(queue["name"] == QUEUE for each in told.values() for queue in each)

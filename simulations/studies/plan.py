@@ -169,7 +169,9 @@ def _spread(text: str, parts: list[str]) -> Iterator[float]:
     except (ValueError, IndexError):
         raise ScenarioFileMalformed(f"'{text}' is not written NAME=FROM:TO:COUNT.") from None
     by_factor = parts[3:] == ["log"]
-    if count < 2 or (parts[3:] and not by_factor) or (by_factor and not begin * end > 0.0):
+    if by_factor and not begin * end > 0.0:
+        raise ScenarioFileMalformed(f"'{text}': with :log, FROM and TO are both above 0.")
+    if count < 2 or (parts[3:] and not by_factor):
         raise ScenarioFileMalformed(f"'{text}' is not written NAME=FROM:TO:COUNT or so with :log.")
     spread = np.geomspace(begin, end, count) if by_factor else np.linspace(begin, end, count)
     # Twelve digits, or 0.1 steps would be shown with the noise of floats.

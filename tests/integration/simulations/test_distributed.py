@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from msgspec.structs import replace
 
 from broker.settings import Settings
 from broker.worker import create_app
-from simulations.cell import Cell, Outcome
+from simulations.cell import Cell, CellStopped, Outcome
 from simulations.files.load import parse
 from simulations.studies.bench import Bench
 from simulations.studies.distributed import CeleryRunner
@@ -21,6 +24,7 @@ from simulations.studies.plan import Plan, make_plan, parse_axis
 from tests.integration.commands import command
 from tests.integration.ledger.test_worker import environment, worker
 from tests.integration.simulations.tiny import TOML
+from tests.waiting import PATIENCE_S, until
 
 __all__ = ["environment"]
 
@@ -52,6 +56,35 @@ async def test_workers_find_the_same_numbers_as_this_process(
     assert "other code" in refused
     assert swept == await _swept(environment, tmp_path, "--workers", "1")
     await asyncio.to_thread(app.close)
+
+
+async def test_who_stops_a_sweep_leaves_its_worker_free_for_others(
+    environment: dict[str, str], tmp_path: Path, plan: Plan
+) -> None:
+    app, stopped = create_app(Settings.from_env(environment)), threading.Event()
+    endless = parse(TOML.replace("horizon_s = 40.0", "horizon_s = 40_000_000.0"), "tiny.toml")
+    long = make_plan(endless, ["excess"], 1, static=False).cells()
+    left = CeleryRunner(app, lambda _: not stopped.is_set())
+
+    def is_begun() -> bool:
+        active = app.control.inspect(timeout=0.5).active() or {}
+        return any(each["name"] == CELL_TASK for tasks in active.values() for each in tasks)
+
+    async with worker(environment, tmp_path, "--queues", QUEUE):
+        running = asyncio.create_task(asyncio.to_thread(list, left.run(long)))
+        await until(lambda: asyncio.to_thread(is_begun))
+        stopped.set()
+        with pytest.raises(CellStopped):
+            await running
+        [done] = await asyncio.to_thread(list, CeleryRunner(app, _patient()).run(plan.cells()[:1]))
+    assert sum(done.codes.values()) > 0
+    await asyncio.to_thread(app.close)
+
+
+def _patient() -> Callable[[int], bool]:
+    """Go on for as long as a worker takes that has nothing else to do."""
+    ends_s = time.monotonic() + PATIENCE_S
+    return lambda _: time.monotonic() < ends_s
 
 
 async def _swept(environment: dict[str, str], folder: Path, *options: str) -> dict[str, bytes]:

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from msgspec.structs import replace
 from rich.console import Console
+from typer.testing import CliRunner
 
 from simulations.api import LIBRARIES, frames
 from simulations.cell import Cell, Outcome, run_cell
+from simulations.commands import sweep
 from simulations.console import summarize
 from simulations.files.load import ScenarioFileMalformed, parse
 from simulations.measures import MEASURES
@@ -198,6 +201,19 @@ def test_axes_are_spread_evenly_or_by_a_factor() -> None:
 def test_an_axis_that_is_none_is_refused(wrong: str) -> None:
     with pytest.raises(ScenarioFileMalformed):
         parse_axis(wrong)
+
+
+def test_an_axis_by_a_factor_from_nothing_on_is_told_why_there_is_none() -> None:
+    with pytest.raises(ScenarioFileMalformed, match="with :log, FROM and TO are both above 0"):
+        parse_axis("a=0:2:3:log")
+
+
+def test_a_sweep_on_workers_of_brokers_takes_no_number_of_processes() -> None:
+    app = typer.Typer()
+    app.command()(sweep)
+    words = ["steady", "--grid", "controller.gain=1,2", "--distributed", "--workers", "3"]
+    ended = CliRunner().invoke(app, words, env={"COLUMNS": "120"})
+    assert (ended.exit_code, "--workers are processes here" in ended.output) == (2, True)
 
 
 def test_a_value_that_an_axis_has_twice_is_run_once(tmp_path: Path) -> None:
