@@ -205,6 +205,8 @@ async def test_a_call_is_found_by_its_record_or_by_its_hold(
     assert await find_call(engine, served.call_id) == capture.record
     still = await find_call(engine, open_.call_id)
     assert isinstance(still, CutCall)
+    owner = "SELECT owner_id FROM ledger_accounts WHERE id = $1"
+    assert still.account_id == await connection.fetchval(owner, consumer)
     assert still.ended is None
     gone = await find_call(engine, expired.call_id)
     assert isinstance(gone, CutCall)
@@ -250,7 +252,7 @@ async def test_calls_of_several_endpoints_come_page_by_page_in_the_order_of_all(
         )
         for place, number in enumerate(numbers)
     ]
-    await ledger.record_batch(connection, newest)
+    await ledger.record_batch(connection, newest[::-1])
 
     async def pages(endpoints: list[int]) -> list[list[CallRecord]]:
         wanted, told = Filter(endpoint_numbers=endpoints, match=match), []
