@@ -195,6 +195,32 @@ def test_when_all_in_front_fill_up_others_are_weighed() -> None:
     assert left_out > 3
 
 
+@pytest.mark.parametrize("extreme", ["cheap", "soon"])
+def test_when_the_cheapest_or_the_soonest_fill_up_all_are_measured_by_the_next(
+    extreme: str,
+) -> None:
+    """Who comes next was not in front: only the best and the extremes are."""
+    near = [1_000 + at if at < 60 else 1_500 if at < SIZE - 60 else 1_100 for at in range(SIZE)]
+    where = market(
+        endpoint(
+            at,
+            f"acme/e{at}",
+            quality=0.1 if at < SIZE - 60 else 0.9 + at / 10**5,
+            rate=Rate(10**6, 10**6, 0) if extreme == "soon" else Rate(each, each, 0),
+        )
+        for at, each in enumerate(near)
+    )
+    live, left_out = pulse(where), 0
+    live.ttft_ms[:SIZE], live.tpot_ms[:SIZE] = near if extreme == "soon" else 500.0, 0.0
+    for taken in range(30):
+        some, everyone = both(where, live, taken, weights=PRESETS["quality"])
+        alike(some, everyone)
+        left_out += bool(some.left_out)
+        for _ in range(20):
+            live.begin(taken, taken, 0.0)
+    assert left_out > 10
+
+
 def test_where_a_front_was_of_use_another_follows_when_its_best_are_full() -> None:
     listed = [
         endpoint(number, f"acme/e{number}", quality=0.1 + number / SIZE) for number in range(SIZE)
