@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from typing import Any, cast
 from uuid import UUID
 
@@ -35,6 +36,8 @@ USUAL: Filled = {
     "grid": "",
     "static": True,
 }
+
+_BLANKS = re.compile(r"\s*([=,])\s*")
 
 AnyRequest = Request[Any, Any, Any]
 Form = URLEncodedBody[dict[str, Any]]
@@ -132,9 +135,10 @@ def _asked(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pairs(told: str, *, typed: bool = True) -> list[tuple[str, Any]]:
-    """What is written NAME=VALUE, apart by blanks. Raises RequestMalformed."""
+    """What is written NAME=VALUE, apart by blanks, of which some may stand about `=` and commas.
+    Raises RequestMalformed."""
     pairs = []
-    for each in told.split():
+    for each in _BLANKS.sub(r"\1", told).split():
         name, _, value = each.partition("=")
         if not name or not value:
             raise RequestMalformed(f"'{each}' is not written NAME={'VALUE' if typed else 'A,B,C'}.")

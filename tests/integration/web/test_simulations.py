@@ -48,8 +48,8 @@ async def test_the_form_orders_what_it_says(bourse: Bourse, operator: httpx.Asyn
         what="steady",
         controllers=["posted", "excess"],
         seeds="2",
-        settings="demand.scale=1.5  controller.target=0.8",
-        grid="controller.gain=0.5,2",
+        settings="demand.scale = 1.5  controller.target=0.8",
+        grid="controller.gain= 0.5, 2",
         static="1",
     )
     assert (answer.status_code, answer.headers["location"]) == (303, PAGE)
