@@ -35,11 +35,22 @@ UNCALLED: Final = (
     *("redis.keyspace_notifications", "redis.asyncio.keyspace_notifications"),
     *("sqlalchemy.dialects.postgresql.pg8000", "sqlalchemy.dialects.postgresql.psycopg"),
     *("sqlalchemy.dialects.postgresql.psycopg2", "sqlalchemy.dialects.postgresql.psycopg2cffi"),
-    *("http.server", "socketserver", "urllib.request", "wsgiref.simple_server"),
+    *("http.server", "socketserver", "urllib.request", "wsgiref.simple_server", "sysconfig"),
 )
 """What comes with other things and of which nothing is used here: with the engine the ORM and other
 drivers, with Litestar a debugger, with the client of one Valkey that of many, with the figures for
-Prometheus a server of their own; 8 MB."""
+Prometheus a server of their own, with one question how Python was built all that can be told of it;
+10 MB."""
+
+
+class Nothing:
+    """Can be made of anything, is false, and can be inherited from."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __bool__(self) -> bool:
+        return False
 
 
 class Uncalled(ModuleType):
@@ -48,7 +59,7 @@ class Uncalled(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return type(name, (), {})
+        return type(name, (Nothing,), {})
 
 
 class Later(ModuleType):

