@@ -3,7 +3,8 @@
 For each ordered pair of models two logistic curves are learned: P(first good) and P(second good),
 given how sure the first was and what the router expects of either for the prompt. At a price of
 money, the second is asked where its expected gain is above its cost; where to begin is chosen by
-what each beginning is expected to bring, answers of the second included.
+what each beginning is expected to bring, answers of the second included. Who is always equally
+sure says nothing by it: that answer is kept, for whoever would ask again knows so beforehand.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from broker.core.quality.fitting import calibration_error, fit_ridge_logistic
 from broker.core.quality.frontier import Replay
 
 FOLDS = 5
+SURENESS_MIN = 1e-6
+"""Whose sureness is spread by less is always equally sure."""
 LIKE_OTHERS = 20.0
 """What a domain's gain from escalating weighs against that of all."""
 
@@ -87,14 +90,17 @@ class Cascader:
         pairs = [(a, b) for a in range(count) for b in range(count) if a != b]
         self._seen = seen
         self._curves = {pair: _fit(seen, *pair) for pair in pairs}
-        self._held_out = _held_out(seen, pairs)
+        spread = np.ptp(sureness(seen.confidences), axis=0)
+        self._telling = [pair for pair in pairs if spread[pair[0]] > SURENESS_MIN]
+        """Pairs of which the first may be doubted."""
+        self._held_out = _held_out(seen, self._telling)
 
     def play(
         self, asked: Asked, prices: Sequence[float], singles: tuple[int, int]
     ) -> CascadeReplay:
         """Play at several prices of money, score per dollar; `singles` are best and cheapest."""
         rows = np.arange(len(asked.scores))
-        chances = {pair: each.chances(asked, *pair) for pair, each in self._curves.items()}
+        chances = {pair: self._curves[pair].chances(asked, *pair) for pair in self._telling}
         begun, chosen, got, paid = [], [], [], []
         for price in prices:
             first = self._beginnings(asked, price)
@@ -110,15 +116,18 @@ class Cascader:
         whole = (np.array(chosen), asked.scores, asked.paid_usd, *singles)
         return CascadeReplay(*whole, np.array(got), np.array(paid), np.array(begun))
 
-    def calibrations(self, asked: Asked, models: Sequence[str]) -> list[Calibration]:
-        """Return how well each model's confidence is calibrated, as learned and as told."""
+    def calibrations(
+        self, asked: Asked, models: Sequence[str], places: Sequence[int]
+    ) -> list[Calibration]:
+        """Return how well the confidence of models at these places is calibrated, as learned and as
+        told."""
         told = []
-        for place, name in enumerate(models):
+        for place in places:
             other = next(each for each in range(len(models)) if each != place)
             own, _ = self._curves[place, other].chances(asked, place, other)
             right = asked.scores[:, place]
             raw = calibration_error(asked.confidences[:, place], right)
-            told.append(Calibration(name, calibration_error(own, right), raw))
+            told.append(Calibration(models[place], calibration_error(own, right), raw))
         return told
 
     def _beginnings(self, asked: Asked, price: float) -> Numbers:

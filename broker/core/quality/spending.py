@@ -9,11 +9,14 @@ from broker.core.columns import Floats
 from broker.core.quality.frontier import upper_hull
 from broker.core.quality.worth import Pacer
 
+_ROUNDING = 1e-9
+
 
 class Spent(msgspec.Struct, frozen=True):
     """How a budget was spent. `best_fixed_mix` is the reward of the best random mix of single
     models that costs as much; `shifted` the model whose price rose half-way; `least_usd` what the
-    cheapest model alone costs, below which a budget is not `possible`: nobody is asked for less."""
+    cheapest model alone costs while prices are highest, below which a budget is not `possible`: who
+    spends evenly, and is not told what will be, has too little left for the second half."""
 
     budget_usd: float
     spent_usd: float
@@ -50,7 +53,8 @@ def replay_budget(
         spent += float(costs[call, chosen])
         reward += float(scores[call, chosen])
     singles = costs.mean(axis=0)
-    least = float(singles.min())
+    usual = actual[1].mean(axis=0)
+    least = float(max(usual.min(), (usual * shift[0]).min()))
     hull = upper_hull(singles, scores.mean(axis=0))
     return Spent(
         budget_usd,
@@ -60,5 +64,5 @@ def replay_budget(
         float(np.interp(spent / calls, hull[0], hull[1])),
         shift[1],
         least,
-        budget_usd >= least,
+        budget_usd >= least * (1.0 - _ROUNDING),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 
@@ -12,6 +14,8 @@ from broker.core.quality.frontier import Measures, Replay, measure, reached
 from broker.flows.quality.routing_table import RoutingTable
 
 FOLDS = 4
+_UNTOLD = 0.5
+"""So sure is who never says so; any constant does, for it tells nothing."""
 _RESAMPLES = 100
 _SEED = 1
 
@@ -30,7 +34,7 @@ class CascadeReport(msgspec.Struct, frozen=True):
     random_accuracy: float
     """There, of whoever asks as many again but by lot."""
     ece: float
-    """Of calibrated confidence, the mean over models."""
+    """Of calibrated confidence, the mean over the models that told theirs."""
     calibrations: list[Calibration]
     points: list[tuple[float, float]]
     """(USD a call, accuracy) at each price."""
@@ -38,12 +42,14 @@ class CascadeReport(msgspec.Struct, frozen=True):
 
 def asked_of(table: RoutingTable, expected: Floats, costs_usd: Floats, domains: Numbers) -> Asked:
     """Return a table's rows for cascades; who does not say how sure it is, is so as usual."""
-    usual = np.nanmean(table.confidences, axis=0)
+    told = np.isfinite(table.confidences)
+    sums = np.where(told, table.confidences, 0.0).sum(axis=0)
+    usual = np.where(told.any(axis=0), sums / np.maximum(told.sum(axis=0), 1), _UNTOLD)
     return Asked(
         expected=expected,
         costs_usd=costs_usd,
         scores=table.scores,
-        confidences=np.where(np.isfinite(table.confidences), table.confidences, usual),
+        confidences=np.where(told, table.confidences, usual),
         paid_usd=table.costs_usd,
         latency_ms=table.latency_ms,
         domains=domains,
@@ -63,15 +69,21 @@ def expect_held_out(learned: Learned, seen: Evidence) -> Floats:
 
 
 def replay_cascades(
-    seen: Asked, asked: Asked, models: tuple[str, ...], routed: Replay, prices: Floats
+    seen: Asked,
+    asked: Asked,
+    models: tuple[str, ...],
+    told: Sequence[int],
+    routed: Replay,
+    prices: Floats,
 ) -> CascadeReport:
-    """Learn cascades of some rows and play them on others, beside routing alone."""
+    """Learn cascades of some rows and play them on others, beside routing alone; `told` are the
+    places of the models that told how sure they were, one or more."""
     cascader = Cascader(seen)
     replay = cascader.play(asked, prices.tolist(), (routed.best, routed.cheapest))
     everyone = np.arange(len(asked.scores))
     costs, gains = replay.points(everyone)
     at = _cheapest_enough(costs, gains, float(asked.scores[:, routed.best].mean()))
-    calibrations = cascader.calibrations(asked, models)
+    calibrations = cascader.calibrations(asked, models, told)
     return CascadeReport(
         measures=measure(replay, everyone),
         intervals=_intervals(replay),

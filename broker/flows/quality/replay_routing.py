@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import msgspec
 import numpy as np
 
-from broker.core.columns import Floats, Numbers
+from broker.core.columns import Bools, Floats, Numbers
 from broker.core.quality.domains import Recogniser, learn
 from broker.core.quality.fitting import calibration_error, calibration_error_by_chance
 from broker.core.quality.from_tables import Evidence, Learned, learn_quality
@@ -39,8 +39,9 @@ BUDGETS = (0.1, 0.3, 0.5, 0.7, 0.9)
 FREE_SHARE = 1e-3
 """Where the cheapest model is free: budgets begin at so much of the best router's cost."""
 SHIFT = 5.0
-SURE_SHARE = 0.9
-"""Of rows that must say how sure a model was, for cascades to be replayed."""
+SURE_SHARE = 0.5
+"""Of rows that must say how sure a model was, for its word to count; where one's does, cascades are
+replayed."""
 RARE = "(rare)"
 _SEED = 1
 
@@ -163,22 +164,27 @@ def _feedback(case: _Case, calls: int, full_accuracy: float) -> list[LearnedBy] 
 def _cascade(case: _Case, expected: tuple[Floats, Floats], replay: Replay) -> CascadeReport | None:
     whole = case.train.whole
     train, test, own = case.train.rows(whole), case.test, case.labels[whole]
-    if len(test.models) < 2 or not (_all_sure(train) and _all_sure(test)):
+    told = _told(train) & _told(test)
+    if len(test.models) < 2 or len(train.prompts) < EXAMPLES_MIN or not told.any():
         return None
+    train, test = (
+        replace(each, confidences=np.where(told, each.confidences, np.nan))
+        for each in (train, test)
+    )
     vectors = case.train_vectors[whole]
     costs = _expected_costs(case, vectors, train)
     held_out = expect_held_out(case.learned, Evidence(vectors, own, train.scores))
     labels = case.learned.recogniser.among_known(case.learned.recogniser.standardise(case.vectors))
     seen = asked_of(train, held_out, costs, own)
     asked = asked_of(test, *expected, labels.argmax(axis=1))
-    return replay_cascades(seen, asked, test.models, replay, PRICES)
+    places = np.flatnonzero(told).tolist()
+    return replay_cascades(seen, asked, test.models, places, replay, PRICES)
 
 
-def _all_sure(table: RoutingTable) -> bool:
-    """True where each model says of nearly every row how sure it was."""
-    if len(table.prompts) < EXAMPLES_MIN:
-        return False
-    return bool(np.isfinite(table.confidences).mean(axis=0).min() > SURE_SHARE)
+def _told(table: RoutingTable) -> Bools:
+    """Say which models told how sure they were, of most rows."""
+    known = np.isfinite(table.confidences).sum(axis=0)
+    return np.asarray(known > SURE_SHARE * len(table.prompts))
 
 
 def _means(values: Floats) -> Floats:
@@ -300,8 +306,8 @@ def _budgets(case: _Case, expected: tuple[Floats, Floats], told: Measures) -> li
         _expected_costs(case, case.train_vectors, train),
     )
     low, high = float(test.costs_usd.mean(axis=0).min()), told.cost_max_quality_usd
-    if high <= 0.0:
-        return []  # nobody costs anything
+    if high <= low:
+        return []  # quality costs no more than the cheapest model, or nobody costs anything
     low = low or high * FREE_SHARE
     actual = test.scores, test.costs_usd
     level = np.ones(len(test.models))

@@ -14,8 +14,9 @@ from broker.cli.main import app
 from tests.integration.routing.examples import COOKING, LAW
 
 
-def table(path: Path, count: int = 300) -> Path:
-    """Prompts of two tasks; the small model errs on hard ones, and knows it."""
+def table(path: Path, count: int = 300, silent: str = "") -> Path:
+    """Prompts of two tasks; the small model errs on hard ones, and knows it. Who is `silent` does
+    not tell how sure it is."""
     random = Random(5)
     rows = []
     for number in range(count):
@@ -35,6 +36,8 @@ def table(path: Path, count: int = 300) -> Path:
             model: dict(zip(names, (right, log(told_p), *rest), strict=True))
             for model, (right, told_p, *rest) in told.items()
         }
+        if silent:
+            models[silent]["confidence_logp"] = None
         rows.append({"prompt": f"{words} ({number})", "task": task, "models": models})
     path.write_text("\n".join(map(json.dumps, rows)))
     return path
@@ -69,3 +72,14 @@ def test_what_cascades_come_to_is_printed_beside_routing_alone(tmp_path: Path) -
     printed = CliRunner().invoke(app, ["replay-routing", str(path)])
     assert "with cascades" in printed.output, printed.exception
     assert "ece, small" in printed.output
+
+
+def test_a_model_that_does_not_say_how_sure_it_is_takes_no_cascade_from_those_that_do(
+    tmp_path: Path,
+) -> None:
+    told = replayed(table(tmp_path / "large_is_silent.jsonl", silent="large"))
+    assert [each["model"] for each in told["cascade"]["calibrations"]] == ["small"]
+    assert told["cascade"]["gain_at_router_cost"] > 0.03
+    silent = replayed(table(tmp_path / "small_is_silent.jsonl", silent="small"))
+    assert [each["model"] for each in silent["cascade"]["calibrations"]] == ["large"]
+    assert silent["cascade"]["gain_at_router_cost"] > -0.01, "what is not known costs nothing"

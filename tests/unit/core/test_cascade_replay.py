@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -45,7 +47,7 @@ def test_an_answer_that_was_dropped_is_paid_too() -> None:
 
 
 def test_confidence_is_calibrated() -> None:
-    cheap, _ = Cascader(asked(1, 0.5)).calibrations(asked(2, 0.5), ("cheap", "dear"))
+    cheap, _ = Cascader(asked(1, 0.5)).calibrations(asked(2, 0.5), ("cheap", "dear"), (0, 1))
     assert cheap.ece < 0.03 < cheap.ece_raw
 
 
@@ -104,3 +106,15 @@ def test_what_asking_again_is_hoped_to_bring_is_what_it_brings() -> None:
     )
     hoped = Cascader(blind).hope(blind.domains, 0, 0.0)
     assert float(hoped.mean()) < 0.04
+
+
+def test_nobody_is_asked_after_a_model_that_is_always_equally_sure() -> None:
+    def stolid(seed: int) -> Asked:
+        told = asked(seed, 0.5)
+        return replace(told, confidences=np.full(told.confidences.shape, 0.9))
+
+    replay = Cascader(stolid(1)).play(stolid(2), PRICES, (1, 0))
+    assert (replay.begun == replay.choices).all()
+    costs, gains = replay.points(np.arange(2_000))
+    assert gains[0] > 0.87, "the dear one is asked at once"
+    assert costs[0] == pytest.approx(0.01)

@@ -94,3 +94,20 @@ def test_who_always_takes_the_best_single_reaches_it_however_sums_are_rounded() 
         assert told.cost_saved_at_best_single == 0.0, count
         assert (told.cpt_50, told.cpt_80) == (0.0, 0.0), "the cheapest is there already"
         assert told.apgr is None, "there is no way from the cheapest to itself"
+
+
+@pytest.mark.parametrize(("budget", "possible"), [(1.6e-4, False), (5.1e-4, True)])
+def test_a_budget_that_cannot_pay_the_cheapest_once_all_is_dearer_is_called_impossible(
+    budget: float, possible: bool
+) -> None:
+    expected = np.tile([0.9, 0.4], (100, 1)), np.tile([1e-3, 1e-4], (100, 1))
+    told = replay_budget(budget, expected, expected, expected, (np.array([5.0, 5.0]), "all"))
+    assert (told.possible, told.least_usd) == (possible, pytest.approx(5e-4))
+
+
+def test_a_single_models_own_cost_is_a_possible_budget() -> None:
+    random = np.random.default_rng(5)
+    cost = random.random((70, 1))
+    alike = cost, cost
+    told = replay_budget(float(cost.mean()), alike, alike, alike, (np.ones(1), None))
+    assert told.possible
