@@ -1,0 +1,1 @@
+"""Scenarios in files: read, checked and told in lines, with what is wrong and where."""

@@ -1,0 +1,1 @@
+"""What a market can reach at best, calls flowing like water: a measure for its prices."""

@@ -1,0 +1,1 @@
+"""A study told on one page: sentences, figures, curves."""

@@ -1,0 +1,1 @@
+"""Many runs: planned, carried out on some cores or machines, and compared."""

@@ -28,7 +28,8 @@ async def rotate_key(
     """Give a key a new secret; its present one, and what it opened, lasts `overlap_s` seconds more.
 
     A key may always rotate itself; another only if it could have made it. Raises NotFound,
-    NotAllowed, Conflict as `store.keys.rotate` does, RequestMalformed for an overlap out of bounds.
+    NotAllowed, Conflict as `broker.store.access.keys.rotate` does, RequestMalformed for an overlap
+    out of bounds.
     """
     async with engine.begin() as connection:
         return await rotate_in(connection, caller, key_id, overlap_s, now)

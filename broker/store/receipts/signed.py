@@ -76,8 +76,7 @@ def at_ms(unix_ms: int) -> datetime:
 
 
 async def announce(connection: AsyncConnection) -> None:
-    """Say that receipts are being written, before `broker.store.receipts.receipt_cases.horizon` is
-    read.
+    """Say that receipts are being written, before `receipt_horizon` is read.
 
     Whoever moves the horizon on (`exclude`) waits until they have been committed.
     """
