@@ -118,6 +118,7 @@ def test_each_call_that_comes_or_goes_is_known_at_the_next_decision_among_a_few(
         *[lambda: live.end(0, 0, DELIVERED, 0.0, seen)] * 2,
         lambda: live.take_others(np.array([0, 0, 2]), frozenset()),
         lambda: live.take_others(np.array([1]), frozenset()),
+        lambda: live.contradict(1, 0.0),
         lambda: live.begin_many(np.array([2, 2])),
         lambda: live.end_many(np.array([2, 2]), np.array([2, 2]), many, 0.0),
     ]

@@ -267,6 +267,19 @@ def test_who_took_a_call_since_or_is_out_is_weighed_anew() -> None:
     assert better in some.rejected
 
 
+def test_whoever_is_limited_is_told_among_the_rejected_though_it_was_not_in_front() -> None:
+    where = again(registered(1))
+    live = pulse(where)
+    for seed in range(3):
+        some, everyone = both(where, live, seed)
+    behind = min({*everyone.eligible.tolist()} - {*some.eligible.tolist()})
+    live.set_limit(behind, 0.0)
+    some, everyone = both(where, live, 3)
+    alike(some, everyone)
+    assert some.left_out
+    assert behind in some.rejected
+
+
 def test_those_that_many_are_near_are_all_weighed() -> None:
     where = market([endpoint(number, f"acme/e{number}") for number in range(SIZE)])
     live = pulse(where)

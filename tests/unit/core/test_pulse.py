@@ -9,6 +9,7 @@ import pytest
 
 from broker.core.dispatch import Dispatch
 from broker.core.health.breaker import EJECTION_S
+from broker.core.health.grouped import LATENCY_MS_MIN
 from broker.core.health.journal import JOURNAL_MAX
 from broker.core.health.measured import Measured, MeasuredMany
 from broker.core.health.pulse import TTFT_MS_PRIOR, Pulse
@@ -134,6 +135,10 @@ def test_what_was_measured_moves_the_averages() -> None:
     assert live.service_s[0] == pytest.approx(0.8 * 1.0 + 0.2 * 1.1)
     assert live.bytes_in_per_token[0] == pytest.approx(0.8 * 4 + 0.2 * 3)
     assert live.bytes_out_per_token[0] == pytest.approx(0.8 * 4 + 0.2 * 5)
+    live.begin(0, 0, 0.0)
+    live.end(0, 0, DELIVERED, 0.0, Measured(100.0, 1_100.0, 101, 3.0, 5.0))
+    assert live.bytes_in_per_token[0] == pytest.approx(0.64 * 4 + 0.36 * 3)
+    assert live.bytes_out_per_token[0] == pytest.approx(0.64 * 4 + 0.36 * 5)
 
 
 def test_the_first_call_says_how_fast_an_endpoint_is_and_later_ones_move_the_average() -> None:
@@ -143,6 +148,19 @@ def test_the_first_call_says_how_fast_an_endpoint_is_and_later_ones_move_the_ave
         live.end(0, 0, DELIVERED, 0.0, Measured(ttft_ms, ttft_ms + 1_000.0, 101))
     assert live.ttft_ms[0] == pytest.approx(0.8 * 100 + 0.2 * 200)
     assert live.tpot_ms[0] == pytest.approx(10.0)
+
+
+def test_an_answer_that_came_at_once_takes_no_time_by_the_token_and_never_less() -> None:
+    """Clocks of two measurements may differ."""
+    for came_ms in (100.0, 90.0):
+        live = made()
+        live.begin(0, 0, 0.0)
+        live.end(0, 0, DELIVERED, 0.0, Measured(100.0, came_ms, 11))
+        assert live.tpot_ms[0] == LATENCY_MS_MIN
+        live.tpot_ms[0] = 10.0
+        live.begin(0, 0, 0.0)
+        live.end(0, 0, DELIVERED, 0.0, Measured(100.0, came_ms, 11))
+        assert live.tpot_ms[0] == pytest.approx(8.0)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -107,6 +107,7 @@ def test_endpoints_of_one_server_share_its_limit() -> None:
     throttle = Throttle(pulse, 2.0)
     one, other = endpoint(0, server), endpoint(1, server)
     throttle.tell(other, (400, 8), Measured(1.0, 1.0, 8), 0.5)
+    assert throttle.limited() == 0
     for _ in range(20):
         pulse.begin(0, 0, 1.0)
     throttle.failed(one, REFUSED, None, 1.0)
