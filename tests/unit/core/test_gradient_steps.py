@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from broker.core.health.gradient import (
+    REFUSED_FACTOR,
     RELAX_AFTER_S,
     SAMPLES_MIN,
     SMOOTHING,
@@ -160,3 +161,48 @@ def test_where_all_are_given_up_the_limit_is_halved_beyond_what_the_gradient_say
         assert not gradient.cut(lambda kind: kind == 0, lasted_ms, 60, 1.0)
     assert gradient.cut(lambda kind: kind == 0, lasted_ms, 60, 1.0)
     assert gradient.limit == pytest.approx(stepped(100.0, max(4.0 / counts_as, 0.5)) / 2.0)
+
+
+def of_kind(kind: int) -> bool:
+    return kind == 0
+
+
+def test_of_who_gives_up_as_often_with_little_to_do_it_is_haste_until_others_wait() -> None:
+    for patient, counts in ((0, False), (400, True)):
+        gradient = knowing(100.0)
+        gradient.tell(0, 100.0, 2, 0.1)
+        for _ in range(300):
+            gradient.cut(of_kind, 120.0, 2, 0.2)
+        for _ in range(patient):
+            gradient.tell(0, 100.0, 2, 0.3)
+        gradient.tell(0, 100.0, 2, 1.0)
+        assert gradient.limit == 100.0
+        for _ in range(SAMPLES_MIN):
+            gradient.cut(of_kind, 800.0, 60, 2.0)
+        assert (gradient.limit < 100.0) == counts
+
+
+def test_what_is_given_up_tells_how_many_were_under_way() -> None:
+    gradient, expected = knowing(100.0), 100.0
+    for now_s in (1.0, 2.0, 3.0):
+        for _ in range(SAMPLES_MIN):
+            gradient.cut(of_kind, 800.0, 5, now_s)
+        begun = min(expected, 10.0) if now_s == 3.0 else expected
+        expected = stepped(begun, 0.5) / 2.0
+        assert gradient.limit == pytest.approx(expected)
+
+
+def test_where_only_a_few_may_be_under_way_as_many_are_enough_to_judge_by() -> None:
+    gradient = knowing(100.0)
+    gradient.refused(4, 0.1)
+    assert [gradient.tell(0, 800.0, 2, 1.0) for _ in range(3)] == [False, False, True]
+    assert gradient.limit == pytest.approx(stepped(REFUSED_FACTOR * 4, 0.5))
+
+
+def test_no_limit_rises_by_itself_where_things_end() -> None:
+    gradient = knowing(100.0)
+    gradient.refused(50, 1.0)
+    told = [gradient.tell(0, 100.0, 17, 10.0) for _ in range(SAMPLES_MIN)]
+    assert not any(told), "far from the limit nothing is learned of it"
+    assert not gradient.relax(10.0 + 0.99 * RELAX_AFTER_S)
+    assert gradient.relax(10.0 + RELAX_AFTER_S)
