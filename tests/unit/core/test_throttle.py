@@ -219,6 +219,33 @@ def test_a_server_that_is_starting_or_ill_says_nothing_of_how_much_it_manages(
     assert (pulse.limit_at[0], throttle.limited()) == (REFUSED_FACTOR * 20, 1)
 
 
+def test_a_limit_is_none_where_a_server_declares_less_or_has_come_back_to_what_it_declares() -> (
+    None
+):
+    pulse, throttle, at = lone(50)
+    pulse.in_flight_at[0] = 80
+    throttle.failed(at, REFUSED, None, 1.0)
+    assert pulse.limit_at[0] == REFUSED_FACTOR * 80
+    throttle.tell(endpoint(0, Server(0, 20)), (400, 8), Measured(5.0, 5.0, 8), 1.1)
+    assert (pulse.limit_at[0], throttle.limited()) == (np.inf, 0)
+    pulse, throttle, at = lone(50)
+    pulse.in_flight_at[0] = 80
+    throttle.failed(at, REFUSED, None, 1.0)
+    for second in range(40):
+        throttle.relax(2.0 + second)
+    assert (pulse.limit_at[0], throttle.limited()) == (np.inf, 0)
+
+
+def test_an_endpoint_that_comes_to_a_limited_server_has_its_limit_with_its_first_call() -> None:
+    pulse, server = Pulse(), Server(0, 50)
+    pulse.fit(2, 1)
+    throttle = Throttle(pulse, 2.0)
+    pulse.in_flight_at[0] = 20
+    throttle.failed(endpoint(0, server), REFUSED, None, 1.0)
+    throttle.tell(endpoint(1, server), (400, 8), Measured(5.0, 5.0, 8), 1.1)
+    assert pulse.limit_at[:2].tolist() == [REFUSED_FACTOR * 20] * 2
+
+
 def test_of_what_comes_whole_it_counts_how_long_all_of_it_took() -> None:
     pulse, throttle, at = taught()
     for step in range(100):
