@@ -156,6 +156,14 @@ class Settings:
         )
 
 
+def told_authorities(env: Mapping[str, str] | None = None) -> tuple[str | None, str | None]:
+    """Return the file, or else the folder, of the authorities that are trusted in place of the
+    public ones, where OpenSSL's variables name them."""
+    env = os.environ if env is None else env
+    file, folder = env.get("SSL_CERT_FILE") or None, env.get("SSL_CERT_DIR") or None
+    return file, None if file else folder
+
+
 def _maturity(env: Mapping[str, str]) -> MaturityTerms:
     usual = MaturityTerms()
     stages = {"NEW": usual.days_new, "KNOWN": usual.days_known, "TRUSTED": usual.days_trusted}

@@ -16,9 +16,10 @@ from concurrent.futures import Executor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, TypeAlias, cast
 
-import httpx
+import certifi
 
 from broker.core.outcome import Fault, Outcome
+from broker.settings import told_authorities
 from broker.upstream.faults import AttemptFailed
 from broker.upstream.names import Address, Names, Sockaddr
 
@@ -133,8 +134,14 @@ def permitted(host: str, addresses: list[Address], policy: AddressPolicy) -> lis
 
 @functools.cache
 def public_tls_context() -> ssl.SSLContext:
-    """Return the context that trusts the public authorities; made once, for that takes a while."""
-    context = httpx.create_ssl_context()
+    """Return the context that trusts the public authorities; made once, for that takes a while.
+
+    As httpx makes it, which would have to be loaded for it where the first call waits.
+    """
+    file, folder = told_authorities()
+    if file is None and folder is None:
+        file = certifi.where()
+    context = ssl.create_default_context(cafile=file, capath=folder)
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_RENEGOTIATION
     return context

@@ -7,6 +7,7 @@ import ssl
 
 import pytest
 
+from broker.settings import told_authorities
 from broker.upstream.addresses import AddressPolicy, public_tls_context
 
 PUBLIC = AddressPolicy()
@@ -110,3 +111,13 @@ def test_an_allowed_network_is_permitted_and_its_neighbours_are_not() -> None:
 def test_nobody_renegotiates_over_tls() -> None:
     """A server that asks for it again and again has the broker compute for nothing (TLS 1.2)."""
     assert public_tls_context().options & ssl.OP_NO_RENEGOTIATION
+
+
+def test_the_public_authorities_are_trusted_unless_the_environment_names_others() -> None:
+    told = public_tls_context()
+    assert told.cert_store_stats()["x509_ca"] > 50
+    assert (told.verify_mode, told.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert told_authorities({"SSL_CERT_FILE": "", "SSL_CERT_DIR": ""}) == (None, None)
+    assert told_authorities({"SSL_CERT_DIR": "/certs"}) == (None, "/certs")
+    both = {"SSL_CERT_FILE": "/ca.pem", "SSL_CERT_DIR": "/certs"}
+    assert told_authorities(both) == ("/ca.pem", None)
