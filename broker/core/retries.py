@@ -25,9 +25,9 @@ class RetryBudget:
         """Failovers that were paid for, since the process began."""
         self.denied = 0
 
-    @property
-    def balance(self) -> float:
-        """How many failovers it would pay for now."""
+    def left(self, now_s: float) -> float:
+        """Return how many failovers it would pay for now."""
+        self._age(now_s)
         return self._floor + self._deposits
 
     def deposit(self, now_s: float) -> None:

@@ -5,7 +5,7 @@ All label sets are bounded: codes are those of the broker's own errors, lanes ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
 from prometheus_client.core import (
@@ -51,6 +51,8 @@ class Plane(Protocol):
     def silences(self) -> int: ...
     @property
     def upstream(self) -> UpstreamClient: ...
+    @property
+    def now_s(self) -> Callable[[], float]: ...
 
 
 class PlaneCollector(Collector):
@@ -87,6 +89,11 @@ class PlaneCollector(Collector):
             ("broker_silences", "Servers that lost their calls for being silent.", plane.silences),
         ):
             yield CounterMetricFamily(name, text, count)
+        yield GaugeMetricFamily(
+            "broker_retries_left",
+            "Retries that their budget would pay for now.",
+            plane.retries.left(plane.now_s()),
+        )
         yield GaugeMetricFamily(
             "broker_endpoints_limited",
             "Endpoints that get fewer calls at once than their declared capacity allows.",

@@ -60,6 +60,7 @@ async def test_calls_retries_shed_calls_and_commits_are_counted(
     assert more("broker_calls_shed_total", "providers_full") == refused
     assert more("broker_retries_total") == 1
     assert after["broker_retries_denied_total", ()] == 0
+    assert after["broker_retries_left", ()] > 0
     for lane in ("holds", "settlements"):
         assert more("broker_ledger_commit_seconds_count", lane) >= 1
         assert after["broker_ledger_waiting", (lane,)] == 0

@@ -27,6 +27,7 @@ def test_what_is_spent_comes_back_at_the_floor() -> None:
     while budget.withdraw(0.0):
         pass
     assert not budget.withdraw(0.1)
+    assert budget.left(1.1) == pytest.approx(FLOOR_PER_S * 1.1)
     assert sum(budget.withdraw(1.1) for _ in range(100)) == int(FLOOR_PER_S * 1.1)
 
 
@@ -35,7 +36,7 @@ def test_deposits_grow_old() -> None:
     for _ in range(1_000):
         budget.deposit(0.0)
     budget.deposit(RESERVE_S)
-    assert budget.balance <= FLOOR_PER_S * RESERVE_S + SHARE
+    assert budget.left(RESERVE_S) <= FLOOR_PER_S * RESERVE_S + SHARE
 
 
 def test_half_of_what_was_put_in_is_there_after_half_of_its_time() -> None:
@@ -43,7 +44,7 @@ def test_half_of_what_was_put_in_is_there_after_half_of_its_time() -> None:
     for _ in range(1_000):
         budget.deposit(0.0)
     assert budget.withdraw(RESERVE_S / 2)
-    assert budget.balance == pytest.approx(FLOOR_PER_S * RESERVE_S + SHARE * 500 - 1)
+    assert budget.left(RESERVE_S / 2) == pytest.approx(FLOOR_PER_S * RESERVE_S + SHARE * 500 - 1)
 
 
 def test_after_a_long_silence_as_many_may_fail_over_as_at_first() -> None:
@@ -57,6 +58,6 @@ def test_after_a_long_silence_as_many_may_fail_over_as_at_first() -> None:
 
 def test_a_clock_that_steps_back_is_no_income() -> None:
     budget = RetryBudget(100.0)
-    before = budget.balance
+    before = budget.left(100.0)
     budget.deposit(0.0)
-    assert budget.balance <= before + SHARE
+    assert budget.left(0.0) <= before + SHARE
