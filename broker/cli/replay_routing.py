@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from broker.flows.quality.replay_routing import Report
 
 _PLOT_COLUMNS, _PLOT_ROWS = 64, 14
+_FLAT = 1e-9
+"""What is less apart is the same but for rounding."""
 
 
 _MEANS = {
@@ -118,9 +120,10 @@ def _show(report: Report) -> None:
             f"From the feedback on {each.calls} calls alone: {each.accuracy:.4f} "
             f"({each.lowest:.4f} … {each.highest:.4f}), {each.share:.1%} of all scores' accuracy."
         )
-    console.print(_plot(report.points), highlight=False)
+    alone = list(report.singles.values())
+    console.print(_plot(report.points, alone), highlight=False)
     if report.cascade is not None:
-        _show_cascade(report.cascade, console)
+        _show_cascade(report.cascade, alone, console)
 
 
 def _value(name: str, value: float | None) -> str:
@@ -129,7 +132,9 @@ def _value(name: str, value: float | None) -> str:
     return f"{value:.4g}"
 
 
-def _show_cascade(cascade: CascadeReport, console: Console) -> None:
+def _show_cascade(
+    cascade: CascadeReport, alone: list[tuple[float, float]], console: Console
+) -> None:
     import msgspec
     from rich.table import Table
 
@@ -144,7 +149,7 @@ def _show_cascade(cascade: CascadeReport, console: Console) -> None:
     for each in cascade.calibrations:
         table.add_row(f"ece, {each.model}", f"{each.ece:.4g}", f"as told {each.ece_raw:.4g}")
     print_table(table)
-    console.print(_plot(cascade.points), highlight=False)
+    console.print(_plot(cascade.points, alone), highlight=False)
 
 
 def _budgets(report: Report) -> Table:
@@ -165,19 +170,26 @@ def _budgets(report: Report) -> Table:
     return table
 
 
-def _plot(points: list[tuple[float, float]]) -> str:
-    """Return accuracy over the logarithm of cost, as text."""
+def _plot(points: list[tuple[float, float]], alone: list[tuple[float, float]]) -> str:
+    """Return accuracy over the logarithm of cost, as text: of a router, and of models alone.
+
+    What is free stands at the left edge, at half of the least cost that there is.
+    """
     import math
 
-    costs = [math.log(max(cost, 1e-12)) for cost, _ in points]
-    gains = [gain for _, gain in points]
-    width, height = max(costs) - min(costs) or 1.0, max(gains) - min(gains) or 1.0
+    both = points + alone
+    least = min((cost for cost, _ in both if cost > 0.0), default=1.0) / 2.0
+    places = [(math.log(max(cost, least)), gain) for cost, gain in both]
+    (left, right), (low, high) = ((min(each), max(each)) for each in zip(*places, strict=True))
+    width, height = (each if each > _FLAT else 1.0 for each in (right - left, high - low))
     lines = [[" "] * _PLOT_COLUMNS for _ in range(_PLOT_ROWS)]
-    for cost, gain in zip(costs, gains, strict=True):
-        column = round((cost - min(costs)) / width * (_PLOT_COLUMNS - 1))
-        row = round((max(gains) - gain) / height * (_PLOT_ROWS - 1))
-        lines[row][column] = "•"
-    first, last = f"{math.exp(min(costs)):.3g}", f"{math.exp(max(costs)):.3g} USD a call"
+    for at, (cost, gain) in enumerate(places):
+        column = round((cost - left) / width * (_PLOT_COLUMNS - 1))
+        row = round((high - gain) / height * (_PLOT_ROWS - 1))
+        lines[row][column] = "•" if at < len(points) else "o"
+    free = min(cost for cost, _ in both) <= 0.0
+    first, last = "0" if free else f"{math.exp(left):.3g}", f"{math.exp(right):.3g} USD a call"
     body = "\n".join("  │" + "".join(line) for line in lines)
     gap = " " * max(_PLOT_COLUMNS - len(first) - len(last), 1)
-    return f"{max(gains):.4f}\n{body}\n{min(gains):.4f}\n   {first}{gap}{last}"
+    legend = "   • the router, by what money counts   o a model alone"
+    return f"{high:.4f}\n{body}\n{low:.4f}\n   {first}{gap}{last}\n{legend}"

@@ -43,6 +43,7 @@ SURE_SHARE = 0.5
 """Of rows that must say how sure a model was, for its word to count; where one's does, cascades are
 replayed."""
 RARE = "(rare)"
+_ROUNDING = 1e-9
 _SEED = 1
 
 
@@ -77,6 +78,8 @@ class Report(msgspec.Struct, frozen=True):
     budgets: list[Spent]
     points: list[tuple[float, float]]
     """(USD a call, accuracy) at each price."""
+    singles: dict[str, tuple[float, float]]
+    """The same of each model alone."""
     cascade: CascadeReport | None = None
     """Of cascades, where the rows say how sure models were."""
     feedback: list[LearnedBy] | None = None
@@ -116,8 +119,7 @@ def replay_routing(
     case = _learn(train, test, encoder)
     expected = case.learned.estimate(case.vectors)
     costs = _expected_costs(case, case.vectors, test)
-    best = int(_means(train.scores).argmax())
-    cheapest = int(_means(train.costs_usd).argmin())
+    best, cheapest = int(_means(train.scores).argmax()), int(_means(train.costs_usd).argmin())
     choices = np.array([choose(expected, costs, price) for price in PRICES])
     replay = replay_of(choices, test.scores, test.costs_usd, best, cheapest)
     everyone = np.arange(len(test.prompts))
@@ -145,9 +147,17 @@ def replay_routing(
         ablations=_ablations(case),
         budgets=_budgets(case, (expected, costs), told) if test.metered else [],
         points=list(zip(*(each.tolist() for each in replay.points(everyone)), strict=True)),
+        singles=_alone(test),
         cascade=_cascade(case, (expected, costs), replay),
         feedback=_feedback(case, feedback_calls, told.accuracy_max_quality),
     )
+
+
+def _alone(test: RoutingTable) -> dict[str, tuple[float, float]]:
+    means = zip(
+        test.costs_usd.mean(axis=0).tolist(), test.scores.mean(axis=0).tolist(), strict=True
+    )
+    return dict(zip(test.models, means, strict=True))
 
 
 def _feedback(case: _Case, calls: int, full_accuracy: float) -> list[LearnedBy] | None:
@@ -306,7 +316,7 @@ def _budgets(case: _Case, expected: tuple[Floats, Floats], told: Measures) -> li
         _expected_costs(case, case.train_vectors, train),
     )
     low, high = float(test.costs_usd.mean(axis=0).min()), told.cost_max_quality_usd
-    if high <= low:
+    if high <= low * (1.0 + _ROUNDING):
         return []  # quality costs no more than the cheapest model, or nobody costs anything
     low = low or high * FREE_SHARE
     actual = test.scores, test.costs_usd

@@ -143,6 +143,27 @@ def test_a_table_is_shown_with_a_plot(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert "accuracy_max_quality" in done.stdout
     assert "USD a call" in done.stdout
+    plot = done.stdout[done.stdout.index("│") : done.stdout.index("USD a call")]
+    assert 1 <= plot.count("o") <= len(PRICES), "each model alone"
+    assert "•" in plot
+
+
+def test_what_is_free_stands_at_the_left_edge_and_a_single_model_is_one_point(
+    tmp_path: Path,
+) -> None:
+    table, prices = write(tmp_path, rows(200))
+    free = dict.fromkeys(("input_usd_per_mtok", "output_usd_per_mtok"), 0)
+    Path(prices).write_text(json.dumps(PRICES | {"chef-7b": free}))
+    printed = CliRunner().invoke(app, ["replay-routing", table, "--prices", prices]).stdout
+    axis = next(each for each in printed.splitlines() if "USD a call" in each)
+    assert axis.split()[0] == "0"
+    plot = [line for line in printed.splitlines() if line.startswith("  │")]
+    assert len({line.find("•") for line in plot}) > 4, "the others are not crowded at the right"
+    alone = [each | {"scores": {"chef-7b": each["scores"]["chef-7b"]}} for each in rows(200)]  # type: ignore[index]
+    table, _ = write(tmp_path, alone)
+    printed = CliRunner().invoke(app, ["replay-routing", table, "--prices", prices]).stdout
+    plot = [line for line in printed.splitlines() if line.startswith("  │")]
+    assert "".join(plot).replace(" ", "").replace("│", "") == "o", "however sums are rounded"
 
 
 def test_rows_in_which_a_model_has_no_score_are_learned_from_and_not_routed(tmp_path: Path) -> None:

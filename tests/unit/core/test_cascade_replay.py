@@ -111,7 +111,8 @@ def test_what_asking_again_is_hoped_to_bring_is_what_it_brings() -> None:
 def test_nobody_is_asked_after_a_model_that_is_always_equally_sure() -> None:
     def stolid(seed: int) -> Asked:
         told = asked(seed, 0.5)
-        return replace(told, confidences=np.full(told.confidences.shape, 0.9))
+        expected = np.tile((0.6, 0.61), (len(told.scores), 1))  # less than the second brings
+        return replace(told, expected=expected, confidences=np.full(told.confidences.shape, 0.9))
 
     replay = Cascader(stolid(1)).play(stolid(2), PRICES, (1, 0))
     assert (replay.begun == replay.choices).all()
