@@ -1,7 +1,8 @@
 """Revenue search: learn how demand answers to price, and go where the next percent earns nothing.
 
     ln p = centre +- explore     each sign for half a round, which first is a coin
-    pull = 1 - elasticity,    sure = max(1 - (error / pull)^2, 0)
+    pull = 1 - elasticity, and none upward where nobody asks
+    sure = max(1 - (error / pull)^2, 0)
     fill = ln(load / full) / elasticity
     centre <- centre + clip(max(speed * sure * pull, fill), +-max_move)    after each round
 
@@ -143,7 +144,10 @@ class RevenueSearch:
         known = self._estimator.estimate(demand)
         pull = 1.0 - known.mean
         sure = np.maximum(1.0 - (known.error / np.maximum(np.abs(pull), 1e-9)) ** 2, 0.0)
-        fill = np.log(np.maximum(state.asked_s / state.round_s, LOAD_MIN) / self.full)
+        asked = state.asked_s / state.round_s
+        # Where nobody asks there is nothing to earn by being dearer, whatever was learned before.
+        pull = np.where(asked > LOAD_MIN, pull, np.minimum(pull, 0.0))
+        fill = np.log(np.maximum(asked, LOAD_MIN) / self.full)
         fill /= np.maximum(known.mean, _ELASTICITY_MIN)
         move = np.maximum(self.speed * sure * pull, fill)
         centre = state.centre + np.clip(move, -self.max_move, self.max_move)

@@ -236,7 +236,14 @@ def test_the_less_sure_a_pull_is_the_less_is_followed_and_none_within_its_error(
     followed = pull * np.maximum(1.0 - (known.error / pull) ** 2, 0.0)
     assert (followed == 0.0).any()
     assert ((0.2 * pull < followed) & (followed < 0.8 * pull)).any()
-    fills = np.log(0.05 / controller.full) / np.maximum(known.mean, 0.5)
+    fills = np.log(0.06 / controller.full) / np.maximum(known.mean, 0.5)
     np.testing.assert_allclose(
-        moved(controller, demand, 0.01), np.clip(np.maximum(followed, fills), -0.5, 0.5), rtol=1e-6
+        moved(controller, demand, 0.06), np.clip(np.maximum(followed, fills), -0.5, 0.5), rtol=1e-6
     )
+
+
+def test_of_whom_nobody_asks_any_more_no_price_rises_by_what_was_learned_while_they_were() -> None:
+    controller, demand = RevenueSearch(half_s=1.0), knowing(0.4)
+    assert (moved(controller, demand, 0.3) > 0.05).all()
+    assert (moved(controller, demand, 0.0) == 0.0).all()
+    assert (moved(controller, knowing(3.0), 0.0) < -0.05).all(), "but cheaper may be asked again"
