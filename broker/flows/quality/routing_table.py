@@ -227,7 +227,7 @@ def _prices(path: Path | None, names: list[str]) -> dict[str, Price]:
         raise RequestMalformed("These rows have scores and no costs: name a file by --prices.")
     try:
         told = msgspec.json.decode(_told(path), type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RequestMalformed(f"{path.name}: {error}") from None
     missing = [name for name in names if name not in told]
     if missing:

@@ -254,3 +254,13 @@ def test_tables_of_other_hands_are_read_marked_as_utf_8_without_tasks_and_with_p
     read = read_table(table, prices, tokens_out=1_000_000)
     assert (read.tasks, read.scores.item()) == (("",), 1.0)
     assert read.costs_usd.item() == pytest.approx(2.0, rel=1e-4)
+
+
+def test_prices_that_are_not_in_utf_8_are_refused_with_the_name_of_their_file(
+    tmp_path: Path,
+) -> None:
+    table, prices = tmp_path / "table.jsonl", tmp_path / "prices.json"
+    table.write_text(json.dumps({"prompt": "a", "scores": {"m": 1}}))
+    prices.write_bytes('{"m\xe9": {}}'.encode("latin-1"))
+    with pytest.raises(RequestMalformed, match=r"^prices\.json: 'utf-8' codec"):
+        read_table(table, prices, tokens_out=1)
