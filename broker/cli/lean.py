@@ -10,6 +10,7 @@ import contextlib
 import gc
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from types import ModuleType
@@ -62,16 +63,21 @@ class Uncalled(ModuleType):
         return type(name, (Nothing,), {})
 
 
+_one_at_a_time: Final = threading.RLock()
+"""Loads later than the start, whichever threads they are met in; one may begin another."""
+
+
 class Later(ModuleType):
     """Stands for a module until something of it is used; every name is looked up there once."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-        with _importing_beside(dict.fromkeys(OPTIONAL)):
-            found = getattr(import_module(self.__name__), name)
+        with _one_at_a_time:
+            if sys.modules.get(self.__name__) is self:
+                del sys.modules[self.__name__]
+            with _importing_beside(dict.fromkeys(OPTIONAL)):
+                found = getattr(import_module(self.__name__), name)
         setattr(self, name, found)
         return found
 
