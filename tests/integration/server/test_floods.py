@@ -15,8 +15,9 @@ import pytest
 from broker.server.limits import ServerLimits
 from broker.server.listener import Listener
 from broker.server.shedding import HEARD_S, IDLE_S
-from tests.integration.server.test_wire import LIMIT_S, Echo, Place, Wire, _until, post
+from tests.integration.server.test_wire import LIMIT_S, Echo, Place, Wire, post
 from tests.integration.upstream.scripted import on_both_loops
+from tests.waiting import until
 
 PATIENT = ServerLimits(head_s=60.0, keep_alive_s=60.0, head_bytes_max=16_384, ahead_max=64)
 IDLE = 10_000
@@ -48,7 +49,7 @@ async def _crowd(place: Place, size: int, say: bytes) -> list[socket.socket]:
             caller.setblocking(False)
             caller.connect_ex(("127.0.0.1", place.port))
             callers.append(caller)
-        await _until(lambda: len(place.listener.connections) == len(callers))
+        await until(lambda: len(place.listener.connections) == len(callers))
         if say:
             for caller in callers[begin:]:
                 caller.send(say)
@@ -71,7 +72,7 @@ async def test_ten_thousand_idle_connections_take_little_and_keep_nobody_out() -
         assert taken / len(callers) < CONNECTION_BYTES_MAX
         for caller in callers:
             caller.close()
-        await _until(lambda: not place.listener.connections)
+        await until(lambda: not place.listener.connections)
 
 
 async def test_heads_that_never_end_take_no_more_than_they_may_have() -> None:
@@ -98,7 +99,7 @@ async def _first_bytes(caller: socket.socket) -> bytes:
 async def test_who_sends_thousands_ahead_has_one_answered_and_is_let_go() -> None:
     async with patient() as place, place.wire() as wire:
         await wire.send(post("/slow", b"1"))
-        await _until(lambda: place.echo.served == 1)
+        await until(lambda: place.echo.served == 1)
         sending = asyncio.create_task(_send_ahead(wire))
         [connection] = place.listener.connections
         await asyncio.sleep(0.2)
@@ -129,7 +130,7 @@ async def test_who_is_idle_for_longest_makes_room_for_who_comes_and_nobody_who_i
             await newcomer.send(post("/slow", b"2"))
             assert await longest.rest() == b""
             await idle.send(post("/slow", b"3"))
-            await _until(lambda: echo.served == 5)
+            await until(lambda: echo.served == 5)
             async with place.wire() as refused:
                 status, body = await refused.answer()
                 assert (status, body) == (503, b"The broker has no room for another connection.")
@@ -161,7 +162,7 @@ async def test_who_was_refused_and_stays_makes_room_though_more_was_promised() -
         async with place.wire() as first, place.wire() as second:
             for newcomer in (first, second):
                 await newcomer.send(post("/slow", b"2"))
-            await _until(lambda: place.echo.served == 3)
+            await until(lambda: place.echo.served == 3)
             async with place.wire() as third:
                 assert (await third.answer())[0] == 503
             place.echo.may_go.set()
@@ -191,7 +192,7 @@ async def test_who_had_asked_while_the_server_was_halted_makes_no_room_for_who_c
 async def test_who_is_turned_away_is_told_so_whatever_it_has_sent_already() -> None:
     async with small(1) as place, place.wire() as busy:
         await busy.send(post("/slow"))
-        await _until(lambda: place.echo.served == 1)
+        await until(lambda: place.echo.served == 1)
         for size_bytes in (1, 100_000):
             request = post(body=b"x" * size_bytes)
             newcomer = socket.create_connection(("127.0.0.1", place.port))
@@ -258,9 +259,9 @@ async def test_a_large_body_that_stalls_leaves_its_room_to_who_sends_one() -> No
     async with small(9, limits) as place, contextlib.AsyncExitStack() as stack:
         first, second, third = [await stack.enter_async_context(place.wire()) for _ in range(3)]
         await first.send(large[:-1])
-        await _until(lambda: place.listener.room.held_bytes > 60_000)
+        await until(lambda: place.listener.room.held_bytes > 60_000)
         await second.send(owned[:40_000])
-        await _until(lambda: place.listener.room.held_bytes > 100_000)
+        await until(lambda: place.listener.room.held_bytes > 100_000)
         await asyncio.sleep(0.9)
         await third.send(large)
         assert (await third.answer())[0] == 200

@@ -14,8 +14,9 @@ from tempfile import TemporaryDirectory
 from broker.server.listener import BACKLOG, Listener
 from broker.server.sharing import Board, Shared
 from tests.integration.server.test_floods import PATIENT
-from tests.integration.server.test_wire import LIMIT_S, Echo, Wire, _until, post
+from tests.integration.server.test_wire import LIMIT_S, Echo, Wire, post
 from tests.integration.upstream.scripted import on_both_loops
+from tests.waiting import until
 
 
 @dataclass
@@ -73,13 +74,13 @@ async def test_nobody_is_turned_away_while_another_on_the_port_has_room() -> Non
         for number in range(1, 11):
             wire = await stand.newcomer()
             await wire.send(post("/slow"))
-            await _until(lambda n=number: stand.echo.served == n)
+            await until(lambda n=number: stand.echo.served == n)
         assert [len(each.connections) for each in stand.listeners] == [5, 5]
         assert await stand.answered(503)
         for each, other in (stand.listeners, stand.listeners[::-1]):
-            await _until(stand.both_listen)
+            await until(stand.both_listen)
             next(iter(each.connections)).abort()
-            await _until(lambda other=other: other._server is None)
+            await until(lambda other=other: other._server is None)
             assert await stand.answered(200)
 
 
@@ -88,7 +89,7 @@ async def test_who_is_full_takes_callers_again_when_the_other_stops() -> None:
     async with two(2) as stand:
         for number in range(1, 4):
             await stand.newcomer()
-            await _until(lambda n=number: stand.taken() == n)
+            await until(lambda n=number: stand.taken() == n)
         full, other = sorted(stand.listeners, key=lambda each: -len(each.connections))
         assert full._server is None
         await other.stop(0.0)
@@ -100,5 +101,5 @@ async def test_callers_who_come_one_after_the_other_are_shared_evenly() -> None:
     async with two(1_000) as stand:
         for number in range(1, 41):
             await stand.newcomer()
-            await _until(lambda n=number: stand.taken() == n)
+            await until(lambda n=number: stand.taken() == n)
         assert min(len(each.connections) for each in stand.listeners) >= 16

@@ -117,9 +117,9 @@ def test_without_a_retry_budget_there_is_no_failover() -> None:
 
 def test_a_first_attempt_costs_the_budget_nothing() -> None:
     budget = RetryBudget(0.0)
-    before = budget.balance
+    before = budget.left(0.0)
     run(dispatch(1, budget=budget), None)
-    assert budget.balance > before
+    assert budget.left(0.0) > before
 
 
 class TestAdmission:
@@ -262,11 +262,11 @@ def test_an_answer_that_is_not_enough_skips_what_is_left_of_its_stage_and_costs_
     budget = RetryBudget(0.0)
     calls = staged(0, 0, 1, 1, attempts_max=1, budget=budget)
     run(calls, None)
-    before = budget.balance
+    before = budget.left(0.0)
     assert calls.go_on()
     run(calls, None)
     assert tried(calls) == [0, 2]
-    assert budget.balance == before
+    assert budget.left(0.0) == before
 
 
 def test_who_failed_in_an_earlier_stage_is_not_asked_again() -> None:
