@@ -7,13 +7,16 @@ run them load the simulator, each when the first comes.
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 from celery import Celery
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
 
-from simulations.studies.parcel import CELL_TASK, QUEUE, pack, unpack
+from simulations.studies.parcel import CALL_OFF, CELL_TASK, QUEUE, pack, unpack
 
 TAKE_UP_TASK = "simulations.take_up"
 ORDERED_TASK = "simulations.ordered_cell"
@@ -56,12 +59,27 @@ def register(app: Celery, bridge: Any) -> None:
 def run_one(packed: str, code: str) -> str:
     """Run a cell that another process sent; return its outcome. Raises OtherCode, and Ignore where
     it is called off meanwhile."""
-    from simulations.cell import Cell, run_cell
+    from simulations.cell import Cell, CellStopped, run_cell
     from simulations.studies.folder import fingerprint
 
     if code != fingerprint():
         raise OtherCode("this worker runs other code than who sent the cell")
     try:
-        return pack(run_cell(unpack(packed, Cell)))
-    except SoftTimeLimitExceeded:  # as CALL_OFF is heard
+        with _hearing_call_off() as wanted:
+            return pack(run_cell(unpack(packed, Cell), wanted))
+    except (CellStopped, SoftTimeLimitExceeded):
         raise Ignore from None
+
+
+@contextmanager
+def _hearing_call_off() -> Iterator[Callable[[float], bool]]:
+    """Within the block CALL_OFF is no exception, as Celery has it, but turns the answer that is
+    given here to False: an exception would be taken for the fault of whichever controller of prices
+    happens to be asked, which a run survives."""
+    called_off: list[int] = []
+    number = signal.Signals[CALL_OFF]
+    before = signal.signal(number, lambda heard, _: called_off.append(heard))
+    try:
+        yield lambda _: not called_off
+    finally:
+        signal.signal(number, before)

@@ -19,10 +19,8 @@ from simulations.cell import Cell, CellStopped, Outcome
 from simulations.doors import open_door
 from simulations.studies.folder import fingerprint
 from simulations.studies.local import Told, unheard
-from simulations.studies.parcel import CELL_TASK, QUEUE, pack, unpack
+from simulations.studies.parcel import CALL_OFF, CELL_TASK, QUEUE, pack, unpack
 
-CALL_OFF = "SIGUSR1"
-"""What Celery's processes hear as the end of a task's time: they give it up, and live on."""
 EXPIRES_S = 86_400
 LOOK_S = 0.2
 ASKED_S = (1.0, 4.0)

@@ -16,6 +16,8 @@ QUEUE = "simulations"
 """Where tasks of simulations wait for workers of their own."""
 CELL_TASK = "simulations.cell"
 """The task that runs one cell, for whoever can wait for its outcome."""
+CALL_OFF = "SIGUSR1"
+"""What the process hears whose cell nobody waits for any more; those of Celery live on after it."""
 SIZE_MAX = 256 * 2**20
 """Bytes of what is unpacked: more is no plan, cell or outcome."""
 
