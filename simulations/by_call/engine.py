@@ -190,7 +190,7 @@ class Engine:
     def _next(self, visit: Visit, now_s: float) -> None:
         """Make the next attempt, or end the call."""
         assert visit.dispatch is not None
-        admits = self._world.desk.pulse.admitting(now_s)
+        admits = self._world.desk.pulse.doubts.admitting(now_s)
         attempt = visit.dispatch.next_attempt(now_s, admits)
         visit.attempt = attempt
         if attempt is None:
@@ -223,7 +223,7 @@ class Engine:
         site.server.submit(job, now_s)
         self._watch(site)
         pulse, number = self._world.desk.pulse, site.number
-        is_probe = pulse.is_doubtful(number) or number in pulse.revisits.offers
+        is_probe = pulse.doubts.has(number) or number in pulse.revisits.offers
         if is_probe and visit.of_class.stream:
             self._races.probe(job, site, now_s)
 

@@ -74,7 +74,7 @@ class Races:
             return  # it is not late but long
         assert visit.dispatch is not None
         pulse = self._desk.pulse
-        attempt = visit.dispatch.hedge(now_s, pulse.admitting(now_s))
+        attempt = visit.dispatch.hedge(now_s, pulse.doubts.admitting(now_s))
         if attempt is None:
             return
         pulse.begin(attempt.candidate.number, attempt.candidate.number, now_s)

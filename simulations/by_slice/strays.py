@@ -89,15 +89,15 @@ class Strays:
         return min(due + [each[0] for each in self._heap[:1]], default=math.inf)
 
     def _breakers(self) -> Iterator[Breaker]:
-        return (each for each in self._world.desk.pulse.breakers.values() if each.ejection_s)
+        return (each for each in self._world.desk.pulse.doubts.breakers.values() if each.ejection_s)
 
     def probes(self, now_s: float) -> set[int]:
         """Endpoints in doubt where a call may go now, to find out about them."""
         pulse = self._world.desk.pulse
-        out = pulse.ejected_here(now_s)
+        out = pulse.doubts.ejected_here(now_s)
         return {
             number
-            for number, each in pulse.breakers.items()
+            for number, each in pulse.doubts.breakers.items()
             if each.ejection_s and number not in out
         }
 
@@ -127,8 +127,8 @@ class Strays:
         number = attempt.candidate.number
         refused = self._sites[number].turns_away(self._waiting(number, ahead))
         if refused is None:
-            if desk.pulse.is_doubtful(number):
-                desk.pulse.breakers[number].begin(now_s)
+            if desk.pulse.doubts.has(number):
+                desk.pulse.doubts.breakers[number].begin(now_s)
                 stray.is_probe = True
             return True
         desk.pulse.begin(number, number, now_s)
@@ -172,7 +172,7 @@ class Strays:
         if dispatch.end is End.COMMITTED:
             return
         pulse = self._world.desk.pulse
-        following = dispatch.next_attempt(now_s, pulse.admitting(now_s))
+        following = dispatch.next_attempt(now_s, pulse.doubts.admitting(now_s))
         if following is None:
             late = dispatch.end is End.DEADLINE
             self.over.append((stray, Code.LATE if late else Code.FAILED, now_s))
@@ -189,7 +189,7 @@ class Strays:
         refused = self._sites[number].turns_away(self._waiting(number, -1))
         if refused is None:
             stray.comes_s = now_s
-            stray.is_probe = self._world.desk.pulse.is_doubtful(number)
+            stray.is_probe = self._world.desk.pulse.doubts.has(number)
             self.coming.append(stray)
         else:
             self._fail(stray, now_s + refused.after_s, refused.outcome)

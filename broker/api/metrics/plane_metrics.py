@@ -117,9 +117,9 @@ class PlaneCollector(Collector):
             "Endpoints whose breaker is open, here or in another process.",
             labels=["where"],
         )
-        here = sum(each.ejection_s > 0 for each in pulse.breakers.values())
+        here = sum(each.ejection_s > 0 for each in pulse.doubts.breakers.values())
         family.add_metric(["here"], here)
-        family.add_metric(["elsewhere"], len(pulse.ejected_elsewhere))
+        family.add_metric(["elsewhere"], len(pulse.doubts.elsewhere))
         yield family
 
 

@@ -313,7 +313,7 @@ def reject(
         strikes.strike(view.latency_ms > wanted.latency_ms_max, Rejection.TOO_SLOW)
     if wanted.quality_min is not None and view.quality is not listed.quality:
         strikes.strike(view.quality < wanted.quality_min, Rejection.QUALITY_TOO_LOW)
-    ejected = pulse.ejected(listed.numbers, now_s)
+    ejected = pulse.doubts.ejected(listed.numbers, now_s)
     if ejected is not None and not ejected[strikes.standing].all():
         # Were everything that is left ejected, trying one beats refusing: never eject all.
         strikes.strike(ejected, Rejection.EJECTED)

@@ -7,12 +7,10 @@ once a tick.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
-
 import numpy as np
 
-from broker.core.columns import Bools, Numbers, floats, grown, ints
-from broker.core.health.breaker import Breaker
+from broker.core.columns import Numbers, floats, grown, ints
+from broker.core.health.doubts import Doubts
 from broker.core.health.grouped import LATENCY_MS_MIN, LATENCY_WEIGHT, Groups
 from broker.core.health.journal import Journal
 from broker.core.health.measured import Measured, MeasuredMany
@@ -60,10 +58,7 @@ class Pulse:
         self._limited: set[int] = set()
         self.journal = Journal()
         self.objections = Objections()
-        self.breakers: dict[int, Breaker] = {}
-        self.ejected_elsewhere: frozenset[int] = frozenset()
-        """Endpoints that other processes have ejected, as last heard of."""
-        self._doubtful: set[int] = set()
+        self.doubts = Doubts(self.journal)
         self._missed_since: dict[int, float] = {}
         self.revisits = Revisits((TTFT_MS_PRIOR, TPOT_MS_PRIOR))
         self._view()
@@ -104,11 +99,7 @@ class Pulse:
         self.others_in_flight[:] = 0
         self.others_in_flight[: in_flight.size] = in_flight
         self.journal.moved += np.flatnonzero(before != self.others_in_flight).tolist()
-        # Whose ejection ends elsewhere gets a probe from here too, not all that comes.
-        for endpoint in self.ejected_elsewhere - ejected - self._doubtful:
-            self.breakers.setdefault(endpoint, Breaker()).doubt()
-            self._doubtful.add(endpoint)
-        self.ejected_elsewhere = ejected
+        self.doubts.hear(ejected)
 
     def recover(self, now_s: float) -> None:
         """Be told, once a tick, that time passes."""
@@ -128,7 +119,7 @@ class Pulse:
 
     def _revisit(self, now_s: float) -> None:
         latency_ms = np.stack((self.ttft_ms, self.tpot_ms))
-        out = self.ejected_here(now_s) | self.ejected_elsewhere
+        out = self.doubts.ejected_here(now_s) | self.doubts.elsewhere
         self.journal.turned += self.revisits.look(latency_ms, self.asked, out, now_s)
         self.ttft_ms[:], self.tpot_ms[:] = latency_ms
 
@@ -150,8 +141,8 @@ class Pulse:
         self._asked_at[endpoint] += 1
         if self.revisits.offers:
             self._count_as(endpoint, self.revisits.take(endpoint, now_s))
-        if endpoint in self._doubtful:
-            self.breakers[endpoint].begin(now_s)
+        if endpoint in self.doubts.here:
+            self.doubts.breakers[endpoint].begin(now_s)
 
     def end(
         self,
@@ -181,19 +172,16 @@ class Pulse:
             availability = self.availability_at
             before = availability[endpoint]
             availability[endpoint] = before + AVAILABILITY_WEIGHT * (1 - before)
-            breaker = self.breakers.get(endpoint)
-            if breaker is not None:
-                breaker.succeed(now_s)
-                self._doubtful.discard(endpoint)
+            if endpoint in self.doubts.breakers:
+                self.doubts.succeed(endpoint, now_s)
         elif outcome.counts_against_provider:
             self._blame(endpoint, now_s, began_s)
-        elif endpoint in self._doubtful:
-            self.breakers[endpoint].forget(began_s)
+        elif endpoint in self.doubts.here:
+            self.doubts.breakers[endpoint].forget(began_s)
 
     def prove(self, endpoint: int, now_s: float, began_s: float) -> None:
         """Be told that the answer to an attempt has begun: a long one proves itself at once."""
-        if endpoint in self._doubtful and self.breakers[endpoint].prove(now_s, began_s):
-            self._doubtful.discard(endpoint)
+        self.doubts.prove(endpoint, now_s, began_s)
         if self.revisits.offers:
             self._count_as(endpoint, self.revisits.prove(endpoint, now_s, began_s))
 
@@ -203,8 +191,7 @@ class Pulse:
 
     def suspect(self, endpoint: int, now_s: float) -> None:
         """Be told that calls wait there as they never do: it is ejected before they time out."""
-        self.breakers.setdefault(endpoint, Breaker(window_started_s=now_s)).suspect(now_s)
-        self._doubtful.add(endpoint)
+        self.doubts.suspect(endpoint, now_s)
 
     def begin_many(self, deployments: Numbers) -> None:
         """Be told of many attempts that start, at endpoints that no breaker doubts; of those that
@@ -239,12 +226,9 @@ class Pulse:
         missed = 1 - self.availability[of.numbers]
         self.availability[of.numbers] = 1 - missed * (1 - AVAILABILITY_WEIGHT) ** of.counts
         counts = zip(of.numbers.tolist(), of.counts.tolist(), strict=True)
-        for endpoint, count in counts if self.breakers else ():
-            breaker = self.breakers.get(endpoint)
-            if breaker is not None:
-                for _ in range(count):
-                    breaker.succeed(now_s)
-                self._doubtful.discard(endpoint)
+        for endpoint, count in counts if self.doubts.breakers else ():
+            if endpoint in self.doubts.breakers:
+                self.doubts.succeed(endpoint, now_s, count)
 
     def refuse(self, deployments: Numbers) -> None:
         """Be told that these deployments were full when a call wanted them."""
@@ -276,42 +260,17 @@ class Pulse:
     @property
     def is_wary(self) -> bool:
         """True when a breaker, here or elsewhere, or a limit stands against any endpoint."""
-        return bool(self._doubtful or self.ejected_elsewhere or self._limited)
+        return bool(self.doubts.count or self._limited)
 
-    def doubted(self) -> Set[int]:
-        """Return the endpoints of which a breaker, here or elsewhere, has something to say."""
-        return self._doubtful | self.ejected_elsewhere if self.ejected_elsewhere else self._doubtful
-
-    def is_doubtful(self, endpoint: int) -> bool:
-        """True when a breaker has something to say of the endpoint, here or elsewhere."""
-        return endpoint in self._doubtful or endpoint in self.ejected_elsewhere
-
-    def admitting(self, now_s: float) -> Callable[[int], bool] | None:
-        """Return what tells of an endpoint whether a call may go there now; None: to any."""
-        out = self.doubted() and (self.ejected_here(now_s) | self.ejected_elsewhere)
-        return (lambda endpoint: endpoint not in out) if out else None
-
-    def ejected(self, numbers: Numbers, now_s: float) -> Bools | None:
-        """Return which endpoints are out of routing now, or None when none is (the common case)."""
-        out = (self._doubtful and self.ejected_here(now_s)) | self.ejected_elsewhere
-        return np.array([number in out for number in numbers.tolist()], bool) if out else None
-
-    def ejected_here(self, now_s: float) -> set[int]:
-        """Return the endpoints that this process sends no call now."""
-        return {each for each in self._doubtful if not self.breakers[each].admits(now_s)}
-
-    def ejected_to_tell(self, now_s: float) -> set[int]:
-        """Return those of them that others are to hear of: not what was heard from others."""
-        return {each for each in self.ejected_here(now_s) if not self.breakers[each].hearsay}
+    def is_wary_of(self, endpoints: tuple[int, ...]) -> bool:
+        """True when one stands against any of these."""
+        return self.doubts.has_any(endpoints) or not self._limited.isdisjoint(endpoints)
 
     def _blame(self, endpoint: int, now_s: float, began_s: float | None = None) -> None:
         self.journal.turned.append(endpoint)
         self.availability_at[endpoint] *= 1 - AVAILABILITY_WEIGHT
         self._missed_since.setdefault(endpoint, now_s)
-        breaker = self.breakers.setdefault(endpoint, Breaker(window_started_s=now_s))
-        breaker.fail(now_s, began_s)
-        if breaker.ejection_s:
-            self._doubtful.add(endpoint)
+        if self.doubts.fail(endpoint, now_s, began_s):
             # Nobody goes there until it is due for a probe. Then it must look as it did before, or
             # among equals no call would ever go there to find out.
             self.availability_at[endpoint] = 1.0

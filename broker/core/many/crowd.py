@@ -65,7 +65,7 @@ class Crowd:
         self.asked = asked
         self.grid = grid
         self._pulse = pulse
-        self._ejected = pulse.ejected(grid.numbers, now_s)
+        self._ejected = pulse.doubts.ejected(grid.numbers, now_s)
         self._ttft_ms = pulse.ttft_ms[grid.numbers]
         self._availability = pulse.availability[grid.numbers]
         kind = asked.kind
@@ -87,7 +87,7 @@ class Crowd:
 
     def renew(self, now_s: float) -> None:
         """Look again who is ejected and who has failed lately."""
-        self._ejected = self._pulse.ejected(self.grid.numbers, now_s)
+        self._ejected = self._pulse.doubts.ejected(self.grid.numbers, now_s)
         self._availability = self._pulse.availability[self.grid.numbers]
 
     def loads(self) -> Floats:

@@ -34,7 +34,9 @@ def decide_among_few(
 ) -> Decision | None:
     """Return the decision; None where something is asked for that is for `route` to tell."""
     few, tokens_out = listed.few, output_limit(wanted, listed, limits)
-    if few is None or tokens_out is None or pulse.is_wary or _is_special(wanted, market):
+    if few is None or tokens_out is None or _is_special(wanted, market):
+        return None
+    if pulse.is_wary_of(few.numbered):
         return None
     version = market.book.version
     if _is_too_dear(wanted, few.cheapest, tokens_out):

@@ -100,14 +100,13 @@ class Front:
     """Calls that were decided by it."""
 
     def follow(self, wanted: Requirements, listed: Shortlist, pulse: Pulse) -> bool:
-        """Add whoever has changed or is in doubt, and where the conversation's context is. False:
+        """Add whoever has changed or come in doubt, and where the conversation's context is. False:
         all are to be weighed."""
         journal, (era, moved, turned) = pulse.journal, self._read
         if era != journal.era:
             return False
-        doubted = pulse.doubted()
         servers = {*journal.moved[moved:]} - self._servers
-        endpoints = {*journal.turned[turned:], *doubted} - self._endpoints
+        endpoints = {*journal.turned[turned:]} - self._endpoints
         if wanted.home is not None and wanted.home not in self._endpoints:
             endpoints.add(wanted.home)
         self._read = (era, len(journal.moved), len(journal.turned))
@@ -121,7 +120,7 @@ class Front:
                 self._add(listed, strange, endpoints)
         size = self.cut.numbers.size
         # Somebody must be left who is not in doubt, or none would be ejected among so few.
-        return len(doubted) < size <= WEIGHED_SHARE_MAX * self._weighed.size
+        return pulse.doubts.count < size <= WEIGHED_SHARE_MAX * self._weighed.size
 
     def holds(self, wanted: Requirements, view: View, scores: Floats, places: int) -> bool:
         """Say whether nobody else is near the best, or among the first `places`; `view` and
@@ -238,6 +237,7 @@ def _build(
     weighed[np.argpartition(-most, WEIGHED_MIN)[:WEIGHED_MIN]] = True
     for each in (*costs, view.latency_ms):
         weighed[np.argpartition(each, EXTREMES)[:EXTREMES]] = True
+    weighed |= np.isin(listed.numbers, [*pulse.doubts.all()])
     rest = ~weighed
     if np.count_nonzero(weighed) > WEIGHED_SHARE_MAX * weighed.size:
         return None
@@ -250,8 +250,7 @@ def _build(
         float(view.latency_ms[rest].min()),
     )
     read = pulse.journal.era, len(pulse.journal.moved), len(pulse.journal.turned)
-    done = np.ones(int(listed.deployments.max()) + 1, dtype=np.bool_)
-    done[listed.deployments[rest]] = False
+    done = np.bincount(listed.deployments[rest], minlength=1 + int(listed.deployments.max())) == 0
     return Front(_cut(listed, weighed.nonzero()[0]), key, bound, weighed, done, read)
 
 

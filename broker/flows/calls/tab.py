@@ -89,7 +89,7 @@ class Tab:
     def begin(self) -> Attempt | None:
         """Begin the next attempt, to be made after its delay if it has one; None: there is none."""
         now_s = self.runtime.now_s()
-        attempt = self.dispatch.next_attempt(now_s, self.runtime.pulse.admitting(now_s))
+        attempt = self.dispatch.next_attempt(now_s, self.runtime.pulse.doubts.admitting(now_s))
         if attempt is None:
             return None
         self._count_in(attempt)
@@ -105,7 +105,7 @@ class Tab:
     def begin_hedge(self) -> Attempt | None:
         """Begin a second attempt beside the one under way, which is late; None: there is none."""
         now_s = self.runtime.now_s()
-        attempt = self.dispatch.hedge(now_s, self.runtime.pulse.admitting(now_s))
+        attempt = self.dispatch.hedge(now_s, self.runtime.pulse.doubts.admitting(now_s))
         if attempt is not None:
             self._hedge = attempt
             endpoint = self.market.endpoint(attempt.candidate.number)
@@ -117,7 +117,7 @@ class Tab:
     def go_on(self) -> Attempt | None:
         """Begin an attempt that goes on from what was delivered; None: there is none."""
         now_s = self.runtime.now_s()
-        attempt = self.dispatch.go_on_after_cut(now_s, self.runtime.pulse.admitting(now_s))
+        attempt = self.dispatch.go_on_after_cut(now_s, self.runtime.pulse.doubts.admitting(now_s))
         if attempt is not None:
             self.runtime.continued += 1
             self._count_in(attempt)

@@ -70,7 +70,7 @@ class Watch:
 
     def _suspect(self, numbers: Sequence[int], **told: float) -> None:
         runtime = self._runtime
-        fresh = [each for each in numbers if not runtime.pulse.is_doubtful(each)]
+        fresh = [each for each in numbers if not runtime.pulse.doubts.has(each)]
         for number in fresh:
             runtime.pulse.suspect(number, runtime.now_s())
         if fresh:

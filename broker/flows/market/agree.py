@@ -45,7 +45,7 @@ def own_of(
         service_s=pulse.service_s.copy(),
     )
     under_way = {} if keyring is None else keyring.counted()
-    return Own(counts, frozenset(pulse.ejected_to_tell(now_s)), under_way)
+    return Own(counts, frozenset(pulse.doubts.to_tell(now_s)), under_way)
 
 
 class Accord:

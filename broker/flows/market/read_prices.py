@@ -51,7 +51,7 @@ class Look:
         pulse.fit(len(market.endpoints), int(market.columns.deployment.max(initial=-1)) + 1)
         self.market = market
         self._in_flight = pulse.in_flight + pulse.others_in_flight
-        self._ejected = pulse.ejected_here(now_s) | pulse.ejected_elsewhere
+        self._ejected = pulse.doubts.ejected_here(now_s) | pulse.doubts.elsewhere
 
     def listings(self) -> list[Listing]:
         """Return all endpoints by name; `may_see` says which of them to show to whom. Of 10,000

@@ -92,12 +92,13 @@ async def test_an_endpoint_that_one_process_ejects_is_out_for_the_other(here, th
         for _ in range(CONSECUTIVE):
             one.pulse.begin(0, 0, time.monotonic())
             one.pulse.end(0, 0, Outcome(Fault.RESET), time.monotonic(), None)
-        await until(lambda: other.pulse.is_doubtful(0))
-        assert not other.pulse.is_doubtful(1)
+        await until(lambda: other.pulse.doubts.has(0))
+        assert not other.pulse.doubts.has(1)
         both = np.array([0, 1])
-        await until(lambda: other.pulse.ejected(both, time.monotonic()) is None)
+        await until(lambda: other.pulse.doubts.ejected(both, time.monotonic()) is None)
         other.pulse.begin(0, 0, time.monotonic())
-        assert other.pulse.ejected_here(time.monotonic()) == {0}, "one probe, and no call beside it"
+        ejected = other.pulse.doubts.ejected_here(time.monotonic())
+        assert ejected == {0}, "one probe, and no call beside it"
 
 
 async def test_a_key_has_its_most_calls_in_all_processes_together(here, there) -> None:

@@ -105,7 +105,7 @@ async def test_every_state_has_its_badge(
     endpoint = bourse.market.endpoint(bourse.market.by_name["acme/general"])
     await bourse.reload({endpoint.deployment.number: presence})
     if ejected:
-        bourse.pulse.ejected_elsewhere = frozenset({endpoint.number})
+        bourse.pulse.doubts.elsewhere = frozenset({endpoint.number})
     page = (await (await enter(people.clinic)).get("/console")).text
     row = page.partition(f'id="row-{endpoint.number}"')[2].partition("</tr>")[0]
     assert f'class="badge {state}"' in row

@@ -63,7 +63,8 @@ class Stub:
             attempts_max=limits.attempts_max,
             random=self._random,
         )
-        while (attempt := calls.next_attempt(now_s, self._pulse.admitting(now_s))) is not None:
+        admits = self._pulse.doubts.admitting
+        while (attempt := calls.next_attempt(now_s, admits(now_s))) is not None:
             self._try(calls, attempt, now_s)
         self._now_s += self._gap_s
         assert calls.end is not None

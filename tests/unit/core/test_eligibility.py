@@ -46,7 +46,7 @@ def eligible(decision: Decision) -> set[int]:
 
 def eject(live: Pulse, number: int, now_s: float = 0.0) -> None:
     """Let an endpoint fail until its breaker opens."""
-    while number not in live.ejected_here(now_s):
+    while number not in live.doubts.ejected_here(now_s):
         live.begin(number, number, now_s)
         live.end(number, number, FAILED, now_s, None)
 
@@ -132,7 +132,7 @@ def test_an_endpoint_that_fails_again_and_again_is_ejected() -> None:
 def test_an_endpoint_that_another_process_ejected_is_ejected_here() -> None:
     where = market([endpoint(0), endpoint(1)])
     live = pulse(where)
-    live.ejected_elsewhere = frozenset({1})
+    live.doubts.elsewhere = frozenset({1})
     assert reasons(decide(where, live)) == {1: "EJECTED"}
 
 

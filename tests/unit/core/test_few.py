@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from broker.core.candidates.eligibility import Rejection, shortlist
 from broker.core.catalog import Task
-from broker.core.handful import HANDFUL_MAX
+from broker.core.handful import HANDFUL_MAX, Workings
 from broker.core.health.measured import Measured, MeasuredMany
 from broker.core.health.pulse import Pulse
 from broker.core.market import Market
@@ -195,6 +195,17 @@ def test_breakers_are_heard_among_a_few() -> None:
     decision = decide(where, live)
     assert decision.rejected.tolist() == [1]
     assert decision.reasons.tolist() == [Rejection.EJECTED]
+
+
+def test_while_others_are_in_doubt_or_limited_the_numbers_are_used_for_a_few_that_are_not() -> None:
+    where = market([endpoint(number, model=f"family-{number % 2}") for number in range(6)])
+    live = pulse(where)
+    live.suspect(1, 0.0)
+    live.take_others(np.zeros(0, dtype=np.int64), frozenset({3}))
+    live.set_limit(5, 0.0)
+    decision = decide(where, live, model="family-0")
+    assert decision.eligible.tolist() == [0, 2, 4]
+    assert isinstance(decision.figures, Workings)
 
 
 def test_limits_are_heard_among_a_few() -> None:

@@ -280,6 +280,33 @@ def test_whoever_is_limited_is_told_among_the_rejected_though_it_was_not_in_fron
     assert behind in some.rejected
 
 
+def silent(live: Pulse, number: int) -> None:
+    live.suspect(number, 50.0)
+
+
+def ejected_elsewhere(live: Pulse, number: int) -> None:
+    live.take_others(np.zeros(0, dtype=np.int64), frozenset({number}))
+
+
+@pytest.mark.parametrize("eject", [silent, ejected_elsewhere])
+@pytest.mark.parametrize("before", [True, False])
+def test_whoever_is_ejected_is_told_among_the_rejected_though_it_was_not_in_front(
+    eject: Callable[[Pulse, int], None], before: bool
+) -> None:
+    where = again(registered(1))
+    live = pulse(where)
+    for seed in range(3):
+        some, everyone = both(where, live, seed)
+    behind = min({*everyone.eligible.tolist()} - {*some.eligible.tolist()})
+    where = again(registered(1)) if before else where
+    eject(live, behind)
+    for seed in range(3):
+        some, everyone = both(where, live, seed)
+        alike(some, everyone)
+    assert some.left_out
+    assert behind in some.rejected
+
+
 def test_those_that_many_are_near_are_all_weighed() -> None:
     where = market([endpoint(number, f"acme/e{number}") for number in range(SIZE)])
     live = pulse(where)

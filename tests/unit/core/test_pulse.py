@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from broker.core.dispatch import Dispatch
-from broker.core.health.breaker import EJECTION_S
+from broker.core.health.breaker import EJECTION_S, Breaker
 from broker.core.health.grouped import LATENCY_MS_MIN
 from broker.core.health.journal import JOURNAL_MAX
 from broker.core.health.measured import Measured, MeasuredMany
@@ -125,7 +125,7 @@ def test_what_is_not_the_providers_fault_is_no_mark_against_it(fault: Fault) -> 
     for _ in range(20):
         call(live, 0, Outcome(fault))
     assert live.availability[0] == 1.0
-    assert not live.ejected_here(0.0)
+    assert not live.doubts.ejected_here(0.0)
 
 
 def test_what_was_measured_moves_the_averages() -> None:
@@ -186,9 +186,9 @@ def test_many_ends_are_heard_of_as_one_after_the_other(seed: int) -> None:
         one.end(int(endpoint_number), int(server), DELIVERED, 9.0, measured)
     for name in ("in_flight", "asked", "service_s", "ttft_ms", "tpot_ms", "availability"):
         np.testing.assert_allclose(getattr(many, name), getattr(one, name), rtol=1e-12)
-    assert many.breakers == one.breakers
-    assert many.doubted() == one.doubted()
-    assert many.ejected_here(9.0) == one.ejected_here(9.0)
+    assert many.doubts.breakers == one.doubts.breakers
+    assert many.doubts.all() == one.doubts.all()
+    assert many.doubts.ejected_here(9.0) == one.doubts.ejected_here(9.0)
 
 
 def test_refusals_only_ever_rise_once_for_each_deployment_named() -> None:
@@ -202,12 +202,12 @@ def test_one_probe_at_a_time_goes_to_an_endpoint_whose_ejection_is_over() -> Non
     live = made()
     for _ in range(3):
         call(live, 0, FAILED)
-    assert live.ejected_here(0.0) == {0}
-    assert live.ejected_here(EJECTION_S) == set()
+    assert live.doubts.ejected_here(0.0) == {0}
+    assert live.doubts.ejected_here(EJECTION_S) == set()
     live.begin(0, 0, EJECTION_S)
-    assert live.ejected_here(EJECTION_S) == {0}
+    assert live.doubts.ejected_here(EJECTION_S) == {0}
     live.end(0, 0, DELIVERED, EJECTION_S, None)
-    assert live.ejected(np.array([0, 1]), EJECTION_S) is None
+    assert live.doubts.ejected(np.array([0, 1]), EJECTION_S) is None
 
 
 def test_a_lone_provider_is_tried_while_it_is_ejected_and_comes_back_with_its_first_success() -> (
@@ -218,22 +218,22 @@ def test_a_lone_provider_is_tried_while_it_is_ejected_and_comes_back_with_its_fi
     for number in range(50):
         assert planned(decide(where, live, now_s=number / 100)) == [0]
         call(live, 0, FAILED, number / 100)
-    assert live.ejected_here(0.5) == {0}
+    assert live.doubts.ejected_here(0.5) == {0}
     assert planned(decide(where, live, now_s=0.5)) == [0]
     call(live, 0, DELIVERED, 0.5)
-    assert live.ejected_here(0.5) == set()
+    assert live.doubts.ejected_here(0.5) == set()
 
 
 def test_of_many_calls_decided_while_one_probe_was_due_only_one_is_the_probe() -> None:
     live = made()
     for _ in range(3):
         call(live, 0, FAILED)
-    assert live.ejected(np.array([0, 1]), EJECTION_S) is None, "a probe is due"
+    assert live.doubts.ejected(np.array([0, 1]), EJECTION_S) is None, "a probe is due"
     went = []
     for _ in range(20):
         budget = RetryBudget(0.0)
         calls = Dispatch(plan(2), budget, deadline_s=9.0, attempts_max=4, random=Random(1))
-        attempt = calls.next_attempt(EJECTION_S, live.admitting(EJECTION_S))
+        attempt = calls.next_attempt(EJECTION_S, live.doubts.admitting(EJECTION_S))
         assert attempt is not None
         went.append(attempt.candidate.number)
         live.begin(went[-1], went[-1], EJECTION_S)
@@ -265,14 +265,14 @@ def test_an_endpoint_whose_ejection_is_over_gets_its_probe_among_its_equals() ->
 def test_when_an_ejection_ends_elsewhere_one_probe_goes_from_here_too() -> None:
     live, nobody = made(), np.zeros(0, dtype=np.int64)
     live.take_others(nobody, frozenset({0}))
-    assert live.ejected(np.array([0, 1]), 9.0) is not None
+    assert live.doubts.ejected(np.array([0, 1]), 9.0) is not None
     live.take_others(nobody, frozenset())
-    assert live.ejected_here(9.0) == set(), "a probe is due"
+    assert live.doubts.ejected_here(9.0) == set(), "a probe is due"
     live.begin(0, 0, 9.0)
-    assert live.ejected_here(9.0) == {0}
-    assert live.ejected_to_tell(9.0) == set(), "or two processes would tell each other for ever"
+    assert live.doubts.ejected_here(9.0) == {0}
+    assert live.doubts.to_tell(9.0) == set(), "or two processes would tell each other for ever"
     live.end(0, 0, DELIVERED, 9.0, None, 9.0)
-    assert not live.is_doubtful(0)
+    assert not live.doubts.has(0)
 
 
 def test_an_endpoint_that_fails_the_probe_from_here_is_ejected_here_and_others_are_told() -> None:
@@ -281,7 +281,7 @@ def test_an_endpoint_that_fails_the_probe_from_here_is_ejected_here_and_others_a
     live.take_others(nobody, frozenset())
     live.begin(0, 0, 9.0)
     live.end(0, 0, FAILED, 9.0, None, 9.0)
-    assert live.ejected_to_tell(9.0) == {0}
+    assert live.doubts.to_tell(9.0) == {0}
 
 
 def test_an_endpoint_with_long_answers_is_back_when_one_begins() -> None:
@@ -290,8 +290,8 @@ def test_an_endpoint_with_long_answers_is_back_when_one_begins() -> None:
         call(live, 0, FAILED)
     live.begin(0, 0, EJECTION_S)
     live.prove(0, EJECTION_S + 0.1, EJECTION_S)
-    assert not live.is_doubtful(0)
-    assert live.ejected_here(EJECTION_S + 0.1) == set()
+    assert not live.doubts.has(0)
+    assert live.doubts.ejected_here(EJECTION_S + 0.1) == set()
 
 
 def test_a_call_begun_before_the_ejection_makes_no_room_for_a_second_probe() -> None:
@@ -301,7 +301,7 @@ def test_a_call_begun_before_the_ejection_makes_no_room_for_a_second_probe() -> 
         call(live, 0, FAILED, 1.0)
     live.begin(0, 0, 2.5)
     live.end(0, 0, Outcome(Fault.CALLER_LEFT), 2.6, None, 0.5)
-    assert live.ejected_here(2.6) == {0}, "the probe is still under way"
+    assert live.doubts.ejected_here(2.6) == {0}, "the probe is still under way"
 
 
 def test_what_another_has_served_is_a_mark_against_who_held_it_for_wrong() -> None:
@@ -310,20 +310,46 @@ def test_what_another_has_served_is_a_mark_against_who_held_it_for_wrong() -> No
     assert live.availability[:2].tolist() == pytest.approx([0.9, 1.0])
     for _ in range(2):
         live.contradict(0, 1.0)
-    assert live.ejected_here(1.0) == {0}
+    assert live.doubts.ejected_here(1.0) == {0}
 
 
 def test_an_endpoint_ejected_here_while_another_is_elsewhere_is_doubted_as_well() -> None:
     live = made()
     live.take_others(np.zeros(0, dtype=np.int64), frozenset({0}))
     live.suspect(1, 1.0)
-    assert live.doubted() == {0, 1}
-    admits = live.admitting(1.0)
+    assert live.doubts.all() == {0, 1}
+    admits = live.doubts.admitting(1.0)
     assert admits is not None
     assert [admits(0), admits(1)] == [False, False]
-    ejected = live.ejected(np.array([0, 1]), 1.0)
+    ejected = live.doubts.ejected(np.array([0, 1]), 1.0)
     assert ejected is not None
     assert ejected.all()
+
+
+def test_of_those_in_doubt_only_the_breakers_of_who_is_asked_for_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    live = Pulse()
+    live.fit(3_000, 3_000)
+    for number in range(2_000):
+        live.suspect(number, 1.0)
+    looks: list[Breaker] = []
+    admits = Breaker.admits
+
+    def counted(breaker: Breaker, now_s: float) -> bool:
+        looks.append(breaker)
+        return admits(breaker, now_s)
+
+    monkeypatch.setattr(Breaker, "admits", counted)
+    admitting = live.doubts.admitting(1.0)
+    assert admitting is not None
+    assert [admitting(7), admitting(2_500)] == [False, True]
+    assert len(looks) == 1
+    ejected = live.doubts.ejected(np.array([2_998, 8, 2_999]), 1.0)
+    assert ejected is not None
+    assert ejected.tolist() == [False, True, False]
+    assert len(looks) == 2
+    assert live.doubts.ejected(np.arange(2_000, 3_000), 1.0) is None, "none of very many"
 
 
 def test_a_probe_whose_caller_leaves_makes_room_for_another() -> None:
@@ -331,10 +357,10 @@ def test_a_probe_whose_caller_leaves_makes_room_for_another() -> None:
     for _ in range(3):
         call(live, 0, FAILED)
     live.begin(0, 0, EJECTION_S)
-    assert live.ejected_here(EJECTION_S) == {0}
+    assert live.doubts.ejected_here(EJECTION_S) == {0}
     live.end(0, 0, Outcome(Fault.CALLER_LEFT), EJECTION_S + 0.1, None, EJECTION_S)
-    assert live.ejected_here(EJECTION_S + 0.1) == set(), "a probe is due"
-    assert live.is_doubtful(0)
+    assert live.doubts.ejected_here(EJECTION_S + 0.1) == set(), "a probe is due"
+    assert live.doubts.has(0)
 
 
 def test_an_answer_that_was_asked_for_before_the_ejection_proves_nothing() -> None:
@@ -343,10 +369,10 @@ def test_an_answer_that_was_asked_for_before_the_ejection_proves_nothing() -> No
     for _ in range(3):
         call(live, 0, FAILED, 1.0)
     live.prove(0, 1.5, 0.5)
-    assert live.is_doubtful(0)
-    assert live.ejected_here(1.5) == {0}
+    assert live.doubts.has(0)
+    assert live.doubts.ejected_here(1.5) == {0}
     live.prove(1, 1.5, 0.5)  # of whom nobody doubts
-    assert not live.is_doubtful(1)
+    assert not live.doubts.has(1)
 
 
 def test_whoever_stands_against_an_endpoint_a_decision_is_wary() -> None:
@@ -366,14 +392,14 @@ def test_whoever_stands_against_an_endpoint_a_decision_is_wary() -> None:
         assert not live.is_wary
         stands(live)
         assert live.is_wary
-        assert live.doubted() == doubted
-        assert [live.is_doubtful(0), live.is_doubtful(1)] == [bool(doubted), False]
+        assert live.doubts.all() == doubted
+        assert [live.doubts.has(0), live.doubts.has(1)] == [bool(doubted), False]
         assert live.has_limits == (stands is limited)
-        admits = live.admitting(1.0)
+        admits = live.doubts.admitting(1.0)
         assert (admits is None) == (stands is limited)
         if admits is not None:
             assert [admits(0), admits(1)] == [False, True]
-            ejected = live.ejected(np.array([1, 0]), 1.0)
+            ejected = live.doubts.ejected(np.array([1, 0]), 1.0)
             assert ejected is not None
             assert ejected.tolist() == [False, True]
     live.set_limit(0, np.inf)

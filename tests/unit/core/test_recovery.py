@@ -70,7 +70,7 @@ def went_there(fate: Fate, seed: int = 7) -> list[float]:
             waiting_s = [now_s - began_s for _, began_s, _ in running]
             if is_stalled(waiting_s, now_s - heard_s, TOOK_S):
                 pulse.suspect(0, now_s)
-        admits = pulse.admitting(now_s)
+        admits = pulse.doubts.admitting(now_s)
         if admits is None or admits(0):
             pulse.begin(0, 0, now_s)
             began.append(now_s)

@@ -67,7 +67,7 @@ class Street:
             attempts_max=2,
             random=self._random,
         )
-        attempt = calls.next_attempt(now_s, self.live.admitting(now_s))
+        attempt = calls.next_attempt(now_s, self.live.doubts.admitting(now_s))
         assert attempt is not None
         number = attempt.candidate.number
         self.live.begin(number, number, now_s)
