@@ -19,7 +19,6 @@ from broker.core.chain import Chain
 from broker.core.dispatch import Attempt
 from broker.core.outcome import Fault, Outcome
 from broker.errors import BrokerError, ProviderFailed
-from broker.flows.calls.count_tokens import end_counted
 from broker.flows.calls.exchange import StreamedAnswer, Verdict, WholeAnswer, told
 from broker.flows.calls.judge_answer import judge, look_at
 from broker.flows.calls.overhear import Reply, delivered_so_far, overhear
@@ -92,7 +91,7 @@ async def _is_enough(tab: Tab, reply: Reply) -> bool:
         return True
     try:
         if reply.ended:
-            await end_counted(tab, Outcome(status=200), delivered_so_far(reply, tab))
+            await tab.end_counted(Outcome(status=200), delivered_so_far(reply, tab))
         last = _is_last(tab, attempt)
         judged = await judge(tab, reply, compares=not last)
         goes_out = reply.beyond and _cascade(tab.call).below is not Below.REFUSE
@@ -103,7 +102,7 @@ async def _is_enough(tab: Tab, reply: Reply) -> bool:
         attempt.notes.append(f"{'kept' if judged.kept else 'not kept'}: {judged.reason}")
         if not (judged.kept or reply.ended):
             reply.cut()
-            await end_counted(tab, Outcome(status=200), delivered_so_far(reply, tab))
+            await tab.end_counted(Outcome(status=200), delivered_so_far(reply, tab))
     except BaseException:
         reply.cut()
         raise
@@ -168,7 +167,7 @@ async def _refused(tab: Tab, cascade: Cascade, reply: Reply, verdict: Verdict) -
     if not reply.ended:
         outcome = Outcome(Fault.CALLER_LEFT, detail="confidence_too_low")
         try:
-            await end_counted(tab, outcome, delivered_so_far(reply, tab))
+            await tab.end_counted(outcome, delivered_so_far(reply, tab))
         except asyncio.CancelledError:
             tab.forgo_but(None)
             raise

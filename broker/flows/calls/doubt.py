@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import msgspec
 
-from broker.core.dispatch import Attempt
+from broker.core.decision import Decision
+from broker.core.dispatch import Attempt, Dispatch
+from broker.core.health.pulse import Pulse
 from broker.core.outcome import Fault, Outcome
 
-if TYPE_CHECKING:
-    from broker.flows.calls.tab import Tab
 
-
-def doubted(tab: Tab, attempt: Attempt, outcome: Outcome, now_s: float) -> Outcome:
+def doubted(
+    outcome: Outcome,
+    attempt: Attempt,
+    decision: Decision,
+    dispatch: Dispatch,
+    pulse: Pulse,
+    now_s: float,
+) -> Outcome:
     """Return how an attempt is to be recorded as having ended: as it did, but a refusal that others
     in the plan may not share is DOUBTED, and one is asked.
 
@@ -21,23 +27,22 @@ def doubted(tab: Tab, attempt: Attempt, outcome: Outcome, now_s: float) -> Outco
     """
     if outcome.fault is not None and outcome.fault is not Fault.CALLER_FAULT:
         return outcome
-    pulse, number = tab.runtime.pulse, attempt.candidate.number
-    objections = pulse.objections
+    objections, number = pulse.objections, attempt.candidate.number
     if outcome.fault is None:
         if objections.shares:
             objections.note(number, objected=False)
-            _contradict(tab, now_s)
+            _contradict(dispatch.attempts, pulse, now_s)
         return outcome
-    if len(tab.decision.plan) < 2:
+    if len(decision.plan) < 2:
         return outcome
     objections.note(number, objected=True)
-    others = [each.number for each in tab.dispatch.untried]
+    others = [each.number for each in dispatch.untried]
     if objections.is_odd(number, others):
         return msgspec.structs.replace(outcome, fault=Fault.DOUBTED)
     return outcome
 
 
-def _contradict(tab: Tab, now_s: float) -> None:
-    for each in tab.dispatch.attempts:
+def _contradict(attempts: Iterable[Attempt], pulse: Pulse, now_s: float) -> None:
+    for each in attempts:
         if each.outcome is not None and each.outcome.fault is Fault.DOUBTED:
-            tab.runtime.pulse.contradict(each.candidate.number, now_s)
+            pulse.contradict(each.candidate.number, now_s)

@@ -34,7 +34,6 @@ from broker.core.chain import Chain
 from broker.core.decision import Candidate
 from broker.core.dispatch import Attempt
 from broker.core.outcome import Outcome
-from broker.flows.calls.count_tokens import end_counted
 from broker.flows.calls.overhear import LOGPROBS, Reply, asking_as, delivered_so_far, overhear_whole
 from broker.flows.calls.tab import Tab
 from broker.upstream.faults import AttemptFailed
@@ -147,7 +146,7 @@ async def _agreement(tab: Tab, reply: Reply, candidate: Candidate) -> float | No
         tab.end(failure.outcome)
         return None
     attempt.notes.append("asked to compare")
-    await end_counted(tab, Outcome(status=200), delivered_so_far(other, tab))
+    await tab.end_counted(Outcome(status=200), delivered_so_far(other, tab))
     texts = [each.text[:COMPARED_CHARACTERS_MAX] for each in (other, reply)]
     return await asyncio.to_thread(likeness, *texts)  # long texts take a tenth of a second
 

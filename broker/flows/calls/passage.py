@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from broker.core.outcome import Fault, Outcome
 from broker.flows.calls.exchange import LongAnswer
 from broker.flows.calls.inferred import DELIVERED
+from broker.flows.calls.settle import settle, settle_later
 from broker.flows.calls.tab import Tab
 from broker.upstream.faults import AttemptFailed
 
@@ -38,14 +39,14 @@ class Passage:
                 yield piece
                 piece = data
             tab.end(Outcome(status=200), DELIVERED)
-            await tab.settle(200, "served")
+            await settle(tab, 200, "served")
         except AttemptFailed as failure:
             outcome = failure.outcome
             if outcome.fault is Fault.TOTAL_TIMEOUT:
                 outcome = Outcome(Fault.DEADLINE, status=200)
             tab.end(outcome)
             late = outcome.fault is Fault.DEADLINE
-            await tab.settle(200, "deadline_passed" if late else "provider_cut_off")
+            await settle(tab, 200, "deadline_passed" if late else "provider_cut_off")
             raise
         except (asyncio.CancelledError, GeneratorExit):
             self._leave(499, "caller_left")
@@ -59,4 +60,4 @@ class Passage:
         self.answer.response.abort()
         detail = "" if status == 499 else code
         self._tab.end(Outcome(Fault.CALLER_LEFT, detail=detail), DELIVERED)
-        self._tab.settle_later(status, code)
+        settle_later(self._tab, status, code)

@@ -30,7 +30,6 @@ from broker.errors import (
     Unavailable,
 )
 from broker.flows.calls.cascade import climb
-from broker.flows.calls.count_tokens import end_counted
 from broker.flows.calls.decide import refusal
 from broker.flows.calls.exchange import (
     LongAnswer,
@@ -48,6 +47,7 @@ from broker.flows.calls.plan_cascade import choose_first, lay_out
 from broker.flows.calls.recognise import is_recognised, recognise
 from broker.flows.calls.redeem import redeem, require_ours, unavailable
 from broker.flows.calls.reserve import reserve
+from broker.flows.calls.settle import settle, settle_later
 from broker.flows.calls.stay import stay
 from broker.flows.calls.stream import Stream
 from broker.flows.calls.tab import Tab
@@ -86,21 +86,21 @@ async def serve(
             return tab, _rest(tab, answer)
         if turn is not None:
             await tab.keep(answer.headers, answer.body)
-        await tab.settle(answer.status, "served")
+        await settle(tab, answer.status, "served")
         return tab, answer
     except BrokerError as error:
         error.call_id = call.id_text
         # One that could not even be asked, say for its address: its attempt is still under way.
         tab.end(Outcome(Fault.CALLER_LEFT, detail=error.code))
-        await tab.settle(error.status, error.code)
+        await settle(tab, error.status, error.code)
         raise
     except asyncio.CancelledError:
         tab.end(Outcome(Fault.CALLER_LEFT))
-        tab.settle_later(499, "caller_left")
+        settle_later(tab, 499, "caller_left")
         raise
     except BaseException:
         tab.end(Outcome(Fault.CALLER_LEFT, detail="internal error"))
-        tab.settle_later(500, "internal_error")
+        settle_later(tab, 500, "internal_error")
         raise
 
 
@@ -204,7 +204,7 @@ async def _forward(tab: Tab) -> WholeAnswer | StreamedAnswer | LongAnswer:
         if not isinstance(answer, WholeAnswer):
             return answer
         if tab.endpoint.tokenizer_json is not None:
-            await end_counted(tab, Outcome(status=answer.status), answer.delivered)
+            await tab.end_counted(Outcome(status=answer.status), answer.delivered)
         else:
             tab.end(Outcome(status=answer.status), answer.delivered)
         return answer

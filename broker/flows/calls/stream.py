@@ -18,9 +18,9 @@ from broker.flows.calls.continue_stream import (
     identity_of,
     why_whole,
 )
-from broker.flows.calls.count_tokens import end_counted, end_when_settled
 from broker.flows.calls.exchange import StreamedAnswer, told
 from broker.flows.calls.inspect_answer import inspect, is_drawn
+from broker.flows.calls.settle import settle, settle_later
 from broker.flows.calls.tab import Tab
 from broker.upstream.faults import AttemptFailed
 from pricing.money import format_usd
@@ -72,7 +72,7 @@ class Stream:
                     await self._go_on(failure)
                     reader, response = self._answer.reader, self._answer.response
                     yield self._answer.opening
-            await end_counted(self._tab, Outcome(status=200), self._delivered(complete=True))
+            await self._tab.end_counted(Outcome(status=200), self._delivered(complete=True))
             tail = await self._settle()
             self.is_over = response.done
         except AttemptFailed as failure:
@@ -106,7 +106,7 @@ class Stream:
         reason = why_whole(body)
         if reason is None and len(text.encode()) != reader.text_bytes:
             reason = "more than text had come"
-        await end_counted(tab, failure.outcome, self._delivered(complete=False))
+        await tab.end_counted(failure.outcome, self._delivered(complete=False))
         try:
             if reason is not None:
                 raise NotContinued(reason)
@@ -124,7 +124,7 @@ class Stream:
         tail = self._tail()
         if self._tab.turn is not None:
             await self._tab.keep(HEADERS, tail)
-        await self._tab.settle(200, "served")
+        await settle(self._tab, 200, "served")
         return tail
 
     def _look(self) -> None:
@@ -137,8 +137,8 @@ class Stream:
         """Nobody waits for the rest: stop the work upstream and charge what was delivered."""
         self._answer.response.abort()
         outcome = Outcome(Fault.CALLER_LEFT, detail="" if status == 499 else code)
-        end_when_settled(self._tab, outcome, self._delivered(complete=False))
-        self._tab.settle_later(status, code)
+        self._tab.end_when_settled(outcome, self._delivered(complete=False))
+        settle_later(self._tab, status, code)
 
     async def _fail(self, outcome: Outcome) -> bytes:
         """Charge what was delivered, then say that it broke off: never a clean end."""
@@ -146,12 +146,12 @@ class Stream:
             outcome = Outcome(Fault.DEADLINE, status=200)
         code = "deadline_passed" if outcome.fault is Fault.DEADLINE else "provider_cut_off"
         try:
-            await end_counted(self._tab, outcome, self._delivered(complete=False))
+            await self._tab.end_counted(outcome, self._delivered(complete=False))
         except asyncio.CancelledError:
-            self._tab.settle_later(200, code)  # the caller has left, and hears no more of it
+            settle_later(self._tab, 200, code)  # the caller has left, and hears no more of it
             raise
         try:
-            await self._tab.settle(200, code)
+            await settle(self._tab, 200, code)
         except Unavailable as error:
             code = error.code
         cost = format_usd(self._tab.charge_nanos)

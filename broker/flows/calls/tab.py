@@ -1,42 +1,41 @@
-"""Keeps one call's tab: its attempts, what each delivered, and the one settlement at the end."""
+"""Keeps one call's tab: its attempts, what each delivered, and what that costs."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable
-from functools import partial
 
 import msgspec
 
-from broker.core import ledger, story
+from broker.core import ledger
 from broker.core.call import Call
 from broker.core.catalog import Endpoint
 from broker.core.decision import Candidate, Decision
 from broker.core.dispatch import Attempt, Dispatch
-from broker.core.ledger import CallRecord, ChargeLine, Hold
+from broker.core.health.measured import Measured
+from broker.core.ledger import ChargeLine, Hold
 from broker.core.market import Market
 from broker.core.metering import NOTHING, Delivered, Expected, meter
 from broker.core.outcome import Outcome
-from broker.errors import BrokerError, HoldExpired
-from broker.flows.calls.attempt_facts import answer_length, cut_of, learn_from, ttft_ms
-from broker.flows.calls.count_tokens import (
-    PromptCount,
-    Uncounted,
-    begin_prompt,
-    counted,
-    end_counted,
-)
+from broker.flows.calls.attempt_facts import cut_of, measure_of
+from broker.flows.calls.count_tokens import PromptCount, begin_prompt, counted, counted_beside
 from broker.flows.calls.doubt import doubted
-from broker.flows.calls.trace_call import trace_call
 from broker.flows.calls.turn import Turn
 from broker.flows.runtime import Runtime
 from broker.store.calls.answers import StoredAnswer
 from pricing.book import Rate
 
 
+class Uncounted(msgspec.Struct, frozen=True, eq=False):
+    """What became of an attempt, and when it was over; it ends when that has been counted."""
+
+    outcome: Outcome
+    delivered: Delivered
+    now_s: float
+
+
 class Tab:
-    """Opened once the hold is durable. Every attempt begins and ends here; it settles once."""
+    """Opened once the hold is durable. Every attempt begins and ends here; `settle` closes it."""
 
     def __init__(
         self, call: Call, decision: Decision, hold: Hold, market: Market, runtime: Runtime
@@ -53,7 +52,7 @@ class Tab:
         """Of a call under an `Idempotency-Key`."""
         self.kept: Attempt | None = None
         """Of a cascade: the attempt whose answer is delivered, where that is not the latest."""
-        self._settled = False
+        self.is_settled = False
         self._attempt: Attempt | None = None
         self._hedge: Attempt | None = None
         """Under way beside it."""
@@ -75,11 +74,6 @@ class Tab:
         )
         if call.hedges and decision.answers_most > 1:
             self.dispatch.hedges = runtime.hedges
-
-    @property
-    def is_under_way(self) -> bool:
-        """An attempt has begun and not ended."""
-        return self._attempt is not None
 
     @property
     def rate(self) -> Rate:
@@ -111,7 +105,7 @@ class Tab:
             endpoint = self.market.endpoint(attempt.candidate.number)
             self.runtime.pulse.begin(endpoint.number, endpoint.deployment.number, now_s)
             if endpoint.tokenizer_json is not None:
-                begin_prompt(self, endpoint)
+                begin_prompt(self.asked.body, endpoint, self.prompts, self.runtime.tokens)
         return attempt
 
     def go_on(self) -> Attempt | None:
@@ -135,7 +129,7 @@ class Tab:
         number = endpoint.number
         self.runtime.pulse.begin(number, endpoint.deployment.number, attempt.started_s)
         if endpoint.tokenizer_json is not None:
-            begin_prompt(self, endpoint)
+            begin_prompt(self.asked.body, endpoint, self.prompts, self.runtime.tokens)
 
     def first_content(self, attempt: Attempt) -> None:
         """Be told that the content of an attempt's answer has begun."""
@@ -155,6 +149,36 @@ class Tab:
             self._end(hedge, outcome)
         if attempt is not None:
             self._end(attempt, outcome, delivered, now_s)
+
+    async def end_counted(
+        self, outcome: Outcome, delivered: Delivered, over_s: float | None = None
+    ) -> None:
+        """End the attempt under way as of `over_s`, or now, when its prompt and what it delivered
+        have been counted beside the calls.
+
+        Whoever leaves meanwhile has had the answer made: the attempt ends when the call is settled.
+        """
+        now_s = self.runtime.now_s() if over_s is None else over_s
+        endpoint = self.endpoint
+        try:
+            if self._attempt is not None and endpoint.tokenizer_json is not None:
+                delivered = await counted_beside(
+                    self.asked.body, endpoint, delivered, self.prompts, self.runtime.tokens
+                )
+        except asyncio.CancelledError:
+            self.uncounted = Uncounted(outcome, delivered, now_s)
+            raise
+        finally:
+            if self.uncounted is None:
+                self.end(outcome, delivered, now_s)
+
+    def end_when_settled(self, outcome: Outcome, delivered: Delivered) -> None:
+        """End the attempt under way whose caller has left; what is to be counted first is so by
+        `settle_later`."""
+        if self.endpoint.tokenizer_json is None:
+            self.end(outcome, delivered)
+        elif self._attempt is not None and self.uncounted is None:
+            self.uncounted = Uncounted(outcome, delivered, self.runtime.now_s())
 
     def end_one(self, attempt: Attempt, outcome: Outcome) -> None:
         """End one of two under way, which brought nothing; the other goes on."""
@@ -185,11 +209,13 @@ class Tab:
         delivered: Delivered | None = None,
         now_s: float | None = None,
     ) -> None:
+        runtime, dispatch = self.runtime, self.dispatch
         if now_s is None:
-            now_s = self.runtime.now_s()
-        outcome = self.dispatch.record(doubted(self, attempt, outcome, now_s), now_s, attempt)
-        endpoint = self.market.endpoint(attempt.candidate.number)
-        measured, throttle = None, self.runtime.throttle
+            now_s = runtime.now_s()
+        pulse, throttle = runtime.pulse, runtime.throttle
+        outcome = doubted(outcome, attempt, self.decision, dispatch, pulse, now_s)
+        outcome = dispatch.record(outcome, now_s, attempt)
+        endpoint, measured = self.market.endpoint(attempt.candidate.number), None
         try:
             if outcome.fault is not None:
                 cut = cut_of(attempt, outcome, self.asked, now_s)
@@ -197,11 +223,22 @@ class Tab:
             if delivered is not None:
                 self._price(attempt, endpoint, delivered)
                 if outcome.fault is None and delivered.complete and throttle.wants(endpoint, now_s):
-                    measured = learn_from(self, attempt, endpoint, delivered, now_s)
+                    measured = self._measure(attempt, endpoint, delivered, now_s)
         finally:
             # Whatever pricing meets, a call that is not counted out would weigh for ever.
             place = (endpoint.number, endpoint.deployment.number)
-            self.runtime.pulse.end(*place, outcome, now_s, measured, attempt.started_s)
+            pulse.end(*place, outcome, now_s, measured, attempt.started_s)
+
+    def _measure(
+        self, attempt: Attempt, endpoint: Endpoint, delivered: Delivered, now_s: float
+    ) -> Measured:
+        """Return how an attempt that delivered went, for the pulse; limits and tails are told."""
+        runtime, asked, streamed = self.runtime, self.asked, self.call.wanted.stream
+        measured = measure_of(attempt, asked, delivered, now_s)
+        size = (asked.body.size_bytes, attempt.tokens_out)
+        runtime.throttle.tell(endpoint, size, measured, now_s, streamed=streamed)
+        runtime.tails.tell(endpoint.number, measured.ttft_ms, streamed=streamed)
+        return measured
 
     def _price(self, attempt: Attempt, endpoint: Endpoint, delivered: Delivered) -> None:
         pulse, wanted, number = self.runtime.pulse, self.call.wanted, endpoint.number
@@ -214,7 +251,7 @@ class Tab:
             pulse.bytes_out_per_token_at[number],
         )
         if endpoint.tokenizer_json is not None:
-            delivered = counted(self, endpoint, delivered)
+            delivered = counted(asked.body, endpoint, delivered, self.prompts, self.runtime.tokens)
         usage = meter(delivered, expected)
         if usage is NOTHING:
             return
@@ -252,99 +289,8 @@ class Tab:
         self.lines = [each for each in self.lines if kept and each.attempt == kept.index]
         self.charge_nanos = sum(each.charge_nanos for each in self.lines)
 
-    async def settle(self, status: int, code: str) -> None:
-        """Capture what was delivered and release the rest; durable when it returns.
-
-        Raises HoldExpired when the hold was gone (its time had run out): nothing was charged then.
-        """
-        if self._settled:
-            return
-        self._settled = True
-        call, runtime = self.call, self.runtime
-        if call.payer.rates is not None:
-            used = sum(each.tokens_in + each.tokens_out for each in self.dispatch.attempts)
-            runtime.live.limits.give_back(call.id, used)
-        if call.session_id is not None and status == 200:
-            payer, number = call.payer, self.endpoint.number
-            runtime.live.homes.keep(payer.account_id, call.session_id, number)
-        # Not before its call either, which may be younger than its hold: a clock may be set back.
-        now = max(runtime.clock(), call.created_at)
-        closing = ledger.settlement(self.hold, tuple(self.lines), now, None)
-        draft = partial(self._record, status, code, runtime.now_s())
-        gone: CallRecord | None = None
-        try:
-            if not await runtime.ledger.settle(closing, draft):
-                gone = self._outlived(draft())
-                error = HoldExpired("The call outlived its hold and was not charged.")
-                error.call_id = call.id_text
-                raise error
-        finally:  # not before, for the caller waits for it
-            if (traces := runtime.traces) is not None and call.trace is not None:
-                trace_call(traces, call, gone or draft(), self.dispatch.attempts, self.market)
-
-    def _outlived(self, record: CallRecord) -> CallRecord:
-        """Log a call whose hold was gone: it cost nothing, whatever was delivered."""
-        self.charge_nanos = 0
-        # A hold that was ready may have been gone before its call came. No settlement is older than
-        # its call: this one's record is as old as its hold, so that the books agree.
-        begun_at = min(record.created_at, self.hold.created_at)
-        told = {"status": HoldExpired.status, "code": HoldExpired.code, "charge_nanos": 0}
-        gone = msgspec.structs.replace(record, created_at=begun_at, **told)
-        self.runtime.ledger.record(gone)
-        return gone
-
     async def keep(self, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Keep the answer for replays where the caller's key wants it, before it is settled."""
         if self.turn is not None:
             terms = (self.endpoint.name, self.rate, self.decision.price_version)
             await self.turn.keep(StoredAnswer(*terms, list(headers), body))
-
-    def settle_later(self, status: int, code: str) -> None:
-        """Settle without a caller to wait for it."""
-        if self._settled:
-            return
-        task = asyncio.get_running_loop().create_task(self._settle_alone(status, code))
-        self.runtime.running.add(task)
-        task.add_done_callback(self.runtime.running.discard)
-
-    async def _settle_alone(self, status: int, code: str) -> None:
-        if self.uncounted is not None:
-            over, self.uncounted = self.uncounted, None
-            await end_counted(self, over.outcome, over.delivered, over.now_s)
-        with contextlib.suppress(BrokerError):  # what it says is in the log by then
-            await self.settle(status, code)
-
-    def _record(self, status: int, code: str, ended_s: float) -> CallRecord:
-        call, decision, dispatch = self.call, self.decision, self.dispatch
-        payer, wanted, attempts = call.payer, call.wanted, dispatch.attempts
-        last = self.kept or (attempts[-1] if attempts else None)
-        tokens_in = tokens_out = 0
-        for each in attempts:
-            tokens_in += each.tokens_in
-            tokens_out += each.tokens_out
-        # The row as `log_call` makes it, at once: that spares each call a struct and 60 loads.
-        return CallRecord(
-            id=call.id,
-            created_at=call.created_at,
-            account_id=payer.account_id,
-            key_id=payer.key_id,
-            task=wanted.task,
-            model=wanted.model,
-            domain=wanted.domain,
-            stream=wanted.stream,
-            status=status,
-            code=code,
-            endpoint_number=last.candidate.number if last else None,
-            price_version=decision.price_version,
-            hold_nanos=self.hold.amount_nanos,
-            charge_nanos=self.charge_nanos,
-            tokens_in=tokens_in,
-            tokens_out=tokens_out,
-            ttft_ms=ttft_ms(last, attempts, call) if wanted.stream else None,
-            duration_ms=(ended_s - call.started_s) * 1_000,
-            task_label=call.task_label,
-            session_id=call.session_id,
-            labels_json=call.labels_json,
-            story=story.encode(wanted, decision, attempts, dispatch.end or code, call.started_s),
-            answer_tokens_out=answer_length(last, call),
-        )

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from datetime import UTC, datetime
+from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
 import pytest
 
-from broker.core.call import OpenAiBody
+from broker.core.call import Call, OpenAiBody, Payer
+from broker.core.candidates.view import RoutingLimits
+from broker.core.health.throttle import Throttle
+from broker.core.ledger import CallRecord
 from broker.core.outcome import Fault, Outcome
-from broker.flows.calls.count_tokens import PromptCount
+from broker.core.retries import RetryBudget
 from broker.flows.calls.exchange import StreamedAnswer
+from broker.flows.calls.reserve import own_hold
 from broker.flows.calls.stream import Stream
+from broker.flows.calls.tab import Tab
 from broker.gateway.openai import _send_stream
 from broker.upstream.faults import AttemptFailed
 from broker.upstream.request import Limits, Timeouts
 from broker.upstream.response import Response
 from broker.upstream.streaming import StreamReader
 from pricing.book import Rate
-from tests.fakes import requirements
+from tests.fakes import ACCOUNT, decide, endpoint, market, pulse, requirements
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PROMPT_TOKENS = 1_234
 EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"%d "}}]}\n\n'
 TAB: Any = SimpleNamespace(
     call=SimpleNamespace(id_text=str(UUID(int=1)), wanted=requirements()),
@@ -102,9 +111,8 @@ async def test_chunks_that_arrive_together_leave_together() -> None:
     tab: Any = SimpleNamespace(
         turn=None,
         call=SimpleNamespace(body=OpenAiBody(b"", {}, 0, True, False, 1)),
-        endpoint=SimpleNamespace(tokenizer_json=None),
-        end=lambda *_: None,
-        settle_later=lambda *_: None,
+        end_when_settled=lambda *_: None,
+        is_settled=True,
     )
     attempt: Any = None
     pieces = Stream(tab, StreamedAnswer(response, reader, attempt, b"opening")).pieces()
@@ -118,21 +126,13 @@ async def test_chunks_that_arrive_together_leave_together() -> None:
 
 async def test_who_leaves_while_what_broke_off_is_counted_has_it_settled_all_the_same() -> None:
     loop = asyncio.get_running_loop()
-    counting, settled = loop.create_future(), list[tuple[int, str]]()
-    body = OpenAiBody(b"", {}, 9_999, True, False, 1)
-    tab: Any = SimpleNamespace(
-        turn=None,
-        call=SimpleNamespace(body=body, continues=False),
-        asked=SimpleNamespace(body=body),
-        prompts=[PromptCount(body, "{}", "a prompt", counting)],
-        is_under_way=True,
-        uncounted=None,
-        endpoint=SimpleNamespace(tokenizer_json="{}"),
-        runtime=SimpleNamespace(now_s=lambda: 1.0),
-        settle_later=lambda *end: settled.append(end),
-    )
+    counting, settled = loop.create_future(), list[CallRecord]()
+    tab = counted_tab(counting, settled)
+    attempt = tab.begin()
+    assert attempt is not None
+    tab.first_content(attempt)
     broken: Any = SimpleNamespace(next_chunk=broken_off, abort=lambda: None)
-    reader, attempt = StreamReader(usage_asked=False, keep_text=True), cast(Any, None)
+    reader = StreamReader(usage_asked=False, keep_text=True)
     pieces = Stream(tab, StreamedAnswer(broken, reader, attempt, b"opening")).pieces()
     assert await anext(pieces) == b"opening"
     waiting = loop.create_task(cast(Coroutine[Any, Any, bytes], anext(pieces)))
@@ -140,8 +140,41 @@ async def test_who_leaves_while_what_broke_off_is_counted_has_it_settled_all_the
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert tab.uncounted.outcome.fault is Fault.RESET
-    assert settled == [(200, "provider_cut_off")]
+    assert attempt.outcome is None, "its prompt is being counted"
+    counting.set_result(PROMPT_TOKENS)
+    await asyncio.gather(*tab.runtime.running)
+    assert attempt.outcome is not None
+    assert attempt.outcome.fault is Fault.RESET
+    assert [(each.status, each.code) for each in settled] == [(200, "provider_cut_off")]
+
+
+def counted_tab(counting: asyncio.Future[int | None], settled: list[CallRecord]) -> Tab:
+    """A tab of a call whose long prompt is counted by `counting`; it settles in memory."""
+    where = market([endpoint(tokenizer_json="{}")])
+    live = pulse(where)
+
+    async def settle(_: object, draft: Callable[[], CallRecord]) -> bool:
+        settled.append(draft())
+        return True
+
+    runtime: Any = SimpleNamespace(
+        now_s=lambda: 1.0,
+        clock=lambda: NOW,
+        random=Random(1),
+        retries=RetryBudget(0.0),
+        routing=RoutingLimits(),
+        pulse=live,
+        throttle=Throttle(live, 1.0),
+        tokens=SimpleNamespace(begin=lambda *_: counting, count=lambda *_: None),
+        running=set(),
+        ledger=SimpleNamespace(settle=settle),
+        traces=None,
+    )
+    body = OpenAiBody(b"", {}, 9_999, True, False, 1)
+    payer = Payer(ACCOUNT, "key", ACCOUNT)
+    call = Call(UUID(int=1), "id", payer, requirements(stream=True), body, NOW, 0.0, 60.0)
+    decision = decide(where)
+    return Tab(call, decision, own_hold(call, decision, 1.0), where, runtime)
 
 
 async def broken_off() -> None:
