@@ -12,8 +12,7 @@ from celery.schedules import crontab
 from broker.flows.webhooks.deliver_webhooks import PLACES, Courier, Means
 from broker.jobs.room import SLOW, Job, Room
 from broker.store.sealing import Sealer
-from broker.store.webhooks import deliveries
-from broker.store.webhooks import subscriptions as webhooks
+from broker.store.webhooks import deliveries, subscriptions
 from broker.upstream.addresses import AddressPolicy
 
 _COURIER: Final = "courier"
@@ -43,7 +42,7 @@ def _courier(room: Room) -> Courier:
 async def purge(room: Room) -> None:
     """Forget deliveries that were made or given up long ago, and webhooks of closed accounts."""
     async with room.engine.begin() as connection:
-        await webhooks.remove_of_closed(connection)
+        await subscriptions.remove_of_closed(connection)
         await deliveries.purge(connection, datetime.now(UTC))
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.errors import Unavailable
 from broker.store.maintenance import is_in_use
-from broker.store.receipts import signed as receipts
+from broker.store.receipts.signed import time_of
 from broker.store.tables import calls
 
 CALLS: Final = "calls"
@@ -79,7 +79,7 @@ async def months(connection: AsyncConnection, until: datetime) -> list[Month]:
 async def stories_read_before(connection: AsyncConnection) -> datetime:
     """Return the moment from which on jobs, or the checks of the books, have calls to look at."""
     row = (await connection.execute(_READ)).one()
-    moments = [row.jobs, row.sealed_before, receipts.time_of(row.compared)]
+    moments = [row.jobs, row.sealed_before, time_of(row.compared)]
     least: datetime = min(moments)
     return least - _MARGIN
 

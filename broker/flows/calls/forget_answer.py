@@ -13,7 +13,7 @@ from broker.errors import NotFound
 from broker.flows.access.authenticate import Caller
 from broker.store.access import audit
 from broker.store.calls import answers
-from broker.store.calls import log as call_store
+from broker.store.calls.log import find_call
 from broker.store.quality import words
 
 _BATCH: Final = 500
@@ -33,7 +33,7 @@ async def forget_answer(engine: AsyncEngine, caller: Caller, call_id: UUID, now:
             deed = audit.Deed(caller.name, "forget_answer", f"calls/{call_id}")
             await audit.record(connection, deed, now)
             return
-    found = await call_store.find_call(engine, call_id)
+    found = await find_call(engine, call_id)
     if found is None or found.account_id != caller.account_id:
         raise NotFound("There is no such call.")
 

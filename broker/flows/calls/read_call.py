@@ -18,7 +18,7 @@ from broker.store.access import accounts as account_store
 from broker.store.access.accounts import Role
 from broker.store.books import charge_lines
 from broker.store.books.charge_lines import ChargedAttempt
-from broker.store.calls import log as call_store
+from broker.store.calls import log
 from broker.store.calls.log import CutCall, Filter, Match
 from broker.store.market import endpoint_names
 
@@ -89,7 +89,7 @@ async def list_calls(engine: AsyncEngine, caller: Caller, asked: Asked, *, limit
         match = replace(asked.match, endpoint_numbers=wanted.endpoint_numbers)
         whose = caller.account_id
         wanted = replace(wanted, account_id=whose, endpoint_numbers=None, match=match)
-    page = await call_store.list_calls(engine, wanted, limit)
+    page = await log.list_calls(engine, wanted, limit)
     # What each attempt cost is told of one call alone, but to a provider of all.
     told = await _tell(engine, page.records, own, (), lined=own is not None)
     return ToldPage(told, page.after)
@@ -99,9 +99,9 @@ async def newest_calls(connection: AsyncConnection, caller: Caller, limit: int) 
     """Return the newest calls that `list_calls` would tell, newest first."""
     if caller.role is Role.PROVIDER:
         own = await endpoint_names.numbers_of_provider(connection, caller.account_id)
-        return await call_store.newest_ids(connection, Filter(endpoint_numbers=own), limit)
+        return await log.newest_ids(connection, Filter(endpoint_numbers=own), limit)
     whose = caller.account_id if caller.role is Role.CONSUMER else None
-    return await call_store.newest_ids(connection, Filter(whose), limit)
+    return await log.newest_ids(connection, Filter(whose), limit)
 
 
 async def _numbers_named(engine: AsyncEngine, name: str) -> list[int]:
@@ -115,7 +115,7 @@ async def read_call(engine: AsyncEngine, caller: Caller, call_id: UUID) -> ToldS
     A call under way, or cut short by a broker's death, is told from its hold. Raises NotFound for a
     call that is not, is another's, or had no attempt at the caller's.
     """
-    found = await call_store.find_call(engine, call_id)
+    found = await log.find_call(engine, call_id)
     if found is None or (caller.role is Role.CONSUMER and found.account_id != caller.account_id):
         raise _not_found()
     if isinstance(found, CutCall):

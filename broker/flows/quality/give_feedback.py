@@ -15,7 +15,7 @@ from broker.core.story import decode
 from broker.errors import Conflict, NotFound, RequestMalformed, TooManyCalls
 from broker.flows.access.authenticate import Caller
 from broker.flows.quality.keep_words import keep_words, may_keep
-from broker.store.calls import log as call_store
+from broker.store.calls.log import find_call
 from broker.store.market import endpoint_names
 from broker.store.quality import evidence
 from broker.store.quality.words import Words
@@ -69,7 +69,7 @@ async def give_feedback(
     `feedback_exceeded` after WORDS_PER_DAY.
     """
     engine, (score, grade) = desk.engine, _judged(word)
-    found = await call_store.find_call(engine, call_id)
+    found = await find_call(engine, call_id)
     if found is None or found.account_id != caller.account_id:
         raise NotFound("There is no such call.")
     if not isinstance(found, CallRecord) or found.status != 200 or found.endpoint_number is None:

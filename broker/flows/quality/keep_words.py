@@ -12,8 +12,8 @@ from broker.core.ledger import CallRecord
 from broker.core.story import decode
 from broker.errors import NotFound
 from broker.flows.access.authenticate import Caller
-from broker.store.calls import log as call_store
 from broker.store.calls.answers import Owner
+from broker.store.calls.log import find_call
 from broker.store.quality import words
 from broker.store.quality.words import Words
 from broker.store.sealing import Sealer
@@ -45,7 +45,7 @@ async def read_words(
 
     Raises NotFound for a call that is not, or is another's.
     """
-    found = await call_store.find_call(engine, call_id)
+    found = await find_call(engine, call_id)
     if found is None or found.account_id != caller.account_id:
         raise NotFound("There is no such call.")
     async with engine.connect() as connection:

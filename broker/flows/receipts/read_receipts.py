@@ -14,8 +14,7 @@ from broker.flows.access.authenticate import Caller
 from broker.store.access.accounts import Role
 from broker.store.market import deployments
 from broker.store.receipts import receipt_cases, receipt_keys
-from broker.store.receipts import signed as receipts
-from broker.store.receipts.signed import SignedReceiptRow
+from broker.store.receipts.signed import SignedReceiptRow, signed_of_call
 
 NONE_SIGNED: Final = "none: the agent does not front this server, or has no `receipts_key` for it"
 """The broker hears of neither."""
@@ -63,4 +62,4 @@ async def read_receipts(
     """Return a call's receipts by attempt: a provider's own, an operator's all."""
     provider_id = caller.account_id if caller.role is Role.PROVIDER else None
     async with engine.connect() as connection:
-        return await receipts.signed_of_call(connection, call_id, provider_id)
+        return await signed_of_call(connection, call_id, provider_id)

@@ -19,10 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker.core.money.proof import is_signed_by
 from broker.core.money.receipts import CLOCK_SKEW
 from broker.flows.access.authenticate import Caller
-from broker.store.receipts import receipt_horizon, receipt_keys
-from broker.store.receipts import signed as receipts
+from broker.store.receipts import receipt_horizon, receipt_keys, signed
 from broker.store.receipts.receipt_keys import PublicKey
-from broker.store.receipts.signed import KeptReceipt
+from broker.store.receipts.signed import KeptReceipt, time_of
 from provider_sdk.protocol import (
     Receipt,
     ReceiptBatch,
@@ -49,8 +48,8 @@ async def receive(
     async with engine.connect() as connection:
         keys = await receipt_keys.of_provider(connection, provider.account_id)
     examined: list[KeptReceipt | ReceiptDoubt] = []
-    for signed in batch.receipts:
-        examined.append(examine(signed, keys.get(signed.key_id), now))
+    for each in batch.receipts:
+        examined.append(examine(each, keys.get(each.key_id), now))
         await asyncio.sleep(0)  # a signature takes a moment, after which calls shall go on
     good = [each for each in examined if isinstance(each, KeptReceipt)]
     results = iter(await _keep(engine, good, now) if good else ())
@@ -65,29 +64,29 @@ async def receive(
 
 
 def examine(
-    signed: SignedReceipt, key: PublicKey | None, now: datetime
+    sent: SignedReceipt, key: PublicKey | None, now: datetime
 ) -> KeptReceipt | ReceiptDoubt:
     """Return the receipt inside, or the reason not to believe it; `key` is the one it names."""
     if key is None or (key.retired_at is not None and now > key.retired_at + FORMER_KEY_GOOD):
         return "unknown_key"
-    if signed.deployment_id != str(key.deployment_id):
+    if sent.deployment_id != str(key.deployment_id):
         return "foreign"
-    signature = bytes.fromhex(signed.signature)
-    if not is_signed_by(key.public_key, receipt_message(signed.receipt_json), signature):
+    signature = bytes.fromhex(sent.signature)
+    if not is_signed_by(key.public_key, receipt_message(sent.receipt_json), signature):
         return "bad_signature"
     try:
-        receipt = msgspec.json.decode(signed.receipt_json, type=Receipt)
+        receipt = msgspec.json.decode(sent.receipt_json, type=Receipt)
     except (msgspec.DecodeError, UnicodeError):
         return "malformed"
-    if receipt.deployment_id != signed.deployment_id:
+    if receipt.deployment_id != sent.deployment_id:
         return "foreign"
     call_id = _call_id(receipt.call_id)
-    if call_id is None or "\0" in receipt.model or receipts.time_of(call_id) > now + CLOCK_SKEW:
+    if call_id is None or "\0" in receipt.model or time_of(call_id) > now + CLOCK_SKEW:
         return "malformed"
-    if receipts.time_of(call_id) < now - LATE_MAX:
+    if time_of(call_id) < now - LATE_MAX:
         return "too_late"
     return KeptReceipt(
-        call_id, key.deployment_id, key.id, receipt, signed.receipt_json, signature, now
+        call_id, key.deployment_id, key.id, receipt, sent.receipt_json, signature, now
     )
 
 
@@ -95,7 +94,7 @@ def _call_id(text: str) -> UUID | None:
     """The id of a call, if it can be one: a UUIDv7 of a year that there is."""
     try:
         call_id = UUID(text)
-        receipts.time_of(call_id)
+        time_of(call_id)
     except (ValueError, OverflowError):
         return None
     is_v7 = call_id.variant == RFC_4122 and call_id.version == 7
@@ -108,9 +107,9 @@ async def _keep(
     """Write those that are new, and note the calls that have been compared already."""
     async with engine.begin() as connection:
         await receipt_keys.lock_all_of(connection, {each.deployment_id for each in good})
-        await receipts.announce(connection)
+        await signed.announce(connection)
         results, fresh = await _sort(connection, good, now - LATE_MAX)
-        await receipts.insert_receipts(connection, fresh)
+        await signed.insert_receipts(connection, fresh)
         await receipt_horizon.note_late(connection, {each.call_id for each in fresh})
     return results
 
@@ -119,9 +118,9 @@ async def _sort(
     connection: AsyncConnection, good: Sequence[KeptReceipt], since: datetime
 ) -> tuple[list[ReceiptResult], list[KeptReceipt]]:
     """Return the result of each, and those to be written."""
-    there = await receipts.texts_at(connection, {each.place for each in good}, since)
+    there = await signed.texts_at(connection, {each.place for each in good}, since)
     numbered = {(each.deployment_id, each.receipt.sequence) for each in good}
-    taken = await receipts.numbers_taken(connection, numbered, since)
+    taken = await signed.numbers_taken(connection, numbered, since)
     results: list[ReceiptResult] = []
     fresh: list[KeptReceipt] = []
     for each in good:

@@ -26,8 +26,7 @@ from broker.outbound.webhooks import TOTAL_S, Message, Receipt, post
 from broker.store.away import DATABASE_AWAY, told
 from broker.store.calls import settled_calls
 from broker.store.sealing import Sealer, SecretUnreadable
-from broker.store.webhooks import deliveries, events, queueing
-from broker.store.webhooks import subscriptions as webhooks
+from broker.store.webhooks import deliveries, events, queueing, subscriptions
 from broker.store.webhooks.deliveries import Delivery, Tried
 from broker.store.webhooks.events import Event
 from broker.store.webhooks.subscriptions import Webhook
@@ -102,7 +101,7 @@ class Courier:
         due = await deliveries.lock_due(connection, now, free) if free > 0 else []
         if not due:
             return []
-        leased = await webhooks.lease(connection, due, now + timedelta(seconds=LEASED_S))
+        leased = await subscriptions.lease(connection, due, now + timedelta(seconds=LEASED_S))
         for webhook_id, backlog in (await deliveries.backlog(connection, due)).items():
             if backlog.waiting > self._means.backlog_max:
                 overwhelmed = leased.pop(webhook_id)
@@ -142,7 +141,7 @@ class Courier:
                     return
                 webhook = health
         async with self._books, means.engine.begin() as connection:
-            await webhooks.release(connection, webhook, means.clock())
+            await subscriptions.release(connection, webhook, means.clock())
 
     async def _post(
         self,
@@ -167,14 +166,14 @@ class Courier:
         resume_at = patience.resume_at(failures, now)
         async with self._books, means.engine.begin() as connection:
             await deliveries.record(connection, tried, now)
-            await webhooks.set_health(connection, webhook.id, failures, since, resume_at)
+            await subscriptions.set_health(connection, webhook.id, failures, since, resume_at)
             if gone:
                 await disable(connection, webhook, "the target answered 410, gone", now)
             elif since is not None and patience.disabled(since, now):
                 await disable(connection, webhook, "nothing came through for days", now)
             elif since is None or resume_at <= now:
                 return replace(webhook, failures=failures, failing_since=since)
-            await webhooks.release(connection, webhook, now)
+            await subscriptions.release(connection, webhook, now)
         return None
 
     def _tried(self, delivery: Delivery, receipt: Receipt, now: datetime) -> Tried:
@@ -189,7 +188,7 @@ async def disable(
     connection: AsyncConnection, webhook: Webhook, reason: str, now: datetime
 ) -> None:
     """Send a webhook nothing more, give up what waits for it, and tell its owner."""
-    await webhooks.disable(connection, webhook.id)
+    await subscriptions.disable(connection, webhook.id)
     given_up = await deliveries.give_up_all(connection, webhook.id, "webhook_disabled", now)
     told = {"url": webhook.url, "reason": reason, "given_up": given_up}
     event = Event(DISABLED, f"webhooks/{webhook.id}", webhook.account_id, told)

@@ -17,7 +17,7 @@ from broker.flows.webhooks.deliver_webhooks import body_of
 from broker.flows.webhooks.subscribe import name_threads
 from broker.outbound.webhooks import Message, Receipt, post
 from broker.store.sealing import Sealer
-from broker.store.webhooks import subscriptions as webhooks
+from broker.store.webhooks import subscriptions
 from broker.upstream import checked_httpx
 from broker.upstream.addresses import AddressPolicy
 
@@ -40,14 +40,14 @@ async def ping_webhook(bag: Postbag, owner: Caller, webhook_id: UUID, now: datet
     A disabled webhook is tried as well. Raises NotFound, TooManyCalls within PAUSE of the last one.
     """
     async with bag.engine.begin() as connection:
-        webhook = await webhooks.find(connection, webhook_id, owner.account_id, lock=True)
+        webhook = await subscriptions.find(connection, webhook_id, owner.account_id, lock=True)
         if webhook.pinged_at is not None and now < webhook.pinged_at + PAUSE:
             raise TooManyCalls(
                 "The webhook was pinged a moment ago.",
                 code="pinged_just_now",
                 retry_after_s=PAUSE.total_seconds(),
             )
-        await webhooks.set_pinged(connection, webhook_id, now)
+        await subscriptions.set_pinged(connection, webhook_id, now)
     event_id = uuid7()
     data = {"webhook": str(webhook_id), "kinds": list(webhook.kinds)}
     body = body_of(event_id, PING, f"webhooks/{webhook_id}", now, data)

@@ -10,8 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.flows.access.authenticate import Caller
 from broker.store.access.accounts import Role
-from broker.store.webhooks import deliveries, events
-from broker.store.webhooks import subscriptions as webhooks
+from broker.store.webhooks import deliveries, events, subscriptions
 from broker.store.webhooks.deliveries import Backlog, Delivery, State
 from broker.store.webhooks.events import Sought, Told
 from broker.store.webhooks.subscriptions import Webhook
@@ -28,7 +27,7 @@ class Subscriptions:
 async def list_webhooks(engine: AsyncEngine, owner: Caller) -> Subscriptions:
     """Return the caller's webhooks."""
     async with engine.connect() as connection:
-        found = await webhooks.list_webhooks(connection, owner.account_id)
+        found = await subscriptions.list_webhooks(connection, owner.account_id)
         waiting = await deliveries.backlog(connection, [each.id for each in found])
     return Subscriptions(found, waiting)
 
@@ -46,7 +45,7 @@ async def list_deliveries(
     """
     before, limit = page
     async with engine.connect() as connection:
-        await webhooks.find(connection, webhook_id, owner.account_id)
+        await subscriptions.find(connection, webhook_id, owner.account_id)
         return await deliveries.list_deliveries(
             connection, webhook_id, state=state, before=before, limit=limit
         )

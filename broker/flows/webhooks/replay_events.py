@@ -10,8 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.errors import Conflict, NotFound, RequestMalformed
 from broker.flows.access.authenticate import Caller
-from broker.store.webhooks import queueing
-from broker.store.webhooks import subscriptions as webhooks
+from broker.store.webhooks import queueing, subscriptions
 from broker.store.webhooks.queueing import Requeued
 
 BACK_MAX: Final = timedelta(days=90)
@@ -30,7 +29,7 @@ async def replay_events(
     They come under their own ids and in the order of their objects. Raises NotFound for another's
     webhook or event, Conflict for one that is disabled, RequestMalformed beyond BACK_MAX.
     """
-    webhook = await webhooks.find(connection, webhook_id, owner.account_id, lock=True)
+    webhook = await subscriptions.find(connection, webhook_id, owner.account_id, lock=True)
     if webhook.status == "disabled":
         raise Conflict("The webhook is disabled; enable it first.", code="webhook_disabled")
     if isinstance(wanted, UUID):

@@ -23,7 +23,7 @@ from broker.flows.access.authenticate import Caller
 from broker.store.access import audit
 from broker.store.access.audit import Deed
 from broker.store.sealing import Sealer
-from broker.store.webhooks import subscriptions as webhooks
+from broker.store.webhooks import subscriptions
 from broker.store.webhooks.subscriptions import NewWebhook, Webhook
 from broker.upstream.addresses import AddressPolicy, resolve
 from broker.upstream.faults import AttemptFailed
@@ -87,11 +87,11 @@ async def subscribe(
     fault = fault_in(kinds)
     if fault is not None:
         raise RequestMalformed(fault, code="kinds_malformed")
-    if await webhooks.count(connection, owner.account_id) >= WEBHOOKS_MAX:
+    if await subscriptions.count(connection, owner.account_id) >= WEBHOOKS_MAX:
         raise Conflict(f"An account has at most {WEBHOOKS_MAX} webhooks.", code="webhooks_too_many")
     secret = _secret()
     made = NewWebhook(uuid7(), owner.account_id, url, tuple(dict.fromkeys(kinds)), secret)
-    webhook = await webhooks.add(connection, made, sealer, now)
+    webhook = await subscriptions.add(connection, made, sealer, now)
     # Of the URL the host: what follows it may be a secret of the target's.
     detail = {"host": httpx.URL(url).host, "kinds": list(webhook.kinds)}
     await _audit(connection, owner, "add_webhook", webhook, now, detail)
@@ -102,8 +102,8 @@ async def unsubscribe(
     connection: AsyncConnection, owner: Caller, webhook_id: UUID, now: datetime
 ) -> None:
     """Delete a webhook with all that waits for it. Raises NotFound."""
-    webhook = await webhooks.find(connection, webhook_id, owner.account_id, lock=True)
-    await webhooks.remove(connection, webhook_id)
+    webhook = await subscriptions.find(connection, webhook_id, owner.account_id, lock=True)
+    await subscriptions.remove(connection, webhook_id)
     await _audit(connection, owner, "remove_webhook", webhook, now)
 
 
@@ -121,23 +121,23 @@ async def rotate_secret(
     sealer, now = sealing
     if not timedelta(0) <= overlap <= OVERLAP_MAX:
         raise RequestMalformed(f"The overlap is at most {OVERLAP_MAX.days} days.")
-    webhook = await webhooks.find(connection, webhook_id, owner.account_id, lock=True)
+    webhook = await subscriptions.find(connection, webhook_id, owner.account_id, lock=True)
     secret = _secret()
-    await webhooks.rotate(connection, webhook, secret, now + overlap, sealer)
+    await subscriptions.rotate(connection, webhook, secret, now + overlap, sealer)
     await _audit(connection, owner, "rotate_webhook_secret", webhook, now)
-    return Subscribed(await webhooks.find(connection, webhook_id, owner.account_id), secret)
+    return Subscribed(await subscriptions.find(connection, webhook_id, owner.account_id), secret)
 
 
 async def enable(
     connection: AsyncConnection, owner: Caller, webhook_id: UUID, now: datetime
 ) -> Webhook:
     """Tell a webhook again, from now on; what it missed can be replayed. Raises NotFound."""
-    webhook = await webhooks.find(connection, webhook_id, owner.account_id, lock=True)
+    webhook = await subscriptions.find(connection, webhook_id, owner.account_id, lock=True)
     if webhook.status == "enabled":
         return webhook
-    await webhooks.enable(connection, webhook_id, now)
+    await subscriptions.enable(connection, webhook_id, now)
     await _audit(connection, owner, "enable_webhook", webhook, now)
-    return await webhooks.find(connection, webhook_id, owner.account_id)
+    return await subscriptions.find(connection, webhook_id, owner.account_id)
 
 
 @functools.cache

@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.money.receipts import Billed, ComparedCall, Place, Said
 from broker.core.story import decode
-from broker.store.receipts import receipt_keys
-from broker.store.receipts import signed as receipts
+from broker.store.receipts import receipt_keys, signed
 from broker.store.receipts.receipt_horizon import MARGIN
 from broker.store.receipts.receipt_keys import PublicKey
+from broker.store.receipts.signed import time_of
 from broker.store.tables import calls, endpoints, settlement_lines, settlements
 
 
@@ -22,9 +22,9 @@ async def load(connection: AsyncConnection, call_ids: Sequence[UUID]) -> list[Co
     """Return all that is known of these calls."""
     if not call_ids:
         return []
-    since = receipts.time_of(min(call_ids)) - MARGIN
+    since = time_of(min(call_ids)) - MARGIN
     billed = await _billed(connection, call_ids, since)
-    said = await receipts.of_calls(connection, call_ids, since)
+    said = await signed.of_calls(connection, call_ids, since)
     settled = await _settled(connection, call_ids, since)
     keys = await receipt_keys.of_deployments(
         connection, {line.place[1] for lines in billed.values() for line in lines}
@@ -34,12 +34,12 @@ async def load(connection: AsyncConnection, call_ids: Sequence[UUID]) -> list[Co
     return [
         ComparedCall(
             id=call_id,
-            begun_at=receipts.time_of(call_id),
+            begun_at=time_of(call_id),
             settled_at=settled.get(call_id),
             tried=tried.get(call_id),
             billed=tuple(billed.get(call_id, ())),
             said=tuple(said.get(call_id, ())),
-            promised=_promised(keys, receipts.time_of(call_id)),
+            promised=_promised(keys, time_of(call_id)),
         )
         for call_id in call_ids
     ]

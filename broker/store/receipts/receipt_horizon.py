@@ -16,7 +16,8 @@ from sqlalchemy import delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.store.receipts import signed as receipts
+from broker.store.receipts import signed
+from broker.store.receipts.signed import time_of
 from broker.store.tables import open_holds, table
 
 receipt_horizon = table("receipt_horizon", "only_row boolean, claimed uuid, compared uuid")
@@ -45,7 +46,7 @@ async def claim(connection: AsyncConnection, before: datetime) -> None:
 
     Waits for the receipts that are being written, and is to be committed at once.
     """
-    await receipts.exclude(connection)
+    await signed.exclude(connection)
     query = select(open_holds.c.call_id).order_by(open_holds.c.call_id).limit(1)
     oldest_open: UUID | None = await connection.scalar(query)
     bound = least_id_at(before)
@@ -97,8 +98,8 @@ async def candidates(connection: AsyncConnection, horizon: Horizon, limit: int) 
         {
             "compared": horizon.compared,
             "claimed": horizon.claimed,
-            "since": receipts.time_of(horizon.compared) - MARGIN,
-            "until": receipts.time_of(horizon.claimed),
+            "since": time_of(horizon.compared) - MARGIN,
+            "until": time_of(horizon.claimed),
             "limit": limit,
         },
     )

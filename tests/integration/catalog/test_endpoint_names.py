@@ -8,8 +8,8 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.store.access.accounts import Account
-from broker.store.calls import log as call_store
 from broker.store.calls import lost_calls
+from broker.store.calls.log import Filter, Page, list_calls
 from broker.store.market import endpoint_names
 from tests.integration.catalog.offers import NOW, endpoint_offer, offer, register
 
@@ -46,7 +46,5 @@ async def test_of_more_numbers_than_a_statement_takes_arguments_all_are_looked_u
         assert [*await endpoint_names.by_numbers(connection, MORE_THAN_ARGUMENTS)] == [number]
         counted = (MORE_THAN_ARGUMENTS, NOW - timedelta(days=1), NOW)
         assert await lost_calls.read_counts(connection, *counted) == []
-    page = await call_store.list_calls(
-        engine, call_store.Filter(endpoint_numbers=MORE_THAN_ARGUMENTS)
-    )
-    assert page == call_store.Page([], None)
+    page = await list_calls(engine, Filter(endpoint_numbers=MORE_THAN_ARGUMENTS))
+    assert page == Page([], None)
