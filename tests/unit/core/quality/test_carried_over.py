@@ -13,7 +13,7 @@ from broker.core.quality.evidence import Source
 from broker.core.quality.lessons import Lessons
 from broker.core.requirements import Prompt
 from tests.fakes import endpoint, market
-from tests.unit.core.test_learning import ENDPOINTS, LENGTH, NAMES, learned, piece
+from tests.unit.core.quality.test_learning import ENDPOINTS, LENGTH, NAMES, learned, piece
 
 LAW = NAMES.index("law")
 REFUTED = learned(

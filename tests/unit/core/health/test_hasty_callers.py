@@ -13,7 +13,7 @@ from broker.core.health.measured import Measured
 from broker.core.health.pulse import Pulse
 from broker.core.health.throttle import Cut, Throttle
 from broker.core.outcome import Fault, Outcome
-from tests.unit.core.test_throttle import DELIVERED, Server, endpoint
+from tests.unit.core.health.test_throttle import DELIVERED, Server, endpoint
 
 GAVE_UP = Outcome(Fault.CALLER_LEFT)
 MEDIAN_MS = 100.0

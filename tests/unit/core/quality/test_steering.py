@@ -12,7 +12,7 @@ import pytest
 from broker.core.quality.evidence import Piece, Source
 from broker.core.quality.fading import capped
 from tests.fakes import ACCOUNT
-from tests.unit.core.test_learning import NAMES, learned, of, piece
+from tests.unit.core.quality.test_learning import NAMES, learned, of, piece
 
 LAW = NAMES.index("law")
 

@@ -11,7 +11,7 @@ import pytest
 from broker.core.quality.evidence import Piece, Source
 from broker.core.quality.notebook import PIECES_MAX, Notebook, share_of
 from tests.fakes import ACCOUNT
-from tests.unit.core.test_learning import ENDPOINTS, learned, of, piece
+from tests.unit.core.quality.test_learning import ENDPOINTS, learned, of, piece
 
 RUN = UUID(int=7)
 CHECK, FEEDBACK = Source.CHECK, Source.FEEDBACK

@@ -23,7 +23,7 @@ from broker.core.requirements import PRESETS, Weights
 from pricing.book import Rate
 from pricing.tiers import BPS, Tier
 from tests.fakes import decide, endpoint, market, pulse, requirements
-from tests.unit.core.test_lone import assert_same
+from tests.unit.core.ranking.test_lone import assert_same
 
 weights = st.sampled_from(list(PRESETS.values())) | st.builds(Weights, *[st.floats(0, 10)] * 5)
 demands = st.fixed_dictionaries(
