@@ -138,7 +138,7 @@ async def long_standing(
     stage: Stage,
 ) -> AsyncIterator[Standing]:
     """One such broker, whose books must be sound when all has been refused."""
-    from tests.integration.api.market import list_endpoints, publish  # which needs this module
+    from tests.integration.api.listing import list_endpoints, publish  # which needs this module
 
     async with contextlib.AsyncExitStack() as stack:
         fresh = fresh_database(postgres_server.url, migrated_template, database_office)

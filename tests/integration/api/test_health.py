@@ -6,7 +6,7 @@ import httpx
 
 from broker.api.metrics.market_gauges import MarketGauges
 from tests.integration.api.conftest import Person, SmallBroker
-from tests.integration.api.market import list_endpoints, publish
+from tests.integration.api.listing import list_endpoints, publish
 from tests.integration.catalog.offers import endpoint_offer
 
 

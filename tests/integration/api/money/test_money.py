@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.integration.api.conftest import Person, SmallBroker, Standing
-from tests.integration.api.market import list_endpoints, publish
+from tests.integration.api.listing import list_endpoints, publish
 from tests.integration.api.sales import hold_only, sell
 
 TOPUP = {"amount_usd": "12.50", "reason": "first"}

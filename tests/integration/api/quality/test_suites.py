@@ -9,7 +9,7 @@ from sqlalchemy import event
 
 from tests.integration.api.beside import done_beside
 from tests.integration.api.conftest import Person, SmallBroker
-from tests.integration.api.market import list_endpoints
+from tests.integration.api.listing import list_endpoints
 from tests.integration.catalog.offers import endpoint_offer
 from tests.integration.routing.examples import COOKING
 

@@ -22,7 +22,7 @@ from broker.core.market import Presence
 from broker.flows.access.authenticate import Caller
 from tests.integration.api.beside import done_beside
 from tests.integration.api.conftest import Person, SmallBroker
-from tests.integration.api.market import list_endpoints, publish
+from tests.integration.api.listing import list_endpoints, publish
 from tests.integration.catalog.offers import endpoint_offer
 from tests.integration.serving import serving
 

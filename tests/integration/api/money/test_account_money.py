@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.integration.api.conftest import Person, SmallBroker
-from tests.integration.api.market import list_endpoints, publish
+from tests.integration.api.listing import list_endpoints, publish
 from tests.integration.api.sales import sell
 
 

@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import text
 
 from tests.integration.api.conftest import Person, SmallBroker
+from tests.integration.api.money.test_refunds import give_back
 from tests.integration.api.recourse import Told, charge, mature, open_market, pay_out, posted
-from tests.integration.api.test_refunds import give_back
 
 TOPUP = {"amount_usd": "1", "reason": "=cmd()"}
 FOLD = text(

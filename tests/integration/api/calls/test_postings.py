@@ -15,7 +15,7 @@ from broker.store.books.transfers import Transfer, TransferKind
 from broker.store.database import create_engine
 from pricing.money import parse_usd_nanos
 from tests.integration.api.conftest import Person, SmallBroker, client_of
-from tests.integration.api.market import list_endpoints, publish
+from tests.integration.api.listing import list_endpoints, publish
 from tests.integration.api.sales import hold_only, sell
 
 

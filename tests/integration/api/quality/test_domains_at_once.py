@@ -18,7 +18,7 @@ from broker.store import changes
 from broker.store.access.accounts import Role
 from broker.store.quality import domains
 from tests.integration.api.conftest import Person, SmallBroker
-from tests.integration.api.market import list_endpoints
+from tests.integration.api.listing import list_endpoints
 from tests.integration.catalog.offers import endpoint_offer, open_account
 from tests.integration.routing.examples import LAW
 from tests.waiting import until

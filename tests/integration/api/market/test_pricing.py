@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from broker.store.webhooks.events import events
 from tests.integration.api.conftest import Person, SmallBroker, Standing
-from tests.integration.api.market import list_endpoints, publish
+from tests.integration.api.listing import list_endpoints, publish
 from tests.integration.catalog.offers import endpoint_offer
 
 

@@ -25,7 +25,7 @@ from broker.store.calls.log import find_call
 from broker.store.database import create_pool
 from broker.store.quality import evidence
 from tests.integration.api.conftest import Person, SmallBroker
-from tests.integration.api.market import list_endpoints, publish
+from tests.integration.api.listing import list_endpoints, publish
 from tests.integration.api.sales import hold_only, sell
 from tests.integration.catalog.offers import endpoint_offer
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.integration.api.conftest import Person, SmallBroker
-from tests.integration.api.market import list_endpoints, publish
+from tests.integration.api.listing import list_endpoints, publish
 from tests.integration.api.sales import hold_only, sell
 from tests.integration.catalog.offers import endpoint_offer
 

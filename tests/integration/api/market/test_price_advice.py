@@ -14,7 +14,7 @@ from sqlalchemy import insert
 from broker.store.money.plans import id_at
 from broker.store.tables import calls, price_changes
 from tests.integration.api.conftest import Person, SmallBroker, Standing
-from tests.integration.api.market import list_endpoints, publish
+from tests.integration.api.listing import list_endpoints, publish
 
 PERIODS = 96
 PERIOD = timedelta(minutes=15)

@@ -12,9 +12,9 @@ import pytest
 
 from broker.flows.money.credit_missed import BATCH_LINES, credit_missed
 from tests.integration.api.conftest import Person, SmallBroker
-from tests.integration.api.market import list_endpoints, publish
+from tests.integration.api.listing import list_endpoints, publish
+from tests.integration.api.money.test_refunds import give_back
 from tests.integration.api.recourse import Told, a_story, charge, posted, taken
-from tests.integration.api.test_refunds import give_back
 from tests.integration.api.wall import Tell, tell
 from tests.integration.catalog.offers import endpoint_offer, offer
 

@@ -16,9 +16,9 @@ from broker.flows.money.invoice import issue_due
 from broker.store.books.statement_totals import Whose, _traded
 from broker.store.books.statements import Span
 from tests.integration.api.conftest import Person, SmallBroker
+from tests.integration.api.money.test_refunds import give_back
+from tests.integration.api.money.test_statement_totals import usd
 from tests.integration.api.recourse import charge, posted, shop
-from tests.integration.api.test_refunds import give_back
-from tests.integration.api.test_statement_totals import usd
 from tests.integration.api.wall import Tell, tell
 
 __all__ = ["shop", "tell"]
