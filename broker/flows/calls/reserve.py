@@ -13,7 +13,7 @@ from broker.core.ledger import Hold
 from broker.core.market import Market
 from broker.errors import BrokerError
 from broker.flows.calls.grant import take_tokens, undo
-from broker.flows.calls.log_call import log_refusal
+from broker.flows.calls.log_refusal import log_refusal
 from broker.flows.runtime import Runtime
 from pricing.tiers import Tier
 

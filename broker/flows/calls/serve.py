@@ -41,7 +41,7 @@ from broker.flows.calls.exchange import (
 )
 from broker.flows.calls.hedge import Make, race
 from broker.flows.calls.inspect_answer import inspect, is_drawn
-from broker.flows.calls.log_call import log_refusal
+from broker.flows.calls.log_refusal import log_refusal
 from broker.flows.calls.passage import Passage
 from broker.flows.calls.plan_cascade import choose_first, lay_out
 from broker.flows.calls.recognise import is_recognised, recognise
