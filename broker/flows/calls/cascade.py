@@ -9,7 +9,6 @@ it comes, and what it was worth is told at its end. Nothing of any answer is kep
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import msgspec
 
@@ -18,8 +17,9 @@ from broker.core.cascade import Below, Cascade, Judged
 from broker.core.chain import Chain
 from broker.core.dispatch import Attempt
 from broker.core.outcome import Fault, Outcome
-from broker.errors import BrokerError, ProviderFailed
+from broker.errors import ProviderFailed
 from broker.flows.calls.exchange import StreamedAnswer, Verdict, WholeAnswer, told
+from broker.flows.calls.failure import failure_of
 from broker.flows.calls.judge_answer import judge, look_at
 from broker.flows.calls.overhear import Reply, delivered_so_far, overhear
 from broker.flows.calls.tab import Tab
@@ -27,7 +27,7 @@ from broker.upstream.faults import AttemptFailed
 from pricing.money import format_usd
 
 
-async def climb(tab: Tab, failure_of: Callable[[Tab], BrokerError]) -> WholeAnswer | StreamedAnswer:
+async def climb(tab: Tab) -> WholeAnswer | StreamedAnswer:
     """Make attempts until an answer is kept. Raises what `failure_of` returns where there is none
     to deliver: that costs nothing; and ProviderFailed with code `confidence_too_low` where the
     caller wants none that is below: what was judged is paid as the caller has said."""

@@ -15,20 +15,11 @@ from broker.core import story
 from broker.core.answers.transcript import Transcript
 from broker.core.call import Call, OpenAiBody, TensorBody
 from broker.core.decision import Decision, undecided
-from broker.core.dispatch import Attempt, End
+from broker.core.dispatch import Attempt
 from broker.core.market import Market
 from broker.core.outcome import Fault, Outcome
 from broker.core.several import several
-from broker.errors import (
-    BrokerError,
-    DeadlinePassed,
-    ModelUnknown,
-    NothingFits,
-    ProviderFailed,
-    ProviderRefused,
-    QuoteRefused,
-    Unavailable,
-)
+from broker.errors import BrokerError, ModelUnknown, NothingFits, QuoteRefused
 from broker.flows.calls.cascade import climb
 from broker.flows.calls.decide import refusal
 from broker.flows.calls.exchange import (
@@ -39,6 +30,7 @@ from broker.flows.calls.exchange import (
     read_or_open,
     read_whole,
 )
+from broker.flows.calls.failure import failure_of
 from broker.flows.calls.hedge import Make, race
 from broker.flows.calls.inspect_answer import inspect, is_drawn
 from broker.flows.calls.log_refusal import log_refusal
@@ -182,7 +174,7 @@ async def _forward(tab: Tab) -> WholeAnswer | StreamedAnswer | LongAnswer:
     """Make attempts until one commits: at its whole body, at the first content of a stream, or at
     the first byte of what is too long to wait for."""
     if tab.call.cascade is not None:
-        return await climb(tab, failure_of)
+        return await climb(tab)
     body = tab.call.body
     streams = isinstance(body, OpenAiBody) and body.stream
     hedges = tab.call.hedges
@@ -218,43 +210,3 @@ def _rest(tab: Tab, answer: StreamedAnswer | LongAnswer) -> Stream | Passage:
 async def _open(tab: Tab, attempt: Attempt) -> StreamedAnswer:
     """Make an attempt that streams, written down if the lot falls on it. Raises AttemptFailed."""
     return await open_stream(tab, attempt, Transcript() if is_drawn(tab) else None)
-
-
-def failure_of(tab: Tab) -> BrokerError:
-    """Return the error for a call whose attempts have all failed."""
-    facts = {"attempts": _told(tab)}
-    attempts = tab.dispatch.attempts
-    last = attempts[-1].outcome if attempts else None
-    doubts = [each.outcome for each in attempts if _is_doubted(each)]
-    if doubts and tab.dispatch.end is not End.FINAL:
-        last = doubts[-1]  # nobody has said anything better
-    if last is not None and (tab.dispatch.end is End.FINAL or doubts):
-        return ProviderRefused(
-            f"The provider refused the request: {last.said}",
-            status=last.status or 400,
-            facts=facts,
-        )
-    if tab.dispatch.end is End.DEADLINE:
-        return DeadlinePassed("The deadline passed before a provider had answered.", facts=facts)
-    if last is not None and last.fault is Fault.NO_ROOM:
-        detail = f"The broker itself has too much to do: {last.detail}."
-        return Unavailable(detail, code="no_room", retry_after_s=1.0, facts=facts)
-    return ProviderFailed(
-        f"No provider delivered an answer in {len(attempts)} attempts.", facts=facts
-    )
-
-
-def _is_doubted(attempt: Attempt) -> bool:
-    return attempt.outcome is not None and attempt.outcome.fault is Fault.DOUBTED
-
-
-def _told(tab: Tab) -> list[dict[str, object]]:
-    return [
-        {
-            "endpoint": tab.market.endpoint(each.candidate.number).name,
-            "outcome": each.outcome.fault.value,
-            "status": each.outcome.status,
-        }
-        for each in tab.dispatch.attempts
-        if each.outcome is not None and each.outcome.fault is not None
-    ]
