@@ -112,7 +112,7 @@ async def _is_enough(tab: Tab, reply: Reply) -> bool:
 async def _delivered(tab: Tab, reply: Reply) -> WholeAnswer | StreamedAnswer:
     """Return an answer as the caller gets it: flagged, without what was asked for the broker."""
     cascade, attempt = _cascade(tab.call), reply.attempt
-    tab.keep_attempt(attempt)
+    tab.choose(attempt)
     if not cascade.pays_all:
         tab.forgo_but(attempt)
     verdict = None if attempt.judged is None else _verdict(tab, attempt.judged, reply)

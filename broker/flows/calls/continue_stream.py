@@ -71,7 +71,7 @@ async def continue_stream(tab: Tab, first: dict[str, Any], text: str) -> Streame
     """Return the stream of the next endpoint, going on after `text`; `first` is the first event's
     data. The attempt that broke off has been ended. Raises NotContinued with the reason."""
     call = _going_on(tab.call, text)
-    while (attempt := tab.go_on()) is not None:
+    while (attempt := tab.go_on_after_cut()) is not None:
         try:
             _fit(tab, call, attempt)
             return await open_stream(tab, attempt, Joint(first))

@@ -77,7 +77,7 @@ async def serve(
         if not isinstance(answer, WholeAnswer):
             return tab, _rest(tab, answer)
         if turn is not None:
-            await tab.keep(answer.headers, answer.body)
+            await tab.keep_answer(answer.headers, answer.body)
         await settle(tab, answer.status, "served")
         return tab, answer
     except BrokerError as error:

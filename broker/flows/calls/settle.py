@@ -83,7 +83,7 @@ def _record(tab: Tab, status: int, code: str, ended_s: float) -> CallRecord:
     """Return the row of the call log; nothing of the call's content is in it."""
     call, decision, dispatch = tab.call, tab.decision, tab.dispatch
     payer, wanted, attempts = call.payer, call.wanted, dispatch.attempts
-    last = tab.kept or (attempts[-1] if attempts else None)
+    last = tab.chosen or (attempts[-1] if attempts else None)
     tokens_in = tokens_out = 0
     for each in attempts:
         tokens_in += each.tokens_in

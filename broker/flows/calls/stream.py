@@ -123,7 +123,7 @@ class Stream:
         """Settle a stream that came whole; return its tail. Raises HoldExpired."""
         tail = self._tail()
         if self._tab.turn is not None:
-            await self._tab.keep(HEADERS, tail)
+            await self._tab.keep_answer(HEADERS, tail)
         await settle(self._tab, 200, "served")
         return tail
 

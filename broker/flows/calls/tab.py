@@ -50,10 +50,11 @@ class Tab:
         self.charge_nanos = 0
         self.turn: Turn | None = None
         """Of a call under an `Idempotency-Key`."""
-        self.kept: Attempt | None = None
-        """Of a cascade: the attempt whose answer is delivered, where that is not the latest."""
+        self.chosen: Attempt | None = None
+        """Whose answer is delivered, where that need not be the latest."""
         self.is_settled = False
         self._attempt: Attempt | None = None
+        """Under way."""
         self._hedge: Attempt | None = None
         """Under way beside it."""
         self.prompts: list[PromptCount] = []
@@ -78,7 +79,7 @@ class Tab:
     @property
     def rate(self) -> Rate:
         """What the latest attempt is charged at."""
-        return (self.kept or self.dispatch.attempts[-1]).candidate.rate
+        return (self.chosen or self.dispatch.attempts[-1]).candidate.rate
 
     def begin(self) -> Attempt | None:
         """Begin the next attempt, to be made after its delay if it has one; None: there is none."""
@@ -108,7 +109,7 @@ class Tab:
                 begin_prompt(self.asked.body, endpoint, self.prompts, self.runtime.tokens)
         return attempt
 
-    def go_on(self) -> Attempt | None:
+    def go_on_after_cut(self) -> Attempt | None:
         """Begin an attempt that goes on from what was delivered; None: there is none."""
         now_s = self.runtime.now_s()
         attempt = self.dispatch.go_on_after_cut(now_s, self.runtime.pulse.doubts.admitting(now_s))
@@ -191,7 +192,7 @@ class Tab:
     def win(self, winner: Attempt, loser: Attempt, delivered: Delivered | None) -> None:
         """Of two under way one has answered; the other is paid what it has `delivered`, if any."""
         self._attempt, self._hedge = winner, None
-        self.keep_attempt(winner)
+        self.choose(winner)
         now_s = self.runtime.now_s()
         outcome = self.dispatch.lose(loser, now_s)
         endpoint = self.market.endpoint(loser.candidate.number)
@@ -273,9 +274,9 @@ class Tab:
         self.lines.append(line)
         self.charge_nanos += line.charge_nanos
 
-    def keep_attempt(self, attempt: Attempt) -> None:
+    def choose(self, attempt: Attempt) -> None:
         """Deliver the answer of this attempt, whichever came after it."""
-        self.kept = attempt
+        self.chosen = attempt
         self.endpoint = self.market.endpoint(attempt.candidate.number)
 
     def forgo_but(self, kept: Attempt | None) -> None:
@@ -289,7 +290,7 @@ class Tab:
         self.lines = [each for each in self.lines if kept and each.attempt == kept.index]
         self.charge_nanos = sum(each.charge_nanos for each in self.lines)
 
-    async def keep(self, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+    async def keep_answer(self, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Keep the answer for replays where the caller's key wants it, before it is settled."""
         if self.turn is not None:
             terms = (self.endpoint.name, self.rate, self.decision.price_version)

@@ -88,7 +88,7 @@ class Purse:
             targets=SimpleNamespace(of=lambda *_: SimpleNamespace(prefix=b"", origin=None)),
         )
 
-    def go_on(self) -> Attempt | None:
+    def go_on_after_cut(self) -> Attempt | None:
         return self.left.pop(0) if self.left else None
 
     def end(self, outcome: Outcome) -> None:
