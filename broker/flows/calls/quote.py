@@ -21,7 +21,7 @@ from broker.errors import BrokerError, NotFound, NothingFits, RequestMalformed
 from broker.flows.access.authenticate import Caller
 from broker.flows.calls.decide import refusal, rejections
 from broker.flows.calls.plan_cascade import choose_first, plan_cascade
-from broker.flows.calls.recognise import is_recognised, look_into, unread
+from broker.flows.calls.recognise import goes_by_prompt, look_into, unread
 from broker.flows.runtime import Runtime
 from broker.store.calls import quotes as quote_store
 from broker.store.calls.quotes import Quote
@@ -131,7 +131,7 @@ class QuoteDesk:
         self, wanted: Requirements, body: OpenAiBody | TensorBody, cascade: Cascade | None
     ) -> Requirements:
         """Return what is asked for with what the prompt tells; an estimate has none."""
-        if not is_recognised(wanted, cascade):
+        if not goes_by_prompt(wanted, cascade):
             return wanted
         if not isinstance(body, OpenAiBody):
             return unread(wanted, self._runtime)

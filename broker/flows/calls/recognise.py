@@ -1,5 +1,7 @@
-"""Says what a call is about where its caller does not: for a specialist to have it, and for what is
-made of an answer's sureness, and said of it, to be of its domain."""
+"""Says what a call is about where its caller does not, for a specialist of that domain to have it.
+
+How sure its answer is counts, and what is said of the answer is learned, by domain as well.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,17 @@ from broker.core.requirements import Prompt, Requirements
 from broker.flows.runtime import Runtime
 
 
-def is_recognised(wanted: Requirements, cascade: Cascade | None) -> bool:
-    """True of calls to `auto` and of those in stages; who names an endpoint or family has that."""
+def goes_by_prompt(wanted: Requirements, cascade: Cascade | None) -> bool:
+    """True of calls to `auto` and of those in stages; who names an endpoint or family has that,
+    whatever the prompt is about."""
     return wanted.model == AUTO or cascade is not None
 
 
 def recognise(call: Call, runtime: Runtime) -> Call:
     """Return the call with its prompt's cells, and with its domain where its caller names none.
 
-    As it is where nothing is learned, and without a domain where none is likelier than not. A key
-    that is kept to some domains is not led into others.
+    It stays as it is where nothing is learned, and without a domain where none is likelier than
+    not. A key that is kept to some domains is not led into others.
     """
     if isinstance(call.body, OpenAiBody):
         told = look_into(call.body, call.wanted, runtime)
@@ -33,7 +36,7 @@ def recognise(call: Call, runtime: Runtime) -> Call:
 
 
 def look_into(body: OpenAiBody, wanted: Requirements, runtime: Runtime) -> Requirements:
-    """Return what is asked for with what the body's prompt tells, as above.
+    """Return what is asked for with what the body's prompt tells, as `recognise` does.
 
     The prompt's vector ends here: its words could be read back from it.
     """

@@ -36,7 +36,7 @@ from broker.flows.calls.inspect_answer import inspect, is_drawn
 from broker.flows.calls.log_refusal import log_refusal
 from broker.flows.calls.passage import Passage
 from broker.flows.calls.plan_cascade import choose_first, lay_out
-from broker.flows.calls.recognise import is_recognised, recognise
+from broker.flows.calls.recognise import goes_by_prompt, recognise
 from broker.flows.calls.redeem import redeem, require_ours, unavailable
 from broker.flows.calls.reserve import reserve
 from broker.flows.calls.settle import settle, settle_later
@@ -51,9 +51,11 @@ from broker.upstream.faults import AttemptFailed
 async def serve(
     call: Call, runtime: Runtime, turn: Turn | None = None, *, known: bool = False
 ) -> tuple[Tab, WholeAnswer | Stream | Passage]:
-    """Serve one call. Raises a BrokerError when it cannot be served; then nothing is charged.
+    """Serve one call. Raises a BrokerError when it cannot be served; then nothing is charged but
+    answers of a cascade that were all below what is wanted, where all are paid.
 
-    `turn` is that of a call under an `Idempotency-Key`; `known` one that was looked into.
+    `turn` is that of a call under an `Idempotency-Key`; `known` is True once all that is known of
+    the call beside what it says has been added to it.
     """
     wanted = call.wanted
     if wanted.quote_id is None:
@@ -97,8 +99,9 @@ async def serve(
 
 
 def _may_be_known(call: Call) -> bool:
+    """True where more may be known of a call than it says: see `_serve_known`."""
     known = call.session_id is not None or call.wanted.paced
-    return known or is_recognised(call.wanted, call.cascade)
+    return known or goes_by_prompt(call.wanted, call.cascade)
 
 
 async def _serve_known(
@@ -108,7 +111,7 @@ async def _serve_known(
     call = await _paced(call, runtime)
     if call.session_id is not None:
         call = await stay(call, call.session_id, runtime)
-    if not is_recognised(call.wanted, call.cascade):
+    if not goes_by_prompt(call.wanted, call.cascade):
         return await serve(call, runtime, turn, known=True)
     # Last, for what is known of a prompt holds for the market of this very moment.
     tab, answer = await serve(recognise(call, runtime), runtime, turn, known=True)
@@ -164,7 +167,7 @@ async def _redeem(call: Call, quote_id: UUID, runtime: Runtime) -> tuple[Call, D
         raise log_refusal(unavailable(decision, runtime), call, decision, runtime)
     if call.wanted.paced:
         runtime.pacer.saw(call.payer.key_id, decision)
-    if is_recognised(call.wanted, call.cascade):
+    if goes_by_prompt(call.wanted, call.cascade):
         # The quote has decided; its domain is for what is said of the answer to teach.
         call = recognise(call, runtime)
     return call, decision, market

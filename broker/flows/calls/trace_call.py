@@ -28,8 +28,6 @@ _OPERATIONS: Final = {
     Task.EMBEDDING: "embeddings",
     Task.INFER: "infer",
 }
-
-
 _FIRST: Final = "gen_ai.response.time_to_first_chunk"
 """In seconds."""
 
