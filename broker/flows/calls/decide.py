@@ -42,10 +42,9 @@ def refusal(
 ) -> BrokerError:
     """Return the error for a decision without a candidate, with who was rejected and why.
 
-    `counts`: a call that is turned away by the full is demand, which moves their prices.
-
     TooManyCalls when all that fit are full, else NothingFits, with the cheapest price that would
-    have fitted where the price was in the way.
+    have fitted where the price was in the way. `counts`: a call that the full turn away is demand,
+    which moves their prices; one that is only thought of is none.
     """
     cause = cause_of(decision.reasons.tolist())
     facts: dict[str, object] = {"rejected": rejections(decision, runtime)}

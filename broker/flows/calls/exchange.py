@@ -153,9 +153,9 @@ def _whole(response: Response, tab: Tab, attempt: Attempt) -> WholeAnswer:
         raise AttemptFailed(outcome)
     headers = _passed_back(response)
     if headers != _PLAIN_JSON and isinstance(tab.call.body, OpenAiBody):
-        told = dict(reversed(headers))  # the first of each name
-        _require_json(told.get(b"content-type"))
-        encoding = told.get(_ENCODING)
+        named = dict(reversed(headers))  # the first of each name
+        _require_json(named.get(b"content-type"))
+        encoding = named.get(_ENCODING)
         if encoding is not None:
             body = unpacked(encoding.rstrip(), body, limit)
             if len(body) > FREE_BYTES:

@@ -24,7 +24,11 @@ from broker.flows.calls.decide import choose, refusal
 from broker.flows.runtime import Runtime
 from pricing.money import format_usd
 
-_ASKED: Final = {Task.CHAT: b"true", Task.COMPLETION: b"1"}
+Stages = tuple[list[Decision], list[Group], list[float | None]]
+"""What was decided, whom each stage may ask, and from which chance on each keeps an answer; None:
+by benefit."""
+_LOGPROBS: Final = {Task.CHAT: b"true", Task.COMPLETION: b"1"}
+"""As each task asks for the probabilities of tokens."""
 
 
 def choose_first(
@@ -100,17 +104,17 @@ def plan_cascade(
     """
     skipped: tuple[str, ...] = ()
     if cascade.stages:
-        (decisions, groups, least), skipped = _named(cascade, wanted, first, runtime)
+        (decisions, groups, keep_from), skipped = _named(cascade, wanted, first, runtime)
     else:
         decisions, groups = [first], _best_then_better(first, runtime)
-        least = [None] * (len(groups) - 1) + [0.0]
+        keep_from = [None] * (len(groups) - 1) + [0.0]
     if cascade.below is Below.DEAREST:
-        _add_dearest(cascade, wanted, (decisions, groups, least), runtime)
+        _add_dearest(cascade, wanted, (decisions, groups, keep_from), runtime)
     second = None
     if cascade.agreement not in (None, SAMPLE):
         asked = msgspec.structs.replace(wanted, model=cascade.agreement)
         second = next(iter(choose(asked, runtime).plan), None)
-    chain = _joined(decisions, groups, tuple(least))
+    chain = _joined(decisions, groups, tuple(keep_from))
     chain = msgspec.structs.replace(chain, second=second, samples=cascade.agreement == SAMPLE)
     chain = within(chain, wanted.max_cost_nanos)
     if skipped:
@@ -120,11 +124,11 @@ def plan_cascade(
 
 def _named(
     cascade: Cascade, wanted: Requirements, first: Decision, runtime: Runtime
-) -> tuple[tuple[list[Decision], list[Group], list[float | None]], tuple[str, ...]]:
+) -> tuple[Stages, tuple[str, ...]]:
     """Plan those of each stage that no stage before has taken; a stage that nobody can serve at
     the moment is left out, and told as skipped."""
     decisions, groups, skipped = [first], [first.plan], []
-    least: list[float | None] = [cascade.stages[0].keep_from]
+    keep_from: list[float | None] = [cascade.stages[0].keep_from]
     for stage in cascade.stages[1:]:
         asked = _of(wanted, stage)
         decision = choose(asked, runtime)
@@ -137,8 +141,8 @@ def _named(
         if free:
             decisions.append(decision)
             groups.append(free)
-            least.append(stage.keep_from)
-    return (decisions, groups, least), tuple(skipped)
+            keep_from.append(stage.keep_from)
+    return (decisions, groups, keep_from), tuple(skipped)
 
 
 def _best_then_better(decision: Decision, runtime: Runtime) -> list[Group]:
@@ -160,15 +164,10 @@ def _best_then_better(decision: Decision, runtime: Runtime) -> list[Group]:
     return [(first, *(each for each in spares if each not in alike)), alike]
 
 
-def _add_dearest(
-    cascade: Cascade,
-    wanted: Requirements,
-    plan: tuple[list[Decision], list[Group], list[float | None]],
-    runtime: Runtime,
-) -> None:
+def _add_dearest(cascade: Cascade, wanted: Requirements, plan: Stages, runtime: Runtime) -> None:
     """Add the dearest of all to a plan, as the last; unless it comes first in a stage, and so is
     asked anyway. It is nobody's spare then."""
-    decisions, groups, least = plan
+    decisions, groups, keep_from = plan
     everyone = decisions[0]
     if wanted.model != AUTO:
         everyone = choose(msgspec.structs.replace(wanted, model=AUTO), runtime)
@@ -181,15 +180,15 @@ def _add_dearest(
     decision = choose(msgspec.structs.replace(wanted, model=name), runtime)
     if decision.plan:
         if not cascade.stages:
-            least[-1] = cascade.keep_from
+            keep_from[-1] = cascade.keep_from
         groups[:] = [tuple(one for one in each if one.number != dearest) for each in groups]
         decisions.append(decision)
         groups.append(decision.plan[:1])
-        least.append(0.0)
+        keep_from.append(0.0)
 
 
 def _joined(
-    decisions: list[Decision], groups: list[Group], least: tuple[float | None, ...]
+    decisions: list[Decision], groups: list[Group], keep_from: tuple[float | None, ...]
 ) -> Chain:
     rows = np.concatenate(_of_one_height([each.rows for each in decisions]), axis=1)
     eligible, places = np.unique(
@@ -199,7 +198,7 @@ def _joined(
     by_place = tuple(at for at, group in enumerate(groups) for _ in group)
     plan = tuple(each for group in groups for each in group)
     told = (first.rejected, first.reasons, first.price_version, first.value_nanos, first.left_out)
-    return Chain(plan, eligible, rows[:, places], *told, by_place, least)
+    return Chain(plan, eligible, rows[:, places], *told, by_place, keep_from)
 
 
 def _of_one_height(figures: list[Floats]) -> list[Floats]:
@@ -246,14 +245,14 @@ def _beyond(chain: Chain) -> NothingFits:
 
 
 def asking_for_logprobs(call: Call) -> Call:
-    """Return the call of a cascade as it is sent: how sure a model is tells nothing that matters
-    where models merely stand in for each other."""
+    """Return the call of a cascade as it is sent: it asks how sure a model is of its tokens, unless
+    models merely stand in for each other, where that tells nothing that matters."""
     body = call.body
     assert isinstance(body, OpenAiBody)
     assert call.cascade is not None
     if call.cascade.of_models or _asked_by_caller(body):
         return call
-    raw = msgspec.Raw(_ASKED[call.wanted.task])
+    raw = msgspec.Raw(_LOGPROBS[call.wanted.task])
     members = {**body.members, "logprobs": raw}
     return msgspec.structs.replace(
         call,
