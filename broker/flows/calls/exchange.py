@@ -15,7 +15,7 @@ from broker.core.catalog import Endpoint
 from broker.core.dispatch import Attempt
 from broker.core.metering import Delivered
 from broker.core.outcome import Fault, Outcome
-from broker.flows.calls.inferred import begun, blamed, inferred, require_numbers
+from broker.flows.calls.inferred import blamed, check_opening, inferred, require_numbers
 from broker.flows.calls.refused import REFUSAL_BYTES_MAX, refused
 from broker.flows.calls.tab import Tab
 from broker.upstream.client import Body, Origin, Response, Room, Timeouts
@@ -117,7 +117,7 @@ async def read_or_open(tab: Tab, attempt: Attempt) -> WholeAnswer | LongAnswer:
         if b'"error"' in opening[:_ERROR_WITHIN_BYTES]:
             raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, detail="a long error"))
         assert isinstance(tab.call.body, TensorBody)
-        begun(tab.call.body, response, opening)
+        check_opening(tab.call.body, response, opening)
     except AttemptFailed as failure:
         response.abort()
         raise _within_deadline(failure) from None

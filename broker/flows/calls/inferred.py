@@ -45,7 +45,7 @@ def inferred(body: TensorBody, response: Response, answer: bytes) -> Delivered:
     return DELIVERED
 
 
-def begun(body: TensorBody, response: Response, opening: bytes) -> None:
+def check_opening(body: TensorBody, response: Response, opening: bytes) -> None:
     """Look at the first bytes of a long answer. Raises AttemptFailed."""
     length, size = response.header(HEADER_LENGTH), response.header(b"content-length")
     if length is None or response.header(_ENCODING) is not None:

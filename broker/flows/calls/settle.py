@@ -62,7 +62,7 @@ def settle_later(tab: Tab, status: int, code: str) -> None:
 async def _settle_alone(tab: Tab, status: int, code: str) -> None:
     if tab.uncounted is not None:
         over, tab.uncounted = tab.uncounted, None
-        await tab.end_counted(over.outcome, over.delivered, over.now_s)
+        await tab.end_counted(over.outcome, over.delivered, over.over_s)
     with contextlib.suppress(BrokerError):  # what it says is in the log by then
         await settle(tab, status, code)
 

@@ -31,7 +31,7 @@ class Uncounted(msgspec.Struct, frozen=True, eq=False):
 
     outcome: Outcome
     delivered: Delivered
-    now_s: float
+    over_s: float
 
 
 class Tab:
@@ -283,7 +283,7 @@ class Tab:
         """Charge nothing for any attempt but this one."""
         if self.uncounted is not None:  # nor for one that is over
             over, self.uncounted = self.uncounted, None
-            self.end(over.outcome, over.delivered, over.now_s)
+            self.end(over.outcome, over.delivered, over.over_s)
         for attempt in self.dispatch.attempts:
             if attempt is not kept:
                 attempt.charge_nanos = 0
