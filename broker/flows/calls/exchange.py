@@ -29,6 +29,7 @@ OPENING_BYTES_MAX = 1_048_576
 """So much of a stream may come before its first content, for it is kept until then."""
 
 _ERROR_WITHIN_BYTES = 64
+"""An answer that is no tensors but an error says so at its very beginning."""
 _TICK_S = 0.002
 """Timers of the loop may fire that much early."""
 _ENCODING = b"content-encoding"
