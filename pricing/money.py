@@ -52,7 +52,7 @@ def parse_usd_nanos(text: str, *, maximum_nanos: int = MAX_AMOUNT_NANOS) -> int:
 def parse_signed_usd_nanos(text: str) -> int:
     """The same for an amount that may be below zero, such as "-0.50". Raises as that does."""
     below = text.startswith("-")
-    nanos = parse_usd_nanos(text[1:] if below else text)
+    nanos = _parse(text, decimals=9, maximum=MAX_AMOUNT_NANOS, sign="-" if below else "")
     return -nanos if below else nanos
 
 
@@ -103,9 +103,10 @@ def split(charge_nanos: int, take_bps: int) -> tuple[int, int]:
     return take, charge_nanos - take
 
 
-def _parse(text: str, *, decimals: int, maximum: int) -> int:
+def _parse(text: str, *, decimals: int, maximum: int, sign: str = "") -> int:
+    """What follows the sign that `text` begins with; complaints are of the whole text."""
     # The length comes first: it bounds the work that a hostile string can ask for.
-    match = _DECIMAL.fullmatch(text) if len(text) <= _MAX_TEXT else None
+    match = _DECIMAL.fullmatch(text, len(sign)) if len(text) <= _MAX_TEXT + len(sign) else None
     if match is None:
         raise AmountMalformed(f'expected a plain decimal such as "0.25", got {text[:_MAX_TEXT]!r}')
     whole, fraction = match[1], match[2] or ""
@@ -113,7 +114,9 @@ def _parse(text: str, *, decimals: int, maximum: int) -> int:
         raise AmountMalformed(f"{text!r} has more than {decimals} decimals")
     value = int(whole + fraction.ljust(decimals, "0"))
     if value > maximum:
-        raise AmountOutOfRange(f"{text} is above {_format(maximum, decimals=decimals)} USD")
+        passed = "below" if sign else "above"
+        most = _format(maximum, decimals=decimals)
+        raise AmountOutOfRange(f"{text} is {passed} {sign}{most} USD")
     return value
 
 

@@ -69,6 +69,24 @@ def test_an_amount_below_zero_is_bounded_as_one_above_is(sign: str) -> None:
         money.parse_signed_usd_nanos(f"{sign}1000000000.000000001")
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("-x", "got '-x'"),
+        ("--1", "got '--1'"),
+        ("-1.0000000001", "'-1.0000000001' has more than 9 decimals"),
+        ("-1000000001", "-1000000001 is below -1000000000.00 USD"),
+        ("1000000001", "1000000001 is above 1000000000.00 USD"),
+    ],
+)
+def test_a_complaint_of_an_amount_below_zero_names_it_with_its_sign(
+    text: str, complaint: str
+) -> None:
+    with pytest.raises(money.MoneyError) as refused:
+        money.parse_signed_usd_nanos(text)
+    assert complaint in str(refused.value)
+
+
 @given(st.integers(-money.MAX_AMOUNT_NANOS, money.MAX_AMOUNT_NANOS))
 def test_what_is_shown_of_either_sign_reads_back_the_same(nanos: int) -> None:
     assert money.parse_signed_usd_nanos(money.format_usd(nanos)) == nanos
