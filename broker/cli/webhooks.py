@@ -135,8 +135,8 @@ def replay(
     from broker.flows.webhooks.replay_events import replay_events
 
     wanted = event or in_utc(from_)
-    if wanted is None:
-        raise typer.BadParameter("either --event or --from is needed")
+    if wanted is None or (event and from_):
+        raise typer.BadParameter("either --event or --from is needed, and not both")
 
     async def work(engine: AsyncEngine) -> str:
         owner = await _owner(engine, account)

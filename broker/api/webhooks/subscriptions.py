@@ -152,7 +152,7 @@ class WebhookController(Controller):
     ) -> Response[Requeued]:
         wanted = data.event_id or in_utc(data.since)
         if wanted is None or (data.event_id and data.since):
-            raise RequestMalformed("Either 'event_id' or 'from' is needed.")
+            raise RequestMalformed("Either 'event_id' or 'from' is needed, and not both.")
 
         async def act(connection: AsyncConnection) -> Requeued:
             queued = await replay_events(connection, caller, webhook_id, wanted, now)
