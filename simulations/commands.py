@@ -64,8 +64,11 @@ def simulate(
         typer.Option(min=0.1, max=20.0, help="Of the demand behind those calls, for who knows."),
     ] = 1.5,
     state: State = DEFAULT_STATE,
+    distributed: Annotated[bool, typer.Option("--distributed", hidden=True)] = False,
 ) -> None:
     """Run a scenario under several policies; report, tables and the same numbers each time."""
+    if distributed:
+        raise typer.BadParameter("'broker sweep' takes --distributed, with --grid demand.scale=1")
     stop = context.with_resource(Stop().heard())
     from simulations.console import list_scenarios
     from simulations.files.load import load, parse_settings

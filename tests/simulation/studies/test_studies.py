@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from simulations.api import LIBRARIES, frames
 from simulations.cell import Cell, Outcome, run_cell
-from simulations.commands import sweep
+from simulations.commands import simulate, sweep
 from simulations.console import summarize
 from simulations.files.load import ScenarioFileMalformed, parse
 from simulations.measures import MEASURES
@@ -214,6 +214,13 @@ def test_a_sweep_on_workers_of_brokers_takes_no_number_of_processes() -> None:
     words = ["steady", "--grid", "controller.gain=1,2", "--distributed", "--workers", "3"]
     ended = CliRunner().invoke(app, words, env={"COLUMNS": "120"})
     assert (ended.exit_code, "--workers are processes here" in ended.output) == (2, True)
+
+
+def test_who_asks_for_a_distributed_simulation_is_told_of_the_sweep() -> None:
+    app = typer.Typer()
+    app.command()(simulate)
+    ended = CliRunner().invoke(app, ["steady", "--distributed"], env={"COLUMNS": "200"})
+    assert (ended.exit_code, "'broker sweep' takes --distributed" in ended.output) == (2, True)
 
 
 def test_a_value_that_an_axis_has_twice_is_run_once(tmp_path: Path) -> None:
