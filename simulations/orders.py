@@ -19,7 +19,7 @@ from pricing.choice import CONTROLLERS
 from simulations.files.load import ScenarioFileMalformed, ScenarioText, load, names, parse
 from simulations.replay.market import write_market
 from simulations.studies.parcel import pack
-from simulations.studies.plan import Axis, Plan, make_plan
+from simulations.studies.plan import Axis, Plan, make_plan, read_axis
 from simulations.studies.study import size_of
 
 CELLS_MAX = 2_000
@@ -39,8 +39,17 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     controllers: tuple[str, ...] = ()
     seeds: int = 5
     settings: dict[str, float | int | str | bool] = {}
-    grid: dict[str, tuple[float | int | str | bool, ...]] = {}
+    grid: dict[str, tuple[float | int | str | bool, ...] | str] = {}
+    """Values by setting; a text is a range as `broker sweep` takes it."""
     static: bool = True
+
+    @property
+    def axes(self) -> list[Axis]:
+        """Of the grid. Raises ScenarioFileMalformed."""
+        return [
+            read_axis(name, told) if isinstance(told, str) else Axis(name, told)
+            for name, told in self.grid.items()
+        ]
 
 
 def check(asked: Mapping[str, Any]) -> str:
@@ -70,7 +79,7 @@ def plan_of(asked: Mapping[str, Any], told: Mapping[str, Any] | None = None) -> 
         order.controllers,
         order.seeds,
         settings=tuple(order.settings.items()),
-        grid=[Axis(name, values) for name, values in order.grid.items()],
+        grid=order.axes,
         static=order.static and not order.grid,
     )
     _require_few(size_of(plan))
@@ -112,7 +121,7 @@ def _read(asked: Mapping[str, Any]) -> Asked:
         )
     # Before any is made: of a hundred million points there would be no end.
     policies = len(set(order.controllers)) or 1
-    _require_few(prod(map(len, order.grid.values())) * policies * order.seeds)
+    _require_few(prod(len(axis.values) for axis in order.axes) * policies * order.seeds)
     return order
 
 

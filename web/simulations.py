@@ -37,7 +37,7 @@ USUAL: Filled = {
     "static": True,
 }
 
-_BLANKS = re.compile(r"\s*([=,])\s*")
+_BLANKS = re.compile(r"\s*([=,:])\s*")
 
 AnyRequest = Request[Any, Any, Any]
 Form = URLEncodedBody[dict[str, Any]]
@@ -121,10 +121,12 @@ def _asked(data: dict[str, Any]) -> dict[str, Any]:
     order = chosen | {
         "controllers": _texts(data, "controllers"),
         "seeds": _value(seeds) if seeds else SEEDS_DEFAULT,
-        "settings": dict(_pairs(_text(data, "settings"))),
+        "settings": {
+            name: _value(value) for name, value in _pairs(_text(data, "settings"), "VALUE")
+        },
         "grid": {
-            name: [_value(each) for each in str(values).split(",")]
-            for name, values in _pairs(_text(data, "grid"), typed=False)
+            name: values if ":" in values else [_value(each) for each in values.split(",")]
+            for name, values in _pairs(_text(data, "grid"), "A,B,C or NAME=FROM:TO:COUNT")
         },
         "static": "static" in data,
     }
@@ -134,15 +136,15 @@ def _asked(data: dict[str, Any]) -> dict[str, Any]:
         raise RequestMalformed(f"{placed(str(error), SimulationAsked)}.") from None
 
 
-def _pairs(told: str, *, typed: bool = True) -> list[tuple[str, Any]]:
-    """What is written NAME=VALUE, apart by blanks, of which some may stand about `=` and commas.
-    Raises RequestMalformed."""
+def _pairs(told: str, form: str) -> list[tuple[str, str]]:
+    """What is written NAME= and then in this form, apart by blanks, of which some may stand about
+    `=`, `,` and `:`. Raises RequestMalformed."""
     pairs = []
     for each in _BLANKS.sub(r"\1", told).split():
         name, _, value = each.partition("=")
         if not name or not value:
-            raise RequestMalformed(f"'{each}' is not written NAME={'VALUE' if typed else 'A,B,C'}.")
-        pairs.append((name, _value(value) if typed else value))
+            raise RequestMalformed(f"'{each}' is not written NAME={form}.")
+        pairs.append((name, value))
     return pairs
 
 

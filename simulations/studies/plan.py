@@ -8,6 +8,7 @@ All policies of a point meet the same arrivals, seed by seed.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 from math import prod
@@ -156,9 +157,15 @@ def parse_axis(text: str) -> Axis:
     name, equals, told = text.partition("=")
     if not equals or not name or not told:
         raise ScenarioFileMalformed(f"'{text}' is not written NAME=a,b,c or NAME=FROM:TO:COUNT.")
+    return read_axis(name, told)
+
+
+def read_axis(name: str, told: str) -> Axis:
+    """Return the axis of this name whose values are told as `parse_axis` takes them. Raises
+    ScenarioFileMalformed."""
     parts = told.split(":")
     if len(parts) > 1:
-        return Axis(name, tuple(_spread(text, parts)))
+        return Axis(name, tuple(_spread(f"{name}={told}", parts)))
     values = [parse_value(each.strip()) for each in told.split(",")]
     return Axis(name, tuple(each for each in values if isinstance(each, float | int | str)))
 
@@ -168,6 +175,10 @@ def _spread(text: str, parts: list[str]) -> Iterator[float]:
         begin, end, count = float(parts[0]), float(parts[1]), int(parts[2])
     except (ValueError, IndexError):
         raise ScenarioFileMalformed(f"'{text}' is not written NAME=FROM:TO:COUNT.") from None
+    if not math.isfinite(end - begin):
+        raise ScenarioFileMalformed(f"'{text}': FROM and TO are finite numbers.")
+    if count > CELLS_MAX:
+        raise ScenarioFileMalformed(f"'{text}': {count} values are more than {CELLS_MAX}.")
     by_factor = parts[3:] == ["log"]
     if by_factor and not begin * end > 0.0:
         raise ScenarioFileMalformed(f"'{text}': with :log, FROM and TO are both above 0.")

@@ -54,9 +54,10 @@ class SimulationAsked(Body, omit_defaults=True):
         default_factory=dict
     )
     grid: Annotated[
-        dict[Name, Annotated[list[Value], msgspec.Meta(min_length=1, max_length=100)]],
+        dict[Name, Annotated[list[Value], msgspec.Meta(min_length=1, max_length=100)] | Name],
         msgspec.Meta(max_length=5),
     ] = msgspec.field(default_factory=dict)
+    """Values by setting, or a range: "FROM:TO:COUNT", evenly, or with ":log" by a factor."""
     static: bool = True
     """Also search for the best static price; never with a grid."""
 

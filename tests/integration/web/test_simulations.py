@@ -15,6 +15,7 @@ from broker.flows.access.authenticate import Caller
 from broker.flows.market.order_simulation import OPEN_MAX, order_simulation, read_simulations
 from broker.store.access.accounts import Role
 from broker.store.market import simulations as store
+from simulations.orders import plan_of
 from tests.integration.web.bourse import Bourse
 from tests.integration.web.conftest import Enter, People
 
@@ -49,7 +50,7 @@ async def test_the_form_orders_what_it_says(bourse: Bourse, operator: httpx.Asyn
         controllers=["posted", "excess"],
         seeds="2",
         settings="demand.scale = 1.5  controller.target=0.8",
-        grid="controller.gain= 0.5, 2",
+        grid="controller.gain= 0.5, 2  demand.elasticity = 1 : 4 : 3 : log",
         static="1",
     )
     assert (answer.status_code, answer.headers["location"]) == (303, PAGE)
@@ -57,7 +58,9 @@ async def test_the_form_orders_what_it_says(bourse: Bourse, operator: httpx.Asyn
     assert (order.name, order.author, order.status) == ("steady", "boss", "waiting")
     assert order.asked["controllers"] == ["posted", "excess"]
     assert order.asked["settings"] == {"demand.scale": 1.5, "controller.target": 0.8}
-    assert order.asked["grid"] == {"controller.gain": [0.5, 2]}
+    assert order.asked["grid"] == {"controller.gain": [0.5, 2], "demand.elasticity": "1:4:3:log"}
+    plan = plan_of(order.asked)
+    assert [axis.values for axis in plan.grid] == [(0.5, 2), (1.0, 2.0, 4.0)]
     rows = (await operator.get(PAGE, headers=PIECE)).text
     assert "<html" not in rows
     assert "waiting" in rows
@@ -79,7 +82,12 @@ async def test_this_market_can_be_played_again(bourse: Bourse, operator: httpx.A
         ({"what": "steady", "seeds": "0"}, "seeds"),
         ({"what": "steady", "seeds": "101"}, "seeds: must be at most 100."),
         ({"what": "steady", "seeds": "many"}, "seeds: must be a whole number, not a text."),
-        ({"what": "steady", "grid": "controller.gain"}, "is not written NAME=A,B,C."),
+        (
+            {"what": "steady", "grid": "controller.gain"},
+            "is not written NAME=A,B,C or NAME=FROM:TO",
+        ),
+        ({"what": "steady", "grid": "demand.scale=1:2"}, "is not written NAME=FROM:TO:COUNT."),
+        ({"what": "market:1", "grid": "demand.scale=1:2:999", "seeds": "9"}, "these are 8991:"),
         ({"what": "steady", "settings": "demand.scale="}, "is not written NAME=VALUE."),
         ({"what": "steady", "seeds": "9" * 400}, "seeds"),
         ({"what": "steady", "settings": "demand.scale=1e999"}, "must be a number"),

@@ -197,7 +197,13 @@ def test_axes_are_spread_evenly_or_by_a_factor() -> None:
     assert parse_axis("a=x,2,true").values == ("x", 2, True)
 
 
-@pytest.mark.parametrize("wrong", ["a", "a=", "a=1:2", "a=1:2:x", "a=-1:1:3:log", "a=1:2:1"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("a", "a=", "a=1:2", "a=1:2:x", "a=-1:1:3:log", "a=1:2:1"),
+        *("a=1:inf:3", "a=nan:1:3", "a=1:2:1000000000000"),
+    ],
+)
 def test_an_axis_that_is_none_is_refused(wrong: str) -> None:
     with pytest.raises(ScenarioFileMalformed):
         parse_axis(wrong)

@@ -27,6 +27,7 @@ STEADY = {"scenario": "steady", "controllers": ["excess"]}
     [
         ({"grid": {name: [1.0] * 100 for name in "abcde"}}, 10**10),
         ({"grid": {"demand.scale": [1.0] * 21}, "seeds": 100}, 2_100),
+        ({"grid": {"demand.scale": "1:2:21"}, "seeds": 100}, 2_100),
         ({"seeds": 10**12}, 10**12),
     ],
 )
@@ -49,7 +50,10 @@ def test_a_number_of_hundreds_of_digits_is_none() -> None:
     ("asked", "told"),
     [
         ({"seeds": "five"}, "seeds: must be a whole number, not a text."),
-        ({"grid": {"controller.gain": 1.0}}, "grid[...]: must be a list, not a decimal number."),
+        (
+            {"grid": {"controller.gain": 1.0}},
+            "grid[...]: must be a text or a list, not a decimal number.",
+        ),
         ({"sedes": 5}, "sedes: there is no such field."),
     ],
 )
