@@ -27,7 +27,7 @@ from broker.flows.quality.replay_cascades import (
     replay_cascades,
 )
 from broker.flows.quality.replay_feedback import LearnedBy, Lesson, replay_feedback
-from broker.flows.quality.routing_table import RoutingTable
+from broker.flows.quality.routing_table import RoutingTable, require_alike
 
 PRICES = np.concatenate(([0.0], np.geomspace(1e-2, 1e8, 161)))
 """Score per dollar; the first is quality alone."""
@@ -204,12 +204,7 @@ def _means(values: Floats) -> Floats:
 
 
 def _learn(train: RoutingTable, test: RoutingTable, encoder: Encoder) -> _Case:
-    if train.models != test.models:
-        raise RequestMalformed("The rows to learn from have other models than those to be routed.")
-    unseen = ~np.isfinite(train.scores).any(axis=0)
-    if unseen.any():
-        named = ", ".join(train.models[at] for at in np.flatnonzero(unseen))
-        raise RequestMalformed(f"The rows to learn from have no score of {named}.")
+    require_alike(train, test)
     names, labels = _labelled(train)
     vectors = np.array([encoder.encode(each) for each in train.prompts], dtype=np.float64)
     strangers = encode_strangers(encoder)

@@ -20,6 +20,8 @@ from broker.errors import RequestMalformed
 
 TRAIN_OF_TEN = 7
 """Where rows name no split: those whose prompt's SHA-256 is below it modulo 10 are for training."""
+NAMED_MAX = 5
+"""Models, where it is told what is wrong with them."""
 COST_USD_MAX = 1e6
 """Of a call: nothing costs more, and sums of what is below it stay numbers."""
 ROUNDING = 1e-6
@@ -129,6 +131,23 @@ def read_table(path: Path, prices: Path | None, tokens_out: int) -> RoutingTable
         metered,
         *_told_beside(rows, names),
     )
+
+
+def require_alike(train: RoutingTable, test: RoutingTable) -> None:
+    """Check that there is something to learn of each model, and of no other. Raises
+    RequestMalformed, naming some of those that it is about."""
+    lacking = [each for each in test.models if each not in train.models]
+    beyond = [each for each in train.models if each not in test.models]
+    if lacking or beyond:
+        told = (("lack", lacking), ("have beside those", beyond))
+        differences = " and ".join(f"{verb} {_few(names)}" for verb, names in told if names)
+        raise RequestMalformed(
+            f"The rows to learn from have other models than those to be routed: they {differences}."
+        )
+    unseen = ~np.isfinite(train.scores).any(axis=0)
+    if unseen.any():
+        named = _few([train.models[at] for at in np.flatnonzero(unseen)])
+        raise RequestMalformed(f"The rows to learn from have no score of {named}.")
 
 
 def _told(path: Path) -> bytes:
@@ -245,3 +264,9 @@ def _price(path: Path, name: str, told: msgspec.Raw) -> Price:
 def _split(prompt: str) -> str:
     digest = hashlib.sha256(prompt.encode("utf-8", "replace")).digest()
     return "train" if int.from_bytes(digest, "big") % 10 < TRAIN_OF_TEN else "test"
+
+
+def _few(names: list[str]) -> str:
+    """Return some names, and how many more there are."""
+    more = len(names) - NAMED_MAX
+    return ", ".join(names[:NAMED_MAX]) + (f" and {more} more" if more > 0 else "")

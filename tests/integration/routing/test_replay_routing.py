@@ -208,6 +208,27 @@ def test_what_is_wrong_with_a_table_is_told(tmp_path: Path, lines: list[str], sa
 
 
 @pytest.mark.parametrize(
+    ("learned", "routed", "said"),
+    [
+        ("ab", "abc", "they lack c."),
+        ("abc", "a", "they have beside those b, c."),
+        ("abz", "abcdefghi", "they lack c, d, e, f, g and 2 more and have beside those z."),
+    ],
+)
+def test_tables_of_other_models_are_refused_by_the_names_of_those_that_differ(
+    tmp_path: Path, learned: str, routed: str, said: str
+) -> None:
+    files = tmp_path / "learned.jsonl", tmp_path / "routed.jsonl"
+    for file, models in zip(files, (learned, routed), strict=True):
+        arms = {each: {"cost_usd": 0.1, "reward": 1} for each in models}
+        file.write_text(json.dumps({"prompt": "a", "arms": arms}))
+    words = ["replay-routing", str(files[1]), "--train", str(files[0])]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, RequestMalformed)
+    assert str(done.exception).endswith(said)
+
+
+@pytest.mark.parametrize(
     ("told", "said"),
     [
         ({"scores": {"m": 1.5}}, "scores['m'] is 1.5, and not within 0..1"),
