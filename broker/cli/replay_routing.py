@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,6 +45,14 @@ _MEANS = {
 }
 """What a measure says, in words."""
 
+_WHY_NONE = {
+    "cost_saved_at_best_single": "none: it never gets as much right as the best single",
+    "apgr": "none: the best single is no better than the cheapest",
+    "cpt_50": "none: it never goes half of that way",
+    "cpt_80": "none: it never goes four fifths of it",
+}
+"""Why there is no such measure, where there is none."""
+
 
 def replay_routing(
     table: Annotated[Path, typer.Argument(help="JSON lines, as above.")],
@@ -66,6 +75,10 @@ def replay_routing(
     "arms": {"MODEL": {"reward": 1.0, "cost_usd": 0.001}} in place of scores. Some rows are of the
     split to learn from, the others are routed. Prices are
     {"MODEL": {"input_usd_per_mtok": 0.1, "output_usd_per_mtok": 0.3}}.
+
+    With --json, cost_saved_at_best_single is null where the routing never gets as much right as
+    the best single model, apgr where that is no better than the cheapest, and cpt_50 and cpt_80
+    where the routing never comes so far.
     """
     import msgspec
     import numpy as np
@@ -104,9 +117,7 @@ def _show(report: Report) -> None:
         console.print(f"{report.rows_left_out} prompts lack a model's score, and are not routed.")
     table = Table("measure", "value", "95 %", "", box=None)
     for name, value in msgspec.structs.asdict(report.measures).items():
-        low, high = report.intervals.get(name, (None, None))
-        span = "" if low is None or high is None else f"{low:.4g} … {high:.4g}"
-        table.add_row(name, _value(name, value), span, _MEANS[name])
+        table.add_row(name, *_told(name, value, report.intervals))
     names = ("task_oracle_accuracy", "ece", "ece_by_chance", "ece_domain", "domain_accuracy")
     for name in names:
         table.add_row(name, f"{getattr(report, name):.4g}", "", _MEANS[name])
@@ -126,10 +137,15 @@ def _show(report: Report) -> None:
         _show_cascade(report.cascade, alone, console)
 
 
-def _value(name: str, value: float | None) -> str:
+def _told(
+    name: str, value: float | None, intervals: Mapping[str, tuple[float, float]]
+) -> tuple[str, str, str]:
+    """Return a measure, its interval, and what it says, or why there is none."""
     if value is None:
-        return "no way" if name == "apgr" else "never"
-    return f"{value:.4g}"
+        # Of some draws of calls there may be one; they are not what was asked about.
+        return "-", "", _WHY_NONE[name]
+    span = "{:.4g} … {:.4g}".format(*intervals[name]) if name in intervals else ""
+    return f"{value:.4g}", span, _MEANS[name]
 
 
 def _show_cascade(
@@ -138,11 +154,10 @@ def _show_cascade(
     import msgspec
     from rich.table import Table
 
-    table = Table("with cascades", "value", "95 %", box=None)
+    table = Table("with cascades", "value", "95 %", "", box=None)
     for name, value in msgspec.structs.asdict(cascade.measures).items():
-        low, high = cascade.intervals.get(name, (None, None))
-        span = "" if low is None or high is None else f"{low:.4g} … {high:.4g}"
-        table.add_row(name, _value(name, value), span)
+        told, span, says = _told(name, value, cascade.intervals)
+        table.add_row(name, told, span, says if value is None else "")
     for name in ("gain_at_router_cost", "escalated", "random_accuracy", "latency_ms", "ece"):
         value = getattr(cascade, name)
         table.add_row(name, "unknown" if value is None else f"{value:.4g}", "")

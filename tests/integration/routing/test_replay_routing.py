@@ -148,6 +148,38 @@ def test_a_table_is_shown_with_a_plot(tmp_path: Path) -> None:
     assert "•" in plot
 
 
+def test_why_there_is_no_such_measure_is_said_in_the_table_and_it_is_null_in_json(
+    tmp_path: Path,
+) -> None:
+    made = rows(200)
+    for each in made:
+        law = each["task"] == "law"
+        # What was learned is of no use any more: the specialist is asked, and answers nothing.
+        right = "large-70b" if each["split"] == "test" or not law else "jurist-7b"
+        each["scores"] = {name: float(name == right) for name in PRICES}
+    table, prices = write(tmp_path, made)
+    words = (table, "--prices", prices)
+    told = replayed(*words)
+    assert told["cost_saved_at_best_single"] is None
+    assert lines_of(*words)["cost_saved_at_best_single"].split(maxsplit=1) == [
+        *("-", "none: it never gets as much right as the best single"),
+    ]
+    alone = [each | {"scores": {"chef-7b": each["scores"]["chef-7b"]}} for each in rows(200)]  # type: ignore[index]
+    write(tmp_path, alone)
+    assert dict(replayed(*words)["measures"])["apgr"] is None  # type: ignore[call-overload]
+    assert lines_of(*words)["apgr"].endswith(
+        "- none: the best single is no better than the cheapest"
+    )
+
+
+def lines_of(*arguments: str) -> dict[str, str]:
+    """Return what is told of each measure, blanks between columns as one."""
+    done = CliRunner().invoke(app, ["replay-routing", *arguments], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output or done.exception
+    told = (line.split() for line in done.stdout.splitlines() if line.strip())
+    return {first: " ".join(rest) for first, *rest in told}
+
+
 def test_what_is_free_stands_at_the_left_edge_and_a_single_model_is_one_point(
     tmp_path: Path,
 ) -> None:
