@@ -29,8 +29,13 @@ from broker.flows.quality.replay_cascades import (
 from broker.flows.quality.replay_feedback import LearnedBy, Lesson, replay_feedback
 from broker.flows.quality.routing_table import RoutingTable, require_alike
 
-PRICES = np.concatenate(([0.0], np.geomspace(1e-2, 1e8, 161)))
-"""Score per dollar; the first is quality alone."""
+LEAST_WORTH = 1e-4
+"""Score of about a call with the dearest model at the lowest price of money,"""
+DECADES = 10
+"""and by so many powers of ten the highest is above that,"""
+STEPS = 16
+"""in so many steps each."""
+_TINY_USD = 1e-12
 EXAMPLES_MIN = 8
 """Tasks with fewer rows to learn from are taken together."""
 RESAMPLES = 200
@@ -120,7 +125,7 @@ def replay_routing(
     expected = case.learned.estimate(case.vectors)
     costs = _expected_costs(case, case.vectors, test)
     best, cheapest = int(_means(train.scores).argmax()), int(_means(train.costs_usd).argmin())
-    choices = np.array([choose(expected, costs, price) for price in PRICES])
+    choices = np.array([choose(expected, costs, price) for price in _prices(costs)])
     replay = replay_of(choices, test.scores, test.costs_usd, best, cheapest)
     everyone = np.arange(len(test.prompts))
     told = measure(replay, everyone)
@@ -171,6 +176,15 @@ def _feedback(case: _Case, calls: int, full_accuracy: float) -> list[LearnedBy] 
     return replay_feedback(lesson, calls, full_accuracy)
 
 
+def _prices(costs_usd: Floats) -> Floats:
+    """Return prices of money, score per dollar, for calls of such costs. The first is quality
+    alone; the next is a power of ten, so that tables much alike are replayed at the same ones."""
+    dearest = max(float(_means(costs_usd).max()), _TINY_USD)
+    lowest = 10.0 ** round(np.log10(LEAST_WORTH / dearest))
+    highest = lowest * 10.0**DECADES
+    return np.concatenate(([0.0], np.geomspace(lowest, highest, DECADES * STEPS + 1)))
+
+
 def _cascade(case: _Case, expected: tuple[Floats, Floats], replay: Replay) -> CascadeReport | None:
     whole = case.train.whole
     train, test, own = case.train.rows(whole), case.test, case.labels[whole]
@@ -188,7 +202,7 @@ def _cascade(case: _Case, expected: tuple[Floats, Floats], replay: Replay) -> Ca
     seen = asked_of(train, held_out, costs, own)
     asked = asked_of(test, *expected, labels.argmax(axis=1))
     places = np.flatnonzero(told).tolist()
-    return replay_cascades(seen, asked, test.models, places, replay, PRICES)
+    return replay_cascades(seen, asked, test.models, places, replay, _prices(expected[1]))
 
 
 def _told(table: RoutingTable) -> Bools:

@@ -53,6 +53,22 @@ def write(folder: Path, made: list[dict[str, object]]) -> tuple[str, str]:
     return str(table), str(prices)
 
 
+def metered(count: int, dearer: float = 1.0) -> list[dict[str, object]]:
+    """The same prompts with what each model's answer has cost: tenths of a cent, times `dearer`."""
+    cost = {"large-70b": 1e-3, "jurist-7b": 2e-4, "chef-7b": 1e-4, "coder-7b": 3e-4}
+    return [
+        {
+            "prompt": each["prompt"],
+            "task": each["task"],
+            "arms": {
+                name: {"reward": score, "cost_usd": cost[name] * dearer}
+                for name, score in dict(each["scores"]).items()  # type: ignore[call-overload]
+            },
+        }
+        for each in rows(count)
+    ]
+
+
 def replayed(*arguments: str) -> dict[str, object]:
     done = CliRunner().invoke(app, ["replay-routing", *arguments, "--json"])
     assert done.exit_code == 0, done.output or done.exception
@@ -111,19 +127,7 @@ def test_a_thousand_calls_of_feedback_reach_the_published_tables_best() -> None:
 
 
 def test_metered_rows_show_how_budgets_are_spent(tmp_path: Path) -> None:
-    cost = {"large-70b": 1e-3, "jurist-7b": 2e-4, "chef-7b": 1e-4, "coder-7b": 3e-4}
-    metered = [
-        {
-            "prompt": each["prompt"],
-            "task": each["task"],
-            "arms": {
-                name: {"reward": score, "cost_usd": cost[name]}
-                for name, score in dict(each["scores"]).items()
-            },
-        }
-        for each in rows(500)
-    ]
-    table, _ = write(tmp_path, metered)
+    table, _ = write(tmp_path, metered(500))
     told = replayed(table)
     steady = [each for each in told["budgets"] if each["shifted"] is None]
     assert len(steady) == 5
@@ -135,6 +139,16 @@ def test_metered_rows_show_how_budgets_are_spent(tmp_path: Path) -> None:
     assert [each["possible"] for each in risen] == sorted(each["possible"] for each in risen)
     assert not risen[0]["possible"]
     assert risen[0]["budget_usd"] < risen[0]["least_usd"]
+
+
+def test_who_is_routed_where_is_the_same_whatever_a_dollar_is_worth(tmp_path: Path) -> None:
+    courses = []
+    for dearer in (1.0, 1e5):
+        table, _ = write(tmp_path, metered(400, dearer))
+        points = replayed(table)["points"]
+        courses.append([each for cost, got in points for each in (cost / dearer, got)])  # type: ignore[attr-defined]
+    assert max(courses[0][1::2]) > min(courses[0][1::2]) + 0.3, "from best to cheapest"
+    assert courses[1] == pytest.approx(courses[0])
 
 
 def test_a_table_is_shown_with_a_plot(tmp_path: Path) -> None:
