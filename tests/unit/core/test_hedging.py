@@ -5,17 +5,26 @@ from __future__ import annotations
 
 from random import Random
 
+import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from broker.core.call import ROLE_TOKENS
 from broker.core.decision import Candidate, Decision
-from broker.core.dispatch import Dispatch, End
+from broker.core.dispatch import Attempt, Dispatch, End
 from broker.core.hedging import RESERVE, SEEN_MIN, SHARE, HedgeBudget, Tails
 from broker.core.outcome import DELIVERED, Fault, Outcome
 from broker.core.retries import RetryBudget
-from broker.core.several import CONTINUATIONS_MAX, several
+from broker.core.several import BYTES_PER_TOKEN_MOST, CONTINUATIONS_MAX, several
 from pricing.book import Rate
+from pricing.money import charge_nanos
 from tests.fakes import plan
+
+EXTRA_NANOS = 608 * 1_000
+"""Six bytes for each of 100 tokens and a role, at a dollar per million tokens."""
+PROMPT_TOKENS = 30
 
 
 def rich() -> HedgeBudget:
@@ -266,11 +275,92 @@ def decided(*ceilings: int) -> Decision:
 def test_the_hold_covers_the_dearest_of_all_that_may_be_paid() -> None:
     first = decided(5, 9, 7)
     assert several(first, hedges=True, continues=False, most=None).hold_nanos == 16
-    extra = 600 * 1_000  # six bytes for each of 100 tokens, at a dollar per million
     continued = several(first, hedges=False, continues=True, most=None)
-    assert continued.hold_nanos == 9 + 2 * (9 + extra)
+    assert continued.hold_nanos == 9 + 7 + 5 + 2 * EXTRA_NANOS
     assert continued.answers_most == 3
-    assert several(first, hedges=True, continues=True, most=None).answers_most == 4
+
+
+@pytest.mark.parametrize(
+    ("ceilings", "answers", "longer"),
+    [((5, 9), 2, 1), ((5, 9, 7), 3, 2), ((5, 9, 7, 6), 4, 2)],
+)
+def test_who_is_asked_beside_a_late_one_does_not_go_on_after_it_too(
+    ceilings: tuple[int, ...], answers: int, longer: int
+) -> None:
+    made = several(decided(*ceilings), hedges=True, continues=True, most=None)
+    assert made.answers_most == answers
+    assert made.hold_nanos == sum(ceilings) + longer * EXTRA_NANOS
+
+
+def test_of_more_than_may_be_paid_the_dearest_together_are_held_for() -> None:
+    first = decided(5, 9, 8, 7)
+    # Who goes on costs the more for what came before, the dearer its input is.
+    dear = msgspec.structs.replace(first.plan[0], rate=Rate(4_000_000, 0, 0))
+    first = msgspec.structs.replace(first, plan=(dear, *first.plan[1:]))
+    made = several(first, hedges=False, continues=True, most=None)
+    assert made.hold_nanos == 5 + 9 + 8 + 4 * EXTRA_NANOS + EXTRA_NANOS
+
+
+rates = st.builds(Rate, st.integers(0, 10**7), st.sampled_from((0, 1, 10**7)), st.integers(0, 9))
+plans = st.lists(st.tuples(rates, st.integers(1, 50)), min_size=2, max_size=4)
+
+
+@given(plans, st.booleans(), st.booleans(), st.randoms(use_true_random=False))
+def test_whatever_happens_to_a_call_its_hold_covers_what_was_delivered(
+    limits: list[tuple[Rate, int]], hedges: bool, continues: bool, chance: Random
+) -> None:
+    candidates = tuple(
+        Candidate(at, rate, most, charge_nanos(rate.picos(PROMPT_TOKENS, most)))
+        for at, (rate, most) in enumerate(limits)
+    )
+    first = msgspec.structs.replace(decided(1), plan=candidates)
+    made = several(first, hedges=hedges, continues=continues, most=None)
+    calls = Dispatch(
+        candidates, RetryBudget(0.0), deadline_s=100.0, attempts_max=4, random=Random(1)
+    )
+    calls.hedges = rich() if hedges else None
+    assert lived(calls, chance, continues=continues) <= made.hold_nanos
+
+
+def lived(calls: Dispatch, chance: Random, *, continues: bool) -> int:
+    """Let by chance happen to a call what can: return what it costs when all is charged."""
+    cost = 0
+    while (attempt := calls.next_attempt(0.0)) is not None:
+        beside = calls.hedge(0.0) if chance.random() < 0.8 else None
+        pair = [each for each in (attempt, beside) if each is not None]
+        chance.shuffle(pair)
+        if beside is not None and chance.random() < 0.8:
+            loser = pair.pop()
+            calls.lose(loser, 0.0)
+            cost += charged(loser, chance.randint(0, loser.candidate.tokens_out_max))
+        for each in pair[1:] if chance.random() < 0.7 else pair:
+            calls.record(Outcome(Fault.RESET), 0.0, each)
+        answers = next((each for each in pair if each.outcome is None), None)
+        if answers is not None:
+            return cost + told(calls, answers, chance, continues=continues)
+    return cost
+
+
+def told(calls: Dispatch, answers: Attempt, chance: Random, *, continues: bool) -> int:
+    """Let an answer come, and others go on where it breaks off."""
+    cost = came = 0
+    going: Attempt | None = answers
+    while going is not None:
+        left = going.candidate.tokens_out_max - came
+        if left < 1:
+            break
+        tokens = chance.choice((0, 1, left - 1, left))
+        before = BYTES_PER_TOKEN_MOST * came + ROLE_TOKENS if going.continues else 0
+        cost += charged(going, tokens, before)
+        came += tokens
+        going.first_content_s = 0.0
+        calls.record(Outcome(Fault.RESET), 0.0, going)
+        going = calls.go_on_after_cut(0.0) if continues else None
+    return cost
+
+
+def charged(attempt: Attempt, tokens: int, before: int = 0) -> int:
+    return charge_nanos(attempt.candidate.rate.picos(PROMPT_TOKENS + before, tokens))
 
 
 @pytest.mark.parametrize(("candidates", "continued"), [(2, 1), (3, 2), (4, 2)])
@@ -279,7 +369,7 @@ def test_no_more_go_on_than_there_are_others_and_two_at_most(
 ) -> None:
     made = several(decided(*[5] * candidates), hedges=False, continues=True, most=None)
     assert made.answers_most == 1 + continued
-    assert made.hold_nanos == 5 + continued * (5 + 600 * 1_000)
+    assert made.hold_nanos == 5 + continued * (5 + EXTRA_NANOS)
 
 
 def test_a_dearest_cost_or_a_lone_endpoint_leaves_one_attempt_to_be_paid() -> None:
