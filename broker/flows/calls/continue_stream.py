@@ -143,7 +143,8 @@ def _going_on(call: Call, text: str) -> Call:
 def _fit(tab: Tab, call: Call, attempt: Attempt) -> None:
     """Have an attempt ask for what is left of the answer, within the hold. Raises NotContinued."""
     candidate = attempt.candidate
-    left = candidate.tokens_out_max - sum(each.tokens_out for each in tab.dispatch.attempts)
+    came = sum(each.tokens_out for each in tab.dispatch.attempts if not each.lost)
+    left = candidate.tokens_out_max - came
     if left < 1:
         raise NotContinued("it had come to its limit")
     most = charge_nanos(candidate.rate.picos(call.wanted.tokens_in_bound, left))

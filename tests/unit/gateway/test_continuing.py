@@ -117,6 +117,13 @@ async def test_a_chat_goes_on_with_what_came_as_the_last_turn_within_what_is_lef
     assert purse.ended == [RESET.outcome]
 
 
+async def test_what_another_said_that_answered_too_late_is_no_part_of_the_answer() -> None:
+    purse = Purse(call(), RESET, delivered=(5, 7))
+    purse.dispatch.attempts[1].lost = True
+    await purse.continued()
+    assert [asked["max_tokens"] for asked in purse.provider.asked] == [LIMIT_TOKENS - 5]
+
+
 async def test_a_completion_goes_on_behind_its_prompt() -> None:
     purse = Purse(call(Task.COMPLETION, prompt="Once "), RESET)
     await purse.continued()
