@@ -16,6 +16,7 @@ from uuid import UUID
 from celery import Celery
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
 
+from simulations.studies.lease import Awaited
 from simulations.studies.parcel import CALL_OFF, CELL_TASK, QUEUE, pack, unpack
 
 TAKE_UP_TASK = "simulations.take_up"
@@ -51,22 +52,28 @@ def register(app: Celery, bridge: Any) -> None:
 
         run_ordered(Desk(bridge.run, send), UUID(order_id), key)
 
-    app.task(run_one, name=CELL_TASK, ignore_result=False, acks_late=True, shared=False)
+    def cell(packed: str, code: str, lease: str) -> str:
+        return run_one(packed, code, Awaited(app.backend, lease))
+
+    app.task(cell, name=CELL_TASK, ignore_result=False, acks_late=True, shared=False)
     app.task(look, name=TAKE_UP_TASK, shared=False)
     app.task(ordered_cell, name=ORDERED_TASK, acks_late=True, shared=False)
 
 
-def run_one(packed: str, code: str) -> str:
+def run_one(packed: str, code: str, is_awaited: Callable[[], bool]) -> str:
     """Run a cell that another process sent; return its outcome. Raises OtherCode, and Ignore where
-    it is called off meanwhile."""
+    it is called off or nobody waits for it any more."""
     from simulations.cell import Cell, CellStopped, run_cell
     from simulations.studies.folder import fingerprint
 
     if code != fingerprint():
         raise OtherCode("this worker runs other code than who sent the cell")
+    if not is_awaited():
+        raise Ignore
     try:
         with _hearing_call_off() as wanted:
-            return pack(run_cell(unpack(packed, Cell), wanted))
+            cell = unpack(packed, Cell)
+            return pack(run_cell(cell, lambda share: wanted(share) and is_awaited()))
     except (CellStopped, SoftTimeLimitExceeded):
         raise Ignore from None
 

@@ -11,13 +11,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from celery import Celery, group
+from celery import Celery
 from celery.exceptions import OperationalError
+from celery.result import AsyncResult
 
 from broker.errors import BrokerError
 from simulations.cell import Cell, CellStopped, Outcome
 from simulations.doors import open_door
 from simulations.studies.folder import fingerprint
+from simulations.studies.lease import Lease
 from simulations.studies.local import Told, unheard
 from simulations.studies.parcel import CALL_OFF, CELL_TASK, QUEUE, pack, unpack
 
@@ -42,7 +44,8 @@ class NoWorker(BrokerError):
 
 
 class CeleryRunner:
-    """Runs cells as a group of tasks; what is not done when it is left is called off."""
+    """Runs cells as tasks; what is not done when it is left is called off, or by itself ends soon
+    after who is killed."""
 
     def __init__(self, app: Celery, told: Told = unheard) -> None:
         self._app = app
@@ -50,18 +53,18 @@ class CeleryRunner:
         self._before = 0
 
     def run(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
-        """Yield outcomes as they come, in any order. Raises CellFailed, and CellStopped where
-        `told` says so."""
+        """Yield outcomes as they come, in any order. Raises CellFailed, CellsGivenUp, and
+        CellStopped where `told` says so."""
         if not cells:
             return
-        code = fingerprint()
-        tasks = [
-            self._app.signature(CELL_TASK, (pack(cell), code), queue=QUEUE, expires=EXPIRES_S)
-            for cell in cells
-        ]
-        waiting = list(group(tasks, app=self._app).apply_async().results)
+        code, lease = fingerprint(), Lease(self._app.backend)
+        waiting: list[AsyncResult] = []
         try:
+            for cell in cells:
+                lease.renew()
+                waiting.append(self._send(pack(cell), code, lease.name))
             while waiting:
+                lease.renew()
                 ended = [each for each in waiting if each.ready()]
                 for each in ended:
                     yield _outcome(each.get(propagate=False))
@@ -77,6 +80,11 @@ class CeleryRunner:
                 # A cell under way may take hours, and others wait for its worker.
                 ids = [each.id for each in waiting]
                 self._app.control.revoke(ids, terminate=True, signal=CALL_OFF)
+                # Each that goes says so to the store, which is there yet.
+                waiting.clear()
+
+    def _send(self, *told: str) -> AsyncResult:
+        return self._app.send_task(CELL_TASK, told, queue=QUEUE, expires=EXPIRES_S)
 
 
 def _outcome(told: object) -> Outcome:

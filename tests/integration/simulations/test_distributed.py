@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from celery import Celery
 from msgspec.structs import replace
 
 from broker.settings import Settings
@@ -17,7 +18,8 @@ from simulations.cell import Cell, CellStopped, Outcome
 from simulations.files.load import parse
 from simulations.studies.bench import Bench
 from simulations.studies.distributed import CeleryRunner
-from simulations.studies.folder import StudyFolder
+from simulations.studies.folder import StudyFolder, fingerprint
+from simulations.studies.lease import Lease
 from simulations.studies.local import LocalRunner
 from simulations.studies.parcel import CELL_TASK, QUEUE, pack
 from simulations.studies.plan import Plan, make_plan, parse_axis
@@ -58,7 +60,7 @@ async def test_workers_find_the_same_numbers_as_this_process(
     await asyncio.to_thread(app.close)
 
 
-async def test_who_stops_a_sweep_leaves_its_worker_free_for_others(
+async def test_who_stops_a_sweep_or_is_killed_leaves_its_worker_free_for_others(
     environment: dict[str, str], tmp_path: Path, plan: Plan
 ) -> None:
     app, stopped = create_app(Settings.from_env(environment)), threading.Event()
@@ -76,6 +78,8 @@ async def test_who_stops_a_sweep_leaves_its_worker_free_for_others(
         stopped.set()
         with pytest.raises(CellStopped):
             await running
+        # Nor does one that could not say that it goes: of whom no lease is left, or soon none.
+        await asyncio.to_thread(_killed, app, long[0])
         [done] = await asyncio.to_thread(list, CeleryRunner(app, _patient()).run(plan.cells()[:1]))
     assert sum(done.codes.values()) > 0
     await asyncio.to_thread(app.close)
@@ -99,7 +103,16 @@ async def _swept(environment: dict[str, str], folder: Path, *options: str) -> di
     return {table.name: table.read_bytes() for table in out.glob("*.csv")}
 
 
+def _killed(app: Celery, cell: Cell) -> None:
+    """Send what nobody waits for any more when it is begun, and what nobody waits for soon."""
+    soon = Lease(app.backend)
+    app.backend.client.expire(soon.name, 1)
+    for name in ("long-gone", soon.name):
+        sent = app.send_task(CELL_TASK, (pack(cell), fingerprint(), name), queue=QUEUE)
+        sent.forget()
+
+
 def _refused(app: object, cell: Cell) -> str:
     """What a worker says to a cell from a host with other code."""
-    sent = app.send_task(CELL_TASK, (pack(cell), "0" * 12), queue=QUEUE)  # type: ignore[attr-defined]
+    sent = app.send_task(CELL_TASK, (pack(cell), "0" * 12, ""), queue=QUEUE)  # type: ignore[attr-defined]
     return str(sent.get(timeout=60, propagate=False))
