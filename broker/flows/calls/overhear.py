@@ -89,14 +89,14 @@ class Reply:
 async def overhear(tab: Tab, attempt: Attempt, *, held: bool) -> Reply:
     """Make an attempt, and hold back of its answer what it takes to judge; of a stream only what
     comes before its first content where it is not `held`. Raises AttemptFailed."""
-    asking, body = tab.call, tab.call.body
+    cascade, body = tab.call.cascade, tab.call.body
+    assert cascade is not None
     assert isinstance(body, OpenAiBody)
-    assert asking.cascade is not None
     try:
         return await _overhear(tab, attempt, held=held)
     except AttemptFailed as failure:
         refused = failure.outcome.fault is Fault.CALLER_FAULT
-        if not (refused and asking.cascade.hides_logprobs):
+        if not (refused and cascade.hides_logprobs):
             raise
     members = {name: raw for name, raw in body.members.items() if name not in LOGPROBS}
     with asking_as(tab, msgspec.structs.replace(body, members=members)):

@@ -127,6 +127,17 @@ class QuoteDesk:
                 refused = error
         return Rehearsal(wanted, decision, runtime.market, refused, cascade)
 
+    async def read(
+        self, connection: AsyncConnection, caller: Caller, quote_id: UUID
+    ) -> tuple[Quote, dict[int, str]]:
+        """Return the caller's quote and its endpoints' names by number. Raises NotFound."""
+        quote = await quote_store.find(connection, quote_id, caller.account_id)
+        if quote is None:
+            raise NotFound("There is no such quote.", code="quote_unknown")
+        numbers = [each.number for each in quote.promise.offers]
+        found = await endpoint_names.by_numbers(connection, numbers)
+        return quote, {number: each.name for number, each in found.items()}
+
     def _known(
         self, wanted: Requirements, body: OpenAiBody | TensorBody, cascade: Cascade | None
     ) -> Requirements:
@@ -149,14 +160,3 @@ class QuoteDesk:
         if caller.terms is not None and caller.terms.allowance is not None:
             wanted = narrowed(wanted, caller.terms.allowance, self._runtime.market)
         return wanted, body, cascade
-
-    async def read(
-        self, connection: AsyncConnection, caller: Caller, quote_id: UUID
-    ) -> tuple[Quote, dict[int, str]]:
-        """Return the caller's quote and its endpoints' names by number. Raises NotFound."""
-        quote = await quote_store.find(connection, quote_id, caller.account_id)
-        if quote is None:
-            raise NotFound("There is no such quote.", code="quote_unknown")
-        numbers = [each.number for each in quote.promise.offers]
-        found = await endpoint_names.by_numbers(connection, numbers)
-        return quote, {number: each.name for number, each in found.items()}

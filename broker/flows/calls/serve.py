@@ -68,8 +68,7 @@ async def serve(
     decision = story.thin(decision)
     bound = turn is not None or wanted.quote_id is not None
     call, hold = await reserve(call, decision, market, runtime, bound=bound)
-    tab = Tab(call, decision, hold, market, runtime)
-    tab.turn = turn
+    tab = Tab(call, decision, hold, market, runtime, turn)
     try:
         if turn is not None:
             await turn.stands()

@@ -38,18 +38,24 @@ class Tab:
     """Opened once the hold is durable. Every attempt begins and ends here; `settle` closes it."""
 
     def __init__(
-        self, call: Call, decision: Decision, hold: Hold, market: Market, runtime: Runtime
+        self,
+        call: Call,
+        decision: Decision,
+        hold: Hold,
+        market: Market,
+        runtime: Runtime,
+        turn: Turn | None = None,
     ) -> None:
-        """`market` is the one that was decided on, whatever is swapped in meanwhile."""
+        """`market` is the one that was decided on, whatever is swapped in meanwhile; `turn` that of
+        a call under an `Idempotency-Key`."""
         self.call = call
         self.decision = decision
         self.hold = hold
         self.runtime = runtime
         self.market = market
+        self.turn = turn
         self.lines: list[ChargeLine] = []
         self.charge_nanos = 0
-        self.turn: Turn | None = None
-        """Of a call under an `Idempotency-Key`."""
         self.chosen: Attempt | None = None
         """Whose answer is delivered, where that need not be the latest."""
         self.is_settled = False
@@ -78,7 +84,7 @@ class Tab:
 
     @property
     def rate(self) -> Rate:
-        """What the latest attempt is charged at."""
+        """Of the attempt that was chosen, else of the latest."""
         return (self.chosen or self.dispatch.attempts[-1]).candidate.rate
 
     def begin(self) -> Attempt | None:
