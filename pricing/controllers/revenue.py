@@ -14,7 +14,9 @@ it is right (Lai & Robbins 1982), so it keeps exploring, by less as rounds go by
 `explore * rounds^(-1/4)`, the rate of den Boer & Zwart, "Simultaneously learning and optimizing
 using controlled variance pricing", Management Science 60, 2014. Where more is asked than can be
 served, what is sold is the capacity and a dearer price loses nothing, so the centre is never below
-the price that just fills it.
+the price that just fills it. Whom nobody asks keeps its price, unless what was learned says that it
+is too dear: calls do not come at night either, nor often to a small model, and what a fall would
+take from those two until it is made good, it could give only to one listed above all demand.
 
 The coin is a hash of `seed`, round and place (splitmix64: Steele, Lea & Flood, "Fast splittable
 pseudorandom number generators", OOPSLA 2014), so a replay tosses the same.
