@@ -16,6 +16,8 @@ from typing import Final
 
 READ_MAX: Final = 2_000
 """Characters of a text that are looked at."""
+NAMED_WITHIN: Final = 10_000
+"""Characters at either end of a text in which a language may be named."""
 WORDS_MIN: Final = 4
 """So many small words of a language must be there."""
 _LETTERS_MIN: Final = 12
@@ -46,17 +48,16 @@ _SCRIPTS: Final = {
     "KATAKANA": "ja",
     "CJK": "zh",
 }
-_NAMED: Final = re.compile(
-    r"translat|übersetz|tradu|vertaal|tłumacz|перевед|перевод|翻译|翻譯|翻訳|번역|language|sprache|"
-    r"langue|idioma|lingua|język|язык|语言|語言|言語|언어|"
-    r"english|englisch|anglais|ingl[eéê]s|angielsk|английск|英[语文語]|영어|"
-    r"german|deutsch|allemand|alem[aá]|tedesc|niemieck|немецк|德[语文語]|ドイツ|"
-    r"french|französ|fran[cç]|frances|francusk|французск|法[语文語]|フランス|"
-    r"spanish|spanisch|espa[gnñ]|spagnol|hiszpa|испанск|西班牙|スペイン|"
-    r"italian|portugu|dutch|niederländ|polish|polski|russian|russisch|russe|русск|俄[语文語]|"
-    r"chinese|chines|中文|汉语|japan|日本|korean|한국|arab|hebr|hindi|greek|griech|thai|latin",
-    re.IGNORECASE,
-)
+_NAMED: Final = (
+    "translat übersetz tradu vertaal tłumacz перевед перевод 翻译 翻譯 翻訳 번역 language sprache "
+    "langue idioma lingua язык 语言 語言 言語 언어 "
+    "english englisch anglais ingles inglés inglês angielsk английск 英语 英文 英語 영어 "
+    "german deutsch allemand alema alemá tedesc niemieck немецк 德语 德文 德語 ドイツ "
+    "french französ franc franç frances francusk французск 法语 法文 法語 フランス "
+    "spanish spanisch espag espan españ spagnol hiszpa испанск 西班牙 スペイン "
+    "italian portugu dutch niederländ polish polski russian russisch russe русск 俄语 俄文 俄語 "
+    "chinese chines 中文 汉语 japan 日本 korean 한국 arab hebr hindi greek griech thai latin"
+).split()
 _CODE: Final = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _WORD: Final = re.compile(r"[^\W\d_]+")
 
@@ -72,8 +73,13 @@ def language_of(text: str) -> str | None:
 
 
 def names_a_language(text: str) -> bool:
-    """True where a text speaks of languages, so that an answer may be in any."""
-    return _NAMED.search(text) is not None
+    """True where a text speaks of languages, so that an answer may be in any; of a long one its
+    begin and its end say so, where what is asked for stands."""
+    if len(text) > 2 * NAMED_WITHIN:
+        text = f"{text[:NAMED_WITHIN]} {text[-NAMED_WITHIN:]}"
+    text = text.lower()
+    # One after the other takes a twentieth of the time of one pattern of them all.
+    return any(each in text for each in _NAMED)
 
 
 class Asked:

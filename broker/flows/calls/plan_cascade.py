@@ -204,7 +204,12 @@ def _joined(
 def _of_one_height(figures: list[Floats]) -> list[Floats]:
     """Return figures with as many rows each: who was not drawn from had no chance to be drawn."""
     height = max(len(each) for each in figures)
-    return [np.pad(each, ((0, height - len(each)), (0, 0))) for each in figures]
+    return [
+        each
+        if len(each) == height
+        else np.vstack((each, np.zeros((height - len(each), each.shape[1]))))
+        for each in figures
+    ]
 
 
 def within(chain: Chain, most_nanos: int | None) -> Chain:

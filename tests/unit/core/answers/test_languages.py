@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core.answers.languages import Asked, language_of
+from broker.core.answers.languages import NAMED_WITHIN, Asked, language_of, names_a_language
 
 TEXTS = {
     "en": "The landlord may raise the rent, but only if this is in the contract that you have.",
@@ -67,3 +67,12 @@ def test_what_was_asked_is_read_once_for_all_choices_and_not_before_one_has_a_la
     for _ in range(8):
         assert asked.is_in_another(TEXTS["en"])
     assert read == 1
+
+
+@pytest.mark.parametrize("named", ["Translate it.", "Auf ENGLISCH bitte.", "En español, por favor."])
+def test_of_a_long_text_a_language_is_named_at_its_begin_or_at_its_end(named: str) -> None:
+    prose = "The parcel has not come. " * (NAMED_WITHIN // 10)
+    assert not names_a_language(prose + prose)
+    assert names_a_language(named + prose + prose)
+    assert names_a_language(prose + prose + named)
+    assert not names_a_language(prose + named + prose), "it is spoken of, and not asked for"
