@@ -73,9 +73,8 @@ class Lane(ABC, Generic[Item, Result]):
             if not done:
                 self._task.cancel()
                 await asyncio.wait([self._task])
-                await self._drop()
         self._abandon()
-        await self._release()
+        await self._drop()
 
     def put(self, item: Item) -> None:
         """Queue one item for the next statement. Raises Unavailable once closed."""
@@ -159,16 +158,15 @@ class Lane(ABC, Generic[Item, Result]):
         return self._connection
 
     async def _drop(self) -> None:
-        """Cut the connection: its statement may still run, and must not be waited for."""
-        if self._connection is not None and not ledger.is_lost(self._connection):
-            self._connection.terminate()
-        await self._release()
-
-    async def _release(self) -> None:
+        """Cut the connection: its statement may still run, and must not be waited for; its session
+        has settings of its own."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(*DRIVER_AWAY):
-                await self._pool.release(connection, timeout=1)
+        if connection is None:
+            return
+        if not ledger.is_lost(connection):
+            connection.terminate()
+        with contextlib.suppress(*DRIVER_AWAY):
+            await self._pool.release(connection, timeout=1)
 
 
 class BackOff:

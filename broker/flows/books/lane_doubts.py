@@ -46,7 +46,7 @@ class DoubtLane(Lane[Hold, bool]):
             self.outage.met(error, doubts=len(self.queue))
             await self._back_off.sleep()
         if not self.queue:
-            await self._release()
+            await self._drop()
 
     async def _send(self, connection: ledger.Connection, items: Sequence[Hold]) -> Sequence[bool]:
         there = await ledger.forestall(connection, items, _PATIENCE_S)
