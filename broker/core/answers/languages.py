@@ -48,7 +48,7 @@ _SCRIPTS: Final = {
     "KATAKANA": "ja",
     "CJK": "zh",
 }
-_NAMED: Final = (
+_STEMS: Final = (
     "translat übersetz tradu vertaal tłumacz перевед перевод 翻译 翻譯 翻訳 번역 language sprache "
     "langue idioma lingua язык 语言 語言 言語 언어 "
     "english englisch anglais ingles inglés inglês angielsk английск 英语 英文 英語 영어 "
@@ -57,7 +57,8 @@ _NAMED: Final = (
     "spanish spanisch espag espan españ spagnol hiszpa испанск 西班牙 スペイン "
     "italian portugu dutch niederländ polish polski russian russisch russe русск 俄语 俄文 俄語 "
     "chinese chines 中文 汉语 japan 日本 korean 한국 arab hebr hindi greek griech thai latin"
-).split()
+)
+_NAMED: Final = tuple(_STEMS.split())
 _CODE: Final = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _WORD: Final = re.compile(r"[^\W\d_]+")
 

@@ -9,7 +9,10 @@ from broker.flows.runtime import Runtime
 
 
 async def stay(call: Call, session_id: str, runtime: Runtime) -> Call:
-    """Return the call with the endpoint where its conversation was answered last, if it was."""
+    """Return the call with the endpoint where its conversation was answered last, if it was; one
+    that names its endpoint has no choice, and Valkey is not asked for it."""
+    if call.wanted.model in runtime.market.by_name:
+        return call
     home = await runtime.live.homes.of(call.payer.account_id, session_id)
     if home is None:
         return call

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
 from uuid import UUID
+
+import pytest
 
 from broker.live import homes
 from broker.live.room import Live
@@ -38,6 +42,36 @@ async def test_two_accounts_may_use_one_name(here: Live) -> None:
         return (await here.homes.of(A, "talk"), await here.homes.of(B, "talk")) == (7, 9)
 
     await until(apart)
+
+
+async def test_what_many_ask_and_tell_at_once_goes_together(
+    here: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = 0
+    ask = here.valkey.ask
+
+    def counted(*question: Any) -> Any:
+        nonlocal questions
+        questions += 1
+        return ask(*question)
+
+    monkeypatch.setattr(here.valkey, "ask", counted)
+    for number in range(40):
+        here.homes.keep(A, str(number), number)
+    found = await asyncio.gather(*(here.homes.of(A, str(number)) for number in range(50)))
+    assert found == [*range(40), *[None] * 10]
+    assert questions <= 2
+    assert await asyncio.gather(here.homes.of(A, "7"), here.homes.of(A, "7")) == [7, 7]
+    assert questions <= 3
+
+
+async def test_a_caller_who_leaves_takes_nobody_elses_answer_away(here: Live) -> None:
+    here.homes.keep(A, "talk", 7)
+    leaver, other = (asyncio.create_task(here.homes.of(A, "talk")) for _ in range(2))
+    await asyncio.sleep(0)
+    leaver.cancel()
+    assert await other == 7
+    assert await here.homes.of(A, "talk") == 7
 
 
 async def test_what_a_process_saw_itself_it_knows_without_valkey(

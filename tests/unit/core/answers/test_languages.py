@@ -69,7 +69,9 @@ def test_what_was_asked_is_read_once_for_all_choices_and_not_before_one_has_a_la
     assert read == 1
 
 
-@pytest.mark.parametrize("named", ["Translate it.", "Auf ENGLISCH bitte.", "En español, por favor."])
+@pytest.mark.parametrize(
+    "named", ["Translate it.", "Auf ENGLISCH bitte.", "En español, por favor."]
+)
 def test_of_a_long_text_a_language_is_named_at_its_begin_or_at_its_end(named: str) -> None:
     prose = "The parcel has not come. " * (NAMED_WITHIN // 10)
     assert not names_a_language(prose + prose)
