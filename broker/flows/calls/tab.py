@@ -121,6 +121,7 @@ class Tab:
         attempt = self.dispatch.go_on_after_cut(now_s, self.runtime.pulse.doubts.admitting(now_s))
         if attempt is not None:
             self.runtime.continued += 1
+            self.chosen = None  # of two side by side the one that won: it has broken off
             self._count_in(attempt)
         return attempt
 

@@ -38,9 +38,11 @@ class Pair:
     first: ScriptedProvider
     second: ScriptedProvider
 
-    async def ask(self, *, hedge: bool = True, stream: bool = False) -> httpx.Response:
+    async def ask(
+        self, *, hedge: bool = True, stream: bool = False, **more: object
+    ) -> httpx.Response:
         MAY_BE_HEDGED.extend([self.model] * hedge)
-        wishes = {"hedge": hedge, "providers": {"order": ["acme", "globex"]}}
+        wishes = {"hedge": hedge, "providers": {"order": ["acme", "globex"]}} | more
         body = {"model": self.model, "messages": [{"role": "user", "content": "Hi"}]}
         body |= {"max_tokens": 4, "broker": wishes, "stream": stream}
         answer = await self.shop.http.post("/v1/chat/completions", json=body)
@@ -102,6 +104,26 @@ async def test_the_loser_is_told_of_and_costs_nothing(
     assert story["charge_usd"] == second["charge_usd"]
     await until(lambda: pair.first.in_flight == 0)
     assert pair.first.cancelled == 1, "the loser is cancelled"
+
+
+async def test_a_call_is_logged_where_the_last_went_on_from_a_hedge_that_broke_off(
+    house: House, shop: Consumer
+) -> None:
+    pair = await paired(house, shop, "relayed", stream=True)
+    await house.enrol(Stall(name="hooli/relayed", model="relayed"))
+    house.providers["hooli/relayed"].script = HONEST
+    pair.first.script = waits()
+    pair.second.script = Script(models=("upstream-name",), cut_after_chunks=3)
+    order = {"order": ["acme", "globex", "hooli"]}
+    answer = await pair.ask(stream=True, continue_on_cut=True, providers=order)
+    story = await house.story(shop, answer.headers["x-broker-call-id"])
+    told = [(each["endpoint"], each["outcome"]) for each in story["attempts"]]
+    assert told == [
+        ("acme/relayed", "caller_left"),
+        ("globex/relayed", "reset"),
+        ("hooli/relayed", "delivered"),
+    ]
+    assert story["endpoint"] == "hooli/relayed"
 
 
 async def test_whoever_did_not_ask_for_it_is_not_hedged(house: House, shop: Consumer) -> None:
