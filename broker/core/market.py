@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -22,6 +22,9 @@ from broker.core.quality.domains import Recogniser
 from broker.core.quality.lessons import Lessons
 from pricing.book import EndpointUnpriced, PriceBook, Rate
 from pricing.tiers import STANDARD, Tier, tier_rate
+
+RATES_MAX: Final = 1_024
+"""So many endpoints' rates are remembered, of those that calls went to since prices moved."""
 
 
 class Presence(enum.IntEnum):
@@ -127,6 +130,8 @@ class Market:
         """Return an endpoint's rate. Raises EndpointUnpriced, also for a tier without a price."""
         rate = self.rates.get(number)
         if rate is None:
+            if len(self.rates) >= RATES_MAX:
+                self.rates.clear()
             rate = self.rates[number] = self.book.rate(number)
         if tier is STANDARD or self.quoted:
             return rate

@@ -7,7 +7,7 @@ import pytest
 from broker.core.candidates import eligibility
 from broker.core.catalog import Task
 from broker.core.columns import AUTO, build_columns
-from broker.core.market import Presence, build_market
+from broker.core.market import RATES_MAX, Presence, build_market
 from pricing.book import EndpointUnpriced, PriceBook
 from tests.fakes import OTHER_ACCOUNT, decide, endpoint, market, planned, requirements
 
@@ -51,6 +51,14 @@ def test_an_endpoint_that_the_book_does_not_know_yet_is_not_routed_to() -> None:
     assert planned(decide(both)) == [0]
     with pytest.raises(EndpointUnpriced):
         both.rate(5)
+
+
+def test_of_however_many_endpoints_are_called_so_many_rates_are_remembered() -> None:
+    where = market([endpoint(number) for number in range(RATES_MAX + 9)])
+    for number in range(RATES_MAX + 9):
+        assert where.rate(number) == where.book.rate(number)
+        assert where.rate(number) is where.rate(number)
+        assert 0 < len(where.rates) <= RATES_MAX
 
 
 def test_an_empty_market_has_nothing_for_anybody() -> None:
