@@ -3,6 +3,13 @@
 The calls explore as live ones that allow it (`broker.core.quality.exploring`), and what is told is
 learned from as it is live (`broker.core.quality.learning`); nothing is declared of any model.
 Domains are known, by the examples that teach them.
+
+After a thousand calls 4 % are missed of what who was told all reaches (25 tables made of two):
+1 because the prompts are fewer, 3 because one model answers each. None of these missed less beyond
+its noise: other priors, wider or narrower draws, a least quality that is lower or optimistic,
+drawing between the best two, learning after each call, groups, the true domain of each call. To fit
+cells to all that prompts may be taken for, where each call counts for its likeliest domain now,
+missed 0.4 less, 0.1 by chance; but such odds of a call are not kept.
 """
 
 from __future__ import annotations
@@ -98,7 +105,8 @@ def _choose(known: Lessons, among: Floats, random: Random) -> int:
 
 def _learn(lesson: Lesson, labels: Numbers, chosen: Numbers, got: Floats) -> Lessons:
     names, models = lesson.recogniser.names, lesson.train[1].shape[1]
-    heard = heard_together(chosen, labels, got, ~np.isin(got, (0.0, 1.0)))
+    # As words that name no grade are taken: of a scale, 0 and 1 are but the ends.
+    heard = heard_together(chosen, labels, got, np.ones(got.size, dtype=bool))
     beside = Beside(np.full((len(names) + 1, models), np.nan))
     return learn(heard, undeclared(names, models), beside, 0.0)
 

@@ -97,6 +97,17 @@ def test_feedback_alone_teaches_nearly_as_much_as_all_scores(tmp_path: Path) -> 
     assert float(told["best_single_accuracy"]) + 0.05 < last["accuracy"]
 
 
+def test_feedback_counts_a_scales_zero_among_its_other_scores(tmp_path: Path) -> None:
+    """Apart, as wrong answers, the zeros of who fails often would hardly count against it."""
+    made = rows(600)
+    for at, each in enumerate(made):
+        moody = dict.fromkeys(SPECIALIST.values(), 0.6 if at // 2 % 5 < 3 else 0.0)
+        each["scores"] = moody | {"large-70b": 0.45}
+    table, prices = write(tmp_path, made)
+    *_, last = replayed(table, "--prices", prices, "--learn-from-feedback", "300")["feedback"]  # type: ignore[misc]
+    assert last["lowest"] == pytest.approx(0.45)
+
+
 def test_feedback_without_a_whole_row_is_refused_and_where_nothing_is_right_all_is_reached(
     tmp_path: Path,
 ) -> None:
