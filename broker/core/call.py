@@ -24,6 +24,9 @@ from broker.core.wire.trace_context import TraceContext
 BYTES_PER_TOKEN_EXPECTED = 4
 _NAME_CHARACTERS_MAX = 32
 """Longer names of members, which callers choose as they like, are not remembered."""
+READ_BYTES_MAX = 262_144
+"""Of a member whose text is read whole: 16 MiB of next to nothing, taken apart, are 300 MB and
+seconds in which no other call is served."""
 ROLE_TOKENS = 8
 """What a chat template adds to a message."""
 
@@ -70,13 +73,16 @@ class OpenAiBody(msgspec.Struct, frozen=True, eq=False, gc=False):
         return b"".join(parts)
 
     def prompt_text(self) -> str | None:
-        """Return all text of the prompt, as far as it is text; None when it cannot be read.
+        """Return all text of the prompt, as far as it is text; None when it cannot be read, or is
+        above READ_BYTES_MAX.
 
         A member that is passed on raw may hold what only the provider can read, such as 1e999.
         """
         for name in ("messages", "prompt", "input"):
             raw = self.members.get(name)
             if raw is not None:
+                if memoryview(raw).nbytes > READ_BYTES_MAX:
+                    return None
                 try:
                     return "".join(_texts(msgspec.json.decode(raw)))
                 except (msgspec.DecodeError, RecursionError):

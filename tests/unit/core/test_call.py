@@ -8,7 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.core.call import ROLE_TOKENS, OpenAiBody, tokens_in_bound, tokens_in_expected
+from broker.core.call import (
+    READ_BYTES_MAX,
+    ROLE_TOKENS,
+    OpenAiBody,
+    tokens_in_bound,
+    tokens_in_expected,
+)
 
 decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -158,3 +164,16 @@ def test_no_tokenizer_makes_more_tokens_than_there_are_bytes() -> None:
     assert tokens_in_bound(400) >= 400
     assert tokens_in_expected(400) == 100
     assert tokens_in_expected(1) == 1
+
+
+@pytest.mark.parametrize("name", ["messages", "prompt", "input"])
+def test_a_prompt_is_read_whole_up_to_a_bound_and_not_beyond(name: str) -> None:
+    around = len(b'["",[]]')
+    longest = b'["%b",[]]' % (b"a" * (READ_BYTES_MAX - around))
+    assert body(b'{"%b":%b}' % (name.encode(), longest)).prompt_text() == "a" * (
+        READ_BYTES_MAX - around
+    )
+    longer = b'["%b",[]]' % (b"a" * (READ_BYTES_MAX - around + 1))
+    made = body(b'{"%b":%b}' % (name.encode(), longer))
+    assert made.prompt_text() is None
+    assert made.opening_text().startswith("aaa"), "what it is about is told by its ends"
