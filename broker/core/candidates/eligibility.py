@@ -306,7 +306,10 @@ def reject(
     if wanted.tokens_out_max is not None and listed.output_tokens_min < wanted.tokens_out_max:
         strikes.strike(listed.output_tokens < wanted.tokens_out_max, Rejection.OUTPUT_TOO_SHORT)
     if wanted.max_cost_nanos is not None:
-        ceiling, most_picos = ceiling_picos(wanted, listed, view), _picos(wanted.max_cost_nanos)
+        ceiling, most_picos = (
+            ceiling_picos(wanted, listed, view.tokens_out),
+            _picos(wanted.max_cost_nanos),
+        )
         if ceiling.item(ceiling.argmax()) > most_picos:
             strikes.strike(ceiling > most_picos, Rejection.COST_TOO_HIGH)
     if wanted.latency_ms_max is not None:

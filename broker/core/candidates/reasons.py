@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
+import numpy as np
+
 from broker.core.candidates.eligibility import Rejection
+from broker.core.columns import Numbers
 
 WORDS: Final[Mapping[Rejection, str]] = {
     Rejection.NOT_PRESENT: "draining or away",
@@ -30,7 +32,13 @@ WORDS: Final[Mapping[Rejection, str]] = {
 }
 
 
-def counted(reasons: Iterable[int]) -> str:
+def tally(reasons: Numbers) -> dict[Rejection, int]:
+    """Return how many were rejected for each reason."""
+    counts = np.bincount(reasons)
+    return {Rejection(each): int(counts[each]) for each in counts.nonzero()[0].tolist()}
+
+
+def counted(reasons: Numbers) -> str:
     """Return what they fell to and how many to each, in words, the most first."""
-    counts = Counter(map(Rejection, reasons))
-    return ", ".join(f"{WORDS[reason]} ({count})" for reason, count in counts.most_common())
+    most_first = sorted(tally(reasons).items(), key=lambda each: -each[1])
+    return ", ".join(f"{WORDS[reason]} ({count})" for reason, count in most_first)

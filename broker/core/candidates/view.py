@@ -129,10 +129,11 @@ class View(msgspec.Struct, eq=False):
         )
 
 
-def ceiling_picos(wanted: Requirements, listed: Shortlist, view: View) -> Floats:
-    """Return the most that a call can cost at each endpoint of a shortlist, in pico-dollars."""
+def ceiling_picos(wanted: Requirements, listed: Shortlist, tokens_out: int | Numbers) -> Floats:
+    """Return the most that a call can cost at each endpoint of a shortlist, in pico-dollars;
+    `tokens_out` is its `output_limit`."""
     ceiling = listed.rate_in * float(wanted.tokens_in_bound)
-    ceiling += listed.rate_out * (wanted.choices * view.tokens_out)
+    ceiling += listed.rate_out * (wanted.choices * tokens_out)
     return ceiling if listed.rate_call is None else ceiling + listed.rate_call
 
 

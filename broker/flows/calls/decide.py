@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 import numpy as np
 
-from broker.core.candidates.eligibility import Rejection
-from broker.core.candidates.reasons import counted
+from broker.core.candidates.eligibility import Rejection, shortlist
+from broker.core.candidates.reasons import counted, tally
 from broker.core.candidates.refusal import Cause, cause_of
-from broker.core.columns import AUTO
-from broker.core.decision import Decision
+from broker.core.candidates.view import ceiling_picos, output_limit
+from broker.core.columns import AUTO, Numbers
+from broker.core.decision import Candidate, Decision
 from broker.core.requirements import Requirements
 from broker.core.routing import route
 from broker.errors import BrokerError, ModelUnknown, NothingFits, TooManyCalls
 from broker.flows.runtime import Runtime
-from pricing.money import format_rate, format_usd
+from pricing.money import charge_nanos, format_rate, format_usd
 
 REJECTIONS_TOLD_MAX = 20
 _RETRY_AFTER_S = 1.0
@@ -46,7 +45,7 @@ def refusal(
     have fitted where the price was in the way. `counts`: a call that the full turn away is demand,
     which moves their prices; one that is only thought of is none.
     """
-    cause = cause_of(decision.reasons.tolist())
+    cause = cause_of(tally(decision.reasons))
     facts: dict[str, object] = {"rejected": rejections(decision, runtime)}
     if cause is Cause.TIER:
         return NothingFits(
@@ -55,10 +54,9 @@ def refusal(
             facts=facts,
         )
     if cause is Cause.FULL:
-        full = decision.rejected[decision.reasons == Rejection.FULL].tolist()
+        full = decision.rejected[decision.reasons == Rejection.FULL]
         if counts and not wanted.tier.yields:
-            deployments = [runtime.market.endpoint(each).deployment.number for each in full]
-            runtime.pulse.refuse(np.array(deployments, dtype=np.int64))
+            runtime.pulse.refuse(runtime.market.columns.deployment[full])
         return TooManyCalls(
             f"No endpoint that fits has room to spare for the tier '{wanted.tier}'."
             if wanted.tier.yields
@@ -83,25 +81,23 @@ def refusal(
 
 
 def _unfit(decision: Decision, runtime: Runtime, facts: dict[str, object]) -> NothingFits:
-    said = f"No endpoint fits: {counted(decision.reasons.tolist())}."
-    short = decision.rejected[decision.reasons == Rejection.OUTPUT_TOO_SHORT].tolist()
-    if short:
-        longest = max(runtime.market.endpoint(each).max_output_tokens or 0 for each in short)
+    said = f"No endpoint fits: {counted(decision.reasons)}."
+    short = decision.rejected[decision.reasons == Rejection.OUTPUT_TOO_SHORT]
+    if short.size:
+        longest = runtime.market.columns.output_tokens[short].max()
         said += f" The longest answer is {longest:,} tokens."
     return NothingFits(said, facts=facts)
 
 
-def room_in_s(full: list[int], runtime: Runtime) -> float:
+def room_in_s(full: Numbers, runtime: Runtime) -> float:
     """Return in how many seconds the first of these endpoints should have a place, by how long its
     calls take; spread, so that not all who are told come back at once."""
-    pulse, factor = runtime.pulse, runtime.routing.queue_factor
-    soonest_s = _RETRY_AFTER_S_MAX
-    for number in full:
-        deployment = runtime.market.endpoint(number).deployment
-        most = min(deployment.capacity * factor, pulse.limit_at[number])
-        over = max(pulse.load_of(deployment.number) - most, 0.0) + 1.0
-        slots = min(deployment.capacity, most)
-        soonest_s = min(soonest_s, float(pulse.service_s[deployment.number]) * over / slots)
+    pulse, columns = runtime.pulse, runtime.market.columns
+    deployments, capacity = columns.deployment[full], columns.capacity[full]
+    most = np.minimum(capacity * runtime.routing.queue_factor, pulse.limit[full])
+    over = np.maximum(pulse.load(deployments) - most, 0.0) + 1.0
+    soonest_s = (pulse.service_s[deployments] * over / np.minimum(capacity, most)).min()
+    soonest_s = min(float(soonest_s), _RETRY_AFTER_S_MAX)
     return max(soonest_s, _RETRY_AFTER_S) * (1.0 + _SPREAD * runtime.random.random())
 
 
@@ -111,12 +107,11 @@ def _priced_out(
     anyhow = msgspec.structs.replace(
         wanted, max_rate_in_micros=None, max_rate_out_micros=None, max_cost_nanos=None
     )
-    everyone = replace(runtime.routing, attempts_max=len(runtime.market.by_name))
     chance = (runtime.random, runtime.now_s())
-    fitting = route(anyhow, runtime.market, runtime.pulse, everyone, chance)
+    fitting = route(anyhow, runtime.market, runtime.pulse, runtime.routing, chance)
     if fitting is None or not fitting.plan:
         return _unfit(decision, runtime, facts)
-    cheapest = min(fitting.plan, key=lambda each: each.ceiling_nanos)
+    cheapest = _cheapest(anyhow, fitting.eligible, runtime)
     name, rate = runtime.market.endpoint(cheapest.number).name, cheapest.rate
     price_in, price_out = format_rate(rate.rate_in_micros), format_rate(rate.rate_out_micros)
     cost_max = format_usd(cheapest.ceiling_nanos)
@@ -136,6 +131,21 @@ def _priced_out(
     )
 
 
+def _cheapest(wanted: Requirements, eligible: Numbers, runtime: Runtime) -> Candidate:
+    """Return who of those eligible may cost the least."""
+    listed = shortlist(wanted, runtime.market)
+    assert listed is not None, "somebody on it is eligible"
+    limits = output_limit(wanted, listed, runtime.routing)
+    ceilings = ceiling_picos(wanted, listed, limits)
+    ceilings[~np.isin(listed.numbers, eligible)] = np.inf
+    place = int(ceilings.argmin())
+    number = listed.numbers.item(place)
+    limit = limits if isinstance(limits, int) else limits.item(place)
+    rate = runtime.market.rate(number, wanted.tier)
+    picos = rate.picos(wanted.tokens_in_bound, wanted.choices * limit)
+    return Candidate(number, rate, limit, charge_nanos(picos))
+
+
 def _too_long(
     wanted: Requirements, decision: Decision, runtime: Runtime, facts: dict[str, object]
 ) -> NothingFits:
@@ -144,9 +154,9 @@ def _too_long(
     Libraries above OpenAI's client know it by its words, LangChain by those before the colon and
     LiteLLM by those after it, and then shorten the prompt by themselves.
     """
-    short = decision.rejected[decision.reasons == Rejection.CONTEXT_TOO_SHORT].tolist()
-    contexts = [runtime.market.endpoint(each).context_length_tokens or 0 for each in short]
-    longest, asked = max(contexts), wanted.tokens_out_max or 0
+    short = decision.rejected[decision.reasons == Rejection.CONTEXT_TOO_SHORT]
+    longest = int(runtime.market.columns.context_tokens[short].max())
+    asked = wanted.tokens_out_max or 0
     what = "prompt" if wanted.tokens_in_longest is None else "longest text"
     answer = f" and up to {asked:,} of the answer" if asked else ""
     return NothingFits(
@@ -161,11 +171,12 @@ def _too_long(
 
 def rejections(decision: Decision, runtime: Runtime) -> list[dict[str, str]]:
     """Return the first of who was rejected by name, each with the reason."""
-    pairs = zip(decision.rejected.tolist(), decision.reasons.tolist(), strict=True)
+    first = slice(REJECTIONS_TOLD_MAX)
+    told = zip(decision.rejected[first].tolist(), decision.reasons[first].tolist(), strict=True)
     return [
         {
             "endpoint": runtime.market.endpoint(number).name,
             "reason": Rejection(reason).name.lower(),
         }
-        for number, reason in list(pairs)[:REJECTIONS_TOLD_MAX]
+        for number, reason in told
     ]

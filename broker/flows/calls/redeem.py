@@ -16,6 +16,7 @@ from uuid import UUID
 import msgspec
 
 from broker.core.call import Call, OpenAiBody
+from broker.core.candidates.reasons import tally
 from broker.core.candidates.refusal import Cause, cause_of
 from broker.core.columns import AUTO
 from broker.core.decision import Decision, undecided
@@ -66,7 +67,7 @@ def unavailable(decision: Decision, runtime: Runtime) -> BrokerError:
     told = rejections(decision, runtime)
     facts = {"rejected": told}
     reasons = ", ".join(f"{each['endpoint']} {each['reason']}" for each in told)
-    if cause_of(decision.reasons.tolist()) not in (Cause.FULL, Cause.AWAY):
+    if cause_of(tally(decision.reasons)) not in (Cause.FULL, Cause.AWAY):
         return QuoteRefused(
             f"No endpoint of the quote meets the call's own demands: {reasons}.",
             code="quote_mismatch",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from broker.core.candidates.eligibility import Rejection
 from broker.core.candidates.reasons import WORDS, counted
 
@@ -13,4 +15,4 @@ def test_every_reason_has_words_of_its_own() -> None:
 
 def test_reasons_are_counted_in_words_the_most_first() -> None:
     fell = [Rejection.FULL, Rejection.REGION, Rejection.REGION]
-    assert counted(map(int, fell)) == "outside the asked region (2), full (1)"
+    assert counted(np.array(fell)) == "outside the asked region (2), full (1)"
