@@ -147,6 +147,7 @@ async def _scripts(stand: Stand, prompts: Sequence[str]) -> dict[str, str]:
         "auto_value": about(auto | {"broker": {"value_usd": 0.01}}),
         "models": of({"model": FAMILY, "models": ["auto"]}),
         "cascade": about(auto | {"broker": {"cascade": {}}}),
+        "refused": of(auto | {"broker": {"max_cost": 0.000000001}}),
         "stream": of({"stream": True, "stream_options": {"include_usage": True}}),
     }
 
