@@ -1,4 +1,5 @@
-"""Refuses large answers that are made of next to nothing, before they are taken apart.
+"""Refuses large answers that are made of next to nothing, before they are taken apart, and reads
+what others leave raw.
 
 `[{},{},...` is three bytes an object and takes twenty times that: 64 MiB of it would hold the loop
 for seconds and take a gigabyte. Answers that are large by their texts and numbers stay as they are.
@@ -6,7 +7,7 @@ for seconds and take a gigabyte. Answers that are large by their texts and numbe
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -16,6 +17,11 @@ LARGE_BYTES: Final = 1 << 20
 CHOICES_MAX: Final = 128
 """As many as can be asked for."""
 VECTORS_MAX: Final = 65_536
+NULL: Final = msgspec.Raw(b"null")
+_EXACT_BYTES_MAX: Final = 65_536
+"""Longer arguments that are no string count as they are written, but for space between their parts,
+and longer errors are not read: a megabyte of empty lists, taken apart, holds the loop for 0.3 s."""
+T = TypeVar("T")
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -77,3 +83,48 @@ def require_few_vectors(body: bytes) -> None:
     """Raise AttemptFailed (MALFORMED) for a large answer of more than VECTORS_MAX embeddings."""
     if len(body) > LARGE_BYTES and body.count(b"{") > VECTORS_MAX:
         raise malformed(f"more than {VECTORS_MAX} embeddings", 200)
+
+
+_ANY: Final = msgspec.json.Decoder(Any)
+_STRING: Final = msgspec.json.Decoder(str)
+
+
+def is_told(raw: msgspec.Raw) -> bool:
+    """True where a member is there and not null."""
+    return raw is not NULL and bytes(memoryview(raw)[:5]) != b"null"
+
+
+def string_in(raw: msgspec.Raw) -> str:
+    """Return what a string says; nothing for any other JSON. Raises AttemptFailed."""
+    return _within(_STRING, raw) if bytes(memoryview(raw)[:1]) == b'"' else ""
+
+
+def size_of_arguments(raw: msgspec.Raw) -> int:
+    """Return the UTF-8 bytes of a call's arguments: a string of JSON by the book, an object from
+    some servers. Raises AttemptFailed."""
+    if not is_told(raw):
+        return 0
+    if bytes(memoryview(raw)[:1]) == b'"':
+        return len(string_in(raw).encode())
+    if memoryview(raw).nbytes <= _EXACT_BYTES_MAX:
+        return len(msgspec.json.encode(_within(_ANY, raw)))
+    return len(msgspec.json.format(raw, indent=-1))
+
+
+def error_text(raw: msgspec.Raw) -> str:
+    """Return what an error object or string says, cut to 200 characters. Raises AttemptFailed."""
+    if memoryview(raw).nbytes > _EXACT_BYTES_MAX:
+        return "an error of many words"
+    error = _within(_ANY, raw)
+    if isinstance(error, dict):
+        error = error.get("message") or error
+    text = error if isinstance(error, str) else msgspec.json.encode(error).decode()
+    return text[:200] or "an error without words"
+
+
+def _within(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw) -> T:
+    """Read what an answer that has been decoded holds raw."""
+    try:
+        return decoder.decode(raw)
+    except UNREADABLE as error:
+        raise malformed(f"not an OpenAI answer: {error}", 200) from error

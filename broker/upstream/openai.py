@@ -6,12 +6,20 @@ and TGI, which differ in nulls, in names for reasoning, and in the shape of erro
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 
 from broker.upstream.faults import UNREADABLE, malformed
-from broker.upstream.large_answers import require_few_vectors, require_substance
+from broker.upstream.large_answers import (
+    NULL,
+    error_text,
+    is_told,
+    require_few_vectors,
+    require_substance,
+    size_of_arguments,
+    string_in,
+)
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
@@ -33,7 +41,7 @@ class _Usage(msgspec.Struct, gc=False):
 
 class _Function(msgspec.Struct, gc=False):
     name: str | None = None
-    arguments: Any = None
+    arguments: msgspec.Raw = NULL
     """A string of JSON by the book; an object from some servers."""
 
 
@@ -41,10 +49,16 @@ class _ToolCall(msgspec.Struct, gc=False):
     function: _Function | None = None
 
 
+class _Part(msgspec.Struct, gc=False):
+    """Of content in parts; what the broker does not read is not taken apart."""
+
+    text: msgspec.Raw = NULL
+
+
 class _Message(msgspec.Struct, gc=False):
     """A message of a completion or a delta of a chunk."""
 
-    content: str | list[Any] | None = None
+    content: str | list[_Part | str | float | None] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
@@ -62,7 +76,7 @@ class _Choice(msgspec.Struct, gc=False):
 class _Answer(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
-    error: Any = None
+    error: msgspec.Raw = NULL
 
 
 class _Text(msgspec.Struct, gc=False):
@@ -110,7 +124,7 @@ class _Vector(msgspec.Struct):
 class _Embeddings(msgspec.Struct):
     data: list[_Vector] | None = None
     usage: _Usage | None = None
-    error: Any = None
+    error: msgspec.Raw = NULL
 
 
 class CompletionFacts(msgspec.Struct, frozen=True, gc=False):
@@ -176,8 +190,8 @@ def read_completion(body: bytes) -> CompletionFacts:
 def _read_any(body: bytes) -> CompletionFacts:
     require_substance(body)
     answer = _decoded(body)
-    if answer.error is not None:
-        return CompletionFacts(error=_error_text(answer.error))
+    if is_told(answer.error):
+        return CompletionFacts(error=error_text(answer.error))
     choices = answer.choices
     if not choices:
         raise malformed("a completion without choices", 200)
@@ -196,8 +210,8 @@ def read_chunk(data: bytes) -> ChunkFacts:
     if data == b"[DONE]":
         return _DONE
     answer = _decoded(data)
-    if answer.error is not None:
-        return ChunkFacts(error=_error_text(answer.error))
+    if is_told(answer.error):
+        return ChunkFacts(error=error_text(answer.error))
     choices = answer.choices
     if not choices:
         return ChunkFacts(*_counts(answer.usage))
@@ -227,8 +241,8 @@ def read_embedding(body: bytes) -> EmbeddingFacts:
         answer = _EMBEDDINGS.decode(body)
     except UNREADABLE as error:
         raise malformed(f"not an embeddings answer: {error}", 200) from error
-    if answer.error is not None:
-        return EmbeddingFacts(error=_error_text(answer.error))
+    if is_told(answer.error):
+        return EmbeddingFacts(error=error_text(answer.error))
     if not answer.data:
         raise malformed("an embeddings answer without vectors", 200)
     if any(memoryview(vector.embedding)[0] not in b'["' for vector in answer.data):
@@ -264,8 +278,13 @@ def _counts(usage: _Usage | None) -> tuple[int | None, int | None, int | None, i
 
 def _delivered(choices: list[_Choice]) -> tuple[int, str]:
     """Return the bytes delivered and the content, over all choices."""
-    parts = [_delivered_by(choice) for choice in choices]
-    return sum(size for size, _ in parts), "".join(text for _, text in parts)
+    total, texts = 0, []
+    for choice in choices:
+        size, text = _delivered_by(choice)
+        total += size
+        if text:
+            texts.append(text)
+    return total, "".join(texts)
 
 
 def _delivered_by(choice: _Choice) -> tuple[int, str]:
@@ -289,31 +308,18 @@ def _delivered_by(choice: _Choice) -> tuple[int, str]:
     return size, text
 
 
-def _joined(content: list[Any] | None) -> str:
+def _joined(content: list[_Part | str | float | None] | None) -> str:
     """Return the text of content in parts."""
-    if not content:
-        return ""
-    texts = [part.get("text") for part in content if isinstance(part, dict)]
-    return "".join(text for text in texts if isinstance(text, str))
+    parts = (each for each in content or () if isinstance(each, _Part))
+    return "".join(string_in(each.text) for each in parts)
 
 
 def _function_size(function: _Function | None) -> int:
     if function is None:
         return 0
     size = _size(function.name or "")
-    arguments = function.arguments
-    if isinstance(arguments, str):
-        return size + _size(arguments)
-    return size if arguments is None else size + len(msgspec.json.encode(arguments))
+    return size + size_of_arguments(function.arguments)
 
 
 def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
-
-
-def _error_text(error: Any) -> str:
-    """Return what an error object or string says, cut to 200 characters."""
-    if isinstance(error, dict):
-        error = error.get("message") or error
-    text = error if isinstance(error, str) else msgspec.json.encode(error).decode()
-    return text[:200] or "an error without words"

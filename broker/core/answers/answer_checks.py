@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +18,8 @@ import msgspec
 from broker.core.answers.json_schema import WORK_MAX, Schema
 from broker.core.answers.languages import Asked
 from broker.errors import RequestMalformed
+
+_NULL: Final = msgspec.Raw(b"null")
 
 
 class Flaw(enum.StrEnum):
@@ -43,33 +45,37 @@ class Flaw(enum.StrEnum):
     is not."""
 
 
-class _Function(msgspec.Struct, frozen=True):
+class _Function(msgspec.Struct, frozen=True, gc=False):
     name: str | None = None
-    arguments: Any = None
+    arguments: msgspec.Raw = _NULL
 
 
-class _ToolCall(msgspec.Struct, frozen=True):
+class _ToolCall(msgspec.Struct, frozen=True, gc=False):
     function: _Function = _Function()
 
 
-class _Message(msgspec.Struct, frozen=True):
-    content: msgspec.Raw = msgspec.Raw(b"null")
+class _Message(msgspec.Struct, frozen=True, gc=False):
+    content: msgspec.Raw = _NULL
     """Only texts of it are read: of lists of next to nothing much memory would be made."""
     refusal: str | None = None
     tool_calls: list[_ToolCall] | None = None
-    function_call: Any = None
-    audio: Any = None
+    function_call: msgspec.Raw = _NULL
+    audio: msgspec.Raw = _NULL
 
     @property
     def text(self) -> str:
-        return _text(self.content) if bytes(memoryview(self.content)[:1]) == b'"' else ""
+        return _text(self.content) if _is_text(self.content) else ""
+
+    @property
+    def calls(self) -> bool:
+        return bool(self.tool_calls) or not _is_empty(self.function_call)
 
     @property
     def is_empty(self) -> bool:
-        return bytes(memoryview(self.content)[:5]) in (b"null", b'""', b"[]", b"{}")
+        return not self.calls and _is_empty(self.content) and _is_empty(self.audio)
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     message: _Message | None = None
     text: str | None = None
     finish_reason: str | None = None
@@ -108,6 +114,14 @@ class _Said(msgspec.Struct, frozen=True):
         return " ".join(each for each in texts if isinstance(each, str))
 
 
+def _is_text(raw: msgspec.Raw) -> bool:
+    return bytes(memoryview(raw)[:1]) == b'"'
+
+
+def _is_empty(raw: msgspec.Raw) -> bool:
+    return bytes(memoryview(raw)[:5]) in (b"null", b'""', b"[]", b"{}")
+
+
 _said: Final = msgspec.json.Decoder(list[_Said]).decode
 _prompt: Final = msgspec.json.Decoder(Any).decode
 _text: Final = msgspec.json.Decoder(str).decode
@@ -124,6 +138,8 @@ _REFUSAL: Final = re.compile(
 _OPENING: Final = 200
 _READ_MAX: Final = 65_536
 """A longer text or schema is not held against JSON."""
+READ_TOGETHER_MAX: Final = 2 * _READ_MAX
+"""Of all texts and arguments of an answer: taken apart, JSON may be twenty times as large."""
 _CHOICES_MAX: Final = 8
 _CALLS_MAX: Final = 64
 """So many of an answer are looked at: who answers writes as many as it likes."""
@@ -142,7 +158,7 @@ def find_flaw(asked: Mapping[str, msgspec.Raw], answer: bytes) -> Flaw | None:
         choices = _answer(answer).choices
     except (msgspec.MsgspecError, RecursionError):
         return None
-    checks = _Checks(Asked(partial(_texts, asked)))
+    checks = _Checks(asked)
     for choice in choices[:_CHOICES_MAX]:
         flaw = _of_choice(asked, choice, checks)
         if flaw is not None:
@@ -154,9 +170,33 @@ class _Checks:
     """What the choices of one answer are held against together: of schemas, until that has been
     much work."""
 
-    def __init__(self, spoken: Asked) -> None:
-        self.spoken = spoken
+    def __init__(self, asked: Mapping[str, msgspec.Raw]) -> None:
+        self.spoken = Asked(partial(_texts, asked))
+        self._asked = asked
         self._left = WORK_MAX
+        self._unread = READ_TOGETHER_MAX
+
+    @cached_property
+    def form(self) -> _Format | None:
+        """What the answer was to look like."""
+        form: _Format | None = _read(_format, self._asked.get("response_format"))
+        return form
+
+    @cached_property
+    def tools(self) -> dict[str, Any] | None:
+        """What each tool takes, by its name; None where none can be read."""
+        tools = _read(_tools, self._asked.get("tools"))
+        if tools is None:
+            return None
+        return {each.function.name: each.function.parameters for each in tools}
+
+    def takes(self, text: str | msgspec.Raw) -> bool:
+        """True where a text, or JSON, may be read besides those that were."""
+        size = len(text) if isinstance(text, str) else memoryview(text).nbytes
+        if size > min(_READ_MAX, self._unread):
+            return False
+        self._unread -= size
+        return True
 
     def admit(self, schema: object, value: object) -> bool:
         """True too where the schema says nothing, or nothing that can be checked."""
@@ -175,17 +215,16 @@ class _Checks:
 def _of_choice(asked: Mapping[str, msgspec.Raw], choice: _Choice, checks: _Checks) -> Flaw | None:
     message = choice.message or _Message(msgspec.Raw(msgspec.json.encode(choice.text)))
     text = message.text
-    called = message.tool_calls or message.function_call
     filtered = choice.finish_reason == "content_filter"
-    if message.refusal or filtered or (not called and is_refusal(text)):
+    if message.refusal or filtered or (not message.calls and is_refusal(text)):
         return Flaw.REFUSED
     if choice.finish_reason == "length" or _stops(asked):
         return None
-    if message.is_empty and not (called or message.audio):
+    if message.is_empty:
         return Flaw.EMPTY
     if message.tool_calls:
-        return _of_tool_calls(asked, message.tool_calls, checks)
-    return None if called else _of_format(asked, text, checks) or _of_language(asked, text, checks)
+        return _of_tool_calls(message.tool_calls, checks)
+    return None if message.calls else _of_format(text, checks) or _of_language(asked, text, checks)
 
 
 def _stops(asked: Mapping[str, msgspec.Raw]) -> bool:
@@ -199,9 +238,9 @@ def is_refusal(text: str) -> bool:
     return _REFUSAL.match(opening) is not None
 
 
-def _of_format(asked: Mapping[str, msgspec.Raw], text: str, checks: _Checks) -> Flaw | None:
-    form = _read(_format, asked.get("response_format"))
-    if form is None or form.type not in ("json_object", "json_schema") or len(text) > _READ_MAX:
+def _of_format(text: str, checks: _Checks) -> Flaw | None:
+    form = checks.form
+    if form is None or form.type not in ("json_object", "json_schema") or not checks.takes(text):
         return None
     try:
         value = msgspec.json.decode(text)
@@ -225,21 +264,19 @@ def _texts(asked: Mapping[str, msgspec.Raw]) -> list[str]:
     return [*texts, prompt] if isinstance(prompt, str) else texts
 
 
-def _of_tool_calls(
-    asked: Mapping[str, msgspec.Raw], calls: list[_ToolCall], checks: _Checks
-) -> Flaw | None:
-    tools = _read(_tools, asked.get("tools"))
-    if tools is None:
+def _of_tool_calls(calls: list[_ToolCall], checks: _Checks) -> Flaw | None:
+    known = checks.tools
+    if known is None:
         return None
-    known = {each.function.name: each.function.parameters for each in tools}
     for each in calls[:_CALLS_MAX]:
-        name, told = each.function.name, each.function.arguments
+        name, raw = each.function.name, each.function.arguments
         if name not in known:
             return Flaw.BAD_TOOL_CALL
-        if isinstance(told, str) and len(told) > _READ_MAX:
-            continue
         try:
-            value = msgspec.json.decode(told or "{}") if isinstance(told, str | None) else told
+            told = _text(raw) if _is_text(raw) else raw
+            if not checks.takes(told):
+                continue
+            value = msgspec.json.decode("{}" if told == "" or told == _NULL else told)
         except (msgspec.DecodeError, RecursionError):
             return Flaw.BAD_TOOL_CALL
         if not checks.admit(known[name], value):

@@ -15,29 +15,34 @@ BYTES_MAX: Final = 1_048_576
 """A longer answer is not judged by its form."""
 
 
-class _Function(msgspec.Struct):
+LOGPROBS_MAX: Final = 65_536
+"""Of an answer's tokens: so many tell how sure it is."""
+_NULL: Final = msgspec.Raw(b"null")
+
+
+class _Function(msgspec.Struct, frozen=True, gc=False):
     name: str | None = None
-    arguments: Any = None
+    arguments: msgspec.Raw = _NULL
 
 
-class _ToolCall(msgspec.Struct):
+class _ToolCall(msgspec.Struct, gc=False):
     index: int = 0
-    function: _Function = msgspec.field(default_factory=_Function)
+    function: _Function = _Function()
 
 
-class _Delta(msgspec.Struct):
-    content: Any = None
+class _Delta(msgspec.Struct, gc=False):
+    content: msgspec.Raw = _NULL
     refusal: str | None = None
     tool_calls: list[_ToolCall] | None = None
     function_call: _Function | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     delta: _Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
-    logprobs: msgspec.Raw = msgspec.Raw(b"null")
+    logprobs: msgspec.Raw = _NULL
     """Read apart, for numbers in it that are none not to hide the rest."""
 
 
@@ -62,9 +67,10 @@ class _Spoken:
 
     def hear(self, choice: _Choice) -> None:
         """Take a part of it."""
-        delta = choice.delta or _Delta(content=choice.text)
-        if isinstance(delta.content, str):
-            self.text.append(delta.content)
+        delta = choice.delta or _Delta()
+        text = choice.text if choice.delta is None else text_in(delta.content)
+        if text is not None:
+            self.text.append(text)
         if delta.refusal:
             self.refusal.append(delta.refusal)
         for each in delta.tool_calls or ():
@@ -120,51 +126,75 @@ class Transcript:
 
     def _write_down(self, payload: bytes) -> None:
         try:
-            choices = _chunk(payload).choices or []
-        except (msgspec.MsgspecError, RecursionError):
+            for each in _chunk(payload).choices or ():
+                self._spoken.setdefault(each.index, _Spoken()).hear(each)
+                if not each.index:
+                    self.logprobs += read_logprobs(each.logprobs)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return
-        for each in choices:
-            self._spoken.setdefault(each.index, _Spoken()).hear(each)
-            if not each.index:
-                self.logprobs += _in_raw(each.logprobs)
+
+
+class _Only(msgspec.Struct):
+    logprobs: msgspec.Raw = _NULL
+
+
+class _First(msgspec.Struct, array_like=True):
+    choice: _Only
 
 
 class _Whole(msgspec.Struct):
-    choices: list[_Choice]
+    choices: _First
+
+
+class _Sure(msgspec.Struct, gc=False):
+    logprob: float | None
+
+
+class _Told(msgspec.Struct):
+    """As one door tells probabilities, and as the other."""
+
+    token_logprobs: list[float | None] | None = None
+    content: list[_Sure] | None = None
 
 
 _whole: Final = msgspec.json.Decoder(_Whole).decode
+_told: Final = msgspec.json.Decoder(_Told | None).decode
+_text: Final = msgspec.json.Decoder(str).decode
 
 
 def logprobs_of(answer: bytes) -> list[float]:
     """Return the log-probabilities of the tokens of a whole answer's first choice."""
     try:
-        return _in_raw(_whole(answer).choices[0].logprobs)
-    except (msgspec.MsgspecError, IndexError, RecursionError):
-        return []
-
-
-def _in_raw(raw: msgspec.Raw) -> list[float]:
-    try:
-        return read_logprobs(msgspec.json.decode(raw))
+        return read_logprobs(_whole(answer).choices.choice.logprobs)
     except (msgspec.MsgspecError, RecursionError):
         return []
 
 
-def read_logprobs(told: Any) -> list[float]:
-    """Return the log-probabilities of tokens, as a choice of either door tells them."""
+def read_logprobs(raw: msgspec.Raw) -> list[float]:
+    """Return the log-probabilities of the first LOGPROBS_MAX tokens, as a choice of either door
+    tells them; none of it is made into more than these, for servers tell much beside."""
     try:
-        found = told.get("token_logprobs") or [each["logprob"] for each in told["content"]]
-        return [float(each) for each in found if each is not None and math.isfinite(each)]
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
+        told = _told(raw)
+    except (msgspec.MsgspecError, RecursionError):
         return []
+    if told is None:
+        return []
+    found = told.token_logprobs or [each.logprob for each in told.content or ()]
+    first = found[:LOGPROBS_MAX]
+    return [each for each in first if each is not None and math.isfinite(each)]
+
+
+def text_in(raw: msgspec.Raw) -> str | None:
+    """Return what a string says; None for any other JSON."""
+    return _text(raw) if bytes(memoryview(raw)[:1]) == b'"' else None
 
 
 def _continued(before: tuple[str, list[str]] | None, function: _Function) -> tuple[str, list[str]]:
     name, arguments = before or ("", [])
     told = function.arguments
-    if told is not None:
-        arguments.append(told if isinstance(told, str) else msgspec.json.encode(told).decode())
+    if bytes(memoryview(told)[:5]) != b"null":
+        text = text_in(told)
+        arguments.append(msgspec.json.format(told, indent=-1).decode() if text is None else text)
     return name + (function.name or ""), arguments
 
 

@@ -181,13 +181,9 @@ async def _refused(tab: Tab, cascade: Cascade, reply: Reply, verdict: Verdict) -
 
 
 def _as_whole(cascade: Cascade, reply: Reply, whole: WholeAnswer, verdict: Verdict) -> WholeAnswer:
-    content = reply.content
-    content["broker"] = told(verdict)
-    if cascade.hides_logprobs:
-        for choice in content.get("choices") or ():
-            if isinstance(choice, dict):
-                choice.pop("logprobs", None)
-    return msgspec.structs.replace(whole, body=msgspec.json.encode(content), verdict=verdict)
+    assert reply.parts is not None
+    body = reply.parts.whole(told(verdict), hides_logprobs=cascade.hides_logprobs)
+    return msgspec.structs.replace(whole, body=body, verdict=verdict)
 
 
 def _cascade(call: Call) -> Cascade:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from broker.core.answers.transcript import Transcript, read_logprobs
+from broker.core.answers.taken_apart import Parts, take_apart
+from broker.core.answers.transcript import Transcript
 from broker.core.call import OpenAiBody
 from broker.core.cascade import Cascade
 from broker.core.dispatch import Attempt
@@ -26,9 +27,7 @@ from broker.upstream.faults import AttemptFailed, malformed
 LOGPROBS: Final = frozenset({"logprobs", "top_logprobs"})
 """Members of a request of which servers refuse the second without the first."""
 JUDGED_BYTES_MAX: Final = 8 << 20
-"""Of an answer that is no stream; taken apart, as here for its probabilities, it may take a hundred
-megabytes."""
-_content: Final = msgspec.json.Decoder(dict[str, Any]).decode
+"""Of an answer that is no stream."""
 
 
 @dataclass(slots=True)
@@ -37,8 +36,8 @@ class Reply:
 
     attempt: Attempt
     answer: WholeAnswer | StreamedAnswer
-    content: dict[str, Any]
-    """Of an answer that is no stream: all that is in it."""
+    parts: Parts | None
+    """Of an answer that is no stream."""
     ended: bool
     """It came whole."""
     beyond: bool = False
@@ -63,22 +62,14 @@ class Reply:
         """What the first choice says."""
         if isinstance(self.answer, StreamedAnswer):
             return "" if self.answer.scribe is None else self.answer.scribe.text
-        try:
-            choice = self.content["choices"][0]
-            text = choice["message"]["content"] if "message" in choice else choice["text"]
-        except (KeyError, TypeError, IndexError):
-            return ""
-        return text if isinstance(text, str) else ""
+        return "" if self.parts is None else self.parts.text
 
     @property
     def logprobs(self) -> list[float]:
         """Of the tokens that came, of the first choice."""
         if isinstance(self.answer, StreamedAnswer):
             return [] if self.answer.scribe is None else self.answer.scribe.logprobs
-        try:
-            return read_logprobs(self.content["choices"][0]["logprobs"])
-        except (KeyError, TypeError, IndexError):
-            return []
+        return [] if self.parts is None else self.parts.logprobs
 
     def cut(self) -> None:
         """Stop the work upstream, if it goes on."""
@@ -109,8 +100,8 @@ async def overhear_whole(tab: Tab, attempt: Attempt) -> Reply:
     if len(whole.body) > JUDGED_BYTES_MAX:
         raise malformed("an answer that is too long to be judged", 200)
     try:
-        return Reply(attempt, whole, _content(whole.body), ended=True)
-    except (msgspec.DecodeError, RecursionError) as error:
+        return Reply(attempt, whole, take_apart(whole.body), ended=True)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise malformed(f"an answer that cannot be read: {error}", 200) from None
 
 
@@ -143,7 +134,7 @@ async def _overhear(tab: Tab, attempt: Attempt, *, held: bool) -> Reply:
     scribe = Transcript(hides_logprobs=cascade.hides_logprobs)
     attempt.held_back = held
     answer = await open_stream(tab, attempt, scribe)
-    reply = Reply(attempt, answer, {}, ended=answer.reader.ended)
+    reply = Reply(attempt, answer, None, ended=answer.reader.ended)
     if held:
         try:
             await _hold_back(reply, answer, cascade)
