@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import zlib
@@ -13,7 +14,13 @@ from broker.core.call import TensorBody
 from broker.core.outcome import Fault
 from broker.errors import NotAllowed, RequestMalformed
 from broker.upstream.faults import AttemptFailed
-from broker.upstream.kserve import check_infer, is_denied, read_infer, request_id
+from broker.upstream.kserve import (
+    LOOKED_INTO_BYTES_MAX,
+    check_infer,
+    is_denied,
+    read_infer,
+    request_id,
+)
 
 REQUEST = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [0.0]}]}
 SHARED = json.dumps(
@@ -123,6 +130,46 @@ def test_outputs_of_which_classes_are_asked_for_are_found_however_that_is_spelt(
     assert _check(tail, body + b'{"outputs":[{"name":"TAIL"}]}') == {"TOPIC"}
 
 
+LARGE = CLASSES.replace(
+    b'"inputs":[', b'"inputs":[' + b",".join([b"{}"] * (LOOKED_INTO_BYTES_MAX // 2))
+)
+"""With tensors in its JSON."""
+
+
+def test_classes_are_found_beside_tensors_in_json_that_are_not_taken_apart() -> None:
+    before = gc.get_threshold()
+    runs: list[str] = []
+    gc.callbacks.append(note := lambda phase, _: runs.append(phase))
+    gc.set_threshold(1_000, 1_000_000, 1_000_000)
+    try:
+        assert _check([], LARGE) == {"TOPIC"}
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(note)
+    assert len(runs) < 20, "each is of a thousand objects more"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        LARGE.replace(b"{}", b'{"a":"shared_memory"}', 1),
+        LARGE.replace(b"classification", b"cl\\u0061ssification"),
+        LARGE[:-1] + b',"outputs":[]}',
+        LARGE.replace(b'"outputs"', b'"outputs":1,"outp\\u0075ts"'),
+        LARGE.replace(b'{"name":"REST"}', b",".join([b"{}"] * (LOOKED_INTO_BYTES_MAX // 2))),
+        LARGE[:-1],
+    ],
+)
+def test_large_json_of_which_that_cannot_be_told_is_refused(body: bytes) -> None:
+    with pytest.raises((RequestMalformed, NotAllowed)):
+        _check([], body)
+
+
+def test_texts_in_letters_that_json_escapes_may_be_long() -> None:
+    text = json.dumps("\u00e9\u4e2d\x7f" * (LOOKED_INTO_BYTES_MAX // 10))
+    assert _check([], b'{"inputs":[{"name":"a","data":[%b]}]}' % text.encode()) == frozenset()
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -158,7 +205,7 @@ def test_lengths_and_encodings_that_cannot_be_are_malformed(
 
 
 def test_json_that_cannot_be_read_is_malformed_where_it_must_be_read() -> None:
-    for body in (b'{"shared_memory', b'"\\u00', b'["shared_memory",' + b"[" * 100_000):
+    for body in (b'{"shared_memory', b'"\\u0061', b'["shared_memory",' + b"[" * 100_000):
         with pytest.raises(RequestMalformed):
             _check([], body)
 
