@@ -19,6 +19,7 @@ import msgspec
 from broker.core.call import TensorBody
 from broker.errors import BodyTooLarge, NotAllowed, RequestMalformed
 from broker.upstream.faults import UNREADABLE, malformed
+from broker.upstream.large_answers import NULL, error_text, is_told
 
 DENIED_PATHS: Final = (
     "/v2/repository",
@@ -44,7 +45,7 @@ _WINDOW_BITS: Final = {b"gzip": 31, b"deflate": 47}
 
 
 class _Failure(msgspec.Struct):
-    error: Any = None
+    error: msgspec.Raw = NULL
 
 
 class _Outputs(msgspec.Struct):
@@ -214,10 +215,7 @@ def _error_of(body: bytes) -> str | None:
         error = msgspec.json.decode(body, type=_Failure).error
     except UNREADABLE as failure:
         raise malformed(f"not a KServe answer: {failure}", 200) from failure
-    if error is None:
-        return None
-    text = error if isinstance(error, str) else msgspec.json.encode(error).decode()
-    return text[:200] or "an error without words"
+    return error_text(error) if is_told(error) else None
 
 
 def _read_object(pairs: list[tuple[str, Any]]) -> _Object:

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from broker.core.answers.answer_checks import READ_TOGETHER_MAX, Flaw, find_flaw
 from broker.core.answers.taken_apart import PARTS_MAX, take_apart
 from broker.core.answers.transcript import LOGPROBS_MAX, Transcript, logprobs_of
 from broker.upstream.faults import AttemptFailed
+from broker.upstream.kserve import read_infer
 from broker.upstream.openai import read_completion, read_embedding
 
 MANY = 100_000
@@ -115,7 +117,8 @@ def test_lists_of_nothing_in_an_answer_are_not_made_into_objects(told: bytes) ->
     answer = told % LISTS
 
     def read() -> None:
-        for each in (read_completion, read_embedding, take_apart, Transcript().hear):
+        reads = (read_completion, read_embedding, partial(read_infer, None), take_apart)
+        for each in (*reads, Transcript().hear):
             with contextlib.suppress(AttemptFailed, ValueError):  # refused is as good as read
                 each(answer)
         find_flaw({"tools": TOOLS}, answer)
