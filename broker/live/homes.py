@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import Final
 from uuid import UUID
 
+import structlog
 from redis.asyncio import Redis
 
 from broker.live.connection import Valkey
@@ -22,6 +23,8 @@ HOME_S: Final = 1_800
 """So long after its last answer a conversation is taken to have its context there still."""
 HOMES_MAX: Final = 10_000
 """So many are kept in memory, for times without Valkey."""
+
+_log = structlog.get_logger()
 
 _Waiting = dict[str, list[asyncio.Future[int | None]]]
 
@@ -70,6 +73,8 @@ class Homes:
                 told = None
                 try:
                     told = await self._valkey.ask(partial(_exchange, news, [*waiting]), None)
+                except Exception as error:  # those who ask meanwhile wait for the next
+                    _log.error("homes_not_exchanged", exc_info=error)
                 finally:  # nobody waits for ever, whatever becomes of this
                     self._answer(waiting, told)
         finally:

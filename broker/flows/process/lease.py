@@ -62,8 +62,12 @@ class Lease:
     async def acquire(self) -> int:
         """Draw a number and lock it; return it. Raises what asyncpg raises without a database."""
         connection = await self._pool.acquire(timeout=_ANSWER_S)
-        self._process_id = await leases.register(connection)
-        await leases.take(connection, self._process_id)
+        try:
+            self._process_id = await leases.register(connection)
+            await leases.take(connection, self._process_id)
+        except BaseException:
+            await self._hand_back(connection)
+            raise
         self._connection = connection
         self._task = asyncio.create_task(self._keep(), name="Lease")
         return self._process_id

@@ -65,6 +65,28 @@ async def test_what_many_ask_and_tell_at_once_goes_together(
     assert questions <= 3
 
 
+async def test_nobody_waits_for_ever_where_an_exchange_fails_for_no_reason_that_is_known(
+    here: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, failures = here.valkey.ask, 0
+
+    async def failing(*question: Any) -> Any:
+        nonlocal failures
+        failures += 1
+        if failures == 1:
+            await asyncio.sleep(0.05)
+            raise ValueError("a home that is no number")
+        return await ask(*question)
+
+    monkeypatch.setattr(here.valkey, "ask", failing)
+    first = asyncio.create_task(here.homes.of(A, "one"))
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(10.0):
+        assert await here.homes.of(A, "two") is None
+        assert await first is None
+    assert failures == 2
+
+
 async def test_a_caller_who_leaves_takes_nobody_elses_answer_away(here: Live) -> None:
     here.homes.keep(A, "talk", 7)
     leaver, other = (asyncio.create_task(here.homes.of(A, "talk")) for _ in range(2))
