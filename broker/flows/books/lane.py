@@ -125,9 +125,10 @@ class Lane(ABC, Generic[Item, Result]):
         """Tell the callers that still wait that nothing more will be sent."""
 
     async def _execute(self, items: Sequence[Item]) -> None:
-        """Send and deliver, in halves where the books refuse. Raises when the database is away."""
+        """Send and deliver, in halves where the books refuse. Raises when the database is away, or
+        has no session for it."""
+        connection = await self._connected()
         try:
-            connection = await self._connected()
             begun_s = time.monotonic()
             # Of the driver's own time-outs each would fire first after a halt of this process, with
             # the answer unread: calls would be refused that the ledger has long accepted.
@@ -152,9 +153,14 @@ class Lane(ABC, Generic[Item, Result]):
         if self._connection is not None and ledger.is_lost(self._connection):
             await self._drop()
         if self._connection is None:
-            async with patience(asyncio.get_running_loop().time() + self._statement_s):
-                self._connection = await self._pool.acquire()
-                await ledger.prepare_session(self._connection)
+            try:
+                async with patience(asyncio.get_running_loop().time() + self._statement_s):
+                    self._connection = await self._pool.acquire()
+                    await ledger.prepare_session(self._connection)
+            except Exception:
+                # Whatever it was, no row is to blame, and nothing is sent without these settings.
+                await self._drop()
+                raise
         return self._connection
 
     async def _drop(self) -> None:

@@ -1,4 +1,5 @@
-"""A lane to the books whose process is halted in the midst of a statement."""
+"""A lane to the books whose process is halted in the midst of a statement, or that has no session
+to send one in."""
 
 from __future__ import annotations
 
@@ -23,8 +24,13 @@ class Session:
 
     closed = False
 
+    def __init__(self, refusal: Exception | None = None) -> None:
+        self.refusal = refusal
+
     async def execute(self, text: str) -> None:
-        """Take any settings."""
+        """Take any settings, or none."""
+        if self.refusal is not None:
+            raise self.refusal
 
     def is_closed(self) -> bool:
         return self.closed
@@ -36,12 +42,18 @@ class Session:
 class Sessions:
     """As much of a pool as a lane looks at."""
 
-    def __init__(self) -> None:
-        self.opened = 0
+    def __init__(self, *refusals: Exception) -> None:
+        """The first of them take no settings."""
+        self.made: list[Session] = []
+        self._refusals = [*refusals]
+
+    @property
+    def opened(self) -> int:
+        return len(self.made)
 
     async def acquire(self) -> Session:
-        self.opened += 1
-        return Session()
+        self.made.append(Session(self._refusals.pop(0) if self._refusals else None))
+        return self.made[-1]
 
     async def release(self, session: Session, timeout: float) -> None:
         """Forget it."""
@@ -61,7 +73,7 @@ class Sums(Lane[int, int]):
         batch = [self.queue.popleft() for _ in range(len(self.queue))]
         try:
             await self._execute(batch)
-        except TimeoutError as error:
+        except (TimeoutError, asyncpg.PostgresError) as error:
             self.away.append(error)
 
     async def _send(self, connection: Connection, items: Sequence[int]) -> Sequence[int]:
@@ -110,3 +122,21 @@ async def test_a_server_that_says_nothing_is_away_all_the_same(halted_s: float) 
     await _sent(lane)
     assert not lane.told
     assert len(lane.away) == 1
+
+
+@pytest.mark.parametrize("refusal", [asyncpg.DataError, asyncpg.CannotConnectNowError])
+async def test_a_session_that_takes_no_settings_is_left_and_no_row_is_blamed_for_it(
+    refusal: type[asyncpg.PostgresError],
+) -> None:
+    sessions = Sessions(refusal("no such setting"))
+    lane = Sums(sessions, 0.0)
+    lane.start()
+    lane.put(21)
+    while not lane.away:  # noqa: ASYNC110 - only for as long as the lane takes
+        await asyncio.sleep(0)
+    assert sessions.made[0].closed
+    lane.put(21)
+    await lane.close(30.0)
+    assert lane.told == [42]
+    assert not lane.has_died
+    assert sessions.opened == 2
