@@ -10,7 +10,13 @@ import msgspec
 from broker.core.call import OpenAiBody
 from broker.core.catalog import Task
 from broker.core.wire.complaints import plain
-from broker.core.wire.members import PROMPTS_MAX, read_members, sizes_of_prompts
+from broker.core.wire.members import (
+    PROMPTS_MAX,
+    READ,
+    look_alike,
+    read_members,
+    sizes_of_prompts,
+)
 from broker.errors import ParameterMalformed, RequestMalformed
 from broker.flows.calls.exchange import Verdict, WholeAnswer
 from broker.flows.calls.replay import Replay, serve_once
@@ -49,6 +55,7 @@ _NOT_TAKEN = {
     "fallbacks": "'models', a list of names",
 }
 """Members that are refused, and what to say instead."""
+_HEEDED: Final = READ | _NOT_TAKEN.keys()
 
 _HEAD = (
     b"x-broker-call-id: %b\r\nx-request-id: %b\r\nx-broker-endpoint: %b\r\n"
@@ -121,6 +128,9 @@ def parse(path: str, headers: Headers, body: bytes) -> Asked:
         raise ParameterMalformed(_NEEDED[task], f"'{_NEEDED[task]}' is missing.")
     if not _NOT_TAKEN.keys().isdisjoint(members):
         _require_none(members)
+    if (alike := look_alike(members, _HEEDED)) is not None:
+        name, meant = alike
+        raise ParameterMalformed(name, f"'{name}' is '{meant}' to some servers; write it so.")
     model, wishes = _wished(members, headers)
     stream = usage_asked = False
     limit = None

@@ -6,7 +6,7 @@ a million of them would hold all other calls up for seconds, even where they are
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Set
 from functools import cache
 from typing import Final
 
@@ -18,6 +18,14 @@ LARGE_BYTES: Final = 1 << 18
 MEMBERS_MAX: Final = 10_000
 """Of a large body; counted are the colons outside of the members that may be long."""
 PROMPTS_MAX: Final = 2_048
+
+READ: Final = frozenset(
+    {
+        *("model", "models", "messages", "prompt", "input", "stream", "stream_options", "broker"),
+        *("max_tokens", "max_completion_tokens", "n", "best_of", "service_tier"),
+    }
+)
+"""Members by which calls are routed, held and priced."""
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _several = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -54,6 +62,19 @@ def read_members(body: bytes) -> dict[str, msgspec.Raw]:
         if body.count(b":") - sum(bytes(each).count(b":") for each in told) > MEMBERS_MAX:
             raise RequestMalformed(f"The body has more than {MEMBERS_MAX} members.")
     return _members(body)
+
+
+def look_alike(members: Iterable[str], read: Set[str]) -> tuple[str, str] | None:
+    """Return a member, and that of `read` which servers that fold case take it for: of two that are
+    one to them the last counts, so that what runs would not be what was priced."""
+    names = "".join(members)
+    if names.isascii() and names.islower():
+        return None  # as nearly always
+    for name in members:
+        folded = name.casefold()
+        if folded != name and folded in read:
+            return name, folded
+    return None
 
 
 def sizes_of_prompts(raw: msgspec.Raw) -> list[int] | None:

@@ -183,6 +183,32 @@ def test_a_limit_by_a_name_that_overrules_the_held_one_is_refused(name: str, bet
 
 
 @pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("Model", "model"),  # of two models on one server the dearer, at the price of the cheaper
+        ("MAX_TOKENS", "max_tokens"),
+        ("max_to\N{KELVIN SIGN}ens", "max_tokens"),
+        ("\N{LATIN SMALL LETTER LONG S}tream", "stream"),
+        ("N", "n"),
+        ("N_predict", "n_predict"),
+        ("Broker", "broker"),
+    ],
+)
+def test_a_member_that_servers_which_fold_case_take_for_one_that_was_priced_is_refused(
+    name: str, meant: str
+) -> None:
+    with pytest.raises(ParameterMalformed, match=f"'{name}' is '{meant}' to some servers"):
+        parsed(**{name: 1})
+
+
+def test_other_members_are_passed_on_in_whichever_case_they_are_written() -> None:
+    own = {"topK": 4, "chatTemplateKwargs": {}, "größe": 1}
+    body = parsed(**own).body
+    assert isinstance(body, OpenAiBody)
+    assert body.members.keys() >= own.keys()
+
+
+@pytest.mark.parametrize(
     ("name", "better"), [("provider", "data_policy"), ("fallbacks", "'models'")]
 )
 def test_demands_in_the_words_of_other_gateways_are_refused_with_ours(
