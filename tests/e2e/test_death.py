@@ -187,12 +187,12 @@ async def test_a_broker_that_is_asked_to_stop_finishes_what_it_began(floor: Floo
     assert not any(call.done() for call in calls), "it is unready before its calls have ended"
     answers = await asyncio.gather(*calls)
     await broker.stop()
+    assert all(told.whole for told in answers)
     settlements = await floor.settlements()
-    assert len(settlements) == 16
-    for told in answers:
-        assert told.whole
-        assert told.call_id is not None
-        assert settlements[told.call_id]["charge_nanos"] == told.cost_nanos
+    # Of holds that were opened ahead of calls, none of these tells a charge.
+    charged = {id_: row["charge_nanos"] for id_, row in settlements.items() if row["charge_nanos"]}
+    assert charged == {told.call_id: told.cost_nanos for told in answers}
+    assert len(charged) == 16
     assert await floor.held() == 0
     assert await floor.rows("SELECT 1 FROM broker_processes") == [], "its lease is given up"
 

@@ -12,7 +12,6 @@ from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.valkey import EmbeddedValkey
 from tests.conftest import fresh_database
 from tests.integration.gateway.house import Consumer, House, open_house
-from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ async def house(
         open_house(url, valkey_server.url) as house,
     ):
         yield house
-        await until(lambda: _nothing_held(house))
+        await house.let_go()
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +47,13 @@ async def hasty_house(
         ) as house,
     ):
         yield house
-        await until(lambda: _nothing_held(house))
+        await house.let_go()
 
 
 async def _empty(valkey_server: EmbeddedValkey) -> None:
     client = redis.asyncio.from_url(valkey_server.url)
     await client.flushall()
     await client.aclose()
-
-
-async def _nothing_held(house: House) -> bool:
-    return await house.open_holds() == 0
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import msgspec
 from provider_sdk.protocol import DeploymentOffer
 from provider_sdk.testing.scripted import Script, ScriptedProvider, answer_text, chat_prompt
 from tests.integration.gateway.house import Consumer, House, Stall
-from tests.waiting import until
 
 PATH = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "Name some trees, please"}]
@@ -105,11 +104,8 @@ class Trade:
 
     async def balance(self) -> Decimal:
         """What the shop has, once nothing is held any more."""
-        await until(self._nothing_held)
+        await self.house.let_go()
         return Decimal((await self.shop.http.get("/api/balance")).json()["posted_usd"])
-
-    async def _nothing_held(self) -> bool:
-        return await self.house.open_holds() == 0
 
     async def paid(self, family: str) -> dict[str, int]:
         """Nano-dollars charged for each endpoint of a family."""

@@ -41,14 +41,10 @@ async def nothing_lost(house: House, shop: Consumer) -> AsyncIterator[None]:
     for provider in house.providers.values():
         provider.calls = 0
     yield
-    await until(lambda: _nothing_held(house))
+    await house.let_go()
     assert (await shop.http.get("/api/balance")).json()["available_usd"] == before
     assert [provider.calls for provider in house.providers.values()] == [0, 0]
     assert (await shop.http.get("/v1/models")).status_code == 200
-
-
-async def _nothing_held(house: House) -> bool:
-    return await house.open_holds() == 0
 
 
 def _openai_error(answer: httpx.Response, status: int) -> dict[str, Any]:

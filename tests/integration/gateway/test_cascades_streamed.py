@@ -166,7 +166,7 @@ async def test_who_wants_nothing_below_gets_nothing_of_it(house: House, shop: Co
     assert (flagged.status, flagged.comment["flagged"]) == (200, True)
     kept = await ask(shop, chain(UNSURE, SURE, below="refuse"))
     assert (kept.status, kept.headers["x-broker-confidence"]) == (200, "0.83")
-    await until(lambda: _nothing_held(house))
+    await house.let_go()
 
 
 SLOW = Script(models=("upstream-name",), output_tokens=30, tokens_per_s=400.0)
@@ -190,7 +190,7 @@ async def test_nothing_is_paid_where_an_answer_was_cut_and_no_other_came(
         attempts = await attempts_of(house, shop, failed)
         assert {each["endpoint"] for each in attempts} == {"acme/cheap", "globex/dear"}
         assert {each["charge_usd"] for each in attempts} == {"0.00"}
-    await until(lambda: _nothing_held(house))
+    await house.let_go()
 
 
 @pytest.mark.parametrize(("pay", "paid"), [("both", True), ("kept", False)])
@@ -205,7 +205,7 @@ async def test_cut_answers_that_are_all_too_low_are_told_so_and_paid_as_whole_on
     assert '"confidence_too_low"' in refused.raw
     attempts = await attempts_of(house, shop, refused)
     assert [float(each["charge_usd"]) > 0 for each in attempts] == [paid, paid]
-    await until(lambda: _nothing_held(house))
+    await house.let_go()
 
 
 @pytest.mark.parametrize(("pay", "paid"), [("both", True), ("kept", False)])
@@ -256,7 +256,7 @@ async def test_where_nobody_is_left_what_was_cut_off_costs_nothing(
     first, *others = (await house.story(shop, call_id))["attempts"]
     assert (first["outcome"], first["charge_usd"]) == ("delivered", "0.00")
     assert {each["outcome"] for each in others} == {"server_error"}
-    await until(lambda: _nothing_held(house))
+    await house.let_go()
 
 
 async def test_a_stream_that_another_answer_agrees_with_is_kept(
@@ -311,10 +311,6 @@ async def test_who_leaves_before_anything_went_out_pays_nothing(
     call = await left()
     assert call is not None
     assert (call["status"], call["charge_usd"]) == (499, "0.00")
-
-
-async def _nothing_held(house: House) -> bool:
-    return await house.open_holds() == 0
 
 
 async def test_of_several_models_the_first_that_answers_streams_as_it_comes(

@@ -127,13 +127,7 @@ async def the_same_is_decided_without_calling(house: House, shop: Consumer) -> N
     unknown = await shop.http.post("/api/route", json=dear | {"model": "nobody"})
     assert unknown.status_code == 404
     assert house.providers["globex/large"].calls == calls
-
-    async def nothing_is_held() -> bool:
-        # Where calls come densely holds are opened ahead of them, and released half a second later;
-        # one of a call that was only thought of would stay for minutes.
-        return await house.open_holds() == 0
-
-    await until(nothing_is_held)
+    await house.let_go()
 
 
 @pytest.mark.parametrize(("name", "streams"), [("writer", False), ("speaker", True)])

@@ -48,7 +48,7 @@ async def test_the_call_upstream_is_cancelled_within_fifty_milliseconds(
         lags_s.append(time.monotonic() - left_s)
     # The machine may be away now and then. A timer in between would show in every try.
     assert min(lags_s) <= SOON_S, lags_s
-    await until(lambda: _nothing_held(house))
+    await house.let_go()
 
 
 async def _ask(house: House, shop: Consumer, *, stream: bool) -> asyncio.StreamWriter:
@@ -61,7 +61,3 @@ async def _ask(house: House, shop: Consumer, *, stream: bool) -> asyncio.StreamW
     line = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
     writer.write(f"{line}content-type: application/json\r\n{head}\r\n".encode() + body)
     return writer
-
-
-async def _nothing_held(house: House) -> bool:
-    return await house.open_holds() == 0

@@ -9,7 +9,6 @@ import pytest
 
 from provider_sdk.testing.script import Script
 from tests.integration.gateway.house import Consumer, House, Stall
-from tests.waiting import until
 
 GOOD = Script(models=("upstream-name",))
 CHAT = {"model": "small", "messages": [{"role": "user", "content": "hi"}]}
@@ -26,17 +25,13 @@ async def charged_for(house: House, shop: Consumer, path: str, body: dict[str, A
     before = await available(shop)
     answer = await shop.http.post(path, json=body)
     assert answer.status_code == 200, answer.text
-    await until(lambda: _nothing_held(house))
+    await house.let_go()
     return before - await available(shop)
 
 
 async def available(shop: Consumer) -> int:
     shown = (await shop.http.get("/api/balance")).json()["posted_usd"]
     return round(float(shown) * 10**9)
-
-
-async def _nothing_held(house: House) -> bool:
-    return await house.open_holds() == 0
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -233,9 +233,10 @@ async def test_a_stream_that_breaks_off_raises_in_the_client_and_what_came_is_ch
 
 
 async def test_nothing_is_charged_for_what_failed(
-    client: AsyncOpenAI, shop: Consumer, provider: ScriptedProvider
+    client: AsyncOpenAI, house: House, shop: Consumer, provider: ScriptedProvider
 ) -> None:
     async def balance() -> str:
+        await house.let_go()
         told = (await shop.http.get("/api/balance")).json()
         assert told.keys() >= {"available_usd"}, told
         available: str = told["available_usd"]

@@ -15,7 +15,6 @@ import structlog
 from broker.store.access.accounts import Role
 from provider_sdk.testing.scripted import Script, answer_text, chat_prompt
 from tests.integration.gateway.house import Consumer, House, Stall
-from tests.waiting import until
 
 MARKER = "Zyzzyva-7731"
 PROMPT = f"My secret is {MARKER}."
@@ -135,7 +134,7 @@ async def test_content_is_in_no_table_and_in_no_log(
     spoken = answer_text(chat_prompt(MESSAGES))
     assert any(spoken in answer for answer in answers)
     assert any(MARKER in answer for answer in answers), "a provider has quoted the prompt"
-    await until(lambda: _nothing_held(house))
+    await house.let_go()
 
     def kept(text: str) -> bool:
         return MARKER in text or spoken in text or spoken[:24] in text
@@ -176,10 +175,6 @@ async def _trade_of_every_kind(house: House, shop: Consumer) -> list[str]:
     texts.append((await shop.http.post(path, json={"inputs": [tensor]})).text)
     texts.append((await shop.http.post("/v1/completions", content=PROMPT)).text)
     return texts
-
-
-async def _nothing_held(house: House) -> bool:
-    return await house.open_holds() == 0
 
 
 async def _everything_stored(database: asyncpg.Connection) -> Any:

@@ -36,11 +36,7 @@ async def calm(house: House, provider: ScriptedProvider) -> AsyncIterator[None]:
     provider.calls = provider.cancelled = 0
     yield
     await until(lambda: provider.in_flight == 0)
-    await until(lambda: _nothing_held(house))
-
-
-async def _nothing_held(house: House) -> bool:
-    return await house.open_holds() == 0
+    await house.let_go()
 
 
 class Wire:
@@ -287,7 +283,7 @@ async def test_who_leaves_while_the_provider_thinks_is_not_charged_and_it_is_tol
     await until(lambda: provider.in_flight == 1)
     wire.writer.transport.abort()
     await until(lambda: provider.cancelled == 1)
-    await until(lambda: _nothing_held(house))
+    await house.let_go()
     assert await _balance(shop) == before
 
 

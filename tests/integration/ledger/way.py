@@ -58,6 +58,9 @@ class Way:
             self._target.hostname, self._target.port
         )
         self._writers |= {writer, inner_writer}
+        if not self.open:  # closed meanwhile
+            self.close()
+            return
         for task in (
             asyncio.create_task(self._pump(reader, inner_writer)),
             asyncio.create_task(self._pump(inner_reader, writer, answers=True)),

@@ -18,7 +18,7 @@ from broker.store import ledger
 from broker.store.receipts import receipt_cases, receipt_horizon
 from provider_sdk.protocol import Receipt
 from provider_sdk.signing import receipt_message
-from tests.integration.gateway.house import Consumer, House
+from tests.integration.gateway.house import Consumer
 from tests.integration.ledger.books import ledger_connection
 from tests.integration.receipts.workshop import Workshop, sign
 from tests.waiting import until
@@ -146,12 +146,8 @@ async def test_a_call_that_is_under_way_is_left_for_later(
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     workshop.behave()
-    await until(lambda: _nothing_held(workshop.house))
+    await workshop.house.let_go()
     assert [each.call_id for each in await workshop.reconcile()] == [invented]
-
-
-async def _nothing_held(house: House) -> bool:
-    return await house.open_holds() == 0
 
 
 async def test_a_whole_answer_of_a_call_that_died_with_its_broker_is_a_case(
