@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from celery import Celery
@@ -19,7 +19,7 @@ from broker.errors import BrokerError
 from simulations.cell import Cell, CellStopped, Outcome
 from simulations.doors import open_door
 from simulations.studies.folder import fingerprint
-from simulations.studies.lease import Lease
+from simulations.studies.lease import Clock, Lease
 from simulations.studies.local import Told, unheard
 from simulations.studies.parcel import CALL_OFF, CELL_TASK, QUEUE, pack, unpack
 
@@ -47,8 +47,9 @@ class CeleryRunner:
     """Runs cells as tasks; what is not done when it is left is called off, or by itself ends soon
     after who is killed."""
 
-    def __init__(self, app: Celery, told: Told = unheard) -> None:
+    def __init__(self, app: Celery, told: Told = unheard, clock: Clock = time.monotonic) -> None:
         self._app = app
+        self._clock = clock
         self._told = told
         self._before = 0
 
@@ -57,31 +58,48 @@ class CeleryRunner:
         CellStopped where `told` says so."""
         if not cells:
             return
-        code, lease = fingerprint(), Lease(self._app.backend)
         waiting: list[AsyncResult] = []
         try:
-            for cell in cells:
-                lease.renew()
-                waiting.append(self._send(pack(cell), code, lease.name))
-            while waiting:
-                lease.renew()
-                ended = [each for each in waiting if each.ready()]
-                for each in ended:
-                    yield _outcome(each.get(propagate=False))
-                    each.forget()
-                    waiting.remove(each)
-                if not self._told(self._before + len(cells) - len(waiting)):
-                    raise CellStopped
-                if not ended:
-                    time.sleep(LOOK_S)
-            self._before += len(cells)
+            with Lease(self._app.backend, self._clock) as lease:
+                yield from self._run(cells, waiting, lease)
         finally:
             if waiting:
-                # A cell under way may take hours, and others wait for its worker.
+                # A cell under way may take hours, and others wait for its worker. Where nobody can
+                # be told, it ends with the lease.
                 ids = [each.id for each in waiting]
-                self._app.control.revoke(ids, terminate=True, signal=CALL_OFF)
+                with suppress(OperationalError):
+                    self._app.control.revoke(ids, terminate=True, signal=CALL_OFF)
                 # Each that goes says so to the store, which is there yet.
                 waiting.clear()
+
+    def _run(
+        self, cells: Sequence[Cell], waiting: list[AsyncResult], lease: Lease
+    ) -> Iterator[Outcome]:
+        code = fingerprint()
+        for cell in cells:
+            lease.require()
+            waiting.append(self._send(pack(cell), code, lease.name))
+        while waiting:
+            lease.require()
+            ended = self._ended(waiting)
+            for each in ended:
+                yield _outcome(each.get(propagate=False))
+                waiting.remove(each)
+                with suppress(*self._app.backend.connection_errors):  # it expires by itself
+                    each.forget()
+            if not self._told(self._before + len(cells) - len(waiting)):
+                raise CellStopped
+            if not ended:
+                time.sleep(LOOK_S)
+        self._before += len(cells)
+
+    def _ended(self, waiting: Sequence[AsyncResult]) -> list[AsyncResult]:
+        """Return who has ended; nobody while the store cannot be asked, for as long as the lease
+        lasts."""
+        try:
+            return [each for each in waiting if each.ready()]
+        except self._app.backend.connection_errors:
+            return []
 
     def _send(self, *told: str) -> AsyncResult:
         return self._app.send_task(CELL_TASK, told, queue=QUEUE, expires=EXPIRES_S)
