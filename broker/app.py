@@ -20,8 +20,9 @@ from broker.api.metrics.tallies import Tallies
 from broker.bootstrap import open_runtime
 from broker.flows.calls.quote import QuoteDesk
 from broker.flows.runtime import Runtime
-from broker.gateway.app import ASTRAY, Gateway
+from broker.gateway.app import Gateway
 from broker.gateway.quoting import read_demands
+from broker.gateway.ways import is_of_clients, meant
 from broker.logs import configure_logging
 from broker.server.bridge import App, Bridge, when_asked
 from broker.server.files import allow_files, connections_max
@@ -121,9 +122,12 @@ class Broker:
             return self._gateway.open(request)
         if path == "/":
             return _to_console, True
-        if path in ASTRAY:
-            return self._gateway.open(request)  # whose refusals OpenAI's clients can read
-        bridge = self._mounts.get(path.split("/", 2)[1], self._api)
+        bridge = self._mounts.get(path.split("/", 2)[1])
+        if bridge is None:
+            if is_of_clients(plain := meant(path)):
+                request.path = plain
+                return self._gateway.open(request)  # whose refusals such clients can read
+            bridge = self._api
         bridge.open(request)
         return bridge.handle, False
 

@@ -119,6 +119,10 @@ class MethodNotServed(RequestRefused):
     status = 405
     code = "method_not_allowed"
 
+    def __init__(self, detail: str, *, allowed: str) -> None:
+        super().__init__(detail)
+        self.allowed = allowed
+
 
 class NotFound(RequestRefused):
     """There is no such object, or it is another's: the answer is the same."""

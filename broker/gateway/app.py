@@ -9,9 +9,10 @@ from typing import Final
 from broker.errors import BrokerError, MethodNotServed, NotFound
 from broker.flows.access.keyring import Seat
 from broker.flows.runtime import Runtime
-from broker.gateway import kserve, models, openai
+from broker.gateway import browsers, kserve, models, openai
 from broker.gateway.admit import require_room
 from broker.gateway.refusals import Answer, kserve_refusal, openai_refusal, unexpected
+from broker.gateway.ways import hint, meant
 from broker.server.request import Handler, Request, header_lines
 from broker.store.access.keys import StoredKey
 
@@ -21,10 +22,6 @@ OPENAI: Final = "openai"
 KSERVE: Final = "kserve"
 _REFUSAL_OF: Final[dict[str, Refusal]] = {OPENAI: openai_refusal, KSERVE: kserve_refusal}
 _SERVED: Final = (*openai.TASKS, "/v1/models")
-ASTRAY: Final = frozenset({"/v1", *(path.removeprefix("/v1") for path in _SERVED)})
-"""Where clients come whose base URL lacks its end."""
-_RESPONSES: Final = "/v1/responses"
-"""What OpenAI's Agents SDK and others ask for by themselves."""
 _SHED: Final = (429, 503)
 _LEFT = 499
 """Counted as the status of an answer that its caller did not wait for."""
@@ -44,6 +41,10 @@ class Gateway:
         Whoever is refused at the head, for its key say, need not send the body.
         """
         is_kserve = request.path.startswith("/v2")
+        if b"origin" in request.fields:
+            request.also = browsers.ANY_ORIGIN
+            if browsers.is_preflight(request):
+                return browsers.allow, True
         try:
             if is_kserve:
                 return self._open_kserve(request), True
@@ -67,7 +68,10 @@ class Gateway:
             _require(request, "GET")
             request.told = self._key(request)
             return partial(self._look_up, models.list_models, openai_refusal)
-        raise NotFound(f"There is nothing at {path}.{_hint(path)} Served are {', '.join(_SERVED)}.")
+        request.path = meant(path)
+        if request.path != path:
+            return self._open_openai(request)
+        raise NotFound(f"There is nothing at {path}.{hint(path)} Served are {', '.join(_SERVED)}.")
 
     def _open_kserve(self, request: Request) -> Handler:
         path = kserve.parse_path(request.path)
@@ -148,15 +152,7 @@ async def _refuse(error: BrokerError, refusal: Refusal, request: Request) -> Non
     request.answer(status, header_lines(headers), body)
 
 
-def _hint(path: str) -> str:
-    """Return what the client of a path that is not served may be set to."""
-    if path in ASTRAY:
-        return " The base URL of a client ends in /v1."
-    if path.startswith(_RESPONSES):
-        return " Set the client to chat completions."
-    return " /v1 stands there twice." if path.startswith("/v1/v1/") else ""
-
-
 def _require(request: Request, method: str) -> None:
     if request.method != method:
-        raise MethodNotServed(f"{request.path} takes {method}, not {request.method}.")
+        told = f"{request.path} takes {method}, not {request.method}."
+        raise MethodNotServed(told, allowed=method)

@@ -80,7 +80,8 @@ def _parse(path: str) -> Path:
     if _STATISTICS.fullmatch(path):
         raise NotFound("Statistics are not served; GET /api/calls tells of each of your calls.")
     if match is None:
-        raise NotFound(f"There is nothing at {path}.")
+        hint = " A Triton client's address has no path." if path.startswith("/v2/v2") else ""
+        raise NotFound(f"There is nothing at {path}.{hint}")
     model = unquote(match["model"]).replace("--", "/")
     return Path(match["verb"] or "", model, match["version"])
 

@@ -7,7 +7,7 @@ import math
 import msgspec
 import structlog
 
-from broker.errors import AlreadyServed, BrokerError
+from broker.errors import AlreadyServed, BrokerError, MethodNotServed
 
 _log = structlog.get_logger()
 
@@ -56,6 +56,8 @@ def _headers(error: BrokerError) -> list[tuple[bytes, bytes]]:
     if error.call_id is not None:
         call_id = error.call_id.encode()
         headers += (b"x-broker-call-id", call_id), (b"x-request-id", call_id)
+    if isinstance(error, MethodNotServed):
+        headers.append((b"allow", error.allowed.encode()))
     if isinstance(error, AlreadyServed):
         headers.append((b"x-broker-replayed", b"true"))
     cost_usd = error.facts.get("cost_usd")

@@ -84,6 +84,8 @@ class Request(msgspec.Struct, eq=False):
     """Of a handler that reads the body as it comes: told of pieces, the end, and a leaving."""
     told: object = None
     """What the door has found out at the head, for its handler."""
+    also: bytes = b""
+    """Header lines that any answer to it has, as the door has found out at the head."""
     keep_alive: bool = True
     begun: bool = False
     ended: bool = False
@@ -123,9 +125,10 @@ class Request(msgspec.Struct, eq=False):
         assert not self.begun, "an answer begins once"
         self.begun = self.ended = True
         closing = b"" if self.keep_alive else b"connection: close\r\n"
-        first = b"%b%b%bcontent-length: %d\r\n\r\n" % (
+        first = b"%b%b%b%bcontent-length: %d\r\n\r\n" % (
             STATUS_LINES[status],
             head,
+            self.also,
             closing,
             len(body),
         )
@@ -147,7 +150,7 @@ class Request(msgspec.Struct, eq=False):
             self.keep_alive = False  # an old client knows the end of the body by the connection's
         framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
         closing = b"" if self.keep_alive else b"connection: close\r\n"
-        first = b"%b%b%b%b\r\n" % (STATUS_LINES[status], head, framing, closing)
+        first = b"%b%b%b%b%b\r\n" % (STATUS_LINES[status], head, self.also, framing, closing)
         self.connection.write(first + self._framed(piece))
 
     def write(self, piece: bytes) -> None:

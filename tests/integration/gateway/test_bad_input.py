@@ -221,14 +221,16 @@ async def test_a_wrong_method_is_refused(shop: Consumer, method: str) -> None:
     error = _openai_error(await shop.http.request(method, CHAT), 405)
     assert error["code"] == "method_not_allowed"
     assert "POST" in error["message"]
-    assert "POST" in _triton_error(await shop.http.request(method, INFER), 405)
+    refused = await shop.http.request(method, INFER)
+    assert "POST" in _triton_error(refused, 405)
+    assert refused.headers["allow"] == "POST"
     if method != "GET":
         _openai_error(await shop.http.request(method, "/v1/models"), 405)
         _triton_error(await shop.http.request(method, "/v2"), 405)
 
 
 async def test_an_unknown_path_is_not_found_in_the_doors_shape(shop: Consumer) -> None:
-    for path in ("/v1/", "/v1/audio/speech", "/v1/chat/completions/", "/v1//models", "/v1/%00"):
+    for path in ("/v1/", "/v1/audio/speech", "/v1/chat", "/v1/%00", "/responses", "/api/v1/models"):
         _openai_error(await shop.http.post(path, json=GOOD), 404)
     for path in ("/v2/nothing", "/v2/models", "/v2/models/", "/v2x", "/v2/models/a/b/c/d"):
         _triton_error(await shop.http.get(path), 404)

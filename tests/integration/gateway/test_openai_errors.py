@@ -63,15 +63,49 @@ async def test_who_asks_for_responses_is_told_to_ask_by_chat_completions(
         await client.responses.create(model="auto", input="hello")
 
 
-async def test_a_base_url_without_its_end_or_with_it_twice_is_told_so(
-    house: House, shop: Consumer
+@pytest.mark.parametrize("base", ["", "/", "//v1", "/v1//"])
+async def test_a_base_url_without_its_end_or_with_slashes_too_many_serves(
+    house: House, shop: Consumer, base: str
 ) -> None:
-    async with AsyncOpenAI(base_url=house.url, api_key=shop.key, timeout=20.0) as client:
-        with pytest.raises(openai.NotFoundError, match="base URL of a client ends in /v1"):
+    async with AsyncOpenAI(base_url=house.url + base, api_key=shop.key, timeout=20.0) as client:
+        answer = await _ask(client)
+        assert (await house.story(shop, answer._request_id))["status"] == 200
+        assert (await client.models.retrieve("acme/small")).id == "acme/small"
+        with pytest.raises(openai.NotFoundError, match="Set the client to chat completions"):
+            await client.responses.create(model="auto", input="hello")
+
+
+@pytest.mark.parametrize("base", ["/v1/v1", "/api/v1", "/openai/deployments/small"])
+async def test_a_base_url_that_leads_elsewhere_is_told_how_it_ends(
+    house: House, shop: Consumer, base: str
+) -> None:
+    async with AsyncOpenAI(base_url=house.url + base, api_key=shop.key, timeout=20.0) as client:
+        with pytest.raises(openai.NotFoundError, match="the broker's address and /v1, no more"):
             await _ask(client)
-    async with AsyncOpenAI(base_url=f"{house.url}/v1/v1", api_key=shop.key, timeout=20.0) as client:
-        with pytest.raises(openai.NotFoundError, match="/v1 stands there twice"):
-            await _ask(client)
+
+
+async def test_a_page_of_any_origin_may_read_what_it_is_told(
+    house: House, shop: Consumer, client: AsyncOpenAI
+) -> None:
+    page = {"origin": "https://shop.example"}
+    asking = {"access-control-request-method": "POST", "access-control-request-headers": "x-a"}
+    allowed = await house.client(None).options("/v1/chat/completions", headers=page | asking)
+    assert allowed.status_code == 200
+    assert "authorization" in allowed.headers["access-control-allow-headers"]
+    whole = await client.chat.completions.with_raw_response.create(
+        model="small", messages=MESSAGES, extra_headers=page
+    )
+    stream = await client.chat.completions.with_raw_response.create(
+        model="small", messages=MESSAGES, stream=True, extra_headers=page
+    )
+    refused = await shop.http.post("/v1/completions", headers=page)
+    assert refused.status_code == 400
+    for answer in (whole, stream, refused):
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert answer.headers["access-control-expose-headers"] == "*"
+    elsewhere = await shop.http.get("/api/balance", headers=page)
+    assert elsewhere.status_code == 200
+    assert "access-control-allow-origin" not in elsewhere.headers
 
 
 async def test_a_wrong_key_is_an_authentication_error(house: House) -> None:

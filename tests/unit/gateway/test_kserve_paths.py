@@ -90,3 +90,8 @@ def test_who_asks_for_statistics_is_told_where_the_broker_tells_of_calls(model: 
     with pytest.raises(NotFound, match=r"Statistics are not served; GET /api/calls"):
         parse_path(f"/v2/models{model}/stats")
     assert parse_path("/v2/models/stats/infer") == Path("infer", "stats")
+
+
+def test_an_address_that_ends_in_v2_is_told_so() -> None:
+    with pytest.raises(NotFound, match="address has no path"):
+        parse_path("/v2/v2/models/small/infer")
