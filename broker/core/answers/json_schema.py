@@ -114,8 +114,8 @@ class _Reading:
         for part, looks in self._within(schema, depth):
             parts += part.parts * looks
             patterns += part.patterns * looks
-        if parts > PARTS_MAX:
-            raise ValueError(f"written out, it has more than {PARTS_MAX} parts")
+            if parts > PARTS_MAX:
+                raise ValueError(f"written out, it has more than {PARTS_MAX} parts")
         return Size(parts, patterns)
 
     def _within(self, schema: object, depth: int) -> Iterator[tuple[Size, int]]:

@@ -31,6 +31,9 @@ ROWS_MAX: Final = 2_000
 LINE_BYTES_MAX: Final = 256 * 1024
 PROMPT_CHARACTERS_MAX: Final = 32_000
 REFERENCES_MAX: Final = 100
+SUITE_PARTS_MAX: Final = 300_000
+"""Lists, objects, words and numbers in all references of a suite, such as those of schemas: each
+takes sixty times the bytes that it is written with."""
 CHOICES_MAX: Final = 1_000
 """An answer is held against each of them, which takes up to 2 ms."""
 LETTERS: Final = tuple("ABCDEFGHIJ")
@@ -80,12 +83,13 @@ class Form(enum.StrEnum):
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A tensor that is put, with all of its elements, flat or nested."""
+    """A tensor that is put, with all of its elements, flat or nested: these stay as they are
+    written, for taken apart they would be sixty times as large."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     datatype: Annotated[str, msgspec.Meta(min_length=1, max_length=20)]
     shape: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
-    data: Any
+    data: msgspec.Raw
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -181,10 +185,11 @@ def parse_suite(lines: bytes, judge: str | None = None) -> tuple[tuple[Item, ...
     """Return the rows that can be run, and those that cannot, by line; empty lines are passed over.
 
     `judge` is the endpoint that judges where a row names none. Raises RequestMalformed with code
-    `suite_empty` where nothing can be run, `suite_too_long` beyond ROWS_MAX.
+    `suite_empty` where nothing can be run, `suite_too_long` beyond ROWS_MAX or SUITE_PARTS_MAX.
     """
     items: list[Item] = []
     broken: list[Broken] = []
+    parts = 0
     for number, line in enumerate(io.BytesIO(lines), start=1):
         if not line.strip():
             continue
@@ -193,11 +198,15 @@ def parse_suite(lines: bytes, judge: str | None = None) -> tuple[tuple[Item, ...
                 f"A suite has at most {ROWS_MAX} rows.", code="suite_too_long", facts=_told(broken)
             )
         try:
-            items.append(_item(line, judge))
+            item = _item(line, judge)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             broken.append(Broken(number, str(error)[:_REASON_CHARACTERS_MAX]))
         except RequestMalformed as error:
             broken.append(Broken(number, error.detail[:_REASON_CHARACTERS_MAX]))
+        else:
+            items.append(item)
+            parts += _parts(item.reference)
+            _require_few(parts, broken)
     if not items:
         first = f" Line {broken[0].line}: {broken[0].reason}" if broken else ""
         raise RequestMalformed(
@@ -221,16 +230,48 @@ def _told_of(item: Item) -> bytes:
     return msgspec.json.encode(told)
 
 
+def _parts(reference: object) -> int:
+    """Return how many values a reference is made of, those within others too."""
+    total, ahead = 0, [reference]
+    while ahead:
+        each = ahead.pop()
+        total += 1
+        if isinstance(each, dict):
+            ahead.extend(each.values())
+        elif isinstance(each, list):
+            ahead.extend(each)
+    return total
+
+
+def _require_few(parts: int, broken: Sequence[Broken]) -> None:
+    if parts > SUITE_PARTS_MAX:
+        raise RequestMalformed(
+            f"The references of a suite have at most {SUITE_PARTS_MAX:,} parts together.",
+            code="suite_too_long",
+            facts=_told(broken),
+        )
+
+
 def _item(line: bytes, judge: str | None) -> Item:
     if len(line) > LINE_BYTES_MAX:
         raise RequestMalformed(f"It is longer than {LINE_BYTES_MAX} bytes.")
     item = msgspec.json.decode(line, type=Item)
+    if item.inputs is not None:
+        inputs = tuple(map(_without_blanks, item.inputs))
+        item = msgspec.structs.replace(item, inputs=inputs)
     if item.metric is Metric.JUDGE and item.judge is None:
         item = msgspec.structs.replace(item, judge=judge)
     fault = _fault(item)
     if fault:
         raise RequestMalformed(fault)
     return item
+
+
+def _without_blanks(tensor: Input) -> Input:
+    """Return a tensor as it is kept: the same elements are the same text. Raises
+    UnicodeDecodeError."""
+    text = str(bytes(tensor.data), "utf-8")
+    return msgspec.structs.replace(tensor, data=msgspec.Raw(msgspec.json.format(text, indent=-1)))
 
 
 def _fault(item: Item) -> str | None:

@@ -8,7 +8,15 @@ from random import Random
 import msgspec
 import pytest
 
-from broker.core.answers.suites import Form, Item, Metric, Suite, parse_suite, sample
+from broker.core.answers.suites import (
+    SUITE_PARTS_MAX,
+    Form,
+    Item,
+    Metric,
+    Suite,
+    parse_suite,
+    sample,
+)
 from broker.errors import RequestMalformed
 
 ROWS = (
@@ -161,3 +169,24 @@ def test_rows_that_would_be_much_work_for_each_answer_are_broken(
     _, broken = parse_suite(sound + b"\n" + msgspec.json.encode({"prompt": "x", **row}))
     assert [each.line for each in broken] == [2]
     assert why in broken[0].reason
+
+
+def test_the_elements_of_a_tensor_are_kept_as_they_are_written_but_for_blanks() -> None:
+    row = """{"metric": "exact", "reference": 1, "output": "label", "inputs": [
+        {"name": "x", "datatype": "FP32", "shape": [2], "data": [[1, 2.50], ["a \\u00e4 b"]]}]}"""
+    items, _ = parse_suite(row.replace("\n", "").encode())
+    assert items[0].inputs is not None
+    assert items[0].inputs[0].data == msgspec.Raw(b'[[1,2.50],["a \\u00e4 b"]]')
+
+
+def test_the_references_of_a_suite_have_only_so_many_parts_together() -> None:
+    def rows(parts: int) -> bytes:
+        zeros = ",".join(["0"] * (parts - 1))
+        row = f'{{"prompt": "x", "metric": "judge", "judge": "a/b", "reference": [{zeros}]}}'
+        return (row + "\n").encode()
+
+    most = rows(SUITE_PARTS_MAX // 3) * 3
+    assert len(parse_suite(most)[0]) == 3
+    with pytest.raises(RequestMalformed) as refused:
+        parse_suite(most + ROWS[0].encode())
+    assert refused.value.code == "suite_too_long"

@@ -10,7 +10,7 @@ import pytest
 from broker.core.answers.suites import Input, Item, Metric
 from broker.core.answers.tensor_grading import grade_tensors
 
-TEXT = Input("text", "BYTES", (1,), ["a lease"])
+TEXT = Input("text", "BYTES", (1,), msgspec.Raw(b'["a lease"]'))
 
 
 def graded(metric: str, reference: Any, data: Any, **more: Any) -> float:
