@@ -44,7 +44,7 @@ from broker.store.database import create_engine, create_pool
 from broker.store.migrate import upgrade
 from tests.benchmarks.processes import stop_when_told
 from tests.conftest import broken_invariants
-from tests.integration.ledger.books import PROCESS, a_capture, a_hold, open_account, open_key
+from tests.integration.ledger.entries import PROCESS, a_capture, a_hold, open_account, open_key
 
 CALLS_AT_ONCE: Final = 1_000
 PAIRS_EACH: Final = 10

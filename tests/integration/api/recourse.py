@@ -31,7 +31,7 @@ from broker.store.tables import balances, ledger_accounts
 from pricing.book import Rate
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.listing import list_endpoints, publish
-from tests.integration.ledger.books import ledger_connection
+from tests.integration.ledger.entries import ledger_connection
 
 RATE = Rate(rate_in_micros=1_000_000, rate_out_micros=2_000_000, rate_call_nanos=0)
 """A dollar per million tokens in: 1,000 nano-dollars a token."""

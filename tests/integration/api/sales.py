@@ -21,7 +21,7 @@ from broker.core.routing import route
 from broker.core.story import encode
 from broker.store import ledger
 from tests.integration.api.conftest import Person, SmallBroker
-from tests.integration.ledger.books import ledger_connection
+from tests.integration.ledger.entries import ledger_connection
 
 TOKENS = (1_000, 500)
 """In and out, of each delivered attempt."""

@@ -28,7 +28,7 @@ from broker.store.access.accounts import Account, Role
 from broker.store.market import pricing_choices
 from tests.integration.catalog.offers import open_account
 from tests.integration.commands import command
-from tests.integration.ledger.books import PROCESS, a_capture, a_hold, fund, ledger_connection
+from tests.integration.ledger.entries import PROCESS, a_capture, a_hold, fund, ledger_connection
 
 _WITHIN_S = 60.0
 _LOGS = """

@@ -12,7 +12,7 @@ from broker.flows.books.batch import LedgerBatcher
 from broker.flows.books.lane_ahead import HoldTerms
 from broker.store import ledger
 from broker.store.database import create_pool
-from tests.integration.ledger.books import PROCESS, ledger_connection, open_account
+from tests.integration.ledger.entries import PROCESS, ledger_connection, open_account
 
 FUNDS_NANOS = 10_000_000
 

@@ -27,7 +27,7 @@ from broker.store.database import create_engine
 from broker.store.history import Patience
 from broker.store.money.plans import id_at
 from tests.integration.commands import command
-from tests.integration.ledger.books import a_hold, a_record, backdate, trade
+from tests.integration.ledger.entries import a_hold, a_record, backdate, trade
 
 NOW = datetime.now(UTC)
 THIS_MONTH = NOW.replace(day=1, hour=0, minute=0, second=0, microsecond=0)

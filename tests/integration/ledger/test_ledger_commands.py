@@ -18,7 +18,7 @@ from broker.store.books import transfers
 from broker.store.books.transfers import Transfer, TransferKind
 from broker.store.database import create_engine
 from tests.integration.commands import command
-from tests.integration.ledger.books import PROCESS, a_capture, a_hold, a_record, standing
+from tests.integration.ledger.entries import PROCESS, a_capture, a_hold, a_record, standing
 
 
 @pytest.fixture

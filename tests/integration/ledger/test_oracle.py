@@ -18,7 +18,7 @@ from broker.core.ledger import Hold
 from broker.store import ledger
 from broker.store.books.budgeted_keys import open_periods
 from broker.store.books.budgets import Budgets, set_budgets
-from tests.integration.ledger.books import (
+from tests.integration.ledger.entries import (
     PROCESS,
     Standing,
     a_capture,

@@ -11,7 +11,8 @@ import asyncpg
 import pytest
 
 from broker.store import ledger
-from tests.integration.ledger.books import (
+from tests.integration.ledger.conftest import FUNDS_NANOS
+from tests.integration.ledger.entries import (
     PROCESS,
     Standing,
     a_capture,
@@ -21,7 +22,6 @@ from tests.integration.ledger.books import (
     open_account,
     standing,
 )
-from tests.integration.ledger.conftest import FUNDS_NANOS
 from tests.integration.ledger.waiting import until_blocked
 
 

@@ -13,7 +13,8 @@ from uuid_utils.compat import uuid7
 from broker.core.ledger import SettlementKind
 from broker.store import ledger
 from broker.store.ledger import SettleResult
-from tests.integration.ledger.books import (
+from tests.integration.ledger.conftest import FUNDS_NANOS
+from tests.integration.ledger.entries import (
     PROCESS,
     Standing,
     a_capture,
@@ -22,7 +23,6 @@ from tests.integration.ledger.books import (
     open_account,
     standing,
 )
-from tests.integration.ledger.conftest import FUNDS_NANOS
 
 
 async def test_a_hold_reserves_and_a_capture_moves_exactly_the_charge(

@@ -10,7 +10,7 @@ from broker.flows.books.seal import AGE_MIN, seal
 from broker.flows.money.mature import mature_all
 from broker.store import ledger
 from broker.store.database import create_engine
-from tests.integration.ledger.books import PROCESS, a_capture, a_hold, ledger_connection
+from tests.integration.ledger.entries import PROCESS, a_capture, a_hold, ledger_connection
 from tests.integration.migrations.upgrading import DatabaseAt, insert_account, insert_topup
 from tests.integration.payouts.till import grow_older
 

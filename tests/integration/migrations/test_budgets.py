@@ -9,7 +9,7 @@ from broker.store.books import budgets
 from broker.store.books.budgeted_keys import BudgetedKeys
 from broker.store.books.budgets import Budgets
 from broker.store.database import create_engine
-from tests.integration.ledger.books import PROCESS, a_capture, a_hold
+from tests.integration.ledger.entries import PROCESS, a_capture, a_hold
 from tests.integration.migrations.upgrading import DatabaseAt, insert_account, insert_topup
 
 

@@ -8,7 +8,7 @@ from broker.flows.books.check import check
 from broker.flows.books.seal import seal
 from broker.store import ledger
 from broker.store.database import create_engine
-from tests.integration.ledger.books import PROCESS, backdate, open_account, trade
+from tests.integration.ledger.entries import PROCESS, backdate, open_account, trade
 from tests.integration.migrations.upgrading import DatabaseAt
 
 HOUR = timedelta(hours=1)

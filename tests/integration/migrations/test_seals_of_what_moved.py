@@ -14,7 +14,7 @@ from broker.store.books import budgets
 from broker.store.books.budgeted_keys import open_periods
 from broker.store.books.budgets import Budgets
 from broker.store.database import create_engine
-from tests.integration.ledger.books import PROCESS, a_capture, a_hold, open_account, open_key
+from tests.integration.ledger.entries import PROCESS, a_capture, a_hold, open_account, open_key
 from tests.integration.migrations.test_seals_between import SEALED
 from tests.integration.migrations.upgrading import DatabaseAt
 

@@ -24,7 +24,7 @@ from broker.store.books import budgets
 from broker.store.books.budgets import Budgets
 from broker.store.calls import quotes
 from pricing.book import Rate
-from tests.integration.ledger.books import a_record
+from tests.integration.ledger.entries import a_record
 from tests.integration.money import clock
 from tests.integration.money import oracle as expected
 from tests.integration.money.deeds import Deed, Outcome, picked

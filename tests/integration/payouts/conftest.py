@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.flows.books.check import check
 from broker.store.access.accounts import Account
-from tests.integration.ledger.books import ledger_connection
+from tests.integration.ledger.entries import ledger_connection
 from tests.integration.payouts.till import Till
 
 

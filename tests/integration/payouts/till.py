@@ -30,8 +30,8 @@ from broker.store.money.payouts import Payout
 from broker.store.money.purses import Contents
 from broker.store.money.recourse import Ground, Taken, claw_back
 from broker.store.sealing import Sealer
-from tests.integration.ledger.books import PROCESS, a_capture, a_hold, fund
-from tests.integration.ledger.books import open_account as open_raw
+from tests.integration.ledger.entries import PROCESS, a_capture, a_hold, fund
+from tests.integration.ledger.entries import open_account as open_raw
 
 SEALER = Sealer("ab" * 32)
 OPERATOR = Caller(UUID(int=0), "office", Role.OPERATOR)

@@ -17,8 +17,8 @@ from broker.flows.money.set_plan import PlanWanted, set_plan
 from broker.store import ledger
 from broker.store.database import create_engine
 from broker.store.money import plans
-from tests.integration.ledger.books import PROCESS, a_capture, a_hold, ledger_connection
-from tests.integration.ledger.books import open_account as open_purse
+from tests.integration.ledger.entries import PROCESS, a_capture, a_hold, ledger_connection
+from tests.integration.ledger.entries import open_account as open_purse
 
 NOW = datetime.now(UTC)
 TIERS = (Tier(0, 1_000), Tier(5_000_000, 500))

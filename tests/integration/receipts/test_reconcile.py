@@ -19,7 +19,7 @@ from broker.store.receipts import receipt_cases, receipt_horizon
 from provider_sdk.protocol import Receipt
 from provider_sdk.signing import receipt_message
 from tests.integration.gateway.house import Consumer
-from tests.integration.ledger.books import ledger_connection
+from tests.integration.ledger.entries import ledger_connection
 from tests.integration.receipts.workshop import Workshop, sign
 from tests.waiting import until
 

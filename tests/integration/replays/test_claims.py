@@ -16,7 +16,7 @@ from broker.store import leases, ledger
 from broker.store.access import claims
 from broker.store.access.claims import Claim, Stage
 from broker.store.access.idempotency import Place
-from tests.integration.ledger.books import (
+from tests.integration.ledger.entries import (
     a_capture,
     a_hold,
     a_record,

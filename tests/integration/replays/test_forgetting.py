@@ -18,7 +18,7 @@ from broker.store.database import create_pool
 from broker.store.sealing import Sealer, SecretUnreadable
 from broker.worker import JOBS
 from pricing.book import Rate
-from tests.integration.ledger.books import open_account
+from tests.integration.ledger.entries import open_account
 
 NOW = datetime.now(UTC)
 SEALER = Sealer("ab" * 32)

@@ -27,7 +27,7 @@ from broker.store.access import claims
 from broker.store.database import create_pool
 from broker.store.sealing import Sealer
 from tests.fakes import requirements
-from tests.integration.ledger.books import ledger_connection, open_account
+from tests.integration.ledger.entries import ledger_connection, open_account
 from tests.integration.ledger.waiting import until_blocked
 from tests.integration.ledger.way import Way
 from tests.waiting import until

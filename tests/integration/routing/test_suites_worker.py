@@ -17,7 +17,7 @@ from broker.worker import create_app
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.catalog import offers
 from tests.integration.catalog.offers import endpoint_offer, offer, open_account
-from tests.integration.ledger.test_worker import worker
+from tests.integration.ledger.jobs.test_worker import worker
 from tests.integration.routing.hall import TOKENS, found, rows
 from tests.waiting import until
 

@@ -24,7 +24,7 @@ from simulations.studies.local import LocalRunner
 from simulations.studies.parcel import CELL_TASK, QUEUE, pack
 from simulations.studies.plan import Plan, make_plan, parse_axis
 from tests.integration.commands import command
-from tests.integration.ledger.test_worker import environment, worker
+from tests.integration.ledger.jobs.test_worker import environment, worker
 from tests.integration.simulations.tiny import TOML
 from tests.waiting import PATIENCE_S, until
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from simulations.studies.parcel import QUEUE
 from tests.integration.api.conftest import Person
-from tests.integration.ledger.test_worker import environment, worker
+from tests.integration.ledger.jobs.test_worker import environment, worker
 from tests.integration.simulations.test_orders import order, shown
 from tests.integration.simulations.tiny import TOML
 from tests.waiting import until

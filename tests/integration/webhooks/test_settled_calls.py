@@ -16,7 +16,7 @@ from broker.flows.webhooks.replay_events import replay_events
 from broker.store import ledger
 from broker.store.access.accounts import Account, Role
 from broker.store.money.plans import id_at
-from tests.integration.ledger.books import (
+from tests.integration.ledger.entries import (
     ENDPOINT,
     PROCESS,
     a_capture,

@@ -9,8 +9,8 @@ from broker.settings import Settings
 from broker.store import ledger
 from broker.store.access.accounts import Account
 from broker.worker import create_app
-from tests.integration.ledger.books import PROCESS, a_hold, fund, ledger_connection
-from tests.integration.ledger.test_worker import worker
+from tests.integration.ledger.entries import PROCESS, a_hold, fund, ledger_connection
+from tests.integration.ledger.jobs.test_worker import worker
 from tests.integration.webhooks.office import Office
 from tests.integration.webhooks.target import Target
 from tests.integration.webhooks.target import target as a_target

@@ -28,7 +28,7 @@ from broker.gateway.openai import parse
 from broker.settings import Limits, Settings
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.fakes import endpoint, market
-from tests.integration.ledger.books import open_account
+from tests.integration.ledger.entries import open_account
 from tests.simulation.parity.failures import FIRST_BYTE_S, Failures
 from tests.simulation.parity.stub import Ended, Told
 
