@@ -36,6 +36,9 @@ class Delivered(msgspec.Struct, frozen=True, gc=False):
     generates: bool = True
     """False for embeddings: there is no text to bound, an answer is delivered or not."""
     choices: int = 1
+    beside_text: int = 0
+    """Choices, or pieces of a stream, without text that tell what the caller has asked to be told
+    beside one: a token each at least."""
 
 
 class Expected(msgspec.Struct, frozen=True, gc=False):
@@ -61,7 +64,7 @@ NOTHING = Usage(0, 0)
 
 def meter(seen: Delivered, expected: Expected) -> Usage:
     """Return the tokens to be paid for one attempt; what delivered nothing costs nothing."""
-    if seen.generates and not seen.text_bytes:
+    if seen.generates and not seen.text_bytes and not seen.beside_text:
         # Reasoning that was only claimed has reached nobody.
         return NOTHING
     if seen.generates and _is_plain(seen, expected):
@@ -114,11 +117,13 @@ def _count_in(seen: Delivered, expected: Expected, notes: list[str]) -> int:
 def _count_out(seen: Delivered, expected: Expected, notes: list[str]) -> int:
     text_bytes, exact, claimed = seen.text_bytes, seen.exact_out, seen.claimed_out
     estimate = int(-(-text_bytes // max(expected.bytes_out_per_token, 1.0)))
-    beside = END_TOKENS * seen.choices
+    beside = END_TOKENS * seen.choices + seen.beside_text
     bound = text_bytes + beside
     if exact is not None:
         estimate = exact
         bound = min(bound, exact + beside)
+    if not text_bytes:
+        estimate = seen.beside_text
     beside += seen.hidden_out
     bound = min(bound + seen.hidden_out, expected.tokens_out_max)
     if claimed is None:

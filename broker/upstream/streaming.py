@@ -12,6 +12,7 @@ import msgspec
 
 from broker.core.metering import Delivered
 from broker.core.outcome import Fault, Outcome
+from broker.upstream.beside_text import Beside, told_beside
 from broker.upstream.event_form import EventForm, form_of
 from broker.upstream.faults import AttemptFailed, malformed
 from broker.upstream.openai import only_text, read_chunk
@@ -54,12 +55,16 @@ class StreamReader:
         keep_text: bool,
         unpacker: Unpacker | None = None,
         scribe: Scribe | None = None,
+        beside: Beside | None = None,
     ) -> None:
-        """`scribe` hears every event that is passed on, and says how it is."""
+        """`scribe` hears every event that is passed on, and says how it is; `beside` is what the
+        caller has asked to be told beside the text."""
         self.has_content = False
         self.ended = False
         """`[DONE]` has come, or the stream ended cleanly after a finish reason."""
         self.text_bytes = 0
+        self.beside_text = 0
+        """As in `Delivered`."""
         self.prompt_tokens: int | None = None
         self.completion_tokens: int | None = None
         self.reasoning_tokens: int | None = None
@@ -73,6 +78,7 @@ class StreamReader:
         self._usage_asked = usage_asked
         self._usage_event: bytes | None = None
         self._scribe = scribe
+        self._beside = beside
         self._splitter = SseSplitter()
         self._plain_tries = _PLAIN_TRIES
         self._may_be_plain = unpacker is None and scribe is None
@@ -143,11 +149,16 @@ class StreamReader:
         if not data.startswith(b"data: ", begin) or end < 0 or not data.startswith(b"\n", end + 1):
             return None
         payload = data[begin + 6 : end]
-        text = only_text(payload)
+        text = self._only_text(payload)
         if text is None:
             return None
         self._note(len(text) if text.isascii() else len(text.encode()), text)
         return payload
+
+    def _only_text(self, payload: bytes) -> str | None:
+        """Return the text of a chunk that says nothing else, or nothing that matters beside it."""
+        text = only_text(payload)
+        return text if text or self._beside is None else None
 
     def _hear_formed(self, data: bytes, form: EventForm) -> int:
         """Note the texts of the leading events of this form together; return their bytes."""
@@ -203,6 +214,7 @@ class StreamReader:
             hidden_out=self.reasoning_tokens or 0,
             complete=complete,
             choices=choices,
+            beside_text=self.beside_text,
         )
 
     def tail(
@@ -227,7 +239,7 @@ class StreamReader:
 
     def _hears_text(self, payload: bytes) -> bool:
         """Note the text of an event that says nothing else; False: it is for `_keep` to read."""
-        text = only_text(payload)
+        text = self._only_text(payload)
         if text is None:
             self._plain_tries -= 1
             return False
@@ -241,6 +253,10 @@ class StreamReader:
         if facts.error is not None:
             raise AttemptFailed(Outcome(Fault.SERVER_ERROR, status=200, said=facts.error))
         self._note(facts.text_bytes, facts.text)
+        if self._beside is not None and facts.has_choices and not facts.text_bytes:
+            told = told_beside(payload, self._beside)
+            self.beside_text += told
+            self.has_content |= told > 0
         if facts.finished:
             self._finished = True
         if facts.completion_tokens is None:

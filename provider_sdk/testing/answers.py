@@ -8,6 +8,7 @@ import random
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -65,17 +66,52 @@ class Told:
 
     @property
     def words(self) -> list[str]:
-        return answer_words(self.prompt, min(self.script.output_tokens, self._limit()))
+        """The tokens that are made, those of a word to stop at included."""
+        return self._stopped[0]
 
     @property
-    def finish_reason(self) -> str | None:
+    def pieces(self) -> list[str]:
+        """What of each token is told: nothing of the word that is stopped at."""
+        words, text_characters, _ = self._stopped
+        ends = list(accumulate(map(len, words)))
+        return [
+            word[: max(text_characters - end + len(word), 0)]
+            for word, end in zip(words, ends, strict=True)
+        ]
+
+    @property
+    def ending(self) -> dict[str, Any]:
+        """Why the answer ends, with the word that it stops at, as vLLM tells it."""
+        stop = self._stopped[2]
         if self.script.omit_finish_reason:
-            return None
-        return "length" if self._limit() < self.script.output_tokens else "stop"
+            return {"finish_reason": None}
+        if stop is not None:
+            return {"finish_reason": "stop", "stop_reason": stop}
+        cut = self._limit() < self.script.output_tokens
+        return {"finish_reason": "length" if cut else "stop"}
+
+    @property
+    def _stopped(self) -> tuple[list[str], int, str | None]:
+        words = answer_words(self.prompt, min(self.script.output_tokens, self._limit()))
+        stop = self.request.get("stop") or []
+        return until_stop(words, [stop] if isinstance(stop, str) else stop)
 
     def _limit(self) -> int:
         asked = self.request.get("max_completion_tokens", self.request.get("max_tokens"))
         return asked if isinstance(asked, int) else 1_000_000_000
+
+
+def until_stop(words: list[str], stops: Iterable[str]) -> tuple[list[str], int, str | None]:
+    """Return the tokens that are made until a word to stop at is there, how many characters of text
+    come before that, and the word; None: it does not come."""
+    text = "".join(words)
+    found = min(((text.find(stop), stop) for stop in stops if stop in text), default=None)
+    if found is None:
+        return words, len(text), None
+    at, stop = found
+    ends = accumulate(map(len, words))
+    made = next(count for count, end in enumerate(ends, 1) if end >= at + len(stop))
+    return words[:made], at, stop
 
 
 def answer_words(prompt: str, tokens: int) -> list[str]:
@@ -190,13 +226,14 @@ def chat(told: Told) -> Answer:
         base["object"] = "chat.completion.chunk"
         return _stream(told, _chat_chunks(told, call, base, count), base)
     words = [] if call else told.words
-    message: dict[str, Any] = {"role": "assistant", "content": None if call else "".join(words)}
+    text = None if call else "".join(told.pieces)
+    message: dict[str, Any] = {"role": "assistant", "content": text}
     if call:
         message["tool_calls"] = [call]
     choice = {
         "message": message,
         "logprobs": _chat_logprobs(told.request, words),
-        "finish_reason": "tool_calls" if call and told.finish_reason else told.finish_reason,
+        **_ending(told, call),
     }
     tokens = count * (len(words) or 1)
     value = {
@@ -221,15 +258,20 @@ def _chat_chunks(
     if call:
         for index in range(count):
             yield event(index, {"tool_calls": [{"index": 0, **call}]}, tokens=1)
-    for word in [] if call else told.words:
+    for word, piece in [] if call else zip(told.words, told.pieces, strict=True):
         for index in range(count):
             logprobs = _chat_logprobs(told.request, [word])
             more = {} if logprobs is None else {"logprobs": logprobs}
-            yield event(index, {"content": word}, tokens=1, **more)
-    reason = "tool_calls" if call and told.finish_reason else told.finish_reason
-    if reason:
+            yield event(index, {"content": piece}, tokens=1, **more)
+    ending = _ending(told, call)
+    if ending["finish_reason"]:
         for index in range(count):
-            yield event(index, {}, finish_reason=reason)
+            yield event(index, {}, **ending)
+
+
+def _ending(told: Told, call: dict[str, Any] | None) -> dict[str, Any]:
+    ending = told.ending
+    return {"finish_reason": "tool_calls"} if call and ending["finish_reason"] else ending
 
 
 def completion(told: Told) -> Answer:
@@ -244,9 +286,9 @@ def completion(told: Told) -> Answer:
     choices = [
         {
             "index": index,
-            "text": "".join(part.words),
+            "text": "".join(part.pieces),
             "logprobs": _text_logprobs(part.request, part.words),
-            "finish_reason": part.finish_reason,
+            **part.ending,
         }
         for index, part in enumerate(parts)
     ]
@@ -257,13 +299,13 @@ def completion(told: Told) -> Answer:
 
 def _text_chunks(parts: list[Told], base: dict[str, Any]) -> Iterator[Chunk]:
     for index, part in enumerate(parts):
-        for word in part.words:
+        for word, piece in zip(part.words, part.pieces, strict=True):
             logprobs = _text_logprobs(part.request, [word])
-            choice = {"index": index, "text": word, "logprobs": logprobs, "finish_reason": None}
+            choice = {"index": index, "text": piece, "logprobs": logprobs, "finish_reason": None}
             yield _event({**base, "choices": [choice]}, tokens=1)
-        if part.finish_reason:
+        if part.ending["finish_reason"]:
             last = {"index": index, "text": "", "logprobs": None}
-            yield _event({**base, "choices": [{**last, "finish_reason": part.finish_reason}]})
+            yield _event({**base, "choices": [{**last, **part.ending}]})
 
 
 def embedding_vector(text: str, dimensions: int = EMBEDDING_DIMENSIONS) -> list[float]:

@@ -18,10 +18,11 @@ from broker.core.outcome import Fault, Outcome
 from broker.flows.calls.inferred import blamed, check_opening, inferred, require_numbers
 from broker.flows.calls.refused import REFUSAL_BYTES_MAX, refused
 from broker.flows.calls.tab import Tab
+from broker.upstream.beside_text import Beside, beside_of, told_beside
 from broker.upstream.client import Body, Origin, Response, Room, Timeouts
 from broker.upstream.faults import AttemptFailed, malformed
 from broker.upstream.hoard import FREE_BYTES
-from broker.upstream.openai import read_completion, read_embedding
+from broker.upstream.openai import CompletionFacts, read_completion, read_embedding
 from broker.upstream.streaming import Scribe, StreamReader
 from broker.upstream.unpacking import unpacked, unpacker_for
 
@@ -219,6 +220,7 @@ async def _reader_of(
         keep_text=tab.call.continues or endpoint.tokenizer_json is not None,
         unpacker=unpacker_for(response.header(_ENCODING), limit),
         scribe=scribe,
+        beside=_beside(tab.call),
     )
 
 
@@ -317,7 +319,20 @@ def _facts(call: Call, response: Response, body: bytes) -> Delivered:
         facts.reasoning_tokens or 0,
         facts.text,
         choices=call.body.choices,
+        beside_text=_beside_text(call, facts, body),
     )
+
+
+def _beside_text(call: Call, facts: CompletionFacts, body: bytes) -> int:
+    asked = None if facts.text_bytes else _beside(call)
+    return 0 if asked is None else told_beside(body, asked)
+
+
+def _beside(call: Call) -> Beside | None:
+    """Return what the caller has asked to be told beside a text."""
+    assert isinstance(call.body, OpenAiBody)
+    hides = call.cascade is not None and call.cascade.hides_logprobs
+    return beside_of(call.body.members, hides_logprobs=hides)
 
 
 def _facts_of_embedding(body: bytes) -> Delivered:

@@ -93,6 +93,14 @@ def test_reasoning_that_was_only_claimed_has_reached_nobody() -> None:
     assert metered(text_bytes=0, claimed_out=300, hidden_out=300) is NOTHING
 
 
+def test_what_is_told_beside_a_text_is_delivered_and_paid_within_a_token_each() -> None:
+    assert metered(text_bytes=0, claimed_out=1, beside_text=1) == Usage(100, 1)
+    assert metered(text_bytes=0, claimed_out=900, beside_text=3).tokens_out == 3 + END_TOKENS
+    assert metered(text_bytes=0, claimed_out=None, beside_text=3).tokens_out == 3
+    counted = metered(text_bytes=0, claimed_out=2, beside_text=1, exact_in=100, exact_out=0)
+    assert counted == Usage(100, 2)
+
+
 def test_zero_completion_tokens_cost_nothing_the_prompt_included() -> None:
     assert metered(claimed_out=0) is NOTHING
 
