@@ -11,8 +11,10 @@ examples of domains that were left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -37,6 +39,16 @@ class Recognised(msgspec.Struct, frozen=True):
     """Of the domain; of its being none of the known, where `domain` is None."""
 
 
+class Look(NamedTuple):
+    """What a recogniser has worked out of one prompt, for all who ask of it."""
+
+    by: Recogniser
+    standard: Floats
+    """(length,): its vector, standardised."""
+    odds: Floats
+    """(D,): as `Recogniser.among_known`."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Discriminant:
     """Linear scores of D domains, and their means."""
@@ -45,6 +57,8 @@ class Discriminant:
     """(D, length)"""
     bias: Floats
     means: Floats
+    squares: Floats
+    """(D,): squared lengths of the means."""
 
     def scores(self, vectors: Floats) -> Floats:
         """Return log-likelihoods but for what the domains have in common: (vectors, D)."""
@@ -52,7 +66,7 @@ class Discriminant:
 
     def strangeness(self, vectors: Floats) -> Floats:
         """Return how much farther the nearest mean is than the middle; see `_strangeness`."""
-        return _strangeness(vectors, self.means)
+        return _strangeness(vectors, (self.means, self.squares))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,21 +92,42 @@ class Recogniser:
     def probabilities(self, vectors: Floats) -> Floats:
         """Return p of each domain, and last of none of them; vectors as an encoder made them."""
         standard = self.standardise(vectors)
-        start, slope = self.known
         strange = self.discriminant.strangeness(standard)
-        known = 1.0 / (1.0 + np.exp(-np.clip(start + slope * strange, -30.0, 30.0)))[:, None]
+        known = np.array([self._known(each) for each in strange.tolist()])[:, None]
         return np.hstack((self.among_known(standard) * known, 1.0 - known))
 
     def among_known(self, standard: Floats) -> Floats:
         """Return p of each domain of prompts that are of one of them; vectors standardised."""
         return softmax(self.discriminant.scores(standard) / self.temperature)
 
-    def recognise(self, vector: Floats) -> Recognised:
+    def look(self, vector: Floats) -> Look:
+        """Look at one prompt, as an encoder made its vector: numpy takes half the time for one
+        vector that it takes for a row of them."""
+        standard = vector - self.centre
+        standard *= self.scale
+        odds = self.discriminant.weights.dot(standard)
+        odds += self.discriminant.bias
+        odds -= odds.item(odds.argmax())
+        odds /= self.temperature
+        np.exp(odds, out=odds)
+        odds /= odds.sum()
+        return Look(self, standard, odds)
+
+    def recognise(self, look: Look) -> Recognised:
         """Return the likeliest domain of one prompt, None where that is 'none of them'."""
-        chances = self.probabilities(vector[None, :].astype(np.float64))[0]
-        best = int(chances.argmax())
-        name = self.names[best] if best < len(self.names) else None
-        return Recognised(name, float(chances[best]))
+        farther = self.discriminant.means.dot(look.standard)
+        farther *= -2.0
+        farther += self.discriminant.squares
+        known = self._known(farther.item(farther.argmin()) / look.standard.size)
+        best = int(look.odds.argmax())
+        chance = look.odds.item(best) * known
+        if chance >= 1.0 - known:
+            return Recognised(self.names[best], chance)
+        return Recognised(None, 1.0 - known)
+
+    def _known(self, strangeness: float) -> float:
+        start, slope = self.known
+        return 1.0 / (1.0 + math.exp(-min(max(start + slope * strangeness, -30.0), 30.0)))
 
 
 def learn(
@@ -204,7 +239,8 @@ def _fit(sums: _Sums, shrinkages: Sequence[float]) -> list[Discriminant]:
     fitted = []
     for shrinkage in shrinkages:
         weights = means @ _inverse(covariance, shrinkage)
-        fitted.append(Discriminant(weights, -0.5 * np.einsum("ij,ij->i", weights, means), means))
+        bias = -0.5 * np.einsum("ij,ij->i", weights, means)
+        fitted.append(Discriminant(weights, bias, means, _squares(means)))
     return fitted
 
 
@@ -248,11 +284,12 @@ def _weigh_strangeness(examples: _Examples, odd: Floats) -> tuple[float, float]:
         left = others.counts[:, 0] > 0.0
         if out.any() and left.any():
             means = others.means[left]
-            held_out[out] = _strangeness(examples.vectors[rows[out]], means)
+            held_out[out] = _strangeness(examples.vectors[rows[out]], (means, _squares(means)))
     if np.count_nonzero(examples.whole.counts) > 2:
         # Whoever has never seen a domain should find it strange, however well it is written.
         own = examples.labels[rows]
-        unseen = _strangeness(examples.vectors[rows], examples.whole.means, own)
+        means = examples.whole.means
+        unseen = _strangeness(examples.vectors[rows], (means, _squares(means)), own)
         odd = np.concatenate((odd, unseen))
     values = np.concatenate((held_out, odd))
     outcomes = np.repeat((1.0, 0.0), (held_out.size, odd.size))
@@ -260,10 +297,18 @@ def _weigh_strangeness(examples: _Examples, odd: Floats) -> tuple[float, float]:
     return fit_logistic(values, outcomes, np.repeat((1.0, share), (held_out.size, odd.size)))
 
 
-def _strangeness(vectors: Floats, means: Floats, but_for: Numbers | None = None) -> Floats:
-    """Return how much farther the nearest mean is than the middle: squared, per dimension. Of each
-    vector the mean at its place in `but_for` is passed over."""
-    farther = (means**2).sum(axis=1) - 2.0 * vectors @ means.T
+def _squares(means: Floats) -> Floats:
+    return np.asarray((means**2).sum(axis=1))
+
+
+def _strangeness(
+    vectors: Floats, domains: tuple[Floats, Floats], but_for: Numbers | None = None
+) -> Floats:
+    """Return how much farther the nearest mean is than the middle: squared, per dimension.
+    `domains` is (means, their squared lengths); of each vector the mean at its place in `but_for`
+    is passed over."""
+    means, squares = domains
+    farther = squares - 2.0 * vectors @ means.T
     if but_for is not None:
         farther[np.arange(len(farther)), but_for] = np.inf
     return np.asarray(farther.min(axis=1) / vectors.shape[1])

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from broker.core.columns import Floats, Numbers
 from broker.core.quality.clusters import group
-from broker.core.quality.domains import Recogniser, among_held_out, some
+from broker.core.quality.domains import Look, Recogniser, among_held_out, some
 
 GROUPINGS: Final = 8
 GROUPS_MAX: Final = 64
@@ -38,9 +39,10 @@ class Groups:
 
     recogniser: Recogniser
     """By whose odds prompts look; those who are served may go by a newer one."""
-    centres: Floats
-    """(groups of all groupings, length of a look)"""
-    halves: Floats
+    centres: NDArray[np.float32]
+    """(groups of all groupings, length of an appearance); half the numbers of a double's bytes, for
+    each call of a prompt reads all of them."""
+    halves: NDArray[np.float32]
     """(groups of all groupings,): half of each centre's squared length."""
     key: str = ""
     """Of what they were made of: groups of the same number are the same where keys are."""
@@ -63,11 +65,24 @@ class Groups:
 
     def nearest(self, standard: Floats, odds: Floats) -> Numbers:
         """Return the same of vectors as the recogniser standardised them, and of their odds."""
-        looks = _look(standard, self.recogniser.meaning, odds)
-        apart = self.halves - looks @ self.centres.T
+        seen = _appearance(standard, self.recogniser.meaning, odds).astype(np.float32)
+        apart = self.halves - seen @ self.centres.T
         each = self.count // GROUPINGS
-        near = apart.reshape(len(looks), GROUPINGS, each).argmin(axis=2)
+        near = apart.reshape(len(seen), GROUPINGS, each).argmin(axis=2)
         return np.asarray(near + each * np.arange(GROUPINGS))
+
+    def nearest_to(self, look: Look) -> list[int]:
+        """Return the same of one prompt at which the recogniser has looked."""
+        meaning, (_, standard, odds) = self.recogniser.meaning, look
+        meant, shape = standard[:meaning], standard[meaning:]
+        seen = np.concatenate(
+            (shape, ODDS_REACH * odds, MEANING_REACH * meant), dtype=np.float32, casting="same_kind"
+        )
+        apart = self.centres.dot(seen)
+        np.subtract(self.halves, apart, out=apart)
+        each = self.count // GROUPINGS
+        near: list[int] = apart.reshape(GROUPINGS, each).argmin(axis=1).tolist()
+        return [row * each + at for row, at in enumerate(near)]
 
     def told(self, groups: Sequence[int]) -> str:
         """Return a prompt's groups as they are kept with its call: numbers, and of which key."""
@@ -100,16 +115,17 @@ def making(
     standard = recogniser.standardise(vectors)
     # An example is too surely of its own domain: who comes is placed by less certain odds.
     odds = among_held_out(recogniser, standard, labels, rows)
-    looks = _look(standard[rows], recogniser.meaning, odds)
-    count = min(max(len(looks) // EXAMPLES_PER_GROUP, 1), GROUPS_MAX)
+    seen = _appearance(standard[rows], recogniser.meaning, odds)
+    count = min(max(len(seen) // EXAMPLES_PER_GROUP, 1), GROUPS_MAX)
     found: list[Floats] = []
     while len(found) < GROUPINGS - 1:
-        found.append(group(looks, count, draws)[0])
+        found.append(group(seen, count, draws)[0])
         yield None
-    found.append(group(looks, count, draws)[0])
+    found.append(group(seen, count, draws)[0])
     least = min(map(len, found))  # fewer than asked for where examples are all alike
     centres = np.vstack([each[:least] for each in found])
-    yield Groups(recogniser, centres, np.asarray((centres**2).sum(axis=1) / 2.0), key)
+    halves = (centres**2).sum(axis=1) / 2.0
+    yield Groups(recogniser, centres.astype(np.float32), halves.astype(np.float32), key)
 
 
 def make_groups(recogniser: Recogniser, vectors: Floats, labels: Numbers, key: str = "") -> Groups:
@@ -119,8 +135,8 @@ def make_groups(recogniser: Recogniser, vectors: Floats, labels: Numbers, key: s
     return made
 
 
-def _look(standard: Floats, meaning: int, odds: Floats) -> Floats:
-    """Return looks, a row for each prompt: of vectors as standardised, of which the first `meaning`
-    numbers are the meaning, and of the odds of domains."""
+def _appearance(standard: Floats, meaning: int, odds: Floats) -> Floats:
+    """Return what prompts look like, a row for each: of vectors as standardised, of which the first
+    `meaning` numbers are the meaning, and of the odds of domains."""
     meant, shape = standard[:, :meaning], standard[:, meaning:]
     return np.hstack((shape, ODDS_REACH * odds, MEANING_REACH * meant))

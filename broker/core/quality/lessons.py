@@ -17,7 +17,7 @@ from broker.core.cascade import AS_USUAL, USUAL, Curve, Other
 from broker.core.catalog import Endpoint
 from broker.core.columns import Floats, Numbers, middle
 from broker.core.quality.confidence import Curves
-from broker.core.quality.domains import Recogniser
+from broker.core.quality.domains import Look, Recogniser
 from broker.core.quality.gains import NO_GAINS, Gains
 from broker.core.quality.groups import GROUPINGS, Groups
 from broker.core.quality.own_words import Own, add_own
@@ -32,6 +32,7 @@ CUT_SIZE_MAX: Final = 500
 TABLES_BYTES_MAX: Final = 8_000_000
 """So much may the tables of those that are remembered take together."""
 _UNLIKELY: Final = 0.02
+_OF_GROUPS: Final = (1.0 / GROUPINGS,) * GROUPINGS
 _NEUTRAL: Final = 0.5
 """The domain fit of who claims nothing."""
 
@@ -112,27 +113,28 @@ class Lessons:
     tables: dict[int, tuple[Numbers, Floats]] = field(default_factory=dict, init=False)
     """Of cuts, which are the same for all domains; filled on first use."""
 
-    def mix(self, vector: Floats, domain: str | None) -> Mix:
-        """Return what a prompt is made of. `domain` is what its caller named, if anything."""
+    def mix(self, vector: Floats, domain: str | None, look: Look | None = None) -> Mix:
+        """Return what a prompt is made of. `domain` is what its caller named, if anything; `look`
+        is what a recogniser has seen in it already, which may be another one."""
         recogniser, groups = self.recogniser, self.groups
         cells, shares = [self.places.get(domain or "", len(self.places))], [1.0]
         if recogniser is None:
             return tuple(cells), tuple(shares)
-        standard = recogniser.standardise(vector[None, :])
-        odds = recogniser.among_known(standard)
+        if look is None or look.by is not recogniser:
+            look = recogniser.look(vector)
         if domain is None:
-            likely = odds[0]
-            best = np.argsort(likely)[::-1][:DOMAINS_MIXED_MAX]
-            kept = [int(at) for at in best if likely[at] > _UNLIKELY] or [int(best[0])]
+            likely = look.odds.tolist()
+            best = sorted(range(len(likely)), key=likely.__getitem__)[: -1 - DOMAINS_MIXED_MAX : -1]
+            kept = [at for at in best if likely[at] > _UNLIKELY] or best[:1]
             cells = [self.places[recogniser.names[at]] for at in kept]
-            shares = _hundredths(likely[kept].tolist())
+            shares = _hundredths([likely[at] for at in kept])
         if groups is None:
             return tuple(cells), tuple(shares)
-        alike = groups.recogniser is recogniser
-        near = groups.nearest(standard, odds) if alike else groups.of(vector[None, :])
+        if groups.recogniser is not recogniser:
+            look = groups.recogniser.look(vector)
         row = len(self.places) + 1
-        cells += [row + at for at in near[0].tolist()]
-        return tuple(cells), (*shares, *[1.0 / GROUPINGS] * GROUPINGS)
+        cells += [row + at for at in groups.nearest_to(look)]
+        return tuple(cells), (*shares, *_OF_GROUPS)
 
     def groups_of(self, mix: Mix) -> str | None:
         """Return the groups of a prompt as they are kept with its call; None where there are

@@ -47,15 +47,15 @@ def look_into(body: OpenAiBody, wanted: Requirements, runtime: Runtime) -> Requi
     text = body.opening_text()
     if not text:
         return unread(wanted, runtime)
-    vector = encoder.encode(text).astype(np.float64)
-    lessons = market.lessons
-    mix = NOTHING if lessons is None else lessons.mix(vector, wanted.domain)
+    vector, lessons = encoder.encode(text).astype(np.float64), market.lessons
+    look = recogniser.look(vector)
+    mix = NOTHING if lessons is None else lessons.mix(vector, wanted.domain, look)
     groups = None if lessons is None else lessons.groups_of(mix)
     explore = wanted.explore and wanted.model == AUTO
     told = msgspec.structs.replace(wanted, prompt=Prompt(*mix), groups=groups, explore=explore)
     if wanted.domain is not None:
         return told
-    found = recogniser.recognise(vector)
+    found = recogniser.recognise(look)
     allowed = wanted.domains_only is None or found.domain in wanted.domains_only
     if found.domain is None or not allowed:
         return told

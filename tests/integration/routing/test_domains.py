@@ -48,7 +48,7 @@ async def test_a_running_broker_recognises_what_is_taught_from_the_command_line(
             ("May a landlord raise the rent before the contract ends?", "law"),
             ("How long do I bake potatoes with butter?", "cooking"),
         ):
-            assert recogniser.recognise(encoder.encode(prompt)).domain == domain
+            assert recogniser.recognise(recogniser.look(encoder.encode(prompt))).domain == domain
         assert "cooking" in await broker("domains", "list")
         (tmp_path / "tax").write_bytes("\n".join(COOKING).encode() + b"\nM\xfcssen wir zahlen?")
         wrong = await asyncio.to_thread(

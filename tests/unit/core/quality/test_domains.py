@@ -71,7 +71,7 @@ def test_a_prompt_of_no_known_domain_is_none_of_them() -> None:
     strange = np.random.default_rng(4).normal(0.0, 1.3, (50, LENGTH))
     told = recogniser.probabilities(strange)
     assert (told.argmax(axis=1) == len(NAMES)).mean() > 0.8
-    assert recogniser.recognise(np.zeros(LENGTH)).domain is None
+    assert recogniser.recognise(recogniser.look(np.zeros(LENGTH))).domain is None
 
 
 def test_what_is_recognised_has_a_name_and_all_odds_sum_to_one(recogniser: Recogniser) -> None:
@@ -79,7 +79,7 @@ def test_what_is_recognised_has_a_name_and_all_odds_sum_to_one(recogniser: Recog
     told = recogniser.probabilities(vectors)
     assert told.shape == (80, len(NAMES) + 1)
     np.testing.assert_allclose(told.sum(axis=1), 1.0)
-    found = [recogniser.recognise(each) for each in vectors]
+    found = [recogniser.recognise(recogniser.look(each)) for each in vectors]
     named = [each.domain == NAMES[at] for each, at in zip(found, labels, strict=True)]
     assert np.mean(named) > 0.7
     assert all(0.0 < each.confidence <= 1.0 for each in found)
@@ -174,3 +174,22 @@ def test_groups_are_made_step_by_step_and_are_the_same_each_time(recogniser: Rec
     np.testing.assert_array_equal(groups.centres, again.centres)
     assert groups.of(vectors).shape == (120, GROUPINGS)
     assert groups.read(again.told([3, 1])) == [3, 1]
+
+
+@pytest.mark.parametrize("meaning", [None, 25])
+def test_one_prompt_is_seen_as_it_is_among_many(meaning: int | None) -> None:
+    vectors, labels = prompts(np.random.default_rng(9), 40, len(NAMES))
+    recogniser = learn(NAMES, labels, vectors, STRANGERS, meaning)
+    groups = make_groups(recogniser, vectors, labels)
+    asked = np.vstack((vectors[::7], STRANGERS[::3]))
+    among, (near, odds) = recogniser.probabilities(asked), groups.of_with_odds(asked)
+    told_names = set()
+    for at, vector in enumerate(asked):
+        look = recogniser.look(vector)
+        told, best = recogniser.recognise(look), int(among[at].argmax())
+        np.testing.assert_allclose(look.odds, odds[at], rtol=1e-9)
+        assert told.domain == (*NAMES, None)[best]
+        assert told.confidence == pytest.approx(among[at, best])
+        assert groups.nearest_to(look) == near[at].tolist()
+        told_names.add(told.domain)
+    assert told_names == {*NAMES, None}
