@@ -27,10 +27,10 @@ DOMAINS_MIXED_MAX: Final = 4
 TOKENS_OUT_USUAL: Final = 256
 """Of an answer, where nothing is known."""
 CUTS_MAX: Final = 256
-CUT_SIZE_MAX: Final = 500
-"""What is known of more endpoints is not remembered apart."""
-TABLES_BYTES_MAX: Final = 8_000_000
-"""So much may the tables of those that are remembered take together."""
+TABLE_SIZE_MAX: Final = 500
+"""Of more endpoints there is no table of their own."""
+BYTES_MAX: Final = 8_000_000
+"""So much may all take that is remembered of cuts."""
 _UNLIKELY: Final = 0.02
 _OF_GROUPS: Final = (1.0 / GROUPINGS,) * GROUPINGS
 _NEUTRAL: Final = 0.5
@@ -150,11 +150,9 @@ class Lessons:
         known = self.cuts.get((id(numbers), place))
         if known is not None:
             return known
-        if len(self.cuts) >= CUTS_MAX:
-            self.forget_cuts()
         cut = self._cut(place, numbers, claimed)
-        if numbers.size <= CUT_SIZE_MAX:
-            self.cuts[id(numbers), place] = cut
+        self._make_room(cut.fit.nbytes + cut.tokens_out.nbytes)
+        self.cuts[id(numbers), place] = cut
         return cut
 
     def quality(self, wanted: Requirements, prompt: Prompt, cut: Cut) -> Floats:
@@ -222,7 +220,7 @@ class Lessons:
 
     def _known_of(self, numbers: Numbers) -> tuple[Floats, Gains | None]:
         """Return the table of a cut, and what groups add where that is not in it."""
-        if numbers.size > CUT_SIZE_MAX:
+        if numbers.size > TABLE_SIZE_MAX:
             return self.table, self.gains
         known = self.tables.get(id(numbers))
         if known is None:
@@ -230,11 +228,16 @@ class Lessons:
             table = np.empty((row + len(self.gains.for_all), numbers.size))
             self.table.take(numbers, axis=1, out=table[:row])
             self.gains.write(numbers, table[row:])
-            held = sum([each.nbytes for _, each in self.tables.values()])
-            if held + table.nbytes > TABLES_BYTES_MAX:
-                self.forget_cuts()
+            self._make_room(table.nbytes)
             known = self.tables[id(numbers)] = numbers, table
         return known[1], None
+
+    def _make_room(self, more: int) -> None:
+        """Forget all that is remembered where one more cut, or so many more bytes, are too much."""
+        held = sum([each.nbytes for _, each in self.tables.values()])
+        held += sum([each.fit.nbytes + each.tokens_out.nbytes for each in self.cuts.values()])
+        if len(self.cuts) >= CUTS_MAX or held + more > BYTES_MAX:
+            self.forget_cuts()
 
 
 def _hundredths(likely: list[float]) -> list[float]:

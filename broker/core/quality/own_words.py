@@ -63,4 +63,5 @@ def add_own(
         at = np.minimum(numbers.searchsorted(spoken), numbers.size - 1)
         there = numbers[at] == spoken
         quality[at[there]] += share * gains[there]
-    np.clip(quality, 0.0, 1.0, out=quality)
+    np.maximum(quality, 0.0, out=quality)  # half the time of `clip`
+    np.minimum(quality, 1.0, out=quality)

@@ -8,7 +8,7 @@ import pytest
 from broker.core.columns import Floats, Numbers
 from broker.core.quality.gains import GROUP_PRIOR, SCALE_MAX, Answers, find_gains
 from broker.core.quality.groups import GROUPINGS
-from broker.core.quality.lessons import CUT_SIZE_MAX, TABLES_BYTES_MAX, Lessons
+from broker.core.quality.lessons import BYTES_MAX, TABLE_SIZE_MAX, Lessons
 from broker.core.requirements import Prompt
 
 EACH, MODELS = 3, 4
@@ -74,12 +74,12 @@ def test_gains_are_what_all_other_prompts_foretell_shrunk_and_scaled(seed: int) 
 
 
 def test_as_much_is_known_of_very_many_as_of_each_part_of_them() -> None:
-    random, size = np.random.default_rng(2), 2 * CUT_SIZE_MAX
+    random, size = np.random.default_rng(2), 2 * TABLE_SIZE_MAX
     table, unknown = random.random((2, size)), np.full((2, size), np.nan)
     known = Lessons({"law": 0}, table, table, table, unknown, gains=find_gains(some(4), SHAPE[0]))
     groups = tuple(2 + EACH * at for at in range(GROUPINGS))
     prompt = Prompt((0, 1, *groups), (0.7, 0.3, *[1.0 / GROUPINGS] * GROUPINGS))
-    numbers = np.sort(random.permutation(size)[: CUT_SIZE_MAX + 100])
+    numbers = np.sort(random.permutation(size)[: TABLE_SIZE_MAX + 100])
 
     def of(numbers: Numbers) -> Floats:
         return known.cut("law", numbers, np.ones(numbers.size)).quality(prompt)
@@ -87,7 +87,7 @@ def test_as_much_is_known_of_very_many_as_of_each_part_of_them() -> None:
     parts = [of(each) for each in np.split(numbers, 4)]
     assert of(numbers) == pytest.approx(np.concatenate(parts))
     assert of(np.arange(size))[numbers] == pytest.approx(np.concatenate(parts))
-    assert len(known.cuts) == 4
+    assert len(known.tables) == 4
 
 
 def test_an_answer_that_is_told_in_two_halves_counts_as_one() -> None:
@@ -114,11 +114,25 @@ def test_a_prompt_gains_the_mean_of_its_groups_of_all_models_and_of_some() -> No
 
 
 def test_however_many_lists_are_asked_for_what_is_remembered_of_them_has_an_end() -> None:
-    random, size = np.random.default_rng(2), 2 * CUT_SIZE_MAX
-    table, groups = random.random((200, size)), 40 * GROUPINGS
+    random, size = np.random.default_rng(2), 60_000
+    table, groups = random.random((2, size)), 440
     known = Lessons({"law": 0}, table, table, table, table, gains=find_gains(some(4), groups))
-    for _ in range(20):
-        known.cut("law", random.permutation(size)[:CUT_SIZE_MAX], np.ones(CUT_SIZE_MAX))
-        tables = [cut.table for cut in known.cuts.values()]
-        assert sum(each.nbytes for each in tables) <= TABLES_BYTES_MAX
-    assert len(known.cuts) > 1
+    most = 0
+    for each in (TABLE_SIZE_MAX, size // 2):
+        for _ in range(40):
+            known.cut("law", random.permutation(size)[:each], np.ones(each))
+            held = sum(table.nbytes for _, table in known.tables.values())
+            held += sum(cut.fit.nbytes + cut.tokens_out.nbytes for cut in known.cuts.values())
+            assert held <= BYTES_MAX
+            most = max(most, len(known.cuts))
+        assert most > 1
+
+
+def test_what_is_known_of_a_list_is_worked_out_once_however_long_it_is() -> None:
+    table = np.random.default_rng(2).random((2, 3 * TABLE_SIZE_MAX))
+    known = Lessons({"law": 0}, table, table, table, table)
+    numbers = np.arange(3 * TABLE_SIZE_MAX)
+    first = known.cut("law", numbers, np.ones(numbers.size))
+    assert known.cut("law", numbers, np.ones(numbers.size)) is first
+    known.forget_cuts()
+    assert known.cut("law", numbers, np.ones(numbers.size)) is not first
