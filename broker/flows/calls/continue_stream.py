@@ -8,6 +8,7 @@ as a tool call or JSON, breaks off as ever, and its error says why it was not co
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -91,6 +92,14 @@ async def continue_stream(tab: Tab, first: dict[str, Any], text: str) -> Streame
 def identity_of(event: dict[str, Any]) -> dict[str, Any]:
     """Return what is alike in all events of one stream."""
     return {name: event[name] for name in _IDENTITY if name in event}
+
+
+def tokens_together(attempts: Iterable[Attempt]) -> tuple[int, int]:
+    """Return the tokens (in, out) of an answer in parts: those of its first prompt, and all that
+    came. Who lost a race has no part in it; where nothing was counted, for so a provider may claim,
+    there are none."""
+    parts = [each for each in attempts if each.tokens_out and not each.lost]
+    return parts[0].tokens_in if parts else 0, sum(each.tokens_out for each in parts)
 
 
 def why_whole(body: OpenAiBody) -> str | None:

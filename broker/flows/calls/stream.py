@@ -16,6 +16,7 @@ from broker.flows.calls.continue_stream import (
     continue_stream,
     first_event,
     identity_of,
+    tokens_together,
     why_whole,
 )
 from broker.flows.calls.exchange import StreamedAnswer, told
@@ -192,10 +193,8 @@ class Stream:
         paid = self._answer.attempt
         tokens, identity = (paid.tokens_in, paid.tokens_out), None
         if self._texts:
-            attempts = self._tab.dispatch.attempts
-            paid = next(each for each in attempts if each.tokens_out)
             identity = identity_of(first_event(self._opening))
-            tokens = paid.tokens_in, sum(each.tokens_out for each in attempts if not each.lost)
+            tokens = tokens_together(self._tab.dispatch.attempts)
         return self._answer.reader.tail(msgspec.json.encode(cost), tokens, identity)
 
 

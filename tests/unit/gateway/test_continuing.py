@@ -22,6 +22,7 @@ from broker.flows.calls.continue_stream import (
     NotContinued,
     continue_stream,
     first_event,
+    tokens_together,
     why_whole,
 )
 from broker.upstream.faults import AttemptFailed
@@ -246,3 +247,16 @@ def test_a_later_stream_tells_no_second_role() -> None:
 def test_a_stream_that_begins_with_no_event_has_no_identity(opening: bytes) -> None:
     assert first_event(opening) == {}
     assert first_event(b": comment\n\n" + b'data: {"id":"x"}\n\n') == {"id": "x"}
+
+
+def test_the_usage_of_an_answer_in_parts_is_of_those_who_made_it() -> None:
+    candidate = Candidate(0, RATE, LIMIT_TOKENS, 0)
+
+    def attempt(tokens_in: int, tokens_out: int, *, lost: bool = False) -> Attempt:
+        return Attempt(
+            0, candidate, 0.0, 0.0, tokens_in=tokens_in, tokens_out=tokens_out, lost=lost
+        )
+
+    made = [attempt(900, 2, lost=True), attempt(0, 0), attempt(10, 5), attempt(31, 4)]
+    assert tokens_together(made) == (10, 9)
+    assert tokens_together([attempt(900, 2, lost=True), attempt(0, 0)]) == (0, 0)
