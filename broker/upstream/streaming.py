@@ -5,6 +5,7 @@ Usage and `[DONE]` are kept back, for the caller gets them only once the call ha
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -31,6 +32,11 @@ _FORM_TRIES = 3
 """Where so many forms in a row held for no other event, none is looked for any more."""
 PLAIN_BYTES_MAX = 1_048_576
 """An event of more than so many is refused, so what is longer is looked at one by one."""
+_STEP_BYTES = 16_384
+STEP_LINES = 2_048
+"""What came at once, is longer than `_STEP_BYTES` and has more lines is read in steps of about so
+many: 256 KiB of line ends alone would hold all other calls up for 0.3 s, and 4 MiB of events that
+say nothing, to which a few thousand bytes unpack, for half a second."""
 TEXT_BYTES_MAX = 16_777_216
 """Of one stream: no model says so much, and what is kept of it must have an end."""
 _PIECES_MAX = 256
@@ -72,6 +78,11 @@ class StreamReader:
         """The content, kept only where it will be counted."""
         self.failure: AttemptFailed | None = None
         """What ended the stream badly; no more is fed then."""
+        self.behind = b""
+        """What came at once and is not yet read to its end; `catch_up` before more is fed."""
+        self._behind_at = self._step_bytes = 0
+        self._whole_bytes = _STEP_BYTES if unpacker is None else 0
+        """What came is read as it is up to so many bytes."""
         self._keep_text = keep_text
         self._unpacker = unpacker
         self._finished = False
@@ -90,9 +101,12 @@ class StreamReader:
         """Take bytes, return what may be passed on; what is malformed or an error sets `failure`.
 
         What came before the failure is returned even so: it was counted, so it must be delivered.
+        Nothing is fed but what `catch_up` returns while something is `behind`.
         """
         if len(self.texts) > _PIECES_MAX or self.text_bytes > TEXT_BYTES_MAX:
             self._tidy()
+        if not 0 < len(data) <= self._whole_bytes:
+            data = self._cut(data)
         plain_bytes = 0
         plain = self._may_be_plain and self._plain_tries > 0 and not self.ended
         if plain and self._splitter.is_empty:
@@ -101,15 +115,44 @@ class StreamReader:
                 return data
         passed = [data[:plain_bytes]] if plain_bytes else []
         try:
-            if self._unpacker is not None:
-                data = self._unpacker.feed(data)
-            elif plain_bytes:
+            if plain_bytes:
                 data = data[plain_bytes:]
             events = filter(self._passes, self._splitter.feed(data))
             passed.extend(events if self._scribe is None else map(self._transcribed, events))
         except AttemptFailed as failure:
             self.failure = failure
         return passed[0] if len(passed) == 1 else b"".join(passed)
+
+    async def catch_up(self) -> bytes:
+        """Let other calls go on before the next step of what is `behind`; return what is to be fed
+        for it."""
+        await asyncio.sleep(0)
+        return b""
+
+    def _cut(self, data: bytes) -> bytes:
+        """Return what is to be read now of what came; where nothing did, of what is behind."""
+        if data:
+            try:
+                data = data if self._unpacker is None else self._unpacker.feed(data)
+            except AttemptFailed as failure:
+                self.failure = failure
+                return b""
+            lines = 0
+            if len(data) > _STEP_BYTES:
+                lines = data.count(b"\n") + data.count(b"\r")
+            if lines <= STEP_LINES:
+                return data
+            self.behind, self._behind_at = data, 0
+            self._step_bytes = len(data) * STEP_LINES // lines
+        begin, step_bytes = self._behind_at, self._step_bytes
+        end = begin + step_bytes
+        event_end = self.behind.find(b"\n\n", end, end + step_bytes)
+        if event_end >= 0:  # what begins with an event is read sooner
+            end = event_end + 2
+        data, self._behind_at = self.behind[begin:end], end
+        if end >= len(self.behind):
+            self.behind = b""
+        return data
 
     def _tidy(self) -> None:
         """Join short pieces of text, and end a stream that has no end of its own."""

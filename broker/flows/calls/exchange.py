@@ -181,7 +181,7 @@ async def open_stream(tab: Tab, attempt: Attempt, scribe: Scribe | None = None) 
         reader = await _reader_of(response, tab, attempt, scribe)
         opening = bytearray()
         while not reader.has_content and not reader.ended:
-            data = await response.next_chunk()
+            data = await (reader.catch_up() if reader.behind else response.next_chunk())
             if data is None:
                 reader.finish()
                 break

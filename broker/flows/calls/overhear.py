@@ -150,7 +150,7 @@ async def _hold_back(reply: Reply, answer: StreamedAnswer, cascade: Cascade) -> 
         if len(opening) > cascade.buffer_bytes:
             reply.beyond = True
             break
-        data = await answer.response.next_chunk()
+        data = await (reader.catch_up() if reader.behind else answer.response.next_chunk())
         if data is None:
             reader.finish()
             break

@@ -60,7 +60,7 @@ class Stream:
             yield self._answer.opening
             while not reader.ended:
                 try:
-                    data = await response.next_chunk()
+                    data = await (reader.catch_up() if reader.behind else response.next_chunk())
                     if data is None:
                         reader.finish()
                     elif piece := reader.feed(data):

@@ -14,11 +14,13 @@ import pytest
 
 from broker.core.call import Call, OpenAiBody, Payer
 from broker.core.candidates.view import RoutingLimits
+from broker.core.cascade import Cascade
 from broker.core.health.throttle import Throttle
 from broker.core.ledger import CallRecord
 from broker.core.outcome import Fault, Outcome
 from broker.core.retries import RetryBudget
-from broker.flows.calls.exchange import StreamedAnswer
+from broker.flows.calls.exchange import StreamedAnswer, open_stream
+from broker.flows.calls.overhear import Reply, _hold_back
 from broker.flows.calls.reserve import own_hold
 from broker.flows.calls.stream import Stream
 from broker.flows.calls.tab import Tab
@@ -33,6 +35,7 @@ from tests.fakes import ACCOUNT, decide, endpoint, market, pulse, requirements
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PROMPT_TOKENS = 1_234
 EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"%d "}}]}\n\n'
+STEPS_MIN = 25
 TAB: Any = SimpleNamespace(
     call=SimpleNamespace(id_text=str(UUID(int=1)), wanted=requirements()),
     endpoint=SimpleNamespace(name="acme/small"),
@@ -122,6 +125,98 @@ async def test_chunks_that_arrive_together_leave_together() -> None:
     loop.call_soon(response.chunks.append, EVENT % 65)  # this one came too late to go along
     assert await anext(pieces) == EVENT % 64
     await pieces.aclose()
+
+
+DENSE = b":\n\n" * 30_000 + EVENT % 1
+"""What says next to nothing in very many lines, and something at its end."""
+
+
+def come_at_once(*chunks: bytes) -> Response:
+    headers = [(b"content-type", b"text/event-stream")]
+    response = Response(Timeouts(), Limits(), 0.0, 99.0, None, 10**6, status=200, headers=headers)
+    response.chunks = list(chunks)
+    return response
+
+
+async def turns_beside(doing: Coroutine[Any, Any, None]) -> int:
+    """How often another task had its turn meanwhile."""
+    turns, task = 0, asyncio.create_task(doing)
+    while not task.done():
+        await asyncio.sleep(0)
+        turns += 1
+    await task
+    return turns
+
+
+async def test_others_go_on_while_a_stream_that_came_at_once_is_passed_on() -> None:
+    reader = StreamReader(usage_asked=False, keep_text=False)
+    tab: Any = SimpleNamespace(turn=None, call=SimpleNamespace(body=None))
+    attempt: Any = None
+    answer = StreamedAnswer(come_at_once(DENSE), reader, attempt, b"opening")
+    passed: list[bytes] = []
+
+    async def pass_on() -> None:
+        async for piece in Stream(tab, answer).pieces():
+            passed.append(piece)
+            if piece.endswith(EVENT % 1):
+                return
+
+    assert await turns_beside(pass_on()) > len(passed) // 2 > STEPS_MIN // 2
+    assert b"".join(passed) == b"opening" + DENSE
+
+
+async def test_others_go_on_while_a_stream_is_looked_through_for_its_first_content() -> None:
+    opened: list[StreamedAnswer] = []
+    tab, attempt = opening_tab(come_at_once(DENSE))
+
+    async def begin() -> None:
+        opened.append(await open_stream(tab, attempt))
+
+    assert await turns_beside(begin()) > STEPS_MIN
+    assert opened[0].opening == DENSE
+
+
+async def test_others_go_on_while_a_stream_is_held_back() -> None:
+    reader = StreamReader(usage_asked=False, keep_text=False)
+    attempt: Any = None
+    answer = StreamedAnswer(come_at_once(DENSE, b"data: [DONE]\n\n"), reader, attempt, b"opening")
+    reply = Reply(attempt, answer, None, ended=False)
+    cascade = Cascade(buffer_bytes=10**6)
+    assert await turns_beside(_hold_back(reply, answer, cascade)) > STEPS_MIN
+    assert answer.opening == b"opening" + DENSE
+    assert reply.ended
+
+
+def opening_tab(response: Response) -> tuple[Any, Any]:
+    """As much of a tab and an attempt as the beginning of a stream looks at."""
+
+    async def send(*_: object) -> Response:
+        return response
+
+    limits = SimpleNamespace(
+        connect_s=1.0, first_byte_s=1.0, idle_s=1.0, answer_bytes_max=10**9, body_bytes=1
+    )
+    runtime = SimpleNamespace(
+        now_s=lambda: 0.0,
+        upstream=SimpleNamespace(send=send),
+        settings=SimpleNamespace(limits=limits),
+        targets=SimpleNamespace(of=lambda *_: SimpleNamespace(prefix=b"", origin=None)),
+    )
+    body = OpenAiBody(b"", {}, 0, True, False, 1)
+    wanted = requirements()
+    call = SimpleNamespace(
+        body=body, deadline_s=9.0, wanted=wanted, trace=None, id_text="id", continues=False
+    )
+    server = SimpleNamespace(upstream_model="model", tokenizer_json=None)
+    tab = SimpleNamespace(
+        runtime=runtime,
+        call=call,
+        asked=call,
+        market=SimpleNamespace(endpoint=lambda _: server),
+        first_content=lambda _: None,
+    )
+    candidate = SimpleNamespace(number=0, tokens_out_max=8)
+    return tab, SimpleNamespace(candidate=candidate, index=0, started_s=0.0)
 
 
 async def test_who_leaves_while_what_broke_off_is_counted_has_it_settled_all_the_same() -> None:

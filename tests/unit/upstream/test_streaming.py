@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import random
@@ -10,7 +11,8 @@ import msgspec
 import pytest
 
 from broker.core.outcome import Fault
-from broker.upstream.streaming import TEXT_BYTES_MAX, StreamReader
+from broker.upstream.streaming import STEP_LINES, TEXT_BYTES_MAX, StreamReader
+from broker.upstream.unpacking import Unpacker
 
 
 def chunk(text: str) -> bytes:
@@ -140,3 +142,55 @@ def test_a_text_without_end_is_cut_and_what_was_passed_on_was_counted() -> None:
     assert reader.failure.outcome.fault is Fault.TOO_LARGE
     assert reader.text_bytes == passed * 500_000
     assert reader.text_bytes <= TEXT_BYTES_MAX + 2 * 500_000
+
+
+DENSE = (b":\n\n" * 40_000, b"\r" * 60_000, b"\n" * 60_000, b"data: {}\n\n" * 20_000)
+
+
+async def in_steps(reader: StreamReader, data: bytes) -> list[bytes]:
+    steps = [reader.feed(data)]
+    while reader.behind and reader.failure is None:
+        steps.append(reader.feed(await reader.catch_up()))
+    return steps
+
+
+@pytest.mark.parametrize("dense", DENSE, ids=["comments", "cr", "lf", "nothing"])
+@pytest.mark.parametrize("packed", [False, True])
+async def test_what_comes_at_once_with_very_many_lines_is_read_in_steps(
+    dense: bytes, packed: bool
+) -> None:
+    unpacker = Unpacker(b"gzip", 10**9) if packed else None
+    reader = StreamReader(usage_asked=False, keep_text=True, unpacker=unpacker)
+    whole = chunk("first") + dense + chunk("last") + b"a: comment"
+    steps = await in_steps(reader, gzip.compress(whole) if packed else whole)
+    assert reader.failure is None
+    assert len(steps) >= whole.count(b"\n") // STEP_LINES
+    assert all(each.count(b"\n") + each.count(b"\r") < 2 * STEP_LINES for each in steps)
+    assert b"".join(steps) == whole.removesuffix(b"a: comment")
+    assert reader.delivered(1, complete=True).text == "firstlast"
+
+
+@pytest.mark.parametrize("going", [EVENTS[:8] + EVENTS[9:-3], EVENTS[:3]])
+@pytest.mark.parametrize("end", EVENTS[-3:])
+async def test_what_is_read_in_steps_is_heard_as_what_comes_in_pieces(
+    going: tuple[bytes, ...], end: bytes
+) -> None:
+    lots = random.Random(5)
+    whole = b"".join(lots.choices(going, k=1_000)) + b":\n\n" * 5_000
+    whole += b"".join(lots.choices(going, k=100)) + end
+    at_once = StreamReader(usage_asked=True, keep_text=True)
+    by_one = StreamReader(usage_asked=True, keep_text=True, scribe=Listener())
+    steps = await in_steps(at_once, whole)
+    assert len(steps) > STEP_LINES // 1_000
+    pieces = [by_one.feed(whole[begin : begin + 997]) for begin in range(0, len(whole), 997)]
+    assert b"".join(steps) == b"".join(pieces)
+    assert str(at_once.failure) == str(by_one.failure)
+    assert at_once.ended == by_one.ended
+    assert at_once.delivered(1, complete=True) == by_one.delivered(1, complete=True)
+
+
+async def test_what_came_at_once_with_few_lines_is_read_whole() -> None:
+    reader = StreamReader(usage_asked=False, keep_text=False)
+    whole = chunk("x" * 1_000) * 200
+    assert reader.feed(whole) == whole
+    assert not reader.behind
