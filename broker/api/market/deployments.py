@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Literal
 from uuid import UUID
 
 from litestar import Controller, Response, delete, get, post
 from litestar.params import FromPath, JSONBody
 
+from broker.api import beside
 from broker.api.callers import CHANGING, OPERATORS, PROVIDERS
 from broker.api.large_bodies import OfferRequest
 from broker.api.once import GivenOnce
@@ -20,6 +22,7 @@ from broker.core.key_terms import Scope
 from broker.flows.access.authenticate import Caller
 from broker.flows.providers import enroll
 from broker.flows.providers.read_deployments import read_deployments, why_absent
+from broker.live.sheet import BeatSheet
 from broker.store.market.deployments import DeploymentRecord
 from provider_sdk.protocol import DeploymentOffer, ProbeReport, Registered, Verified
 
@@ -87,7 +90,7 @@ class ProviderController(Controller):
         return await unless_stopping(parts, enroll.verify(_desk(parts), caller, deployment_id))
 
     @get(summary="List the provider's deployments")
-    async def list(self, parts: GivenParts, caller: GivenCaller) -> DeploymentList:
+    async def list(self, parts: GivenParts, caller: GivenCaller) -> Response[DeploymentList]:
         return await _list(parts, caller)
 
     @delete("/{deployment_id:uuid}", summary="Withdraw a deployment")
@@ -110,7 +113,7 @@ class DeploymentController(Controller):
     tags = ("Operations",)
 
     @get(summary="List all deployments")
-    async def list(self, parts: GivenParts, caller: GivenCaller) -> DeploymentList:
+    async def list(self, parts: GivenParts, caller: GivenCaller) -> Response[DeploymentList]:
         return await _list(parts, caller)
 
     @post(
@@ -149,8 +152,12 @@ def _desk(parts: Parts) -> enroll.Enrolment:
     )
 
 
-async def _list(parts: Parts, caller: Caller) -> DeploymentList:
+async def _list(parts: Parts, caller: Caller) -> Response[DeploymentList]:
     found, heard = await read_deployments(parts.engine, caller), parts.live.beats.sheet()
+    return await beside.answer(partial(_all_shown, found, heard))
+
+
+def _all_shown(found: list[DeploymentRecord], heard: BeatSheet) -> DeploymentList:
     return DeploymentList(deployments=[_shown(each, why_absent(each, heard)) for each in found])
 
 

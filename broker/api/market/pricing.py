@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from litestar import Controller, Response, get, post
 from litestar.params import FromPath, JSONBody
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from broker.api import beside
 from broker.api.callers import allow
 from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenMarket, GivenParts, GivenTime
@@ -22,7 +24,7 @@ from broker.flows.market.choose_pricing import (
     choose_pricing,
     end_choice,
 )
-from broker.flows.market.read_pricing import read_pricing
+from broker.flows.market.read_pricing import Pricing, read_pricing
 from broker.store.access.accounts import Role
 from broker.store.market.pricing_choices import StoredChoice
 from pricing.choice import Scope
@@ -94,15 +96,9 @@ class PricingController(Controller):
     @get(summary="Which controller moves whose prices")
     async def now(
         self, parts: GivenParts, market: GivenMarket, caller: GivenCaller, now: GivenTime
-    ) -> PricingShown:
+    ) -> Response[PricingShown]:
         found = await read_pricing(parts.engine, market, caller, now)
-        return PricingShown(
-            choices=[_shown(each, each.id in found.current) for each in found.choices],
-            endpoints=[
-                EndpointMoved(endpoint=each.endpoint, controller=each.controller, scope=each.scope)
-                for each in found.endpoints
-            ],
-        )
+        return await beside.answer(partial(_all_shown, found))
 
     @post(summary="Choose a controller")
     async def choose(
@@ -136,6 +132,16 @@ class PricingController(Controller):
 
 def _written(choice: StoredChoice) -> ChoiceWritten:
     return ChoiceWritten(id=choice.id, valid_from=choice.valid_from)
+
+
+def _all_shown(found: Pricing) -> PricingShown:
+    return PricingShown(
+        choices=[_shown(each, each.id in found.current) for each in found.choices],
+        endpoints=[
+            EndpointMoved(endpoint=each.endpoint, controller=each.controller, scope=each.scope)
+            for each in found.endpoints
+        ],
+    )
 
 
 def _shown(choice: StoredChoice, in_force: bool) -> ChoiceShown:

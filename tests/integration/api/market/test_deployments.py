@@ -10,8 +10,10 @@ from uuid import UUID
 import httpx
 import msgspec
 import pytest
+from sqlalchemy import event
 
 from broker.live.sheet import Beat
+from broker.store.market.deployments import ROWS_AT_ONCE
 from provider_sdk.protocol import Heartbeat, HeartbeatReply, Registered, SignedHeartbeat, Verified
 from provider_sdk.signing import sign
 from provider_sdk.testing.script import Script
@@ -170,6 +172,25 @@ async def test_a_long_offer_is_read_beside_the_calls(provider: Person) -> None:
         answer = await provider.http.post(DEPLOYMENTS, json=told)
     assert answer.status_code == 201
     assert told in done.results()
+
+
+async def test_deployments_are_read_in_parts_and_written_beside_the_calls(
+    stage: Stage, operator: Person, provider: Person
+) -> None:
+    await register(provider)
+    at_once: list[object] = []
+
+    def note(*told: Any) -> None:
+        if "FROM deployments" in told[2]:
+            at_once.append(told[4].execution_options.get("yield_per"))
+
+    event.listen(stage.engine.sync_engine, "before_cursor_execute", note)
+    with done_beside() as done:
+        answer = await operator.http.get("/api/deployments")
+    event.remove(stage.engine.sync_engine, "before_cursor_execute", note)
+    assert answer.content in done.results()
+    assert [each["name"] for each in answer.json()["deployments"]] == ["gpu1"]
+    assert at_once == [ROWS_AT_ONCE]
 
 
 async def test_a_large_body_without_room_is_a_problem_like_any_other(stage: Stage) -> None:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from broker.store.webhooks.events import events
+from tests.integration.api.beside import done_beside
 from tests.integration.api.conftest import Person, SmallBroker, Standing
 from tests.integration.api.listing import list_endpoints, publish
 from tests.integration.catalog.offers import endpoint_offer
@@ -50,6 +51,16 @@ async def test_the_narrowest_choice_moves_the_price(market: None, operator: Pers
         "acme/law": ("posted", "endpoint"),
         "globex/drafts": ("posted", "provider"),
     }
+
+
+async def test_who_moves_the_prices_of_a_market_is_looked_up_and_written_beside_the_calls(
+    market: None, operator: Person
+) -> None:
+    with done_beside() as done:
+        answer = await operator.http.get("/api/pricing")
+    moved, text = done.results()[-2:]
+    assert [each.endpoint for each in moved] == ["acme/law", "globex/drafts"]
+    assert text == answer.content
 
 
 async def test_for_a_domain_that_is_taught_can_be_chosen_before_an_endpoint_claims_it(
