@@ -9,7 +9,7 @@ from typing import Final
 from broker.errors import BrokerError, MethodNotServed, NotFound
 from broker.flows.access.keyring import Seat
 from broker.flows.runtime import Runtime
-from broker.gateway import browsers, kserve, models, openai
+from broker.gateway import browsers, index, kserve, models, openai
 from broker.gateway.admit import require_room
 from broker.gateway.refusals import Answer, kserve_refusal, openai_refusal, unexpected
 from broker.gateway.ways import hint, meant
@@ -81,6 +81,10 @@ class Gateway:
             request.owner = key.account_id
             request.in_pieces = True
             return self._infers
+        if path.verb == kserve.INDEX and path.model is None:
+            _require(request, "POST")
+            request.told = self._key(request)
+            return partial(self._look_up, index.tell_index, kserve_refusal)
         _require(request, "GET")
         if path.model is None:
             return partial(self._look_up, kserve.tell_server, kserve_refusal)

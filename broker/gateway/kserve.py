@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
+from typing import Final
 from urllib.parse import unquote
 
 import msgspec
@@ -45,7 +46,13 @@ _MODEL = re.compile(
 )
 _STATISTICS = re.compile(r"/v2/models(?:/.+)?/stats/?")
 """Where Triton tells them of all models, of one, and of a version of it."""
-_SERVER = {"/v2": "metadata", "/v2/health/live": "live", "/v2/health/ready": "ready"}
+INDEX: Final = "index"
+_SERVER = {
+    "/v2": "metadata",
+    "/v2/health/live": "live",
+    "/v2/health/ready": "ready",
+    "/v2/repository/index": INDEX,
+}
 _PASSED_ON = frozenset(
     {b"content-type", b"content-encoding", b"accept-encoding", b"inference-header-content-length"}
 )
@@ -75,7 +82,7 @@ def _parse(path: str) -> Path:
     if server is not None:
         return Path(server)
     if is_denied(path):
-        raise NotAllowed("Repository, shared memory, trace and log calls are not served.")
+        raise NotAllowed("Model control, shared memory, trace and log calls are not served.")
     match = _MODEL.fullmatch(path)
     if _STATISTICS.fullmatch(path):
         raise NotFound("Statistics are not served; GET /api/calls tells of each of your calls.")

@@ -21,23 +21,29 @@ from pricing.book import EndpointUnpriced
 from pricing.money import format_rate, format_usd
 
 _PREFIX: Final = "/v1/models"
-_AT_ONCE_MAX: Final = 500
+AT_ONCE_MAX: Final = 500
+"""Of a larger market calls should not wait while it is told: that is done in a thread."""
 
 
 async def list_models(request: Request, runtime: Runtime, key: StoredKey) -> None:
     """Answer with `auto`, the families and the endpoints; or with the one that the path names."""
     wanted = unquote(request.path.removeprefix(_PREFIX)).strip("/")
-    market, allowed = runtime.market, key.terms.allowance
-    listed = market.visible(key.account_id)
-    if allowed is not None:
-        listed = [each for each in listed if may_name(allowed, each.model, each.name)]
+    market, listed = runtime.market, listed_for(key, runtime.market)
     if wanted:
         answer = tell_one(market, listed, wanted)
-    elif len(listed) <= _AT_ONCE_MAX:
+    elif len(listed) <= AT_ONCE_MAX:
         answer = tell_all(market, listed)
-    else:  # of thousands it takes so long that calls should not wait for it
+    else:
         answer = await asyncio.to_thread(tell_all, market, listed)
     request.answer(200, b"content-type: application/json\r\n", answer)
+
+
+def listed_for(key: StoredKey, market: Market) -> list[Endpoint]:
+    """Return the endpoints that a key may ask for, by name."""
+    listed, allowed = market.visible(key.account_id), key.terms.allowance
+    if allowed is None:
+        return listed
+    return [each for each in listed if may_name(allowed, each.model, each.name)]
 
 
 def tell_one(market: Market, listed: list[Endpoint], wanted: str) -> bytes:

@@ -15,6 +15,7 @@ from broker.gateway.kserve import Path, parse_path
         ("/v2/", "metadata"),
         ("/v2/health/live", "live"),
         ("/v2/health/ready", "ready"),
+        ("/v2/repository/index", "index"),
     ],
 )
 def test_the_servers_own_paths_name_no_model(path: str, verb: str) -> None:
@@ -66,7 +67,9 @@ def test_what_is_no_path_is_not_found(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/v2/repository/index",
+        "/v2/repository",
+        "/v2/repository/other/index",
+        "/v2//repository/index",
         "/v2/repository/models/small/load",
         "/v2/systemsharedmemory/status",
         "/v2/cudasharedmemory/region/x/register",

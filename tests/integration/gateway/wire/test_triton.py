@@ -16,6 +16,7 @@ import tritonclient.http.aio as triton_aio
 from tritonclient.http.auth import BasicAuth
 from tritonclient.utils import InferenceServerException
 
+from broker.core.key_terms import Allowance
 from provider_sdk.testing.scripted import Script, ScriptedProvider
 from tests.integration.gateway.house import Consumer, House, Stall
 from tests.waiting import until
@@ -245,8 +246,30 @@ async def test_a_providers_own_error_is_readable(client: Any, headers: dict[str,
     assert caught.value.status() == "400"
 
 
+async def test_the_index_of_models_is_the_broker_s_own(
+    client: Any, headers: dict[str, str], house: House, provider: ScriptedProvider
+) -> None:
+    listed = await client.get_model_repository_index(headers=headers)
+    told = [(each["name"], each["version"], each["state"]) for each in listed]
+    assert told == [
+        ("text-kind", "1", "READY"),
+        ("text-law", "2", "READY"),
+        ("acme/topic", "1", "READY"),
+        ("lexis/law", "2", "READY"),
+    ]
+    for name, version, _ in told:
+        assert await client.is_model_ready(name, version, headers=headers)
+    assert not provider.received
+    allowance = Allowance(models=frozenset({"text-law"}), providers=None)
+    narrow = await house.consumer("narrow", allowance=allowance)
+    seen = await narrow.http.post("/v2/repository/index", json={"ready": True})
+    assert [each["name"] for each in seen.json()] == ["text-law", "lexis/law"]
+    with pytest.raises(InferenceServerException, match="invalid_api_key"):
+        await client.get_model_repository_index()
+    assert (await narrow.http.post("/v2/repository/index", content=b"[")).status_code == 400
+
+
 MANAGING: list[tuple[str, tuple[Any, ...]]] = [
-    ("get_model_repository_index", ()),
     ("load_model", ("acme/topic",)),
     ("unload_model", ("acme/topic",)),
     ("get_system_shared_memory_status", ()),
