@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from datetime import UTC, datetime
 from random import Random
 from types import SimpleNamespace
@@ -111,13 +112,7 @@ async def test_chunks_that_arrive_together_leave_together() -> None:
     response = Response(Timeouts(), Limits(), 0.0, 99.0, None, 10**6, status=200)
     response.chunks = [EVENT % number for number in range(64)]
     reader = StreamReader(usage_asked=False, keep_text=False)
-    tab: Any = SimpleNamespace(
-        turn=None,
-        call=SimpleNamespace(body=OpenAiBody(b"", {}, 0, True, False, 1)),
-        end_when_settled=lambda *_: None,
-        is_settled=True,
-    )
-    attempt: Any = None
+    tab, attempt = leaving_tab()
     pieces = Stream(tab, StreamedAnswer(response, reader, attempt, b"opening")).pieces()
     assert await anext(pieces) == b"opening"
     assert await anext(pieces) == b"".join(EVENT % number for number in range(64))
@@ -150,16 +145,16 @@ async def turns_beside(doing: Coroutine[Any, Any, None]) -> int:
 
 async def test_others_go_on_while_a_stream_that_came_at_once_is_passed_on() -> None:
     reader = StreamReader(usage_asked=False, keep_text=False)
-    tab: Any = SimpleNamespace(turn=None, call=SimpleNamespace(body=None))
-    attempt: Any = None
+    tab, attempt = leaving_tab()
     answer = StreamedAnswer(come_at_once(DENSE), reader, attempt, b"opening")
     passed: list[bytes] = []
 
     async def pass_on() -> None:
-        async for piece in Stream(tab, answer).pieces():
-            passed.append(piece)
-            if piece.endswith(EVENT % 1):
-                return
+        async with aclosing(Stream(tab, answer).pieces()) as pieces:
+            async for piece in pieces:
+                passed.append(piece)
+                if piece.endswith(EVENT % 1):
+                    return
 
     assert await turns_beside(pass_on()) > len(passed) // 2 > STEPS_MIN // 2
     assert b"".join(passed) == b"opening" + DENSE
@@ -187,6 +182,16 @@ async def test_others_go_on_while_a_stream_is_held_back() -> None:
     assert reply.ended
 
 
+def leaving_tab() -> tuple[Any, Any]:
+    """As much of a tab and an attempt as a stream looks at that nobody reads to its end."""
+    return SimpleNamespace(
+        turn=None,
+        call=SimpleNamespace(body=OpenAiBody(b"", {}, 0, True, False, 1)),
+        end_when_settled=lambda *_: None,
+        is_settled=True,
+    ), None
+
+
 def opening_tab(response: Response) -> tuple[Any, Any]:
     """As much of a tab and an attempt as the beginning of a stream looks at."""
 
@@ -205,7 +210,13 @@ def opening_tab(response: Response) -> tuple[Any, Any]:
     body = OpenAiBody(b"", {}, 0, True, False, 1)
     wanted = requirements()
     call = SimpleNamespace(
-        body=body, deadline_s=9.0, wanted=wanted, trace=None, id_text="id", continues=False
+        body=body,
+        cascade=None,
+        deadline_s=9.0,
+        wanted=wanted,
+        trace=None,
+        id_text="id",
+        continues=False,
     )
     server = SimpleNamespace(upstream_model="model", tokenizer_json=None)
     tab = SimpleNamespace(
