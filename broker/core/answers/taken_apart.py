@@ -13,7 +13,8 @@ import msgspec
 from broker.core.answers.transcript import read_logprobs, text_in
 
 PARTS_MAX: Final = 10_000
-"""Choices, and members of the answer and of its choices beside what these say."""
+"""Choices, and members of the answer and of its choices beside what these say, and what is told of
+the prompt's tokens."""
 _NULL: Final = msgspec.Raw(b"null")
 
 
@@ -25,10 +26,14 @@ class _Choice(msgspec.Struct, gc=False):
     message: msgspec.Raw = _NULL
     text: msgspec.Raw = _NULL
     logprobs: msgspec.Raw = _NULL
+    prompt_logprobs: msgspec.Raw = _NULL
 
 
 class _Answer(msgspec.Struct):
     choices: list[_Choice]
+    prompt_logprobs: msgspec.Raw = _NULL
+    """As vLLM tells them of a chat, of a completion with its choice: a part of some members for
+    each token of a prompt."""
 
 
 _answer: Final = msgspec.json.Decoder(_Answer).decode
@@ -68,10 +73,12 @@ class Parts:
 def take_apart(body: bytes) -> Parts:
     """Return the parts of an answer. Raises what msgspec raises; ValueError for one without choices
     or with more than PARTS_MAX parts beside what its choices say."""
-    choices = _answer(body).choices
+    answer = _answer(body)
+    choices = answer.choices
     if not choices:
         raise ValueError("it has no choices")
-    if len(choices) > PARTS_MAX or body.count(b":") - sum(map(_colons, choices)) > PARTS_MAX:
+    said = [answer.prompt_logprobs, *(part for each in choices for part in _said(each))]
+    if len(choices) > PARTS_MAX or body.count(b":") - sum(map(_colons, said)) > PARTS_MAX:
         raise ValueError(f"it has more than {PARTS_MAX} parts")
     if not body.isascii():
         body.decode()  # for what stays raw nobody looks at
@@ -79,6 +86,9 @@ def take_apart(body: bytes) -> Parts:
     return Parts(members, _choices(members["choices"]))
 
 
-def _colons(choice: _Choice) -> int:
-    said = (choice.message, choice.text, choice.logprobs)
-    return sum(bytes(each).count(b":") for each in said)
+def _said(choice: _Choice) -> tuple[msgspec.Raw, ...]:
+    return choice.message, choice.text, choice.logprobs, choice.prompt_logprobs
+
+
+def _colons(raw: msgspec.Raw) -> int:
+    return bytes(raw).count(b":")

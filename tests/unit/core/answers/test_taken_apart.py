@@ -96,6 +96,22 @@ def test_colons_in_what_choices_say_are_no_parts() -> None:
     assert len(take_apart(told).text) == 4 * PARTS_MAX
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        b'{"choices":[{"message":{"content":"Yes."}}],"prompt_logprobs":%b}',
+        b'{"choices":[{"text":"Yes.","prompt_logprobs":%b}]}',
+    ],
+)
+def test_what_is_told_of_a_long_prompt_s_tokens_is_no_parts(told: bytes) -> None:
+    token = {"9707": {"logprob": -0.25, "rank": 1, "decoded_token": "Hello"}}
+    answer = told % json.dumps([None, *[token] * PARTS_MAX]).encode()
+    parts = take_apart(answer)
+    assert parts.text == "Yes."
+    back = json.loads(parts.whole({}, hides_logprobs=True))
+    assert back == json.loads(answer) | {"broker": {}}
+
+
 def test_of_very_many_tokens_the_first_tell_how_sure_an_answer_is() -> None:
     many = b",".join([b"-1"] * LOGPROBS_MAX) + b",-9"
     told = b'{"choices":[{"text":"a","logprobs":{"token_logprobs":[%b]}}]}' % many
