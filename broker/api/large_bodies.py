@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from litestar import Request
@@ -17,18 +17,24 @@ from litestar.datastructures import State
 from litestar.serialization import decode_json
 
 from broker.core.wire.complaints import plain
-from broker.core.wire.members import read_members
 from broker.errors import RequestMalformed
 from broker.flows.access.authenticate import Caller
 
 LARGE_BYTES: Final = 1 << 20
 DRAFT_BYTES_MAX: Final = 16 << 20
 """As of a call."""
+BESIDE_BYTES_MAX: Final = 320 << 10
+"""Of a draft beside its `request`: more than the `broker` object may have."""
+WHOLE_BYTES_MAX: Final = 1 << 16
+"""A draft up to this is read whole: a few milliseconds, whatever is in it."""
 TERMS_BYTES_MAX: Final = 2 << 20
 """Of an offer without its tokenizers: two kilobytes for each of a thousand endpoints."""
 ENDPOINTS_MAX: Final = 1_000
 MARKS_MAX: Final = 320_000
 """Commas and brackets of ten thousand heartbeats, each of which has a dozen; receipts are fewer."""
+
+
+_LEFT_OUT: Final = msgspec.Raw(b"")
 
 
 class _Endpoint(msgspec.Struct, gc=False):
@@ -56,11 +62,37 @@ def _offer() -> Callable[[bytes], msgspec.Struct]:
     return msgspec.json.Decoder(offer).decode
 
 
-class _Draft(msgspec.Struct):
-    request: msgspec.Raw = msgspec.Raw(b"null")
+class _Draft(msgspec.Struct, forbid_unknown_fields=True):
+    """All that a dry run or a quote is asked by, each as it is written."""
+
+    request: msgspec.Raw = _LEFT_OUT
+    task: msgspec.Raw = _LEFT_OUT
+    path: msgspec.Raw = _LEFT_OUT
+    model: msgspec.Raw = _LEFT_OUT
+    version: msgspec.Raw = _LEFT_OUT
+    tokens_in: msgspec.Raw = _LEFT_OUT
+    tokens_out_max: msgspec.Raw = _LEFT_OUT
+    choices: msgspec.Raw = _LEFT_OUT
+    broker: msgspec.Raw = _LEFT_OUT
+    ttl_s: msgspec.Raw = _LEFT_OUT
+
+
+class _Marks(msgspec.Struct):
+    messages: msgspec.Raw = _LEFT_OUT
+    prompt: msgspec.Raw = _LEFT_OUT
+    input: msgspec.Raw = _LEFT_OUT
 
 
 _draft: Final = msgspec.json.Decoder(_Draft).decode
+_marks: Final = msgspec.json.Decoder(_Marks).decode
+
+
+class Written(NamedTuple):
+    """A long request as it was written, and which of `messages`, `prompt` and `input` it has: all
+    that needs to be known of it before it is read as a call is."""
+
+    text: msgspec.Raw
+    marks: frozenset[str]
 
 
 def require_terms(body: bytes) -> None:
@@ -88,17 +120,23 @@ def require_parts(body: bytes) -> None:
 
 
 def read_draft(body: bytes) -> dict[str, Any]:
-    """Return the members of a large body, and those of its `request` as slices. Raises
-    RequestMalformed for more than LARGE_BYTES beside that, and what it would be refused with."""
+    """Return the members of a large body, its `request` as it was written. Raises RequestMalformed
+    for more than BESIDE_BYTES_MAX beside that, and what it would be refused with."""
     try:
-        told = _draft(body)
-        if len(body) - memoryview(told.request).nbytes > LARGE_BYTES:
-            raise RequestMalformed(f"There are more than {LARGE_BYTES:,} bytes beside the request.")
-        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        told = msgspec.structs.asdict(_draft(body))
+        request = told.pop("request")
+        if len(body) - memoryview(request).nbytes > BESIDE_BYTES_MAX:
+            raise RequestMalformed(
+                f"There are more than {BESIDE_BYTES_MAX:,} bytes beside the request."
+            )
         read: dict[str, Any] = {
-            name: msgspec.json.decode(raw) for name, raw in members.items() if name != "request"
+            name: msgspec.json.decode(raw) for name, raw in told.items() if raw is not _LEFT_OUT
         }
-        return read | {"request": read_members(bytes(told.request))}
+        if request is not _LEFT_OUT:
+            marks = msgspec.structs.asdict(_marks(request))
+            there = frozenset(name for name, raw in marks.items() if raw is not _LEFT_OUT)
+            read["request"] = Written(request, there)
+        return read
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestMalformed(
             f"request: {plain(str(error))}", facts={"field": "request"}
@@ -121,7 +159,7 @@ class DraftRequest(Request[Caller, None, State]):
 
     async def json(self) -> Any:
         body = await self.body()
-        if len(body) <= LARGE_BYTES:
+        if len(body) <= WHOLE_BYTES_MAX:
             return await super().json()
         return await asyncio.to_thread(read_draft, body)
 

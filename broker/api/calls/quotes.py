@@ -10,11 +10,11 @@ from uuid import UUID
 import msgspec
 from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody, SkipValidation
+from litestar.params import BodyKwarg, FromPath, JSONBody, SkipValidation
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.api.callers import CONSUMERS
-from broker.api.large_bodies import DRAFT_BYTES_MAX, DraftRequest
+from broker.api.large_bodies import DRAFT_BYTES_MAX, DraftRequest, Written
 from broker.api.market.price_messages import Price, price
 from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenEngine
@@ -51,7 +51,7 @@ class RequestTold(Body):
 
     task: Task | None = None
     path: str | None = None
-    request: dict[str, Any] | None = None
+    request: Annotated[Any, BodyKwarg(schema_extra={"type": ["object", "null"]})] = None
     model: Text | None = None
     version: Text | None = None
     tokens_in: Tokens | None = None
@@ -177,23 +177,28 @@ def read_asked(data: RequestTold) -> Estimate | Draft:
         if task is not None and task is not _PATHS[data.path]:
             raise _refused("task", f"is not that of {data.path}.")
         task = _PATHS[data.path]
-    if data.request is not None:
-        return _draft(data, data.request, task)
+    request = data.request
+    if isinstance(request, dict):
+        request = Written(msgspec.Raw(msgspec.json.encode(request)), frozenset(request))
+    if isinstance(request, Written):
+        return _draft(data, request, task)
+    if request is not None:
+        raise _refused("request", "is an object.")
     return _estimate(data, task)
 
 
-def _draft(data: RequestTold, request: dict[str, Any], task: Task | None) -> Draft:
+def _draft(data: RequestTold, request: Written, task: Task | None) -> Draft:
     for name in ("model", "version", "tokens_in", "tokens_out_max", "choices", "broker"):
         if getattr(data, name) is not None:
             raise _refused(name, "is told by the request itself.")
     if task is None:
-        told = [each for mark, each in _MARKS.items() if mark in request]
+        told = [each for mark, each in _MARKS.items() if mark in request.marks]
         if len(told) != 1:
             raise _refused("task", "is missing: the request does not tell it.")
         task = told[0]
     if task is Task.INFER:
         raise _refused("request", "is not taken for an inference; tell the task and the model.")
-    return Draft(task, msgspec.json.encode(request))
+    return Draft(task, bytes(request.text))
 
 
 def _estimate(data: RequestTold, task: Task | None) -> Estimate:

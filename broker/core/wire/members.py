@@ -17,6 +17,7 @@ from broker.errors import RequestMalformed
 LARGE_BYTES: Final = 1 << 18
 MEMBERS_MAX: Final = 10_000
 """Of a large body; counted are the colons outside of the members that may be long."""
+_MEMBER_BYTES: Final = len('"":0,')
 PROMPTS_MAX: Final = 2_048
 
 READ: Final = frozenset(
@@ -59,7 +60,11 @@ def read_members(body: bytes) -> dict[str, msgspec.Raw]:
     """Return the members of a JSON object. Raises RequestMalformed, and what msgspec raises."""
     if len(body) > LARGE_BYTES:
         told = msgspec.structs.astuple(_long(body))
-        if body.count(b":") - sum(bytes(each).count(b":") for each in told) > MEMBERS_MAX:
+        beside_bytes = len(body) - sum(memoryview(each).nbytes for each in told)
+        # Counting in 16 MiB takes longer than all else that is done with a long text.
+        if beside_bytes >= MEMBERS_MAX * _MEMBER_BYTES and (
+            body.count(b":") - sum(bytes(each).count(b":") for each in told) > MEMBERS_MAX
+        ):
             raise RequestMalformed(f"The body has more than {MEMBERS_MAX} members.")
     return _members(body)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
@@ -17,6 +18,7 @@ from broker.core.decision import Decision
 from broker.core.market import Market
 from broker.core.quote import promise
 from broker.core.requirements import Requirements
+from broker.core.wire.members import LARGE_BYTES
 from broker.errors import BrokerError, NotFound, NothingFits, RequestMalformed
 from broker.flows.access.authenticate import Caller
 from broker.flows.calls.decide import refusal, rejections
@@ -94,7 +96,7 @@ class QuoteDesk:
         `quotes_open_max`. What money is worth to a paced budget is that of this moment.
         """
         runtime = self._runtime
-        wanted, body, cascade = self._demands(caller, asked)
+        wanted, body, cascade = await self._demands(caller, asked)
         wanted = await self._paced(wanted, caller)
         if cascade is not None and cascade.agreement not in (None, SAMPLE):
             raise RequestMalformed("broker.cascade: a quote takes no agreement with a model.")
@@ -115,7 +117,7 @@ class QuoteDesk:
 
     async def rehearse(self, caller: Caller, asked: Estimate | Draft) -> Rehearsal:
         """Decide as for a call, and do nothing. Raises ModelUnknown, and what reading raises."""
-        wanted, body, cascade = self._demands(caller, asked)
+        wanted, body, cascade = await self._demands(caller, asked)
         wanted = self._known(await self._paced(wanted, caller), body, cascade)
         runtime = self._runtime
         wanted, cascade, decision = choose_first(wanted, cascade, runtime, counts=False)
@@ -153,8 +155,13 @@ class QuoteDesk:
             return wanted
         return await self._runtime.pacer.pace(wanted, caller.key_id, self._runtime.clock())
 
-    def _demands(self, caller: Caller, asked: Estimate | Draft) -> Read:
-        wanted, body, cascade = self._read(asked, caller.account_id)
+    async def _demands(self, caller: Caller, asked: Estimate | Draft) -> Read:
+        if isinstance(asked, Draft) and len(asked.body) > LARGE_BYTES:
+            # What it is made of may take a while, in which calls are served.
+            read = await asyncio.to_thread(self._read, asked, caller.account_id)
+        else:
+            read = self._read(asked, caller.account_id)
+        wanted, body, cascade = read
         if caller.terms is not None and caller.terms.explore is False:
             wanted = msgspec.structs.replace(wanted, explore=False)
         if caller.terms is not None and caller.terms.allowance is not None:
