@@ -7,6 +7,9 @@ for seconds and take a gigabyte. Answers that are large by their texts and numbe
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -14,13 +17,20 @@ import msgspec
 from broker.upstream.faults import UNREADABLE, malformed
 
 LARGE_BYTES: Final = 1 << 20
-CHOICES_MAX: Final = 128
-"""As many as can be asked for."""
+DENSE_BYTES: Final = 1 << 16
+"""So much is taken apart whatever it is made of: that takes milliseconds."""
+CHOICES_MAX: Final = 2_048
+"""As many as there may be prompts in a long list."""
+PARTS_MAX: Final = 1_024
+"""Of what an answer says in parts, and of its tool calls."""
 VECTORS_MAX: Final = 65_536
 NULL: Final = msgspec.Raw(b"null")
 _EXACT_BYTES_MAX: Final = 65_536
 """Longer arguments that are no string count as they are written, but for space between their parts,
 and longer errors are not read: a megabyte of empty lists, taken apart, holds the loop for 0.3 s."""
+LONG_ERROR: Final = "an error of many words"
+_ERROR_WITHIN_BYTES: Final = 64
+_ERROR_FIRST: Final = re.compile(rb'\s*\{\s*"error"\s*:\s*[^\sn]')
 T = TypeVar("T")
 
 
@@ -37,46 +47,69 @@ class _Message(msgspec.Struct, gc=False):
         told = memoryview(self.tool_calls).nbytes + memoryview(self.function_call).nbytes
         return told + (0 if texts else content.nbytes)
 
+    @property
+    def parts(self) -> int:
+        """How many they are. Raises what msgspec raises, also where one list has too many."""
+        return sum(map(_length, (self.content, self.tool_calls)))
+
 
 class _Choice(msgspec.Struct, gc=False):
     message: _Message | None = None
     delta: _Message | None = None
 
 
-# A list would be made whole before its length is looked at.
-_Choices: Final = msgspec.defstruct(
-    "_Choices",
-    [(f"choice{number}", _Choice | None, None) for number in range(CHOICES_MAX)],
-    array_like=True,
-    forbid_unknown_fields=True,
-    gc=False,
-)
+def _several(kind: Any, default: object, count: int) -> type[msgspec.Struct]:
+    """Return a list of at most so many: one of another type would be made whole before its length
+    is looked at."""
+    fields = [(f"part{number}", kind, default) for number in range(count)]
+    return msgspec.defstruct(
+        "_Several", fields, array_like=True, forbid_unknown_fields=True, gc=False
+    )
 
 
-class _Answer(msgspec.Struct, gc=False):
-    choices: _Choices | None = None  # type: ignore[valid-type]  # made above
-    error: msgspec.Raw = msgspec.Raw(b"null")
+# They take a megabyte together, and are made when somebody brings something dense.
+@cache
+def _answer() -> Callable[[bytes], Any]:
+    choices = _several(_Choice | None, None, CHOICES_MAX)
+    fields = [("choices", choices | None, None), ("error", msgspec.Raw, NULL)]
+    return msgspec.json.Decoder(msgspec.defstruct("_Answer", fields, gc=False)).decode
 
 
-_answer: Final = msgspec.json.Decoder(_Answer).decode
+@cache
+def _parts() -> Callable[[msgspec.Raw], msgspec.Struct]:
+    return msgspec.json.Decoder(_several(msgspec.Raw, NULL, PARTS_MAX)).decode
+
+
+def _length(raw: msgspec.Raw) -> int:
+    if bytes(memoryview(raw)[:1]) != b"[":
+        return 0
+    return PARTS_MAX - msgspec.structs.astuple(_parts()(raw)).count(NULL)
 
 
 def require_substance(body: bytes) -> None:
-    """Raise AttemptFailed (MALFORMED) for a large answer of more choices than can be asked for, or
-    with more than LARGE_BYTES that are no text where texts belong; and for one that is none."""
-    if len(body) <= LARGE_BYTES:
+    """Raise AttemptFailed (MALFORMED) for an answer, or an event of one, above DENSE_BYTES that has
+    more choices than CHOICES_MAX, or more parts than PARTS_MAX; for one with more than LARGE_BYTES
+    that are no text where texts belong; and for one that is none."""
+    if len(body) <= DENSE_BYTES:
         return
     try:
-        answer = _answer(body)
+        answer = _answer()(body)
+        told = msgspec.structs.astuple(answer.choices) if answer.choices is not None else ()
+        said = [
+            each for choice in told if choice for each in (choice.message, choice.delta) if each
+        ]
+        parts_bytes = sum(each.parts_bytes for each in said) + memoryview(answer.error).nbytes
+        parts = sum(each.parts for each in said) if parts_bytes > DENSE_BYTES else 0
     except UNREADABLE as error:
         raise malformed(f"not an OpenAI answer: {error}", 200) from error
-    choices: tuple[_Choice | None, ...] = ()
-    if answer.choices is not None:
-        choices = msgspec.structs.astuple(answer.choices)
-    said = [each for choice in choices if choice for each in (choice.message, choice.delta) if each]
-    parts_bytes = sum(each.parts_bytes for each in said) + memoryview(answer.error).nbytes
-    if parts_bytes > LARGE_BYTES:
+    if parts_bytes > LARGE_BYTES or parts > PARTS_MAX:
         raise malformed("an answer with more parts than text", 200)
+
+
+def begins_with_error(body: bytes) -> bool:
+    """True for a large answer that is an error, as far as its first bytes tell: it stands alone,
+    so it stands first, and to look for its end takes long."""
+    return len(body) > LARGE_BYTES and _ERROR_FIRST.match(body[:_ERROR_WITHIN_BYTES]) is not None
 
 
 def require_few_vectors(body: bytes) -> None:
@@ -114,7 +147,7 @@ def size_of_arguments(raw: msgspec.Raw) -> int:
 def error_text(raw: msgspec.Raw) -> str:
     """Return what an error object or string says, cut to 200 characters. Raises AttemptFailed."""
     if memoryview(raw).nbytes > _EXACT_BYTES_MAX:
-        return "an error of many words"
+        return LONG_ERROR
     error = _within(_ANY, raw)
     if isinstance(error, dict):
         error = error.get("message") or error

@@ -12,7 +12,10 @@ import msgspec
 
 from broker.upstream.faults import UNREADABLE, malformed
 from broker.upstream.large_answers import (
+    DENSE_BYTES,
+    LONG_ERROR,
     NULL,
+    begins_with_error,
     error_text,
     is_told,
     require_few_vectors,
@@ -188,6 +191,8 @@ def read_completion(body: bytes) -> CompletionFacts:
 
 
 def _read_any(body: bytes) -> CompletionFacts:
+    if begins_with_error(body):
+        return CompletionFacts(error=LONG_ERROR)
     require_substance(body)
     answer = _decoded(body)
     if is_told(answer.error):
@@ -209,6 +214,8 @@ def read_chunk(data: bytes) -> ChunkFacts:
     """Return the facts of the data of one event. Raises `AttemptFailed` (MALFORMED)."""
     if data == b"[DONE]":
         return _DONE
+    if len(data) > DENSE_BYTES:
+        require_substance(data)
     answer = _decoded(data)
     if is_told(answer.error):
         return ChunkFacts(error=error_text(answer.error))
@@ -236,6 +243,8 @@ def only_text(data: bytes) -> str | None:
 
 def read_embedding(body: bytes) -> EmbeddingFacts:
     """Return the facts of an embeddings answer. Raises `AttemptFailed` (MALFORMED)."""
+    if begins_with_error(body):
+        return EmbeddingFacts(error=LONG_ERROR)
     require_few_vectors(body)
     try:
         answer = _EMBEDDINGS.decode(body)

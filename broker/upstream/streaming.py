@@ -239,7 +239,10 @@ class StreamReader:
         if payload is None or self._scribe is None:
             return event
         heard = self._scribe.hear(payload)
-        return event if heard is payload else b"data: " + heard + b"\n\n"
+        if heard is payload:
+            return event
+        # Its JSON may have come in several data lines; a line break in it is mere space.
+        return b"data: " + heard.replace(b"\n", b" ") + b"\n\n"
 
     def finish(self) -> None:
         """Be told that the provider's stream ended cleanly. Raises AttemptFailed if it was cut."""

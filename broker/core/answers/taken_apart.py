@@ -77,8 +77,11 @@ def take_apart(body: bytes) -> Parts:
     choices = answer.choices
     if not choices:
         raise ValueError("it has no choices")
-    said = [answer.prompt_logprobs, *(part for each in choices for part in _said(each))]
-    if len(choices) > PARTS_MAX or body.count(b":") - sum(map(_colons, said)) > PARTS_MAX:
+    colons = body.count(b":")
+    if colons > PARTS_MAX:
+        said = [answer.prompt_logprobs, *(part for each in choices for part in _said(each))]
+        colons -= sum(map(_colons, said))
+    if max(len(choices), colons) > PARTS_MAX:
         raise ValueError(f"it has more than {PARTS_MAX} parts")
     if not body.isascii():
         body.decode()  # for what stays raw nobody looks at

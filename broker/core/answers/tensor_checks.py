@@ -41,8 +41,21 @@ class _Tensor(msgspec.Struct):
     name: str
     datatype: str = ""
     shape: list[int] | None = None
-    data: Any = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    """Taken apart where it is looked at, and not where it has more lists than its shape makes."""
     parameters: _Parameters | None = None
+
+    @property
+    def values(self) -> Sequence[Any] | None:
+        """Its elements that stand in the JSON, in order; None where they are nested otherwise than
+        any shape of so many. Raises what msgspec raises."""
+        raw, shape, lists, rows = bytes(self.data), self.shape or [], 1, 1
+        for size in shape[:-1] if elements_of(shape) is not None else ():
+            rows *= size
+            lists += rows
+        if self.datatype != _TEXT and raw.count(b"[") + raw.count(b"{") > lists:
+            return None
+        return flat(_any(raw))
 
 
 class _Outputs(msgspec.Struct):
@@ -62,7 +75,10 @@ class _Asked(msgspec.Struct):
     outputs: list[_Named] | None = None
 
 
+_any: Final = msgspec.json.Decoder(Any).decode
 _answer: Final = msgspec.json.Decoder(_Outputs).decode
+_NULL: Final = b"null"
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _request: Final = msgspec.json.Decoder(_Asked).decode
 
 
@@ -81,11 +97,21 @@ def find_tensor_flaw(
     """
     try:
         outputs = _answer(answer).outputs
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _flaw_of(outputs or (), _named(asked), binary, signature)
+    except _UNREADABLE:
         return None
+
+
+def _flaw_of(
+    outputs: Sequence[_Tensor],
+    wanted: Mapping[str, int],
+    binary: bytes | memoryview,
+    signature: Signature | None,
+) -> Flaw | None:
+    """Return the first flaw of outputs, of which `wanted` tells those that were asked for. Raises
+    what msgspec raises."""
     if not outputs or all(each.shape is not None and 0 in each.shape for each in outputs):
         return Flaw.EMPTY
-    wanted = _named(asked)
     if not wanted.keys() <= {each.name for each in outputs}:
         return Flaw.BAD_TENSOR
     begun = 0
@@ -115,7 +141,7 @@ def _named(asked: bytes) -> dict[str, int]:
     place of its numbers; 0 for those that are wanted as they are."""
     try:
         outputs = _request(asked).outputs or ()
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except _UNREADABLE:
         return {}
     classes = [(each.name, each.parameters or _Classes()) for each in outputs]
     return {name: each.classification or 0 for name, each in classes}
@@ -134,7 +160,7 @@ def _is_declared(tensor: _Tensor, declared: Tensor, classes: int | None) -> bool
 def _are_classes(tensor: _Tensor, raw: bytes | memoryview | None, declared: Tensor | None) -> bool:
     """True where each text is `number:class`, and maybe `:label`, of a class that there is: the
     last declared dimension tells how many there are."""
-    texts = flat(tensor.data) if raw is None else _texts(raw)
+    texts = tensor.values if raw is None else _texts(raw)
     most = declared.shape[-1] if declared is not None and declared.shape else -1
     for text in itertools.islice(texts or (), TEXTS_LOOKED_AT):
         value, _, rest = str(text).partition(":")
@@ -160,9 +186,9 @@ def _texts(raw: bytes | memoryview) -> Iterator[str]:
 
 def _of_values(tensor: _Tensor) -> Flaw | None:
     """Of an output whose elements stand in the JSON, flat or nested by the shape."""
-    if tensor.shape is None or tensor.data is None:
+    if tensor.shape is None or bytes(tensor.data) == _NULL:
         return None  # it may be elsewhere, as in memory that is shared
-    values = flat(tensor.data)
+    values = tensor.values
     if values is None or len(values) != elements_of(tensor.shape):
         return Flaw.BAD_TENSOR
     if tensor.datatype in _FLOATS or tensor.datatype == "BF16":

@@ -17,6 +17,9 @@ BYTES_MAX: Final = 1_048_576
 
 LOGPROBS_MAX: Final = 65_536
 """Of an answer's tokens: so many tell how sure it is."""
+OBJECTS_MAX: Final = 4 * LOGPROBS_MAX
+"""Of what tells of tokens by an object each, and of others beside each; of more none is read."""
+_READ_BYTES: Final = 1_048_576
 _NULL: Final = msgspec.Raw(b"null")
 
 
@@ -153,12 +156,14 @@ class _Sure(msgspec.Struct, gc=False):
 class _Told(msgspec.Struct):
     """As one door tells probabilities, and as the other."""
 
-    token_logprobs: list[float | None] | None = None
-    content: list[_Sure] | None = None
+    token_logprobs: msgspec.Raw = _NULL
+    content: msgspec.Raw = _NULL
 
 
 _whole: Final = msgspec.json.Decoder(_Whole).decode
 _told: Final = msgspec.json.Decoder(_Told | None).decode
+_numbers: Final = msgspec.json.Decoder(list[float | None] | None).decode
+_sure: Final = msgspec.json.Decoder(list[_Sure] | None).decode
 _text: Final = msgspec.json.Decoder(str).decode
 
 
@@ -172,16 +177,31 @@ def logprobs_of(answer: bytes) -> list[float]:
 
 def read_logprobs(raw: msgspec.Raw) -> list[float]:
     """Return the log-probabilities of the first LOGPROBS_MAX tokens, as a choice of either door
-    tells them; none of it is made into more than these, for servers tell much beside."""
+    tells them, or of as many as stand in a megabyte of numbers alone; none of it is made into more
+    than these, for servers tell much beside."""
     try:
         told = _told(raw)
-    except (msgspec.MsgspecError, RecursionError):
+        if told is None:
+            return []
+        found = _numbers(_begin_of(told.token_logprobs)) or _of_objects(told.content)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return []
-    if told is None:
-        return []
-    found = told.token_logprobs or [each.logprob for each in told.content or ()]
     first = found[:LOGPROBS_MAX]
     return [each for each in first if each is not None and math.isfinite(each)]
+
+
+def _begin_of(numbers: msgspec.Raw) -> msgspec.Raw | bytes:
+    """Return a list of numbers, or of a long one the begin. Raises ValueError for none."""
+    if memoryview(numbers).nbytes <= _READ_BYTES:
+        return numbers
+    begin = bytes(memoryview(numbers)[:_READ_BYTES])
+    return begin[: begin.rindex(b",")] + b"]"
+
+
+def _of_objects(raw: msgspec.Raw) -> list[float | None]:
+    if memoryview(raw).nbytes > _READ_BYTES and bytes(raw).count(b"{") > OBJECTS_MAX:
+        return []
+    return [each.logprob for each in _sure(raw) or ()]
 
 
 def text_in(raw: msgspec.Raw) -> str | None:

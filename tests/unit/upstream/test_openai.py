@@ -9,8 +9,17 @@ from typing import Any
 import pytest
 
 from broker.core.outcome import Fault
+from broker.core.wire.members import PROMPTS_MAX
 from broker.upstream.faults import AttemptFailed
-from broker.upstream.openai import ChunkFacts, read_chunk, read_completion, read_embedding
+from broker.upstream.large_answers import CHOICES_MAX, DENSE_BYTES, PARTS_MAX
+from broker.upstream.openai import (
+    ChunkFacts,
+    CompletionFacts,
+    EmbeddingFacts,
+    read_chunk,
+    read_completion,
+    read_embedding,
+)
 
 USAGE = {"prompt_tokens": 24, "completion_tokens": 30, "total_tokens": 54}
 
@@ -236,6 +245,62 @@ def test_a_large_answer_made_of_next_to_nothing_is_not_taken_apart(
     with pytest.raises(AttemptFailed) as failed:
         read_completion(_of(500_000, "{}", opening, closing))
     assert failed.value.outcome.fault is Fault.MALFORMED
+
+
+DENSE = [
+    (CHOICES_MAX, '{"choices":[', "]}"),
+    (PARTS_MAX, '{"choices":[{"delta":{"content":[', "]}}]}"),
+    (PARTS_MAX, '{"choices":[{"message":{"tool_calls":[', "]}}]}"),
+    (PARTS_MAX // 2, '{"choices":[{"delta":{"content":[1],"tool_calls":[', "]}},@]}"),
+]
+
+
+@pytest.mark.parametrize("read", [read_completion, read_chunk])
+@pytest.mark.parametrize(("most", "opening", "closing"), DENSE)
+def test_of_what_is_not_short_so_many_parts_are_taken_apart_and_no_more(
+    read: Callable[[bytes], object], most: int, opening: str, closing: str
+) -> None:
+    """340,000 choices in one event held all other calls up for 0.15 s."""
+    unit = json.dumps({"x": "a" * (2 * DENSE_BYTES // most)})
+    for count in (most - 1, most + 1):
+        more = json.dumps({"message": {"content": [json.loads(unit)] * (count - 1)}})
+        body = _of(count, unit, opening, closing.replace("@", more))
+        assert len(body) > DENSE_BYTES
+        if count < most:
+            read(body)
+            continue
+        with pytest.raises(AttemptFailed) as failed:
+            read(body)
+        assert failed.value.outcome.fault is Fault.MALFORMED
+
+
+@pytest.mark.parametrize("read", [read_completion, read_chunk])
+def test_what_is_short_may_have_as_many_parts_as_it_likes(read: Callable[[bytes], object]) -> None:
+    for _, opening, closing in DENSE[:3]:
+        read(_of((DENSE_BYTES - 99) // 3, "{}", opening, closing))
+
+
+def test_the_answers_to_a_long_list_of_prompts_are_all_taken() -> None:
+    choice = json.dumps({"text": "a" * 2_000, "finish_reason": "stop"})
+    facts = read_completion(_of(PROMPTS_MAX, choice, '{"choices":[', "]}"))
+    assert facts.text_bytes == PROMPTS_MAX * 2_000
+
+
+@pytest.mark.parametrize("read", [read_completion, read_embedding])
+@pytest.mark.parametrize("opening", ['{"error":[', ' {\n "error" : {"message":['])
+def test_a_large_error_is_told_without_a_look_for_its_end(
+    read: Callable[[bytes], CompletionFacts | EmbeddingFacts], opening: str
+) -> None:
+    """To read over 64 MiB of empty lists held all other calls up for 0.14 s."""
+    assert read(_of(400_000, "[]", opening, "")).error == "an error of many words"
+
+
+def test_what_says_that_it_has_no_error_is_no_error() -> None:
+    vectors = _of(300_000, "0.5", '{"error":null,"data":[{"embedding":[', "]}]}")
+    assert read_embedding(vectors).vectors == 1
+    assert read_completion(completion(text="a" * 2_000_000, error=[])).error is None
+    with pytest.raises(AttemptFailed):
+        read_embedding(b'{"error":[]')
 
 
 def test_a_large_answer_may_have_long_texts_and_what_the_broker_does_not_read() -> None:

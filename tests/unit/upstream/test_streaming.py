@@ -10,6 +10,7 @@ import random
 import msgspec
 import pytest
 
+from broker.core.answers.transcript import Transcript
 from broker.core.outcome import Fault
 from broker.upstream.streaming import STEP_LINES, TEXT_BYTES_MAX, StreamReader
 from broker.upstream.unpacking import Unpacker
@@ -194,3 +195,13 @@ async def test_what_came_at_once_with_few_lines_is_read_whole() -> None:
     whole = chunk("x" * 1_000) * 200
     assert reader.feed(whole) == whole
     assert not reader.behind
+
+
+def test_what_came_in_several_lines_and_is_told_without_a_part_is_told_in_one() -> None:
+    """A line without a name is none of an event: of such an answer half was lost."""
+    scribe = Transcript(hides_logprobs=True)
+    reader = StreamReader(usage_asked=False, keep_text=False, scribe=scribe)
+    event = b'data: {"choices":[{"logprobs":{},"delta":\ndata: {"content":\ndata: "hi"}}]}\n\n'
+    told = reader.feed(event)
+    assert told.count(b"\n") == 2
+    assert json.loads(told.removeprefix(b"data: ")) == {"choices": [{"delta": {"content": "hi"}}]}
