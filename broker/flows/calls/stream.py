@@ -81,6 +81,7 @@ class Stream:
             yield await self._fail(failure.outcome)
             return
         except Unavailable as error:
+            response.abort()
             yield error_event(error.code, error.detail)
             return
         except BaseException as error:

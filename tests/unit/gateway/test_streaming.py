@@ -17,6 +17,7 @@ from broker.core.call import Call, OpenAiBody, Payer
 from broker.core.candidates.view import RoutingLimits
 from broker.core.cascade import Cascade
 from broker.core.health.throttle import Throttle
+from broker.core.hedging import Tails
 from broker.core.ledger import CallRecord
 from broker.core.outcome import Fault, Outcome
 from broker.core.retries import RetryBudget
@@ -254,6 +255,28 @@ async def test_who_leaves_while_what_broke_off_is_counted_has_it_settled_all_the
     assert [(each.status, each.code) for each in settled] == [(200, "provider_cut_off")]
 
 
+async def test_a_stream_that_cannot_be_settled_lets_go_of_its_provider() -> None:
+    counting, settled, aborted = asyncio.Future[int | None](), list[CallRecord](), list[bool]()
+    counting.set_result(PROMPT_TOKENS)
+    tab = counted_tab(counting, settled)
+
+    async def is_gone(*_: object) -> bool:
+        return False
+
+    tab.runtime.ledger = cast(Any, SimpleNamespace(settle=is_gone, record=settled.append))
+    attempt = tab.begin()
+    assert attempt is not None
+    tab.first_content(attempt)
+    lingering: Any = SimpleNamespace(done=False, abort=lambda: aborted.append(True))
+    reader = StreamReader(usage_asked=False, keep_text=False)
+    reader.ended = True
+    opened = StreamedAnswer(lingering, reader, attempt, b"opening")
+    *_, last = [each async for each in Stream(tab, opened).pieces()]
+    assert b"hold_expired" in last
+    assert [(each.code, each.charge_nanos) for each in settled] == [("hold_expired", 0)]
+    assert aborted, "or its connection would be held until the call's time is over"
+
+
 def counted_tab(counting: asyncio.Future[int | None], settled: list[CallRecord]) -> Tab:
     """A tab of a call whose long prompt is counted by `counting`; it settles in memory."""
     where = market([endpoint(tokenizer_json="{}")])
@@ -271,6 +294,7 @@ def counted_tab(counting: asyncio.Future[int | None], settled: list[CallRecord])
         routing=RoutingLimits(),
         pulse=live,
         throttle=Throttle(live, 1.0),
+        tails=Tails(),
         tokens=SimpleNamespace(begin=lambda *_: counting, count=lambda *_: None),
         running=set(),
         ledger=SimpleNamespace(settle=settle),
