@@ -32,18 +32,20 @@ async def test_an_account_that_fills_its_share_of_the_room_keeps_no_other_out(ro
     await roomy.enrol(Stall(name="acme/roomy", endpoint={"context_length_tokens": 1_000_000}))
     greedy, other = await roomy.consumer("greedy"), await roomy.consumer("other")
     provider = roomy.providers["acme/roomy"]
-    provider.script = msgspec.structs.replace(provider.script, ttft_ms=2_500.0)
-    under_way = [asyncio.create_task(greedy.http.post(PATH, json=LARGE)) for _ in range(2)]
-    await until(lambda: provider.in_flight == 2)
+    usual = provider.script
+    provider.script = msgspec.structs.replace(usual, capacity=0)  # nobody has a place
+    calls = [asyncio.create_task(greedy.http.post(PATH, json=LARGE)) for _ in range(2)]
+    await until(lambda: provider.waiting == 2)
     refused = await greedy.http.post(PATH, json=LARGE)
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
     assert refused.json()["error"]["code"] == "large_requests"
     assert (await greedy.http.get("/v1/models")).status_code == 200
     small = LARGE | {"messages": [{"role": "user", "content": "Hi"}]}
-    calls = await asyncio.gather(
-        other.http.post(PATH, json=LARGE), greedy.http.post(PATH, json=small), *under_way
-    )
-    assert [each.status_code for each in calls] == [200] * 4, calls[0].text
+    calls.append(asyncio.create_task(other.http.post(PATH, json=LARGE)))
+    calls.append(asyncio.create_task(greedy.http.post(PATH, json=small)))
+    await until(lambda: provider.waiting == 4)
+    provider.script = usual
+    assert [(await each).status_code for each in calls] == [200] * 4
     again = await greedy.http.post(PATH, json=LARGE)
     assert again.status_code == 200
     assert await roomy.database.fetchval("SELECT count(*) FROM settlements") == 5
