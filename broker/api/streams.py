@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from types import TracebackType
@@ -16,6 +17,8 @@ from broker.errors import TooManyCalls
 
 STREAMS_MAX: Final = 200
 STREAMS_OF_ACCOUNT_MAX: Final = 8
+PIECE_BYTES: Final = 1 << 17
+"""Of a long event, of which so much waits for a caller, and not all of it."""
 _AGAIN_S: Final = 10.0
 
 
@@ -60,6 +63,26 @@ class Place:
         self._open[self._account_id] -= 1
         if not self._open[self._account_id]:
             del self._open[self._account_id]
+
+
+class Piece(ServerSentEventMessage):
+    """A part of an event that is written already."""
+
+    def __init__(self, text: memoryview) -> None:
+        super().__init__(data=None)
+        self._text = text
+
+    def encode(self) -> bytes:
+        return bytes(self._text)
+
+
+async def in_pieces(event: bytes) -> AsyncIterator[Piece]:
+    """Yield an event of megabytes in pieces: whole it would be copied for each who follows, and
+    nobody would be served meanwhile."""
+    text = memoryview(event)
+    for begin in range(0, len(text), PIECE_BYTES):
+        yield Piece(text[begin : begin + PIECE_BYTES])
+        await asyncio.sleep(0)
 
 
 class CountedEvents(ServerSentEvent):

@@ -28,7 +28,7 @@ from broker.api.parts import (
 )
 from broker.api.patience import STREAMS_PER_MINUTE, require_measure
 from broker.api.price_feed import PriceFeed
-from broker.api.streams import CountedEvents, Streams
+from broker.api.streams import CountedEvents, Streams, in_pieces
 from broker.api.wire import STRETCH, GivenStretch, Limit
 from broker.core.key_terms import Scope
 from broker.errors import BrokerError
@@ -133,5 +133,5 @@ async def _books(
         if market is None:
             yield ServerSentEventMessage(comment="no new book", data=None)
             continue
-        told = await texts.of(market, listener.caller)
-        yield ServerSentEventMessage(event="book", id=market.book.version, data=told)
+        async for piece in in_pieces(await texts.of(market, listener.caller)):
+            yield piece

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, cast
 from uuid import UUID
@@ -10,7 +11,14 @@ import pytest
 from litestar.response import ServerSentEventMessage
 from litestar.types import HTTPScope
 
-from broker.api.streams import STREAMS_MAX, STREAMS_OF_ACCOUNT_MAX, CountedEvents, Streams
+from broker.api.streams import (
+    PIECE_BYTES,
+    STREAMS_MAX,
+    STREAMS_OF_ACCOUNT_MAX,
+    CountedEvents,
+    Streams,
+    in_pieces,
+)
 from broker.errors import TooManyCalls
 
 ONE, OTHER = UUID(int=1), UUID(int=2)
@@ -54,6 +62,23 @@ async def test_a_stream_whose_caller_left_before_it_began_counts_no_more() -> No
 
     await answer(cast("HTTPScope", {"type": "http"}), receive, send)
     assert len(streams) == 0
+
+
+async def test_a_long_event_is_told_in_pieces_between_which_others_have_their_turn() -> None:
+    event, turns = b"event: book\r\n" * 50_000, 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    pieces = [piece.encode() async for piece in in_pieces(event)]
+    beside.cancel()
+    assert b"".join(pieces) == event
+    assert max(map(len, pieces)) == PIECE_BYTES
+    assert turns >= len(pieces) > 1
 
 
 async def _told() -> AsyncIterator[ServerSentEventMessage]:
