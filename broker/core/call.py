@@ -18,10 +18,13 @@ from broker.core.cascade import Cascade
 from broker.core.key_terms import Allowance, Rates
 from broker.core.metering import TEMPLATE_TOKENS
 from broker.core.requirements import Requirements
+from broker.core.wire.images import IMAGE_TOKENS_EXPECTED, IMAGE_TOKENS_MOST
 from broker.core.wire.raw_text import text_at_ends
 from broker.core.wire.trace_context import TraceContext
 
 BYTES_PER_TOKEN_EXPECTED = 4
+IMAGE_BYTES = BYTES_PER_TOKEN_EXPECTED * IMAGE_TOKENS_EXPECTED
+"""As so many bytes of text an image counts, however many it has."""
 _NAME_CHARACTERS_MAX = 32
 """Longer names of members, which callers choose as they like, are not remembered."""
 READ_BYTES_MAX = 262_144
@@ -51,10 +54,12 @@ class OpenAiBody(msgspec.Struct, frozen=True, eq=False, gc=False):
     path: bytes
     members: dict[str, msgspec.Raw]
     size_bytes: int
+    """Of what may be prompt; each image as IMAGE_BYTES."""
     stream: bool
     usage_asked: bool
     """The caller wants the usage chunk of a stream."""
     choices: int
+    images: int = 0
 
     def render(self, model: str, tokens_out_max: int | None) -> bytes:
         """Return the body for a provider: its name of the model, an output limit in the hold."""
@@ -111,7 +116,8 @@ class OpenAiBody(msgspec.Struct, frozen=True, eq=False, gc=False):
             raws += (turn.tool_calls, turn.function_call)
             if bytes(turn.content)[:1] == b"[":
                 raws.append(turn.content)
-        return ROLE_TOKENS * len(turns) + sum(memoryview(raw).nbytes for raw in raws)
+        seen = IMAGE_TOKENS_MOST * self.images
+        return seen + ROLE_TOKENS * len(turns) + sum(memoryview(raw).nbytes for raw in raws)
 
     def _stream_options(self) -> bytes:
         raw = self.members.get("stream_options")
@@ -229,9 +235,10 @@ class Call(msgspec.Struct, frozen=True, eq=False, gc=False):
     """None, as mostly: it is not traced."""
 
 
-def tokens_in_bound(size_bytes: int) -> int:
-    """Return what no tokenizer exceeds for a body of this size: a token is at least a byte."""
-    return size_bytes + TEMPLATE_TOKENS
+def tokens_in_bound(size_bytes: int, images: int = 0) -> int:
+    """Return what no tokenizer exceeds for a body of this size: a token is at least a byte, and an
+    image, of which IMAGE_BYTES were counted, is IMAGE_TOKENS_MOST at most."""
+    return size_bytes + images * (IMAGE_TOKENS_MOST - IMAGE_BYTES) + TEMPLATE_TOKENS
 
 
 def tokens_in_expected(size_bytes: int) -> int:

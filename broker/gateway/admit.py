@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -27,9 +26,6 @@ from broker.flows.runtime import Runtime
 from broker.gateway.wishes import BUDGET, NO_WISHES, Wishes
 from broker.settings import Limits
 from broker.store.calls.call_ids import new_call_id
-
-_INFER: Final = Task.INFER
-"""Found sooner than a member of its enum, as each call does it."""
 
 
 class Asked(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -118,11 +114,11 @@ def _traced(fields: Mapping[bytes, bytes] | None, runtime: Runtime) -> TraceCont
 def demands(asked: Asked, account_id: UUID) -> Requirements:
     """Return what is asked of an endpoint. Raises RequestMalformed."""
     wishes = asked.wishes
-    size_bytes = asked.body.size_bytes
+    body, stream = asked.body, False
     bound = expected = 0
-    if asked.task is not _INFER:
-        bound, expected = tokens_in_bound(size_bytes), tokens_in_expected(size_bytes)
-    stream = isinstance(asked.body, OpenAiBody) and asked.body.stream
+    if isinstance(body, OpenAiBody):
+        stream, expected = body.stream, tokens_in_expected(body.size_bytes)
+        bound = tokens_in_bound(body.size_bytes, body.images)
     size = bound, expected, asked.tokens_out_max
     plain = (account_id, asked.task, asked.model, *size, asked.choices, asked.version)
     longest = None if asked.longest_bytes is None else tokens_in_expected(asked.longest_bytes)

@@ -7,9 +7,10 @@ from typing import Annotated, Final, TypeVar
 
 import msgspec
 
-from broker.core.call import OpenAiBody
+from broker.core.call import IMAGE_BYTES, OpenAiBody
 from broker.core.catalog import Task
 from broker.core.wire.complaints import plain
+from broker.core.wire.images import IMAGE, images_in
 from broker.core.wire.members import (
     PROMPTS_MAX,
     READ,
@@ -144,18 +145,27 @@ def parse(path: str, headers: Headers, body: bytes) -> Asked:
         if limit is None and "max_tokens" in members:
             limit = _limit(members, "max_tokens")
     choices, longest_bytes = _asked_choices(task, members)
-    own = members.get("broker")
-    size_bytes = len(body) if own is None else len(body) - memoryview(own).nbytes
+    size_bytes, images = _sized(task, members, body)
     return Asked(
         task,
         model,
         wishes,
-        # What is for the broker alone no provider counts as prompt.
-        OpenAiBody(_PATHS[path], members, size_bytes, stream, usage_asked, choices),
+        OpenAiBody(_PATHS[path], members, size_bytes, stream, usage_asked, choices, images),
         limit,
         choices,
         longest_bytes=longest_bytes,
     )
+
+
+def _sized(task: Task, members: dict[str, msgspec.Raw], body: bytes) -> tuple[int, int]:
+    """Return how many bytes may be prompt, and how many images there are. What is for the broker
+    alone no provider counts as prompt."""
+    own = members.get("broker")
+    size_bytes = len(body) if own is None else len(body) - memoryview(own).nbytes
+    if task is not _CHAT or IMAGE not in body:
+        return size_bytes, 0
+    images, inline_bytes = images_in(bytes(members["messages"]))
+    return size_bytes - inline_bytes + images * IMAGE_BYTES, images
 
 
 def _require_none(members: dict[str, msgspec.Raw]) -> None:

@@ -15,6 +15,7 @@ from broker.core.call import (
     tokens_in_bound,
     tokens_in_expected,
 )
+from broker.core.wire.images import IMAGE_TOKENS_MOST
 
 decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -177,3 +178,10 @@ def test_a_prompt_is_read_whole_up_to_a_bound_and_not_beyond(name: str) -> None:
     made = body(b'{"%b":%b}' % (name.encode(), longer))
     assert made.prompt_text() is None
     assert made.opening_text().startswith("aaa"), "what it is about is told by its ends"
+
+
+def test_what_a_template_may_make_of_images_is_bounded_by_their_tokens_not_their_bytes() -> None:
+    part = b'{"type":"image_url","image_url":{"url":"https://a.example/b.png"}}'
+    made = body(b'{"messages":[{"role":"user","content":[%b]}]}' % part)
+    seen = msgspec.structs.replace(made, images=1)
+    assert seen.tokens_beside_text() == made.tokens_beside_text() + IMAGE_TOKENS_MOST

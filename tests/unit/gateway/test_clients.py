@@ -62,6 +62,13 @@ SENT = {
         b'{"model":"m",' + HELLO + b',"max_tokens":10,"metadata":{"a":"b"},"store":true,'
         b'"temperature":0.1,"top_p":0.5}',
     ),
+    "an_image_of_vercel_s": (
+        CHAT,
+        (
+            b'{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"what?"},'
+            b'{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgo="}}]}]}'
+        ),
+    ),
     "guidance": (
         CHAT,
         b'{"model":"m","stream":true,' + HELLO + b',"logprobs":true,"max_completion_tokens":10,'

@@ -12,8 +12,9 @@ import pytest
 
 from broker.core.call import OpenAiBody, Payer
 from broker.core.catalog import Task
+from broker.core.metering import Delivered, Expected, meter
 from broker.errors import ParameterMalformed, RequestMalformed, TooManyCalls, UnknownField
-from broker.gateway.admit import Asked, admit, require_room
+from broker.gateway.admit import Asked, admit, demands, require_room
 from broker.gateway.openai import parse
 from broker.gateway.refusals import openai_refusal
 from broker.settings import Limits
@@ -391,3 +392,22 @@ class TestAdmitted:
         require_room(self.runtime)
         with pytest.raises(TooManyCalls):
             require_room(SimpleNamespace(**(vars(self.runtime) | {"calls_in_flight": 2})))
+
+
+@pytest.mark.parametrize(
+    "url", ["data:image/png;base64," + "iVBO" * 100_000, "https://a.example/b"]
+)
+def test_an_image_counts_by_what_models_make_of_one_wherever_its_bytes_are(url: str) -> None:
+    image = {"type": "image_url", "image_url": {"url": url}}
+    messages = [{"role": "user", "content": [{"type": "text", "text": "what is it?"}, image]}]
+    sent = json.dumps({"model": "m", "messages": messages}).encode()
+    asked = parse(CHAT, [], sent)
+    assert isinstance(asked.body, OpenAiBody)
+    wanted = demands(asked, ACCOUNT)
+    assert 1_024 <= wanted.tokens_in_expected < 1_100, "a model of 2,048 tokens can be asked"
+    assert 16_384 <= wanted.tokens_in_bound < 17_000
+    assert asked.body.images == 1
+    expected = Expected(wanted.tokens_in_bound, asked.body.size_bytes, 100, 4.0, 4.0)
+    told = Delivered(claimed_in=10_000, claimed_out=5, text_bytes=20)
+    assert meter(told, expected).tokens_in == 10_000, "what was claimed is paid"
+    assert bytes(asked.body.members["messages"]) in sent
