@@ -40,6 +40,8 @@ class Handful(msgspec.Struct, frozen=True, eq=False):
     """cuts these out of a column of those. None: these are all."""
     rates: tuple[Rate, ...]
     rates_picos: tuple[Rates, ...]
+    servers: tuple[int, ...] | None
+    """As of a shortlist."""
     capacity: tuple[float, ...]
     quality: tuple[float, ...]
     domain_fit: tuple[float, ...]
@@ -78,6 +80,7 @@ class Handful(msgspec.Struct, frozen=True, eq=False):
             cut=cut_of(places),
             rates=tuple(self.rates[place] for place in places),
             rates_picos=tuple(self.rates_picos[place] for place in places),
+            servers=self.servers and tuple(self.servers[place] for place in places),
             capacity=tuple(self.capacity[place] for place in places),
             quality=tuple(self.quality[place] for place in places),
             domain_fit=tuple(self.domain_fit[place] for place in places),

@@ -61,6 +61,8 @@ class Shortlist:
     """The numbers as an index: a slice where they follow each other, for numpy is sooner done."""
     deployments_at: slice | Numbers
     """The same of the deployments."""
+    servers: Numbers | None
+    """The server of each as a small number, where any has several of them."""
     rate_in: Floats
     """Pico-dollars per token in."""
     rate_out: Floats

@@ -26,6 +26,7 @@ from broker.core.candidates.scoring import (
     weigh,
     worth,
 )
+from broker.core.candidates.servers import parted, taken
 from broker.core.candidates.view import RoutingLimits, View
 from broker.core.columns import Floats, Numbers
 from broker.core.decision import Candidate, Decision, nobody
@@ -207,10 +208,11 @@ def _choose(
     first is drawn by lot."""
     scores, chances, of_worth = judged
     length = min(limits.attempts_max, scores.size)
-    left = scores.copy()
+    left, servers = scores.copy(), view.servers
     if wanted.providers_order:
         # A score lies within -2..1, so a place in the caller's order weighs more than any score.
         left -= 4 * wishes(wanted, market, view.numbers)
+        servers = None
         places = [int(left.argmax())]
     else:
         best = scores.item(scores.argmax())
@@ -223,7 +225,12 @@ def _choose(
         places = [int(near[0]) if near.size == 1 else _draw(view, near, chances, random)]
     while len(places) < length:
         left[places[-1]] = -np.inf
-        places.append(int(left.argmax()))
+        place = int(left.argmax())
+        if servers is not None:
+            others = np.where(taken(places, servers), -np.inf, left)
+            best = int(others.argmax())
+            place = place if others.item(best) == -np.inf else best
+        places.append(place)
     return places
 
 
@@ -267,6 +274,8 @@ def _draw(view: View, near: Numbers, chances: Floats, random: Random) -> int:
     in these chances."""
     free = np.maximum(1.0 - view.load[near], 0.01)
     free *= view.capacity[near]
+    if view.servers is not None:
+        free = parted(free, view.servers[near])
     # As random.choices does it, without what it does for other cases.
     sums = free.cumsum()
     free /= sums.item(-1)

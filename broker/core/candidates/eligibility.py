@@ -14,6 +14,7 @@ import numpy as np
 
 from broker.core.candidates.in_numbers import in_numbers
 from broker.core.candidates.named import shortlist_of_named
+from broker.core.candidates.servers import servers_of
 from broker.core.candidates.view import RoutingLimits, View, ceiling_picos
 from broker.core.catalog import Task
 from broker.core.columns import NO_LIMIT_TOKENS, Bools, Floats, Numbers, as_index
@@ -160,6 +161,7 @@ def _shortlist(wanted: Requirements, market: Market) -> Shortlist | None:
         deployments=deployments,
         at=at,
         deployments_at=as_index(deployments),
+        servers=servers_of(deployments),
         rate_in=rates[0],
         rate_out=rates[1],
         rate_call=rate_call,

@@ -49,6 +49,7 @@ def _few(wanted: Requirements, market: Market, listed: Shortlist) -> Handful:
         cut=None,
         rates=tuple(market.rate(number, wanted.tier) for number in listed.numbers.tolist()),
         rates_picos=tuple(zip(*rates.tolist(), strict=True)),
+        servers=None if listed.servers is None else tuple(listed.servers.tolist()),
         capacity=tuple(listed.capacity.tolist()),
         quality=tuple(listed.quality.tolist()),
         domain_fit=tuple(listed.domain_fit.tolist()),

@@ -91,6 +91,7 @@ def _listed(wanted: Requirements, one: Endpoint, rates: tuple[float, float, floa
         deployments=np.array((server.number,)),
         at=slice(number, number + 1),
         deployments_at=slice(server.number, server.number + 1),
+        servers=None,
         rate_in=_column(rate_in),
         rate_out=_column(rate_out),
         rate_call=_column(rate_call) if rate_call else None,

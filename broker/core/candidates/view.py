@@ -56,6 +56,8 @@ class View(msgspec.Struct, eq=False):
     fullest: float
     """No load is higher."""
     availability: Floats
+    servers: Numbers | None
+    """As of a shortlist."""
     usual_out: float
     """Tokens out that are expected of the middle one of all."""
 
@@ -71,13 +73,12 @@ class View(msgspec.Struct, eq=False):
         """Look at a shortlist with a call's eyes, and by what was learned of such calls."""
         tokens_out = output_limit(wanted, listed, limits)
         # Floats, for numpy is slow to mix an int with an array of floats.
-        expected_out = (
-            float(min(tokens_out, TOKENS_OUT_EXPECTED))
-            if isinstance(tokens_out, int)
-            else np.minimum(tokens_out, float(TOKENS_OUT_EXPECTED))
-        )
-        quality, domain_fit = listed.quality, listed.domain_fit
         usual_out = float(TOKENS_OUT_EXPECTED)
+        if isinstance(tokens_out, int):
+            expected_out: float | Floats = min(float(tokens_out), usual_out)
+        else:
+            expected_out = np.minimum(tokens_out, usual_out)
+        quality, domain_fit = listed.quality, listed.domain_fit
         if lessons is not None and wanted.prompt is not None:
             known = lessons.cut(wanted.domain, listed.numbers, domain_fit)
             quality = lessons.quality(wanted, wanted.prompt, known)
@@ -108,6 +109,7 @@ class View(msgspec.Struct, eq=False):
             load,
             fullest,
             pulse.availability[at],
+            listed.servers,
             usual_out if not isinstance(tokens_out, int) else min(usual_out, tokens_out),
         )
 
@@ -125,6 +127,7 @@ class View(msgspec.Struct, eq=False):
             self.load[places],
             self.fullest,
             self.availability[places],
+            None if self.servers is None else self.servers[places],
             self.usual_out,
         )
 

@@ -36,6 +36,8 @@ class Grid:
     servers: Numbers
     """(endpoints,): the deployment of each, as a place in `deployments`."""
     deployments: Numbers
+    shared: bool
+    """True where there are several endpoints on any of them."""
     capacity: Floats
     """(endpoints,)"""
     listed: Bools
@@ -99,6 +101,7 @@ def build_grid(kinds: Sequence[Requirements], market: Market) -> Grid:
         numbers=numbers,
         servers=servers,
         deployments=deployments,
+        shared=deployments.size < servers.size,
         capacity=columns.capacity[numbers],
         listed=listed,
         reasons=reasons,

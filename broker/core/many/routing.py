@@ -17,8 +17,10 @@ from functools import lru_cache
 import numpy as np
 
 from broker.core.candidates.scoring import NEAR_BEST
-from broker.core.columns import Floats, Numbers
+from broker.core.candidates.servers import ON_ONE_SERVER
+from broker.core.columns import Bools, Floats, Numbers
 from broker.core.many.crowd import ALL, Crowd, Part, of_each
+from broker.core.many.grid import Grid
 from pricing.money import PICOS_PER_NANO
 
 NOBODY = -1
@@ -65,12 +67,26 @@ class Decisions:
         plan = np.full((self.first.size, attempts), NOBODY)
         if not self.scores.size:
             return plan
-        left = _wished(self.crowd, self.scores, self.part)
+        left, grid = _wished(self.crowd, self.scores, self.part), self.crowd.grid
+        counts = np.zeros((rows.size, grid.deployments.size), dtype=np.int64)
         for attempt in range(min(attempts, left.shape[1])):
             best = left.argmax(axis=1) if attempt else np.maximum(self.first, 0)
+            if attempt and grid.shared:
+                best = self._elsewhere(left, counts[:, grid.servers], best)
             plan[:, attempt] = np.where(left[rows, best] > -np.inf, best, NOBODY)
             left[rows, best] = -np.inf
+            counts[rows, grid.servers[best]] += 1
         return plan
+
+    def _elsewhere(self, left: Floats, counts: Numbers, best: Numbers) -> Numbers:
+        """Return the best that is on no server that is in a plan too often, where there is one, and
+        the caller has no order of its own."""
+        others = np.where(counts >= ON_ONE_SERVER, -np.inf, left)
+        found = others.argmax(axis=1)
+        stays = of_each(others, found) == -np.inf
+        if self.crowd.is_wishful:
+            stays |= self.crowd.grid.wishful[self.crowd.asked.kind[self.part]]
+        return np.where(stays, best, found)
 
 
 def route_many(crowd: Crowd, part: slice = ALL) -> Decisions:
@@ -83,6 +99,8 @@ def route_many(crowd: Crowd, part: slice = ALL) -> Decisions:
     best = of_each(scores, scores.argmax(axis=1))
     near = scores >= (best * (1 - NEAR_BEST))[:, np.newaxis]
     free = np.where(near, np.maximum(1.0 - load, 0.01) * grid.capacity, 0.0)
+    if grid.shared:
+        free /= np.maximum(_of_servers(near, grid)[:, grid.servers], 1)
     sums = free @ _up_to(width) if width <= _SUMMED_AT_ONCE_MAX else free.cumsum(axis=1)
     drawn = crowd.asked.chance[part] * sums[:, -1]
     first = (sums > drawn[:, np.newaxis]).argmax(axis=1)
@@ -121,6 +139,14 @@ def _wished(crowd: Crowd, scores: Floats, part: slice) -> Floats:
         return scores.copy()
     wished: Floats = scores - 4 * crowd.grid.wishes[crowd.asked.kind[part]]
     return wished
+
+
+def _of_servers(near: Bools, grid: Grid) -> Numbers:
+    """(calls, servers): how many of those near the best are on each."""
+    calls, columns = near.nonzero()
+    width = grid.deployments.size
+    counts = np.bincount(calls * width + grid.servers[columns], minlength=len(near) * width)
+    return counts.reshape(len(near), width)
 
 
 @lru_cache(maxsize=_SUMMED_AT_ONCE_MAX)

@@ -13,6 +13,7 @@ from random import Random
 
 from broker.core.candidates.eligibility import Rejection
 from broker.core.candidates.scoring import NEAR_BEST, UNNOTICED_MS, normal
+from broker.core.candidates.servers import parted_among_few, spread
 from broker.core.candidates.view import TOKENS_OUT_EXPECTED, RoutingLimits
 from broker.core.decision import Candidate, Decision, nobody
 from broker.core.handful import REMEMBERED_MAX, Handful, Rates, Row, Workings
@@ -54,7 +55,9 @@ def decide_among_few(
     if first != ranked[0]:
         ranked.remove(first)
         ranked.insert(0, first)
-    plan = _plan(wanted, few, ranked[: limits.attempts_max], tokens_out)
+    most = limits.attempts_max
+    order = ranked[:most] if few.servers is None else spread(ranked, few.servers, most)
+    plan = _plan(wanted, few, order, tokens_out)
     return Decision(plan, few.numbers, made, few.rejected, few.reasons, version)
 
 
@@ -141,6 +144,8 @@ def _work_out(wanted: Requirements, few: Handful, tokens_out: int) -> tuple[Work
     ranked = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
     near = _near(scores, scores[ranked[0]])
     drawn = [free[place] for place in near]
+    if few.servers is not None:
+        drawn = parted_among_few(drawn, [few.servers[place] for place in near])
     made = Workings(few, scores, cost, latency, soon_ms, room, near, drawn)
     return made, ranked
 

@@ -25,6 +25,7 @@ from broker.core.candidates.scoring import (
     score_latency,
     score_parts,
 )
+from broker.core.candidates.servers import plan_length
 from broker.core.candidates.view import TOKENS_OUT_EXPECTED, RoutingLimits, View, output_limit
 from broker.core.columns import Bools, Floats, Numbers, as_index
 from broker.core.health.pulse import Pulse
@@ -132,7 +133,9 @@ class Front:
         most = self._bound.at(wanted.tokens_in_expected, cheapest, soonest)
         # Counted, not sorted: that takes a third of the time.
         near = best > 0.0 and most < best * (1 - NEAR_BEST)
-        held = near and int((scores > most).nonzero()[0].size) >= places
+        better, servers = (scores > most).nonzero()[0], view.servers
+        length = better.size if servers is None else plan_length(servers[better], places)
+        held = near and length >= places
         self._used += held
         return held
 
@@ -263,6 +266,7 @@ def _cut(listed: Shortlist, places: Numbers) -> Shortlist:
         deployments=deployments,
         at=as_index(numbers),
         deployments_at=as_index(deployments),
+        servers=None if listed.servers is None else listed.servers[places],
         rate_in=listed.rate_in[places],
         rate_out=listed.rate_out[places],
         rate_call=None if listed.rate_call is None else listed.rate_call[places],

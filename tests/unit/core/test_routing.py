@@ -295,6 +295,30 @@ class TestSpreading:
         assert live.in_flight[:2].min() >= 3
         assert live.in_flight[:2].sum() == 10
 
+    def test_a_server_has_its_share_however_many_endpoints_are_on_it(self) -> None:
+        crowd = [endpoint(number, deployment={"number": 0}) for number in range(30)]
+        counts = winners(market([*crowd, endpoint(30)]))
+        assert 0.45 < counts[30] / counts.total() < 0.55
+        few = winners(market([*crowd[:6], endpoint(30)]))
+        assert 0.45 < few[30] / few.total() < 0.55
+
+    @pytest.mark.parametrize("size", [6, 30])
+    def test_a_plan_has_no_more_than_two_of_a_server_while_others_are_left(self, size: int) -> None:
+        crowd = [endpoint(number, deployment={"number": 0}) for number in range(size)]
+        others = [endpoint(size, quality=0.3), endpoint(size + 1, quality=0.2)]
+        ranking = planned(decide(market([*crowd, *others])))
+        assert max(ranking[:2]) < size
+        assert ranking[2:] == [size, size + 1]
+        ranking = planned(decide(market([*crowd, others[0]])))
+        assert ranking.index(size) == 2
+        assert len(ranking) == 4
+
+    def test_the_callers_own_order_of_providers_goes_before_that(self) -> None:
+        crowd = [endpoint(at, f"acme/c{at}", deployment={"number": 0}) for at in range(6)]
+        where = market([*crowd, endpoint(6, "zeta/a")])
+        ranking = planned(decide(where, providers_order=("acme",)))
+        assert 6 not in ranking
+
     def test_of_two_endpoints_on_one_deployment_both_feel_its_load(self) -> None:
         shared = endpoint(0).deployment
         twins = [endpoint(0), endpoint(1, "acme/twin", deployment={"number": 0, "id": shared.id})]

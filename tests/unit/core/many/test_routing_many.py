@@ -56,7 +56,8 @@ class Scene:
 def scene(seed: int, *, endpoints: int, calls: int, crowded: bool = False) -> Scene:
     """A scene by chance. Rates are such that scores tie only where endpoints are the same."""
     random = Random(seed)
-    listed = [_endpoint(number, random) for number in range(endpoints)]
+    on_one = random.choice([1, 1, 2, 5])
+    listed = [_endpoint(number, random, on_one) for number in range(endpoints)]
     where = market(listed, presence={0: Presence.DOWN} if random.random() < 0.2 else {})
     live = _pulse(where, random, crowded)
     kinds = [_kind(random) for _ in range(random.randint(1, 4))]
@@ -65,9 +66,9 @@ def scene(seed: int, *, endpoints: int, calls: int, crowded: bool = False) -> Sc
     return Scene(where, live, kinds, many, _asked(rows, many, random))
 
 
-def _endpoint(number: int, random: Random) -> Any:
+def _endpoint(number: int, random: Random, on_one: int) -> Any:
     twin = random.random() < 0.3
-    own = Random(number // 2) if twin else random
+    own, server = Random(number // 2) if twin else random, Random(number // on_one)
     return endpoint(
         number,
         f"provider-{number % 3}/endpoint-{number}",
@@ -78,7 +79,11 @@ def _endpoint(number: int, random: Random) -> Any:
         context_length_tokens=own.choice([None, 2_000, 8_192]),
         max_output_tokens=own.choice([None, 300, 4_096]),
         tiers=own.choice([{}, {Tier.FLEX: 5_000}, {Tier.FLEX: 5_000, Tier.PRIORITY: 20_000}]),
-        deployment={"capacity": own.choice([1, 8, 64]), "region": own.choice(["eu", "us"])},
+        deployment={
+            "number": number - number % on_one,
+            "capacity": server.choice([1, 8, 64]),
+            "region": server.choice(["eu", "us"]),
+        },
     )
 
 

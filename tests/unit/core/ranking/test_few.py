@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.candidates.eligibility import Rejection, shortlist
-from broker.core.catalog import Task
+from broker.core.catalog import Endpoint, Task
 from broker.core.handful import HANDFUL_MAX, Workings
 from broker.core.health.measured import Measured, MeasuredMany
 from broker.core.health.pulse import Pulse
@@ -53,8 +53,10 @@ def in_arrays(where: Market, **asked: Any) -> Market:
 
 
 def scene(seed: int) -> tuple[Market, Pulse]:
-    """A few endpoints and how they are, by chance; some are alike, some are full."""
+    """A few endpoints and how they are, by chance; some are alike, some are full, some are on one
+    server."""
     random = Random(seed)
+    on_one = random.choice([1, 1, 2, 9])
     listed = [
         endpoint(
             number,
@@ -62,7 +64,10 @@ def scene(seed: int) -> tuple[Market, Pulse]:
             rate=Rate(random.choice([0, 500_000]), random.randrange(10**5, 10**7), 1),
             domains={"law": 0.9} if random.random() < 0.3 else None,
             tiers={Tier.PRIORITY: 2 * BPS, Tier.FLEX: BPS // 2} if random.random() < 0.7 else {},
-            deployment={"capacity": random.choice([5, 10])},
+            deployment={
+                "number": number - number % on_one,
+                "capacity": Random(number // on_one).choice([5, 10]),
+            },
         )
         for number in random.sample(range(40), random.randint(2, HANDFUL_MAX))
     ]
@@ -74,7 +79,7 @@ def scene(seed: int) -> tuple[Market, Pulse]:
         live.ttft_ms[number] = pace * random.uniform(1, 500)
         live.tpot_ms[number] = pace * random.uniform(1, 50)
         live.availability[number] = random.choice([1.0, random.random()])
-        live.in_flight[number] = random.randint(0, busy)
+        live.in_flight[each.deployment.number] = random.randint(0, busy)
     return where, live
 
 
@@ -97,10 +102,10 @@ def test_what_has_happened_since_the_last_decision_among_a_few_is_known_at_the_n
     live.in_flight[:] = 0
     asked = {"max_cost_nanos": 10**6, "quality_min": 0.3}
     arrays, random = in_arrays(where, **asked), Random(seed)
-    numbers = [each.number for each in where.endpoints if each is not None]
+    listed = [each for each in where.endpoints if each is not None]
     for draw in range(8):
         for _ in range(random.choice([0, 1, 3, 60])):
-            happen(live, random.choice(numbers), random)
+            happen(live, random.choice(listed), random)
         plain = decide(where, live, seed=draw, **asked)
         assert_same(plain, decide(arrays, live, seed=draw, **asked))
 
@@ -127,20 +132,21 @@ def test_each_call_that_comes_or_goes_is_known_at_the_next_decision_among_a_few(
         assert_same(decide(where, live), decide(arrays, live))
 
 
-def happen(live: Pulse, number: int, random: Random) -> None:
+def happen(live: Pulse, one: Endpoint, random: Random) -> None:
     """Let something happen that leaves the decision to plain numbers."""
+    number, server = one.number, one.deployment.number
     match random.randrange(5):
         case 0:
-            live.begin(number, number, 0.0)
-        case 1 if live.in_flight[number]:
+            live.begin(number, server, 0.0)
+        case 1 if live.in_flight[server]:
             seen = Measured(random.uniform(1, 500), random.uniform(500, 9_000), 100)
-            live.end(number, number, DELIVERED, 0.0, seen)
+            live.end(number, server, DELIVERED, 0.0, seen)
         case 2:
-            live.expect(number, 1)
+            live.expect(server, 1)
         case 3:
             live.take_others(live.others_in_flight + random.randint(0, 2), frozenset())
         case 4:
-            live.begin_many(np.array([number, number]))
+            live.begin_many(np.array([server, server]))
             live.recover(1.0)
 
 
