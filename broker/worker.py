@@ -102,6 +102,7 @@ def __getattr__(name: str) -> Celery:
     if name != "app":
         raise AttributeError(name)
     if name not in _built:
+        configure_logging()  # of Celery's own command, such as its schedule's
         _built[name] = create_app(Settings.from_env())
     return _built[name]
 

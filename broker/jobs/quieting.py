@@ -1,7 +1,8 @@
 """Says in one line what Celery tells with a page of traceback: that PostgreSQL or Valkey is away.
 
 Each task that is due meets it, each second for as long as it lasts; whatever else a task or the
-schedule fails for is told in full.
+schedule fails for is told in full. That it is over is told by the first order that is given or
+taken, and by the first success of a task that had failed.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import logging
 import traceback
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from billiard.exceptions import RestartFreqExceeded
+from celery import signals
 from celery.beat import SchedulingError
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -38,11 +40,15 @@ class Quieting(logging.Filter):
             "jobs_wait_for_the_database",
             "jobs_go_on",
             "what is due is done once PostgreSQL is back: see to it, and restart no worker",
+            of="postgresql",
         )
+        self._failed: set[str] = set()
+        """Names of the tasks that the database was away for; others may not have asked it."""
         self._valkey = Outage(
             "jobs_wait_for_valkey",
             "jobs_go_on",
             "no job is ordered until Valkey is back: see to it, and restart no worker",
+            of="valkey",
         )
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -53,10 +59,23 @@ class Quieting(logging.Filter):
         if isinstance(error, _VALKEY) or (record.name != _TASKS and isinstance(error, OSError)):
             self._valkey.met(error)
         elif is_database_away(error) and _is_of_a_database(error):
-            self._database.met(error, job=getattr(record, "data", {}).get("name"))
+            job = getattr(record, "data", {}).get("name")
+            if job is not None:
+                self._failed.add(job)
+            self._database.met(error, job=job)
         else:
             return True
         return False
+
+    def ordered(self, **_: Any) -> None:
+        """Be told by Celery that an order was given or taken: Valkey is there."""
+        self._valkey.over()
+
+    def succeeded(self, sender: Any, **_: Any) -> None:
+        """Be told by Celery that a task has done its work."""
+        if sender.name in self._failed:
+            self._failed.clear()
+            self._database.over()
 
 
 def _error_of(record: logging.LogRecord) -> BaseException | None:
@@ -84,9 +103,13 @@ def _is_the_drivers(frame: FrameType) -> bool:
 
 
 def quiet() -> None:
-    """Have Celery's own loggers filtered, in this process and those that it forks; once."""
+    """Have Celery's own loggers filtered, in this process and those that it forks, and its signals
+    heard; once."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     if not any(isinstance(each, Quieting) for each in loggers[0].filters):
         quieting = Quieting()
         for logger in loggers:
             logger.addFilter(quieting)
+        for signal in (signals.after_task_publish, signals.task_received):
+            signal.connect(quieting.ordered, weak=False)
+        signals.task_success.connect(quieting.succeeded, weak=False)

@@ -1,8 +1,10 @@
-"""The one connection to Valkey: it never raises, says once that Valkey is away, and comes back."""
+"""The one connection to Valkey: it never raises, says now and then that Valkey is away, and comes
+back."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -23,6 +25,12 @@ TIMEOUT_S = 1.0
 BACKOFF_S = 0.1
 BACKOFF_S_MAX = 5.0
 _CONNECTIONS_MAX = 16
+AGAIN_S = 30.0
+"""Between two lines that say that it is away."""
+_ADVICE = (
+    "calls go on, by each broker's own loads, limits and last prices; no job is ordered: see to"
+    " Valkey, which needs no data back, and restart no broker"
+)
 
 AWAY = (RedisError, OSError, TimeoutError)
 """What is raised when Valkey is away, or so unwell that it makes no difference."""
@@ -52,6 +60,7 @@ class Valkey:
         self._now_s = now_s
         self._failures = 0
         self._silent_until_s = 0.0
+        self._away_since_s = self._told_s = -math.inf
         self._client = self.client()
         self._looking: asyncio.Task[None] | None = None
         self.reachable = True
@@ -105,17 +114,21 @@ class Valkey:
 
     def failed(self, error: Exception) -> None:
         """Be told that Valkey did not answer."""
+        now_s = self._now_s()
         if self.reachable:
-            _log.warning("valkey is away; going on with what was last known", reason=str(error))
+            self._away_since_s = now_s
+        if self.reachable or now_s - self._told_s >= AGAIN_S:
+            self._told_s = now_s
+            _log.warning("valkey_away", error=str(error), advice=_ADVICE)
         self.reachable = False
-        if self._now_s() >= self._silent_until_s:  # not for each of those that asked together
-            self._silent_until_s = self._now_s() + backoff_s(self._failures)
+        if now_s >= self._silent_until_s:  # not for each of those that asked together
+            self._silent_until_s = now_s + backoff_s(self._failures)
             self._failures += 1
 
     def succeeded(self) -> None:
         """Be told that Valkey answered."""
         if not self.reachable:
-            _log.info("valkey is back")
+            _log.info("valkey_back", after_s=round(self._now_s() - self._away_since_s, 1))
         self.reachable = True
         self._failures = 0
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import asyncpg
 import pytest
@@ -141,3 +142,20 @@ def test_a_worker_that_cannot_read_its_orders_waits_for_valkey() -> None:
         lost = _record(ConnectionResetError(), "celery.worker.consumer.consumer")
         assert not Quieting().filter(lost)
     assert [each["event"] for each in logs] == ["jobs_wait_for_valkey"]
+
+
+def test_the_first_order_and_the_first_success_of_what_had_failed_say_that_jobs_go_on() -> None:
+    quieting = Quieting()
+    away = _wrapped(asyncpg.CannotConnectNowError("the database system is starting up"))
+    with capture_logs() as logs:
+        quieting.filter(_record(away, job="broker.sweep"))
+        quieting.filter(_record(SchedulingError("connection refused")))
+        quieting.succeeded(SimpleNamespace(name="broker.clean_up"))  # which may have asked nothing
+        assert len(logs) == 2
+        for _ in range(2):
+            quieting.succeeded(SimpleNamespace(name="broker.sweep"))
+            quieting.ordered(sender="broker.sweep")
+    assert [(each["event"], each["of"]) for each in logs[2:]] == [
+        ("jobs_go_on", "postgresql"),
+        ("jobs_go_on", "valkey"),
+    ]

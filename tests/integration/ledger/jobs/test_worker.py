@@ -164,6 +164,7 @@ async def test_a_worker_outlives_a_valkey_that_takes_no_writes_and_says_so_in_a_
             return (await standing(connection, consumer)).held_nanos == 0
 
         await until(swept, within_s=60)
+        await until(lambda: _says(log, "jobs_go_on"), within_s=60)
     await asyncio.to_thread(app.close)
     told = log.read_text()
     assert told.count("jobs_wait_for_valkey") <= 2, "one in half a minute"
