@@ -50,6 +50,8 @@ async def session(pool: asyncpg.Pool) -> tuple[int, list[object]]:
 async def test_whoever_borrows_a_connection_leaves_its_session_as_it_was(
     only: asyncpg.Pool, connection: asyncpg.Connection, consumer: UUID
 ) -> None:
+    async with only.acquire() as borrowed:
+        await borrowed.execute("SET synchronous_commit = on")  # which it is not in tests
     before = await session(only)
     now = datetime.now(UTC)
     await sweep_expired(only, now)
@@ -88,7 +90,7 @@ async def test_a_transaction_that_was_left_open_ends_when_its_connection_goes_ba
     before = await session(only)
     async with only.acquire() as borrowed:
         await borrowed.execute("BEGIN")
-        await borrowed.execute("SET LOCAL synchronous_commit = off")
+        await borrowed.execute("SET LOCAL enable_seqscan = off")
         await borrowed.execute("SELECT pg_advisory_xact_lock(1)")
     assert await session(only) == before
 
