@@ -6,6 +6,7 @@ not escape the slash) or `provider--endpoint`.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,6 +39,7 @@ from broker.server.request import Request, header_lines
 from broker.store.access.keys import StoredKey
 from broker.upstream.faults import AttemptFailed
 from broker.upstream.kserve import check_infer, is_denied
+from broker.upstream.unpacking import ENCODING, PACKED_BYTES
 from pricing.money import format_usd
 
 _MODEL = re.compile(
@@ -155,7 +157,13 @@ async def infer(request: Request, runtime: Runtime, key: StoredKey) -> None:
     wishes = read_wishes(None, request.headers)
     headers = tuple(each for each in request.headers if each[0] in _PASSED_ON)
     body = TensorBody(headers, request.body, request.rest, request.size_bytes)
-    if classified := check_infer(body):
+    if ENCODING in request.fields and body.size_bytes > PACKED_BYTES:
+        # Joined before: its pieces are views of memory that serves others if its caller leaves.
+        whole = msgspec.structs.replace(body, payload=body.begin(None), rest=())
+        classified = await asyncio.to_thread(check_infer, whole)
+    else:
+        classified = check_infer(body)
+    if classified:
         body = msgspec.structs.replace(body, classified=classified)
     asked = Asked(Task.INFER, path.model or "auto", wishes, body, version=path.version)
     call = admit(asked, payer, runtime, request.fields)

@@ -24,7 +24,13 @@ from broker.upstream.faults import AttemptFailed, malformed
 from broker.upstream.hoard import FREE_BYTES
 from broker.upstream.openai import CompletionFacts, read_completion, read_embedding
 from broker.upstream.streaming import Scribe, StreamReader
-from broker.upstream.unpacking import unpacked, unpacker_for
+from broker.upstream.unpacking import (
+    ENCODING,
+    PACKED_BYTES,
+    unpack_beside,
+    unpacked,
+    unpacker_for,
+)
 
 OPENING_BYTES_MAX = 1_048_576
 """So much of a stream may come before its first content, for it is kept until then."""
@@ -33,7 +39,6 @@ _ERROR_WITHIN_BYTES = 64
 """An answer that is no tensors but an error says so at its very beginning."""
 _TICK_S = 0.002
 """Timers of the loop may fire that much early."""
-_ENCODING = b"content-encoding"
 _PASSED_BACK = frozenset({b"content-type", b"content-encoding", b"inference-header-content-length"})
 """The headers of a provider's answer that a caller sees."""
 _PLAIN_JSON = ((b"content-type", b"application/json"),)
@@ -139,6 +144,8 @@ async def read_whole(tab: Tab, attempt: Attempt) -> WholeAnswer:
         response = await tab.runtime.upstream.send(*_request(tab, attempt), limit)
     except AttemptFailed as failure:
         raise _told_apart(failure, tab) from None
+    if response.buffered > PACKED_BYTES:
+        await unpack_beside(response, limit, tab.runtime.upstream.keep)
     return _whole(response, tab, attempt)
 
 
@@ -157,12 +164,12 @@ def _whole(response: Response, tab: Tab, attempt: Attempt) -> WholeAnswer:
     if headers != _PLAIN_JSON and isinstance(tab.call.body, OpenAiBody):
         named = dict(reversed(headers))  # the first of each name
         _require_json(named.get(b"content-type"))
-        encoding = named.get(_ENCODING)
+        encoding = named.get(ENCODING)
         if encoding is not None:
             body = unpacked(encoding.rstrip(), body, limit)
             if len(body) > FREE_BYTES:
                 kept = tab.runtime.upstream.keep(len(body))
-            headers = tuple([each for each in headers if each[0] != _ENCODING])
+            headers = tuple([each for each in headers if each[0] != ENCODING])
     delivered = _facts(tab.call, response, body)
     return WholeAnswer(200, headers, body, delivered, None, kept)
 
@@ -218,7 +225,7 @@ async def _reader_of(
     return StreamReader(
         usage_asked=body.usage_asked,
         keep_text=tab.call.continues or endpoint.tokenizer_json is not None,
-        unpacker=unpacker_for(response.header(_ENCODING), limit),
+        unpacker=unpacker_for(response.header(ENCODING), limit),
         scribe=scribe,
         beside=_beside(tab.call),
     )

@@ -6,6 +6,7 @@ answer is, its tokens' probabilities, is asked for, and left out where a server 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ LOGPROBS: Final = frozenset({"logprobs", "top_logprobs"})
 """Members of a request of which servers refuse the second without the first."""
 JUDGED_BYTES_MAX: Final = 8 << 20
 """Of an answer that is no stream."""
+_LONG_BYTES: Final = 1 << 20
+"""Others have their turn between the reading of a longer one and its taking apart."""
 
 
 @dataclass(slots=True)
@@ -99,6 +102,8 @@ async def overhear_whole(tab: Tab, attempt: Attempt) -> Reply:
     whole = await read_whole(tab, attempt)
     if len(whole.body) > JUDGED_BYTES_MAX:
         raise malformed("an answer that is too long to be judged", 200)
+    if len(whole.body) > _LONG_BYTES:
+        await asyncio.sleep(0)  # it was gone through once, and will be several times
     try:
         return Reply(attempt, whole, take_apart(whole.body), ended=True)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:

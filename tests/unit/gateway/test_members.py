@@ -19,6 +19,7 @@ def asked_choices(*members: str) -> int:
 
 
 HELLO = '"messages":[{"role":"user","content":"hello"}]'
+SHORT = ("models", "n", "stream", "stream_options", "max_tokens", "service_tier")
 NAMES = ",".join(['"a"'] * 100_000)
 
 
@@ -29,6 +30,7 @@ NAMES = ",".join(['"a"'] * 100_000)
         (CHAT, body(HELLO, f'"broker":{{"region":[{NAMES}]}}'), "262144 bytes"),
         (CHAT, body(HELLO, f'"broker":{{"providers":{{"only":[{NAMES}]}}}}'), "262144 bytes"),
         (COMPLETION, body(f'"prompt":[{NAMES}]'), "at most 2048"),
+        *((CHAT, body(HELLO, f'"{name}":[{NAMES}]'), f"'{name}' has more than") for name in SHORT),
     ],
 )
 def test_what_would_be_made_for_seconds_is_refused_before(path: str, told: bytes, why: str) -> None:

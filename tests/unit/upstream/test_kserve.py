@@ -261,3 +261,14 @@ def test_who_left_the_length_of_another_call_in_its_headers_is_asked_whether_it_
     body = b'{"inputs":[{"name":"TEXT","shape":[1,1],"datatype":"BYTES","data":["My invoice"]}]}'
     with pytest.raises(RequestMalformed, match="left from another call in headers"):
         _check([(LENGTH, b"139")], body)
+
+
+def test_an_escape_is_found_wherever_it_stands() -> None:
+    """It is looked for in steps, and may stand in two."""
+    for begin in range((1 << 20) - 7, (1 << 20) + 2):
+        text = "ä" * ((begin - len('{"x":"')) // 2) + "a" * ((begin - len('{"x":"')) % 2)
+        payload = b'{"x":"%b\\u0073"}' % text.encode()
+        assert payload.index(b"\\") == begin
+        with pytest.raises(NotAllowed):
+            _check([], payload)
+    assert not _check([], payload.replace(b"0073", b"00e4"))
