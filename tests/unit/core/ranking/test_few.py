@@ -220,19 +220,19 @@ def test_whoever_is_in_doubt_or_limited_a_few_are_decided_about_as_in_arrays(
 ) -> None:
     where, live = scene(seed)
     arrays, random = in_arrays(where, **asked), Random(seed)
-    numbers = [each.number for each in where.endpoints if each is not None]
+    listed = [each for each in where.endpoints if each is not None]
     now_s = 0.0
     for draw in range(6):
         # Of whom nobody asks, too: endpoints that came just now, or are of another model.
-        doubt(live, random.choice([*numbers, 99]), now_s, random)
+        doubt(live, random.choice([*listed, endpoint(99)]), now_s, random)
         now_s += random.choice([0.0, 0.6, 2.0])
         plain = decide(where, live, seed=draw, now_s=now_s, **asked)
         assert_same(plain, decide(arrays, live, seed=draw, now_s=now_s, **asked))
 
 
-def doubt(live: Pulse, number: int, now_s: float, random: Random) -> None:
+def doubt(live: Pulse, one: Endpoint, now_s: float, random: Random) -> None:
     """Let something happen that breakers and limits have a say in."""
-    kind = random.randrange(5)
+    kind, number, server = random.randrange(5), one.number, one.deployment.number
     if kind == 0 or number >= live.limit.size:
         live.take_others(live.others_in_flight, frozenset({number}))
     elif kind == 1:
@@ -242,9 +242,9 @@ def doubt(live: Pulse, number: int, now_s: float, random: Random) -> None:
     elif kind == 3:
         live.set_limit(number, random.choice([0.0, 2.0, np.inf]))
     else:
-        live.begin(number, number, now_s)
+        live.begin(number, server, now_s)
         fault = random.choice([None, Fault.RESET])
-        live.end(number, number, Outcome(fault), now_s, None, now_s)
+        live.end(number, server, Outcome(fault), now_s, None, now_s)
 
 
 def test_limits_are_heard_among_a_few() -> None:
