@@ -23,6 +23,7 @@ from broker.api.calls.route import route_dry
 from broker.api.calls.stories import CallController
 from broker.api.docs_page import PagePlugin
 from broker.api.health import alive, ready
+from broker.api.large_bodies import BodyRequest
 from broker.api.lean import LeanLitestar
 from broker.api.long_reads import LongReads
 from broker.api.market.deployments import DeploymentController, ProviderController
@@ -95,6 +96,7 @@ def create_api(
         exception_handlers=exception_handlers(),
         before_send=[_tell_version(), count_answers(registry)],
         request_max_body_size=BODY_BYTES_MAX,
+        request_class=BodyRequest,
         openapi_config=_openapi(),
         logging_config=None,
         debug=False,

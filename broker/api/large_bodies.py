@@ -14,11 +14,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from litestar import Request
 from litestar.datastructures import State
-from litestar.serialization import decode_json
 
-from broker.core.wire.complaints import plain
+from broker.core.wire.complaints import placed, plain
 from broker.errors import RequestMalformed
-from broker.flows.access.authenticate import Caller
+from provider_sdk.protocol import DeploymentOffer
 
 LARGE_BYTES: Final = 1 << 20
 DRAFT_BYTES_MAX: Final = 16 << 20
@@ -26,14 +25,15 @@ DRAFT_BYTES_MAX: Final = 16 << 20
 BESIDE_BYTES_MAX: Final = 320 << 10
 """Of a draft beside its `request`: more than the `broker` object may have."""
 WHOLE_BYTES_MAX: Final = 1 << 16
-"""A draft up to this is read whole: a few milliseconds, whatever is in it."""
+"""A draft or an offer up to this is read whole: a few milliseconds, whatever is in it."""
 TERMS_BYTES_MAX: Final = 2 << 20
 """Of an offer without its tokenizers: two kilobytes for each of a thousand endpoints."""
 ENDPOINTS_MAX: Final = 1_000
 MARKS_MAX: Final = 320_000
-"""Commas and brackets of ten thousand heartbeats, each of which has a dozen; receipts are fewer."""
+"""Commas and brackets: ten thousand heartbeats have a dozen each, and all else has fewer."""
 
 
+_offered: Final = msgspec.json.Decoder(DeploymentOffer, strict=False).decode
 _LEFT_OUT: Final = msgspec.Raw(b"")
 
 
@@ -114,9 +114,21 @@ def require_terms(body: bytes) -> None:
 
 
 def require_parts(body: bytes) -> None:
-    """Raise RequestMalformed for a large batch of more than heartbeats or receipts are made of."""
-    if len(body) > LARGE_BYTES and sum(map(body.count, (b",", b"{", b"["))) > MARKS_MAX:
-        raise RequestMalformed("The batch has more parts than a batch may have.")
+    """Raise RequestMalformed for a body of more parts than any that is meant has."""
+    if len(body) > MARKS_MAX and sum(map(body.count, (b",", b"{", b"["))) > MARKS_MAX:
+        raise RequestMalformed("The body has more parts than a body may have.")
+
+
+def read_offer(body: bytes) -> DeploymentOffer:
+    """Return a large offer, of which nothing is made but what an offer has. Raises
+    RequestMalformed."""
+    require_terms(body)
+    try:
+        return _offered(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        detail = placed(str(error), DeploymentOffer)
+        field = {"field": detail.partition(": ")[0]} if ": " in detail else {}
+        raise RequestMalformed(f"{detail}.", facts=field) from None
 
 
 def read_draft(body: bytes) -> dict[str, Any]:
@@ -143,18 +155,25 @@ def read_draft(body: bytes) -> dict[str, Any]:
         ) from None
 
 
-class OfferRequest(Request[Caller, None, State]):
+class BodyRequest(Request[Any, None, State]):
+    """Brings a body as most are."""
+
+    async def json(self) -> Any:
+        require_parts(await self.body())
+        return await super().json()
+
+
+class OfferRequest(BodyRequest):
     """Brings an offer."""
 
     async def json(self) -> Any:
         body = await self.body()
-        if len(body) <= LARGE_BYTES:
+        if len(body) <= WHOLE_BYTES_MAX:
             return await super().json()
-        await asyncio.to_thread(require_terms, body)  # calls are served before and after
-        return await asyncio.to_thread(decode_json, body)
+        return await asyncio.to_thread(read_offer, body)  # calls are served before and after
 
 
-class DraftRequest(Request[Caller, None, State]):
+class DraftRequest(BodyRequest):
     """Brings a request as it would be sent, which may be as long as a call."""
 
     async def json(self) -> Any:
@@ -162,11 +181,3 @@ class DraftRequest(Request[Caller, None, State]):
         if len(body) <= WHOLE_BYTES_MAX:
             return await super().json()
         return await asyncio.to_thread(read_draft, body)
-
-
-class BatchRequest(Request[Any, None, State]):
-    """Brings heartbeats, whoever sends them, or receipts."""
-
-    async def json(self) -> Any:
-        require_parts(await self.body())
-        return await super().json()

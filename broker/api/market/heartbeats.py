@@ -6,7 +6,6 @@ from litestar import post
 from litestar.params import JSONBody
 
 from broker.api.callers import OPEN
-from broker.api.large_bodies import BatchRequest
 from broker.api.parts import GivenParts
 from provider_sdk.protocol import HeartbeatBatch, HeartbeatReply
 
@@ -20,7 +19,6 @@ BATCH_BYTES_MAX = 8 << 20
     tags=["Providers"],
     status_code=200,
     request_max_body_size=BATCH_BYTES_MAX,
-    request_class=BatchRequest,
     opt={OPEN: True},
 )
 async def heartbeats(data: JSONBody[HeartbeatBatch], parts: GivenParts) -> HeartbeatReply:

@@ -10,7 +10,6 @@ from litestar.params import FromPath, JSONBody
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.api.callers import CHANGING, PROVIDERS, allow
-from broker.api.large_bodies import BatchRequest
 from broker.api.parts import GivenCaller, GivenEngine, GivenTime
 from broker.api.wire import Reply
 from broker.core.key_terms import Scope
@@ -82,7 +81,6 @@ class ReceiptController(Controller):
         summary="Take a batch of signed receipts",
         status_code=200,
         request_max_body_size=BATCH_BYTES_MAX,
-        request_class=BatchRequest,
     )
     async def take(
         self,

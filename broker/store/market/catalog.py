@@ -20,6 +20,7 @@ from broker.store.market import listing, offers
 from broker.store.market.deployments import DeploymentRecord, Same, deployment_of, open_credential
 from broker.store.sealing import Sealer, SecretUnreadable
 from broker.store.tables import accounts, among, deployments
+from broker.store.turns import in_turns
 from provider_sdk.protocol import DeploymentOffer, EndpointOffer
 
 _log = structlog.get_logger(__name__)
@@ -135,8 +136,9 @@ async def _wanted(
 ) -> list[offers.Wanted]:
     names = {name for each in offer.endpoints for name in each.visible_to or ()}
     known = await ids_by_name(connection, names) if names else {}
-    wanted = []
-    for place, each in enumerate(offer.endpoints):
+    wanted: list[offers.Wanted] = []
+    async for each in in_turns(offer.endpoints):
+        place = len(wanted)
         field = f"endpoints[{place}]"
         terms = Terms(
             domains=dict(each.domains),

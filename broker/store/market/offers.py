@@ -32,6 +32,7 @@ from broker.store.access.accounts import LEDGER_KINDS, Role
 from broker.store.market.deployments import Same
 from broker.store.market.signatures import signature_of, signatures
 from broker.store.tables import accounts, among, endpoints, ledger_accounts, offers
+from broker.store.turns import in_turns
 from pricing.tiers import Factors, Tier
 
 _TICK: Final = timedelta(microseconds=1)
@@ -74,7 +75,7 @@ async def replace(
     gone = [row.id for name, row in standing.items() if name not in kept]
     await _retire(connection, gone, now)
     changed = added = False
-    for each in wanted:
+    async for each in in_turns(wanted):
         if each.name in kept:
             changed |= await _renew(connection, standing[each.name], each.terms, now)
         else:

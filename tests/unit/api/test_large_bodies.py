@@ -6,10 +6,17 @@ import msgspec
 import pytest
 
 from broker.api.calls.quotes import QuoteWanted
-from broker.api.large_bodies import LARGE_BYTES, read_draft, require_parts, require_terms
+from broker.api.large_bodies import (
+    LARGE_BYTES,
+    read_draft,
+    read_offer,
+    require_parts,
+    require_terms,
+)
 from broker.errors import RequestMalformed
 from provider_sdk.protocol import Heartbeat, HeartbeatBatch, LoadReport
 from provider_sdk.signing import sign
+from tests.integration.catalog.offers import endpoint_offer, offer
 
 TEXT = b'{"tokenizer_json":"%b"}' % (rb"{\"a\":[[]]},{}," * 200_000)
 
@@ -39,6 +46,14 @@ def test_an_offer_made_of_next_to_nothing_is_refused_before_it_is_made(
 
 def test_an_offer_may_bring_long_tokenizers_whatever_is_in_them() -> None:
     require_terms(offered(b",".join([TEXT] * 3) + b",{},null" * 400))
+
+
+def test_an_offer_is_made_of_what_an_offer_has() -> None:
+    body = msgspec.json.encode(offer(endpoints=[endpoint_offer(domains={"law": 0.9})] * 400))
+    assert msgspec.json.encode(read_offer(body)) == body
+    for more in (b'"x":[%b0]', b'"region":[%b0]'):
+        with pytest.raises(RequestMalformed, match=r"x: there is no such field|region: must be"):
+            read_offer(b"{%b,%b" % (more % (b"[]," * 100_000), body[1:]))
 
 
 def test_a_batch_of_marks_is_refused_before_it_is_made() -> None:

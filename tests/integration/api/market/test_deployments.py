@@ -148,9 +148,10 @@ async def test_a_faulty_offer_is_refused_with_the_field_named(
 @pytest.mark.parametrize(
     ("path", "member", "why"),
     [
-        (DEPLOYMENTS, "endpoints", "length 1000"),
+        (DEPLOYMENTS, "endpoints", "endpoints[0].name: is missing"),
         (HEARTBEATS, "heartbeats", "more parts"),
         ("/api/provider/receipts", "receipts", "more parts"),
+        ("/api/webhooks", "kinds", "more parts"),
     ],
 )
 async def test_a_list_of_next_to_nothing_is_refused_before_it_is_made(
@@ -158,7 +159,7 @@ async def test_a_list_of_next_to_nothing_is_refused_before_it_is_made(
 ) -> None:
     answer = await standing.provider.http.post(
         path,
-        content=b'{"%b":[%b{}]}' % (member.encode(), b"{}," * 400_000),
+        content=b'{"%b":[%b{}]}' % (member.encode(), b"{}," * 300_000),
         headers={"content-type": "application/json"},
     )
     assert (answer.status_code, answer.json()["code"]) == (400, "request_malformed")
@@ -167,11 +168,11 @@ async def test_a_list_of_next_to_nothing_is_refused_before_it_is_made(
 
 async def test_a_long_offer_is_read_beside_the_calls(provider: Person) -> None:
     long = '{"model":{"type":"WordLevel","vocab":{"a":0}},"x":[%s0]}' % ("[]," * 400_000)
-    told = msgspec.to_builtins(offer(endpoints=[endpoint_offer(tokenizer_json=long)]))
+    offered = offer(endpoints=[endpoint_offer(tokenizer_json=long)])
     with done_beside() as done:
-        answer = await provider.http.post(DEPLOYMENTS, json=told)
+        answer = await provider.http.post(DEPLOYMENTS, json=msgspec.to_builtins(offered))
     assert answer.status_code == 201
-    assert told in done.results()
+    assert offered in done.results(), "and nothing is made of it twice"
 
 
 async def test_deployments_are_read_in_parts_and_written_beside_the_calls(
