@@ -44,7 +44,7 @@ async def health(trade: Trade, name: str) -> str:
 
 
 async def made_known(
-    trade: Trade, family: str, provider: str, *, stream: bool = True, latency_ms: float = 100.0
+    trade: Trade, family: str, provider: str, *, stream: bool = True, latency_ms: float = 40.0
 ) -> None:
     """Call a provider until it is known how long its answers take: of those that come together only
     one is learned from."""
@@ -55,7 +55,7 @@ async def made_known(
         return heard.endpoint == f"{provider}/{family}"
 
     await until(admitted)
-    for _ in range(SEEN_MIN + 6):
+    for _ in range(SEEN_MIN + 2):
         assert await admitted()
 
 
