@@ -81,6 +81,9 @@ async def test_only_what_was_committed_after_the_subscription_is_told(
         await connection.rollback()
     await office.round()
     assert target.got == []
+    committed = await office.tell(shop)
+    await office.round()
+    assert target.ids == [committed]
 
 
 async def test_a_transaction_that_commits_late_is_not_missed_and_nothing_is_repeated(
