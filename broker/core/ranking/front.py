@@ -119,9 +119,12 @@ class Front:
             strange = [each for each in servers if each < done.size and not done.item(each)]
             if strange or endpoints:
                 self._add(listed, strange, endpoints)
-        size = self.cut.numbers.size
-        # Somebody must be left who is not in doubt, or none would be ejected among so few.
-        return pulse.doubts.count < size <= WEIGHED_SHARE_MAX * self._weighed.size
+        size, doubts = self.cut.numbers.size, pulse.doubts
+        if size > WEIGHED_SHARE_MAX * self._weighed.size:
+            return False
+        # Somebody must be left who is not in doubt, or none would be ejected among so few. Of those
+        # who are, many may be of other lists.
+        return doubts.count < size or not all(map(doubts.has, self.cut.numbers.tolist()))
 
     def holds(self, wanted: Requirements, view: View, scores: Floats, places: int) -> bool:
         """Say whether nobody else is near the best, or among the first `places`; `view` and

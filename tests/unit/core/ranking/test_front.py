@@ -307,6 +307,30 @@ def test_whoever_is_ejected_is_told_among_the_rejected_though_it_was_not_in_fron
     assert behind in some.rejected
 
 
+def test_whoever_is_in_doubt_on_other_lists_has_nobody_weigh_all() -> None:
+    where = again(registered(1))
+    live = pulse(where)
+    live.take_others(np.zeros(0, dtype=np.int64), frozenset(range(SIZE, 2 * SIZE)))
+    for seed in range(3):
+        some, everyone = both(where, live, seed)
+        alike(some, everyone)
+    assert some.left_out
+
+
+def test_where_all_in_front_are_ejected_the_others_are_weighed() -> None:
+    where = again(registered(1))
+    live = pulse(where)
+    for seed in range(3):
+        some, everyone = both(where, live, seed)
+    assert some.left_out
+    front = frozenset(some.eligible.tolist())
+    live.take_others(np.zeros(0, dtype=np.int64), front)
+    for seed in range(3):
+        some, everyone = both(where, live, seed)
+        alike(some, everyone)
+        assert front <= {*some.rejected.tolist()}
+
+
 def test_those_that_many_are_near_are_all_weighed() -> None:
     where = market([endpoint(number, f"acme/e{number}") for number in range(SIZE)])
     live = pulse(where)
