@@ -9,7 +9,7 @@ from functools import lru_cache
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -24,6 +24,7 @@ from simulations.studies.study import size_of
 
 CELLS_MAX = 2_000
 """Runs of an order at most: more is for `broker sweep`."""
+AXES_MAX = 5
 KEPT_BYTES_MAX = 256 * 2**20
 """Of all runs before they are made, each with the scenario in it."""
 MARKET = "market"
@@ -39,7 +40,9 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     controllers: tuple[str, ...] = ()
     seeds: int = 5
     settings: dict[str, float | int | str | bool] = {}
-    grid: dict[str, tuple[float | int | str | bool, ...] | str] = {}
+    grid: Annotated[
+        dict[str, tuple[float | int | str | bool, ...] | str], msgspec.Meta(max_length=AXES_MAX)
+    ] = {}
     """Values by setting; a text is a range as `broker sweep` takes it."""
     static: bool = True
 
@@ -47,7 +50,7 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def axes(self) -> list[Axis]:
         """Of the grid. Raises ScenarioFileMalformed."""
         return [
-            read_axis(name, told) if isinstance(told, str) else Axis(name, told)
+            read_axis(name, told, CELLS_MAX) if isinstance(told, str) else Axis(name, told)
             for name, told in self.grid.items()
         ]
 

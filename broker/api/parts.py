@@ -91,7 +91,6 @@ def dependencies(parts: Parts) -> Dependencies:
         return parts.now_s()
 
     return {
-        "settings": _given(lambda: parts.settings),
         "engine": _given(lambda: parts.engine),
         "market": _given(lambda: parts.market),
         "pulse": _given(lambda: parts.pulse),

@@ -160,25 +160,25 @@ def parse_axis(text: str) -> Axis:
     return read_axis(name, told)
 
 
-def read_axis(name: str, told: str) -> Axis:
+def read_axis(name: str, told: str, values_max: int = CELLS_MAX) -> Axis:
     """Return the axis of this name whose values are told as `parse_axis` takes them. Raises
-    ScenarioFileMalformed."""
+    ScenarioFileMalformed, before a value is made where a range has more than `values_max`."""
     parts = told.split(":")
     if len(parts) > 1:
-        return Axis(name, tuple(_spread(f"{name}={told}", parts)))
+        return Axis(name, tuple(_spread(f"{name}={told}", parts, values_max)))
     values = [parse_value(each.strip()) for each in told.split(",")]
     return Axis(name, tuple(each for each in values if isinstance(each, float | int | str)))
 
 
-def _spread(text: str, parts: list[str]) -> Iterator[float]:
+def _spread(text: str, parts: list[str], values_max: int) -> Iterator[float]:
     try:
         begin, end, count = float(parts[0]), float(parts[1]), int(parts[2])
     except (ValueError, IndexError):
         raise ScenarioFileMalformed(f"'{text}' is not written NAME=FROM:TO:COUNT.") from None
     if not math.isfinite(end - begin):
         raise ScenarioFileMalformed(f"'{text}': FROM and TO are finite numbers.")
-    if count > CELLS_MAX:
-        raise ScenarioFileMalformed(f"'{text}': {count} values are more than {CELLS_MAX}.")
+    if count > values_max:
+        raise ScenarioFileMalformed(f"'{text}': {count} values are more than {values_max}.")
     by_factor = parts[3:] == ["log"]
     if by_factor and not begin * end > 0.0:
         raise ScenarioFileMalformed(f"'{text}': with :log, FROM and TO are both above 0.")

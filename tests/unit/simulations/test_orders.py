@@ -41,6 +41,20 @@ def test_an_order_of_too_many_runs_is_refused_before_one_is_made(
         check(played_again | asked)
 
 
+@pytest.mark.parametrize(
+    ("grid", "why"),
+    [
+        ({"demand.scale": "1:2:2001"}, "2001 values are more than 2000"),
+        ({f"classes.0.x{number}": [1] for number in range(6)}, "grid: must have at most 5 members"),
+    ],
+)
+def test_a_grid_of_too_many_values_is_refused_before_they_are_made(
+    grid: dict[str, Any], why: str
+) -> None:
+    with pytest.raises((ScenarioFileMalformed, RequestMalformed), match=why):
+        check(STEADY | {"seeds": 1, "grid": grid})
+
+
 def test_a_number_of_hundreds_of_digits_is_none() -> None:
     with pytest.raises(ScenarioFileMalformed, match="must be a number"):
         check(STEADY | {"seeds": 1, "settings": {"demand.scale": 10**400}})
