@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from broker.core.wire.counting import count_of
 from broker.upstream.faults import UNREADABLE, malformed
 
 LARGE_BYTES: Final = 1 << 20
@@ -114,7 +115,7 @@ def begins_with_error(body: bytes) -> bool:
 
 def require_few_vectors(body: bytes) -> None:
     """Raise AttemptFailed (MALFORMED) for a large answer of more than VECTORS_MAX embeddings."""
-    if len(body) > LARGE_BYTES and body.count(b"{") > VECTORS_MAX:
+    if len(body) > LARGE_BYTES and count_of(b"{", body) > VECTORS_MAX:
         raise malformed(f"more than {VECTORS_MAX} embeddings", 200)
 
 

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from broker.core.answers.transcript import read_logprobs, text_in
+from broker.core.wire.counting import count_of
 
 PARTS_MAX: Final = 10_000
 """Choices, and members of the answer and of its choices beside what these say, and what is told of
@@ -73,25 +74,21 @@ class Parts:
 def take_apart(body: bytes) -> Parts:
     """Return the parts of an answer. Raises what msgspec raises; ValueError for one without choices
     or with more than PARTS_MAX parts beside what its choices say."""
-    answer = _answer(body)
-    choices = answer.choices
-    if not choices:
-        raise ValueError("it has no choices")
-    colons = body.count(b":")
-    if colons > PARTS_MAX:
-        said = [answer.prompt_logprobs, *(part for each in choices for part in _said(each))]
-        colons -= sum(map(_colons, said))
-    if max(len(choices), colons) > PARTS_MAX:
-        raise ValueError(f"it has more than {PARTS_MAX} parts")
+    colons, objects = count_of(b":", body), count_of(b"{", body)
+    if max(colons, objects) > PARTS_MAX:
+        answer = _answer(body)
+        said = [answer.prompt_logprobs, *(part for each in answer.choices for part in _said(each))]
+        colons -= sum(count_of(b":", memoryview(each)) for each in said)
+        if max(len(answer.choices), colons) > PARTS_MAX:
+            raise ValueError(f"it has more than {PARTS_MAX} parts")
     if not body.isascii():
         body.decode()  # for what stays raw nobody looks at
     members = _members(body)
-    return Parts(members, _choices(members["choices"]))
+    choices = _choices(members["choices"]) if "choices" in members else []
+    if not choices:
+        raise ValueError("it has no choices")
+    return Parts(members, choices)
 
 
 def _said(choice: _Choice) -> tuple[msgspec.Raw, ...]:
     return choice.message, choice.text, choice.logprobs, choice.prompt_logprobs
-
-
-def _colons(raw: msgspec.Raw) -> int:
-    return bytes(raw).count(b":")

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
+from broker.core.wire.counting import count_of
+
 BYTES_MAX: Final = 1_048_576
 """A longer answer is not judged by its form."""
 
@@ -157,13 +159,19 @@ class _Told(msgspec.Struct):
     """As one door tells probabilities, and as the other."""
 
     token_logprobs: msgspec.Raw = _NULL
-    content: msgspec.Raw = _NULL
+    content: list[_Sure] | None = None
+
+
+class _Numbers(msgspec.Struct):
+    """The first of these alone."""
+
+    token_logprobs: msgspec.Raw = _NULL
 
 
 _whole: Final = msgspec.json.Decoder(_Whole).decode
 _told: Final = msgspec.json.Decoder(_Told | None).decode
+_only_numbers: Final = msgspec.json.Decoder(_Numbers | None).decode
 _numbers: Final = msgspec.json.Decoder(list[float | None] | None).decode
-_sure: Final = msgspec.json.Decoder(list[_Sure] | None).decode
 _text: Final = msgspec.json.Decoder(str).decode
 
 
@@ -180,13 +188,16 @@ def read_logprobs(raw: msgspec.Raw) -> list[float]:
     tells them, or of as many as stand in a megabyte of numbers alone; none of it is made into more
     than these, for servers tell much beside."""
     try:
-        told = _told(raw)
+        dense = count_of(b"{", memoryview(raw)) > OBJECTS_MAX
+        told = _only_numbers(raw) if dense else _told(raw)
         if told is None:
             return []
-        found = _numbers(_begin_of(told.token_logprobs)) or _of_objects(told.content)
+        found = _numbers(_begin_of(told.token_logprobs))
+        if not found and isinstance(told, _Told):
+            found = [each.logprob for each in told.content or ()]
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return []
-    first = found[:LOGPROBS_MAX]
+    first = (found or [])[:LOGPROBS_MAX]
     return [each for each in first if each is not None and math.isfinite(each)]
 
 
@@ -196,12 +207,6 @@ def _begin_of(numbers: msgspec.Raw) -> msgspec.Raw | bytes:
         return numbers
     begin = bytes(memoryview(numbers)[:_READ_BYTES])
     return begin[: begin.rindex(b",")] + b"]"
-
-
-def _of_objects(raw: msgspec.Raw) -> list[float | None]:
-    if memoryview(raw).nbytes > _READ_BYTES and bytes(raw).count(b"{") > OBJECTS_MAX:
-        return []
-    return [each.logprob for each in _sure(raw) or ()]
 
 
 def text_in(raw: msgspec.Raw) -> str | None:

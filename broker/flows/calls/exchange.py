@@ -27,7 +27,7 @@ from broker.upstream.streaming import Scribe, StreamReader
 from broker.upstream.unpacking import (
     ENCODING,
     PACKED_BYTES,
-    unpack_beside,
+    put_together,
     unpacked,
     unpacker_for,
 )
@@ -145,7 +145,7 @@ async def read_whole(tab: Tab, attempt: Attempt) -> WholeAnswer:
     except AttemptFailed as failure:
         raise _told_apart(failure, tab) from None
     if response.buffered > PACKED_BYTES:
-        await unpack_beside(response, limit, tab.runtime.upstream.keep)
+        await put_together(response, limit, tab.runtime.upstream.keep)
     return _whole(response, tab, attempt)
 
 

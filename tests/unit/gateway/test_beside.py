@@ -109,6 +109,16 @@ async def test_what_is_not_packed_is_read_at_once() -> None:
         assert whole.body == body
 
 
+async def test_a_very_long_answer_is_put_together_beside_the_calls() -> None:
+    body = answer("a" * (5 << 20))
+    tab, attempt = whole_tab(body)
+    response = await tab.runtime.upstream.send()
+    response.chunks = [body[:1_000], body[1_000:]]
+    turns, whole = await turns_beside(read_whole(tab, attempt))
+    assert turns > 2
+    assert whole.body == body
+
+
 async def test_others_have_a_turn_before_a_long_answer_that_was_read_is_taken_apart() -> None:
     for text, most in (("a", 1), ("a" * (1 << 20), 2)):
         tab, attempt = whole_tab(answer(text))

@@ -144,5 +144,5 @@ def test_where_very_many_objects_tell_of_tokens_none_is_made() -> None:
         units = b",".join([b'{"logprob":-1}'] * count)
         return b'{"choices":[{"logprobs":{"content":[%b]}}]}' % units
 
-    assert logprobs_of(told(OBJECTS_MAX + 1)) == []
-    assert len(logprobs_of(told(OBJECTS_MAX))) == LOGPROBS_MAX
+    assert logprobs_of(told(OBJECTS_MAX)) == []
+    assert len(logprobs_of(told(OBJECTS_MAX - 1))) == LOGPROBS_MAX
