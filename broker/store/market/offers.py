@@ -161,6 +161,11 @@ async def _add(
 ) -> None:
     endpoint_id = uuid7()
     make = asdict(wanted.make) | {"tasks": [task.value for task in wanted.make.tasks]}
+    retired = await _take_back(connection, deployment[0], {"name": wanted.name, **make})
+    if retired is not None:
+        former_id, ended_at = retired
+        await _offer(connection, former_id, wanted.terms, max(now, ended_at))
+        return
     await connection.execute(
         insert(endpoints).values(
             id=endpoint_id,
@@ -172,6 +177,35 @@ async def _add(
         )
     )
     await _offer(connection, endpoint_id, wanted.terms, now)
+
+
+async def _take_back(
+    connection: AsyncConnection, deployment_id: UUID, is_: Mapping[str, Any]
+) -> tuple[UUID, datetime] | None:
+    """Put the newest endpoint of the deployment that was just this back in force; return its id,
+    and when its next offer may begin. None: there was none.
+
+    What is the same is the same endpoint: what it has shown to be worth stays with it, and nobody
+    loses that, or is rid of it, by leaving the market and coming back.
+    """
+    same = [endpoints.c[name].is_not_distinct_from(value) for name, value in is_.items()]
+    begins = func.greatest(func.max(offers.c.valid_to), func.max(offers.c.valid_from) + _TICK)
+    query = (
+        select(endpoints.c.id, begins)
+        .join(offers, offers.c.endpoint_id == endpoints.c.id)
+        .where(endpoints.c.deployment_id == deployment_id, *same)
+        .where(endpoints.c.retired_at.is_not(None))
+        .group_by(endpoints.c.id, endpoints.c.number)
+        .order_by(endpoints.c.number.desc())
+        .limit(1)
+    )
+    found = (await connection.execute(query)).one_or_none()
+    if found is None:
+        return None
+    endpoint_id, ended_at = found
+    of_it = endpoints.c.id == endpoint_id
+    await connection.execute(update(endpoints).where(of_it).values(retired_at=None))
+    return endpoint_id, ended_at
 
 
 async def _renew(connection: AsyncConnection, row: Row[Any], terms: Terms, now: datetime) -> bool:

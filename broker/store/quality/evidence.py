@@ -108,8 +108,9 @@ async def newest_id(connection: AsyncConnection) -> UUID:
 
 
 async def newest_of_each(connection: AsyncConnection, total: int) -> AsyncIterator[list[Recorded]]:
-    """Yield up to `total` pieces of endpoints that are not retired, in the order of their ids: the
-    newest of each source at each endpoint, of each as many as of every other."""
+    """Yield up to `total` pieces of endpoints that are not retired, or may yet come back, in the
+    order of their ids: the newest of each source at each endpoint, of each as many as of every
+    other."""
     sources = {"sources": list(Source)}
     limit = 0
     for most in _EACH_COUNTED:
@@ -155,7 +156,7 @@ FROM endpoints e CROSS JOIN unnest(CAST(:sources AS text[])) AS s (source)
 CROSS JOIN LATERAL (
     SELECT * FROM evidence WHERE endpoint_id = e.id AND source = s.source
     ORDER BY id DESC LIMIT :limit) newest
-WHERE e.retired_at IS NULL
+WHERE e.retired_at IS NULL OR e.retired_at > now() - interval '30 days'
 """
 _COUNTS: Final = f"SELECT count(*) {_OF_EACH} GROUP BY e.id, s.source"
 _NEWEST_OF_EACH: Final = f"SELECT newest.* {_OF_EACH} ORDER BY newest.id"

@@ -43,6 +43,11 @@ async def count(engine: AsyncEngine, table) -> int:
         return (await connection.execute(select(func.count()).select_from(table))).scalar_one()
 
 
+async def all_endpoints(engine: AsyncEngine):
+    async with engine.connect() as connection:
+        return (await connection.execute(select(endpoints))).all()
+
+
 async def test_what_is_listed_comes_back_as_it_was_offered(engine, acme):
     firm = await open_account(engine, Role.CONSUMER, "firm")
     offered = offer(
@@ -268,6 +273,37 @@ async def test_a_withdrawn_deployment_may_come_back_and_proves_itself_anew(engin
     again = await register(engine, acme, offer(), LATER)
     assert again.status is ListingStatus.UNPROVEN
     assert again.deployment_id == first.deployment_id
+
+
+@pytest.mark.parametrize("leaves", ["withdrawn", "renamed", "replaced"])
+async def test_an_endpoint_that_leaves_and_comes_back_is_the_same_and_keeps_its_record(
+    engine, acme, leaves
+):
+    first = await register(engine, acme, offer())
+    (before,) = await all_endpoints(engine)
+    if leaves == "withdrawn":
+        async with engine.begin() as connection:
+            assert await catalog.withdraw(connection, acme.id, first.deployment_id, NOW)
+    else:
+        change = {"name": "other"} if leaves == "renamed" else {"version": "2"}
+        await register(engine, acme, offer(endpoints=[endpoint_offer(**change)]))
+    dearer = msgspec.structs.replace(TOKEN_BAND, ceiling_out="9")
+    again = await register(engine, acme, offer(endpoints=[endpoint_offer(price=dearer)]), NOW)
+    assert again.status is ListingStatus.UNPROVEN
+    (after,) = [each for each in await all_endpoints(engine) if each.retired_at is None]
+    assert (after.id, after.number) == (before.id, before.number)
+    async with engine.begin() as connection:
+        await enlist(connection, again)
+    (listed,) = await listed_endpoints(engine)
+    assert listed.band.ceiling_out_micros == 9_000_000
+
+
+async def test_an_endpoint_of_another_make_is_another(engine, acme):
+    await register(engine, acme, offer())
+    for change in ({"version": "2"}, {"context_length_tokens": 99}, {"tokenizer_json": "{}"}):
+        await register(engine, acme, offer(endpoints=[endpoint_offer(**change)]))
+    made = await all_endpoints(engine)
+    assert len({each.id for each in made}) == 4
 
 
 async def test_a_verdict_on_terms_that_changed_meanwhile_does_not_count(engine, acme):
