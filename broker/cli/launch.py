@@ -156,7 +156,7 @@ def _environment(wanted: Launch, database_url: str, valkey_url: str) -> dict[str
     return os.environ | {
         "DATABASE_URL": database_url,
         "VALKEY_URL": valkey_url,
-        "BROKER_SECRET_KEY": wanted.folder.secret_key(),
+        "BROKER_SECRET_KEY": wanted.folder.make_secret_key(),
         "BROKER_PUBLIC_URL": os.environ.get("BROKER_PUBLIC_URL") or wanted.url,
         "BROKER_ALLOW_NETWORKS": wanted.allow_networks,
     }

@@ -6,12 +6,14 @@ import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from broker.errors import SettingInvalid
 
 Make = Callable[[], str]
+_KEY_FILE: Final = "secret.key"
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -32,9 +34,22 @@ class StateFolder:
         self.path = path.resolve()
 
     def secret_key(self) -> str:
+        """Return BROKER_SECRET_KEY, or the key of the broker of this folder.
+
+        Raises SettingInvalid without either: with one made up here no secret of the market's could
+        be opened, and nobody else could open what was sealed.
+        """
+        found = os.environ.get("BROKER_SECRET_KEY") or self.recall(_KEY_FILE)
+        if not found:
+            raise SettingInvalid(
+                "BROKER_SECRET_KEY is not set: set the one that the brokers of this market have."
+            )
+        return found
+
+    def make_secret_key(self) -> str:
         """Return BROKER_SECRET_KEY, or the key of this folder, made at the first call."""
         given = os.environ.get("BROKER_SECRET_KEY")
-        return given or self.remember("secret.key", lambda: secrets.token_hex(32))
+        return given or self.remember(_KEY_FILE, lambda: secrets.token_hex(32))
 
     def remember(self, name: str, make: Make) -> str:
         """Return what the file `name` holds, made and written at the first call."""

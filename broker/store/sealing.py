@@ -28,6 +28,10 @@ class SecretUnreadable(BrokerError):
     code = "secret_unreadable"
 
 
+class SecretKeyUnknown(SecretUnreadable):
+    """A sealed secret cannot be opened: this process was not told its key."""
+
+
 class Sealer:
     """Seals with the current key, opens with it and all former ones."""
 
@@ -37,6 +41,8 @@ class Sealer:
         self._ciphers = {
             _key_id(key): AESGCM(bytes.fromhex(key)) for key in (*secret_keys_old, secret_key)
         }
+        self.told: set[str] = set()
+        """What the log has heard of that could not be opened; it hears of each once."""
 
     def seal(self, secret: bytes, bound_to: str) -> bytes:
         """Encrypt so that only the same `bound_to` (column and row id) opens it."""
@@ -51,7 +57,7 @@ class Sealer:
         key_id = sealed[1 : 1 + _KEY_ID_BYTES]
         cipher = self._ciphers.get(key_id)
         if cipher is None:
-            raise SecretUnreadable(
+            raise SecretKeyUnknown(
                 f"The secret of {bound_to} was sealed with key {key_id.hex()}, which is not among "
                 "BROKER_SECRET_KEY and BROKER_SECRET_KEYS_OLD."
             )

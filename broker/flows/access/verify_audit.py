@@ -10,8 +10,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.store.access import audit_chain
-from broker.store.access.audit_chain import Head
-from broker.store.sealing import Sealer
+from broker.store.access.audit_chain import Head, Link
+from broker.store.sealing import Sealer, SecretKeyUnknown
 
 FLAWS_MAX: Final = 100
 
@@ -62,8 +62,9 @@ async def _verify(connection: AsyncConnection, sealer: Sealer, noted: Head | Non
             flaws.append(f"Entry {link.number} ({link.entry_id}) was deleted.")
         elif not link.follows(last.hash):
             flaws.append(f"Entry {link.number} ({link.entry_id}) or its link was altered.")
-        if not link.unforged(sealer):
-            flaws.append(f"The seal of link {link.number} does not fit: it or the log was altered.")
+        flaw = _flaw_of_seal(link, sealer)
+        if flaw is not None:
+            flaws.append(flaw)
         elif link.sealed is not None:
             sealed = link.number
         if noted is not None and link.number == noted.number and link.hash != noted.hash:
@@ -75,3 +76,16 @@ async def _verify(connection: AsyncConnection, sealer: Sealer, noted: Head | Non
     flaws += [f"Entry {each} has no link." for each in loose]
     head = last if last.number else None
     return Verdict(last.number, sealed, head, tuple(flaws[:FLAWS_MAX]))
+
+
+def _flaw_of_seal(link: Link, sealer: Sealer) -> str | None:
+    try:
+        fits = link.unforged(sealer)
+    except SecretKeyUnknown:
+        return (
+            f"The seal of link {link.number} is of a key that is neither BROKER_SECRET_KEY here"
+            " nor among BROKER_SECRET_KEYS_OLD."
+        )
+    return (
+        None if fits else f"The seal of link {link.number} does not fit: it or the log was altered."
+    )

@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.store.sealing import Sealer, SecretUnreadable
+from broker.store.sealing import Sealer, SecretKeyUnknown, SecretUnreadable
 
 _PAGE = 1_000
 
@@ -63,11 +63,13 @@ class Link:
         return hashlib.sha256(before + self.entry.encode()).digest() == self.hash
 
     def unforged(self, sealer: Sealer) -> bool:
-        """True when the seal, if there is one, is of this very hash."""
+        """True when the seal, if there is one, is of this very hash. Raises SecretKeyUnknown."""
         if self.sealed is None:
             return True
         try:
             return sealer.open(self.sealed, _place(self.number)) == self.hash
+        except SecretKeyUnknown:
+            raise
         except SecretUnreadable:
             return False
 

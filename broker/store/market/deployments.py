@@ -27,6 +27,10 @@ Same = dict[Any, Any]
 different types may be equal, with what they are numbers of."""
 
 _log = structlog.get_logger(__name__)
+_ADVICE: Final = (
+    "BROKER_SECRET_KEY and BROKER_SECRET_KEYS_OLD must be the same for every broker, worker and"
+    " command: agents that meet brokers of different keys register again and again"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +149,15 @@ def _select(*conditions: ColumnElement[bool]) -> Select[Any]:
 
 
 def opened(sealed: bytes | None, bound_to: str, sealer: Sealer) -> bytes | None:
-    """Return a secret, None when there is none or it cannot be opened, which is logged."""
+    """Return a secret, None when there is none or it cannot be opened, which is logged once."""
     if sealed is None:
         return None
     try:
         return sealer.open(sealed, bound_to)
     except SecretUnreadable as error:
-        _log.error("a secret cannot be opened", reason=error.detail)
+        if bound_to not in sealer.told:
+            sealer.told.add(bound_to)
+            _log.error("secret_not_opened", reason=error.detail, advice=_ADVICE)
         return None
 
 

@@ -124,8 +124,8 @@ async def test_a_chain_that_is_forged_whole_breaks_its_seals(
         " WHERE l.id = c.entry_id AND c.number = 2 AND b.number = 1",
     )
     assert [each.view for each in await check(engine, replay=True)] == []
-    assert "seal of link 2" in await flaws(engine, sealer)
-    assert "seal of link 2" in await flaws(engine, Sealer("cd" * 32))
+    assert "seal of link 2 does not fit" in await flaws(engine, sealer)
+    assert "seal of link 2 is of a key" in await flaws(engine, Sealer("cd" * 32))
 
 
 async def test_an_end_that_was_cut_off_is_noticed_by_a_link_noted_elsewhere(

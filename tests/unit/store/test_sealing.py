@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 
+from broker.store.market.deployments import opened
 from broker.store.sealing import Sealer, SecretUnreadable
 
 OLD, NEW = "ab" * 32, "cd" * 32
@@ -36,6 +38,15 @@ def test_a_key_that_is_gone_is_named_by_its_id_and_never_by_itself():
         Sealer(NEW).open(sealed, PLACE)
     assert PLACE in refused.value.detail
     assert OLD not in refused.value.detail
+
+
+def test_the_log_hears_once_of_what_is_tried_each_second_and_cannot_be_opened():
+    sealed, sealer = Sealer(OLD).seal(b"s3cret", PLACE), Sealer(NEW)
+    with capture_logs() as logs:
+        assert [opened(sealed, PLACE, sealer) for _ in range(3)] == [None] * 3
+        opened(sealed, "deployments/2/credential", sealer)
+    assert [PLACE in each["reason"] for each in logs] == [True, False]
+    assert "BROKER_SECRET_KEYS_OLD must be the same" in logs[0]["advice"]
 
 
 @pytest.mark.parametrize("place", [0, 1, 7, 20, -1])
