@@ -16,15 +16,21 @@ from broker.upstream.faults import UNREADABLE
 from broker.upstream.large_answers import NULL, is_told
 
 _LOGPROBS: Final = ("logprobs",)
-_STOPS: Final = ("stop", "stop_token_ids")
+_STOP_WORDS: Final = ("stop",)
+_STOP_TOKENS: Final = ("stop_token_ids",)
 _OTHERS: Final = ("tools", "audio")
 
 
 class Beside(msgspec.Struct, frozen=True, gc=False):
     """What a caller has asked to be told beside a text, or may be."""
 
-    logprobs: bool
-    stops: bool
+    logprobs: bool = False
+    stop_words: bool = False
+    stop_tokens: bool = False
+    """Else one is told where a model ends by itself: SGLang names its last token."""
+
+
+_NOTHING: Final = Beside()
 
 
 class _First(msgspec.Struct, array_like=True, gc=False):
@@ -68,7 +74,10 @@ class _Choice(msgspec.Struct, gc=False):
             custom = any(call.custom and call.custom.input for call in said.tool_calls or ())
             if custom or is_told(said.audio):
                 return True
-        if asked.stops and not (self.stop_reason is None and self.matched_stop is None):
+        stops = self.stop_reason, self.matched_stop
+        if asked.stop_words and any(isinstance(each, str) for each in stops):
+            return True
+        if asked.stop_tokens and any(isinstance(each, int) for each in stops):
             return True
         told = self.logprobs if asked.logprobs else None
         return told is not None and any(
@@ -86,9 +95,12 @@ _answer: Final = msgspec.json.Decoder(_Answer).decode
 def beside_of(members: Mapping[str, msgspec.Raw], *, hides_logprobs: bool) -> Beside | None:
     """Return what a request asks for beside a text; None, as mostly, for nothing.
     `hides_logprobs`: they were asked for by the broker alone."""
-    logprobs = not hides_logprobs and _has(members, _LOGPROBS)
-    stops = _has(members, _STOPS)
-    return Beside(logprobs, stops) if logprobs or stops or _has(members, _OTHERS) else None
+    asked = Beside(
+        not hides_logprobs and _has(members, _LOGPROBS),
+        _has(members, _STOP_WORDS),
+        _has(members, _STOP_TOKENS),
+    )
+    return asked if asked != _NOTHING or _has(members, _OTHERS) else None
 
 
 def told_beside(answer: bytes, asked: Beside) -> int:

@@ -11,8 +11,8 @@ import pytest
 from broker.upstream.beside_text import Beside, beside_of, told_beside
 from broker.upstream.streaming import StreamReader
 
-ALL = Beside(logprobs=True, stops=True)
-NONE = Beside(logprobs=False, stops=False)
+ALL = Beside(logprobs=True, stop_words=True, stop_tokens=True)
+NONE = Beside()
 TOKEN = {"token": "spam", "logprob": -0.1, "bytes": [115], "top_logprobs": []}
 LOGPROBS: tuple[dict[str, Any], ...] = (
     {"logprobs": {"content": [TOKEN], "refusal": None}},
@@ -53,6 +53,11 @@ def test_what_nobody_has_asked_for_is_nothing(choice: dict[str, Any]) -> None:
     assert told(choice, NONE) == 0
 
 
+def test_the_token_that_a_model_ends_with_by_itself_is_no_word_to_stop_at() -> None:
+    assert told({"matched_stop": 2, "finish_reason": "stop"}, Beside(stop_words=True)) == 0
+    assert told({"matched_stop": "spam"}, Beside(stop_tokens=True)) == 0
+
+
 @pytest.mark.parametrize("choice", EMPTY + ODD)
 def test_what_is_empty_or_not_as_it_should_be_tells_nothing(choice: dict[str, Any]) -> None:
     assert told(choice, ALL) == 0
@@ -61,10 +66,10 @@ def test_what_is_empty_or_not_as_it_should_be_tells_nothing(choice: dict[str, An
 @pytest.mark.parametrize(
     ("member", "value", "asked"),
     [
-        ("logprobs", True, Beside(logprobs=True, stops=False)),
-        ("logprobs", 0, Beside(logprobs=True, stops=False)),
-        ("stop", "a", Beside(logprobs=False, stops=True)),
-        ("stop_token_ids", [7], Beside(logprobs=False, stops=True)),
+        ("logprobs", True, Beside(logprobs=True)),
+        ("logprobs", 0, Beside(logprobs=True)),
+        ("stop", "a", Beside(stop_words=True)),
+        ("stop_token_ids", [7], Beside(stop_tokens=True)),
         ("tools", [{}], NONE),
         ("audio", {"format": "wav"}, NONE),
         ("stop", None, None),
@@ -81,7 +86,7 @@ def test_what_is_asked_for_stands_in_the_request(
 
 def test_probabilities_that_the_broker_asked_for_by_itself_are_not_the_callers() -> None:
     members = {"logprobs": msgspec.Raw(b"true"), "stop": msgspec.Raw(b'"a"')}
-    assert beside_of(members, hides_logprobs=True) == Beside(logprobs=False, stops=True)
+    assert beside_of(members, hides_logprobs=True) == Beside(stop_words=True)
 
 
 def event(choice: dict[str, Any]) -> bytes:
