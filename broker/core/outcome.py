@@ -33,7 +33,8 @@ class Fault(enum.StrEnum):
     CALLER_FAULT = "caller_fault"
     """400, 413, 422 and their like: another provider would say the same."""
     DOUBTED = "doubted"
-    """The same, from an endpoint that says so of far more requests than its peers."""
+    """The same, from an endpoint that says so of far more requests than its peers, or of images,
+    which another may take."""
     CALLER_LEFT = "caller_left"
     NO_ROOM = "no_room"
     """The broker itself had no room: to look up its name, to connect, or to keep its answer."""

@@ -42,6 +42,17 @@ def doubted(
     return outcome
 
 
+def unfit(outcome: Outcome, dispatch: Dispatch) -> Outcome:
+    """Return how an attempt of a call with images is to be recorded as having ended: a refusal is
+    DOUBTED as long as another can be asked, for many models take no images.
+
+    Of how often an endpoint refuses what it could read that says nothing, so nobody is told of it.
+    """
+    if outcome.fault is Fault.CALLER_FAULT and dispatch.untried:
+        return msgspec.structs.replace(outcome, fault=Fault.DOUBTED)
+    return outcome
+
+
 def _contradict(attempts: Iterable[Attempt], pulse: Pulse, now_s: float) -> None:
     for each in attempts:
         if each.outcome is not None and each.outcome.fault is Fault.DOUBTED:

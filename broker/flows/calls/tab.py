@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from broker.core import ledger
-from broker.core.call import Call
+from broker.core.call import Call, OpenAiBody
 from broker.core.catalog import Endpoint
 from broker.core.decision import Candidate, Decision
 from broker.core.dispatch import Attempt, Dispatch
@@ -19,7 +19,7 @@ from broker.core.metering import NOTHING, Delivered, Expected, meter
 from broker.core.outcome import Outcome
 from broker.flows.calls.attempt_facts import cut_of, measure_of
 from broker.flows.calls.count_tokens import PromptCount, begin_prompt, counted, counted_beside
-from broker.flows.calls.doubt import doubted
+from broker.flows.calls.doubt import doubted, unfit
 from broker.flows.calls.turn import Turn
 from broker.flows.runtime import Runtime
 from broker.store.calls.answers import StoredAnswer
@@ -221,7 +221,10 @@ class Tab:
         if now_s is None:
             now_s = runtime.now_s()
         pulse, throttle = runtime.pulse, runtime.throttle
-        outcome = doubted(outcome, attempt, self.decision, dispatch, pulse, now_s)
+        if isinstance(self.asked.body, OpenAiBody) and self.asked.body.images:
+            outcome = unfit(outcome, dispatch)
+        else:
+            outcome = doubted(outcome, attempt, self.decision, dispatch, pulse, now_s)
         outcome = dispatch.record(outcome, now_s, attempt)
         endpoint, measured = self.market.endpoint(attempt.candidate.number), None
         try:

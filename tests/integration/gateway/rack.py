@@ -80,12 +80,18 @@ class Trade:
         return scripted
 
     async def ask(
-        self, family: str, *, stream: bool = False, first: str | None = None, **wishes: Any
+        self,
+        family: str,
+        *,
+        stream: bool = False,
+        first: str | None = None,
+        messages: Any = MESSAGES,
+        **wishes: Any,
     ) -> Heard:
         """Make one call; `first` is the provider to be tried first."""
         if first is not None:
             wishes["providers"] = {"order": [first]}
-        body = {"model": family, "messages": MESSAGES, "stream": stream, "broker": wishes}
+        body = {"model": family, "messages": messages, "stream": stream, "broker": wishes}
         answer = await self.shop.http.post(PATH, json=body)
         heard = Heard(
             answer.status_code,

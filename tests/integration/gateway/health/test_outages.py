@@ -22,6 +22,8 @@ from tests.waiting import until
 
 CROWD = [f"p{number}" for number in range(10)]
 FAULTY = CROWD[:3]
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+SHOWN = [{"role": "user", "content": [{"type": "text", "text": "what is it?"}, IMAGE]}]
 
 WAYS: tuple[dict[str, Any], ...] = (
     {"reset": True},
@@ -45,7 +47,8 @@ WAYS: tuple[dict[str, Any], ...] = (
 @pytest.fixture(scope="module")
 async def trade(hasty_house: House) -> Trade:
     trade = Trade(hasty_house, await hasty_house.consumer("shop"))
-    await trade.enrol(["pair", "brown", "flap", "half", "down", "odd", "wrong"], "a", "b")
+    families = ["pair", "brown", "flap", "half", "down", "odd", "wrong", "seeing", "blind"]
+    await trade.enrol(families, "a", "b")
     await trade.enrol(["lone"], "c")
     await trade.enrol(["crowd-1", "crowd-2"], *CROWD)
     return trade
@@ -216,3 +219,22 @@ async def test_what_every_provider_refuses_is_the_callers_own_fault(trade: Trade
     for each in ("a", "b"):
         trade.behave(each)
         assert (await trade.ask("wrong", first=each)).endpoint == f"{each}/wrong"
+
+
+async def test_an_image_goes_on_to_who_takes_images_and_who_takes_none_is_left_as_it_was(
+    trade: Trade,
+) -> None:
+    refusing = trade.behave("a", status=400)
+    trade.behave("b")
+    heard = [await trade.ask("seeing", first="a", messages=SHOWN) for _ in range(6)]
+    assert {(each.status, each.endpoint) for each in heard} == {(200, "b/seeing")}
+    assert refusing.calls == 6, "it was asked each time, for nothing counted against it"
+    text = await trade.ask("seeing", first="a")
+    assert (text.status, text.error) == (400, "provider_refused"), "what it says of a text is final"
+
+
+async def test_an_image_that_nobody_takes_is_refused_in_the_last_one_s_words(trade: Trade) -> None:
+    providers = [trade.behave(each, status=422) for each in ("a", "b")]
+    heard = await trade.ask("blind", messages=SHOWN)
+    assert (heard.status, heard.error) == (422, "provider_refused")
+    assert [each.calls for each in providers] == [1, 1]
