@@ -18,6 +18,7 @@ from broker.errors import (
     BrokerError,
     CallerUnknown,
     NotFound,
+    RequestMalformed,
     RequestRefused,
     Unavailable,
     ValueUnkeepable,
@@ -36,6 +37,8 @@ from web.simulations import cancel_simulation, order_simulation, show_report, sh
 from web.viewer import Viewer, require_viewer
 
 FORM_BYTES_MAX = 4 << 10
+FORM_FIELDS_MAX = 200
+"""Of nothing but fields, a form that brings examples would have half a million."""
 _KEPT_S = 31_536_000
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
@@ -50,6 +53,17 @@ _HEADERS = [
 ]
 
 AnyRequest = Request[Any, Any, Any]
+
+
+class FormRequest(Request[Any, Any, Any]):
+    """Brings a form, of which no more is taken apart than a form has."""
+
+    async def body(self) -> bytes:
+        """Return the body. Raises RequestMalformed."""
+        body = await super().body()
+        if body.count(b"&") >= FORM_FIELDS_MAX:
+            raise RequestMalformed(f"A form has at most {FORM_FIELDS_MAX} fields.")
+        return body
 
 
 def create_console(runtime: Parts) -> ASGIApp:
@@ -94,6 +108,7 @@ def _litestar(desk: Desk) -> Litestar:
         exception_handlers={Exception: trouble, HTTPException: trouble},
         before_send=[_guard],
         request_max_body_size=FORM_BYTES_MAX,
+        request_class=FormRequest,
         openapi_config=None,
         logging_config=None,
         debug=False,

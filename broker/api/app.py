@@ -7,7 +7,7 @@ from importlib.metadata import version
 from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
+from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, BeforeMessageSendHookHandler, Message, Scope
 from prometheus_client import CollectorRegistry
@@ -21,7 +21,7 @@ from broker.api.calls.postings import postings_of_call
 from broker.api.calls.quotes import QuoteController
 from broker.api.calls.route import route_dry
 from broker.api.calls.stories import CallController
-from broker.api.docs_page import PagePlugin
+from broker.api.docs_page import PagePlugin, YamlPlugin
 from broker.api.health import alive, ready
 from broker.api.large_bodies import BodyRequest
 from broker.api.lean import LeanLitestar
@@ -173,6 +173,6 @@ def _openapi() -> OpenAPIConfig:
         title="Model broker",
         version=version("model-broker"),
         path="/api/docs",
-        render_plugins=[PagePlugin(), JsonRenderPlugin(), YamlRenderPlugin()],
+        render_plugins=[PagePlugin(), JsonRenderPlugin(), YamlPlugin()],
         components=Components(security_schemes={"key": SecurityScheme("http", scheme="bearer")}),
     )

@@ -12,6 +12,8 @@ from broker.errors import RequestMalformed
 
 EXAMPLES_MIN: Final = 20
 EXAMPLES_MAX: Final = 200
+_LINES_MAX: Final = 10 * EXAMPLES_MAX
+"""Empty ones and those that come again too."""
 EXAMPLE_CHARACTERS_MAX: Final = 8_000
 DOMAINS_MAX: Final = 200
 DOMAINS_OF_ONE_MAX: Final = 40
@@ -44,6 +46,11 @@ def check_name(name: str) -> None:
 def check_examples(examples: Sequence[str]) -> tuple[str, ...]:
     """Return the examples, each once, whatever its case and spaces. Raises RequestMalformed with
     code `domain_malformed` or `examples_too_few`."""
+    if len(examples) > _LINES_MAX:
+        raise RequestMalformed(
+            f"A domain is taught by at most {EXAMPLES_MAX} examples; these are {len(examples)}.",
+            code="domain_malformed",
+        )
     distinct: dict[str, str] = {}
     for each in examples:
         distinct.setdefault(" ".join(each.split()).casefold(), each.strip())

@@ -6,7 +6,7 @@ import enum
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -39,7 +39,8 @@ class EntryKind(enum.StrEnum):
     SLA_CREDIT = "sla_credit"
 
 
-_ROWS_AT_ONCE = 1_000
+ROWS_AT_ONCE: Final = 200
+"""A few milliseconds of the processor, as a table, which may have a thousand times as many."""
 _NOTED = (EntryKind.REFUND.value, EntryKind.SLA_CREDIT.value)
 
 
@@ -127,7 +128,7 @@ async def stream_entries(
     inside = [_within(sa.select(each), each.c.at, span) for each in sources]
     entries = sa.union_all(*inside).subquery()
     query = sa.select(entries).order_by(entries.c.at, entries.c.source)
-    async with connection.stream(query, execution_options={"yield_per": _ROWS_AT_ONCE}) as rows:
+    async with connection.stream(query, execution_options={"yield_per": ROWS_AT_ONCE}) as rows:
         async for part in rows.partitions():
             for row in part:
                 yield _entry(row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 
+from broker.api.docs_page import yaml_of
 from broker.api.metrics.market_gauges import MarketGauges
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.listing import list_endpoints, publish
@@ -70,6 +71,9 @@ async def test_the_interface_describes_itself(stranger: httpx.AsyncClient) -> No
     assert {"/api/balance", "/api/prices/stream", "/health"} <= described["paths"].keys()
     told = described["paths"]["/api/prices"]["get"]["responses"]["200"]["content"]
     assert told["application/json"]["schema"]["$ref"].endswith("Prices"), "written beside, as typed"
+    written = await stranger.get("/api/docs/openapi.yaml")
+    assert written.headers["content-type"].startswith("application/vnd.oai.openapi")
+    assert written.text == yaml_of(described)
     page = await stranger.get("/api/docs")
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert all(path in page.text for path in described["paths"]), "nothing is left out for people"

@@ -77,3 +77,17 @@ async def test_providers_change_their_own_operators_all_and_consumers_see_nothin
         foreign = await operator.post(path, data={"csrf_token": "other", "name": "law"})
         assert foreign.status_code == 403
     assert list(await taught(bourse)) == ["law"]
+
+
+async def test_of_a_form_no_more_is_taken_apart_than_a_form_has(
+    people: People, enter: Enter
+) -> None:
+    provider = await enter(people.acme)
+    head = {"content-type": "application/x-www-form-urlencoded"}
+    for form in (b"a=&" * 300_000, b"&".join(b"%x=" % each for each in range(100_000))):
+        refused = await provider.post(PAGE, content=form, headers=head)
+        assert refused.status_code == 400
+        assert "at most 200 fields" in refused.text
+    lines = await send(provider, name="law", examples="\n" * 5_000)
+    assert lines.status_code == 400
+    assert "at most 200 examples; these are 5000" in lines.text

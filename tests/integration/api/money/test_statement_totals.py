@@ -7,11 +7,13 @@ import io
 from datetime import datetime
 from decimal import Decimal
 from random import Random
+from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
+from broker.store.books.statements import ROWS_AT_ONCE
 from tests.integration.api.conftest import Person, SmallBroker
 from tests.integration.api.money.test_refunds import give_back
 from tests.integration.api.recourse import Told, charge, mature, open_market, pay_out, posted
@@ -171,6 +173,21 @@ async def test_a_statement_as_a_table_holds_every_entry_and_runs_nothing(
     assert "'+1" in {each["task_label"] for each in sums}
     by_team = await get(shop, "/api/statement/totals?by=label&label=team")
     assert {each["team"] for each in csv.DictReader(io.StringIO(by_team))} >= {"a", "'=b", ""}
+
+
+async def test_a_statement_as_a_table_is_read_in_small_parts(
+    broker: SmallBroker, operator: Person, shop: Person
+) -> None:
+    await trade(broker, operator, shop, Random(3))
+    at_once: list[object] = []
+
+    def note(*told: Any) -> None:
+        at_once.append(told[4].execution_options.get("yield_per"))
+
+    event.listen(broker.engine.sync_engine, "before_cursor_execute", note)
+    await by_query(shop, "/api/statement")
+    event.remove(broker.engine.sync_engine, "before_cursor_execute", note)
+    assert [each for each in at_once if each is not None] == [ROWS_AT_ONCE]
 
 
 async def by_query(person: Person, path: str) -> str:
