@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -90,7 +91,7 @@ def _split(url: str) -> SplitResult:
 def check_deployment(offer: DeploymentOffer) -> None:
     """Check what concerns the deployment as a whole. Raises RequestMalformed."""
     checked_url(offer)
-    _text("region", offer.region)
+    _name("region", offer.region)
     if offer.proof == "credential" and not offer.credential:
         raise refuse("credential", "is what `proof` rests on, so it must be there.")
     if offer.credential is not None:
@@ -105,8 +106,8 @@ def check_deployment(offer: DeploymentOffer) -> None:
 
 def make_of(offer: EndpointOffer, kind: Kind, field: str) -> Make:
     """Return what an endpoint is; `field` is its place in the offer. Raises RequestMalformed."""
-    _text(f"{field}.model", offer.model)
-    _text(f"{field}.version", offer.version)
+    _name(f"{field}.model", offer.model)
+    _name(f"{field}.version", offer.version)
     if offer.upstream_model is not None:
         _text(f"{field}.upstream_model", offer.upstream_model)
     if offer.model in _RESERVED_MODELS:
@@ -193,6 +194,17 @@ def _bounds(
     if ceiling < listed:
         raise refuse(f"{field}.ceiling_{side}", "must not be below the list price.")
     return floor, listed, ceiling
+
+
+def _name(field: str, text: str) -> None:
+    """Refuse what would look like another's name and be none, for consumers choose by sight."""
+    _text(field, text)
+    if text != " ".join(unicodedata.normalize("NFKC", text).split()):
+        raise refuse(
+            field,
+            "must have no space at its ends, nor two in a row, nor letters that merely look like "
+            "others, such as of full width.",
+        )
 
 
 def _text(field: str, text: str) -> None:

@@ -205,6 +205,9 @@ async def test_more_capacity_needs_no_new_proof(engine, acme):
         ({"endpoints": [endpoint_offer(), endpoint_offer()]}, "endpoints[1].name"),
         ({"endpoints": [endpoint_offer(model="rival/law")]}, "endpoints[0].model"),
         ({"endpoints": [endpoint_offer(model="auto")]}, "endpoints[0].model"),
+        ({"endpoints": [endpoint_offer(model=" tiny-law")]}, "endpoints[0].model"),
+        ({"endpoints": [endpoint_offer(version="1 ")]}, "endpoints[0].version"),
+        ({"region": "e\N{FULLWIDTH LATIN SMALL LETTER U}"}, "region"),
         ({"endpoints": [endpoint_offer(tasks=["infer"])]}, "endpoints[0].tasks"),
         ({"endpoints": [endpoint_offer(visible_to=["nobody"])]}, "endpoints[0].visible_to"),
         (
