@@ -103,9 +103,10 @@ class StreamReader:
         What came before the failure is returned even so: it was counted, so it must be delivered.
         Nothing is fed but what `catch_up` returns while something is `behind`.
         """
-        if len(self.texts) > _PIECES_MAX or self.text_bytes > TEXT_BYTES_MAX:
-            self._tidy()
-        if not 0 < len(data) <= self._whole_bytes:
+        if self.text_bytes > TEXT_BYTES_MAX:
+            detail = f"the text is over {TEXT_BYTES_MAX} bytes"
+            self.failure = AttemptFailed(Outcome(Fault.TOO_LARGE, status=200, detail=detail))
+        if len(data) > self._whole_bytes or not data:
             data = self._cut(data)
         plain_bytes = 0
         plain = self._may_be_plain and self._plain_tries > 0 and not self.ended
@@ -153,14 +154,6 @@ class StreamReader:
         if end >= len(self.behind):
             self.behind = b""
         return data
-
-    def _tidy(self) -> None:
-        """Join short pieces of text, and end a stream that has no end of its own."""
-        if self.text_bytes < _PIECE_BYTES * len(self.texts):
-            self.texts = ["".join(self.texts)]
-        if self.text_bytes > TEXT_BYTES_MAX:
-            detail = f"the text is over {TEXT_BYTES_MAX} bytes"
-            self.failure = AttemptFailed(Outcome(Fault.TOO_LARGE, status=200, detail=detail))
 
     def _hear_plain(self, data: bytes) -> int:
         """Note the texts of the leading events that are text alone; return their bytes.
@@ -219,6 +212,9 @@ class StreamReader:
             self.has_content = True
             if self._keep_text:
                 self.texts.append(text)
+                pieces = len(self.texts)
+                if pieces > _PIECES_MAX and self.text_bytes < _PIECE_BYTES * pieces:
+                    self.texts = ["".join(self.texts)]
 
     def _passes(self, event: bytes) -> bool:
         """Take one event; True when it is to be passed on now. Raises AttemptFailed."""

@@ -158,19 +158,24 @@ class _Sure(msgspec.Struct, gc=False):
 class _Told(msgspec.Struct):
     """As one door tells probabilities, and as the other."""
 
-    token_logprobs: msgspec.Raw = _NULL
+    token_logprobs: list[float | None] | None = None
     content: list[_Sure] | None = None
 
 
-class _Numbers(msgspec.Struct):
+class _LongNumbers(msgspec.Struct):
     """The first of these alone."""
 
     token_logprobs: msgspec.Raw = _NULL
 
 
+class _Long(_LongNumbers):
+    content: list[_Sure] | None = None
+
+
 _whole: Final = msgspec.json.Decoder(_Whole).decode
 _told: Final = msgspec.json.Decoder(_Told | None).decode
-_only_numbers: Final = msgspec.json.Decoder(_Numbers | None).decode
+_long: Final = msgspec.json.Decoder(_Long | None).decode
+_long_numbers: Final = msgspec.json.Decoder(_LongNumbers | None).decode
 _numbers: Final = msgspec.json.Decoder(list[float | None] | None).decode
 _text: Final = msgspec.json.Decoder(str).decode
 
@@ -188,25 +193,28 @@ def read_logprobs(raw: msgspec.Raw) -> list[float]:
     tells them, or of as many as stand in a megabyte of numbers alone; none of it is made into more
     than these, for servers tell much beside."""
     try:
-        dense = count_of(b"{", memoryview(raw)) > OBJECTS_MAX
-        told = _only_numbers(raw) if dense else _told(raw)
-        if told is None:
-            return []
-        found = _numbers(_begin_of(told.token_logprobs))
-        if not found and isinstance(told, _Told):
-            found = [each.logprob for each in told.content or ()]
+        told = _told(raw) if memoryview(raw).nbytes <= _READ_BYTES else _begin_of(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return []
-    first = (found or [])[:LOGPROBS_MAX]
+    if told is None:
+        return []
+    found = told.token_logprobs or [each.logprob for each in told.content or ()]
+    first = found[:LOGPROBS_MAX]
     return [each for each in first if each is not None and math.isfinite(each)]
 
 
-def _begin_of(numbers: msgspec.Raw) -> msgspec.Raw | bytes:
-    """Return a list of numbers, or of a long one the begin. Raises ValueError for none."""
-    if memoryview(numbers).nbytes <= _READ_BYTES:
-        return numbers
-    begin = bytes(memoryview(numbers)[:_READ_BYTES])
-    return begin[: begin.rindex(b",")] + b"]"
+def _begin_of(raw: msgspec.Raw) -> _Told | None:
+    """Return what is read of much that is told. Raises what msgspec raises, and ValueError for one
+    long number."""
+    dense = count_of(b"{", memoryview(raw)) > OBJECTS_MAX
+    told = _long_numbers(raw) if dense else _long(raw)
+    if told is None:
+        return None
+    numbers = memoryview(told.token_logprobs)
+    if numbers.nbytes > _READ_BYTES:
+        begin = bytes(numbers[:_READ_BYTES])
+        numbers = memoryview(begin[: begin.rindex(b",")] + b"]")
+    return _Told(_numbers(numbers), told.content if isinstance(told, _Long) else None)
 
 
 def text_in(raw: msgspec.Raw) -> str | None:
