@@ -188,7 +188,7 @@ class Agent:
     def _mend(self, station: Station, result: HeartbeatResult) -> None:
         log.warning("the broker did not accept a heartbeat of %s: %s", station.name, result.reason)
         if result.reason == "clock_skew":
-            log.warning("the clocks of this machine and of the broker differ: set this one")
+            log.warning("the clocks of this machine and of the broker differ: set what is wrong")
         if result.register_again or result.reason == "unknown_deployment":
             station.enrol()
 

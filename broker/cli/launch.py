@@ -20,12 +20,13 @@ from broker.embedded.postgres import EmbeddedPostgres
 from broker.embedded.readiness import answering
 from broker.embedded.supervise import Service, Supervisor
 from broker.embedded.valkey import EmbeddedValkey
-from broker.errors import Conflict, SettingInvalid, Unavailable
+from broker.errors import Conflict, SettingInvalid
 from broker.flows.access.login import make_link
 from broker.flows.access.open_account import open_account
 from broker.settings import Settings
 from broker.store.access import accounts as account_store
 from broker.store.access.accounts import Role
+from broker.store.away import unavailable_when_away
 from broker.store.database import create_engine
 from broker.store.migrate import upgrade
 
@@ -83,10 +84,8 @@ async def open_market(wanted: Launch, up: Supervisor, console: Console) -> Marke
     folder = wanted.folder
     database_url = await _database(wanted, up, console)
     valkey_url = await _valkey(folder, up, console)
-    try:
+    with unavailable_when_away():
         await upgrade(database_url)
-    except OSError as error:
-        raise Unavailable(f"The database cannot be reached: {error}.") from None
     env = _environment(wanted, database_url, valkey_url)
     link = await _console_link(database_url, wanted.url)
     await up.start(_broker(wanted, env))

@@ -12,11 +12,11 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.cli.state import StateFolder
-from broker.errors import Unavailable
 from broker.flows.access.authenticate import Caller
 from broker.logs import configure_logging
 from broker.settings import Settings
 from broker.store.access.accounts import Role
+from broker.store.away import unavailable_when_away
 from broker.store.database import create_engine
 from broker.store.revision import require_newest
 from broker.store.sealing import Sealer
@@ -42,11 +42,10 @@ def run_with_engine(
     async def connected() -> Answer:
         engine = create_engine(database_url, connections_max=2)
         try:
-            async with engine.connect() as connection:
-                await require_newest(connection)
-            return await work(engine)
-        except OSError as error:
-            raise Unavailable(f"The database cannot be reached: {error}.") from None
+            with unavailable_when_away():
+                async with engine.connect() as connection:
+                    await require_newest(connection)
+                return await work(engine)
         finally:
             await engine.dispose()
 

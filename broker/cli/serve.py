@@ -79,11 +79,9 @@ def worker(
 
 def migrate(state: State = DEFAULT_STATE) -> None:
     """Bring the database to the newest schema."""
-    from broker.errors import Unavailable
+    from broker.store.away import unavailable_when_away
     from broker.store.migrate import upgrade
 
-    try:
+    with unavailable_when_away():
         asyncio.run(upgrade(StateFolder(state).database_url()))
-    except OSError as error:
-        raise Unavailable(f"The database cannot be reached: {error}.") from None
     typer.echo("The schema is up to date.")

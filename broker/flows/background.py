@@ -20,6 +20,7 @@ from broker.flows.market.agree import Accord, Own, own_of
 from broker.flows.market.facts import Facts
 from broker.flows.market.refresh import Refresher
 from broker.flows.market.tick import TICK_S, Ticker
+from broker.flows.process.clock import watch_clock
 from broker.flows.process.give_back import give_back_now_and_then
 from broker.flows.process.lateness import watch_lateness
 from broker.flows.process.leave import Leave
@@ -82,6 +83,7 @@ class Background:
             self._quality.run(self._scene, self._teach),
             Watch(runtime).run(),
             watch_lateness(runtime.now_s, runtime.throttle, runtime.live.beats.miss),
+            watch_clock(runtime.engine, runtime.clock),
             give_back_now_and_then(),
         )
         tasks = [asyncio.create_task(each) for each in work]

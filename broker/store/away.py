@@ -3,11 +3,15 @@ who must tell it from a statement that was refused."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from broker.errors import Unavailable
 
 DRIVER_AWAY: Final = (
     OSError,
@@ -52,6 +56,19 @@ def is_database_away(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or isinstance(driver_error(error), _FOR_NOW)
     return isinstance(error, _FOR_NOW)
+
+
+@contextmanager
+def unavailable_when_away() -> Iterator[None]:
+    """Raise Unavailable, in one line, where PostgreSQL cannot be used for now."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"The database cannot be reached: {error}.") from None
+    except DBAPIError as error:
+        if not is_database_away(error):
+            raise
+        raise Unavailable(f"The database cannot be used for now: {told(error)}.") from None
 
 
 def is_unkeepable(error: BaseException) -> bool:

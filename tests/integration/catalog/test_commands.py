@@ -202,6 +202,27 @@ async def test_a_database_that_is_away_is_said_in_one_line_by_a_process_too(
     assert (here.status, here.complained) == (1, complained.decode()), "as in the other tests"
 
 
+async def test_a_database_that_is_starting_up_is_said_in_one_line(
+    environment: Mapping[str, str],
+) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(8)  # whether it speaks TLS
+        writer.write(b"N")
+        await reader.read(1_024)
+        told = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0"
+        writer.write(b"E" + (len(told) + 4).to_bytes(4, "big") + told)
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        away = {**environment, "DATABASE_URL": f"postgresql://broker@127.0.0.1:{port}/broker"}
+        for words in (("accounts", "list"), ("migrate",)):
+            ended = await command(away, *words)
+            assert (ended.status, ended.said) == (1, "")
+            assert "The database cannot be used for now: CannotConnectNowError" in ended.complained
+            assert ended.complained.count("\n") == 1
+
+
 async def test_a_broker_that_its_database_breaks_off_from_says_so_in_one_line(
     environment: Mapping[str, str],
 ) -> None:
