@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
-from litestar import Controller, get
+from litestar import Controller, Response, get
 from litestar.di import NamedDependency, Provide
 from litestar.params import QueryParameter
 
+from broker.api import beside
 from broker.api.callers import OPERATORS
 from broker.api.parts import GivenEngine
 from broker.api.wire import After, Limit, Reply, Since, Until, in_utc
@@ -65,10 +67,14 @@ class AuditController(Controller):
         sought: NamedDependency[Sought],
         limit: Limit = 100,
         cursor: After = None,
-    ) -> AuditLog:
+    ) -> Response[AuditLog]:
         entries = await read_audit(engine, sought, before=cursor, limit=limit)
-        shown = [_shown(each) for each in entries]
-        return AuditLog(entries=shown, cursor=shown[-1].id if len(shown) == limit else None)
+        return await beside.answer(partial(_log, entries, limit))
+
+
+def _log(entries: list[Entry], limit: int) -> AuditLog:
+    shown = [_shown(each) for each in entries]
+    return AuditLog(entries=shown, cursor=shown[-1].id if len(shown) == limit else None)
 
 
 def _shown(entry: Entry) -> DeedShown:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import insert, select
@@ -14,6 +15,8 @@ from uuid_utils.compat import uuid7
 from broker.store.tables import audit_log
 
 _LIST_MAX = 1_000
+ROWS_AT_ONCE: Final = 20
+"""An offer of a thousand endpoints is a row of 170 kB, which takes half a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,11 @@ async def list_entries(
         query = query.where(audit_log.c.at >= sought.since)
     if sought.until is not None:
         query = query.where(audit_log.c.at < sought.until)
-    return [
-        Entry(row.id, row.at, Deed(row.author, row.action, row.object, row.detail))
-        for row in await connection.execute(query)
-    ]
+    entries: list[Entry] = []
+    async with connection.stream(query, execution_options={"yield_per": ROWS_AT_ONCE}) as rows:
+        async for part in rows.partitions():
+            entries += [
+                Entry(row.id, row.at, Deed(row.author, row.action, row.object, row.detail))
+                for row in part
+            ]
+    return entries

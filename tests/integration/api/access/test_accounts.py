@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
+from sqlalchemy import event
 
-from tests.integration.api.conftest import Person
+from broker.store.access.audit import ROWS_AT_ONCE
+from tests.integration.api.beside import done_beside
+from tests.integration.api.conftest import Person, SmallBroker
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -113,3 +117,20 @@ async def test_what_an_operator_does_is_in_the_audit_log(
     assert entries[0]["action"] == "issue_key"
     assert entries[0]["object"] == f"keys/{made['id']}"
     assert made["key"].split("_")[2] not in str(entries)
+
+
+async def test_the_audit_log_is_read_in_small_parts_and_written_beside_the_calls(
+    broker: SmallBroker, operator: Person
+) -> None:
+    at_once: list[object] = []
+
+    def note(*told: Any) -> None:
+        if "FROM audit_log" in told[2]:
+            at_once.append(told[4].execution_options.get("yield_per"))
+
+    event.listen(broker.engine.sync_engine, "before_cursor_execute", note)
+    with done_beside() as done:
+        answer = await operator.http.get("/api/audit")
+    event.remove(broker.engine.sync_engine, "before_cursor_execute", note)
+    assert answer.content in done.results()
+    assert at_once == [ROWS_AT_ONCE]
