@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,15 @@ AUTO = "auto"
 """The model that means: any endpoint of the task."""
 NO_LIMIT_TOKENS = 1 << 40
 """Stands for an endpoint that names no context length or output limit."""
+CHANGED_MAX: Final = 64
+"""So many endpoints, or an eighth of all, are changed one by one; of more all is laid out anew."""
 
 Numbers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Scalar = TypeVar("Scalar", np.int64, np.float64)
+
+_NOBODY: Final[Numbers] = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,18 +97,22 @@ def as_index(numbers: Numbers) -> slice | Numbers:
     return slice(first, first + size) if (np.diff(numbers) == 1).all() else numbers
 
 
-def build_columns(endpoints: Iterable[Endpoint]) -> Columns:
-    """Lay out the endpoints that are listed."""
+def build_columns(endpoints: Iterable[Endpoint], before: Columns | None = None) -> Columns:
+    """Lay out the endpoints that are listed. Those that `before` has are not looked at again: of
+    ten thousand nearly all stand while one comes, goes, or changes its terms."""
     given = tuple(endpoints)
+    if before is not None:
+        change = _change(before, given)
+        if change is not None:
+            return _changed(before, given, *change)
     listed = sorted(given, key=lambda each: each.number)
     size = listed[-1].number + 1 if listed else 0
     by_number: list[Endpoint | None] = [None] * size
     families: dict[tuple[Task, str], list[int]] = {}
     for each in listed:
         by_number[each.number] = each
-        for task in each.tasks:
-            for model in {AUTO, each.model}:
-                families.setdefault((task, model), []).append(each.number)
+        for key in _families(each):
+            families.setdefault(key, []).append(each.number)
 
     numbers = np.array([each.number for each in listed], dtype=np.int64)
 
@@ -118,26 +126,143 @@ def build_columns(endpoints: Iterable[Endpoint]) -> Columns:
         codes = column(np.int64, lambda each: code_of.setdefault(value(each), len(code_of)))
         return Words(codes, code_of)
 
+    columns: dict[str, Any] = {name: column(*told) for name, told in _COLUMNS.items()}
+    columns |= {name: words(value) for name, value in _WORDS.items()}
     return Columns(
         endpoints=tuple(by_number),
         given=given,
         by_name={each.name: each.number for each in sorted(listed, key=lambda each: each.name)},
         families={key: np.array(each, dtype=np.int64) for key, each in families.items()},
-        deployment=column(np.int64, lambda each: each.deployment.number),
-        capacity=column(np.float64, lambda each: each.deployment.capacity),
-        context_tokens=column(np.int64, lambda e: e.context_length_tokens or NO_LIMIT_TOKENS),
-        output_tokens=column(np.int64, lambda each: each.max_output_tokens or NO_LIMIT_TOKENS),
-        quality=column(np.float64, lambda each: each.quality),
-        specialist=column(np.bool_, lambda each: bool(each.domains)),
         claims=_claims(listed),
-        retains_data=column(np.bool_, lambda each: each.deployment.retains_data),
-        trains_on_data=column(np.bool_, lambda each: each.deployment.trains_on_data),
-        private=column(np.bool_, lambda each: each.visible_to is not None),
-        has_private=any(each.visible_to is not None for each in listed),
-        provider=words(lambda each: each.deployment.provider),
-        region=words(lambda each: each.deployment.region),
-        version=words(lambda each: each.version),
+        has_private=bool(columns["private"].any()),
+        **columns,
     )
+
+
+_COLUMNS: Final[Mapping[str, tuple[type, Callable[[Endpoint], Any]]]] = {
+    "deployment": (np.int64, lambda each: each.deployment.number),
+    "capacity": (np.float64, lambda each: each.deployment.capacity),
+    "context_tokens": (np.int64, lambda each: each.context_length_tokens or NO_LIMIT_TOKENS),
+    "output_tokens": (np.int64, lambda each: each.max_output_tokens or NO_LIMIT_TOKENS),
+    "quality": (np.float64, lambda each: each.quality),
+    "specialist": (np.bool_, lambda each: bool(each.domains)),
+    "retains_data": (np.bool_, lambda each: each.deployment.retains_data),
+    "trains_on_data": (np.bool_, lambda each: each.deployment.trains_on_data),
+    "private": (np.bool_, lambda each: each.visible_to is not None),
+}
+_WORDS: Final[Mapping[str, Callable[[Endpoint], str]]] = {
+    "provider": lambda each: each.deployment.provider,
+    "region": lambda each: each.deployment.region,
+    "version": lambda each: each.version,
+}
+
+
+def _families(endpoint: Endpoint) -> set[tuple[Task, str]]:
+    return {(task, model) for task in endpoint.tasks for model in (AUTO, endpoint.model)}
+
+
+def _change(
+    before: Columns, given: tuple[Endpoint, ...]
+) -> tuple[list[Endpoint], list[Endpoint]] | None:
+    """Return who is new or has changed, and who is no more or was otherwise; None where these are
+    too many to change one by one, or too many words are remembered of those that are no more."""
+    known = before.endpoints
+    size = len(known)
+    fresh = [each for each in given if each.number >= size or known[each.number] is not each]
+    most = max(CHANGED_MAX, len(given) // 8)
+    words = max(len(before.provider.code_of), len(before.version.code_of))
+    if len(fresh) > most or words > len(given) + CHANGED_MAX:
+        return None
+    stale = [old for each in fresh if each.number < size and (old := known[each.number])]
+    if sum(each is not None for each in known) - len(stale) + len(fresh) > len(given):
+        now = {each.number for each in given}
+        stale += [each for each in known if each is not None and each.number not in now]
+    return None if len(stale) > 2 * most else (fresh, stale)
+
+
+def _changed(
+    before: Columns, given: tuple[Endpoint, ...], fresh: list[Endpoint], stale: list[Endpoint]
+) -> Columns:
+    """Lay out the same with the `fresh`, without the `stale`, who are no more or were otherwise."""
+    by_number = [*before.endpoints]
+    by_number += [None] * (max((each.number + 1 for each in fresh), default=0) - len(by_number))
+    for old in stale:
+        by_number[old.number] = None
+    for each in fresh:
+        by_number[each.number] = each
+    while by_number and by_number[-1] is None:
+        by_number.pop()
+    numbers = [each.number for each in fresh]
+    left = [each.number for each in stale if each.number < len(by_number)]
+
+    def column(known: NDArray[Any], values: list[Any]) -> NDArray[Any]:
+        array = np.zeros(len(by_number), dtype=known.dtype)
+        array[: known.size] = known[: array.size]
+        array[left] = 0
+        array[numbers] = values
+        return array
+
+    def words(known: Words, value: Callable[[Endpoint], str]) -> Words:
+        code_of = dict(known.code_of)
+        codes = [code_of.setdefault(value(each), len(code_of)) for each in fresh]
+        return Words(column(known.codes, codes), code_of)
+
+    columns: dict[str, Any] = {
+        name: column(getattr(before, name), [value(each) for each in fresh])
+        for name, (_, value) in _COLUMNS.items()
+    }
+    columns |= {name: words(getattr(before, name), value) for name, value in _WORDS.items()}
+    return Columns(
+        endpoints=tuple(by_number),
+        given=given,
+        by_name=_renamed(before.by_name, fresh, stale),
+        families=_regrouped(before.families, fresh, stale),
+        claims=_reclaimed(before.claims, fresh, stale),
+        has_private=bool(columns["private"].any()),
+        **columns,
+    )
+
+
+def _renamed(
+    by_name: Mapping[str, int], fresh: list[Endpoint], stale: list[Endpoint]
+) -> Mapping[str, int]:
+    now = {each.name: each.number for each in fresh}
+    if now == {each.name: each.number for each in stale}:
+        return by_name
+    gone = {each.name for each in stale}
+    all_names = {name: number for name, number in by_name.items() if name not in gone} | now
+    return {name: all_names[name] for name in sorted(all_names)}
+
+
+def _regrouped(
+    families: Mapping[tuple[Task, str], Numbers], fresh: list[Endpoint], stale: list[Endpoint]
+) -> Mapping[tuple[Task, str], Numbers]:
+    left = {(key, each.number) for each in stale for key in _families(each)}
+    joined = {(key, each.number) for each in fresh for key in _families(each)}
+    changed = dict(families)
+    for key, number in left - joined:
+        changed[key] = changed[key][changed[key] != number]
+    for key, number in joined - left:
+        members = changed.get(key, _NOBODY)
+        changed[key] = np.insert(members, members.searchsorted(number), number)
+    return {key: each for key, each in changed.items() if each.size}
+
+
+def _reclaimed(
+    claims: Mapping[str, tuple[Numbers, Floats]], fresh: list[Endpoint], stale: list[Endpoint]
+) -> dict[str, tuple[Numbers, Floats]]:
+    left = {(name, e.number, quality) for e in stale for name, quality in e.domains.items()}
+    joined = {(name, e.number, quality) for e in fresh for name, quality in e.domains.items()}
+    changed = dict(claims)
+    for domain, number, _ in left - joined:
+        numbers, qualities = changed[domain]
+        kept = numbers != number
+        changed[domain] = numbers[kept], qualities[kept]
+    for domain, number, quality in joined - left:
+        numbers, qualities = changed.get(domain, (_NOBODY, np.zeros(0)))
+        at = numbers.searchsorted(number)
+        changed[domain] = np.insert(numbers, at, number), np.insert(qualities, at, quality)
+    return {domain: each for domain, each in changed.items() if each[0].size}
 
 
 def _claims(endpoints: Iterable[Endpoint]) -> dict[str, tuple[Numbers, Floats]]:

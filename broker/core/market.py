@@ -176,7 +176,7 @@ def build_market(
     if before is not None and _holds(before.columns, listed):
         columns = before.columns
     else:
-        columns = build_columns(listed)
+        columns = build_columns(listed, None if before is None else before.columns)
     gone = [number for number, state in presence.items() if state is not Presence.READY]
     away = columns.on(gone)
     if before is None:
