@@ -12,6 +12,7 @@ import enum
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -138,15 +139,36 @@ def in_force(choices: Iterable[Choice], at_s: float) -> dict[tuple[Scope, str], 
 
 def choice_for(member: Member, standing: Mapping[tuple[Scope, str], Choice]) -> Choice:
     """The narrowest choice in force for an endpoint, STANDARD where there is none."""
-    for place in (
-        (Scope.ENDPOINT, member.name),
-        (Scope.PROVIDER, member.provider),
-        (Scope.DOMAIN, member.domain),
-        (Scope.MARKET, ""),
-    ):
-        if place in standing:
-            return standing[place]
-    return STANDARD
+    return _Standing.of(standing).choice_for(member)
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """The choices in force by subject, a table for each scope: nearly all have none but one."""
+
+    narrow: tuple[tuple[Callable[[Member], str], dict[str, Choice]], ...]
+    """The tables that are not empty, the narrowest scope first, and what is looked for there."""
+    widest: Choice
+
+    @classmethod
+    def of(cls, standing: Mapping[tuple[Scope, str], Choice]) -> _Standing:
+        tables: dict[Scope, dict[str, Choice]] = {scope: {} for scope in Scope}
+        for (scope, subject), choice in standing.items():
+            tables[scope][subject] = choice
+        subjects = (
+            (attrgetter("name"), tables[Scope.ENDPOINT]),
+            (attrgetter("provider"), tables[Scope.PROVIDER]),
+            (attrgetter("domain"), tables[Scope.DOMAIN]),
+        )
+        narrow = tuple((subject, table) for subject, table in subjects if table)
+        return cls(narrow, tables[Scope.MARKET].get("", STANDARD))
+
+    def choice_for(self, member: Member) -> Choice:
+        for subject, table in self.narrow:
+            choice = table.get(subject(member))
+            if choice is not None:
+                return choice
+        return self.widest
 
 
 def ensemble_of(
@@ -154,16 +176,19 @@ def ensemble_of(
 ) -> Ensemble:
     """The controllers that are chosen, each for its endpoints."""
     places: dict[str, int] = {}
+    known: dict[int, int] = {}
     groups: list[Group] = []
     chosen: dict[int, int] = {}
+    choice_of = _Standing.of(standing).choice_for
     for member in members:
-        choice = choice_for(member, standing)
-        key = choice.key
-        if key not in places:
-            places[key] = len(groups)
-            controller = build_controller(choice.controller, choice.parameters)
-            groups.append(Group(key, choice.controller, controller, choice.schedule))
-        chosen[member.number] = places[key]
+        choice = choice_of(member)
+        place = known.get(id(choice))
+        if place is None:
+            place = known[id(choice)] = places.setdefault(choice.key, len(groups))
+            if place == len(groups):
+                controller = build_controller(choice.controller, choice.parameters)
+                groups.append(Group(choice.key, choice.controller, controller, choice.schedule))
+        chosen[member.number] = place
     group_of = np.full(max(chosen, default=-1) + 1, -1)
     group_of[list(chosen)] = list(chosen.values())
     return Ensemble(tuple(groups), group_of)

@@ -83,6 +83,20 @@ class Bands:
         floor, listed, ceiling = np.moveaxis(values, (2, 1), (0, 1))
         return cls(floor, listed, ceiling)
 
+    def but(self, rows: Mapping[int, Sequence[int]], size: int) -> Bands:
+        """The same for `size` endpoints, with other values for some of them, as `from_rows` takes
+        them; nine zeros for one that is not in use any more."""
+        numbers = np.fromiter(rows, dtype=np.int64, count=len(rows))
+        told = np.array(list(rows.values()), dtype=np.int64).reshape(-1, 3, 3)
+        bounds = []
+        for at, known in enumerate((self.floor, self.listed, self.ceiling)):
+            values = np.zeros((3, size), dtype=np.int64)
+            kept = min(size, len(self))
+            values[:, :kept] = known[:, :kept]
+            values[:, numbers] = told[:, :, at].T
+            bounds.append(values)
+        return Bands(*bounds)
+
     def __len__(self) -> int:
         return int(self.floor.shape[1])
 

@@ -77,18 +77,39 @@ class Takes:
                 by_domain[domain] = take_bps
         return usual, by_domain
 
-    def applied(self, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
-        """Return the endpoints with their takes as of now."""
-        if not self.plans:
-            return list(endpoints)
-        return [self._applied(each) for each in endpoints]
-
-    def _applied(self, endpoint: Endpoint) -> Endpoint:
-        take_bps, by_domain = self.take(endpoint.deployment.provider_id, endpoint.take_bps)
-        return replace(endpoint, take_bps=take_bps, take_bps_by_domain=by_domain)
-
     def _first(self, *scopes: PlanScope) -> Plan | None:
         return next((self.plans[each] for each in scopes if each in self.plans), None)
+
+
+class Taken:
+    """Endpoints with the takes of plans. Whoever did not change stays the same object, for others
+    remember things by them."""
+
+    def __init__(self) -> None:
+        self._listed: tuple[Endpoint, ...] = ()
+        self._taken: tuple[Endpoint, ...] = ()
+
+    def of(self, takes: Takes, listed: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        """Return the endpoints that are listed with their takes as of now."""
+        taken = listed
+        if takes.plans:
+            before = {id(each): last for each, last in zip(self._listed, self._taken, strict=True)}
+            # Of a provider's endpoints mostly all have one take.
+            known: dict[tuple[str, int], tuple[int, dict[str, int]]] = {}
+            made = []
+            for each in listed:
+                owner = each.deployment.provider, each.take_bps
+                take = known.get(owner)
+                if take is None:
+                    take = takes.take(each.deployment.provider_id, each.take_bps)
+                    known[owner] = take
+                last = before.get(id(each), each)
+                if (last.take_bps, last.take_bps_by_domain) != take:
+                    last = replace(each, take_bps=take[0], take_bps_by_domain=take[1])
+                made.append(last)
+            taken = tuple(made)
+        self._listed, self._taken = listed, taken
+        return taken
 
 
 def in_force(plans: Iterable[Plan], now: datetime) -> dict[PlanScope, Plan]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
+from typing import Final
 
 from broker.core.catalog import Band, Deployment, Endpoint
 from broker.core.market import Presence
@@ -47,6 +48,44 @@ class Facts:
         return self.endpoints[-1].number + 1 if self.endpoints else 0
 
 
-def bands_of(endpoints: Iterable[Endpoint]) -> Bands:
-    """Return the price bands by endpoint number."""
-    return Bands.from_rows({each.number: _bounds(each.band) for each in endpoints})
+@dataclass(frozen=True, slots=True, eq=False)
+class Change:
+    """What became of a catalog; both by number."""
+
+    fresh: tuple[Endpoint, ...]
+    """Who is new, or has changed."""
+    gone: tuple[int, ...]
+    """Whose numbers are in use no more."""
+
+    @classmethod
+    def between(cls, before: Sequence[Endpoint], now: Sequence[Endpoint]) -> Change:
+        """Compare two catalogs: whoever stands is the same object in both."""
+        known = {each.number: each for each in before}
+        fresh = tuple(each for each in now if known.pop(each.number, None) is not each)
+        return cls(fresh, tuple(known))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Banded:
+    """A catalog and its price bands, by endpoint number."""
+
+    endpoints: tuple[Endpoint, ...]
+    bands: Bands
+
+    @classmethod
+    def of(cls, endpoints: Sequence[Endpoint]) -> Banded:
+        """Lay the bands of a catalog out."""
+        rows = {each.number: _bounds(each.band) for each in endpoints}
+        return cls(tuple(endpoints), Bands.from_rows(rows))
+
+    def moved(self, endpoints: tuple[Endpoint, ...], change: Change | None = None) -> Banded:
+        """Return those of another catalog, made of these: nearly all stand."""
+        if change is None:
+            change = Change.between(self.endpoints, endpoints)
+        size = max((each.number + 1 for each in endpoints), default=0)
+        rows = dict.fromkeys((each for each in change.gone if each < size), _NO_BAND)
+        rows |= {each.number: _bounds(each.band) for each in change.fresh}
+        return Banded(endpoints, self.bands.but(rows, size))
+
+
+_NO_BAND: Final = (0,) * 9

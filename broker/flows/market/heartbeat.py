@@ -9,13 +9,14 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.flows.process.outage import Outage
 from broker.live.beats import SEQUENCE_MAX, Beats
 from broker.live.sheet import Beat
 from broker.store.away import DATABASE_AWAY
 from broker.store.market import deployments
+from broker.store.market.stamps import NOTHING, standing
 from broker.store.sealing import Sealer
 from provider_sdk.protocol import (
     Heartbeat,
@@ -37,6 +38,8 @@ KEYS_LOADED_EVERY_S: Final = 1.0
 """Strangers' ids make us look for new deployments no more often than this."""
 _DATABASE_S: Final = 5.0
 """The database has so long to tell them."""
+LOADED_TOGETHER: Final = 200
+"""So many keys are opened without a break: two milliseconds."""
 TOGETHER: Final = 50
 """So many of a batch are examined without a break: a millisecond and a half."""
 
@@ -70,6 +73,8 @@ class HeartbeatDesk:
         """Of the wall clock before the other, when both were first read."""
         self._keys: Mapping[bytes, bytes] = {}
         """By the bytes of ids, of which a UUID takes three times as many."""
+        self._stamps = NOTHING
+        """Of the deployments whose keys are known."""
         self._load_again_at_s = 0.0
         self._current = False
         self._changes = 0
@@ -183,18 +188,47 @@ class HeartbeatDesk:
 
     async def _load(self, strange: Set[UUID]) -> None:
         changes = self._changes
-        kept, wanted = (self._keys, strange) if self._current else ({}, None)
         try:
             async with asyncio.timeout(_DATABASE_S), self._engine.connect() as connection:
-                told = await deployments.load_signing_keys(connection, self._sealer, wanted)
+                if self._current:
+                    self._keys = await self._opened(connection, strange, self._keys)
+                else:
+                    await self._catch_up(connection)
         except DATABASE_AWAY as error:
             self._current = False
             self._load_again_at_s = self._now_s() + KEYS_LOADED_EVERY_S  # all who waited, too
             self._outage.met(error)
             return
         self._outage.over()
-        self._keys = {**kept, **{each.bytes: key for each, key in told.items()}}
         self._current = changes == self._changes
+
+    async def _catch_up(self, connection: AsyncConnection) -> None:
+        """Load the keys of those deployments that have come, changed or gone."""
+        stamps = await deployments.signing_stamps(connection)
+        there, before = {*stamps["number"].tolist()}, {*self._stamps["number"].tolist()}
+        changed = (there | before) - {*standing(self._stamps, stamps).tolist()}
+        keys = await self._opened(connection, changed, self._keys)
+        if len(keys) != len(there):
+            # A restored backup knows nothing of some, and gives their numbers to others.
+            keys = await self._opened(connection, there, {})
+        self._keys, self._stamps = keys, stamps
+
+    async def _opened(
+        self, connection: AsyncConnection, which: Set[UUID] | Set[int], known: Mapping[bytes, bytes]
+    ) -> Mapping[bytes, bytes]:
+        """Return these keys, read a few at a time, beside those that are known."""
+        keys, wanted = dict(known), [*which]
+        for part in (
+            wanted[at : at + LOADED_TOGETHER] for at in range(0, len(wanted), LOADED_TOGETHER)
+        ):
+            told = await deployments.load_signing_keys(connection, self._sealer, part)
+            for deployment_id, key in told.items():
+                if key is None:
+                    keys.pop(deployment_id.bytes, None)
+                else:
+                    keys[deployment_id.bytes] = key
+            await asyncio.sleep(0)  # calls come between
+        return keys
 
 
 def _parts(whole: Sequence[_Each]) -> Iterator[Sequence[_Each]]:

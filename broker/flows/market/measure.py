@@ -6,14 +6,15 @@ stands; what moves by the second is read off the live counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from broker.core.catalog import Endpoint
-from broker.flows.market.facts import bands_of
+from broker.core.catalog import Endpoint, Task
+from broker.flows.market.facts import Banded, Change
 from broker.live.room import Live
 from broker.live.sheet import UNTOLD, BeatSheet, Roster
 from pricing.book import FloatArray, IntArray, PriceBook
@@ -32,16 +33,54 @@ FLEET_MAX: Final = 300
 class Ground:
     """What a catalog says of its endpoints; arrays by endpoint number, -1 for one not in use."""
 
-    endpoints: tuple[Endpoint, ...]
-    bands: Bands
+    banded: Banded
     deployment: IntArray
     """The deployment's number."""
     family: IntArray
     """The same for endpoints of one model that do the same tasks."""
+    families: Mapping[Any, int]
+    """Those that were given so far, by model and tasks."""
     capacity: FloatArray
     """Slots by deployment number."""
     roster: Roster
     """The deployments, whose beats say how busy they are."""
+    members: Mapping[int, Member]
+    """By endpoint number: what a choice of controller goes by."""
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """All of the catalog."""
+        return self.banded.endpoints
+
+    @property
+    def bands(self) -> Bands:
+        """Their price bands."""
+        return self.banded.bands
+
+    def moved(self, endpoints: tuple[Endpoint, ...]) -> Ground:
+        """Lay out another catalog by this one: nearly all stand."""
+        change = Change.between(self.endpoints, endpoints)
+        if len(self.families) > len(endpoints) + len(self.families) // 2:
+            return ground_of(endpoints)  # most families are no more
+        banded = self.banded.moved(endpoints, change)
+        size, families, members = len(banded.bands), dict(self.families), dict(self.members)
+        deployment, family = _fitted(self.deployment, size, -1), _fitted(self.family, size, -1)
+        for number in change.gone:
+            del members[number]
+        left = [number for number in change.gone if number < size]
+        deployment[left] = family[left] = -1
+        servers = {each.deployment.number: each.deployment for each in change.fresh}
+        capacity = _fitted(self.capacity, max([self.capacity.size, *(at + 1 for at in servers)]), 1)
+        known = {*self.deployment.tolist()}
+        for number, server in servers.items():
+            capacity[number] = server.capacity
+        for each in change.fresh:
+            members[each.number] = member_of(each)
+            deployment[each.number] = each.deployment.number
+            family[each.number] = families.setdefault(_family_of(each), len(families))
+        stands = not change.gone and servers.keys() <= known
+        roster = self.roster if stands else _roster_of(endpoints)
+        return Ground(banded, deployment, family, families, capacity, roster, members)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,25 +93,24 @@ class Measured:
 
 def ground_of(endpoints: Sequence[Endpoint]) -> Ground:
     """Lay out a catalog."""
-    bands = bands_of(endpoints)
+    nothing = np.zeros(0, dtype=np.int64)
+    empty = Ground(Banded.of(()), nothing, nothing, {}, np.zeros(0), Roster({}), {})
+    return empty.moved(tuple(endpoints))
+
+
+def _family_of(endpoint: Endpoint) -> tuple[str, frozenset[Task]]:
+    return endpoint.model, endpoint.tasks
+
+
+def _roster_of(endpoints: Sequence[Endpoint]) -> Roster:
     deployments = {each.deployment.number: each.deployment for each in endpoints}
-    capacity = np.ones(max(deployments, default=-1) + 1, dtype=np.float64)
-    for number, deployment in deployments.items():
-        capacity[number] = deployment.capacity
-    deployment_of = np.full(len(bands), -1)
-    family_of = np.full(len(bands), -1)
-    families: dict[Any, int] = {}
-    for each in endpoints:
-        deployment_of[each.number] = each.deployment.number
-        family_of[each.number] = families.setdefault((each.model, each.tasks), len(families))
-    return Ground(
-        endpoints=tuple(endpoints),
-        bands=bands,
-        deployment=deployment_of,
-        family=family_of,
-        capacity=capacity,
-        roster=Roster({each.id: each.number for each in deployments.values()}),
-    )
+    return Roster({each.id: each.number for each in deployments.values()})
+
+
+def _fitted(array: NDArray[Any], size: int, filler: float) -> NDArray[Any]:
+    fitted = np.full(size, filler, dtype=array.dtype)
+    fitted[: array.size] = array[:size]
+    return fitted
 
 
 def member_of(endpoint: Endpoint) -> Member:

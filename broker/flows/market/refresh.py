@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from broker.core.money.takes import Taken
 from broker.errors import Unavailable
 from broker.flows.market.facts import Facts
 from broker.flows.market.price_newcomers import Newcomers
@@ -70,6 +71,7 @@ class Refresher:
         self._woken = asyncio.Event()
         self._roster = Roster({})
         self._newcomers = Newcomers()
+        self._taken = Taken()
         self.facts = Facts()
 
     def mark(self, what: str) -> None:
@@ -114,7 +116,9 @@ class Refresher:
         before = self.facts
         newest = await self._look_up(before, ticks=ticks)
         if newest.deployments is not before.deployments:
-            self._roster = Roster({each.id: each.number for each in newest.deployments})
+            ids = tuple(each.id for each in newest.deployments)
+            if ids != self._roster.ids:
+                self._roster = Roster({each.id: each.number for each in newest.deployments})
         if ticks and newest.loaded and not self._complained:
             await self._forget()
         presence = judge(self._live.beats.sheet(), self._roster, before.presence)
@@ -171,14 +175,14 @@ class Refresher:
             listed = self._listed
             await listed.read(connection)
             takes = await plans.load_takes(connection, self._clock())
-            endpoints = takes.applied(listed.endpoints)
+            endpoints = self._taken.of(takes, listed.endpoints)
             self._takes_change_at = takes.changes_at
             taught = await domains.load_domains(connection, before.domains)
             # The same objects stay while nothing changed: others remember things by them.
             if listed.deployments is not before.deployments:
                 newest = replace(newest, deployments=listed.deployments)
-            if tuple(endpoints) != before.endpoints:
-                newest = replace(newest, endpoints=tuple(endpoints))
+            if endpoints != before.endpoints:
+                newest = replace(newest, endpoints=endpoints)
             if taught != before.domains:
                 newest = replace(newest, domains=taught)
         known = self._with_newest_book(newest)

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.catalog import Endpoint
 from broker.flows.market.choose_pricing import choice_of
-from broker.flows.market.measure import Ground, ground_of, infer_fluid, measure, member_of
+from broker.flows.market.measure import Ground, ground_of, infer_fluid, measure
 from broker.flows.market.tell_incidents import tell_incidents
 from broker.flows.process.outage import Outage
 from broker.live.room import Live
@@ -169,16 +169,17 @@ class Ticker:
     async def _planned(self, endpoints: tuple[Endpoint, ...], now: datetime) -> _Plan:
         """Return who moves whose prices now; the same plan while catalog and choices stand."""
         plan = self._plan
-        ground = plan.ground if plan and plan.ground.endpoints == endpoints else None
+        ground = plan.ground if plan else ground_of(endpoints)
+        stands = ground.endpoints == endpoints
         async with self._engine.connect() as connection:
             stored = await pricing_choices.list_open(connection, now)
         if stored != self._choices[0]:
             self._choices = (stored, _understood(stored))
         standing = in_force(self._choices[1], now.timestamp())
-        if plan is not None and ground is not None and plan.standing == standing:
+        if plan is not None and stands and plan.standing == standing:
             return plan
-        ground = ground or ground_of(endpoints)
-        plan = _Plan(ground, standing, ensemble_of(map(member_of, endpoints), standing))
+        ground = ground if stands else ground.moved(endpoints)
+        plan = _Plan(ground, standing, ensemble_of(ground.members.values(), standing))
         _log.info("the prices are moved by", controllers=plan.names, choices=len(standing))
         return plan
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.catalog import Deployment, Kind, ListingStatus
 from broker.errors import NotFound
+from broker.store.market.stamps import Stamps, read_stamps, stamps_by
 from broker.store.sealing import Sealer, SecretUnreadable
 from broker.store.tables import accounts, deployments
 from provider_sdk.protocol import ProbeReport
@@ -25,6 +26,11 @@ ROWS_AT_ONCE: Final = 500
 Same = dict[Any, Any]
 """Values by themselves: what equals one of them need not be kept twice. Numbers, of which those of
 different types may be equal, with what they are numbers of."""
+
+_SIGNING: Final = f"""
+SELECT {stamps_by("number", "ctid", "xmin")}
+  FROM deployments WHERE status <> '{ListingStatus.WITHDRAWN.value}'
+"""  # noqa: S608 - of constants
 
 _log = structlog.get_logger(__name__)
 _ADVICE: Final = (
@@ -76,22 +82,27 @@ async def list_deployments(
     return found
 
 
+async def signing_stamps(connection: AsyncConnection) -> Stamps:
+    """Return what stands for the deployments that are not withdrawn, and for their keys."""
+    return await read_stamps(connection, _SIGNING)
+
+
 async def load_signing_keys(
-    connection: AsyncConnection, sealer: Sealer, ids: Collection[UUID] | None = None
-) -> dict[UUID, bytes]:
-    """Return the key of every deployment that is not withdrawn, or of those with these ids;
-    unreadable ones are logged."""
-    query = select(deployments.c.id, deployments.c.signing_key_sealed).where(
-        deployments.c.status != ListingStatus.WITHDRAWN.value
+    connection: AsyncConnection, sealer: Sealer, which: Collection[UUID] | Collection[int]
+) -> dict[UUID, bytes | None]:
+    """Return the keys of the deployments with these ids or numbers: None of those withdrawn, and of
+    unreadable ones, which are logged."""
+    row_of, withdrawn = deployments.c, ListingStatus.WITHDRAWN.value
+    by_number = all(isinstance(each, int) for each in which)
+    query = select(row_of.id, row_of.signing_key_sealed, row_of.status).where(
+        (row_of.number if by_number else row_of.id).in_(which)
     )
-    if ids is not None:
-        query = query.where(deployments.c.id.in_(ids))
-    keys: dict[UUID, bytes] = {}
-    for row in await connection.execute(query):
-        key = opened(row.signing_key_sealed, signing_key_place(row.id), sealer)
-        if key is not None:
-            keys[row.id] = key
-    return keys
+    return {
+        row.id: None
+        if row.status == withdrawn
+        else opened(row.signing_key_sealed, signing_key_place(row.id), sealer)
+        for row in await connection.execute(query)
+    }
 
 
 def open_credential(row: Row[Any], sealer: Sealer) -> str | None:

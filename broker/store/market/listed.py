@@ -1,9 +1,8 @@
 """What is listed, as one process knows it: of a large catalog only what has changed is read again.
 
-A stamp stands for all that an endpoint or a deployment is made of: where its rows are and which
-transaction wrote them (`ctid`, `xmin`), and the names that come from elsewhere. Ten thousand stamps
-are 120 kB and some 50 ms of the database's time, where reading it all takes a process a second, and
-for that second the memory of the whole catalog once more.
+What has is told by stamps: of ten thousand endpoints they take some 50 ms of the database's time,
+where reading it all takes a process a second, and for that second the memory of the whole catalog
+once more.
 """
 
 from __future__ import annotations
@@ -12,31 +11,26 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.core.catalog import Deployment, Endpoint, ListingStatus
 from broker.store.access.accounts import LEDGER_KINDS, Role
 from broker.store.market import catalog, offers
 from broker.store.market.deployments import Same
+from broker.store.market.stamps import NOTHING, Stamps, read_stamps, stamps_by, standing
 from broker.store.sealing import Sealer
 
 TOGETHER: Final = 500
 """So many rows are in memory at once."""
 
-_STAMP: Final = np.dtype([("number", ">i4"), ("stamp", ">i8")])
 _LISTED: Final = f"d.status = '{ListingStatus.LISTED.value}' AND a.closed_at IS NULL"
 _DEPLOYMENTS: Final = f"""
-SELECT string_agg(int4send(d.number) || int8send(hashtextextended(
-           concat_ws(' ', d.ctid, d.xmin, a.name), 0)), ''::bytea ORDER BY d.number)
+SELECT {stamps_by("d.number", "d.ctid", "d.xmin", "a.name")}
   FROM deployments d JOIN accounts a ON a.id = d.provider_id
  WHERE {_LISTED}
 """  # noqa: S608 - of constants
 _ENDPOINTS: Final = f"""
-SELECT string_agg(int4send(e.number) || int8send(hashtextextended(
-           concat_ws(' ', e.ctid, e.xmin, o.ctid, o.xmin, l.id, a.name), 0)),
-           ''::bytea ORDER BY e.number)
+SELECT {stamps_by("e.number", "e.ctid", "e.xmin", "o.ctid", "o.xmin", "l.id", "a.name")}
   FROM endpoints e
   JOIN deployments d ON d.id = e.deployment_id
   JOIN offers o ON o.endpoint_id = e.id AND o.valid_to IS NULL
@@ -45,9 +39,6 @@ SELECT string_agg(int4send(e.number) || int8send(hashtextextended(
    AND l.kind = '{LEDGER_KINDS[Role.PROVIDER]}'
  WHERE e.retired_at IS NULL AND {_LISTED}
 """  # noqa: S608 - of constants
-
-_Stamps = NDArray[Any]
-_NOTHING: Final[_Stamps] = np.zeros(0, dtype=_STAMP)
 
 
 class Listed:
@@ -58,7 +49,7 @@ class Listed:
         self._sealer = sealer
         self._servers: dict[int, Deployment] = {}
         self._models: dict[int, Endpoint] = {}
-        self._stamps = (_NOTHING, _NOTHING)
+        self._stamps = (NOTHING, NOTHING)
         """Of what has been read, which is not all where a reading was broken off."""
         self.deployments: tuple[Deployment, ...] = ()
         self.endpoints: tuple[Endpoint, ...] = ()
@@ -66,7 +57,10 @@ class Listed:
     async def read(self, connection: AsyncConnection) -> None:
         """Bring both up to date. Where that fails they stay as they were, and the next time goes on
         from there."""
-        stamps = (await _stamps(connection, _DEPLOYMENTS), await _stamps(connection, _ENDPOINTS))
+        stamps = (
+            await read_stamps(connection, _DEPLOYMENTS),
+            await read_stamps(connection, _ENDPOINTS),
+        )
         if all(map(np.array_equal, stamps, self._stamps)):
             return
         try:
@@ -80,7 +74,7 @@ class Listed:
         if endpoints != self.endpoints:
             self.endpoints = endpoints
 
-    async def _read(self, connection: AsyncConnection, stamps: tuple[_Stamps, _Stamps]) -> None:
+    async def _read(self, connection: AsyncConnection, stamps: tuple[Stamps, Stamps]) -> None:
         same: Same = {}
         servers, models = self._servers, self._models
         _forget(servers, self._stamps[0], stamps[0])
@@ -88,31 +82,28 @@ class Listed:
         for numbers in _lacking(servers, stamps[0]):
             for server in await catalog.load_deployments(connection, numbers, self._sealer, same):
                 servers[server.number] = server
-        standing = {each.id: each for each in servers.values()}
         for number, model in tuple(models.items()):
-            if standing.get(model.deployment.id) is not model.deployment:
+            if servers.get(model.deployment.number) is not model.deployment:
                 del models[number]
+        by_id = {each.id: each for each in servers.values()}
         for numbers in _lacking(models, stamps[1]):
-            for model in await offers.load_numbers(connection, numbers, standing, same):
+            for model in await offers.load_numbers(connection, numbers, by_id, same):
                 models[model.number] = model
 
 
-async def _stamps(connection: AsyncConnection, query: str) -> _Stamps:
-    return np.frombuffer(await connection.scalar(text(query)) or b"", dtype=_STAMP)
-
-
-def _of(stamps: _Stamps, known: Mapping[int, object]) -> _Stamps:
+def _of(stamps: Stamps, known: Mapping[int, object]) -> Stamps:
+    if len(known) == stamps.size:  # all that were wanted have been read
+        return stamps
     return stamps[np.isin(stamps["number"], list(known))]
 
 
-def _forget(known: dict[int, Any], before: _Stamps, stamps: _Stamps) -> None:
+def _forget(known: dict[int, Any], before: Stamps, stamps: Stamps) -> None:
     """Forget what is gone or has changed."""
-    unchanged = {number for number, _ in {*before.tolist()} & {*stamps.tolist()}}
-    for number in known.keys() - unchanged:
+    for number in known.keys() - {*standing(before, stamps).tolist()}:
         del known[number]
 
 
-def _lacking(known: Mapping[int, object], stamps: _Stamps) -> Iterator[list[int]]:
+def _lacking(known: Mapping[int, object], stamps: Stamps) -> Iterator[list[int]]:
     """Return the numbers that are to be read, in parts."""
     wanted = [number for number in stamps["number"].tolist() if number not in known]
     return (wanted[at : at + TOGETHER] for at in range(0, len(wanted), TOGETHER))

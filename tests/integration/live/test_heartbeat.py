@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.flows.market.heartbeat import TOGETHER, HeartbeatDesk, interval_ms
@@ -17,6 +18,7 @@ from broker.live.room import Live
 from broker.store.database import create_engine
 from broker.store.market import catalog
 from broker.store.market.catalog import Registration
+from broker.store.sealing import Sealer
 from provider_sdk.protocol import (
     REPLAY_WINDOW_MS,
     REPORTED_CALLS_MAX,
@@ -206,6 +208,55 @@ async def test_a_withdrawn_deployment_is_unknown_once_the_change_is_heard(
     desk.forget_keys()
     monotonic.now_s += 1.0
     assert await reasons(desk, signed(gpu1, 2)) == ["unknown_deployment"]
+
+
+async def test_where_the_catalog_has_changed_only_keys_that_did_are_opened(
+    engine, here, wall, monotonic, acme
+):
+    """Of ten thousand deployments one is somebody's news all the time."""
+
+    class Counting(Sealer):
+        """A sealer that counts what it opens."""
+
+        opened = 0
+
+        def open(self, sealed: bytes, bound_to: str) -> bytes:
+            self.opened += 1
+            return super().open(sealed, bound_to)
+
+    sealer = Counting("ab" * 32)
+    desk = HeartbeatDesk(engine, sealer, here.beats, 1_000, wall_s=wall, now_s=monotonic)
+    there = [
+        await register(
+            engine, acme, offer(name=f"gpu{at}", endpoints=[endpoint_offer(name=f"e{at}")])
+        )
+        for at in range(5)
+    ]
+    assert await reasons(desk, *(signed(each, 1) for each in there)) == [""] * 5
+    assert sealer.opened == 5
+    changed = offer(name="gpu3", capacity=7, endpoints=[endpoint_offer(name="e3")])
+    there[3] = await register(engine, acme, changed)
+    async with engine.begin() as connection:
+        await catalog.withdraw(connection, acme.id, there[1].deployment_id, NOW)
+    desk.forget_keys()
+    monotonic.now_s += 1.0
+    told = await reasons(desk, *(signed(each, 2) for each in there))
+    assert told == ["", "unknown_deployment", "", "", ""]
+    assert sealer.opened == 6
+
+
+async def test_whom_a_restored_backup_does_not_know_is_unknown(desk, gpu1, engine, acme, monotonic):
+    second = await register(engine, acme, offer(name="g2", endpoints=[endpoint_offer(name="b")]))
+    third = await register(engine, acme, offer(name="g3", endpoints=[endpoint_offer(name="c")]))
+    assert await reasons(desk, *(signed(each, 1) for each in (gpu1, second, third))) == [""] * 3
+    async with engine.begin() as connection:
+        await connection.execute(text("SET LOCAL session_replication_role = replica"))
+        gone = {"id": second.deployment_id}
+        await connection.execute(text("DELETE FROM deployments WHERE id = :id"), gone)
+    desk.forget_keys()
+    monotonic.now_s += 1.0
+    told = await reasons(desk, *(signed(each, 2) for each in (gpu1, second, third)))
+    assert told == ["", "unknown_deployment", ""]
 
 
 async def test_a_strangers_id_makes_no_other_key_load_anew(desk, gpu1, engine, acme, monotonic):

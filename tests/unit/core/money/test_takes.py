@@ -7,7 +7,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 import pytest
 
-from broker.core.money.takes import Plan, Tier, in_force, next_month, takes_at
+from broker.core.money.takes import Plan, Taken, Tier, in_force, next_month, takes_at
 from tests.fakes import endpoint
 
 NOW = datetime(2030, 5, 10, 12, tzinfo=UTC)
@@ -51,7 +51,7 @@ def test_the_most_specific_plan_wins(plans: list[Plan], usual: int, law: int) ->
     take_bps, by_domain = takes_at(plans, NOW, {}).take(ACME, _OWN)
     assert (take_bps, by_domain.get("law", take_bps)) == (usual, law)
     listed = endpoint(name="acme/small", take_bps=_OWN)
-    [applied] = takes_at(plans, NOW, {}).applied([listed])
+    [applied] = Taken().of(takes_at(plans, NOW, {}), (listed,))
     assert (applied.take_of(None), applied.take_of("law")) == (usual, law)
     assert applied.take_of("medicine") == usual
 
@@ -95,5 +95,20 @@ def test_a_tier_is_reached_exactly_at_its_threshold(sold: int, take_bps: int) ->
 
 def test_a_market_without_plans_keeps_the_very_same_endpoints() -> None:
     listed = endpoint()
-    [applied] = takes_at([], NOW, {}).applied([listed])
+    [applied] = Taken().of(takes_at([], NOW, {}), (listed,))
     assert applied is listed
+
+
+def test_of_a_changed_catalog_or_plan_only_those_concerned_are_other_endpoints() -> None:
+    taken, general = Taken(), [plan(900)]
+    listed = tuple(endpoint(at, f"{name}/small") for at, name in enumerate(("acme", "other", "a")))
+    first = taken.of(takes_at(general, NOW, {}), listed)
+    assert [each.take_bps for each in first] == [900, 900, 900]
+    renewed = endpoint(2, "a/small", quality=0.9)
+    second = taken.of(takes_at(general, NOW, {}), (*listed[:2], renewed))
+    assert second[0] is first[0]
+    assert second[1] is first[1]
+    assert (second[2].quality, second[2].take_bps) == (0.9, 900)
+    third = taken.of(takes_at([*general, plan(700, ACME)], NOW, {}), (*listed[:2], renewed))
+    assert [each.take_bps for each in third] == [700, 900, 900]
+    assert (third[1] is first[1], third[2] is second[2]) == (True, True)
