@@ -53,7 +53,7 @@ def same(moved: Ground, anew: Ground) -> None:
     np.testing.assert_array_equal(moved.family < 0, anew.family < 0)
     pairs = {*zip(moved.family.tolist(), anew.family.tolist(), strict=True)}
     assert len(pairs) == len({each for each, _ in pairs}) == len({each for _, each in pairs})
-    assert {*anew.roster.ids} <= {*moved.roster.ids}
+    assert {*moved.roster.ids} >= {each.deployment.id for each in moved.endpoints}
     assert moved.members == anew.members
     groups = [ensemble_of(each.members.values(), STANDING) for each in (moved, anew)]
     chosen = [[each.groups[at].key if at >= 0 else "" for at in each.group_of] for each in groups]
