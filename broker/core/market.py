@@ -183,7 +183,8 @@ def build_market(
         return Market(columns, dict(presence), book, away)
     lessons = before.lessons
     if lessons is not None and columns is not before.columns:
-        lessons = lessons.with_newcomers(newcomers(listed, set(before.by_name.values())))
+        new = newcomers(listed, set(before.by_name.values()))
+        lessons = lessons.with_newcomers(new) if new else lessons
     return Market(
         columns, dict(presence), book, away, recogniser=before.recogniser, lessons=lessons
     )

@@ -179,9 +179,10 @@ class Ticker:
         if plan is not None and stands and plan.standing == standing:
             return plan
         ground = ground if stands else ground.moved(endpoints)
-        plan = _Plan(ground, standing, ensemble_of(ground.members.values(), standing))
-        _log.info("the prices are moved by", controllers=plan.names, choices=len(standing))
-        return plan
+        made = _Plan(ground, standing, ensemble_of(ground.members.values(), standing))
+        if plan is None or (plan.names, plan.standing) != (made.names, standing):
+            _log.info("the prices are moved by", controllers=made.names, choices=len(standing))
+        return made
 
     async def _store(
         self,

@@ -85,9 +85,8 @@ class Listed:
         for number, model in tuple(models.items()):
             if servers.get(model.deployment.number) is not model.deployment:
                 del models[number]
-        by_id = {each.id: each for each in servers.values()}
         for numbers in _lacking(models, stamps[1]):
-            for model in await offers.load_numbers(connection, numbers, by_id, same):
+            for model in await offers.load_numbers(connection, numbers, servers, same):
                 models[model.number] = model
 
 

@@ -31,7 +31,14 @@ from broker.core.terms import Make, Terms, refuse
 from broker.store.access.accounts import LEDGER_KINDS, Role
 from broker.store.market.deployments import Same
 from broker.store.market.signatures import signature_of, signatures
-from broker.store.tables import accounts, among, endpoints, ledger_accounts, offers
+from broker.store.tables import (
+    accounts,
+    among,
+    deployments,
+    endpoints,
+    ledger_accounts,
+    offers,
+)
 from broker.store.turns import in_turns
 from pricing.tiers import Factors, Tier
 
@@ -94,32 +101,30 @@ async def retire_all(connection: AsyncConnection, deployment_id: UUID, now: date
     await _retire(connection, [row.id for row in rows], now)
 
 
-async def load(
-    connection: AsyncConnection, deployments: Mapping[UUID, Deployment]
-) -> list[Endpoint]:
+async def load(connection: AsyncConnection, servers: Mapping[UUID, Deployment]) -> list[Endpoint]:
     """Return the endpoints in force on these deployments, by number."""
-    ids = literal(list(deployments), ARRAY(Uuid))
+    ids = literal(list(servers), ARRAY(Uuid))
     query = _in_force(endpoints.c.deployment_id == any_(ids))
     rows = await connection.execute(query.order_by(endpoints.c.number))
     same: Same = {}
-    return [_endpoint(row, deployments[row.deployment_id], same) for row in rows]
+    return [_endpoint(row, servers[row.deployment_id], same) for row in rows]
 
 
 async def load_numbers(
     connection: AsyncConnection,
     numbers: Sequence[int],
-    deployments: Mapping[UUID, Deployment],
+    servers: Mapping[int, Deployment],
     same: Same,
 ) -> list[Endpoint]:
-    """Return those of `numbers` that are in force on these deployments; parts that equal what is in
-    `same` are that very object, and new ones are added to it."""
-    query = _in_force(among(endpoints.c.number, numbers))
+    """Return those of `numbers` that are in force on these deployments, which are by number; parts
+    that equal what is in `same` are that very object, and new ones are added to it."""
+    query = (
+        _in_force(among(endpoints.c.number, numbers))
+        .join(deployments, deployments.c.id == endpoints.c.deployment_id)
+        .add_columns(deployments.c.number.label("server"))
+    )
     rows = await connection.execute(query)
-    return [
-        _endpoint(row, deployments[row.deployment_id], same)
-        for row in rows
-        if row.deployment_id in deployments
-    ]
+    return [_endpoint(row, servers[row.server], same) for row in rows if row.server in servers]
 
 
 async def _refuse_taken_names(
