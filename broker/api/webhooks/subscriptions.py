@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, JSONBody, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from broker.api import beside
 from broker.api.once import GivenOnce
 from broker.api.parts import GivenCaller, GivenEngine, GivenParts, GivenTime
 from broker.api.webhooks.webhook_messages import (
@@ -37,7 +39,7 @@ from broker.flows.webhooks.ping_webhook import Postbag, ping_webhook
 from broker.flows.webhooks.read_webhooks import list_deliveries, list_events, list_webhooks
 from broker.flows.webhooks.replay_events import replay_events
 from broker.store.webhooks.deliveries import State
-from broker.store.webhooks.events import Sought
+from broker.store.webhooks.events import Sought, Told
 
 Wanted = Annotated[str | None, QueryParameter(max_length=200, description="Exactly this.")]
 Before = Annotated[int | None, QueryParameter(name="cursor", description="The last page's cursor.")]
@@ -195,10 +197,13 @@ class EventController(Controller):
         sought: NamedDependency[Sought],
         limit: Limit = 100,
         cursor: Before = None,
-    ) -> EventList:
+    ) -> Response[EventList]:
         found = await list_events(engine, caller, sought, cursor, limit)
-        full = len(found) == limit
-        return EventList(
-            events=[event_shown(each) for each in found],
-            cursor=found[-1].number if full else None,
-        )
+        return await beside.answer(partial(_events_shown, found, limit))
+
+
+def _events_shown(found: list[Told], limit: int) -> EventList:
+    full = len(found) == limit
+    return EventList(
+        events=[event_shown(each) for each in found], cursor=found[-1].number if full else None
+    )

@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from operator import eq, ge, lt
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import insert, select
+from sqlalchemy import Row, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from broker.core.webhooks import NOUNS
 from broker.store.tables import table
+
+ROWS_AT_ONCE: Final = 20
+"""One that tells of an offer of a thousand endpoints takes half a millisecond."""
 
 events = table(
     "events",
@@ -93,7 +97,12 @@ async def list_events(
     for compare, column, wanted in conditions:
         if wanted is not None:
             query = query.where(compare(column, wanted))
-    return [
-        Told(row.number, row.id, row.at, Event(row.kind, row.object, row.account_id, row.payload))
-        for row in await connection.execute(query)
-    ]
+    found: list[Told] = []
+    async with connection.stream(query, execution_options={"yield_per": ROWS_AT_ONCE}) as rows:
+        async for part in rows.partitions():
+            found += [Told(each.number, each.id, each.at, _event(each)) for each in part]
+    return found
+
+
+def _event(row: Row[Any]) -> Event:
+    return Event(row.kind, row.object, row.account_id, row.payload)

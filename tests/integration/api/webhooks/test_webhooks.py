@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
+from broker.store.webhooks.events import ROWS_AT_ONCE
+from tests.integration.api.beside import done_beside
 from tests.integration.api.conftest import Person, SmallBroker, Standing
 from tests.integration.webhooks.target import BROKEN, Target
 from tests.integration.webhooks.target import target as a_target
@@ -150,3 +153,20 @@ async def test_a_senseless_webhook_is_refused_by_name(
     whole = {"url": target.url, "kinds": ["*"]} | body
     answer = await standing.consumer.http.post("/api/webhooks", json=whole)
     assert (answer.status_code, answer.json()["code"]) == (400, code)
+
+
+async def test_events_are_read_in_small_parts_and_written_beside_the_calls(
+    broker: SmallBroker, operator: Person
+) -> None:
+    at_once: list[object] = []
+
+    def note(*told: Any) -> None:
+        if "FROM events" in told[2]:
+            at_once.append(told[4].execution_options.get("yield_per"))
+
+    event.listen(broker.engine.sync_engine, "before_cursor_execute", note)
+    with done_beside() as done:
+        answer = await operator.http.get("/api/events")
+    event.remove(broker.engine.sync_engine, "before_cursor_execute", note)
+    assert answer.content in done.results()
+    assert at_once == [ROWS_AT_ONCE]
