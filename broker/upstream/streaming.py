@@ -90,6 +90,7 @@ class StreamReader:
         self._usage_event: bytes | None = None
         self._scribe = scribe
         self._beside = beside
+        self._only_text = only_text if beside is None else _only_some_text
         self._splitter = SseSplitter()
         self._plain_tries = _PLAIN_TRIES
         self._may_be_plain = unpacker is None and scribe is None
@@ -190,11 +191,6 @@ class StreamReader:
             return None
         self._note(len(text) if text.isascii() else len(text.encode()), text)
         return payload
-
-    def _only_text(self, payload: bytes) -> str | None:
-        """Return the text of a chunk that says nothing else, or nothing that matters beside it."""
-        text = only_text(payload)
-        return text if text or self._beside is None else None
 
     def _hear_formed(self, data: bytes, form: EventForm) -> int:
         """Note the texts of the leading events of this form together; return their bytes."""
@@ -330,3 +326,9 @@ def _usage_chunk(tokens: tuple[int, int], identity: Mapping[str, object]) -> byt
         "choices": [],
     }
     return msgspec.json.encode({**chunk, **identity, "usage": usage})
+
+
+def _only_some_text(payload: bytes) -> str | None:
+    """Return the text of a chunk that says nothing else; None of one that has none, which may tell
+    something beside it."""
+    return only_text(payload) or None
