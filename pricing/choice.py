@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -124,6 +124,23 @@ class Member:
     domain: str = ""
 
 
+Subjects = Mapping[Scope, Callable[[Any], str]]
+"""What a choice of each scope, but for that of the market, goes by of an endpoint."""
+OF_MEMBERS: Subjects = {
+    Scope.ENDPOINT: attrgetter("name"),
+    Scope.PROVIDER: attrgetter("provider"),
+    Scope.DOMAIN: attrgetter("domain"),
+}
+
+
+class Numbered(Protocol):
+    """An endpoint, whatever stands for it."""
+
+    @property
+    def number(self) -> int:
+        """Its number."""
+
+
 STANDARD = Choice(Scope.MARKET, "", "excess")
 """What is in force where nobody chose."""
 
@@ -139,31 +156,30 @@ def in_force(choices: Iterable[Choice], at_s: float) -> dict[tuple[Scope, str], 
 
 def choice_for(member: Member, standing: Mapping[tuple[Scope, str], Choice]) -> Choice:
     """The narrowest choice in force for an endpoint, STANDARD where there is none."""
-    return _Standing.of(standing).choice_for(member)
+    return _Standing.of(standing, OF_MEMBERS).choice_for(member)
 
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
     """The choices in force by subject, a table for each scope: nearly all have none but one."""
 
-    narrow: tuple[tuple[Callable[[Member], str], dict[str, Choice]], ...]
+    narrow: tuple[tuple[Callable[[Any], str], dict[str, Choice]], ...]
     """The tables that are not empty, the narrowest scope first, and what is looked for there."""
     widest: Choice
 
     @classmethod
-    def of(cls, standing: Mapping[tuple[Scope, str], Choice]) -> _Standing:
+    def of(cls, standing: Mapping[tuple[Scope, str], Choice], subjects: Subjects) -> _Standing:
         tables: dict[Scope, dict[str, Choice]] = {scope: {} for scope in Scope}
         for (scope, subject), choice in standing.items():
             tables[scope][subject] = choice
-        subjects = (
-            (attrgetter("name"), tables[Scope.ENDPOINT]),
-            (attrgetter("provider"), tables[Scope.PROVIDER]),
-            (attrgetter("domain"), tables[Scope.DOMAIN]),
+        narrow = tuple(
+            (subjects[scope], tables[scope])
+            for scope in (Scope.ENDPOINT, Scope.PROVIDER, Scope.DOMAIN)
+            if tables[scope]
         )
-        narrow = tuple((subject, table) for subject, table in subjects if table)
         return cls(narrow, tables[Scope.MARKET].get("", STANDARD))
 
-    def choice_for(self, member: Member) -> Choice:
+    def choice_for(self, member: object) -> Choice:
         for subject, table in self.narrow:
             choice = table.get(subject(member))
             if choice is not None:
@@ -172,14 +188,17 @@ class _Standing:
 
 
 def ensemble_of(
-    members: Iterable[Member], standing: Mapping[tuple[Scope, str], Choice]
+    members: Iterable[Numbered],
+    standing: Mapping[tuple[Scope, str], Choice],
+    subjects: Subjects = OF_MEMBERS,
 ) -> Ensemble:
-    """The controllers that are chosen, each for its endpoints."""
+    """The controllers that are chosen, each for its endpoints, of which `subjects` tell what is
+    asked."""
     places: dict[str, int] = {}
     known: dict[int, int] = {}
     groups: list[Group] = []
     chosen: dict[int, int] = {}
-    choice_of = _Standing.of(standing).choice_for
+    choice_of = _Standing.of(standing, subjects).choice_for
     for member in members:
         choice = choice_of(member)
         place = known.get(id(choice))

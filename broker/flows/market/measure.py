@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +19,7 @@ from broker.flows.market.facts import Banded, Change
 from broker.live.room import Live
 from broker.live.sheet import UNTOLD, BeatSheet, Roster
 from pricing.book import FloatArray, IntArray, PriceBook
-from pricing.choice import Member
+from pricing.choice import Member, Scope, Subjects
 from pricing.classes import Fleet, infer_classes
 from pricing.fluid import FluidMarket
 from pricing.guardrails import answer_ticks
@@ -44,8 +45,6 @@ class Ground:
     """Slots by deployment number."""
     roster: Roster
     """The deployments, whose beats say how busy they are."""
-    members: Mapping[int, Member]
-    """By endpoint number: what a choice of controller goes by."""
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -63,10 +62,8 @@ class Ground:
         if len(self.families) > len(endpoints) + len(self.families) // 2:
             return ground_of(endpoints)  # most families are no more
         banded = self.banded.moved(endpoints, change)
-        size, families, members = len(banded.bands), dict(self.families), dict(self.members)
+        size, families = len(banded.bands), dict(self.families)
         deployment, family = _fitted(self.deployment, size, -1), _fitted(self.family, size, -1)
-        for number in change.gone:
-            del members[number]
         left = [number for number in change.gone if number < size]
         deployment[left] = family[left] = -1
         servers = {each.deployment.number: each.deployment for each in change.fresh}
@@ -75,12 +72,11 @@ class Ground:
         for number, server in servers.items():
             capacity[number] = server.capacity
         for each in change.fresh:
-            members[each.number] = member_of(each)
             deployment[each.number] = each.deployment.number
             family[each.number] = families.setdefault(_family_of(each), len(families))
         stands = not change.gone and servers.keys() <= known
         roster = self.roster if stands else _roster_of(endpoints)
-        return Ground(banded, deployment, family, families, capacity, roster, members)
+        return Ground(banded, deployment, family, families, capacity, roster)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +90,7 @@ class Measured:
 def ground_of(endpoints: Sequence[Endpoint]) -> Ground:
     """Lay out a catalog."""
     nothing = np.zeros(0, dtype=np.int64)
-    empty = Ground(Banded.of(()), nothing, nothing, {}, np.zeros(0), Roster({}), {})
+    empty = Ground(Banded.of(()), nothing, nothing, {}, np.zeros(0), Roster({}))
     return empty.moved(tuple(endpoints))
 
 
@@ -115,8 +111,21 @@ def _fitted(array: NDArray[Any], size: int, filler: float) -> NDArray[Any]:
 
 def member_of(endpoint: Endpoint) -> Member:
     """Return what a choice of controller goes by."""
-    best = max(sorted(endpoint.domains), key=endpoint.domains.__getitem__, default="")
-    return Member(endpoint.number, endpoint.name, endpoint.deployment.provider, best)
+    return Member(
+        endpoint.number, endpoint.name, endpoint.deployment.provider, _best_domain(endpoint)
+    )
+
+
+def _best_domain(endpoint: Endpoint) -> str:
+    return max(sorted(endpoint.domains), key=endpoint.domains.__getitem__, default="")
+
+
+OF_ENDPOINTS: Final[Subjects] = {
+    Scope.ENDPOINT: attrgetter("name"),
+    Scope.PROVIDER: attrgetter("deployment.provider"),
+    Scope.DOMAIN: _best_domain,
+}
+"""The same, of endpoints themselves: ten thousand members would take 1 MB."""
 
 
 def measure(ground: Ground, live: Live, tick_s: float) -> Measured:

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.core.catalog import Endpoint
 from broker.flows.market.choose_pricing import choice_of
-from broker.flows.market.measure import Ground, ground_of, infer_fluid, measure
+from broker.flows.market.measure import OF_ENDPOINTS, Ground, ground_of, infer_fluid, measure
 from broker.flows.market.tell_incidents import tell_incidents
 from broker.flows.process.outage import Outage
 from broker.live.room import Live
@@ -179,7 +179,7 @@ class Ticker:
         if plan is not None and stands and plan.standing == standing:
             return plan
         ground = ground if stands else ground.moved(endpoints)
-        made = _Plan(ground, standing, ensemble_of(ground.members.values(), standing))
+        made = _Plan(ground, standing, ensemble_of(endpoints, standing, OF_ENDPOINTS))
         if plan is None or (plan.names, plan.standing) != (made.names, standing):
             _log.info("the prices are moved by", controllers=made.names, choices=len(standing))
         return made
