@@ -3,11 +3,11 @@
     python -m tests.benchmarks.churn [--market N] [--seconds S]
 
 A broker with N endpoints and one with a hundred, one after the other, both with agents whose
-heartbeats arrive all the time: S seconds without a change, then as many with one each second, of
-the quality that one endpoint declares. `cpu_ms_a_change` is the CPU of the broker, of the process
-that leads the price tick, beyond what it takes without; `late_ms` are the 99th percentile and the
-most that a question waited that is asked each five milliseconds, without and with. The last line is
-one JSON object.
+heartbeats arrive all the time: S seconds (as long as agents wait) without a change, then as many
+with one each second, of the quality that one endpoint declares. `cpu_ms_a_change` is the CPU of the
+broker, of the process that leads the price tick, beyond what it takes without; `late_ms` are the
+99th percentile and the most that a question waited that is asked each five milliseconds, without
+and with. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import httpx
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from broker.flows.market.heartbeat import INTERVAL_MS_MAX
 from broker.store import changes
 from broker.store.database import create_engine
 from tests.benchmarks.crowd import Agent, open_broker
@@ -34,7 +35,6 @@ from tests.benchmarks.stand import open_stand
 FEW = 100
 AGENTS = 20
 ASKED_EVERY_S = 0.005
-SETTLES_S = 8.0
 _CHANGE = text(
     "UPDATE offers SET quality = :quality WHERE valid_to IS NULL AND endpoint_id = :endpoint"
 )
@@ -46,7 +46,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--market", type=int, default=10_000, help="registered endpoints")
-    parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--seconds", type=float, default=30.0)
     options = parser.parse_args()
     stop_when_told()
     told = {str(size): asyncio.run(run(size, options.seconds)) for size in (FEW, options.market)}
@@ -65,9 +65,14 @@ async def run(endpoints: int, seconds: float) -> dict[str, object]:
             engine = create_engine(stand.env["DATABASE_URL"], connections_max=2)
             keys = list(stand.signing_keys.items())
             agents = [Agent(port, dict(keys[at::AGENTS])) for at in range(AGENTS)]
-            beating = [asyncio.create_task(each.run()) for each in agents]
+            # One after the other, so that heartbeats arrive all the time: a process looks for new
+            # signing keys when they do.
+            apart_s = INTERVAL_MS_MAX / 1e3 / AGENTS
+            beating = [
+                asyncio.create_task(_beat(agent, at * apart_s)) for at, agent in enumerate(agents)
+            ]
             try:
-                await asyncio.sleep(SETTLES_S)
+                await asyncio.sleep(apart_s * AGENTS)
                 quiet_s, late = await _watch(pid, port, seconds)
                 changing = asyncio.create_task(_change(engine))
                 busy_s, late_changing = await _watch(pid, port, seconds)
@@ -83,6 +88,11 @@ async def run(endpoints: int, seconds: float) -> dict[str, object]:
         "late_ms": late,
         "late_ms_changing": late_changing,
     }
+
+
+async def _beat(agent: Agent, after_s: float) -> None:
+    await asyncio.sleep(after_s)
+    await agent.run()
 
 
 async def _change(engine: AsyncEngine) -> None:
